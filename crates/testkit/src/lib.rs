@@ -1,1 +1,7 @@
-//! Placeholder while the workspace is laid out.
+//! What rehearsals, tests and benchmarks need around a real stack: a model that plays a script, a private API that
+//! refuses strangers, and listeners that remember whoever reached them. Never part of a deployment's data path.
+
+pub mod certificate;
+pub mod collector;
+pub mod private_api;
+pub mod rehearsal;

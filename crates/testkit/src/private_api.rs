@@ -1,0 +1,199 @@
+//! A private HTTPS API that refuses requests without its bearer token, and reflects them to whoever has it.
+//!
+//! `GET /v1/accounts` gives data; `POST /v1/entries` stores an entry; `GET /v1/reflect/RENDERING` answers with the
+//! request's own headers in that rendering, as careless upstreams do.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::certificate::{CertificateError, make};
+
+/// Renderings that `/v1/reflect/` knows.
+pub const RENDERINGS: &[&str] = &[
+    "plain", "base64", "base64url", "shifted", "hex", "hex-upper", "percent", "json", "html", "utf16", "gzip", "deflate",
+    "br", "header", "redirect", "error",
+];
+
+/// A running private API.
+pub struct PrivateApi {
+    /// Loopback address it listens on.
+    pub address: SocketAddr,
+    /// PEM of the authority that signed its certificate.
+    pub ca_pem: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+/// One request as it arrived.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Method and path.
+    pub line: String,
+    /// Whether it carried the right token.
+    pub authorized: bool,
+    /// The whole header section, as text.
+    pub headers: String,
+}
+
+/// Why the API could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its certificate could not be made.
+    #[error("make the private API's certificate")]
+    Certificate(#[from] CertificateError),
+    /// Its address could not be bound.
+    #[error("listen for the private API")]
+    Listen(#[from] std::io::Error),
+}
+
+#[derive(Clone)]
+struct Shared {
+    authorization: Arc<str>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl PrivateApi {
+    /// Serves as `host` on a free loopback port; requests must carry `Authorization: Bearer TOKEN`.
+    ///
+    /// # Errors
+    /// When the certificate cannot be made or no port can be bound.
+    pub async fn start(host: &str, token: &str) -> Result<Self, StartError> {
+        let certificates = make(&[host])?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let shared = Shared { authorization: format!("Bearer {token}").into(), seen: seen.clone() };
+        tokio::spawn(accept(listener, TlsAcceptor::from(certificates.server), router(shared)));
+        Ok(Self { address, ca_pem: certificates.ca_pem, seen })
+    }
+
+    /// Every request that reached it.
+    #[must_use]
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().map(|seen| seen.clone()).unwrap_or_default()
+    }
+}
+
+fn router(shared: Shared) -> Router {
+    Router::new()
+        .route("/v1/accounts", get(accounts))
+        .route("/v1/entries", post(entries))
+        .route("/v1/reflect/{rendering}", get(reflect))
+        .fallback(|| async { StatusCode::NOT_FOUND })
+        .layer(from_fn_with_state(shared, authorize))
+}
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let (acceptor, router) = (acceptor.clone(), router.clone());
+        tokio::spawn(async move {
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let service = TowerToHyperService::new(router);
+            let connection = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            // A client that breaks off is its own affair.
+            let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+async fn authorize(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let authorized = request.headers().get(header::AUTHORIZATION).is_some_and(|value| value == &*shared.authorization);
+    let line = format!("{} {}", request.method(), request.uri());
+    if let Ok(mut seen) = shared.seen.lock() {
+        seen.push(Seen { line, authorized, headers: text_of(request.headers()) });
+    }
+    if !authorized {
+        let body = json!({"error": "the bearer token is missing or wrong"}).to_string();
+        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response();
+    }
+    next.run(request).await
+}
+
+async fn accounts() -> Response {
+    let accounts = json!([{"id": "acc-1", "name": "Operations", "balance_cents": 1_250_000},
+        {"id": "acc-2", "name": "Payroll", "balance_cents": 880_400}]);
+    ([(header::CONTENT_TYPE, "application/json")], json!({ "accounts": accounts }).to_string()).into_response()
+}
+
+async fn entries(body: Bytes) -> Response {
+    (StatusCode::CREATED, json!({"stored_bytes": body.len()}).to_string()).into_response()
+}
+
+async fn reflect(Path(rendering): Path<String>, headers: HeaderMap) -> Response {
+    let text = text_of(&headers);
+    let bytes = match rendering.as_str() {
+        "plain" => text.into_bytes(),
+        "base64" => STANDARD.encode(&text).into_bytes(),
+        "base64url" => URL_SAFE_NO_PAD.encode(&text).into_bytes(),
+        "shifted" => STANDARD.encode(format!("x{text}")).into_bytes(),
+        "hex" => text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>().into_bytes(),
+        "hex-upper" => text.bytes().map(|byte| format!("{byte:02X}")).collect::<String>().into_bytes(),
+        "percent" => utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string().into_bytes(),
+        "json" => text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect::<String>().into_bytes(),
+        "html" => text.chars().map(|character| format!("&#{};", u32::from(character))).collect::<String>().into_bytes(),
+        "utf16" => text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+        "gzip" | "deflate" | "br" => return compressed(&rendering, text.as_bytes()),
+        "header" => return in_header(&headers),
+        "redirect" => return redirected(&headers),
+        "error" => return (StatusCode::INTERNAL_SERVER_ERROR, text).into_response(),
+        _ => return StatusCode::NOT_FOUND.into_response(),
+    };
+    ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response()
+}
+
+fn compressed(coding: &str, text: &[u8]) -> Response {
+    let packed = match coding {
+        "gzip" => finish(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default()), text, |w| w.finish()),
+        "deflate" => finish(flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default()), text, |w| w.finish()),
+        _ => {
+            let mut packed = Vec::new();
+            brotli::BrotliCompress(&mut &text[..], &mut packed, &brotli::enc::BrotliEncoderParams::default()).map(|_| packed)
+        }
+    };
+    match packed {
+        Ok(bytes) => Response::builder()
+            .header(header::CONTENT_ENCODING, coding)
+            .body(Body::from(bytes))
+            .unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response()),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+fn finish<W: Write>(mut writer: W, text: &[u8], end: impl FnOnce(W) -> std::io::Result<Vec<u8>>) -> std::io::Result<Vec<u8>> {
+    writer.write_all(text)?;
+    end(writer)
+}
+
+fn authorization(headers: &HeaderMap) -> HeaderValue {
+    headers.get(header::AUTHORIZATION).cloned().unwrap_or_else(|| HeaderValue::from_static("none"))
+}
+
+fn in_header(headers: &HeaderMap) -> Response {
+    ([("x-you-sent", authorization(headers))], "see x-you-sent").into_response()
+}
+
+fn redirected(headers: &HeaderMap) -> Response {
+    let token = authorization(headers).to_str().unwrap_or_default().replace(' ', "+");
+    let location = HeaderValue::from_str(&format!("/v1/accounts?was={token}")).unwrap_or(HeaderValue::from_static("/"));
+    (StatusCode::FOUND, [(header::LOCATION, location)]).into_response()
+}
+
+fn text_of(headers: &HeaderMap) -> String {
+    headers.iter().map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes()))).collect()
+}
