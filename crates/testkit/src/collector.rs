@@ -37,7 +37,10 @@ impl Collector {
     pub async fn start() -> std::io::Result<Self> {
         let tcp = TcpListener::bind("127.0.0.1:0").await?;
         let address = tcp.local_addr()?;
-        #[expect(clippy::disallowed_methods, reason = "an attacker's listener in a rehearsal, not a part of the boundary")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "an attacker's listener in a rehearsal, not a part of the boundary"
+        )]
         let udp = UdpSocket::bind(address).await?;
         let received = Arc::new(Mutex::new(Received::default()));
         tokio::spawn(collect_tcp(tcp, received.clone()));

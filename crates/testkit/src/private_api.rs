@@ -27,8 +27,22 @@ use crate::certificate::{CertificateError, make};
 
 /// Renderings that `/v1/reflect/` knows.
 pub const RENDERINGS: &[&str] = &[
-    "plain", "base64", "base64url", "shifted", "hex", "hex-upper", "percent", "json", "html", "utf16", "gzip", "deflate",
-    "br", "header", "redirect", "error",
+    "plain",
+    "base64",
+    "base64url",
+    "shifted",
+    "hex",
+    "hex-upper",
+    "percent",
+    "json",
+    "html",
+    "utf16",
+    "gzip",
+    "deflate",
+    "br",
+    "header",
+    "redirect",
+    "error",
 ];
 
 /// A running private API.
@@ -159,11 +173,16 @@ async fn reflect(Path(rendering): Path<String>, headers: HeaderMap) -> Response 
 
 fn compressed(coding: &str, text: &[u8]) -> Response {
     let packed = match coding {
-        "gzip" => finish(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default()), text, |w| w.finish()),
-        "deflate" => finish(flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default()), text, |w| w.finish()),
+        "gzip" => {
+            finish(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default()), text, |w| w.finish())
+        }
+        "deflate" => {
+            finish(flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default()), text, |w| w.finish())
+        }
         _ => {
             let mut packed = Vec::new();
-            brotli::BrotliCompress(&mut &text[..], &mut packed, &brotli::enc::BrotliEncoderParams::default()).map(|_| packed)
+            brotli::BrotliCompress(&mut &text[..], &mut packed, &brotli::enc::BrotliEncoderParams::default())
+                .map(|_| packed)
         }
     };
     match packed {
@@ -175,7 +194,11 @@ fn compressed(coding: &str, text: &[u8]) -> Response {
     }
 }
 
-fn finish<W: Write>(mut writer: W, text: &[u8], end: impl FnOnce(W) -> std::io::Result<Vec<u8>>) -> std::io::Result<Vec<u8>> {
+fn finish<W: Write>(
+    mut writer: W,
+    text: &[u8],
+    end: impl FnOnce(W) -> std::io::Result<Vec<u8>>,
+) -> std::io::Result<Vec<u8>> {
     writer.write_all(text)?;
     end(writer)
 }

@@ -107,7 +107,8 @@ impl Rehearsal {
 type Requests = Arc<Mutex<Vec<Vec<u8>>>>;
 
 async fn models() -> Response {
-    let model = json!({"type": "model", "id": MODEL, "display_name": "Rehearsal", "created_at": "2026-01-01T00:00:00Z"});
+    let model =
+        json!({"type": "model", "id": MODEL, "display_name": "Rehearsal", "created_at": "2026-01-01T00:00:00Z"});
     json_answer(StatusCode::OK, &json!({"data": [model], "has_more": false, "first_id": MODEL, "last_id": MODEL}))
 }
 
@@ -163,7 +164,8 @@ fn next_turn(request: &Value) -> Result<(Turn, usize), String> {
         Some((at, text))
     });
     let Some((at, script)) = script else { return Ok((done(), 0)) };
-    let turns: Vec<Turn> = serde_json::from_str(&script).map_err(|cause| format!("the script does not parse: {cause}"))?;
+    let turns: Vec<Turn> =
+        serde_json::from_str(&script).map_err(|cause| format!("the script does not parse: {cause}"))?;
     let number = messages[at..].iter().filter(|message| message["role"] == "assistant").count();
     Ok((turns.into_iter().nth(number).unwrap_or_else(done), number))
 }
@@ -210,7 +212,8 @@ async fn stream(turn: &Turn, number: usize, out: &mut Sender<Bytes, Infallible>)
         block(out, turn, &mut index, start, deltas).await?;
     }
     for (order, tool) in turn.tool_uses.iter().enumerate() {
-        let start = json!({"type": "tool_use", "id": format!("toolu_{number}_{order}"), "name": tool.name, "input": {}});
+        let start =
+            json!({"type": "tool_use", "id": format!("toolu_{number}_{order}"), "name": tool.name, "input": {}});
         let input = tool.input.to_string();
         let deltas = chunks(&input).map(|part| json!({"type": "input_json_delta", "partial_json": part})).collect();
         block(out, turn, &mut index, start, deltas).await?;
@@ -302,10 +305,9 @@ mod tests {
 
     #[test]
     fn past_the_end_and_without_a_script_it_is_done() {
-        for messages in [
-            json!([{"role": "user", "content": "hello"}]),
-            json!([{"role": "user", "content": "rehearse: []"}]),
-        ] {
+        for messages in
+            [json!([{"role": "user", "content": "hello"}]), json!([{"role": "user", "content": "rehearse: []"}])]
+        {
             assert_eq!(next_turn(&request(messages)).unwrap().0.text.as_deref(), Some("done"));
         }
     }

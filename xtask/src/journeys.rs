@@ -1,0 +1,12 @@
+//! Journeys: the real binary, driven by the official SDK from Python.
+
+use crate::prepare;
+use crate::run::{Outcome, command, root, run};
+
+/// Builds the binary and runs everything under `tests/` with pytest.
+pub(crate) fn all() -> Outcome {
+    run(command("cargo").args(["build", "--package", "postern"]))?;
+    let python = prepare::venv()?;
+    let binary = root().join("target/debug/postern");
+    run(command(python).env("POSTERN_BINARY", binary).args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]))
+}

@@ -1,0 +1,58 @@
+//! What the tests need from the machine: Debian packages, and the official SDK in a Python environment of our own.
+
+use std::path::PathBuf;
+
+use crate::run::{Outcome, command, found, is_root, output, root, run};
+
+const SDK: &str = "anthropic==2.12.0";
+const PYTEST: &str = "pytest==8.4.2";
+
+/// A program the tests call, and the Debian package that brings it.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("bash", "bash"),
+    ("curl", "curl"),
+    ("git", "git"),
+    ("node", "nodejs"),
+    ("setpriv", "util-linux"),
+    ("bwrap", "bubblewrap"),
+];
+
+/// Installs missing Debian packages as root; names them, with the command, when not.
+pub(crate) fn packages() -> Outcome {
+    let mut missing: Vec<&str> =
+        PROGRAMS.iter().filter(|(program, _)| !found(program)).map(|(_, package)| *package).collect();
+    if !has_system_venv() {
+        missing.push("python3-venv");
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !is_root() {
+        return Err(format!("packages are missing; install them with: sudo apt-get install -y {}", missing.join(" ")));
+    }
+    println!("xtask: installing {}", missing.join(" "));
+    run(command("apt-get").args(["update", "-q"]))?;
+    run(command("apt-get")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["install", "-y", "-q", "--no-install-recommends"])
+        .args(&missing))
+}
+
+fn has_system_venv() -> bool {
+    output(command("/usr/bin/python3").args(["-c", "import ensurepip, venv; print('ok')"])).is_ok()
+}
+
+/// The Python of `target/venv`, made and filled when it is not there or holds another SDK version.
+pub(crate) fn venv() -> Outcome<PathBuf> {
+    let directory = root().join("target/venv");
+    let python = directory.join("bin/python");
+    let stamp = directory.join("installed");
+    let wanted = format!("{SDK} {PYTEST}");
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(python);
+    }
+    run(command("/usr/bin/python3").args(["-m", "venv"]).arg(&directory))?;
+    run(command(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", SDK, PYTEST]))?;
+    std::fs::write(&stamp, wanted).map_err(|cause| format!("write {}: {cause}", stamp.display()))?;
+    Ok(python)
+}

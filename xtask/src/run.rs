@@ -1,0 +1,54 @@
+//! Running a program and saying what went wrong when it fails.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What a step of ours ends with: nothing, or a sentence for the terminal.
+pub(crate) type Outcome<T = ()> = Result<T, String>;
+
+/// The workspace's root directory.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace root").to_path_buf()
+}
+
+/// A command that starts in the workspace root.
+pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(root());
+    command
+}
+
+/// Runs it with this terminal; a failure names the command line.
+pub(crate) fn run(command: &mut Command) -> Outcome {
+    let status = command.stdin(Stdio::null()).status().map_err(|cause| format!("start {}: {cause}", line(command)))?;
+    if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", line(command))) }
+}
+
+/// Runs it and returns its standard output.
+pub(crate) fn output(command: &mut Command) -> Outcome<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|cause| format!("start {}: {cause}", line(command)))?;
+    if !output.status.success() {
+        return Err(format!("{} ended with {}", line(command), output.status));
+    }
+    String::from_utf8(output.stdout).map_err(|_| format!("{} printed something other than UTF-8", line(command)))
+}
+
+/// Whether `program` can be found on PATH.
+pub(crate) fn found(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+/// Whether this process runs as root.
+pub(crate) fn is_root() -> bool {
+    output(command("id").arg("-u")).is_ok_and(|uid| uid.trim() == "0")
+}
+
+fn line(command: &Command) -> String {
+    let words: Vec<_> =
+        std::iter::once(command.get_program()).chain(command.get_args()).map(|word| word.to_string_lossy()).collect();
+    words.join(" ")
+}
