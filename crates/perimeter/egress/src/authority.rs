@@ -1,0 +1,132 @@
+//! A session's own certificate authority: one CA, one leaf key, a leaf certificate per name, minted when first needed.
+//! The keys never leave this process and are not written anywhere.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+};
+use rustls::{
+    ServerConfig,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+};
+
+use crate::limits;
+
+/// The authority of one session.
+pub struct SessionAuthority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    certificate_pem: String,
+    leaf_key: KeyPair,
+    provider: Arc<CryptoProvider>,
+    leaves: Mutex<HashMap<String, Arc<ServerConfig>>>,
+}
+
+/// A certificate could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// Making or signing a certificate.
+    #[error("make a certificate")]
+    Certificate(#[from] rcgen::Error),
+    /// Turning it into a TLS configuration.
+    #[error("configure TLS")]
+    Tls(#[from] rustls::Error),
+}
+
+impl SessionAuthority {
+    /// A fresh authority for `session`, valid from five minutes before `now`.
+    ///
+    /// # Errors
+    /// When the crypto provider fails to make a key or a signature.
+    pub fn issue(session: &str, now: SystemTime) -> Result<Self, AuthorityError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let params = authority_params(session, now);
+        let certificate = params.self_signed(&key)?;
+        Ok(Self {
+            certificate_pem: certificate.pem(),
+            certificate: certificate.der().clone(),
+            issuer: Issuer::new(params, key),
+            leaf_key: KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?,
+            provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+            leaves: Mutex::new(HashMap::new()),
+        })
+    }
+
+    /// The certificate that the sandbox is to trust.
+    #[must_use]
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// TLS for `name` (a host name or an address), with a leaf signed for it. HTTP/1.1 is the only protocol offered.
+    ///
+    /// # Errors
+    /// When `name` cannot stand in a certificate.
+    pub fn tls_for(&self, name: &str, now: SystemTime) -> Result<Arc<ServerConfig>, AuthorityError> {
+        if let Some(found) = self.leaves.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Ok(found.clone());
+        }
+        let made = Arc::new(self.mint(name, now)?);
+        let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        if leaves.len() >= limits::LEAVES_KEPT {
+            leaves.clear();
+        }
+        leaves.insert(name.to_owned(), made.clone());
+        Ok(made)
+    }
+
+    fn mint(&self, name: &str, now: SystemTime) -> Result<ServerConfig, AuthorityError> {
+        let leaf = leaf_params(name, now)?.signed_by(&self.leaf_key, &self.issuer)?;
+        let chain = vec![leaf.der().clone(), self.certificate.clone()];
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.leaf_key.serialize_der()));
+        let mut tls = ServerConfig::builder_with_provider(self.provider.clone())
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(tls)
+    }
+}
+
+fn authority_params(session: &str, now: SystemTime) -> CertificateParams {
+    let mut params = validity(CertificateParams::default(), now);
+    params.distinguished_name = common_name(&format!("postern {session}"));
+    // Length 0: nothing that this CA signs can sign further.
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+fn leaf_params(name: &str, now: SystemTime) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = validity(CertificateParams::default(), now);
+    // A common name holds 64 bytes at most; clients read the alternative name.
+    params.distinguished_name = common_name("postern egress");
+    params.subject_alt_names = vec![match name.parse::<IpAddr>() {
+        Ok(address) => SanType::IpAddress(address),
+        Err(_) => SanType::DnsName(name.try_into()?),
+    }];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+fn validity(mut params: CertificateParams, now: SystemTime) -> CertificateParams {
+    params.not_before = (now - limits::CA_BACKDATED).into();
+    params.not_after = (now + limits::CA_LIFETIME - limits::CA_BACKDATED).into();
+    params
+}
+
+fn common_name(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name.chars().take(64).collect::<String>());
+    distinguished
+}

@@ -1,0 +1,60 @@
+//! Every bound of the egress proxy, with the attack or accident it stops.
+
+use std::time::Duration;
+
+/// Connections that one session may have open; more are closed at once with `limit_connections`.
+pub const CONNECTIONS_PER_SESSION: usize = 256;
+/// Connections of all sessions together, so that one process' descriptors are not the limit.
+pub const CONNECTIONS_TOTAL: usize = 4096;
+/// A client must say what it speaks within this time; also ends protocols in which the server speaks first.
+pub const FIRST_BYTES: Duration = Duration::from_secs(10);
+/// TLS handshake with the sandbox or with an upstream.
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
+/// From the first byte of a request to the end of its head: a slow head holds a connection no longer.
+pub const REQUEST_HEAD: Duration = Duration::from_secs(20);
+/// Bytes of a request head.
+pub const REQUEST_HEAD_BYTES: usize = 64 * 1024;
+/// Header lines of a request or response.
+pub const HEADER_LINES: usize = 100;
+/// Bytes of a response head.
+pub const RESPONSE_HEAD_BYTES: usize = 128 * 1024;
+/// Between two pieces of a body, in either direction.
+pub const BODY_IDLE: Duration = Duration::from_secs(120);
+/// From a forwarded request to the head of its response.
+pub const RESPONSE_HEAD: Duration = Duration::from_secs(300);
+/// One connection from a sandbox, whatever it does.
+pub const CONNECTION_TOTAL: Duration = Duration::from_secs(6 * 60 * 60);
+/// Resolving and connecting to one upstream address.
+pub const DIAL: Duration = Duration::from_secs(10);
+/// Bytes of a request body that are inspected before the decision; a longer one is inspected as it streams.
+pub const BODY_PREVIEW_BYTES: usize = 256 * 1024;
+/// Bytes of a request body in all.
+pub const REQUEST_BODY_BYTES: u64 = 1 << 30;
+/// Bytes that a decoded body may have, in either direction: a compression bomb ends here.
+pub const DECODED_BODY_BYTES: u64 = 1 << 30;
+/// Names in one session's table; a further one is answered SERVFAIL. Never reused, so a cached answer stays true.
+pub const NAMES_PER_SESSION: usize = 4096;
+/// Bytes of a DNS question; a longer one is answered FORMERR.
+pub const DNS_MESSAGE_BYTES: usize = 1024;
+/// DNS connections over TCP that one session may have open.
+pub const DNS_CONNECTIONS: usize = 32;
+/// How long a DNS connection may be silent.
+pub const DNS_IDLE: Duration = Duration::from_secs(10);
+/// Refusals kept for the worker to collect; the oldest go first.
+pub const REFUSALS_KEPT: usize = 32;
+/// Records per second that refused datagrams of one session may cause; the rest is counted in the next record.
+pub const UDP_RECORDS_PER_SECOND: u32 = 10;
+/// Idle upstream connections that one session keeps.
+pub const POOL_PER_SESSION: usize = 32;
+/// How long an upstream connection may idle before it is not used again.
+pub const POOL_IDLE: Duration = Duration::from_secs(30);
+/// Leaf certificates that one session keeps; more are minted again when needed.
+pub const LEAVES_KEPT: usize = 256;
+/// Cookies of upstreams remembered per session, to tell them from foreign ones; the oldest go first.
+pub const COOKIES_KEPT: usize = 512;
+/// Sessions that one process serves.
+pub const SESSIONS: usize = 256;
+/// A session's CA and its leaves, at most.
+pub const CA_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How far back a certificate's validity starts, for clocks that differ.
+pub const CA_BACKDATED: Duration = Duration::from_secs(5 * 60);
