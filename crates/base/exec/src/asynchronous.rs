@@ -1,0 +1,173 @@
+//! The same frames over tokio: a channel that splits into a sender and a receiver.
+//! Receiving may be cancelled at any await without losing a byte; a send that is cancelled in the middle of a frame breaks the sender, which then says so.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::net::Shutdown;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::io::unix::AsyncFd;
+
+use crate::frame::{self, Assembler, ChannelError, Frame};
+use crate::socket;
+
+/// One connected Unix stream socket that carries frames, on a tokio runtime.
+pub struct Channel {
+    sender: Sender,
+    receiver: Receiver,
+}
+
+impl Channel {
+    /// Takes a connected stream socket and makes it non-blocking; call it inside a runtime.
+    ///
+    /// # Errors
+    /// The system's, when the socket cannot be registered.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        let socket = Arc::new(AsyncFd::register(socket)?);
+        Ok(Self {
+            sender: Sender { socket: Arc::clone(&socket), broken: false },
+            receiver: Receiver { socket, assembler: Assembler::default() },
+        })
+    }
+
+    /// A channel and the other end of it (blocking), to be handed to a peer.
+    ///
+    /// # Errors
+    /// The system's, when no socket pair can be made.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = socket::pair()?;
+        Ok((Self::new(ours)?, theirs))
+    }
+
+    /// The two directions apart, each to be owned by one task.
+    pub fn split(self) -> (Sender, Receiver) {
+        (self.sender, self.receiver)
+    }
+
+    /// Sends one message: see [`Sender::send`].
+    ///
+    /// # Errors
+    /// As [`Sender::send`].
+    pub async fn send<T: Serialize + ?Sized>(
+        &mut self,
+        message: &T,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), ChannelError> {
+        self.sender.send(message, descriptors).await
+    }
+
+    /// Waits for one message: see [`Receiver::receive`].
+    ///
+    /// # Errors
+    /// As [`Receiver::receive`].
+    pub async fn receive<T: DeserializeOwned>(
+        &mut self,
+        limit: usize,
+    ) -> Result<Option<(T, Vec<OwnedFd>)>, ChannelError> {
+        self.receiver.receive(limit).await
+    }
+}
+
+/// The sending direction. Dropping it tells the peer that no more comes.
+pub struct Sender {
+    socket: Arc<AsyncFd<OwnedFd>>,
+    broken: bool,
+}
+
+impl Sender {
+    /// Sends one message with descriptors.
+    ///
+    /// # Errors
+    /// [`ChannelError`]; [`ChannelError::Broken`] after a send that failed or was cancelled half-way.
+    pub async fn send<T: Serialize + ?Sized>(
+        &mut self,
+        message: &T,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), ChannelError> {
+        let bytes = frame::encode(message, descriptors.len())?;
+        self.send_encoded(&bytes, descriptors).await
+    }
+
+    pub(crate) async fn send_encoded(
+        &mut self,
+        bytes: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), ChannelError> {
+        if self.broken {
+            return Err(ChannelError::Broken);
+        }
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let mut ready = self.socket.writable().await?;
+            let with = if sent == 0 { descriptors } else { &[] };
+            match ready.try_io(|socket| socket::send_some(socket.as_fd(), &bytes[sent..], with)) {
+                Ok(count) => {
+                    sent += count?;
+                    self.broken = sent < bytes.len();
+                }
+                Err(_would_block) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        // The receiver may live on with its own handle to the socket: the peer must still learn that this direction ended. A socket already gone is fine.
+        let _gone = rustix::net::shutdown(self.socket.get_ref(), Shutdown::Write);
+    }
+}
+
+/// The receiving direction.
+pub struct Receiver {
+    socket: Arc<AsyncFd<OwnedFd>>,
+    assembler: Assembler,
+}
+
+impl Receiver {
+    /// Waits for one message of at most `limit` bytes; `None` when the peer closed between messages. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ChannelError`]; the connection is of no use afterwards.
+    pub async fn receive<T: DeserializeOwned>(
+        &mut self,
+        limit: usize,
+    ) -> Result<Option<(T, Vec<OwnedFd>)>, ChannelError> {
+        match self.receive_frame(limit).await? {
+            None => Ok(None),
+            Some(frame) => Ok(Some((frame.read()?, frame.descriptors))),
+        }
+    }
+
+    /// Waits for one frame, unread: for messages that borrow, or whose reading may fail without ending the connection. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Receiver::receive`], but never [`ChannelError::Garbled`].
+    pub async fn receive_frame(&mut self, limit: usize) -> Result<Option<Frame>, ChannelError> {
+        loop {
+            let mut ready = self.socket.readable().await?;
+            let assembler = &mut self.assembler;
+            let received = ready.try_io(|socket| {
+                if assembler.at_header() {
+                    socket::receive_with_descriptors(socket.as_fd(), assembler.space())
+                } else {
+                    Ok((socket::receive_plain(socket.as_fd(), assembler.space())?, Vec::new()))
+                }
+            });
+            let Ok(received) = received else { continue };
+            let (count, descriptors) = received?;
+            if count == 0 {
+                return self.assembler.end().map(|()| None);
+            }
+            if let Some(frame) = self.assembler.advance(count, descriptors, limit)? {
+                return Ok(Some(frame));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
