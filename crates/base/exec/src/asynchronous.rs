@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use rustix::net::Shutdown;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
 
 use crate::frame::{self, Assembler, ChannelError, Frame};
 use crate::socket;
@@ -24,8 +25,9 @@ impl Channel {
     /// # Errors
     /// The system's, when the socket cannot be registered.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        rustix::io::ioctl_fionbio(&socket, true)?;
-        let socket = Arc::new(AsyncFd::register(socket)?);
+        let socket = std::os::unix::net::UnixStream::from(socket);
+        socket.set_nonblocking(true)?;
+        let socket = Arc::new(UnixStream::from_std(socket)?);
         Ok(Self {
             sender: Sender { socket: Arc::clone(&socket), broken: false },
             receiver: Receiver { socket, assembler: Assembler::default() },
@@ -72,7 +74,7 @@ impl Channel {
 
 /// The sending direction. Dropping it tells the peer that no more comes.
 pub struct Sender {
-    socket: Arc<AsyncFd<OwnedFd>>,
+    socket: Arc<UnixStream>,
     broken: bool,
 }
 
@@ -100,14 +102,15 @@ impl Sender {
         }
         let mut sent = 0;
         while sent < bytes.len() {
-            let mut ready = self.socket.writable().await?;
+            self.socket.writable().await?;
             let with = if sent == 0 { descriptors } else { &[] };
-            match ready.try_io(|socket| socket::send_some(socket.as_fd(), &bytes[sent..], with)) {
-                Ok(count) => {
+            let socket = &self.socket;
+            match socket.try_io(Interest::WRITABLE, || socket::send_some(socket.as_fd(), &bytes[sent..], with)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                count => {
                     sent += count?;
                     self.broken = sent < bytes.len();
                 }
-                Err(_would_block) => {}
             }
         }
         Ok(())
@@ -117,13 +120,13 @@ impl Sender {
 impl Drop for Sender {
     fn drop(&mut self) {
         // The receiver may live on with its own handle to the socket: the peer must still learn that this direction ended. A socket already gone is fine.
-        let _gone = rustix::net::shutdown(self.socket.get_ref(), Shutdown::Write);
+        let _gone = rustix::net::shutdown(&*self.socket, Shutdown::Write);
     }
 }
 
 /// The receiving direction.
 pub struct Receiver {
-    socket: Arc<AsyncFd<OwnedFd>>,
+    socket: Arc<UnixStream>,
     assembler: Assembler,
 }
 
@@ -148,17 +151,19 @@ impl Receiver {
     /// As [`Receiver::receive`], but never [`ChannelError::Garbled`].
     pub async fn receive_frame(&mut self, limit: usize) -> Result<Option<Frame>, ChannelError> {
         loop {
-            let mut ready = self.socket.readable().await?;
-            let assembler = &mut self.assembler;
-            let received = ready.try_io(|socket| {
+            self.socket.readable().await?;
+            let (socket, assembler) = (&self.socket, &mut self.assembler);
+            let received = socket.try_io(Interest::READABLE, || {
                 if assembler.at_header() {
                     socket::receive_with_descriptors(socket.as_fd(), assembler.space())
                 } else {
                     Ok((socket::receive_plain(socket.as_fd(), assembler.space())?, Vec::new()))
                 }
             });
-            let Ok(received) = received else { continue };
-            let (count, descriptors) = received?;
+            let (count, descriptors) = match received {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                received => received?,
+            };
             if count == 0 {
                 return self.assembler.end().map(|()| None);
             }
