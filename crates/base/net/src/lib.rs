@@ -1,1 +1,17 @@
-//! Placeholder while the workspace is laid out.
+//! The only code that opens outbound connections, each with a permit of policy's in hand: resolution after the
+//! permit, dialling, TLS, an HTTP client for endpoints named in configuration. And what every role shares about
+//! streams: server-sent events, backoff, limits, drain. It decides nothing and holds no credential.
+
+pub mod backoff;
+pub mod client;
+pub mod dial;
+pub mod drain;
+pub mod limits;
+pub mod sse;
+pub mod tls;
+
+pub use backoff::Backoff;
+pub use client::{Body, ClientError, HttpClient};
+pub use dial::{DialError, Dialer, permitted, resolve};
+pub use drain::{Drain, Drained};
+pub use tls::{TlsError, TlsRoots};

@@ -1,0 +1,401 @@
+//! An HTTP/1.1 client for one endpoint named in the configuration, or for our own Unix socket: pooled connections,
+//! bounded in number, size and time. It follows no redirect, keeps no cookie and adds no credential.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::header::HOST;
+use http::{HeaderValue, Request, Response, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use postern_policy::{ConfiguredPermit, Scheme};
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+use tokio::time::{Sleep, timeout};
+
+use crate::dial::{DialError, Dialer};
+use crate::limits;
+use crate::tls::{self, TlsError, TlsRoots};
+
+/// Why a request got no answer, or an answer no end.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No connection.
+    #[error("reach {endpoint}")]
+    Dial {
+        /// The endpoint.
+        endpoint: String,
+        /// The cause.
+        source: DialError,
+    },
+    /// No connection to the Unix socket.
+    #[error("reach {}", path.display())]
+    Unix {
+        /// The socket's path.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The peer could not prove who it is, or broke off the handshake.
+    #[error("secure the connection to {endpoint}")]
+    Tls {
+        /// The endpoint.
+        endpoint: String,
+        /// The cause.
+        source: TlsError,
+    },
+    /// The connection broke, or the peer does not speak HTTP/1.1.
+    #[error("exchange with {endpoint}")]
+    Exchange {
+        /// The endpoint.
+        endpoint: String,
+        /// The cause.
+        source: hyper::Error,
+    },
+    /// No head of a response within the request's time.
+    #[error("{endpoint} did not answer within {after:?}")]
+    Slow {
+        /// The endpoint.
+        endpoint: String,
+        /// The request's time.
+        after: Duration,
+    },
+    /// A response body that stopped without ending.
+    #[error("the response body was silent for {0:?}")]
+    Silent(Duration),
+    /// A response body larger than the caller takes.
+    #[error("the response body is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The request's path or host cannot be sent.
+    #[error("the request cannot be sent")]
+    Malformed(#[source] http::Error),
+}
+
+impl ClientError {
+    /// Whether the request certainly did not reach the peer, so that sending it again cannot do anything twice.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        matches!(self, Self::Dial { .. } | Self::Unix { .. } | Self::Tls { .. } | Self::Malformed(_))
+    }
+}
+
+/// A client of one endpoint. `Clone` shares its connections.
+#[derive(Clone)]
+pub struct HttpClient {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    reach: Reach,
+    name: String,
+    authority: HeaderValue,
+    base_path: String,
+    idle: Mutex<Vec<Idle>>,
+}
+
+enum Reach {
+    Endpoint { permit: ConfiguredPermit, tls: Option<Arc<ClientConfig>>, dialer: Dialer },
+    Unix(PathBuf),
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+/// A connection and the task that drives it, which ends with it.
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl HttpClient {
+    /// A client of a configured endpoint. Nothing is dialled yet. Blocks on the system's certificates for https.
+    ///
+    /// # Errors
+    /// There are no roots to trust.
+    pub fn new(permit: ConfiguredPermit, roots: &TlsRoots) -> Result<Self, TlsError> {
+        let endpoint = permit.endpoint();
+        let tls = match endpoint.scheme {
+            Scheme::Https => Some(tls::client_config(roots, &[b"http/1.1"])?),
+            Scheme::Http => None,
+        };
+        let authority = endpoint.host.authority(endpoint.scheme, endpoint.port);
+        let authority = HeaderValue::try_from(authority.as_str()).map_err(|_| TlsError::Name(authority))?;
+        let (name, base_path) = (endpoint.to_string(), endpoint.base_path.clone());
+        Ok(Self::over(Reach::Endpoint { permit, tls, dialer: Dialer::new() }, name, authority, base_path))
+    }
+
+    /// A client of our own server's Unix socket.
+    #[must_use]
+    pub fn unix(path: &Path) -> Self {
+        let name = path.display().to_string();
+        Self::over(Reach::Unix(path.to_owned()), name, HeaderValue::from_static("localhost"), String::new())
+    }
+
+    fn over(reach: Reach, name: String, authority: HeaderValue, base_path: String) -> Self {
+        Self { shared: Arc::new(Shared { reach, name, authority, base_path, idle: Mutex::default() }) }
+    }
+
+    /// What the client talks to, for messages.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Sends a request whose URI is a path with an optional query, below the endpoint's base path. `patience` bounds
+    /// everything until the response's head; the body has its own bound between chunks ([`limits::BODY_SILENCE`]).
+    /// A connection that the peer closed before it took the request is replaced once. Cancelling closes the
+    /// connection; the peer may have acted.
+    ///
+    /// # Errors
+    /// No connection, no TLS, no answer in time, or no HTTP.
+    pub async fn request(
+        &self,
+        request: Request<Full<Bytes>>,
+        patience: Duration,
+    ) -> Result<Response<Body>, ClientError> {
+        let request = self.shared.prepare(request).map_err(ClientError::Malformed)?;
+        match timeout(patience, self.exchange(request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ClientError::Slow { endpoint: self.shared.name.clone(), after: patience }),
+        }
+    }
+
+    async fn exchange(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Body>, ClientError> {
+        while let Some(mut connection) = self.shared.take_idle() {
+            // An error here means that the peer closed the connection while it lay idle.
+            if connection.sender.ready().await.is_err() {
+                continue;
+            }
+            match connection.sender.try_send_request(request).await {
+                Ok(response) => return Ok(self.answer(response, connection)),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(self.shared.broken(error.into_error())),
+                },
+            }
+        }
+        let mut connection = self.shared.connect().await?;
+        let response = connection.sender.send_request(request).await.map_err(|source| self.shared.broken(source))?;
+        Ok(self.answer(response, connection))
+    }
+
+    fn answer(&self, response: Response<Incoming>, connection: Connection) -> Response<Body> {
+        let shared = Arc::clone(&self.shared);
+        response.map(|incoming| {
+            let mut body =
+                Body { incoming, shared, connection: Some(connection), silence: limits::BODY_SILENCE, timer: None };
+            body.release_if_ended();
+            body
+        })
+    }
+}
+
+impl Shared {
+    /// Puts the base path before the request's path and names the host.
+    fn prepare(&self, mut request: Request<Full<Bytes>>) -> Result<Request<Full<Bytes>>, http::Error> {
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        *request.uri_mut() = Uri::builder().path_and_query(format!("{}{path}", self.base_path)).build()?;
+        if !request.headers().contains_key(HOST) {
+            request.headers_mut().insert(HOST, self.authority.clone());
+        }
+        Ok(request)
+    }
+
+    fn take_idle(&self) -> Option<Connection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(Idle { connection, since }) = idle.pop() {
+            if since.elapsed() < limits::IDLE && !connection.sender.is_closed() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    fn put_idle(&self, connection: Connection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|idle| idle.since.elapsed() < limits::IDLE && !idle.connection.sender.is_closed());
+        if idle.len() < limits::IDLE_CONNECTIONS && !connection.sender.is_closed() {
+            idle.push(Idle { connection, since: Instant::now() });
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, ClientError> {
+        match &self.reach {
+            Reach::Unix(path) => {
+                let stream =
+                    connect_unix(path).await.map_err(|source| ClientError::Unix { path: path.clone(), source })?;
+                self.handshake(stream).await
+            }
+            Reach::Endpoint { permit, tls, dialer } => {
+                let endpoint = || self.name.clone();
+                let stream =
+                    dialer.reach(permit).await.map_err(|source| ClientError::Dial { endpoint: endpoint(), source })?;
+                match tls {
+                    None => self.handshake(stream).await,
+                    Some(config) => {
+                        let host = permit.endpoint().host.to_string();
+                        let stream = tls::connect(Arc::clone(config), &host, stream)
+                            .await
+                            .map_err(|source| ClientError::Tls { endpoint: endpoint(), source })?;
+                        self.handshake(stream).await
+                    }
+                }
+            }
+        }
+    }
+
+    async fn handshake<S>(&self, stream: S) -> Result<Connection, ClientError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (sender, connection) = http1::Builder::new()
+            .max_headers(limits::HEADERS)
+            .max_buf_size(limits::HEAD_BYTES)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|source| self.broken(source))?;
+        // Whatever ends the connection is also told to the request or body that needs it.
+        let driver = tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        Ok(Connection { sender, driver })
+    }
+
+    fn broken(&self, source: hyper::Error) -> ClientError {
+        ClientError::Exchange { endpoint: self.name.clone(), source }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "our own server's socket in the data directory; nothing leaves the machine"
+)]
+async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    match timeout(limits::CONNECT, UnixStream::connect(path)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// A response's body. Read to its end it gives its connection back; dropped before, it closes it.
+pub struct Body {
+    incoming: Incoming,
+    shared: Arc<Shared>,
+    connection: Option<Connection>,
+    silence: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Body {
+    /// Sets how long the body may stay silent between two chunks.
+    #[must_use]
+    pub fn with_silence(mut self, silence: Duration) -> Self {
+        self.silence = silence;
+        self.timer = None;
+        self
+    }
+
+    /// The next chunk; `None` at the end. Cancel-safe.
+    ///
+    /// # Errors
+    /// The connection broke or fell silent.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
+        while let Some(frame) = self.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The whole body, of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// It is larger, or the connection broke or fell silent.
+    pub async fn bytes(mut self, limit: usize) -> Result<Bytes, ClientError> {
+        let mut whole = BytesMut::new();
+        while let Some(chunk) = self.chunk().await? {
+            if whole.len() + chunk.len() > limit {
+                return Err(ClientError::TooLarge(limit));
+            }
+            whole.extend_from_slice(&chunk);
+        }
+        Ok(whole.freeze())
+    }
+
+    fn release_if_ended(&mut self) {
+        if self.incoming.is_end_stream() {
+            self.release();
+        }
+    }
+
+    fn release(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.shared.put_idle(connection);
+        }
+    }
+
+    /// Whether the peer has been silent for too long; arms the timer where it is not.
+    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let silence = self.silence;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(silence)));
+        timer.as_mut().poll(context)
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = ClientError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ClientError>>> {
+        match Pin::new(&mut self.incoming).poll_frame(context) {
+            Poll::Pending => match self.poll_silence(context) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(()) => {
+                    self.connection = None;
+                    Poll::Ready(Some(Err(ClientError::Silent(self.silence))))
+                }
+            },
+            Poll::Ready(Some(Ok(frame))) => {
+                self.timer = None;
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(source))) => {
+                self.connection = None;
+                Poll::Ready(Some(Err(self.shared.broken(source))))
+            }
+            Poll::Ready(None) => {
+                self.release();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
