@@ -1,1 +1,26 @@
-//! Placeholder while the workspace is laid out.
+//! The nouns of the wire: identifiers, resources, pages and problems, as the contract spells them.
+//!
+//! Pure data and pure checks. Nothing here knows a runtime, a socket, a database or a clock: whoever needs the time
+//! passes it in.
+
+pub mod agent;
+pub mod content;
+pub mod environment;
+pub mod event;
+pub mod field;
+pub mod ids;
+pub mod key;
+pub mod metadata;
+pub mod model_info;
+pub mod page;
+pub mod problem;
+pub mod session;
+pub mod tool;
+pub mod work;
+
+pub use field::Field;
+pub use metadata::Metadata;
+pub use problem::Problem;
+
+/// An instant of the wire: RFC 3339 with an offset, always rendered in UTC.
+pub type Timestamp = jiff::Timestamp;

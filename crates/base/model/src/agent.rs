@@ -1,0 +1,245 @@
+//! Agents: the versioned definition of a mind, as requests carry it, as it is stored and as it is shown (contract 2.3).
+//!
+//! A request is resolved once, on arrival: what is stored and shown says everything explicitly.
+
+mod check;
+mod model_config;
+
+pub use model_config::{Effort, EffortLevel, ModelConfig, ModelParam, Speed};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::ids::AgentId;
+use crate::metadata::MetadataPatch;
+use crate::tool::{Tool, ToolParam};
+use crate::{Field, Metadata, Problem, Timestamp};
+
+/// One version of an agent, as the contract shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Agent {
+    /// Its id, shared by all versions.
+    pub id: AgentId,
+    /// Always `agent`.
+    #[serde(rename = "type")]
+    pub kind: AgentTag,
+    /// Counts from 1.
+    pub version: u64,
+    /// What this version says.
+    #[serde(flatten)]
+    pub definition: AgentDefinition,
+    /// When the agent was made.
+    pub created_at: Timestamp,
+    /// When this version was made.
+    pub updated_at: Timestamp,
+    /// When the agent was archived.
+    pub archived_at: Option<Timestamp>,
+}
+
+/// The constant `agent`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AgentTag {
+    /// `agent`.
+    #[default]
+    #[serde(rename = "agent")]
+    Agent,
+}
+
+/// What one version of an agent says, fully resolved. `mcp_servers`, `skills` and `tools` are always present.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentDefinition {
+    /// 1 to 256 characters.
+    pub name: String,
+    /// Up to 2048 characters.
+    pub description: Option<String>,
+    /// The system prompt, up to 100 000 characters.
+    pub system: Option<String>,
+    /// The model and how it is asked.
+    pub model: ModelConfig,
+    /// Who the agent acts as.
+    pub execution_identity: ExecutionIdentity,
+    /// MCP servers; empty in this build.
+    pub mcp_servers: Vec<Value>,
+    /// Skills; empty in this build.
+    pub skills: Vec<Value>,
+    /// Toolsets and custom tools.
+    pub tools: Vec<Tool>,
+    /// Always null in this build.
+    pub multiagent: Option<Value>,
+    /// The caller's pairs.
+    pub metadata: Metadata,
+}
+
+/// Who an agent acts as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ExecutionIdentity {
+    /// The installation itself.
+    #[default]
+    ServiceAccount,
+}
+
+/// The body that creates an agent.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateAgent {
+    /// The model: a bare name or an object.
+    pub model: ModelParam,
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// Null or `service_account`.
+    #[serde(default)]
+    pub execution_identity: Option<Value>,
+    /// Empty in this build.
+    #[serde(default)]
+    pub mcp_servers: Option<Vec<Value>>,
+    /// The caller's pairs.
+    #[serde(default)]
+    pub metadata: Option<Metadata>,
+    /// Null in this build.
+    #[serde(default)]
+    pub multiagent: Option<Value>,
+    /// Empty in this build.
+    #[serde(default)]
+    pub skills: Option<Vec<Value>>,
+    /// The system prompt.
+    #[serde(default)]
+    pub system: Option<String>,
+    /// Toolsets and custom tools.
+    #[serde(default)]
+    pub tools: Option<Vec<ToolParam>>,
+}
+
+/// The body that updates an agent: absent keeps.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpdateAgent {
+    /// Replaces; not clearable.
+    pub model: Field<ModelParam>,
+    /// Replaces; not clearable.
+    pub name: Field<String>,
+    /// Null or an empty text clears.
+    pub description: Field<String>,
+    /// Replaces; null means the default.
+    pub execution_identity: Field<Value>,
+    /// Replaces; null clears.
+    pub mcp_servers: Field<Vec<Value>>,
+    /// Merged; null deletes a key.
+    pub metadata: Field<MetadataPatch>,
+    /// Null clears; anything else is not in this build.
+    pub multiagent: Field<Value>,
+    /// Replaces; null clears.
+    pub skills: Field<Vec<Value>>,
+    /// Null or an empty text clears.
+    pub system: Field<String>,
+    /// Replaces; null clears.
+    pub tools: Field<Vec<ToolParam>>,
+    /// The version that the caller read: compare-and-set.
+    pub version: Field<u64>,
+}
+
+impl CreateAgent {
+    /// The definition that this body means, within the contract's limits.
+    ///
+    /// # Errors
+    /// 400 naming the place.
+    pub fn resolve(self) -> Result<AgentDefinition, Problem> {
+        AgentDefinition {
+            name: self.name,
+            description: non_empty(self.description),
+            system: non_empty(self.system),
+            model: self.model.resolve()?,
+            execution_identity: check::execution_identity(self.execution_identity)?,
+            mcp_servers: self.mcp_servers.unwrap_or_default(),
+            skills: self.skills.unwrap_or_default(),
+            tools: check::tools(self.tools.unwrap_or_default())?,
+            multiagent: self.multiagent,
+            metadata: self.metadata.unwrap_or_default(),
+        }
+        .checked()
+    }
+}
+
+impl UpdateAgent {
+    /// The definition after this update of `stored`. Equal to `stored` when nothing changes.
+    ///
+    /// # Errors
+    /// 400 naming the place.
+    pub fn apply(self, stored: &AgentDefinition) -> Result<AgentDefinition, Problem> {
+        AgentDefinition {
+            name: required("name", self.name, &stored.name)?,
+            description: clearable_text(self.description, &stored.description),
+            system: clearable_text(self.system, &stored.system),
+            model: match self.model {
+                Field::Absent => stored.model.clone(),
+                Field::Null => return Err(Problem::invalid_at("model", "cannot be cleared")),
+                Field::Value(model) => model.resolve()?.keeping_effort_of(&stored.model),
+            },
+            execution_identity: match self.execution_identity {
+                Field::Absent => stored.execution_identity,
+                other => check::execution_identity(other.value())?,
+            },
+            mcp_servers: clearable_list(self.mcp_servers, &stored.mcp_servers),
+            skills: clearable_list(self.skills, &stored.skills),
+            tools: match self.tools {
+                Field::Absent => stored.tools.clone(),
+                other => check::tools(other.value().unwrap_or_default())?,
+            },
+            multiagent: match self.multiagent {
+                Field::Absent => stored.multiagent.clone(),
+                other => other.value(),
+            },
+            metadata: match self.metadata {
+                Field::Absent => stored.metadata.clone(),
+                Field::Null => Metadata::default(),
+                Field::Value(patch) => stored.metadata.merged(&patch)?,
+            },
+        }
+        .checked()
+    }
+}
+
+impl AgentDefinition {
+    /// The same definition when it keeps the contract's limits and its parts fit each other. Also for the effective
+    /// definition of a session with overrides.
+    ///
+    /// # Errors
+    /// 400 naming the place.
+    pub fn checked(mut self) -> Result<Self, Problem> {
+        check::definition(&self)?;
+        self.metadata = self.metadata.checked()?;
+        Ok(self)
+    }
+}
+
+fn non_empty(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
+fn clearable_text(field: Field<String>, stored: &Option<String>) -> Option<String> {
+    match field {
+        Field::Absent => stored.clone(),
+        other => non_empty(other.value()),
+    }
+}
+
+fn clearable_list<T: Clone>(field: Field<Vec<T>>, stored: &[T]) -> Vec<T> {
+    match field {
+        Field::Absent => stored.to_vec(),
+        other => other.value().unwrap_or_default(),
+    }
+}
+
+fn required(path: &str, field: Field<String>, stored: &str) -> Result<String, Problem> {
+    match field {
+        Field::Absent => Ok(stored.to_owned()),
+        Field::Null => Err(Problem::invalid_at(path, "cannot be cleared")),
+        Field::Value(value) => Ok(value),
+    }
+}
+
+#[cfg(test)]
+mod tests;

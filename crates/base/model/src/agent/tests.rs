@@ -1,0 +1,1 @@
+//! Behaviour of agents as requests meet them.
