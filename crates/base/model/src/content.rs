@@ -1,0 +1,135 @@
+//! Content blocks: what messages and tool results are made of (contract 3.1).
+//!
+//! Only shapes. Which block may stand where is decided by [`crate::event`].
+
+use serde::{Deserialize, Serialize};
+
+/// One block of a message or a tool result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Block {
+    /// Plain text.
+    Text {
+        /// The text.
+        text: String,
+    },
+    /// A picture.
+    Image {
+        /// Where its bytes are.
+        source: ImageSource,
+    },
+    /// A document.
+    Document {
+        /// Where its bytes are.
+        source: DocumentSource,
+        /// A title shown to the model.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        title: Option<String>,
+        /// Context shown to the model.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        context: Option<String>,
+    },
+    /// One result of a search.
+    SearchResult {
+        /// The URL it came from.
+        source: String,
+        /// Its title.
+        title: String,
+        /// Whether the model may cite it.
+        citations: Citations,
+        /// Its text.
+        content: Vec<TextBlock>,
+    },
+    /// Content the server withheld; never accepted from a client.
+    Redacted {},
+}
+
+impl Block {
+    /// A text block.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::Text { text: text.into() }
+    }
+
+    /// The wire name of this block's kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Text { .. } => "text",
+            Self::Image { .. } => "image",
+            Self::Document { .. } => "document",
+            Self::SearchResult { .. } => "search_result",
+            Self::Redacted {} => "redacted",
+        }
+    }
+}
+
+/// Text inside a search result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum TextBlock {
+    /// Plain text.
+    Text {
+        /// The text.
+        text: String,
+    },
+}
+
+/// Whether a search result may be cited.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Citations {
+    /// True when the model may cite the result.
+    pub enabled: bool,
+}
+
+/// Where an image comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ImageSource {
+    /// Inline bytes.
+    Base64 {
+        /// Base64 of the bytes.
+        data: String,
+        /// Their media type.
+        media_type: String,
+    },
+    /// A URL that the model's endpoint fetches.
+    Url {
+        /// The URL.
+        url: String,
+    },
+    /// An uploaded file.
+    File {
+        /// Its id.
+        file_id: String,
+    },
+}
+
+/// Where a document comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum DocumentSource {
+    /// Inline bytes.
+    Base64 {
+        /// Base64 of the bytes.
+        data: String,
+        /// Their media type.
+        media_type: String,
+    },
+    /// Inline text.
+    Text {
+        /// The text.
+        data: String,
+        /// Always `text/plain`.
+        media_type: String,
+    },
+    /// A URL that the model's endpoint fetches.
+    Url {
+        /// The URL.
+        url: String,
+    },
+    /// An uploaded file.
+    File {
+        /// Its id.
+        file_id: String,
+    },
+}

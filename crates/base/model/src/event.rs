@@ -1,0 +1,483 @@
+//! Events: what clients may send to a session and what its log holds (contract part 3).
+//!
+//! Shapes and the checks that need nothing but the request. What an event *does* is decided by the session's state
+//! machine.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::content::Block;
+use crate::ids::{EventId, ThreadId};
+use crate::session::{SessionAgent, Usage};
+use crate::{Problem, Timestamp};
+
+/// One event of a session's log, as it stands in lists and on streams.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its id; for a tool use also the id that results name.
+    pub id: EventId,
+    /// When it took effect; null while an accepted client event waits behind others.
+    pub processed_at: Option<Timestamp>,
+    /// What happened.
+    #[serde(flatten)]
+    pub body: EventBody,
+}
+
+/// What an event says. The names on the wire are those of contract 3.1 and 3.2.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type")]
+#[expect(missing_docs, reason = "field names and meanings are the contract's, one for one")]
+pub enum EventBody {
+    #[serde(rename = "user.message")]
+    UserMessage { content: Vec<Block> },
+    #[serde(rename = "user.interrupt")]
+    UserInterrupt {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session_thread_id: Option<ThreadId>,
+    },
+    #[serde(rename = "user.tool_confirmation")]
+    UserToolConfirmation {
+        tool_use_id: EventId,
+        result: Verdict,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deny_message: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session_thread_id: Option<ThreadId>,
+    },
+    #[serde(rename = "user.custom_tool_result")]
+    UserCustomToolResult {
+        custom_tool_use_id: EventId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<Vec<Block>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        is_error: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session_thread_id: Option<ThreadId>,
+    },
+    #[serde(rename = "user.tool_result")]
+    UserToolResult {
+        tool_use_id: EventId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<Vec<Block>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        is_error: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session_thread_id: Option<ThreadId>,
+    },
+    #[serde(rename = "agent.message")]
+    AgentMessage { content: Vec<Block> },
+    #[serde(rename = "agent.thinking")]
+    AgentThinking {},
+    #[serde(rename = "agent.tool_use")]
+    AgentToolUse {
+        name: String,
+        input: Map<String, Value>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evaluated_permission: Option<Permission>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evaluation: Option<Evaluation>,
+    },
+    #[serde(rename = "agent.tool_result")]
+    AgentToolResult {
+        tool_use_id: EventId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<Vec<Block>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        is_error: Option<bool>,
+    },
+    #[serde(rename = "agent.custom_tool_use")]
+    AgentCustomToolUse { name: String, input: Map<String, Value> },
+    #[serde(rename = "session.status_running")]
+    StatusRunning {},
+    #[serde(rename = "session.status_rescheduled")]
+    StatusRescheduled {},
+    #[serde(rename = "session.status_terminated")]
+    StatusTerminated {},
+    #[serde(rename = "session.status_idle")]
+    StatusIdle { stop_reason: StopReason, stop_details: Option<StopDetails> },
+    #[serde(rename = "session.thread_status_running")]
+    ThreadStatusRunning { agent_name: String, session_thread_id: ThreadId },
+    #[serde(rename = "session.thread_status_rescheduled")]
+    ThreadStatusRescheduled { agent_name: String, session_thread_id: ThreadId },
+    #[serde(rename = "session.thread_status_terminated")]
+    ThreadStatusTerminated { agent_name: String, session_thread_id: ThreadId },
+    #[serde(rename = "session.thread_status_idle")]
+    ThreadStatusIdle {
+        agent_name: String,
+        session_thread_id: ThreadId,
+        stop_reason: StopReason,
+        stop_details: Option<StopDetails>,
+    },
+    #[serde(rename = "session.error")]
+    SessionError { error: SessionError },
+    #[serde(rename = "session.updated")]
+    SessionUpdated {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        agent: Option<Box<SessionAgent>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        metadata: Option<crate::Metadata>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        title: Option<String>,
+    },
+    #[serde(rename = "session.deleted")]
+    SessionDeleted {},
+    #[serde(rename = "session.usage")]
+    SessionUsage { usage: Usage },
+    #[serde(rename = "span.model_request_start")]
+    ModelRequestStart {},
+    #[serde(rename = "span.model_request_end")]
+    ModelRequestEnd { model_request_start_id: EventId, model_usage: ModelUsage, is_error: Option<bool> },
+}
+
+impl EventBody {
+    /// Every type that a list may be filtered by (contract 1.5), those of parts that are not in this build included.
+    pub const TYPES: [&'static str; 41] = [
+        "user.message", "user.interrupt", "user.tool_confirmation", "user.custom_tool_result", "user.tool_result",
+        "user.define_outcome", "system.message", "agent.message", "agent.thinking", "agent.tool_use",
+        "agent.tool_result", "agent.mcp_tool_use", "agent.mcp_tool_result", "agent.custom_tool_use",
+        "agent.thread_context_compacted", "agent.thread_message_sent", "agent.thread_message_received",
+        "session.status_running", "session.status_rescheduled", "session.status_terminated", "session.status_idle",
+        "session.error", "session.updated", "session.usage", "session.thread_created",
+        "session.thread_status_running", "session.thread_status_rescheduled", "session.thread_status_terminated",
+        "session.thread_status_idle", "span.model_request_start", "span.model_request_end",
+        "span.outcome_evaluation_start", "span.outcome_evaluation_ongoing", "span.outcome_evaluation_end",
+        "workflow_run.created", "workflow_run.status_running", "workflow_run.status_idle",
+        "workflow_run.phase_started", "workflow_run.phase_ended", "workflow_run.error", "workflow_run.status_ended",
+    ];
+
+    /// The event's `type`, also the name of its SSE frame.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::UserMessage { .. } => "user.message",
+            Self::UserInterrupt { .. } => "user.interrupt",
+            Self::UserToolConfirmation { .. } => "user.tool_confirmation",
+            Self::UserCustomToolResult { .. } => "user.custom_tool_result",
+            Self::UserToolResult { .. } => "user.tool_result",
+            Self::AgentMessage { .. } => "agent.message",
+            Self::AgentThinking {} => "agent.thinking",
+            Self::AgentToolUse { .. } => "agent.tool_use",
+            Self::AgentToolResult { .. } => "agent.tool_result",
+            Self::AgentCustomToolUse { .. } => "agent.custom_tool_use",
+            Self::StatusRunning {} => "session.status_running",
+            Self::StatusRescheduled {} => "session.status_rescheduled",
+            Self::StatusTerminated {} => "session.status_terminated",
+            Self::StatusIdle { .. } => "session.status_idle",
+            Self::ThreadStatusRunning { .. } => "session.thread_status_running",
+            Self::ThreadStatusRescheduled { .. } => "session.thread_status_rescheduled",
+            Self::ThreadStatusTerminated { .. } => "session.thread_status_terminated",
+            Self::ThreadStatusIdle { .. } => "session.thread_status_idle",
+            Self::SessionError { .. } => "session.error",
+            Self::SessionUpdated { .. } => "session.updated",
+            Self::SessionDeleted {} => "session.deleted",
+            Self::SessionUsage { .. } => "session.usage",
+            Self::ModelRequestStart {} => "span.model_request_start",
+            Self::ModelRequestEnd { .. } => "span.model_request_end",
+        }
+    }
+}
+
+/// A person's answer to one call that asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Run it.
+    Allow,
+    /// Never run it.
+    Deny,
+}
+
+/// What a policy made of one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Permission {
+    /// It may run.
+    Allow,
+    /// A person must say so first.
+    Ask,
+    /// It never runs.
+    Deny,
+}
+
+/// Which policy came to the permission.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Evaluation {
+    /// The policy allows every call.
+    AlwaysAllow {},
+    /// The policy asks for every call.
+    AlwaysAsk {},
+    /// A judge was to decide.
+    Auto {
+        /// What it said.
+        evaluated_permission: AutoPermission,
+    },
+}
+
+/// A judge's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum AutoPermission {
+    /// Safe.
+    Allow {},
+    /// It could not tell.
+    Ask {
+        /// Why.
+        reason_code: String,
+    },
+    /// Too dangerous.
+    Deny {
+        /// Why.
+        reason_code: String,
+    },
+}
+
+/// Why a thread went idle (contract 3.5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum StopReason {
+    /// The natural end, or an interrupt.
+    EndTurn {},
+    /// Calls wait for an answer.
+    RequiresAction {
+        /// Their ids.
+        event_ids: Vec<EventId>,
+    },
+    /// The retry budget is spent.
+    RetriesExhausted {},
+    /// The model refused.
+    Refusal {},
+}
+
+/// Details of a refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum StopDetails {
+    /// The model refused.
+    Refusal {
+        /// What it was about.
+        category: Option<String>,
+        /// Its words.
+        explanation: Option<String>,
+    },
+}
+
+/// What went wrong in a session (contract 3.7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionError {
+    /// The type.
+    #[serde(rename = "type")]
+    pub kind: SessionErrorKind,
+    /// What happened and what to do.
+    pub message: String,
+    /// Whether the server goes on by itself.
+    pub retry_status: RetryStatus,
+}
+
+/// The types of session errors that this build emits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionErrorKind {
+    /// Everything without a type of its own.
+    UnknownError,
+    /// The model's endpoint has no capacity.
+    ModelOverloadedError,
+    /// The model's endpoint limits our rate.
+    ModelRateLimitedError,
+    /// The model request failed.
+    ModelRequestFailedError,
+    /// The model's endpoint wants to be paid.
+    BillingError,
+    /// Too many model requests in one turn.
+    ToolUseLimitReachedError,
+}
+
+/// Whether the server goes on by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum RetryStatus {
+    /// It tries again.
+    Retrying {},
+    /// The turn is over.
+    Exhausted {},
+    /// The session is over.
+    Terminal {},
+}
+
+/// Tokens of one model request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelUsage {
+    /// Uncached input.
+    pub input_tokens: u64,
+    /// Output.
+    pub output_tokens: u64,
+    /// Input written to the cache.
+    pub cache_creation_input_tokens: u64,
+    /// Input read from the cache.
+    pub cache_read_input_tokens: u64,
+}
+
+/// A frame of a stream that is no event of the log: a preview (contract 3.6).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Preview {
+    /// An event began to form.
+    EventStart {
+        /// Which.
+        event: PreviewedEvent,
+    },
+    /// More of its text.
+    EventDelta {
+        /// Which event.
+        event_id: EventId,
+        /// The piece.
+        delta: ContentDelta,
+    },
+}
+
+/// The event that a preview announces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreviewedEvent {
+    /// `agent.message` or `agent.thinking`.
+    #[serde(rename = "type")]
+    pub kind: Previewable,
+    /// The id it will have.
+    pub id: EventId,
+}
+
+/// The types of events that have previews.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Previewable {
+    /// `agent.message`.
+    #[serde(rename = "agent.message")]
+    Message,
+    /// `agent.thinking`: start only.
+    #[serde(rename = "agent.thinking")]
+    Thinking,
+}
+
+/// A piece of text for one content block.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ContentDelta {
+    /// More text.
+    ContentDelta {
+        /// Which content block.
+        index: usize,
+        /// The text to append.
+        content: Block,
+    },
+}
+
+/// The body of `POST /v1/sessions/{id}/events`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SendEvents {
+    /// In the order they take effect.
+    pub events: Vec<ClientEvent>,
+}
+
+/// An event as a client sends it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(tag = "type", deny_unknown_fields)]
+#[expect(missing_docs, reason = "field names and meanings are the contract's, one for one")]
+pub enum ClientEvent {
+    #[serde(rename = "user.message")]
+    UserMessage { content: Vec<Block> },
+    #[serde(rename = "user.interrupt")]
+    UserInterrupt {
+        #[serde(default)]
+        session_thread_id: Option<ThreadId>,
+    },
+    #[serde(rename = "user.tool_confirmation")]
+    UserToolConfirmation {
+        tool_use_id: EventId,
+        result: Verdict,
+        #[serde(default)]
+        deny_message: Option<String>,
+    },
+    #[serde(rename = "user.custom_tool_result")]
+    UserCustomToolResult {
+        custom_tool_use_id: EventId,
+        #[serde(default)]
+        content: Option<Vec<Block>>,
+        #[serde(default)]
+        is_error: Option<bool>,
+    },
+    #[serde(rename = "user.tool_result")]
+    UserToolResult {
+        tool_use_id: EventId,
+        #[serde(default)]
+        content: Option<Vec<Block>>,
+        #[serde(default)]
+        is_error: Option<bool>,
+    },
+    #[serde(rename = "user.define_outcome")]
+    UserDefineOutcome {
+        description: String,
+        rubric: Value,
+        #[serde(default)]
+        max_iterations: Option<u32>,
+    },
+    #[serde(rename = "system.message")]
+    SystemMessage { content: Vec<Block> },
+}
+
+/// The most events one request may carry.
+pub const MAX_EVENTS: usize = 50;
+
+impl ClientEvent {
+    /// The checks that need nothing but the event itself.
+    ///
+    /// # Errors
+    /// 400 with the field and the reason.
+    pub fn check(&self) -> Result<(), Problem> {
+        match self {
+            Self::UserMessage { content } => {
+                if content.is_empty() {
+                    return Err(Problem::invalid_at("content", "must have at least one block"));
+                }
+                check_blocks(content, &["text", "image", "document"])
+            }
+            Self::UserInterrupt { .. } => Ok(()),
+            Self::UserToolConfirmation { result: Verdict::Allow, deny_message: Some(_), .. } => {
+                Err(Problem::invalid_at("deny_message", "is only allowed with result \"deny\""))
+            }
+            Self::UserToolConfirmation { .. } => Ok(()),
+            Self::UserCustomToolResult { content, .. } | Self::UserToolResult { content, .. } => {
+                check_blocks(content.as_deref().unwrap_or_default(), &["text", "image", "document", "search_result"])
+            }
+            Self::UserDefineOutcome { .. } => Err(Problem::invalid(
+                "user.define_outcome: outcomes are not in this build; send the task as a user.message",
+            )),
+            Self::SystemMessage { .. } => Err(Problem::invalid(
+                "system.message: the model endpoint is not known to support system text in mid-conversation; \
+                 put it into the agent's `system` or into a user.message",
+            )
+            .with_code("model_does_not_support_mid_conversation_system")),
+        }
+    }
+}
+
+fn check_blocks(blocks: &[Block], allowed: &[&str]) -> Result<(), Problem> {
+    for (index, block) in blocks.iter().enumerate() {
+        let at = format!("content.{index}");
+        if !allowed.contains(&block.kind()) {
+            return Err(Problem::invalid_at(&at, format!("a `{}` block is not allowed here", block.kind())));
+        }
+        if uses_file(block) {
+            return Err(Problem::invalid_at(&at, "file sources are not in this build; send the content inline"));
+        }
+        if matches!(block, Block::Text { text } if text.is_empty()) {
+            return Err(Problem::invalid_at(&at, "text must not be empty"));
+        }
+    }
+    Ok(())
+}
+
+fn uses_file(block: &Block) -> bool {
+    use crate::content::{DocumentSource, ImageSource};
+    matches!(
+        block,
+        Block::Image { source: ImageSource::File { .. } } | Block::Document { source: DocumentSource::File { .. }, .. }
+    )
+}

@@ -1,0 +1,319 @@
+//! Sessions and their threads: the resource, its snapshot of an agent, and the bodies that create and change it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::agent::{AgentDefinition, AgentTag, ExecutionIdentity, ModelConfig, ModelParam};
+use crate::event::ClientEvent;
+use crate::ids::{AgentId, EnvironmentId, SessionId, ThreadId};
+use crate::metadata::MetadataPatch;
+use crate::tool::{Tool, ToolParam};
+use crate::{Field, Metadata, Timestamp};
+
+/// A session (contract 2.6).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// Its id.
+    pub id: SessionId,
+    /// Always `session`.
+    #[serde(rename = "type")]
+    pub kind: SessionTag,
+    /// The agent as resolved when the session began, or as updated since.
+    pub agent: SessionAgent,
+    /// Whose workers serve it.
+    pub environment_id: EnvironmentId,
+    /// What it does now.
+    pub status: SessionStatus,
+    /// The caller's title.
+    pub title: Option<String>,
+    /// The caller's pairs.
+    pub metadata: Metadata,
+    /// Always null: budgets are not in this build.
+    pub budget: Option<Value>,
+    /// Always empty: vaults are not in this build.
+    pub vault_ids: Vec<String>,
+    /// Always empty: resources are not in this build.
+    pub resources: Vec<Value>,
+    /// Always empty: outcomes are not in this build.
+    pub outcome_evaluations: Vec<Value>,
+    /// Times.
+    pub stats: Stats,
+    /// Tokens.
+    pub usage: Usage,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// When it was archived.
+    pub archived_at: Option<Timestamp>,
+}
+
+/// The constant `session`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionTag {
+    /// `session`.
+    #[default]
+    #[serde(rename = "session")]
+    Session,
+}
+
+/// A session's snapshot of its agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionAgent {
+    /// The base agent.
+    pub id: AgentId,
+    /// Always `agent`.
+    #[serde(rename = "type")]
+    pub kind: AgentTag,
+    /// The base agent's version.
+    pub version: u64,
+    /// Its name.
+    pub name: String,
+    /// Its description.
+    pub description: Option<String>,
+    /// Its system prompt.
+    pub system: Option<String>,
+    /// Its model.
+    pub model: ModelConfig,
+    /// In whose name it acts.
+    pub execution_identity: ExecutionIdentity,
+    /// Its MCP servers: none in this build.
+    pub mcp_servers: Vec<Value>,
+    /// Always empty: skills are not in this build.
+    pub skills: Vec<Value>,
+    /// Its tools.
+    pub tools: Vec<Tool>,
+    /// Always null; absent in threads.
+    pub multiagent: Option<Value>,
+}
+
+impl SessionAgent {
+    /// The snapshot of one version of an agent; its metadata stays behind.
+    pub fn snapshot(id: AgentId, version: u64, definition: AgentDefinition) -> Self {
+        Self {
+            id,
+            kind: AgentTag::Agent,
+            version,
+            name: definition.name,
+            description: definition.description,
+            system: definition.system,
+            model: definition.model,
+            execution_identity: definition.execution_identity,
+            mcp_servers: definition.mcp_servers,
+            skills: definition.skills,
+            tools: definition.tools,
+            multiagent: definition.multiagent,
+        }
+    }
+}
+
+/// What a session or thread does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionStatus {
+    /// It waits for somebody.
+    Idle,
+    /// It works.
+    Running,
+    /// It waits to try again.
+    Rescheduling,
+    /// It is over.
+    Terminated,
+}
+
+impl SessionStatus {
+    /// The word on the wire and in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Running => "running",
+            Self::Rescheduling => "rescheduling",
+            Self::Terminated => "terminated",
+        }
+    }
+
+    /// Reads the word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Idle, Self::Running, Self::Rescheduling, Self::Terminated].into_iter().find(|s| s.as_str() == word)
+    }
+}
+
+/// Times of a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Seconds spent running.
+    pub active_seconds: f64,
+    /// Seconds since creation, frozen when terminated.
+    pub duration_seconds: f64,
+}
+
+/// Tokens and running time of a session so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Uncached input.
+    pub input_tokens: u64,
+    /// Output.
+    pub output_tokens: u64,
+    /// Input read from the cache.
+    pub cache_read_input_tokens: u64,
+    /// Input written to the cache.
+    pub cache_creation: CacheCreation,
+    /// Seconds spent running.
+    pub active_seconds: f64,
+}
+
+/// Input written to the cache, by how long it is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheCreation {
+    /// Kept an hour.
+    pub ephemeral_1h_input_tokens: u64,
+    /// Kept five minutes.
+    pub ephemeral_5m_input_tokens: u64,
+}
+
+/// A thread of a session (contract 2.7); here always the primary one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Thread {
+    /// Its id.
+    pub id: ThreadId,
+    /// Always `session_thread`.
+    #[serde(rename = "type")]
+    pub kind: ThreadTag,
+    /// Whose thread it is.
+    pub session_id: SessionId,
+    /// The agent that thinks in it: a session's snapshot without `multiagent`.
+    pub agent: Value,
+    /// What it does now.
+    pub status: SessionStatus,
+    /// Always null: the primary thread.
+    pub parent_thread_id: Option<ThreadId>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// When it was archived.
+    pub archived_at: Option<Timestamp>,
+    /// Times; null until it first ran.
+    pub stats: Option<Stats>,
+    /// Tokens; null until it was first idle after running.
+    pub usage: Option<Usage>,
+    /// Always null.
+    pub workflow_run_id: Option<String>,
+}
+
+/// The constant `session_thread`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ThreadTag {
+    /// `session_thread`.
+    #[default]
+    #[serde(rename = "session_thread")]
+    SessionThread,
+}
+
+/// The body of `POST /v1/sessions`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateSession {
+    /// Which agent.
+    pub agent: AgentParam,
+    /// Whose workers serve it.
+    pub environment_id: String,
+    /// Not in this build.
+    #[serde(default)]
+    pub budget: Field<Value>,
+    /// Sent at once.
+    #[serde(default)]
+    pub initial_events: Option<Vec<ClientEvent>>,
+    /// The caller's pairs.
+    #[serde(default)]
+    pub metadata: Option<Metadata>,
+    /// Not in this build unless empty.
+    #[serde(default)]
+    pub resources: Option<Vec<Value>>,
+    /// The caller's title.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// Not in this build unless empty.
+    #[serde(default)]
+    pub vault_ids: Option<Vec<String>>,
+}
+
+/// How a session names its agent.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected an agent id, {\"type\":\"agent\",...} or {\"type\":\"agent_with_overrides\",...}")]
+pub enum AgentParam {
+    /// The latest version.
+    Id(String),
+    /// A version, perhaps with overrides.
+    Reference(AgentReferenceParam),
+}
+
+/// An agent by id and version, perhaps with overrides.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum AgentReferenceParam {
+    /// As it is.
+    Agent {
+        /// Which.
+        id: String,
+        /// Absent: the latest.
+        #[serde(default)]
+        version: Option<u64>,
+    },
+    /// With whole fields replaced.
+    AgentWithOverrides {
+        /// Which.
+        id: String,
+        /// Absent: the latest.
+        #[serde(default)]
+        version: Option<u64>,
+        /// Null is refused (`agent_model_required`).
+        #[serde(default)]
+        model: Field<ModelParam>,
+        /// Null clears.
+        #[serde(default)]
+        system: Field<String>,
+        /// Null clears.
+        #[serde(default)]
+        tools: Field<Vec<ToolParam>>,
+        /// Not in this build unless empty.
+        #[serde(default)]
+        mcp_servers: Field<Vec<Value>>,
+        /// Not in this build unless empty.
+        #[serde(default)]
+        skills: Field<Vec<Value>>,
+    },
+}
+
+/// The body of `POST /v1/sessions/{id}`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateSession {
+    /// Replaces arrays of the snapshot; needs an idle session.
+    #[serde(default)]
+    pub agent: Field<UpdateSessionAgent>,
+    /// Not in this build.
+    #[serde(default)]
+    pub budget: Field<Value>,
+    /// Merged.
+    #[serde(default)]
+    pub metadata: Field<MetadataPatch>,
+    /// Null clears.
+    #[serde(default)]
+    pub title: Field<String>,
+    /// Always refused: reserved.
+    #[serde(default)]
+    pub vault_ids: Field<Value>,
+}
+
+/// The agent part of an update.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateSessionAgent {
+    /// The whole array; null clears.
+    #[serde(default)]
+    pub tools: Field<Vec<ToolParam>>,
+    /// Not in this build unless empty.
+    #[serde(default)]
+    pub mcp_servers: Field<Vec<Value>>,
+}

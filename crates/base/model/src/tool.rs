@@ -1,0 +1,427 @@
+//! The tools an agent may name: the built-in toolset and custom tools, as sent and as resolved.
+//!
+//! Says which tools exist and under which policy; never runs one.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// A built-in tool of `agent_toolset_20260401`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Builtin {
+    /// Runs a command in the session's shell.
+    Bash,
+    /// Replaces text in a file.
+    Edit,
+    /// Reads a file.
+    Read,
+    /// Writes a file.
+    Write,
+    /// Finds files by pattern.
+    Glob,
+    /// Searches files by regular expression.
+    Grep,
+    /// Fetches a page; runs on the server, not in this build.
+    WebFetch,
+    /// Searches the web; runs on the server, not in this build.
+    WebSearch,
+}
+
+impl Builtin {
+    /// Every tool that a worker runs, in the order they are shown to the model.
+    pub const IN_SANDBOX: [Self; 6] = [Self::Bash, Self::Read, Self::Write, Self::Edit, Self::Glob, Self::Grep];
+
+    /// The tool's wire name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bash => "bash",
+            Self::Edit => "edit",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Glob => "glob",
+            Self::Grep => "grep",
+            Self::WebFetch => "web_fetch",
+            Self::WebSearch => "web_search",
+        }
+    }
+
+    /// The tool of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::WebFetch, Self::WebSearch].into_iter().chain(Self::IN_SANDBOX).find(|tool| tool.name() == name)
+    }
+
+    /// True when a worker runs it, false when the server would.
+    pub fn runs_in_sandbox(self) -> bool {
+        Self::IN_SANDBOX.contains(&self)
+    }
+}
+
+/// Who decides whether one call may run (contract 8.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum PermissionPolicy {
+    /// Every call runs.
+    AlwaysAllow {},
+    /// Every call waits for a person.
+    AlwaysAsk {},
+    /// A judge decides: refused by [`resolve`], this build has no judge model.
+    Auto {},
+}
+
+impl PermissionPolicy {
+    /// Every call runs.
+    pub const ALLOW: Self = Self::AlwaysAllow {};
+    /// Every call waits for a person.
+    pub const ASK: Self = Self::AlwaysAsk {};
+}
+
+/// What holds for the tools of a toolset that have no configuration of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultConfig {
+    /// Whether such tools are offered.
+    pub enabled: bool,
+    /// Their policy.
+    pub permission_policy: PermissionPolicy,
+}
+
+/// The resolved configuration of one built-in tool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolConfig {
+    /// The tool.
+    pub name: Builtin,
+    /// The same again: the wire has both.
+    #[serde(rename = "type")]
+    pub kind: Builtin,
+    /// Whether it is offered.
+    pub enabled: bool,
+    /// Its policy.
+    pub permission_policy: PermissionPolicy,
+    /// Always null, and only on `web_fetch`.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "present_null")]
+    pub url_sources: Option<()>,
+}
+
+/// A custom tool: described to the model, run by whoever registered its name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CustomTool {
+    /// Its name: 1 to 128 of `[A-Za-z0-9_-]`.
+    pub name: String,
+    /// What it does, for the model.
+    pub description: String,
+    /// A JSON Schema whose `type` is `object`.
+    pub input_schema: Map<String, Value>,
+}
+
+/// The built-in toolset, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentToolset {
+    /// For tools not in `configs`.
+    pub default_config: DefaultConfig,
+    /// Per tool.
+    pub configs: Vec<ToolConfig>,
+}
+
+impl AgentToolset {
+    /// What holds for one tool.
+    pub fn config(&self, tool: Builtin) -> DefaultConfig {
+        let named = self.configs.iter().find(|config| config.name == tool);
+        named.map_or(self.default_config, |config| DefaultConfig {
+            enabled: config.enabled,
+            permission_policy: config.permission_policy,
+        })
+    }
+}
+
+/// One entry of an agent's `tools`, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type")]
+pub enum Tool {
+    /// The built-in toolset.
+    #[serde(rename = "agent_toolset_20260401")]
+    AgentToolset(AgentToolset),
+    /// A custom tool.
+    #[serde(rename = "custom")]
+    Custom(CustomTool),
+}
+
+/// One entry of `tools` as a client sends it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(tag = "type", deny_unknown_fields)]
+pub enum ToolParam {
+    /// The built-in toolset.
+    #[serde(rename = "agent_toolset_20260401")]
+    AgentToolset {
+        /// For tools not in `configs`.
+        #[serde(default)]
+        default_config: Option<DefaultConfigParam>,
+        /// Per tool.
+        #[serde(default)]
+        configs: Option<Vec<ToolConfigParam>>,
+    },
+    /// A custom tool.
+    #[serde(rename = "custom")]
+    Custom {
+        /// Its name.
+        name: String,
+        /// What it does.
+        description: String,
+        /// Its input.
+        input_schema: Map<String, Value>,
+    },
+    /// Tools of an MCP server: not in this build.
+    #[serde(rename = "mcp_toolset")]
+    McpToolset {
+        /// The server.
+        mcp_server_name: String,
+        /// For tools not in `configs`.
+        #[serde(default)]
+        default_config: Option<Value>,
+        /// Per tool.
+        #[serde(default)]
+        configs: Option<Value>,
+    },
+}
+
+/// `default_config` as sent.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefaultConfigParam {
+    /// Absent: true.
+    #[serde(default)]
+    pub enabled: Option<bool>,
+    /// Absent: always allow.
+    #[serde(default)]
+    pub permission_policy: Option<PermissionPolicy>,
+}
+
+/// One of `configs` as sent.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolConfigParam {
+    /// The tool.
+    pub name: Builtin,
+    /// The same again, if present.
+    #[serde(default, rename = "type")]
+    pub kind: Option<Builtin>,
+    /// Absent: the toolset's default.
+    #[serde(default)]
+    pub enabled: Option<bool>,
+    /// Absent: the toolset's default.
+    #[serde(default)]
+    pub permission_policy: Option<PermissionPolicy>,
+}
+
+/// Why a `tools` array was refused; the text is for the caller.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("tools.{index}: {message}")]
+pub struct ToolError {
+    /// Which entry.
+    pub index: usize,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// The most tools one agent may have, over all toolsets.
+pub const MAX_TOOLS: usize = 256;
+
+/// Checks a `tools` array and fills in every default.
+///
+/// # Errors
+/// The first entry that the contract refuses, or that this build cannot serve.
+pub fn resolve(params: Vec<ToolParam>) -> Result<Vec<Tool>, ToolError> {
+    if params.len() > MAX_TOOLS {
+        return Err(ToolError { index: MAX_TOOLS, message: format!("at most {MAX_TOOLS} tools are allowed") });
+    }
+    let mut names = HashSet::new();
+    let resolve_at = |(index, param)| {
+        let fail = |message| ToolError { index, message };
+        let tool = resolve_one(param).map_err(fail)?;
+        let name = match &tool {
+            Tool::AgentToolset(_) => "agent_toolset_20260401".to_owned(),
+            Tool::Custom(custom) => custom.name.clone(),
+        };
+        if names.contains(&name) {
+            return Err(fail(format!("`{name}` may appear only once")));
+        }
+        names.insert(name);
+        Ok(tool)
+    };
+    params.into_iter().enumerate().map(resolve_at).collect()
+}
+
+fn resolve_one(param: ToolParam) -> Result<Tool, String> {
+    match param {
+        ToolParam::AgentToolset { default_config, configs } => {
+            resolve_toolset(default_config.unwrap_or_default(), configs.unwrap_or_default()).map(Tool::AgentToolset)
+        }
+        ToolParam::Custom { name, description, input_schema } => {
+            check_custom(&name, &description, &input_schema)?;
+            Ok(Tool::Custom(CustomTool { name, description, input_schema }))
+        }
+        ToolParam::McpToolset { mcp_server_name, .. } => {
+            Err(format!("mcp_toolset `{mcp_server_name}`: MCP servers are not in this build; remove the entry"))
+        }
+    }
+}
+
+fn resolve_toolset(default: DefaultConfigParam, configs: Vec<ToolConfigParam>) -> Result<AgentToolset, String> {
+    let default_config = DefaultConfig {
+        enabled: default.enabled.unwrap_or(true),
+        permission_policy: policy(default.permission_policy.unwrap_or(PermissionPolicy::ALLOW))?,
+    };
+    let mut seen = HashSet::new();
+    let resolve_config = |config: ToolConfigParam| {
+        let name = config.name.name();
+        if config.kind.is_some_and(|kind| kind != config.name) {
+            return Err(format!("configs: `type` of `{name}` must equal its `name`"));
+        }
+        if !seen.insert(config.name) {
+            return Err(format!("configs: `{name}` appears twice"));
+        }
+        let enabled = config.enabled.unwrap_or(default_config.enabled);
+        if enabled && !config.name.runs_in_sandbox() {
+            return Err(format!("configs: `{name}` is not in this build; leave it out or send \"enabled\": false"));
+        }
+        Ok(ToolConfig {
+            name: config.name,
+            kind: config.name,
+            enabled,
+            permission_policy: policy(config.permission_policy.unwrap_or(default_config.permission_policy))?,
+            url_sources: (config.name == Builtin::WebFetch).then_some(()),
+        })
+    };
+    let configs = configs.into_iter().map(resolve_config).collect::<Result<_, _>>()?;
+    Ok(AgentToolset { default_config, configs })
+}
+
+fn policy(sent: PermissionPolicy) -> Result<PermissionPolicy, String> {
+    match sent {
+        PermissionPolicy::Auto {} => {
+            Err("permission_policy: `auto` needs a judge model, which this build has not; use always_allow or always_ask".into())
+        }
+        known @ (PermissionPolicy::AlwaysAllow {} | PermissionPolicy::AlwaysAsk {}) => Ok(known),
+    }
+}
+
+fn check_custom(name: &str, description: &str, schema: &Map<String, Value>) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if name.is_empty() || name.len() > 128 || !name.chars().all(legal) {
+        return Err("name: must be 1 to 128 characters of A-Z a-z 0-9 _ -".into());
+    }
+    if Builtin::named(name).is_some() {
+        return Err(format!("name: `{name}` is a built-in tool; choose another name"));
+    }
+    if name.starts_with("mcp__") {
+        return Err("name: must not start with `mcp__`".into());
+    }
+    if description.trim().is_empty() {
+        return Err("description: must not be empty".into());
+    }
+    check_schema(schema).map_err(|message| format!("input_schema: {message}"))
+}
+
+fn check_schema(schema: &Map<String, Value>) -> Result<(), String> {
+    if schema.get("type").and_then(Value::as_str) != Some("object") {
+        return Err("`type` must be \"object\"".into());
+    }
+    if let Some(key) = ["oneOf", "anyOf", "allOf"].into_iter().find(|key| schema.contains_key(*key)) {
+        return Err(format!("`{key}` is not allowed at the top level"));
+    }
+    if schema.contains_key("$ref") || schema.values().any(has_reference) {
+        return Err("`$ref` is not allowed; write the definition in place".into());
+    }
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    match schema.get("properties") {
+        None => Ok(()),
+        Some(Value::Object(properties)) => {
+            match properties.keys().find(|key| key.is_empty() || key.len() > 64 || !key.chars().all(legal)) {
+                Some(key) => Err(format!("property `{key}`: names are 1 to 64 characters of A-Z a-z 0-9 _ . -")),
+                None => Ok(()),
+            }
+        }
+        Some(_) => Err("`properties` must be an object".into()),
+    }
+}
+
+fn has_reference(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => map.iter().any(|(key, value)| key == "$ref" || has_reference(value)),
+        Value::Array(items) => items.iter().any(has_reference),
+        _ => false,
+    }
+}
+
+/// Writes `Some(())` as null and reads a present null back.
+mod present_null {
+    use serde::{Deserialize, Deserializer, Serializer, de::IgnoredAny};
+
+    #[expect(clippy::ref_option, reason = "the signature is serde's")]
+    pub(super) fn serialize<S: Serializer>(_: &Option<()>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_none()
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<()>, D::Error> {
+        Option::<IgnoredAny>::deserialize(deserializer)?;
+        Ok(Some(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn resolved(tools: Value) -> Result<Value, String> {
+        let params = serde_json::from_value(tools).map_err(|error| error.to_string())?;
+        resolve(params).map(|tools| serde_json::to_value(tools).unwrap()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_default_of_the_toolset_is_spelled_out() {
+        let tools = json!([{"type": "agent_toolset_20260401", "default_config": {"permission_policy": {"type": "always_ask"}},
+            "configs": [{"name": "bash", "enabled": false}, {"name": "web_fetch", "enabled": false}]}]);
+        let ask = json!({"type": "always_ask"});
+        assert_eq!(
+            resolved(tools),
+            Ok(json!([{"type": "agent_toolset_20260401", "default_config": {"enabled": true, "permission_policy": ask},
+            "configs": [{"name": "bash", "type": "bash", "enabled": false, "permission_policy": ask},
+                {"name": "web_fetch", "type": "web_fetch", "enabled": false, "permission_policy": ask, "url_sources": null}]}]))
+        );
+    }
+
+    #[test]
+    fn a_resolved_toolset_reads_back() {
+        let tools = resolve(vec![serde_json::from_value(json!({"type": "agent_toolset_20260401",
+            "configs": [{"name": "web_fetch", "enabled": false}]})).unwrap()]).unwrap();
+        let text = serde_json::to_string(&tools).unwrap();
+        assert_eq!(serde_json::from_str::<Vec<Tool>>(&text).unwrap(), tools);
+    }
+
+    #[test]
+    fn what_the_contract_forbids_is_refused_with_its_place() {
+        let schema = json!({"type": "object"});
+        let custom = |name: &str, schema: Value| json!([{"type": "custom", "name": name, "description": "d", "input_schema": schema}]);
+        for (tools, part) in [
+            (json!([{"type": "agent_toolset_20260401"}, {"type": "agent_toolset_20260401"}]), "only once"),
+            (json!([{"type": "agent_toolset_20260401", "configs": [{"name": "bash"}, {"name": "bash"}]}]), "twice"),
+            (json!([{"type": "agent_toolset_20260401", "configs": [{"name": "bash", "type": "read"}]}]), "must equal"),
+            (json!([{"type": "agent_toolset_20260401", "configs": [{"name": "web_search"}]}]), "not in this build"),
+            (json!([{"type": "agent_toolset_20260401", "default_config": {"permission_policy": {"type": "auto"}}}]), "judge"),
+            (json!([{"type": "mcp_toolset", "mcp_server_name": "wiki"}]), "not in this build"),
+            (custom("bash", schema.clone()), "built-in"),
+            (custom("mcp__x", schema.clone()), "mcp__"),
+            (custom("a b", schema), "A-Z"),
+            (custom("x", json!({"type": "string"})), "object"),
+            (custom("x", json!({"type": "object", "anyOf": []})), "anyOf"),
+            (custom("x", json!({"type": "object", "properties": {"a": {"$ref": "#"}}})), "$ref"),
+            (custom("x", json!({"type": "object", "properties": {"a b": {}}})), "a b"),
+            (json!([{"type": "agent_toolset_20260401", "surprise": 1}]), "surprise"),
+        ] {
+            let refusal = resolved(tools.clone()).expect_err(&tools.to_string());
+            assert!(refusal.contains(part), "{tools}: {refusal}");
+        }
+    }
+}
