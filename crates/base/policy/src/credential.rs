@@ -1,0 +1,106 @@
+//! What a zone says about a credential: its name, where its secret comes from and where it may be put.
+//! Never the secret itself.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::PathBuf;
+
+/// The name a zone gives a credential.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CredentialName(String);
+
+impl CredentialName {
+    /// Any text; a name that no zone knows is refused where it is used.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CredentialName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One credential of a zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// Its name, unique in the zone.
+    pub name: CredentialName,
+    /// Where custody finds the secret.
+    pub source: Source,
+    /// The variable in which the sandbox sees the placeholder.
+    pub env: Option<String>,
+    /// The exact places in a request where it may be put.
+    pub inject: Vec<Location>,
+}
+
+/// Where the perimeter finds a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The encrypted local store, by name.
+    Store(String),
+    /// A variable of the operator's environment.
+    Env(String),
+    /// A file of the operator's.
+    File(PathBuf),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Store(name) => write!(f, "store:{name}"),
+            Source::Env(name) => write!(f, "env:{name}"),
+            Source::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}
+
+/// Which half of HTTP Basic credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BasicPart {
+    /// Before the colon.
+    Username,
+    /// After the colon.
+    Password,
+}
+
+impl BasicPart {
+    /// The word used in zones.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BasicPart::Username => "username",
+            BasicPart::Password => "password",
+        }
+    }
+}
+
+/// An exact place in a request where a placeholder is replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Location {
+    /// The value of this header, lower case: the placeholder alone, or after a scheme word such as `Bearer`.
+    Header(String),
+    /// Inside `authorization: Basic ...`, after decoding.
+    Basic(BasicPart),
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Location::Header(name) => write!(f, "header {name}"),
+            Location::Basic(part) => write!(f, "basic {}", part.as_str()),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The TOML text as an owned tree whose every key and value knows its place.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// A value and where it begins, in bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) at: usize,
+    pub(super) value: Value,
+}
+
+/// A key, where it begins, and its value. In a table they are in the order of the file.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) at: usize,
+    pub(super) node: Node,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    String(String),
+    Integer(i64),
+    Float(f64),
+    Boolean(bool),
+    /// Dates, and numbers out of range: no key of ours takes one.
+    Other,
+    Array(Vec<Node>),
+    Table(Vec<Entry>),
+}
+
+impl Value {
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Value::String(_) => "a string",
+            Value::Integer(_) => "a whole number",
+            Value::Float(_) => "a number",
+            Value::Boolean(_) => "true or false",
+            Value::Other => "a date or a number out of range",
+            Value::Array(_) => "an array",
+            Value::Table(_) => "a table",
+        }
+    }
+}
+
+/// The tree, as far as it goes, and every place where the text is not TOML.
+pub(super) fn parse(text: &str) -> (Node, Vec<(usize, String)>) {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let broken =
+        errors.iter().map(|error| (error.span().map_or(0, |span| span.start), error.message().to_owned())).collect();
+    (Node { at: table.span().start, value: entries(table.get_ref()) }, broken)
+}
+
+fn entries(table: &DeTable<'_>) -> Value {
+    let mut entries: Vec<Entry> = table
+        .iter()
+        .map(|(key, value)| Entry { key: key.get_ref().to_string(), at: key.span().start, node: node(value) })
+        .collect();
+    entries.sort_by_key(|entry| entry.at);
+    Value::Table(entries)
+}
+
+fn node(spanned: &Spanned<DeValue<'_>>) -> Node {
+    let value = match spanned.get_ref() {
+        DeValue::String(text) => Value::String(text.to_string()),
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).map_or(Value::Other, Value::Integer)
+        }
+        DeValue::Float(number) => {
+            number.as_str().parse().ok().filter(|value: &f64| value.is_finite()).map_or(Value::Other, Value::Float)
+        }
+        DeValue::Boolean(value) => Value::Boolean(*value),
+        DeValue::Datetime(_) => Value::Other,
+        DeValue::Array(items) => Value::Array(items.iter().map(node).collect()),
+        DeValue::Table(table) => entries(table),
+    };
+    Node { at: spanned.span().start, value }
+}
+
+/// The texts of all keys of these names, at any depth.
+pub(super) fn strings_under(root: &Node, keys: &[&str], found: &mut Vec<String>) {
+    match &root.value {
+        Value::Table(entries) => {
+            for entry in entries {
+                match &entry.node.value {
+                    Value::String(text) if keys.contains(&entry.key.as_str()) => found.push(text.clone()),
+                    _ => strings_under(&entry.node, keys, found),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| strings_under(item, keys, found)),
+        Value::String(_) | Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Other => {}
+    }
+}

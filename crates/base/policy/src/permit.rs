@@ -1,0 +1,398 @@
+//! Evidence that a decision was made. A permit exists only where this crate has decided: no public constructor,
+//! no public field, no deserialization. The next step takes the permit, not the facts it was made from.
+
+use crate::address::{self, AddressClass};
+use crate::credential::{CredentialName, Location};
+use crate::reason::{Denial, Reason};
+use crate::{CanonicalPath, Host, Method, Port, Scheme};
+use ipnet::IpNet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// This host and port may be talked to, in one of these schemes; each request is still to be decided.
+#[derive(Clone, Debug)]
+pub struct ConnectPermit {
+    pub(crate) host: Host,
+    pub(crate) port: Port,
+    pub(crate) schemes: Vec<Scheme>,
+    pub(crate) rule: String,
+}
+
+impl ConnectPermit {
+    /// The host decided on.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The port decided on.
+    #[must_use]
+    pub fn port(&self) -> Port {
+        self.port
+    }
+
+    /// The schemes that some rule allows here.
+    #[must_use]
+    pub fn schemes(&self) -> &[Scheme] {
+        &self.schemes
+    }
+
+    /// The first rule that allows it.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        &self.rule
+    }
+}
+
+/// Put this credential's secret in place of its placeholder, there and nowhere else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Injection {
+    pub(crate) credential: CredentialName,
+    pub(crate) location: Location,
+}
+
+impl Injection {
+    /// Whose secret.
+    #[must_use]
+    pub fn credential(&self) -> &CredentialName {
+        &self.credential
+    }
+
+    /// Where.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+}
+
+/// This exact request may leave.
+#[derive(Clone, Debug)]
+pub struct Permit {
+    pub(crate) destination: Destination,
+    pub(crate) scheme: Scheme,
+    pub(crate) method: Method,
+    pub(crate) path: CanonicalPath,
+    pub(crate) rule: String,
+    pub(crate) zone: String,
+    pub(crate) policy_digest: String,
+    pub(crate) injections: Vec<Injection>,
+}
+
+/// Who is dialled and under what conditions: shared by all permits that lead to a socket.
+#[derive(Clone, Debug)]
+pub(crate) struct Destination {
+    pub(crate) host: Host,
+    pub(crate) port: Port,
+    pub(crate) connect: Option<SocketAddr>,
+    pub(crate) addresses: Arc<[IpNet]>,
+    pub(crate) ca_pem: Option<Arc<str>>,
+}
+
+/// How the address of a permitted destination is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Look the name up, then ask [`Permit::dial`] about each address.
+    Resolve(Host, Port),
+    /// Dial this address; nothing is looked up. [`Permit::dial`] is asked all the same.
+    Address(SocketAddr),
+}
+
+impl Permit {
+    /// The host decided on, injected for and dialled.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.destination.host
+    }
+
+    /// The port decided on.
+    #[must_use]
+    pub fn port(&self) -> Port {
+        self.destination.port
+    }
+
+    /// The scheme to speak.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The method decided on.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The path decided on: send this text.
+    #[must_use]
+    pub fn path(&self) -> &CanonicalPath {
+        &self.path
+    }
+
+    /// The rule that allows it.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        &self.rule
+    }
+
+    /// The zone's name.
+    #[must_use]
+    pub fn zone(&self) -> &str {
+        &self.zone
+    }
+
+    /// The digest of the zone that decided.
+    #[must_use]
+    pub fn policy_digest(&self) -> &str {
+        &self.policy_digest
+    }
+
+    /// What to inject; empty where no placeholder of ours stands in the request.
+    #[must_use]
+    pub fn injections(&self) -> &[Injection] {
+        &self.injections
+    }
+
+    /// The upstream's CA, where the rule names one: PEM text, trusted instead of the public roots.
+    #[must_use]
+    pub fn ca_pem(&self) -> Option<&str> {
+        self.destination.ca_pem.as_deref()
+    }
+
+    /// How to find the address.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        self.destination.target()
+    }
+
+    /// Whether this address may be dialled for the permit.
+    ///
+    /// # Errors
+    /// The address is special and the rule does not name it, or the rule names others.
+    pub fn dial(&self, address: IpAddr) -> Result<DialPermit, Denial> {
+        self.destination.dial(address).map_err(|denial| denial.by(&self.rule))
+    }
+}
+
+impl Destination {
+    fn target(&self) -> Target {
+        match (self.connect, self.host.address()) {
+            (Some(address), _) => Target::Address(address),
+            (None, Some(address)) => Target::Address(SocketAddr::new(address, self.port.number())),
+            (None, None) => Target::Resolve(self.host.clone(), self.port),
+        }
+    }
+
+    fn dial(&self, address: IpAddr) -> Result<DialPermit, Denial> {
+        let address = address.to_canonical();
+        let port = match self.connect {
+            Some(fixed) if fixed.ip().to_canonical() != address => return Err(Denial::new(Reason::AddressNotAllowed)),
+            Some(fixed) => fixed.port(),
+            None => self.port.number(),
+        };
+        address_allowed(address, &self.addresses)?;
+        Ok(DialPermit { address: SocketAddr::new(address, port), host: self.host.clone() })
+    }
+}
+
+fn address_allowed(address: IpAddr, named: &[IpNet]) -> Result<(), Denial> {
+    let is_named = named.iter().any(|net| net.contains(&address));
+    match address::classify(address) {
+        _ if is_named => Ok(()),
+        AddressClass::Public if named.is_empty() => Ok(()),
+        AddressClass::Public => Err(Denial::new(Reason::AddressNotAllowed)),
+        AddressClass::Loopback => Err(Denial::new(Reason::AddressLoopback)),
+        AddressClass::Metadata => Err(Denial::new(Reason::AddressMetadata)),
+        AddressClass::LinkLocal | AddressClass::Private | AddressClass::Special => {
+            Err(Denial::new(Reason::AddressPrivate))
+        }
+    }
+}
+
+/// This socket address may be dialled, for this host and no other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DialPermit {
+    address: SocketAddr,
+    host: Host,
+}
+
+impl DialPermit {
+    /// Where to connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The host it is dialled for: the TLS name to verify.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+}
+
+/// An endpoint named in the configuration by the operator: the model, a server, an edge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The scheme.
+    pub scheme: Scheme,
+    /// The host.
+    pub host: Host,
+    /// The port.
+    pub port: Port,
+    /// The path that requests begin with, without a trailing slash; empty for none.
+    pub base_path: String,
+}
+
+/// The text is no URL of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadEndpoint {
+    /// Neither http:// nor https://.
+    #[error("the URL must begin with https:// or http://")]
+    Scheme,
+    /// The host is malformed.
+    #[error("the host of the URL: {0}")]
+    Host(#[from] crate::BadHost),
+    /// The port is not a number from 1 to 65535.
+    #[error("the port of the URL must be a number from 1 to 65535")]
+    Port,
+    /// Names and passwords do not belong in a configuration file.
+    #[error("the URL must not hold a user name or password")]
+    Userinfo,
+    /// A query or fragment.
+    #[error("the URL must not have a query or fragment")]
+    Extra,
+    /// The path is not canonical.
+    #[error("the path of the URL: {0}")]
+    Path(#[from] crate::BadPath),
+}
+
+impl std::str::FromStr for Endpoint {
+    type Err = BadEndpoint;
+    fn from_str(text: &str) -> Result<Self, BadEndpoint> {
+        let (scheme, rest) = if let Some(rest) = text.strip_prefix("https://") {
+            (Scheme::Https, rest)
+        } else {
+            (Scheme::Http, text.strip_prefix("http://").ok_or(BadEndpoint::Scheme)?)
+        };
+        if rest.contains(['?', '#']) {
+            return Err(BadEndpoint::Extra);
+        }
+        let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+        if authority.contains('@') {
+            return Err(BadEndpoint::Userinfo);
+        }
+        let (host, port) = split_port(authority, scheme)?;
+        let path = path.trim_end_matches('/');
+        if !path.is_empty() {
+            path.parse::<CanonicalPath>()?;
+        }
+        Ok(Self { scheme, host: host.parse()?, port, base_path: path.to_owned() })
+    }
+}
+
+fn split_port(authority: &str, scheme: Scheme) -> Result<(&str, Port), BadEndpoint> {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => {
+            let number: u16 = port.parse().map_err(|_| BadEndpoint::Port)?;
+            Ok((host, Port::new(number).ok_or(BadEndpoint::Port)?))
+        }
+        _ => Ok((authority, scheme.default_port())),
+    }
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}{}", self.scheme, self.host.authority(self.scheme, self.port), self.base_path)
+    }
+}
+
+/// An endpoint that the operator named may be dialled, wherever its name leads. Made in `bin` alone.
+#[derive(Clone, Debug)]
+pub struct ConfiguredPermit {
+    endpoint: Endpoint,
+}
+
+/// The permit for an endpoint of the configuration. Only `bin` calls this: what an agent chose never comes here.
+#[must_use]
+pub fn configured(endpoint: &Endpoint) -> ConfiguredPermit {
+    ConfiguredPermit { endpoint: endpoint.clone() }
+}
+
+impl ConfiguredPermit {
+    /// The endpoint.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// How to find the address.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        match self.endpoint.host.address() {
+            Some(address) => Target::Address(SocketAddr::new(address, self.endpoint.port.number())),
+            None => Target::Resolve(self.endpoint.host.clone(), self.endpoint.port),
+        }
+    }
+
+    /// The operator's word is enough: private and loopback addresses are dialled.
+    ///
+    /// # Errors
+    /// Addresses that no service listens on (unspecified, multicast) and metadata services.
+    pub fn dial(&self, address: IpAddr) -> Result<DialPermit, Denial> {
+        let address = address.to_canonical();
+        match address::classify(address) {
+            AddressClass::Metadata => Err(Denial::new(Reason::AddressMetadata)),
+            AddressClass::Special => Err(Denial::new(Reason::AddressNotAllowed)),
+            AddressClass::Public | AddressClass::Private | AddressClass::Loopback | AddressClass::LinkLocal => {
+                Ok(DialPermit {
+                    address: SocketAddr::new(address, self.endpoint.port.number()),
+                    host: self.endpoint.host.clone(),
+                })
+            }
+        }
+    }
+}
+
+/// Custody may hand this credential's secret to the egress proxy of a session in this zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantPermit {
+    pub(crate) credential: CredentialName,
+    pub(crate) zone: String,
+}
+
+impl GrantPermit {
+    /// Whose secret.
+    #[must_use]
+    pub fn credential(&self) -> &CredentialName {
+        &self.credential
+    }
+
+    /// The zone that allows it.
+    #[must_use]
+    pub fn zone(&self) -> &str {
+        &self.zone
+    }
+}
+
+/// This tool may be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolPermit {
+    pub(crate) tool: String,
+    pub(crate) rule: String,
+}
+
+impl ToolPermit {
+    /// The tool's name.
+    #[must_use]
+    pub fn tool(&self) -> &str {
+        &self.tool
+    }
+
+    /// The rule that allows it.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        &self.rule
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! Why something was refused: one stable code and one next step per reason.
+//! The code is written to the audit log and shown to the agent; nothing here decides.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $code:literal, $step:literal;)+) => {
+        /// The typed cause of a refusal.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[non_exhaustive]
+        pub enum Reason {
+            $($(#[doc = $doc])+ #[serde(rename = $code)] $variant,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of declaration.
+            pub const ALL: &'static [Reason] = &[$(Reason::$variant),+];
+
+            /// The stable snake_case name: in audit records, problem bodies and tool results.
+            #[must_use]
+            pub fn code(self) -> &'static str {
+                match self { $(Reason::$variant => $code),+ }
+            }
+
+            /// What whoever was refused can do next, where the refusal knows nothing more exact.
+            #[must_use]
+            pub fn next_step(self) -> &'static str {
+                match self { $(Reason::$variant => $step),+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// No egress rule of the zone names this host.
+    HostNotAllowed = "host_not_allowed", "this host is not in the zone; use an allowed host, or ask the operator for an egress rule that names it";
+    /// The host is allowed on other ports only.
+    PortNotAllowed = "port_not_allowed", "use a port that the zone's rule for this host names";
+    /// The host and port are allowed with another scheme only.
+    SchemeNotAllowed = "scheme_not_allowed", "use the scheme that the zone's rule for this host names, usually https";
+    /// The method is not in the rule.
+    MethodNotAllowed = "method_not_allowed", "use a method that the zone's rule for this host names";
+    /// The path is not in the rule.
+    PathNotAllowed = "path_not_allowed", "use a path that the zone's rule for this host names";
+    /// The path can be read in two ways, so no rule is asked about it.
+    PathAmbiguous = "path_ambiguous", "send the path without dot segments, empty segments, backslashes or encoded separators";
+    /// The name of the host is malformed or an odd way to write an address.
+    HostMalformed = "host_malformed", "name the host by its ordinary DNS name";
+    /// The resolved address is outside the addresses the rule names.
+    AddressNotAllowed = "address_not_allowed", "the name resolves outside the addresses of the zone's rule; ask the operator to check DNS and `addresses`";
+    /// The resolved address is in a private, link-local or otherwise special range that the rule does not name.
+    AddressPrivate = "address_private", "the name resolves to a private address; the operator must name the range in the rule's `addresses`";
+    /// The resolved address is a loopback address that the rule does not name.
+    AddressLoopback = "address_loopback", "the name resolves to a loopback address; the operator must name it in the rule's `addresses`";
+    /// The resolved address is a cloud metadata service.
+    AddressMetadata = "address_metadata", "metadata services are not reachable from a sandbox; use the credentials and hosts the zone offers";
+    /// The destination was given as an address and no rule names that address.
+    RawAddress = "raw_address", "connect by host name, so that the zone's rules can be applied";
+    /// The request carries a credential that is not one of ours, to a host that has one of ours.
+    ForeignCredential = "foreign_credential", "send the placeholder from your environment, or no credential at all; keys from elsewhere are refused at this host";
+    /// The request asks the upstream to treat it as another method or path than the one decided on.
+    OverrideRefused = "override_refused", "send the method and path themselves; override headers and parameters are refused";
+    /// A placeholder was sent to a host its credential is not bound to.
+    PlaceholderWrongHost = "placeholder_wrong_host", "send this placeholder only to the host its credential belongs to";
+    /// A placeholder was sent to the right host on another port.
+    PlaceholderWrongPort = "placeholder_wrong_port", "send this placeholder only to the port its credential belongs to";
+    /// A placeholder was sent over another scheme than its credential is bound to.
+    PlaceholderWrongScheme = "placeholder_wrong_scheme", "send this placeholder only over the scheme its credential belongs to, usually https";
+    /// A placeholder stands somewhere a credential must not be put.
+    PlaceholderWrongLocation = "placeholder_wrong_location", "put the placeholder only where the credential belongs, usually the Authorization header";
+    /// A placeholder of another session was sent.
+    PlaceholderWrongSession = "placeholder_wrong_session", "use the placeholder from your own session's environment";
+    /// A placeholder that cannot be resolved was about to leave.
+    PlaceholderUnresolved = "placeholder_unresolved", "this placeholder is unknown or no longer valid; read the current one from your environment";
+    /// The plaintext of a secret was seen in a request of a sandbox.
+    RealSecretSeen = "real_secret_seen", "stop using this value; the operator must rotate the credential";
+    /// Name dialled, TLS name and Host do not agree.
+    AuthorityMismatch = "authority_mismatch", "make the Host header equal to the name you connect to";
+    /// A TLS connection without a server name.
+    SniMissing = "sni_missing", "connect by host name with a client that sends the TLS server name";
+    /// UDP, except for our own DNS.
+    UdpRefused = "udp_refused", "use TCP; UDP and QUIC do not leave the sandbox";
+    /// No zone covers this session.
+    ZoneNone = "zone_none", "no zone covers this agent in this environment; add the agent to a zone's `agents` and start a new session";
+    /// The first bytes belong to no protocol that can be inspected.
+    ProtocolUnknown = "protocol_unknown", "use HTTP or HTTPS; other protocols cannot be inspected on this port";
+    /// A content or transfer encoding that cannot be decoded for scrubbing.
+    EncodingUnsupported = "encoding_unsupported", "ask for an identity, gzip, deflate, br or zstd encoding";
+    /// An HTTP upgrade that is not carried.
+    UpgradeRefused = "upgrade_refused", "use plain HTTP requests; upgrades are not carried";
+    /// The request is malformed or could be read in two ways.
+    RequestMalformed = "request_malformed", "send one well-formed HTTP/1.1 request";
+    /// The upstream did not answer.
+    UpstreamUnreachable = "upstream_unreachable", "try again later; the destination is allowed but did not answer";
+    /// The upstream's TLS identity was not accepted.
+    UpstreamUntrusted = "upstream_untrusted", "the upstream's certificate is not trusted; the operator can name its CA with `ca_file`";
+    /// The audit log cannot be written.
+    AuditUnavailable = "audit_unavailable", "privileged actions stop while the audit log cannot be written; tell the operator";
+    /// Custody does not hand out the credential.
+    CustodyDenied = "custody_denied", "the credential is not available to this session; tell the operator";
+    /// The endpoint mints new credentials, which would come back unscrubbed.
+    CredentialMinting = "credential_minting", "endpoints that issue new credentials are refused here; ask the operator for the credential you need";
+    /// A policy of the zone forbids it.
+    PolicyForbidden = "policy_forbidden", "a policy of the zone forbids this; ask the operator which condition is not met";
+    /// A policy could not be evaluated, so the answer is no.
+    PolicyFailed = "policy_failed", "a policy of the zone could not be evaluated; tell the operator";
+    /// The session is frozen.
+    SessionFrozen = "session_frozen", "the operator has frozen this session; wait until it is released";
+    /// The session is not known here, or has ended.
+    SessionUnknown = "session_unknown", "start a new session";
+    /// A body is larger than the limit.
+    LimitBody = "limit_body", "send or ask for less at a time";
+    /// Headers are larger than the limit.
+    LimitHeaders = "limit_headers", "send fewer or shorter headers";
+    /// Too many connections of one session.
+    LimitConnections = "limit_connections", "close connections before opening new ones";
+    /// Too many requests or lookups in a time.
+    LimitRate = "limit_rate", "slow down and try again";
+    /// A stated time ran out.
+    LimitTime = "limit_time", "ask for less at a time, or try again later";
+    /// A compressed body grows beyond the limit.
+    LimitDecoded = "limit_decoded", "ask for an uncompressed or smaller answer";
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+/// A refusal: why, and what to do next. Nothing happens after one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denial {
+    /// The typed cause.
+    pub reason: Reason,
+    /// A sentence for whoever was refused.
+    pub next_step: String,
+    /// The rule or policy that refused, or came nearest, where there is one.
+    pub rule: Option<String>,
+    /// Whether someone should be told: tripwires and misuse of credentials.
+    pub alarm: bool,
+}
+
+impl Denial {
+    /// A refusal with the reason's own next step and no alarm.
+    #[must_use]
+    pub fn new(reason: Reason) -> Self {
+        Self { reason, next_step: reason.next_step().to_owned(), rule: None, alarm: reason.is_alarming() }
+    }
+
+    /// The same, with a more exact next step.
+    #[must_use]
+    pub fn advising(reason: Reason, next_step: impl Into<String>) -> Self {
+        Self { next_step: next_step.into(), ..Self::new(reason) }
+    }
+
+    /// The same, naming the rule that refused.
+    #[must_use]
+    pub fn by(self, rule: &str) -> Self {
+        Self { rule: Some(rule.to_owned()), ..self }
+    }
+}
+
+impl std::fmt::Display for Denial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.reason, self.next_step)
+    }
+}
+
+impl std::error::Error for Denial {}
+
+impl Reason {
+    /// Whether an honest agent does not run into this by itself.
+    #[must_use]
+    pub fn is_alarming(self) -> bool {
+        use Reason::{
+            AddressMetadata, AuthorityMismatch, ForeignCredential, PlaceholderUnresolved, PlaceholderWrongHost,
+            PlaceholderWrongLocation, PlaceholderWrongPort, PlaceholderWrongScheme, PlaceholderWrongSession,
+            RealSecretSeen,
+        };
+        matches!(
+            self,
+            AddressMetadata
+                | AuthorityMismatch
+                | ForeignCredential
+                | PlaceholderUnresolved
+                | PlaceholderWrongHost
+                | PlaceholderWrongLocation
+                | PlaceholderWrongPort
+                | PlaceholderWrongScheme
+                | PlaceholderWrongSession
+                | RealSecretSeen
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_reason_has_its_own_code_and_a_next_step() {
+        let codes: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(codes.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            assert!(reason.code().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{reason}");
+            assert!(reason.next_step().len() > 10, "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_reason_travels_as_its_code() {
+        for reason in Reason::ALL {
+            let json = serde_json::to_string(reason).unwrap();
+            assert_eq!(json, format!("\"{}\"", reason.code()));
+            assert_eq!(serde_json::from_str::<Reason>(&json).unwrap(), *reason);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Zones: which session may reach what, with which credential. Selected once per session, then asked per action.
+
+mod connect;
+mod load;
+mod request;
+mod rule;
+mod sandbox;
+mod select;
+
+pub use sandbox::{Control, Mount, MountAccess, SandboxLimits};
+pub use select::Zones;
+
+use crate::cedar::Policies;
+use crate::credential::{Credential, CredentialName};
+use crate::permit::{ConnectPermit, GrantPermit, Permit, ToolPermit};
+use crate::reason::{Denial, Reason};
+use crate::request::{Connect, Request, ToolUse};
+use rule::Rule;
+
+/// The name of the built-in zone of an environment without any.
+pub const DENY_ALL: &str = "deny-all";
+
+/// What a session may do. Immutable; a reload makes another with another digest.
+#[derive(Debug)]
+pub struct Zone {
+    name: String,
+    digest: String,
+    sandbox: SandboxLimits,
+    credentials: Vec<Credential>,
+    rules: Vec<Rule>,
+    policies: Policies,
+}
+
+impl Zone {
+    pub(crate) fn deny_all() -> Self {
+        Self {
+            name: DENY_ALL.to_owned(),
+            digest: String::new(),
+            sandbox: SandboxLimits::default(),
+            credentials: Vec::new(),
+            rules: Vec::new(),
+            policies: Policies {},
+        }
+    }
+
+    /// Its name in the file, or [`DENY_ALL`].
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `sha256:` and 64 hexadecimal digits, of everything in the file that this zone decides by.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// `enforce`: what this build knows.
+    #[must_use]
+    pub fn mode(&self) -> &'static str {
+        "enforce"
+    }
+
+    /// The limits of its sandboxes.
+    #[must_use]
+    pub fn sandbox(&self) -> &SandboxLimits {
+        &self.sandbox
+    }
+
+    /// Its credentials, in the order of the file.
+    #[must_use]
+    pub fn credentials(&self) -> &[Credential] {
+        &self.credentials
+    }
+
+    /// The credential of this name.
+    #[must_use]
+    pub fn credential(&self, name: &CredentialName) -> Option<&Credential> {
+        self.credentials.iter().find(|credential| credential.name == *name)
+    }
+
+    /// May this host and port be talked to at all, and in which scheme?
+    ///
+    /// # Errors
+    /// The typed refusal.
+    pub fn connect(&self, connect: &Connect) -> Result<ConnectPermit, Denial> {
+        connect::decide(self, connect)
+    }
+
+    /// May this exact request leave, and what is injected into it?
+    ///
+    /// # Errors
+    /// The typed refusal.
+    pub fn request(&self, request: &Request) -> Result<Permit, Denial> {
+        request::decide(self, request)
+    }
+
+    /// May custody hand out this credential's secret for a session of this zone? It must be named by a credential
+    /// that can be injected somewhere, and by a rule.
+    ///
+    /// # Errors
+    /// `custody_denied`.
+    pub fn grant(&self, name: &CredentialName) -> Result<GrantPermit, Denial> {
+        let usable = self.credential(name).is_some_and(|credential| !credential.inject.is_empty());
+        let ruled = self.rules.iter().any(|rule| rule.credential.as_ref() == Some(name));
+        if usable && ruled {
+            Ok(GrantPermit { credential: name.clone(), zone: self.name.clone() })
+        } else {
+            Err(Denial::new(Reason::CustodyDenied))
+        }
+    }
+
+    /// May this tool be used? Yes, unless the zone's policy file forbids it.
+    ///
+    /// # Errors
+    /// The typed refusal.
+    pub fn tool_use(&self, tool: &ToolUse) -> Result<ToolPermit, Denial> {
+        let rule = self.policies.tool_use(&self.name, &tool.name)?;
+        Ok(ToolPermit { tool: tool.name.clone(), rule })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! One egress rule: typed matchers, and the conditions under which it is dialled.
+
+use crate::credential::CredentialName;
+use crate::permit::Destination;
+use crate::{CanonicalPath, Host, HostPattern, Method, PathGlob, Port, Scheme};
+use ipnet::IpNet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// What happens with credentials that are not ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ForeignCredentials {
+    Refuse,
+    Allow,
+}
+
+/// A rule of a zone, as written there.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    /// `<zone>/egress/<n>`, n from 1 in the order of the file.
+    pub(crate) id: String,
+    pub(crate) host: HostPattern,
+    pub(crate) scheme: Scheme,
+    pub(crate) ports: Vec<Port>,
+    /// `None`: every method.
+    pub(crate) methods: Option<Vec<Method>>,
+    /// `None`: every path.
+    pub(crate) paths: Option<Vec<PathGlob>>,
+    pub(crate) credential: Option<CredentialName>,
+    /// `None`: refused where any rule for the host has a credential of ours.
+    pub(crate) foreign: Option<ForeignCredentials>,
+    pub(crate) connect: Option<SocketAddr>,
+    pub(crate) addresses: Arc<[IpNet]>,
+    pub(crate) ca_pem: Option<Arc<str>>,
+}
+
+/// How far a request agrees with a rule, in the order in which it is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Agreement {
+    Nothing,
+    Host,
+    HostPort,
+    Destination,
+    Method,
+    Whole,
+}
+
+impl Rule {
+    pub(crate) fn covers_method(&self, method: &Method) -> bool {
+        self.methods.as_ref().is_none_or(|methods| methods.contains(method))
+    }
+
+    pub(crate) fn covers_path(&self, path: &CanonicalPath) -> bool {
+        self.paths.as_ref().is_none_or(|paths| paths.iter().any(|glob| glob.covers(path)))
+    }
+
+    /// How far this request agrees with the rule.
+    pub(crate) fn agreement(
+        &self,
+        host: &Host,
+        port: Port,
+        scheme: Scheme,
+        method: &Method,
+        path: &CanonicalPath,
+    ) -> Agreement {
+        if !self.host.covers(host) {
+            Agreement::Nothing
+        } else if !self.ports.contains(&port) {
+            Agreement::Host
+        } else if self.scheme != scheme {
+            Agreement::HostPort
+        } else if !self.covers_method(method) {
+            Agreement::Destination
+        } else if !self.covers_path(path) {
+            Agreement::Method
+        } else {
+            Agreement::Whole
+        }
+    }
+
+    /// Where a permit of this rule for this host leads.
+    pub(crate) fn destination(&self, host: &Host, port: Port) -> Destination {
+        Destination {
+            host: host.clone(),
+            port,
+            connect: self.connect,
+            addresses: Arc::clone(&self.addresses),
+            ca_pem: self.ca_pem.clone(),
+        }
+    }
+}
