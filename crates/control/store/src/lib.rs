@@ -1,1 +1,14 @@
-//! Placeholder while the workspace is laid out.
+//! The control plane's database: SQLite in WAL mode, one writer, many readers.
+//!
+//! What a function here returns from a committed [`Tx`] survives the death of any process. Keys are stored as digests;
+//! no plaintext credential is ever written. Queries keep to SQL that SQLite and Postgres both run.
+
+pub mod agents;
+mod database;
+pub mod environments;
+pub mod keys;
+pub mod list;
+mod row;
+pub mod work;
+
+pub use database::{Connection, Store, StoreError, Tx};

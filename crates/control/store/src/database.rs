@@ -1,0 +1,154 @@
+//! Opening the database, transactions, and what can go wrong.
+
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postern_model::Problem;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::pool::PoolConnection;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Sqlite, Transaction};
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
+
+/// What the queries run on; both a [`Tx`] and a reader dereference to it.
+pub type Connection = sqlx::SqliteConnection;
+
+/// The schema, in order. A migration that was released is never edited.
+const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "resources", include_str!("../migrations/sqlite/0001_resources.sql"))];
+
+const READERS: u32 = 8;
+/// How long a statement waits for another process's lock before it fails.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The database, shared by cloning.
+#[derive(Clone, Debug)]
+pub struct Store {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    work: Arc<Notify>,
+}
+
+/// A write transaction: one at a time, rolled back unless committed.
+#[derive(Debug)]
+pub struct Tx {
+    inner: Transaction<'static, Sqlite>,
+    work: Arc<Notify>,
+    wakes_pollers: bool,
+}
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The state of the data forbids it; the problem is written for the caller.
+    #[error("refused: {0}")]
+    Refused(Problem),
+    /// The database failed.
+    #[error("query the database")]
+    Database(#[from] sqlx::Error),
+    /// The schema could not be brought up to date; a database of a newer build is refused here.
+    #[error("migrate the database")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// A stored value does not read back.
+    #[error("stored {what} does not read back")]
+    Corrupt {
+        /// Table and column.
+        what: &'static str,
+    },
+}
+
+impl From<Problem> for StoreError {
+    fn from(problem: Problem) -> Self {
+        Self::Refused(problem)
+    }
+}
+
+impl Store {
+    /// Opens the database file, making it where it is missing, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// The file cannot be opened or made, or a newer build has written it.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // In WAL mode a commit then survives the death of every process; only a power cut can take the last ones.
+            .synchronous(SqliteSynchronous::Normal)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        migrator().run(&writer).await?;
+        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
+        Ok(Self { writer, readers, work: Arc::new(Notify::new()) })
+    }
+
+    /// Begins a write transaction. Waits for the one before it; dropping it rolls back.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn write(&self) -> Result<Tx, StoreError> {
+        let inner = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        Ok(Tx { inner, work: Arc::clone(&self.work), wakes_pollers: false })
+    }
+
+    /// A connection that can only read. It sees everything committed before this call.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn read(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
+        Ok(self.readers.acquire().await?)
+    }
+
+    /// Ends at the next commit that queued work. To miss none, enable it before looking at the queue.
+    pub fn work_arrived(&self) -> OwnedNotified {
+        Arc::clone(&self.work).notified_owned()
+    }
+
+    /// Closes every connection; what was committed is in the file.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+impl Tx {
+    /// Makes the changes durable, then wakes the pollers when work was queued.
+    ///
+    /// # Errors
+    /// The database failed; nothing was changed.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        self.inner.commit().await?;
+        if self.wakes_pollers {
+            self.work.notify_waiters();
+        }
+        Ok(())
+    }
+
+    /// Has the commit wake those who wait for work.
+    pub(crate) fn wake_pollers(&mut self) {
+        self.wakes_pollers = true;
+    }
+}
+
+impl Deref for Tx {
+    type Target = Connection;
+    fn deref(&self) -> &Connection {
+        &self.inner
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.inner
+    }
+}
+
+fn migrator() -> Migrator {
+    let migrations = MIGRATIONS.iter().map(|(version, name, sql)| {
+        Migration::new(*version, (*name).into(), MigrationType::Simple, sqlx::SqlStr::from_static(sql), false)
+    });
+    Migrator { migrations: migrations.collect::<Vec<_>>().into(), ..Migrator::DEFAULT }
+}

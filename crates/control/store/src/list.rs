@@ -1,0 +1,67 @@
+//! Reading a list page by page: where to start, how many, and which.
+
+use postern_model::Timestamp;
+use postern_model::page::{Cursor, Direction, Order, Page};
+
+/// Bounds on an instant, each optional.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// Later than.
+    pub gt: Option<Timestamp>,
+    /// Not earlier than.
+    pub gte: Option<Timestamp>,
+    /// Earlier than.
+    pub lt: Option<Timestamp>,
+    /// Not later than.
+    pub lte: Option<Timestamp>,
+}
+
+impl Range {
+    /// The same bounds as the smallest and largest allowed number of microseconds, both included.
+    pub fn micros(&self) -> (i64, i64) {
+        let least = [self.gt.map(|at| at.as_microsecond().saturating_add(1)), self.gte.map(|at| at.as_microsecond())];
+        let most = [self.lt.map(|at| at.as_microsecond().saturating_sub(1)), self.lte.map(|at| at.as_microsecond())];
+        (
+            least.into_iter().flatten().max().unwrap_or(i64::MIN),
+            most.into_iter().flatten().min().unwrap_or(i64::MAX),
+        )
+    }
+}
+
+/// One page of a list that is read newest first.
+#[derive(Clone, Debug, Default)]
+pub struct ListQuery {
+    /// How many items at most.
+    pub limit: u32,
+    /// Where the page before this one ended.
+    pub after: Option<Cursor>,
+    /// When the items were made.
+    pub created_at: Range,
+    /// Archived ones too.
+    pub include_archived: bool,
+}
+
+impl ListQuery {
+    /// The position to read strictly below, in (key, id) order.
+    pub(crate) fn below(&self) -> (i64, &str) {
+        self.after.as_ref().map_or((i64::MAX, ""), |cursor| (cursor.key, cursor.id.as_str()))
+    }
+
+    /// One more than a page holds, which tells whether another page follows.
+    pub(crate) fn limit_plus_one(&self) -> i64 {
+        i64::from(self.limit) + 1
+    }
+}
+
+/// Cuts what was read to a page; the item too many becomes the cursor of the next page.
+pub fn page<T>(mut items: Vec<T>, limit: u32, list: &str, position: impl Fn(&T) -> (i64, String)) -> Page<T> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next_page = items.last().filter(|_| more).map(|last| {
+        let (key, id) = position(last);
+        let list = list.to_owned();
+        Cursor { list, order: Order::Desc, direction: Direction::Next, key, id, filters: String::new() }.encode()
+    });
+    Page { data: items, next_page }
+}

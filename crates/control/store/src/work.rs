@@ -1,0 +1,242 @@
+//! The work queue: one live item for each session that needs a worker (contract 1.3 and 4.4).
+//!
+//! An item is handed out under a lease. While the lease lives nobody else gets it; when it ends without a stop the item
+//! goes back to the queue. Never says *what* there is to do: the session's log does.
+
+mod lease;
+mod read;
+#[cfg(test)]
+mod tests;
+
+pub use lease::{Beat, acknowledge, heartbeat, stop};
+pub use read::{find, list, live, stats};
+
+use std::time::Duration;
+
+use postern_model::Timestamp;
+use postern_model::ids::{EnvironmentId, SessionId, WorkId, WorkspaceId};
+use postern_model::metadata::MetadataPatch;
+use postern_model::work::Work;
+use sqlx::Row;
+
+use crate::row::{json, micros, parsed};
+use crate::{Connection, StoreError, Tx};
+
+/// How often in a row an item may be handed out and lost before its session is told so.
+pub const MAX_ATTEMPTS: i64 = 10;
+
+/// What a poller asks for.
+#[derive(Clone, Debug)]
+pub struct Claim<'a> {
+    /// Whose queue.
+    pub environment: &'a EnvironmentId,
+    /// An item that was handed out this long ago and never acknowledged is handed out again.
+    pub reclaim_older_than: Duration,
+    /// How long the lease lasts.
+    pub ttl: Duration,
+    /// Digest of the session token made for this hand-out.
+    pub token_digest: &'a str,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// An item that was handed out too often and lost each time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The item.
+    pub work: WorkId,
+    /// The session it was for.
+    pub session: SessionId,
+}
+
+/// Queues work for a session, unless an item that will still be served exists; the commit wakes the pollers.
+/// Returns the live item.
+///
+/// # Errors
+/// The database failed.
+pub async fn enqueue(
+    tx: &mut Tx,
+    workspace: &WorkspaceId,
+    environment: &EnvironmentId,
+    session: &SessionId,
+    now: Timestamp,
+) -> Result<WorkId, StoreError> {
+    if let Some(existing) = live(tx, session).await? {
+        return Ok(existing);
+    }
+    let id = WorkId::generate();
+    sqlx::query(
+        "INSERT INTO work (workspace_id, id, environment_id, session_id, state, metadata, created_at, queued_at, attempts) \
+         VALUES (?1, ?2, ?3, ?4, 'queued', '{}', ?5, ?5, 0)",
+    )
+    .bind(workspace.as_str())
+    .bind(id.as_str())
+    .bind(environment.as_str())
+    .bind(session.as_str())
+    .bind(micros(now))
+    .execute(&mut **tx)
+    .await?;
+    tx.wake_pollers();
+    Ok(id)
+}
+
+/// Ends every item of a session, as when the session is archived or deleted.
+///
+/// # Errors
+/// The database failed.
+pub async fn stop_all(tx: &mut Tx, session: &SessionId, now: Timestamp) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE work SET state = 'stopped', stopped_at = ?2, stop_requested_at = COALESCE(stop_requested_at, ?2) \
+         WHERE session_id = ?1 AND state <> 'stopped'",
+    )
+    .bind(session.as_str())
+    .bind(micros(now))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Whether [`claim`] would find something. Runs on a reader, so that idle polling writes nothing.
+///
+/// # Errors
+/// The database failed.
+pub async fn claimable(
+    connection: &mut Connection,
+    environment: &EnvironmentId,
+    reclaim_older_than: Duration,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let found = sqlx::query(
+        "SELECT 1 FROM work WHERE environment_id = ?1 AND (\
+           (state = 'queued' AND (polled_at IS NULL OR polled_at <= ?2)) \
+           OR (state IN ('starting', 'active', 'stopping') AND lease_expires_at <= ?3)) LIMIT 1",
+    )
+    .bind(environment.as_str())
+    .bind(before(now, reclaim_older_than))
+    .bind(micros(now))
+    .fetch_optional(connection)
+    .await?;
+    Ok(found.is_some())
+}
+
+/// Items whose lease ended once too often. The caller tells their sessions, then [`stop`]s them; until then they are
+/// found again.
+///
+/// # Errors
+/// The database failed.
+pub async fn lost(connection: &mut Connection, environment: &EnvironmentId, now: Timestamp) -> Result<Vec<Lost>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, session_id FROM work WHERE environment_id = ?1 AND attempts >= ?2 \
+         AND state IN ('queued', 'starting', 'active') AND lease_expires_at <= ?3",
+    )
+    .bind(environment.as_str())
+    .bind(MAX_ATTEMPTS)
+    .bind(micros(now))
+    .fetch_all(connection)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let work = parsed(WorkId::parse(row.try_get("id")?), "work.id")?;
+            let session = parsed(SessionId::parse(row.try_get("session_id")?), "work.session_id")?;
+            Ok(Lost { work, session })
+        })
+        .collect()
+}
+
+/// Hands out the oldest item that waits, under a fresh lease and token. Items whose lease ended go back to the queue first.
+///
+/// # Errors
+/// The database failed.
+pub async fn claim(tx: &mut Tx, claim: &Claim<'_>) -> Result<Option<Work>, StoreError> {
+    requeue_expired(tx, claim.environment, claim.now).await?;
+    let row = sqlx::query(
+        "UPDATE work SET polled_at = ?3, lease_expires_at = ?4, attempts = attempts + 1 WHERE id = (\
+           SELECT id FROM work WHERE environment_id = ?1 AND state = 'queued' AND attempts < ?5 \
+             AND (polled_at IS NULL OR polled_at <= ?2) \
+           ORDER BY queued_at, id LIMIT 1) \
+         RETURNING *",
+    )
+    .bind(claim.environment.as_str())
+    .bind(before(claim.now, claim.reclaim_older_than))
+    .bind(micros(claim.now))
+    .bind(after(claim.now, claim.ttl))
+    .bind(MAX_ATTEMPTS)
+    .fetch_optional(&mut **tx)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let work = read::work(&row)?;
+    issue_token(tx, &row, &work, claim).await?;
+    Ok(Some(work))
+}
+
+/// Merges pairs into an item's metadata.
+///
+/// # Errors
+/// Refused with 404 or 400; or the database failed.
+pub async fn update(
+    tx: &mut Tx,
+    environment: &EnvironmentId,
+    id: &WorkId,
+    patch: &MetadataPatch,
+) -> Result<Work, StoreError> {
+    let mut work = read::required(tx, environment, id).await?;
+    work.metadata = work.metadata.merged(patch)?;
+    sqlx::query("UPDATE work SET metadata = ?2 WHERE id = ?1")
+        .bind(id.as_str())
+        .bind(json(&work.metadata))
+        .execute(&mut **tx)
+        .await?;
+    Ok(work)
+}
+
+async fn requeue_expired(tx: &mut Tx, environment: &EnvironmentId, now: Timestamp) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE work SET state = 'stopped', stopped_at = ?2 \
+         WHERE environment_id = ?1 AND state = 'stopping' AND lease_expires_at <= ?2",
+    )
+    .bind(environment.as_str())
+    .bind(micros(now))
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query(
+        "UPDATE work SET state = 'queued', queued_at = ?2, polled_at = NULL, acknowledged_at = NULL, started_at = NULL, \
+           latest_heartbeat_at = NULL, last_heartbeat = NULL \
+         WHERE environment_id = ?1 AND state IN ('starting', 'active') AND lease_expires_at <= ?2",
+    )
+    .bind(environment.as_str())
+    .bind(micros(now))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn issue_token(tx: &mut Tx, row: &sqlx::sqlite::SqliteRow, work: &Work, claim: &Claim<'_>) -> Result<(), StoreError> {
+    sqlx::query("UPDATE session_tokens SET superseded = TRUE WHERE work_id = ?1")
+        .bind(work.id.as_str())
+        .execute(&mut **tx)
+        .await?;
+    sqlx::query(
+        "INSERT INTO session_tokens (workspace_id, digest, work_id, session_id, created_at, superseded) \
+         VALUES (?1, ?2, ?3, ?4, ?5, FALSE)",
+    )
+    .bind(row.try_get::<String, _>("workspace_id")?)
+    .bind(claim.token_digest)
+    .bind(work.id.as_str())
+    .bind(work.data.session().as_str())
+    .bind(micros(claim.now))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+fn before(now: Timestamp, span: Duration) -> i64 {
+    micros(now).saturating_sub(span_micros(span))
+}
+
+fn after(now: Timestamp, span: Duration) -> i64 {
+    micros(now).saturating_add(span_micros(span))
+}
+
+fn span_micros(span: Duration) -> i64 {
+    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,123 @@
+//! Looking at the queue without changing it.
+
+use postern_model::ids::{EnvironmentId, SessionId, WorkId};
+use postern_model::work::{QueueStats, QueueStatsTag, Work, WorkData, WorkState, WorkTag};
+use postern_model::{Problem, Timestamp};
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use crate::list::ListQuery;
+use crate::row::{from_json, instant, micros, optional_instant, parsed};
+use crate::{Connection, StoreError};
+
+/// One item of an environment's queue.
+///
+/// # Errors
+/// The database failed.
+pub async fn find(
+    connection: &mut Connection,
+    environment: &EnvironmentId,
+    id: &WorkId,
+) -> Result<Option<Work>, StoreError> {
+    let row = sqlx::query("SELECT * FROM work WHERE environment_id = ?1 AND id = ?2")
+        .bind(environment.as_str())
+        .bind(id.as_str())
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(work).transpose()
+}
+
+/// The item of a session that a worker serves or will serve: queued, starting or active.
+///
+/// # Errors
+/// The database failed.
+pub async fn live(connection: &mut Connection, session: &SessionId) -> Result<Option<WorkId>, StoreError> {
+    let id: Option<String> =
+        sqlx::query_scalar("SELECT id FROM work WHERE session_id = ?1 AND state IN ('queued', 'starting', 'active') LIMIT 1")
+            .bind(session.as_str())
+            .fetch_optional(connection)
+            .await?;
+    id.map(|id| parsed(WorkId::parse(&id), "work.id")).transpose()
+}
+
+/// One page of an environment's items, newest first, and one item more when another page follows.
+///
+/// # Errors
+/// The database failed.
+pub async fn list(
+    connection: &mut Connection,
+    environment: &EnvironmentId,
+    query: &ListQuery,
+) -> Result<Vec<Work>, StoreError> {
+    let (key, id) = query.below();
+    let rows = sqlx::query(
+        "SELECT * FROM work WHERE environment_id = ?1 AND (created_at < ?2 OR (created_at = ?2 AND id < ?3)) \
+         ORDER BY created_at DESC, id DESC LIMIT ?4",
+    )
+    .bind(environment.as_str())
+    .bind(key)
+    .bind(id)
+    .bind(query.limit_plus_one())
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(work).collect()
+}
+
+/// The state of a queue. `workers_polling` is the caller's to fill: pollers are not in the database.
+///
+/// # Errors
+/// The database failed.
+pub async fn stats(
+    connection: &mut Connection,
+    environment: &EnvironmentId,
+    now: Timestamp,
+) -> Result<QueueStats, StoreError> {
+    let row = sqlx::query(
+        "SELECT COUNT(CASE WHEN state = 'queued' AND polled_at IS NOT NULL THEN 1 END) AS pending, \
+                COUNT(CASE WHEN (state = 'queued' AND polled_at IS NULL) \
+                             OR (state <> 'queued' AND lease_expires_at <= ?2) THEN 1 END) AS depth, \
+                MIN(queued_at) AS oldest \
+         FROM work WHERE environment_id = ?1 AND (state = 'queued' \
+           OR (state IN ('starting', 'active') AND lease_expires_at <= ?2))",
+    )
+    .bind(environment.as_str())
+    .bind(micros(now))
+    .fetch_one(connection)
+    .await?;
+    let count = |column| Ok::<_, StoreError>(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0));
+    Ok(QueueStats {
+        kind: QueueStatsTag::WorkQueueStats,
+        depth: count("depth")?,
+        pending: count("pending")?,
+        oldest_queued_at: optional_instant(row.try_get("oldest")?, "work.queued_at")?,
+        workers_polling: None,
+    })
+}
+
+pub(super) async fn required(
+    connection: &mut Connection,
+    environment: &EnvironmentId,
+    id: &WorkId,
+) -> Result<Work, StoreError> {
+    let found = find(connection, environment, id).await?;
+    found.ok_or_else(|| Problem::not_found(format!("Work item {id} was not found in this environment.")).into())
+}
+
+pub(super) fn work(row: &SqliteRow) -> Result<Work, StoreError> {
+    let optional = |column: &'static str| optional_instant(row.try_get(column)?, column);
+    Ok(Work {
+        id: parsed(WorkId::parse(row.try_get("id")?), "work.id")?,
+        kind: WorkTag::Work,
+        environment_id: parsed(EnvironmentId::parse(row.try_get("environment_id")?), "work.environment_id")?,
+        data: WorkData::Session { id: parsed(SessionId::parse(row.try_get("session_id")?), "work.session_id")? },
+        state: WorkState::parse(row.try_get("state")?).ok_or(StoreError::Corrupt { what: "work.state" })?,
+        metadata: from_json(row.try_get("metadata")?, "work.metadata")?,
+        secret: None,
+        created_at: instant(row.try_get("created_at")?, "work.created_at")?,
+        acknowledged_at: optional("acknowledged_at")?,
+        started_at: optional("started_at")?,
+        latest_heartbeat_at: optional("latest_heartbeat_at")?,
+        stop_requested_at: optional("stop_requested_at")?,
+        stopped_at: optional("stopped_at")?,
+    })
+}
