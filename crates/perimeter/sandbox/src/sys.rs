@@ -1,0 +1,165 @@
+//! The system calls that no safe wrapper offers. One block, one operation, one argument why it is sound here; everything else in this workspace is safe code.
+#![allow(unsafe_code, reason = "the one module of the workspace that may: clone, execveat, mount_setattr, and what runs between fork and exec")]
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+use crate::domain::Domain;
+
+/// Which of the two processes this is after [`clone_process`].
+pub(crate) enum Cloned {
+    /// The new one.
+    Child,
+    /// The old one; the child and a descriptor that names it for good.
+    Parent { child: Pid, pidfd: OwnedFd },
+}
+
+/// Clones this process, which must have one thread, into the given new namespaces. Unlike `fork` nothing of the C library runs in between.
+pub(crate) fn clone_process(namespaces: libc::c_int) -> Result<Cloned, Errno> {
+    let mut pidfd: libc::c_int = -1;
+    let flags = namespaces | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // SAFETY: no memory is shared (no CLONE_VM), the stack is the caller's own copy (null), and `pidfd` is a valid place for the descriptor
+    // that CLONE_PIDFD writes. The caller has one thread, so no lock is held by a thread that the child lacks.
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) };
+    match i32::try_from(result) {
+        Ok(0) => Ok(Cloned::Child),
+        Ok(child) if child > 0 => {
+            // SAFETY: the kernel just opened this descriptor for us and nothing else knows it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            let child = Pid::from_raw(child).expect("a positive number was matched in this arm");
+            Ok(Cloned::Parent { child, pidfd })
+        }
+        _ => Err(last_errno()),
+    }
+}
+
+/// Whether this process may make these namespaces, tried with a child that ends at once. Sound in a process with threads.
+pub(crate) fn try_namespaces(namespaces: libc::c_int) -> Result<(), Errno> {
+    match clone_process(namespaces)? {
+        Cloned::Child => exit_now(0),
+        Cloned::Parent { child, .. } => rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty()).map(|_ended| ()),
+    }
+}
+
+/// Ends this process without running anything of it: for the child of a clone.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` takes any number, touches no memory and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Becomes the program behind `image`. Returns only when that failed.
+pub(crate) fn execute(image: BorrowedFd<'_>, arguments: &[CString], environment: &[CString]) -> Errno {
+    let arguments = null_terminated(arguments);
+    let environment = null_terminated(environment);
+    // SAFETY: the empty path and both vectors are null-terminated, point at strings that live until after the call, and the kernel only reads them.
+    unsafe { libc::syscall(libc::SYS_execveat, image.as_raw_fd(), c"".as_ptr(), arguments.as_ptr(), environment.as_ptr(), libc::AT_EMPTY_PATH) };
+    last_errno()
+}
+
+fn null_terminated(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+}
+
+/// `struct mount_attr` of `mount_setattr(2)`.
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// Sets attributes (`MOUNT_ATTR_*`) on a mount and, with `recursive`, on everything mounted below.
+pub(crate) fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: u64, recursive: Recursive) -> Result<(), Errno> {
+    let attr = MountAttr { set: attributes, clear: 0, propagation: 0, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive == Recursive::Yes { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is an empty null-terminated string, and the kernel reads exactly the size we state of a structure that lives until after the call.
+    let result = unsafe { libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, &raw const attr, size_of::<MountAttr>()) };
+    outcome(result)
+}
+
+/// Whether an operation goes below the named mount.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recursive {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+}
+
+/// Puts a copy of `descriptor` at a fixed number, to be inherited over exec; what was there is closed.
+pub(crate) fn place(descriptor: BorrowedFd<'_>, number: i32) -> Result<(), Errno> {
+    // SAFETY: dup2 touches no memory. The caller is about to exec and owns every descriptor of the process; what sits at `number` is not used again.
+    let result = unsafe { libc::dup2(descriptor.as_raw_fd(), number) };
+    outcome(result.into())
+}
+
+/// Marks every descriptor from `first` upward to be closed at exec.
+pub(crate) fn close_at_exec_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: close_range with CLOEXEC closes nothing now and touches no memory.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    outcome(result)
+}
+
+/// Has the child of `command` confine itself between fork and exec: see [`confine`].
+pub(crate) fn confine_before_exec(command: &mut Command, domain: Domain) {
+    // SAFETY: `confine` makes system calls on memory prepared before the fork; it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(move || confine(&domain)) };
+}
+
+/// In the forked child: a session of its own, first in line when memory runs out, no inherited descriptor, and the inner Landlock domain.
+/// Only system calls: the other threads' locks may be held for ever in this copy.
+fn confine(domain: &Domain) -> io::Result<()> {
+    rustix::process::setsid()?;
+    volunteer_for_the_memory_killer();
+    close_at_exec_from(3)?;
+    if let Some(ruleset) = domain.ruleset() {
+        rustix::thread::set_no_new_privs(true)?;
+        // SAFETY: the descriptor is open, and the call touches no memory.
+        let result = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) };
+        outcome(result)?;
+    }
+    Ok(())
+}
+
+/// The version of Landlock that the kernel offers.
+pub(crate) fn landlock_version() -> Option<i32> {
+    /// `LANDLOCK_CREATE_RULESET_VERSION`.
+    const VERSION: u32 = 1;
+    // SAFETY: with this flag the kernel takes a null pointer of size zero and only returns a number.
+    let result = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<libc::c_void>(), 0, VERSION) };
+    i32::try_from(result).ok().filter(|version| *version > 0)
+}
+
+/// When memory runs out inside, a command must die and not the tool server. Best effort: without /proc nothing is lost but the order.
+fn volunteer_for_the_memory_killer() {
+    use rustix::fs::{Mode, OFlags};
+    use rustix::process::DumpableBehavior;
+    // The copy of an undumpable process does not own its own /proc entries. What becomes readable for a moment is the tool server's image, which holds no secret.
+    let _refused = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
+    if let Ok(score) = rustix::fs::open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+        let _refused = rustix::io::write(&score, b"500");
+    }
+}
+
+fn outcome(result: libc::c_long) -> Result<(), Errno> {
+    if result < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL)
+}
+
+/// Makes a C string of text that cannot hold a null byte after [`crate::spec`] was checked; cut at the first one otherwise.
+pub(crate) fn c_string(text: &str) -> CString {
+    CString::new(text).unwrap_or_else(|error| {
+        let end = error.nul_position();
+        CStr::from_bytes_until_nul(&error.into_vec()[..=end]).expect("the slice ends with the null byte that was found").to_owned()
+    })
+}

@@ -1,0 +1,48 @@
+//! The session's directory on the host: made, given to the sandbox's kernel user, and measured. Never follows a symbolic link: the agent wrote them.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
+use std::path::Path;
+
+/// Makes the directory (0700) with `.home` inside, and as root gives it and everything in it to `kernel_uid`.
+///
+/// # Errors
+/// The system's, with the path.
+pub fn prepare(workspace: &Path, kernel_uid: Option<u32>) -> io::Result<()> {
+    for directory in [workspace.to_owned(), workspace.join(".home")] {
+        match fs::DirBuilder::new().mode(0o700).create(&directory) {
+            // A link in the agent's place for `.home` stays what it is: inside it leads nowhere that the agent could not go anyway.
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    match kernel_uid {
+        Some(uid) if fs::symlink_metadata(workspace)?.uid() != uid || fs::symlink_metadata(workspace.join(".home"))?.uid() != uid => give(workspace, uid),
+        _ => Ok(()),
+    }
+}
+
+/// Gives a directory and everything in it to `kernel_uid`, links themselves and not what they name.
+///
+/// # Errors
+/// The system's.
+pub fn give(path: &Path, kernel_uid: u32) -> io::Result<()> {
+    lchown(path, Some(kernel_uid), Some(kernel_uid))?;
+    if fs::symlink_metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give(&entry?.path(), kernel_uid)?;
+        }
+    }
+    Ok(())
+}
+
+/// The bytes that a directory takes on disk, links not followed: for a watchdog. What vanishes while it is measured counts as nothing.
+pub fn size_bytes(path: &Path) -> u64 {
+    let Ok(about) = fs::symlink_metadata(path) else { return 0 };
+    let below = match fs::read_dir(path) {
+        Ok(entries) if about.is_dir() => entries.flatten().map(|entry| size_bytes(&entry.path())).sum(),
+        _ => 0,
+    };
+    about.blocks() * 512 + below
+}
