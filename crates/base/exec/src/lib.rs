@@ -4,6 +4,7 @@
 pub mod asynchronous;
 mod blocking;
 pub mod frame;
+pub mod program;
 pub mod role;
 pub mod rpc;
 mod socket;
