@@ -1,1 +1,24 @@
-//! Placeholder while the workspace is laid out.
+//! The audit log: what was decided, for whom, and how it ended, in a hash chain with signed checkpoints, one writer process per perimeter directory.
+//! It never holds a secret or a payload (digests stand for values), and it never says yes to a record that is not written.
+
+mod bounds;
+mod client;
+mod key;
+mod line;
+mod log;
+mod memory;
+mod ocsf;
+mod process;
+mod reader;
+mod record;
+mod verify;
+
+pub use client::{AuditError, Client, Recorder};
+pub use key::{BadKey, PublicKey};
+pub use line::Entry;
+pub use log::{Log, LogError, OpenError, SyncJob};
+pub use memory::Memory;
+pub use process::{Configuration, ROLE, Started, process_main, start};
+pub use reader::{Entries, ReadError, entries};
+pub use record::{Decision, Destination, Kind, Record};
+pub use verify::{Broken, Problem, Report, verify, verify_with};

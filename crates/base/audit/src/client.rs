@@ -1,0 +1,117 @@
+//! The other processes' side of the log: append one record, and know that it is written.
+
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::time::Duration;
+
+use postern_exec::asynchronous::Channel;
+use postern_exec::rpc::{CallError, Caller};
+
+use crate::bounds;
+use crate::process::{Answer, Ask};
+use crate::record::Record;
+
+/// Why a record was not written; whatever it announced must not happen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuditError {
+    /// The log cannot be written to (full, broken, read-only); every append fails until one succeeds or the process is restarted.
+    #[error("the audit log cannot be written: {reason}; free space or repair the disk, then try again")]
+    Unwritable {
+        /// What the writer said.
+        reason: String,
+    },
+    /// The writer process is gone.
+    #[error("the audit process is gone; the worker restarts it")]
+    Gone,
+    /// The writer process did not answer in time; whether the record was written is unknown.
+    #[error("the audit process did not answer in time")]
+    Late,
+    /// This connection may not do that.
+    #[error("this connection to the audit process may only append")]
+    Misused,
+}
+
+/// A connection to the writer process. Clones share it.
+#[derive(Clone)]
+pub struct Client {
+    caller: Caller<Ask, Answer>,
+}
+
+/// Whoever takes records: the writer process, or a test's memory.
+pub trait Recorder: Send + Sync {
+    /// Writes one record and answers its number once it is written.
+    fn record(&self, record: Record) -> Pin<Box<dyn Future<Output = Result<u64, AuditError>> + Send + '_>>;
+}
+
+impl Client {
+    /// Speaks to the writer process over this channel; must be called inside a runtime.
+    #[must_use]
+    pub fn new(channel: Channel) -> Self {
+        Self { caller: Caller::new(channel, ANSWER_LIMIT).with_deadline(DEADLINE) }
+    }
+
+    /// Appends a record: its number, once `write` returned (it survives a kill of any process; the disk has it within 20 ms).
+    ///
+    /// # Errors
+    /// [`AuditError`]: then the action that the record announces must not happen.
+    pub async fn append(&self, record: &Record) -> Result<u64, AuditError> {
+        let mut record = record.clone();
+        bounds::apply(&mut record);
+        match self.ask(Ask::Append { record: Box::new(record) }, Vec::new()).await? {
+            Answer::Appended { seq } => Ok(seq),
+            other => Err(refused(other)),
+        }
+    }
+
+    /// Writes a signed checkpoint now and syncs the file: for a drain, and before a log is exported.
+    ///
+    /// # Errors
+    /// [`AuditError`].
+    pub async fn checkpoint(&self) -> Result<u64, AuditError> {
+        match self.ask(Ask::Checkpoint, Vec::new()).await? {
+            Answer::Appended { seq } => Ok(seq),
+            other => Err(refused(other)),
+        }
+    }
+
+    /// Hands the writer process a further connection, for `caller` (its name stands in the writer's own logs). Such a connection may only append.
+    ///
+    /// # Errors
+    /// [`AuditError`]; [`AuditError::Misused`] on a connection that was itself attached.
+    pub async fn attach(&self, caller: &str, socket: OwnedFd) -> Result<(), AuditError> {
+        match self.ask(Ask::Attach { caller: caller.to_owned() }, vec![socket]).await? {
+            Answer::Attached => Ok(()),
+            other => Err(refused(other)),
+        }
+    }
+
+    /// Waits until the writer process is gone.
+    pub async fn gone(&self) {
+        self.caller.gone().await;
+    }
+
+    async fn ask(&self, ask: Ask, descriptors: Vec<OwnedFd>) -> Result<Answer, AuditError> {
+        self.caller.call_with_fds(ask, descriptors).await.map(|(answer, _)| answer).map_err(|error| match error {
+            CallError::Gone => AuditError::Gone,
+            CallError::Late(_) => AuditError::Late,
+            CallError::Misread(reason) => AuditError::Unwritable { reason },
+            CallError::Channel(error) => AuditError::Unwritable { reason: error.to_string() },
+        })
+    }
+}
+
+impl Recorder for Client {
+    fn record(&self, record: Record) -> Pin<Box<dyn Future<Output = Result<u64, AuditError>> + Send + '_>> {
+        Box::pin(async move { self.append(&record).await })
+    }
+}
+
+fn refused(answer: Answer) -> AuditError {
+    match answer {
+        Answer::Unwritable { reason } => AuditError::Unwritable { reason },
+        Answer::Misused | Answer::Attached | Answer::Appended { .. } => AuditError::Misused,
+    }
+}
+
+const ANSWER_LIMIT: usize = 16 << 10;
+const DEADLINE: Duration = Duration::from_secs(10);

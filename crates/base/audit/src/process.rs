@@ -1,0 +1,233 @@
+//! The writer process: role `audit`. One log, one lock, a connection from the worker and those it attaches.
+//! An answer means that `write` returned. A second task syncs what was written, within 20 ms; a third signs.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use postern_exec::asynchronous::Channel;
+use postern_exec::{role, rpc};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+
+use crate::client::Client;
+use crate::log::{Log, LogError};
+use crate::record::Record;
+
+/// The role's name on the command line.
+pub const ROLE: &str = "audit";
+
+/// What the role is told at its start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Where the log lives; made 0700 if it is not there.
+    pub directory: PathBuf,
+}
+
+/// The role's first word.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Started {
+    /// The log is open.
+    Ready {
+        /// The key that signs it, in hexadecimal.
+        key: String,
+        /// The number of its last record.
+        last_seq: u64,
+    },
+    /// The log cannot be opened, and why.
+    Refused {
+        /// The whole chain of causes.
+        reason: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Ask {
+    Append { record: Box<Record> },
+    Checkpoint,
+    Attach { caller: String },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer {
+    Appended { seq: u64 },
+    Attached,
+    Unwritable { reason: String },
+    Misused,
+}
+
+/// Starts the writer process for a directory and waits until its log is open.
+///
+/// # Errors
+/// [`role::StartError`]; a log that cannot be opened is not an error here but [`Started::Refused`].
+pub async fn start(exe: &Path, directory: &Path) -> Result<(role::Child, Client, Started), role::StartError> {
+    let configuration = Configuration { directory: directory.to_owned() };
+    let (child, channel, started) = role::start_and_wait(ROLE, &configuration, exe, &[]).await?;
+    Ok((child, Client::new(channel), started))
+}
+
+/// The role itself; ends when descriptor 0 closes, with a last signature and a sync.
+pub async fn process_main() -> ExitCode {
+    let (configuration, _, mut channel) = match role::first_message::<Configuration>() {
+        Ok(first) => first,
+        Err(error) => return failed(&error),
+    };
+    let log = match Log::open(&configuration.directory, Timestamp::now()) {
+        Ok(log) => log,
+        Err(error) => {
+            let refused = Started::Refused { reason: chain(&error) };
+            // If the starter is gone too, standard error still has the reason.
+            let _gone = channel.send(&refused, &[]).await;
+            return failed(&error);
+        }
+    };
+    let ready = Started::Ready { key: log.public_key().to_string(), last_seq: log.last_seq() };
+    if let Err(error) = channel.send(&ready, &[]).await {
+        return failed(&error);
+    }
+    run(channel, Writer { log: Arc::new(Mutex::new(log)), written: Arc::new(Notify::new()) }).await
+}
+
+/// The log as the tasks share it. The lock is held for one `write`, never across an await.
+#[derive(Clone)]
+struct Writer {
+    log: Arc<Mutex<Log>>,
+    written: Arc<Notify>,
+}
+
+async fn run(channel: Channel, writer: Writer) -> ExitCode {
+    let (attached, attachments) = mpsc::channel(ATTACHMENTS);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(sync_forever(writer.clone()));
+    tasks.spawn(sign_forever(writer.clone()));
+    tasks.spawn(serve_attached(attachments, writer.clone()));
+    let handler = writer.clone();
+    let served = rpc::serve(channel, REQUEST_LIMIT, move |ask, descriptors| {
+        let (writer, attached) = (handler.clone(), attached.clone());
+        async move { (writer.answer_owner(ask, descriptors, &attached).await, Vec::new()) }
+    })
+    .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the audit process lost its worker");
+    }
+    tasks.shutdown().await;
+    let closed = writer.lock().close(Timestamp::now());
+    match closed {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+impl Writer {
+    async fn answer_owner(
+        &self,
+        ask: Ask,
+        mut descriptors: Vec<OwnedFd>,
+        attached: &mpsc::Sender<(String, OwnedFd)>,
+    ) -> Answer {
+        match (ask, descriptors.pop()) {
+            (Ask::Attach { caller }, Some(socket)) => match attached.send((caller, socket)).await {
+                Ok(()) => Answer::Attached,
+                Err(_ending) => Answer::Misused,
+            },
+            (Ask::Attach { .. }, None) => Answer::Misused,
+            (Ask::Checkpoint, _) => self.append(|log, now| log.checkpoint(now)),
+            (Ask::Append { record }, _) => self.append(|log, now| log.append(*record, now)),
+        }
+    }
+
+    fn answer_attached(&self, ask: Ask) -> Answer {
+        match ask {
+            Ask::Append { record } => self.append(|log, now| log.append(*record, now)),
+            Ask::Checkpoint | Ask::Attach { .. } => Answer::Misused,
+        }
+    }
+
+    fn append(&self, append: impl FnOnce(&mut Log, Timestamp) -> Result<u64, LogError>) -> Answer {
+        let appended = append(&mut self.lock(), Timestamp::now());
+        self.written.notify_one();
+        match appended {
+            Ok(seq) => Answer::Appended { seq },
+            Err(error) => Answer::Unwritable { reason: error.to_string() },
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Serves the connections that the worker attaches for custody, egress and others.
+async fn serve_attached(mut attachments: mpsc::Receiver<(String, OwnedFd)>, writer: Writer) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            attachment = attachments.recv() => match attachment {
+                Some((caller, socket)) => { connections.spawn(serve_one(caller, socket, writer.clone())); }
+                None => return,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn serve_one(caller: String, socket: OwnedFd, writer: Writer) {
+    let channel = match Channel::new(socket) {
+        Ok(channel) => channel,
+        Err(error) => return tracing::error!(%caller, %error, "an attached connection is not a stream socket"),
+    };
+    let served = rpc::serve(channel, REQUEST_LIMIT, move |ask, _| {
+        let writer = writer.clone();
+        async move { (writer.answer_attached(ask), Vec::new()) }
+    })
+    .await;
+    if let Err(error) = served {
+        tracing::error!(%caller, %error, "an attached connection failed");
+    }
+}
+
+async fn sync_forever(writer: Writer) {
+    loop {
+        writer.written.notified().await;
+        tokio::time::sleep(GROUP).await;
+        let Some(job) = writer.lock().take_sync() else { continue };
+        let synced = tokio::task::spawn_blocking(move || job.run())
+            .await
+            .unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
+        if let Err(error) = synced {
+            tracing::error!(%error, "the audit log could not be synced; nothing more is acknowledged until a restart");
+            writer.lock().sync_failed(&error);
+        }
+    }
+}
+
+async fn sign_forever(writer: Writer) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        seconds.tick().await;
+        writer.lock().tick(Timestamp::now());
+        writer.written.notify_one();
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    tracing::error!(error = chain(error), "the audit process ends");
+    ExitCode::FAILURE
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Records are grouped this long before a sync; with a disk that syncs in 10 ms, what was acknowledged is on it within 20 ms.
+const GROUP: Duration = Duration::from_millis(10);
+/// A record cut to its bounds, as JSON with every character escaped, fits.
+const REQUEST_LIMIT: usize = 256 << 10;
+const ATTACHMENTS: usize = 16;

@@ -1,0 +1,118 @@
+//! Reading a log: a directory's files in order, or one file, line by line, each line checked for itself. The chain is the verifier's part.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::vec;
+
+use crate::line::{self, Entry, LONGEST_RECORD, Malformed};
+use crate::log::files;
+use crate::verify::Problem;
+
+/// A line that could not be read as a record.
+#[derive(Debug, thiserror::Error)]
+#[error("{} line {line}: {problem}", file.display())]
+pub struct ReadError {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, from 1.
+    pub line: u64,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// The records of a log, in order. After an error it goes on with the next line.
+pub struct Entries {
+    lines: Lines,
+}
+
+/// Reads the log of a directory, or one of its files.
+///
+/// # Errors
+/// The system's, when the directory or file cannot be read.
+pub fn entries(path: &Path) -> io::Result<Entries> {
+    Ok(Entries { lines: Lines::of(path)? })
+}
+
+impl Iterator for Entries {
+    type Item = Result<Entry, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.lines.next().map(|line| {
+            let Line { file, number, content } = line;
+            content.and_then(|bytes| parse(&bytes)).map_err(|problem| ReadError { file, line: number, problem })
+        })
+    }
+}
+
+/// Reads one line as a record.
+pub(crate) fn parse(line: &[u8]) -> Result<Entry, Problem> {
+    line::read(line).map_err(|malformed| match malformed {
+        Malformed::Shape | Malformed::Record => Problem::NotARecord,
+        Malformed::Hash => Problem::Changed,
+    })
+}
+
+/// One line with its place.
+pub(crate) struct Line {
+    pub(crate) file: PathBuf,
+    pub(crate) number: u64,
+    pub(crate) content: Result<Vec<u8>, Problem>,
+}
+
+/// The lines of a log's files.
+pub(crate) struct Lines {
+    files: vec::IntoIter<PathBuf>,
+    current: Option<(PathBuf, BufReader<File>, u64)>,
+}
+
+impl Lines {
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+        let files = if path.is_dir() {
+            files(path)?.into_iter().map(|(_, file)| file).collect()
+        } else {
+            File::open(path)?;
+            vec![path.to_owned()]
+        };
+        Ok(Self { files: files.into_iter(), current: None })
+    }
+
+    fn read_line(path: &Path, reader: &mut BufReader<File>, number: &mut u64) -> Option<Line> {
+        let mut bytes = Vec::new();
+        let read = reader.by_ref().take(LONGEST_RECORD as u64).read_until(b'\n', &mut bytes);
+        let content = match read {
+            Ok(0) => return None,
+            Ok(_) if bytes.pop_if(|byte| *byte == b'\n').is_some() => Ok(bytes),
+            Ok(count) if count == LONGEST_RECORD => Err(Problem::NotARecord),
+            Ok(_) => Err(Problem::Unterminated),
+            Err(error) => Err(Problem::Unreadable(error.to_string())),
+        };
+        *number += 1;
+        Some(Line { file: path.to_owned(), number: *number, content })
+    }
+}
+
+impl Iterator for Lines {
+    type Item = Line;
+
+    fn next(&mut self) -> Option<Line> {
+        loop {
+            if let Some((path, reader, number)) = &mut self.current {
+                if let Some(line) = Self::read_line(path, reader, number) {
+                    if matches!(line.content, Err(Problem::Unreadable(_))) {
+                        self.current = None;
+                    }
+                    return Some(line);
+                }
+            }
+            let path = self.files.next()?;
+            match File::open(&path) {
+                Ok(file) => self.current = Some((path, BufReader::new(file), 0)),
+                Err(error) => {
+                    self.current = None;
+                    return Some(Line { file: path, number: 0, content: Err(Problem::Unreadable(error.to_string())) });
+                }
+            }
+        }
+    }
+}

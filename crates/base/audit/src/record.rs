@@ -1,0 +1,160 @@
+//! What one audit record says. Digests and names, never values.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// One decision or event, before it has a place in the log. Text that an agent chose is cut to stated bounds when it is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// What it is about.
+    pub kind: Kind,
+    /// The session it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// The agent, as `id@version`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// The tool use that caused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_use: Option<String>,
+    /// The zone that decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// The rule in the zone that allowed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// What was decided.
+    pub decision: Decision,
+    /// A stable reason code, for denials and failures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What whoever was refused can do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_step: Option<String>,
+    /// Where it would have gone, or went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Destination>,
+    /// The credential's name in the zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+    /// Digests of what must be comparable and must not be stored: a policy, a call's input, a definition.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub digests: BTreeMap<String, String>,
+    /// The sequence number of the record this one follows from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caused_by: Option<u64>,
+    /// How it ended, in a few words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// Sizes, durations and numbers of things, with the unit in the name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counts: BTreeMap<String, u64>,
+}
+
+impl Record {
+    /// A record with nothing but its kind and decision; the rest is set field by field.
+    #[must_use]
+    pub fn new(kind: Kind, decision: Decision) -> Self {
+        Self {
+            kind,
+            session: None,
+            agent: None,
+            tool_use: None,
+            zone: None,
+            rule: None,
+            decision,
+            reason: None,
+            next_step: None,
+            destination: None,
+            credential: None,
+            digests: BTreeMap::new(),
+            caused_by: None,
+            outcome: None,
+            counts: BTreeMap::new(),
+        }
+    }
+}
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A tool use is about to run.
+    ToolUse,
+    /// A tool use ended, or its outcome is unknown.
+    ToolOutcome,
+    /// A connection out of a sandbox was decided.
+    EgressConnect,
+    /// A request within a connection was decided.
+    EgressRequest,
+    /// A request or connection ended.
+    EgressOutcome,
+    /// A secret is about to be handed to the egress proxy.
+    CredentialUse,
+    /// A secret was refused.
+    CredentialDenied,
+    /// A grant ended and its copy of the secret was zeroed.
+    CredentialRevoked,
+    /// Placeholders were issued for a session, or its zone was fixed.
+    SessionOpened,
+    /// A session's grants ended.
+    SessionClosed,
+    /// A sandbox stands, with these controls.
+    SandboxBuilt,
+    /// A sandbox was taken down.
+    SandboxDestroyed,
+    /// A person approved or refused one exact call.
+    Approval,
+    /// Someone must look: a placeholder misused, a secret seen, a stored row swapped.
+    Alarm,
+    /// The log was cut at an unterminated line when it was opened.
+    Recovered,
+    /// The log was opened by a writer process.
+    LogOpened,
+    /// The log is about to be closed in good order.
+    LogClosed,
+    /// A signature over everything before it.
+    Checkpoint,
+    /// A worker began.
+    WorkerStarted,
+    /// A worker ended in good order.
+    WorkerStopped,
+    /// The zones or other configuration of a role took effect.
+    ConfigurationLoaded,
+}
+
+/// What was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// It may happen, and is about to.
+    Allow,
+    /// It may not.
+    Deny,
+    /// Nothing was decided; it is noted.
+    Info,
+}
+
+/// Where something went, or would have gone. Whatever is not known at that point is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Destination {
+    /// `https`, `http`, `tcp`, `udp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+    /// The name as decided on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The HTTP method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// The canonical path, without the query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The address that was dialled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+}
