@@ -51,7 +51,7 @@ pub(crate) fn venv() -> Outcome<PathBuf> {
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(python);
     }
-    run(command("/usr/bin/python3").args(["-m", "venv"]).arg(&directory))?;
+    run(command("/usr/bin/python3").args(["-m", "venv", "--clear"]).arg(&directory))?;
     run(command(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", SDK, PYTEST]))?;
     std::fs::write(&stamp, wanted).map_err(|cause| format!("write {}: {cause}", stamp.display()))?;
     Ok(python)
