@@ -1,0 +1,63 @@
+"""The official SDK's own worker serves our queue."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+
+from anthropic import Anthropic, AsyncAnthropic
+from conftest import Stack, script, tool, until
+from sdk.test_sessions import Reader, TOOLSET
+
+
+def test_it_serves_three_tool_uses_and_a_follow_up_gives_it_a_new_work_item(new_stack):
+    stack: Stack = new_stack(arguments=["--no-worker"])
+    client = Anthropic(base_url=stack.base_url, api_key=stack.api_key)
+    agent = client.beta.agents.create(name="official", model="rehearsal-1", tools=[TOOLSET])
+    session = client.beta.sessions.create(agent=agent.id, environment_id=stack.environment_id).id
+    reader = Reader(client, session)
+    client.beta.sessions.events.send(session, events=[{"type": "user.message", "content": script(
+        {"tool_uses": [tool("write", file_path="a.txt", content="alpha"), tool("bash", command="cat a.txt")]},
+        {"tool_uses": [tool("read", file_path="a.txt")]},
+        {"text": "done"})}])
+    asyncio.run(serve_one_item(stack))
+    assert ended_turns(reader) == 1
+    results = reader.of("user.tool_result")
+    assert len(results) == 3 and results[1].content[0].text == "alpha" and results[2].content[0].text == "alpha"
+    first = [item for item in client.beta.environments.work.list(stack.environment_id)]
+    client.beta.sessions.events.send(session, events=[{"type": "user.message", "content": script(
+        {"tool_uses": [tool("bash", command="echo again")]}, {"text": "done again"})}])
+    asyncio.run(serve_one_item(stack))
+    assert ended_turns(reader) == 2
+    items = [item for item in client.beta.environments.work.list(stack.environment_id)]
+    assert len({item.id for item in items}) == len({item.id for item in first}) + 1
+    assert {item.state for item in items} == {"stopped"}
+    reader.close()
+
+
+def ended_turns(reader: Reader) -> int:
+    return len([event for event in reader.of("session.status_idle") if event.stop_reason.type == "end_turn"])
+
+
+async def serve_one_item(stack: Stack) -> None:
+    """Polls until one item was served to its end, then stops the worker."""
+    async with AsyncAnthropic(base_url=stack.base_url, api_key="unused") as client:
+        with tempfile.TemporaryDirectory() as workdir:
+            worker = client.beta.environments.work.worker(
+                environment_id=stack.environment_id, environment_key=stack.environment_key,
+                workdir=workdir, max_idle=1.0)
+            running = asyncio.create_task(worker.run())
+            try:
+                admin = AsyncAnthropic(base_url=stack.base_url, api_key=stack.api_key)
+                async with asyncio.timeout(60):
+                    while not await all_stopped(admin, stack):
+                        assert not running.done(), running.exception()
+                        await asyncio.sleep(0.05)
+            finally:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+
+
+async def all_stopped(admin: AsyncAnthropic, stack: Stack) -> bool:
+    items = [item async for item in admin.beta.environments.work.list(stack.environment_id)]
+    return bool(items) and all(item.state == "stopped" for item in items)
