@@ -1,0 +1,120 @@
+use super::*;
+use crate::toolbox::Toolbox;
+use serde_json::json;
+
+fn input(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+/// A peer that reads one call and writes these raw bytes as its answer.
+fn answering(frame: Vec<u8>) -> ToolClient {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+    std::thread::spawn(move || {
+        let channel = postern_exec::Channel::new(theirs.try_clone().expect("a copy").into());
+        let _call = channel.receive::<Request>(FRAME_LIMIT_BYTES);
+        let _ = io::Write::write_all(&mut &theirs, &frame);
+    });
+    ToolClient { channel: Some(Channel::new(ours.into()).expect("a channel")), grace: Duration::from_millis(200) }
+}
+
+fn framed(answer: &Value) -> Vec<u8> {
+    // What a well-behaved peer would put on the wire, so that only the content is wrong.
+    let (channel, other) = postern_exec::Channel::pair().expect("a pair");
+    channel.send(answer, &[]).expect("sent");
+    drop(channel);
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut std::os::unix::net::UnixStream::from(other), &mut bytes).expect("read");
+    bytes
+}
+
+#[tokio::test]
+async fn an_honest_answer_is_passed_on() {
+    let outcome = json!({"id": "a", "is_error": false, "content": [{"type": "text", "text": "hello"}]});
+    let answer = answering(framed(&outcome)).call("a", "read", Map::new(), CALL_DEADLINE).await.expect("an outcome");
+    assert_eq!(answer.content, vec![Block::text("hello")]);
+}
+
+#[tokio::test]
+async fn a_hostile_answer_is_refused_and_the_channel_not_used_again() {
+    let text = |id: &str, content: Value| json!({"id": id, "is_error": false, "content": content});
+    for (answer, why) in [
+        (text("b", json!([{"type": "text", "text": "x"}])), "another id"),
+        (text("a", json!([])), "no block"),
+        (text("a", json!([{"type": "text", "text": ""}])), "an empty text"),
+        (text("a", json!([{"type": "search_result", "title": "x"}])), "a foreign block"),
+        (text("a", json!([{"type": "text", "text": "x", "cache_control": {}}])), "an unknown field"),
+        (text("a", json!([{"type": "image", "source": {"type": "url", "url": "http://evil"}}])), "an address"),
+        (
+            text(
+                "a",
+                json!([{"type": "image", "source": {"type": "base64", "media_type": "text/html", "data": "AAAA"}}]),
+            ),
+            "another type",
+        ),
+        (
+            text(
+                "a",
+                json!([{"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "<>=="}}]),
+            ),
+            "no base64",
+        ),
+        (json!({"id": "a"}), "missing fields"),
+        (json!([1, 2]), "no object"),
+    ] {
+        let mut client = answering(framed(&answer));
+        let first = client.call("a", "read", Map::new(), CALL_DEADLINE).await;
+        assert!(matches!(first, Err(CallError::Hostile { .. } | CallError::Channel(_))), "{why}: {first:?}");
+        assert!(matches!(client.call("a", "read", Map::new(), CALL_DEADLINE).await, Err(CallError::Gone)), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn a_frame_over_the_limit_is_not_read() {
+    let length = u32::try_from(FRAME_LIMIT_BYTES + 1).expect("the limit fits").to_le_bytes();
+    let mut bytes = framed(&json!({}));
+    bytes[..4].copy_from_slice(&length);
+    let answer = answering(bytes).call("a", "read", Map::new(), CALL_DEADLINE).await;
+    assert!(matches!(answer, Err(CallError::Channel(ChannelError::TooLong { .. }))), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_silent_server_is_given_up_after_deadline_and_grace() {
+    let (ours, _theirs) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+    let mut client =
+        ToolClient { channel: Some(Channel::new(ours.into()).expect("a channel")), grace: Duration::from_millis(20) };
+    let answer = client.call("a", "bash", Map::new(), Duration::from_millis(20)).await.expect_err("no answer");
+    assert_eq!(answer.to_string(), "tool 'bash' timed out");
+}
+
+#[tokio::test]
+async fn a_closed_channel_means_that_the_sandbox_ended() {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+    drop(theirs);
+    let mut client = ToolClient::new(ours.into()).expect("a client");
+    assert!(matches!(client.call("a", "bash", Map::new(), CALL_DEADLINE).await, Err(CallError::Gone)));
+}
+
+#[tokio::test]
+async fn a_real_server_answers_calls_in_a_configured_directory() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let configuration = Configuration { workdir: directory.path().to_owned(), roots: Vec::new() };
+    let (server, ours) = postern_exec::Channel::pair().expect("a pair");
+    let thread = std::thread::spawn({
+        let elsewhere = Configuration { workdir: "/nonexistent".into(), roots: Vec::new() };
+        move || crate::server::serve(&server, &mut Toolbox::new(&elsewhere)).map_err(|error| error.to_string())
+    });
+    let mut client = ToolClient::new(ours).expect("a client");
+    client.configure(configuration).await.expect("configured");
+    let write = input(json!({"file_path": "a/b.txt", "content": "héllo"}));
+    let outcome = client.call("1", "write", write, CALL_DEADLINE).await.expect("written");
+    assert_eq!(outcome.content, vec![Block::text("wrote 5 bytes to a/b.txt")]);
+    let bash = input(json!({"command": "cat a/b.txt; exit_status=4; (exit $exit_status)"}));
+    let outcome = client.call("2", "bash", bash, CALL_DEADLINE).await.expect("run");
+    assert!(outcome.is_error);
+    assert_eq!(outcome.content, vec![Block::text("héllo")]);
+    drop(client);
+    assert_eq!(thread.join().expect("the server ended"), Ok(()));
+}
