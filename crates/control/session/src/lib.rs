@@ -1,1 +1,29 @@
-//! Placeholder while the workspace is laid out.
+//! The agent loop as a pure state machine: one input and the time go in, effects come out.
+//!
+//! A session's state is a fold over its event log and nothing else, so a process that dies is replaced by another that
+//! reads the log. Knows no runtime, socket, database or clock: time, ids and chance are handed in.
+
+mod accept;
+mod backoff;
+mod calls;
+mod conversation;
+mod input;
+mod machine;
+mod previews;
+mod response;
+mod settle;
+mod state;
+mod tools;
+
+#[cfg(test)]
+mod tests;
+
+pub use backoff::Backoff;
+pub use conversation::{Conversation, Message, Role};
+pub use input::{Author, Chance, Effect, Input, ModelEvent, ModelFailure, FailureKind, Response, ResponseBlock, Stop};
+pub use machine::{Limits, Session};
+pub use state::State;
+pub use tools::Permissions;
+
+/// What a closed call is answered with when an interrupt ended its turn (contract 3.11).
+pub const INTERRUPTED: &str = "Tool execution was interrupted before completion. Please retry.";

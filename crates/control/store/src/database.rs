@@ -17,7 +17,10 @@ use tokio::sync::futures::OwnedNotified;
 pub type Connection = sqlx::SqliteConnection;
 
 /// The schema, in order. A migration that was released is never edited.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "resources", include_str!("../migrations/sqlite/0001_resources.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "resources", include_str!("../migrations/sqlite/0001_resources.sql")),
+    (2, "sessions", include_str!("../migrations/sqlite/0002_sessions.sql")),
+];
 
 const READERS: u32 = 8;
 /// How long a statement waits for another process's lock before it fails.

@@ -6,9 +6,11 @@
 pub mod agents;
 mod database;
 pub mod environments;
+pub mod events;
 pub mod keys;
 pub mod list;
 mod row;
+pub mod sessions;
 pub mod work;
 
 pub use database::{Connection, Store, StoreError, Tx};

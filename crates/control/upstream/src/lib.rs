@@ -1,1 +1,33 @@
-//! Placeholder while the workspace is laid out.
+//! The client of the model's endpoint: builds Messages API requests from a conversation, reads the streamed answer, says
+//! what kind of failure a failure is.
+//!
+//! Decides nothing about turns or retries and keeps nothing between requests but the list of models.
+
+mod client;
+mod failure;
+mod models;
+mod request;
+mod stream;
+mod tools;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use postern_model::model_info::ModelInfo;
+use postern_session::ModelEvent;
+use tokio::sync::mpsc;
+
+pub use client::{Client, Settings};
+pub use request::{MAX_OUTPUT_TOKENS, body};
+pub use stream::{Decoder, StreamError};
+
+/// A model's endpoint: [`Client`], or a scripted one in tests.
+pub trait Model: Send + Sync + 'static {
+    /// Begins a request with this body. News arrive on the receiver, the last being `Finished` or `Failed`; dropping it
+    /// cancels the request.
+    fn start(&self, body: Bytes) -> mpsc::Receiver<ModelEvent>;
+
+    /// The models to choose from, newest first.
+    fn models(&self) -> Pin<Box<dyn Future<Output = Vec<ModelInfo>> + Send + '_>>;
+}

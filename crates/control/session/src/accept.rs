@@ -1,0 +1,102 @@
+//! Whether client events are acceptable: all of a request or none, before anything changes.
+
+use postern_model::event::{ClientEvent, Verdict};
+use postern_model::ids::EventId;
+use postern_model::problem::Kind;
+use postern_model::session::SessionStatus;
+use postern_model::Problem;
+
+use crate::calls::{Calls, Owner, Progress};
+use crate::input::Author;
+use crate::machine::Session;
+
+pub(crate) fn check(session: &Session, events: &[ClientEvent], author: Author) -> Result<(), Problem> {
+    if session.state.status == SessionStatus::Terminated {
+        return Err(Problem::invalid("The session is terminated and takes no events. Create a new session."));
+    }
+    let mut after = After { session, calls: session.state.calls.clone(), answered: Vec::new(), messages: 0 };
+    events.iter().enumerate().try_for_each(|(index, event)| {
+        after.check(event, author).map_err(|problem| Problem { message: format!("events.{index}: {}", problem.message), ..problem })
+    })
+}
+
+/// The calls as they would be after the events that were checked so far.
+struct After<'a> {
+    session: &'a Session,
+    calls: Calls,
+    answered: Vec<EventId>,
+    messages: usize,
+}
+
+impl After<'_> {
+    fn check(&mut self, event: &ClientEvent, author: Author) -> Result<(), Problem> {
+        event.check()?;
+        match event {
+            ClientEvent::UserToolResult { tool_use_id, .. } => self.result(tool_use_id, Owner::Worker),
+            ClientEvent::UserCustomToolResult { custom_tool_use_id, .. } => self.result(custom_tool_use_id, Owner::Custom),
+            _ if author == Author::Worker => Err(Problem::permission(
+                "a worker's credential may only send user.tool_result and user.custom_tool_result; use an API key",
+            )),
+            ClientEvent::UserToolConfirmation { tool_use_id, result, .. } => self.confirmation(tool_use_id, *result),
+            ClientEvent::UserInterrupt { session_thread_id: Some(thread) } if *thread != self.session.thread => {
+                Err(Problem::not_found("the session has no such thread").with_code("thread_not_found"))
+            }
+            ClientEvent::UserInterrupt { .. } => {
+                self.answered.extend(self.calls.iter().map(|call| call.id.clone()));
+                self.calls = Calls::default();
+                Ok(())
+            }
+            ClientEvent::UserMessage { .. } => {
+                self.messages += 1;
+                if self.session.state.queue.len() + self.messages > self.session.limits.queued_messages {
+                    return Err(Problem::new(Kind::RateLimited, "too many messages wait already; wait for the session to go idle"));
+                }
+                Ok(())
+            }
+            // Refused by `event.check` above.
+            ClientEvent::UserDefineOutcome { .. } | ClientEvent::SystemMessage { .. } => Ok(()),
+        }
+    }
+
+    fn result(&mut self, id: &EventId, owner: Owner) -> Result<(), Problem> {
+        let call = self.open(id)?;
+        if call.0 != owner {
+            let right = match call.0 {
+                Owner::Worker => "user.tool_result",
+                Owner::Custom => "user.custom_tool_result",
+            };
+            return Err(Problem::invalid(format!("`{id}` is answered with {right}")));
+        }
+        if call.1 == Progress::Asking {
+            return Err(Problem::invalid(format!("`{id}` waits for a user.tool_confirmation and may not run before it")));
+        }
+        self.answer(id);
+        Ok(())
+    }
+
+    fn confirmation(&mut self, id: &EventId, verdict: Verdict) -> Result<(), Problem> {
+        if self.open(id)?.1 != Progress::Asking {
+            return Err(Problem::invalid(format!("`{id}` does not wait for a confirmation")));
+        }
+        match verdict {
+            Verdict::Allow => self.calls.confirm(id),
+            Verdict::Deny => self.answer(id),
+        }
+        Ok(())
+    }
+
+    fn open(&self, id: &EventId) -> Result<(Owner, Progress), Problem> {
+        if let Some(call) = self.calls.find(id) {
+            return Ok((call.owner, call.progress));
+        }
+        if self.answered.contains(id) || self.session.state.answered.contains(id) {
+            return Err(Problem::invalid(format!("`{id}` is already answered; the first answer counts")));
+        }
+        Err(Problem::invalid(format!("`{id}` is no tool use of this session")))
+    }
+
+    fn answer(&mut self, id: &EventId) {
+        self.calls.close(id);
+        self.answered.push(id.clone());
+    }
+}

@@ -1,0 +1,73 @@
+//! Calls that are not answered yet.
+
+use postern_model::ids::EventId;
+
+/// Who answers a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A worker, with `user.tool_result`.
+    Worker,
+    /// Whoever registered the name, with `user.custom_tool_result`.
+    Custom,
+}
+
+/// How far an open call has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// A person must say whether it may run.
+    Asking,
+    /// It may run, by policy.
+    Free,
+    /// It may run: a person said so. Nobody but the worker has to act any more.
+    Confirmed,
+}
+
+/// One open call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) id: EventId,
+    pub(crate) owner: Owner,
+    pub(crate) progress: Progress,
+}
+
+/// The open calls, in the order they were made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Calls(Vec<Call>);
+
+impl Calls {
+    pub(crate) fn open(&mut self, call: Call) {
+        self.0.push(call);
+    }
+
+    pub(crate) fn find(&self, id: &EventId) -> Option<&Call> {
+        self.0.iter().find(|call| call.id == *id)
+    }
+
+    pub(crate) fn confirm(&mut self, id: &EventId) {
+        if let Some(call) = self.0.iter_mut().find(|call| call.id == *id) {
+            call.progress = Progress::Confirmed;
+        }
+    }
+
+    pub(crate) fn close(&mut self, id: &EventId) {
+        self.0.retain(|call| call.id != *id);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Call> {
+        self.0.iter()
+    }
+
+    /// The calls that wait for someone outside: what `requires_action` lists. A confirmed call is executing instead.
+    pub(crate) fn waiting(&self) -> Vec<EventId> {
+        self.0.iter().filter(|call| call.progress != Progress::Confirmed).map(|call| call.id.clone()).collect()
+    }
+
+    /// Whether a worker has something to do.
+    pub(crate) fn need_worker(&self) -> bool {
+        self.0.iter().any(|call| call.owner == Owner::Worker && call.progress != Progress::Asking)
+    }
+}

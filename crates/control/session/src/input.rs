@@ -1,0 +1,174 @@
+//! What goes into a session and what comes out.
+
+use std::time::Duration;
+
+use postern_model::event::{ClientEvent, Event, ModelUsage, Preview, StopDetails};
+use postern_model::ids::EventId;
+use postern_model::session::SessionAgent;
+use postern_model::{Metadata, Timestamp};
+use serde_json::{Map, Value};
+
+/// Who sends events: what a worker's credential may send is less than what a client's may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// An API key, or the operator's socket.
+    Client,
+    /// An environment key or a session token: results of open calls only.
+    Worker,
+}
+
+/// Everything that is not decided by the log: handed in, so that a test can repeat it.
+pub trait Chance {
+    /// A fresh id for an event.
+    fn event_id(&mut self) -> EventId;
+    /// A number from 0 up to 1, to spread retries.
+    fn jitter(&mut self) -> f64;
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// The process began: go on where the log ends.
+    Resume,
+    /// Events that [`crate::Session::check`] found acceptable.
+    Events(Vec<ClientEvent>),
+    /// News of the model request that began with this event; of any other it is ignored.
+    Model(EventId, ModelEvent),
+    /// The time of the last [`Effect::RetryAt`] has come.
+    RetryDue,
+    /// A worker could not serve the session's work item.
+    WorkFailed {
+        /// A stable reason code.
+        code: String,
+        /// A sentence with the next step.
+        message: String,
+    },
+    /// The session is archived; it must be idle.
+    Archive,
+    /// The session's record was changed.
+    Updated {
+        /// The new snapshot, if it changed; the session must be idle.
+        agent: Option<Box<SessionAgent>>,
+        /// All pairs, if they changed.
+        metadata: Option<Metadata>,
+        /// The new title, if it changed.
+        title: Option<String>,
+    },
+}
+
+/// News of a model request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModelEvent {
+    /// A block of thinking began.
+    ThinkingStarted {
+        /// Its index in the response.
+        index: usize,
+    },
+    /// More text of a text block.
+    Text {
+        /// The block's index in the response.
+        index: usize,
+        /// The piece.
+        text: String,
+    },
+    /// The response is complete.
+    Finished(Response),
+    /// It will not be.
+    Failed(ModelFailure),
+}
+
+/// A complete response of the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Response {
+    /// Its blocks, each with its index in the response.
+    pub blocks: Vec<(usize, ResponseBlock)>,
+    /// Why it stopped.
+    pub stop: Stop,
+    /// Tokens.
+    pub usage: ModelUsage,
+}
+
+/// One block of a response.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ResponseBlock {
+    /// Text.
+    Text(String),
+    /// Thinking, whole and verbatim: goes back to the model, never to a client.
+    Thinking(Value),
+    /// A call.
+    ToolUse {
+        /// The tool.
+        name: String,
+        /// Its input; `Err` carries why it is no JSON object.
+        input: Result<Map<String, Value>, String>,
+    },
+    /// A kind of block that has no event: goes back to the model verbatim.
+    Other(Value),
+}
+
+/// Why a response stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It said all it wanted.
+    EndTurn,
+    /// It wants tools to run.
+    ToolUse,
+    /// It reached the limit of output tokens.
+    MaxTokens,
+    /// It wants to be asked again with what it said.
+    PauseTurn,
+    /// It refused.
+    Refusal(Option<StopDetails>),
+    /// The conversation has outgrown the model's window.
+    ContextExceeded,
+}
+
+/// Why a model request failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelFailure {
+    /// What kind of failure.
+    pub kind: FailureKind,
+    /// What happened, for people; never a credential.
+    pub message: String,
+    /// How long the endpoint asks to wait.
+    pub retry_after: Option<Duration>,
+    /// Tokens that were already counted.
+    pub usage: ModelUsage,
+}
+
+/// Kinds of failure, by what helps against them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The endpoint limits our rate: wait.
+    RateLimited,
+    /// The endpoint has no capacity: wait.
+    Overloaded,
+    /// Connection trouble, a timeout, a 5xx: try again.
+    Transient,
+    /// The endpoint wants to be paid.
+    Billing,
+    /// The request is wrong or not permitted: trying again does not help.
+    Rejected,
+}
+
+/// Something to do. Everything up to the first effect that is not storage belongs into one transaction, and is stored
+/// before anything is shown or begun.
+#[derive(Debug, PartialEq)]
+pub enum Effect {
+    /// Append this event to the log, then show it.
+    Append(Event),
+    /// The event with this id was stored unprocessed: it takes effect now, at the end of the log. Show it again.
+    Process(Event),
+    /// Keep these blocks beside the event; they are the model's and are shown to no client.
+    Keep(EventId, Vec<Value>),
+    /// See that a work item for this session is queued or being served.
+    EnsureWork,
+    /// Ask the model; the request is [`crate::Session::conversation`].
+    CallModel(EventId),
+    /// Forget the model request that runs.
+    CancelModel,
+    /// Hand in [`Input::RetryDue`] then.
+    RetryAt(Timestamp),
+    /// Show this to those who want previews; store nothing.
+    Preview(Preview),
+}

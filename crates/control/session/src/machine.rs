@@ -1,0 +1,378 @@
+//! The session: takes an input, changes its state through events, says what is to be done.
+
+use std::sync::Arc;
+
+use postern_model::Timestamp;
+use postern_model::content::Block;
+use postern_model::event::{
+    ClientEvent, Event, EventBody, ModelUsage, RetryStatus, SessionError, SessionErrorKind, StopDetails, StopReason, Verdict,
+};
+use postern_model::ids::{EventId, ThreadId};
+use postern_model::session::{SessionAgent, SessionStatus, Usage};
+use serde_json::Value;
+
+use crate::backoff::Backoff;
+use crate::calls::Owner;
+use crate::conversation::Conversation;
+use crate::input::{Chance, Effect, FailureKind, Input, ModelEvent, ModelFailure};
+use crate::previews::Previews;
+use crate::state::State;
+use crate::{INTERRUPTED, accept};
+
+/// Bounds on what a session does by itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// How often a model request is tried before the turn ends.
+    pub attempts: u32,
+    /// How many model requests one turn may make.
+    pub requests_per_turn: u32,
+    /// How many messages may wait.
+    pub queued_messages: usize,
+    /// Waits between attempts.
+    pub backoff: Backoff,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { attempts: 8, requests_per_turn: 1000, queued_messages: 200, backoff: Backoff::default() }
+    }
+}
+
+/// One session's loop.
+#[derive(Debug)]
+pub struct Session {
+    pub(crate) thread: ThreadId,
+    pub(crate) agent: Arc<SessionAgent>,
+    pub(crate) limits: Limits,
+    pub(crate) state: State,
+    pub(crate) previews: Previews,
+}
+
+impl Session {
+    /// A session whose log is empty.
+    pub fn new(thread: ThreadId, agent: Arc<SessionAgent>, limits: Limits) -> Self {
+        Self { thread, agent, limits, state: State::default(), previews: Previews::default() }
+    }
+
+    /// Takes in the next event of a stored log, with the blocks kept beside it. When all are in, hand in
+    /// [`Input::Resume`].
+    pub fn replay(&mut self, event: &Event, kept: Option<Vec<Value>>) {
+        self.state.apply(event, kept);
+    }
+
+    /// What the log says.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// What the model is to be sent.
+    pub fn conversation(&self) -> &Conversation {
+        &self.state.conversation
+    }
+
+    /// The agent as it is now.
+    pub fn agent(&self) -> &Arc<SessionAgent> {
+        &self.agent
+    }
+
+    /// Whether these events, in this order, would be accepted from this author.
+    ///
+    /// # Errors
+    /// The reason for the first that would not; then none may be handed in.
+    pub fn check(&self, events: &[ClientEvent], author: crate::Author) -> Result<(), postern_model::Problem> {
+        accept::check(self, events, author)
+    }
+
+    /// Takes one input and says what is to be done. The state has already changed when this returns: if storing the
+    /// effects fails, drop the session and read the log again.
+    pub fn handle(&mut self, input: Input, now: Timestamp, chance: &mut dyn Chance) -> Vec<Effect> {
+        // Stored instants have microseconds; the log never goes back in time.
+        let now = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now).max(self.state.last_at);
+        let mut step = Step { session: self, now, chance, effects: Vec::new() };
+        step.take(input);
+        step.effects
+    }
+}
+
+/// One input on its way.
+pub(crate) struct Step<'a> {
+    pub(crate) session: &'a mut Session,
+    pub(crate) now: Timestamp,
+    pub(crate) chance: &'a mut dyn Chance,
+    pub(crate) effects: Vec<Effect>,
+}
+
+impl Step<'_> {
+    fn take(&mut self, input: Input) {
+        if self.state().status == SessionStatus::Terminated {
+            return;
+        }
+        match input {
+            Input::Resume => self.resume(),
+            Input::Events(events) => {
+                for event in events {
+                    self.accept(event);
+                }
+                self.settle();
+            }
+            Input::Model(start, event) => {
+                if self.state().request.as_ref() == Some(&start) {
+                    self.model(start, event);
+                }
+            }
+            Input::RetryDue => {
+                if self.state().status == SessionStatus::Rescheduling {
+                    self.run();
+                    self.settle();
+                }
+            }
+            Input::WorkFailed { code, message } => self.work_failed(&code, &message),
+            Input::Archive => self.archive(),
+            Input::Updated { agent, metadata, title } => {
+                if let Some(agent) = &agent {
+                    self.session.agent = Arc::new((**agent).clone());
+                }
+                self.append(EventBody::SessionUpdated { agent, metadata, title });
+            }
+        }
+    }
+
+    fn resume(&mut self) {
+        if let Some(start) = self.state().request.clone() {
+            self.end_request(&start, ModelUsage::default(), true);
+        }
+        match self.state().status {
+            SessionStatus::Rescheduling => self.effects.push(Effect::RetryAt(self.now)),
+            SessionStatus::Idle | SessionStatus::Running => {
+                if self.state().needs_worker() {
+                    self.effects.push(Effect::EnsureWork);
+                }
+                self.settle();
+            }
+            SessionStatus::Terminated => {}
+        }
+    }
+
+    fn accept(&mut self, event: ClientEvent) {
+        let thread = Some(self.session.thread.clone());
+        match event {
+            ClientEvent::UserMessage { content } => self.message(content),
+            ClientEvent::UserInterrupt { session_thread_id } => {
+                self.append(EventBody::UserInterrupt { session_thread_id });
+                self.interrupt();
+            }
+            ClientEvent::UserToolConfirmation { tool_use_id, result, deny_message } => {
+                self.append(EventBody::UserToolConfirmation {
+                    tool_use_id: tool_use_id.clone(),
+                    result,
+                    deny_message: deny_message.clone(),
+                    session_thread_id: thread,
+                });
+                match result {
+                    Verdict::Allow => self.effects.push(Effect::EnsureWork),
+                    Verdict::Deny => self.refuse(tool_use_id, denial(deny_message)),
+                }
+            }
+            ClientEvent::UserCustomToolResult { custom_tool_use_id, content, is_error } => {
+                self.append(EventBody::UserCustomToolResult {
+                    custom_tool_use_id,
+                    content,
+                    is_error,
+                    session_thread_id: thread,
+                });
+            }
+            ClientEvent::UserToolResult { tool_use_id, content, is_error } => {
+                self.append(EventBody::UserToolResult { tool_use_id, content, is_error, session_thread_id: thread });
+            }
+            // Refused by `ClientEvent::check` before anything is handed in.
+            ClientEvent::UserDefineOutcome { .. } | ClientEvent::SystemMessage { .. } => {}
+        }
+    }
+
+    fn message(&mut self, content: Vec<Block>) {
+        let state = self.state();
+        let takes_effect = state.status == SessionStatus::Idle && state.calls.is_empty() && state.queue.is_empty();
+        let body = EventBody::UserMessage { content };
+        if takes_effect {
+            self.append(body);
+        } else {
+            let event = Event { id: self.chance.event_id(), processed_at: None, body };
+            self.store(event);
+        }
+    }
+
+    fn model(&mut self, start: EventId, event: ModelEvent) {
+        let previews = match event {
+            ModelEvent::ThinkingStarted { index } => self.session.previews.thinking(index, self.chance),
+            ModelEvent::Text { index, text } => self.session.previews.text(index, text, self.chance),
+            ModelEvent::Finished(response) => return self.finished(&start, response),
+            ModelEvent::Failed(failure) => return self.failed(&start, failure),
+        };
+        self.effects.extend(previews.into_iter().map(Effect::Preview));
+    }
+
+    fn failed(&mut self, start: &EventId, failure: ModelFailure) {
+        self.end_request(start, failure.usage, true);
+        let kind = match failure.kind {
+            FailureKind::RateLimited => SessionErrorKind::ModelRateLimitedError,
+            FailureKind::Overloaded => SessionErrorKind::ModelOverloadedError,
+            FailureKind::Transient | FailureKind::Rejected => SessionErrorKind::ModelRequestFailedError,
+            FailureKind::Billing => SessionErrorKind::BillingError,
+        };
+        let helps = !matches!(failure.kind, FailureKind::Billing | FailureKind::Rejected);
+        if !helps || self.state().failures + 1 >= self.session.limits.attempts {
+            return self.exhausted(kind, failure.message);
+        }
+        self.error(kind, failure.message, RetryStatus::Retrying {});
+        self.append(EventBody::StatusRescheduled {});
+        let (agent_name, session_thread_id) = self.named();
+        self.append(EventBody::ThreadStatusRescheduled { agent_name, session_thread_id });
+        let failures = self.state().failures;
+        let delay = self.session.limits.backoff.delay(failures, failure.retry_after, self.chance.jitter());
+        let at = self.now.saturating_add(jiff::SignedDuration::try_from(delay).unwrap_or(jiff::SignedDuration::MAX));
+        self.effects.push(Effect::RetryAt(at.unwrap_or(Timestamp::MAX)));
+    }
+
+    /// The turn is dead: says why, takes what waited into the conversation, goes idle.
+    pub(crate) fn exhausted(&mut self, kind: SessionErrorKind, message: String) {
+        self.error(kind, message, RetryStatus::Exhausted {});
+        self.flush();
+        self.idle(StopReason::RetriesExhausted {}, None);
+    }
+
+    fn work_failed(&mut self, code: &str, message: &str) {
+        self.stop_request();
+        let text = format!("The tool did not run: its worker could not serve this session ({code}). {message}");
+        self.close_calls(&text);
+        self.exhausted(SessionErrorKind::UnknownError, format!("{code}: {message}"));
+    }
+
+    fn archive(&mut self) {
+        self.flush();
+        let (agent_name, session_thread_id) = self.named();
+        self.append(EventBody::ThreadStatusTerminated { agent_name, session_thread_id });
+        self.append(EventBody::StatusTerminated {});
+    }
+
+    fn interrupt(&mut self) {
+        let left_by_worker = matches!(self.state().stop, Some(StopReason::RetriesExhausted {}));
+        let had_calls = !self.state().calls.is_empty();
+        self.stop_request();
+        self.close_calls(INTERRUPTED);
+        match self.state().status {
+            SessionStatus::Idle if had_calls => self.idle(StopReason::EndTurn {}, None),
+            SessionStatus::Idle if left_by_worker => self.effects.push(Effect::EnsureWork),
+            SessionStatus::Idle | SessionStatus::Terminated => {}
+            SessionStatus::Running | SessionStatus::Rescheduling => self.idle(StopReason::EndTurn {}, None),
+        }
+    }
+
+    fn stop_request(&mut self) {
+        if let Some(start) = self.state().request.clone() {
+            self.effects.push(Effect::CancelModel);
+            self.end_request(&start, ModelUsage::default(), true);
+        }
+    }
+
+    /// Answers every open call with an error, in the form that tells a worker that the call is answered: a worker that
+    /// comes later must not run it.
+    fn close_calls(&mut self, text: &str) {
+        let open: Vec<_> = self.state().calls.iter().cloned().collect();
+        for call in open {
+            let content = Some(vec![Block::text(text)]);
+            let session_thread_id = Some(self.session.thread.clone());
+            self.append(match call.owner {
+                Owner::Worker => EventBody::UserToolResult {
+                    tool_use_id: call.id,
+                    content,
+                    is_error: Some(true),
+                    session_thread_id,
+                },
+                Owner::Custom => EventBody::UserCustomToolResult {
+                    custom_tool_use_id: call.id,
+                    content,
+                    is_error: Some(true),
+                    session_thread_id,
+                },
+            });
+        }
+    }
+
+    /// Answers a call that never runs.
+    pub(crate) fn refuse(&mut self, tool_use_id: EventId, text: String) {
+        let content = Some(vec![Block::text(text)]);
+        self.append(EventBody::AgentToolResult { tool_use_id, content, is_error: Some(true) });
+    }
+
+    pub(crate) fn end_request(&mut self, start: &EventId, model_usage: ModelUsage, is_error: bool) {
+        self.session.previews = Previews::default();
+        self.append(EventBody::ModelRequestEnd {
+            model_request_start_id: start.clone(),
+            model_usage,
+            is_error: Some(is_error),
+        });
+    }
+
+    fn error(&mut self, kind: SessionErrorKind, message: String, retry_status: RetryStatus) {
+        self.append(EventBody::SessionError { error: SessionError { kind, message, retry_status } });
+    }
+
+    /// Every message that waits takes effect now.
+    pub(crate) fn flush(&mut self) {
+        while let Some(event) = self.state().queue.front().cloned() {
+            let event = Event { processed_at: Some(self.now), ..event };
+            self.session.state.apply(&event, None);
+            self.effects.push(Effect::Process(event));
+        }
+    }
+
+    pub(crate) fn run(&mut self) {
+        self.append(EventBody::StatusRunning {});
+        let (agent_name, session_thread_id) = self.named();
+        self.append(EventBody::ThreadStatusRunning { agent_name, session_thread_id });
+    }
+
+    /// Ends a turn. The session's idle event is the last of it: workers leave when it stays so.
+    pub(crate) fn idle(&mut self, stop_reason: StopReason, stop_details: Option<StopDetails>) {
+        let (agent_name, session_thread_id) = self.named();
+        self.append(EventBody::ThreadStatusIdle {
+            agent_name,
+            session_thread_id,
+            stop_reason: stop_reason.clone(),
+            stop_details: stop_details.clone(),
+        });
+        let usage: Usage = self.state().usage(self.now);
+        self.append(EventBody::SessionUsage { usage });
+        self.append(EventBody::StatusIdle { stop_reason, stop_details });
+    }
+
+    pub(crate) fn append(&mut self, body: EventBody) -> EventId {
+        let id = self.chance.event_id();
+        self.append_as(id, body)
+    }
+
+    pub(crate) fn append_as(&mut self, id: EventId, body: EventBody) -> EventId {
+        self.store(Event { id: id.clone(), processed_at: Some(self.now), body });
+        id
+    }
+
+    fn store(&mut self, event: Event) {
+        self.session.state.apply(&event, None);
+        self.effects.push(Effect::Append(event));
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.session.state
+    }
+
+    fn named(&self) -> (String, ThreadId) {
+        (self.session.agent.name.clone(), self.session.thread.clone())
+    }
+}
+
+fn denial(message: Option<String>) -> String {
+    match message.filter(|text| !text.trim().is_empty()) {
+        Some(text) => text,
+        None => "The user denied permission to run this tool. Go on without it, or ask the user how to proceed.".into(),
+    }
+}

@@ -1,0 +1,138 @@
+//! A complete response becomes events: all of them in one transaction, so that a crash leaves all or nothing.
+
+use postern_model::content::Block;
+use postern_model::event::{EventBody, Permission, Previewable, SessionErrorKind, StopReason};
+use postern_model::ids::EventId;
+use serde_json::{Map, Value, json};
+
+use crate::input::{Effect, Response, ResponseBlock, Stop};
+use crate::machine::Step;
+use crate::tools::{Permissions, Ruling};
+
+/// What became of a response's blocks.
+#[derive(Default)]
+struct Rendered {
+    /// The blocks as they go back to the model.
+    kept: Vec<Value>,
+    /// The message that is being put together: its id and text blocks.
+    message: Option<(Option<EventId>, Vec<Block>)>,
+    /// Calls that are answered at once, with the text.
+    refused: Vec<(EventId, String)>,
+}
+
+impl Step<'_> {
+    pub(crate) fn finished(&mut self, start: &EventId, response: Response) {
+        let mut rendered = Rendered::default();
+        let had_queue = !self.state().queue.is_empty();
+        let refusal = matches!(response.stop, Stop::Refusal(_));
+        for (index, block) in response.blocks {
+            self.render(index, block, refusal, &mut rendered);
+        }
+        self.finish_message(&mut rendered);
+        // A refused answer stays out of the conversation: with it in, the endpoint would refuse every later turn too.
+        let kept = if refusal { Vec::new() } else { rendered.kept };
+        self.end_well(start, response.usage, kept);
+        for (call, text) in rendered.refused {
+            self.refuse(call, text);
+        }
+        self.go_on(response.stop, had_queue);
+    }
+
+    fn go_on(&mut self, stop: Stop, had_queue: bool) {
+        match stop {
+            Stop::Refusal(details) => self.idle(StopReason::Refusal {}, details),
+            _ if !self.state().calls.is_empty() || self.answered_at_once() => self.settle(),
+            Stop::PauseTurn => self.settle(),
+            Stop::ToolUse | Stop::EndTurn if had_queue => self.settle(),
+            Stop::ToolUse | Stop::EndTurn => self.idle(StopReason::EndTurn {}, None),
+            Stop::MaxTokens => self.exhausted(
+                SessionErrorKind::UnknownError,
+                "The model's answer reached the limit of output tokens and is cut. Send a message to go on.".into(),
+            ),
+            Stop::ContextExceeded => self.exhausted(
+                SessionErrorKind::ModelRequestFailedError,
+                "The conversation has outgrown the model's context window. Start a new session.".into(),
+            ),
+        }
+    }
+
+    /// Whether the last thing said is an answer to a call, which the model has not seen yet.
+    fn answered_at_once(&self) -> bool {
+        let last = self.state().conversation.messages().last().and_then(|message| message.content.last());
+        last.is_some_and(|block| block["type"] == "tool_result")
+    }
+
+    fn render(&mut self, index: usize, block: ResponseBlock, refusal: bool, rendered: &mut Rendered) {
+        if let ResponseBlock::Text(text) = block {
+            if text.is_empty() {
+                return;
+            }
+            if !text.trim().is_empty() {
+                rendered.kept.push(json!({"type": "text", "text": text}));
+            }
+            let announced = || self.session.previews.id(Previewable::Message, index);
+            rendered.message.get_or_insert_with(|| (announced(), Vec::new())).1.push(Block::text(text));
+            return;
+        }
+        self.finish_message(rendered);
+        match block {
+            ResponseBlock::Text(_) => {}
+            ResponseBlock::Thinking(whole) => {
+                rendered.kept.push(whole);
+                let announced = self.session.previews.id(Previewable::Thinking, index);
+                let id = announced.unwrap_or_else(|| self.chance.event_id());
+                self.append_as(id, EventBody::AgentThinking {});
+            }
+            ResponseBlock::Other(whole) => rendered.kept.push(whole),
+            ResponseBlock::ToolUse { .. } if refusal => {}
+            ResponseBlock::ToolUse { name, input } => self.call(name, input, rendered),
+        }
+    }
+
+    fn finish_message(&mut self, rendered: &mut Rendered) {
+        if let Some((id, content)) = rendered.message.take() {
+            let id = id.unwrap_or_else(|| self.chance.event_id());
+            self.append_as(id, EventBody::AgentMessage { content });
+        }
+    }
+
+    fn call(&mut self, name: String, input: Result<Map<String, Value>, String>, rendered: &mut Rendered) {
+        let ruling = match &input {
+            Ok(_) => Permissions(&self.session.agent).rule(&name),
+            Err(cause) => Ruling::Refused(format!("The input of `{name}` is not a JSON object: {cause}. Call it again.")),
+        };
+        let input = input.unwrap_or_default();
+        let block = json!({"type": "tool_use", "name": name, "input": input});
+        let (body, refusal) = match ruling {
+            Ruling::Worker(permission, evaluation) => (tool_use(name, input, permission, Some(evaluation)), None),
+            Ruling::Custom => (EventBody::AgentCustomToolUse { name, input }, None),
+            Ruling::Refused(text) => (tool_use(name, input, Permission::Deny, None), Some(text)),
+        };
+        let id = self.append(body);
+        // The event's id is the call's id everywhere: for clients, workers and the model.
+        rendered.kept.push(with_id(block, &id));
+        rendered.refused.extend(refusal.map(|text| (id, text)));
+    }
+
+    fn end_well(&mut self, start: &EventId, usage: postern_model::event::ModelUsage, kept: Vec<Value>) {
+        self.end_request(start, usage, false);
+        let Some(Effect::Append(end)) = self.effects.last() else { return };
+        let end = end.id.clone();
+        self.session.state.keep(kept.clone());
+        self.effects.push(Effect::Keep(end, kept));
+    }
+}
+
+fn tool_use(
+    name: String,
+    input: Map<String, Value>,
+    permission: Permission,
+    evaluation: Option<postern_model::event::Evaluation>,
+) -> EventBody {
+    EventBody::AgentToolUse { name, input, evaluated_permission: Some(permission), evaluation }
+}
+
+fn with_id(mut block: Value, id: &EventId) -> Value {
+    block["id"] = id.as_str().into();
+    block
+}

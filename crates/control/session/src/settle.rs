@@ -1,0 +1,67 @@
+//! What follows from the state when nothing is in flight: run, ask the model, or wait for someone.
+
+use postern_model::event::{EventBody, SessionErrorKind, StopReason};
+use postern_model::session::SessionStatus;
+
+use crate::input::Effect;
+use crate::machine::Step;
+
+impl Step<'_> {
+    /// Takes the step that the state calls for, if there is one.
+    pub(crate) fn settle(&mut self) {
+        match self.state().status {
+            SessionStatus::Idle => self.settle_idle(),
+            SessionStatus::Running => self.settle_running(),
+            SessionStatus::Rescheduling | SessionStatus::Terminated => {}
+        }
+    }
+
+    fn settle_idle(&mut self) {
+        let state = self.state();
+        if let Some(StopReason::RequiresAction { event_ids: announced }) = &state.stop {
+            let waiting = state.calls.waiting();
+            if waiting.is_empty() {
+                self.run();
+                return self.settle_running();
+            }
+            if waiting != *announced {
+                self.idle(StopReason::RequiresAction { event_ids: waiting }, None);
+            }
+        } else if state.has_new_input || !state.queue.is_empty() {
+            self.flush();
+            self.run();
+            // A dormant session has no worker any more.
+            self.effects.push(Effect::EnsureWork);
+            self.settle_running();
+        }
+    }
+
+    fn settle_running(&mut self) {
+        let state = self.state();
+        if state.request.is_some() {
+            return;
+        }
+        let waiting = state.calls.waiting();
+        if !waiting.is_empty() {
+            if state.needs_worker() {
+                self.effects.push(Effect::EnsureWork);
+            }
+            self.idle(StopReason::RequiresAction { event_ids: waiting }, None);
+        } else if state.calls.is_empty() {
+            self.ask_model();
+        }
+        // Else every open call was confirmed and is being executed: its result goes on from here.
+    }
+
+    /// Begins the next model request of this turn.
+    pub(crate) fn ask_model(&mut self) {
+        let limit = self.session.limits.requests_per_turn;
+        if self.state().requests >= limit {
+            let message = format!("The turn made {limit} model requests without an end. Send a message to go on.");
+            return self.exhausted(SessionErrorKind::ToolUseLimitReachedError, message);
+        }
+        self.flush();
+        let start = self.append(EventBody::ModelRequestStart {});
+        self.effects.push(Effect::CallModel(start));
+    }
+}

@@ -1,0 +1,186 @@
+//! The state of a session: a fold over its log. The one place where an event changes anything.
+
+use std::collections::{HashSet, VecDeque};
+
+use postern_model::Timestamp;
+use postern_model::event::{Event, EventBody, Permission, RetryStatus, StopReason, Verdict};
+use postern_model::ids::EventId;
+use postern_model::session::{SessionStatus, Usage};
+use serde_json::Value;
+
+use crate::calls::{Call, Calls, Owner, Progress};
+use crate::conversation::Conversation;
+
+/// What the log says. Two states folded from the same log are equal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// What the session does.
+    pub status: SessionStatus,
+    /// Why it went idle last; `None` before it first did.
+    pub stop: Option<StopReason>,
+    /// Whether it ever ran.
+    pub has_run: bool,
+    pub(crate) calls: Calls,
+    pub(crate) answered: HashSet<EventId>,
+    /// Accepted messages that wait for the next model request.
+    pub(crate) queue: VecDeque<Event>,
+    /// A message that took effect while idle: the turn it begins follows in the same transaction.
+    pub(crate) has_new_input: bool,
+    /// The start of a model request that has no end yet.
+    pub(crate) request: Option<EventId>,
+    /// Failed model requests in a row.
+    pub(crate) failures: u32,
+    /// Model requests of this turn.
+    pub(crate) requests: u32,
+    /// The last time in the log; the next event is not earlier.
+    pub(crate) last_at: Timestamp,
+    pub(crate) conversation: Conversation,
+    usage: Usage,
+    running_since: Option<Timestamp>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            status: SessionStatus::Idle,
+            stop: None,
+            has_run: false,
+            calls: Calls::default(),
+            answered: HashSet::new(),
+            queue: VecDeque::new(),
+            has_new_input: false,
+            request: None,
+            failures: 0,
+            requests: 0,
+            last_at: Timestamp::UNIX_EPOCH,
+            conversation: Conversation::default(),
+            usage: Usage::default(),
+            running_since: None,
+        }
+    }
+}
+
+impl State {
+    /// Tokens so far, and seconds of running up to `now`.
+    pub fn usage(&self, now: Timestamp) -> Usage {
+        let running = self.running_since.map_or(0.0, |since| seconds_between(since, now));
+        Usage { active_seconds: self.usage.active_seconds + running, ..self.usage }
+    }
+
+    /// Since when it runs, if it does; not in [`State::settled_usage`].
+    pub fn running_since(&self) -> Option<Timestamp> {
+        self.running_since
+    }
+
+    /// Tokens so far, and seconds of running without the present run.
+    pub fn settled_usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// Whether calls wait that only a worker can answer.
+    pub fn needs_worker(&self) -> bool {
+        self.calls.need_worker()
+    }
+
+    /// Takes in the next event of the log; `kept` are the blocks stored beside it.
+    pub fn apply(&mut self, event: &Event, kept: Option<Vec<Value>>) {
+        if let Some(at) = event.processed_at {
+            self.last_at = self.last_at.max(at);
+        }
+        match &event.body {
+            EventBody::UserMessage { .. } if event.processed_at.is_none() => self.queue.push_back(event.clone()),
+            EventBody::UserMessage { content } => {
+                self.queue.retain(|queued| queued.id != event.id);
+                self.conversation.user(content);
+                self.has_new_input = self.status == SessionStatus::Idle && self.calls.is_empty();
+            }
+            EventBody::UserToolConfirmation { tool_use_id, result: Verdict::Allow, .. } => self.calls.confirm(tool_use_id),
+            EventBody::UserToolConfirmation { result: Verdict::Deny, .. } | EventBody::UserInterrupt { .. } => {}
+            EventBody::UserToolResult { tool_use_id: call, content, is_error, .. }
+            | EventBody::UserCustomToolResult { custom_tool_use_id: call, content, is_error, .. }
+            | EventBody::AgentToolResult { tool_use_id: call, content, is_error } => {
+                self.calls.close(call);
+                self.answered.insert(call.clone());
+                self.conversation.result(call, content.as_deref(), is_error.unwrap_or(false));
+            }
+            EventBody::AgentToolUse { evaluated_permission, .. } => self.open_call(event, *evaluated_permission),
+            EventBody::AgentCustomToolUse { .. } => {
+                let id = event.id.clone();
+                self.calls.open(Call { id, owner: Owner::Custom, progress: Progress::Free });
+            }
+            EventBody::ModelRequestStart {} => {
+                self.request = Some(event.id.clone());
+                self.requests += 1;
+            }
+            EventBody::ModelRequestEnd { model_usage, is_error, .. } => {
+                self.request = None;
+                self.usage.input_tokens += model_usage.input_tokens;
+                self.usage.output_tokens += model_usage.output_tokens;
+                self.usage.cache_read_input_tokens += model_usage.cache_read_input_tokens;
+                self.usage.cache_creation.ephemeral_5m_input_tokens += model_usage.cache_creation_input_tokens;
+                if *is_error != Some(true) {
+                    self.failures = 0;
+                    self.conversation.assistant(kept.unwrap_or_default());
+                }
+            }
+            EventBody::SessionError { error } => {
+                if matches!(error.retry_status, RetryStatus::Retrying {}) {
+                    self.failures += 1;
+                }
+            }
+            EventBody::StatusRunning {} => {
+                if self.status == SessionStatus::Idle && !matches!(self.stop, Some(StopReason::RequiresAction { .. })) {
+                    self.requests = 0;
+                }
+                self.has_run = true;
+                self.has_new_input = false;
+                self.become_status(SessionStatus::Running);
+            }
+            EventBody::StatusRescheduled {} => self.become_status(SessionStatus::Rescheduling),
+            EventBody::StatusTerminated {} => self.become_status(SessionStatus::Terminated),
+            EventBody::StatusIdle { stop_reason, .. } => {
+                self.failures = 0;
+                self.has_new_input = false;
+                self.stop = Some(stop_reason.clone());
+                self.become_status(SessionStatus::Idle);
+            }
+            EventBody::AgentMessage { .. }
+            | EventBody::AgentThinking {}
+            | EventBody::ThreadStatusRunning { .. }
+            | EventBody::ThreadStatusRescheduled { .. }
+            | EventBody::ThreadStatusTerminated { .. }
+            | EventBody::ThreadStatusIdle { .. }
+            | EventBody::SessionUpdated { .. }
+            | EventBody::SessionDeleted {}
+            | EventBody::SessionUsage { .. } => {}
+        }
+    }
+
+    /// Takes in the blocks that belong to the model request that just ended.
+    pub(crate) fn keep(&mut self, kept: Vec<Value>) {
+        self.conversation.assistant(kept);
+    }
+
+    fn open_call(&mut self, event: &Event, permission: Option<Permission>) {
+        let progress = match permission {
+            Some(Permission::Ask) => Progress::Asking,
+            // A denied call is open until its synthetic result, which follows in the same transaction.
+            Some(Permission::Allow | Permission::Deny) | None => Progress::Free,
+        };
+        self.calls.open(Call { id: event.id.clone(), owner: Owner::Worker, progress });
+    }
+
+    fn become_status(&mut self, status: SessionStatus) {
+        if let Some(since) = self.running_since.take() {
+            self.usage.active_seconds += seconds_between(since, self.last_at);
+        }
+        if status == SessionStatus::Running {
+            self.running_since = Some(self.last_at);
+        }
+        self.status = status;
+    }
+}
+
+fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
+    to.duration_since(from).as_secs_f64().max(0.0)
+}

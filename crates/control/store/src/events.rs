@@ -1,0 +1,169 @@
+//! A session's log as stored: ordered by one number per session, which is also the cursor of its list.
+
+use postern_model::Timestamp;
+use postern_model::event::Event;
+use postern_model::ids::{EventId, SessionId, ThreadId, WorkspaceId};
+use postern_model::page::Order;
+use serde_json::Value;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite};
+
+use crate::list::Range;
+use crate::row::{from_json, json, micros, optional_instant, parsed};
+use crate::{Connection, StoreError, Tx};
+
+/// Where events stand that were accepted and wait: behind everything that took effect.
+pub const WAITING: i64 = 1 << 40;
+
+/// Whose log an event goes into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The workspace.
+    pub workspace: WorkspaceId,
+    /// The session.
+    pub session: SessionId,
+    /// The thread.
+    pub thread: ThreadId,
+}
+
+/// Which events a list shows.
+#[derive(Clone, Debug, Default)]
+pub struct EventList {
+    /// Only those that took effect in this range.
+    pub processed_at: Range,
+    /// How many at most.
+    pub limit: u32,
+    /// Which end comes first.
+    pub order: Order,
+    /// The number that the page before this one ended with.
+    pub after: Option<i64>,
+    /// Only these types; empty means all.
+    pub types: Vec<String>,
+}
+
+/// One event of a log with what belongs to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Its place in the log.
+    pub seq: i64,
+    /// The event.
+    pub event: Event,
+    /// The model's blocks kept beside it.
+    pub kept: Option<Vec<Value>>,
+}
+
+/// Appends an event at this place.
+///
+/// # Errors
+/// The database failed.
+pub async fn append(tx: &mut Tx, log: &Log, seq: i64, event: &Event, now: Timestamp) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO session_events (workspace_id, session_id, thread_id, seq, id, type, body, accepted_at, processed_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )
+    .bind(log.workspace.as_str())
+    .bind(log.session.as_str())
+    .bind(log.thread.as_str())
+    .bind(seq)
+    .bind(event.id.as_str())
+    .bind(event.body.kind())
+    .bind(json(&event.body))
+    .bind(micros(now))
+    .bind(event.processed_at.map(micros))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Moves an event that waited to the place where it takes effect.
+///
+/// # Errors
+/// The database failed.
+pub async fn process(tx: &mut Tx, log: &Log, seq: i64, event: &Event) -> Result<(), StoreError> {
+    sqlx::query("UPDATE session_events SET seq = ?3, processed_at = ?4 WHERE session_id = ?1 AND id = ?2")
+        .bind(log.session.as_str())
+        .bind(event.id.as_str())
+        .bind(seq)
+        .bind(event.processed_at.map(micros))
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Keeps the model's blocks beside an event.
+///
+/// # Errors
+/// The database failed.
+pub async fn keep(tx: &mut Tx, log: &Log, event: &EventId, blocks: &[Value]) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO model_blocks (workspace_id, session_id, thread_id, event_id, blocks) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )
+    .bind(log.workspace.as_str())
+    .bind(log.session.as_str())
+    .bind(log.thread.as_str())
+    .bind(event.as_str())
+    .bind(json(&blocks))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// A session's whole log, in order, for reading it back into a state.
+///
+/// # Errors
+/// The database failed.
+pub async fn replay(connection: &mut Connection, session: &SessionId) -> Result<Vec<Entry>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT e.seq, e.id, e.body, e.processed_at, b.blocks FROM session_events e \
+         LEFT JOIN model_blocks b ON b.session_id = e.session_id AND b.event_id = e.id \
+         WHERE e.session_id = ?1 ORDER BY e.seq",
+    )
+    .bind(session.as_str())
+    .fetch_all(connection)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let blocks: Option<String> = row.try_get("blocks")?;
+            let kept = blocks.map(|text| from_json(&text, "model_blocks.blocks")).transpose()?;
+            Ok(Entry { kept, ..entry(row)? })
+        })
+        .collect()
+}
+
+/// A page of a session's log, one more than the limit when more follow. Blocks kept beside events are left out.
+///
+/// # Errors
+/// The database failed.
+pub async fn list(connection: &mut Connection, session: &SessionId, query: &EventList) -> Result<Vec<Entry>, StoreError> {
+    let ascending = query.order == Order::Asc;
+    let mut sql = QueryBuilder::<Sqlite>::new("SELECT seq, id, body, processed_at FROM session_events WHERE session_id = ");
+    sql.push_bind(session.as_str());
+    if query.processed_at != Range::default() {
+        let (least, most) = query.processed_at.micros();
+        sql.push(" AND processed_at BETWEEN ").push_bind(least).push(" AND ").push_bind(most);
+    }
+    if !query.types.is_empty() {
+        sql.push(" AND type IN (");
+        let mut types = sql.separated(", ");
+        for kind in &query.types {
+            types.push_bind(kind);
+        }
+        sql.push(")");
+    }
+    if let Some(after) = query.after {
+        sql.push(if ascending { " AND seq > " } else { " AND seq < " }).push_bind(after);
+    }
+    sql.push(if ascending { " ORDER BY seq LIMIT " } else { " ORDER BY seq DESC LIMIT " });
+    sql.push_bind(i64::from(query.limit) + 1);
+    let rows = sql.build().fetch_all(connection).await?;
+    rows.iter().map(entry).collect()
+}
+
+fn entry(row: &SqliteRow) -> Result<Entry, StoreError> {
+    let event = Event {
+        id: parsed(EventId::parse(row.try_get("id")?), "session_events.id")?,
+        processed_at: optional_instant(row.try_get("processed_at")?, "session_events.processed_at")?,
+        body: from_json(row.try_get("body")?, "session_events.body")?,
+    };
+    Ok(Entry { seq: row.try_get("seq")?, event, kept: None })
+}

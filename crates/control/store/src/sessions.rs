@@ -1,0 +1,309 @@
+//! Sessions as stored: the record beside the log. What a session *does* is in its log; the columns here are a summary for
+//! lists, written in the same transaction.
+
+use postern_model::ids::{EnvironmentId, SessionId, ThreadId, WorkspaceId};
+use postern_model::page::{Cursor, Direction, Order};
+use postern_model::session::{Session, SessionAgent, SessionStatus, SessionTag, Stats, Thread, ThreadTag, Usage};
+use postern_model::{Metadata, Timestamp};
+use serde_json::Value;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite};
+
+use crate::list::Range;
+use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
+use crate::{Connection, StoreError, Tx};
+
+/// A session's record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Whose it is.
+    pub workspace_id: WorkspaceId,
+    /// Its id.
+    pub id: SessionId,
+    /// Whose workers serve it.
+    pub environment_id: EnvironmentId,
+    /// Its primary thread.
+    pub thread_id: ThreadId,
+    /// The snapshot of its agent.
+    pub agent: SessionAgent,
+    /// The caller's title.
+    pub title: Option<String>,
+    /// The caller's pairs.
+    pub metadata: Metadata,
+    /// What the log comes to.
+    pub progress: Progress,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// When it was archived.
+    pub archived_at: Option<Timestamp>,
+}
+
+/// What a session's log comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Progress {
+    /// What it does.
+    pub status: SessionStatus,
+    /// Tokens, and seconds of running without the present run.
+    pub usage: Usage,
+    /// Since when it runs.
+    pub active_since: Option<Timestamp>,
+    /// Whether it ever ran.
+    pub has_run: bool,
+    /// Whether it was ever idle after running.
+    pub has_been_idle: bool,
+}
+
+impl Progress {
+    fn usage(&self, now: Timestamp) -> Usage {
+        let running = self.active_since.map_or(0.0, |since| now.duration_since(since).as_secs_f64().max(0.0));
+        Usage { active_seconds: self.usage.active_seconds + running, ..self.usage }
+    }
+}
+
+impl Record {
+    /// The session as the contract shows it.
+    pub fn render(&self, now: Timestamp) -> Session {
+        let usage = self.progress.usage(now);
+        Session {
+            id: self.id.clone(),
+            kind: SessionTag::Session,
+            agent: self.agent.clone(),
+            environment_id: self.environment_id.clone(),
+            status: self.progress.status,
+            title: self.title.clone(),
+            metadata: self.metadata.clone(),
+            budget: None,
+            vault_ids: Vec::new(),
+            resources: Vec::new(),
+            outcome_evaluations: Vec::new(),
+            stats: self.stats(now),
+            usage,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            archived_at: self.archived_at,
+        }
+    }
+
+    /// Its primary thread as the contract shows it.
+    pub fn thread(&self, now: Timestamp) -> Thread {
+        let mut agent = serde_json::to_value(&self.agent).unwrap_or_default();
+        if let Value::Object(agent) = &mut agent {
+            agent.remove("multiagent");
+        }
+        Thread {
+            id: self.thread_id.clone(),
+            kind: ThreadTag::SessionThread,
+            session_id: self.id.clone(),
+            agent,
+            status: self.progress.status,
+            parent_thread_id: None,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            archived_at: self.archived_at,
+            stats: self.progress.has_run.then(|| self.stats(now)),
+            usage: self.progress.has_been_idle.then(|| self.progress.usage(now)),
+            workflow_run_id: None,
+        }
+    }
+
+    fn stats(&self, now: Timestamp) -> Stats {
+        let is_over = self.progress.status == SessionStatus::Terminated;
+        let end = if is_over { self.updated_at } else { now };
+        Stats {
+            active_seconds: self.progress.usage(now).active_seconds,
+            duration_seconds: end.duration_since(self.created_at).as_secs_f64().max(0.0),
+        }
+    }
+}
+
+/// Which sessions a list shows.
+#[derive(Clone, Debug, Default)]
+pub struct SessionList {
+    /// Only those of this agent.
+    pub agent_id: Option<String>,
+    /// Only those of this version.
+    pub agent_version: Option<u64>,
+    /// When they were created.
+    pub created_at: Range,
+    /// Archived ones too.
+    pub include_archived: bool,
+    /// How many at most.
+    pub limit: u32,
+    /// Which end comes first.
+    pub order: Order,
+    /// Where the page starts.
+    pub cursor: Option<Cursor>,
+    /// Only those that are in one of these; empty means all.
+    pub statuses: Vec<SessionStatus>,
+}
+
+/// Stores a new session and its primary thread.
+///
+/// # Errors
+/// The database failed.
+pub async fn create(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO sessions (workspace_id, id, environment_id, thread_id, agent_id, agent_version, agent, title, metadata, \
+           status, usage, active_since, has_run, has_been_idle, created_at, updated_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+    )
+    .bind(record.workspace_id.as_str())
+    .bind(record.id.as_str())
+    .bind(record.environment_id.as_str())
+    .bind(record.thread_id.as_str())
+    .bind(record.agent.id.as_str())
+    .bind(i64::try_from(record.agent.version).unwrap_or(i64::MAX))
+    .bind(json(&record.agent))
+    .bind(record.title.as_deref())
+    .bind(json(&record.metadata))
+    .bind(record.progress.status.as_str())
+    .bind(json(&record.progress.usage))
+    .bind(record.progress.active_since.map(micros))
+    .bind(record.progress.has_run)
+    .bind(record.progress.has_been_idle)
+    .bind(micros(record.created_at))
+    .bind(micros(record.updated_at))
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query("INSERT INTO threads (workspace_id, id, session_id, created_at) VALUES (?1, ?2, ?3, ?4)")
+        .bind(record.workspace_id.as_str())
+        .bind(record.thread_id.as_str())
+        .bind(record.id.as_str())
+        .bind(micros(record.created_at))
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// One session, of any workspace: the caller compares.
+///
+/// # Errors
+/// The database failed.
+pub async fn find(connection: &mut Connection, id: &SessionId) -> Result<Option<Record>, StoreError> {
+    let row = sqlx::query("SELECT * FROM sessions WHERE id = ?1").bind(id.as_str()).fetch_optional(connection).await?;
+    row.as_ref().map(record).transpose()
+}
+
+/// Stores what the log has come to.
+///
+/// # Errors
+/// The database failed.
+pub async fn save_progress(tx: &mut Tx, id: &SessionId, progress: &Progress, now: Timestamp) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE sessions SET status = ?2, usage = ?3, active_since = ?4, has_run = ?5, has_been_idle = ?6, updated_at = ?7 \
+         WHERE id = ?1",
+    )
+    .bind(id.as_str())
+    .bind(progress.status.as_str())
+    .bind(json(&progress.usage))
+    .bind(progress.active_since.map(micros))
+    .bind(progress.has_run)
+    .bind(progress.has_been_idle)
+    .bind(micros(now))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Stores what a caller may change, and the archival.
+///
+/// # Errors
+/// The database failed.
+pub async fn save_record(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
+    sqlx::query("UPDATE sessions SET agent = ?2, title = ?3, metadata = ?4, archived_at = ?5, updated_at = ?6 WHERE id = ?1")
+        .bind(record.id.as_str())
+        .bind(json(&record.agent))
+        .bind(record.title.as_deref())
+        .bind(json(&record.metadata))
+        .bind(record.archived_at.map(micros))
+        .bind(micros(record.updated_at))
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Removes a session with its threads and log.
+///
+/// # Errors
+/// The database failed.
+pub async fn delete(tx: &mut Tx, id: &SessionId) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM sessions WHERE id = ?1").bind(id.as_str()).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// Sessions that were at work when the log ended: what a server goes on with when it starts.
+///
+/// # Errors
+/// The database failed.
+pub async fn at_work(connection: &mut Connection) -> Result<Vec<SessionId>, StoreError> {
+    let ids: Vec<String> =
+        sqlx::query_scalar("SELECT id FROM sessions WHERE status IN ('running', 'rescheduling') ORDER BY updated_at, id")
+            .fetch_all(connection)
+            .await?;
+    ids.iter().map(|id| parsed(SessionId::parse(id), "sessions.id")).collect()
+}
+
+/// A page of sessions, one more than the limit when more follow, in the direction of the cursor.
+///
+/// # Errors
+/// The database failed.
+pub async fn list(
+    connection: &mut Connection,
+    workspace: &WorkspaceId,
+    query: &SessionList,
+) -> Result<Vec<Record>, StoreError> {
+    let backwards = query.cursor.as_ref().is_some_and(|cursor| cursor.direction == Direction::Prev);
+    let ascending = (query.order == Order::Asc) != backwards;
+    let (least, most) = query.created_at.micros();
+    let mut sql = QueryBuilder::<Sqlite>::new("SELECT * FROM sessions WHERE workspace_id = ");
+    sql.push_bind(workspace.as_str()).push(" AND created_at BETWEEN ").push_bind(least).push(" AND ").push_bind(most);
+    if !query.include_archived {
+        sql.push(" AND archived_at IS NULL");
+    }
+    if let Some(agent) = &query.agent_id {
+        sql.push(" AND agent_id = ").push_bind(agent);
+    }
+    if let Some(version) = query.agent_version {
+        sql.push(" AND agent_version = ").push_bind(i64::try_from(version).unwrap_or(i64::MAX));
+    }
+    if !query.statuses.is_empty() {
+        sql.push(" AND status IN (");
+        let mut statuses = sql.separated(", ");
+        for status in &query.statuses {
+            statuses.push_bind(status.as_str());
+        }
+        sql.push(")");
+    }
+    if let Some(cursor) = &query.cursor {
+        sql.push(if ascending { " AND (created_at, id) > (" } else { " AND (created_at, id) < (" });
+        sql.push_bind(cursor.key).push(", ").push_bind(&cursor.id).push(")");
+    }
+    sql.push(if ascending { " ORDER BY created_at, id LIMIT " } else { " ORDER BY created_at DESC, id DESC LIMIT " });
+    sql.push_bind(i64::from(query.limit) + 1);
+    let rows = sql.build().fetch_all(connection).await?;
+    rows.iter().map(record).collect()
+}
+
+fn record(row: &SqliteRow) -> Result<Record, StoreError> {
+    Ok(Record {
+        workspace_id: parsed(WorkspaceId::parse(row.try_get("workspace_id")?), "sessions.workspace_id")?,
+        id: parsed(SessionId::parse(row.try_get("id")?), "sessions.id")?,
+        environment_id: parsed(EnvironmentId::parse(row.try_get("environment_id")?), "sessions.environment_id")?,
+        thread_id: parsed(ThreadId::parse(row.try_get("thread_id")?), "sessions.thread_id")?,
+        agent: from_json(row.try_get("agent")?, "sessions.agent")?,
+        title: row.try_get("title")?,
+        metadata: from_json(row.try_get("metadata")?, "sessions.metadata")?,
+        progress: Progress {
+            status: SessionStatus::parse(row.try_get("status")?).ok_or(StoreError::Corrupt { what: "sessions.status" })?,
+            usage: from_json(row.try_get("usage")?, "sessions.usage")?,
+            active_since: optional_instant(row.try_get("active_since")?, "sessions.active_since")?,
+            has_run: row.try_get("has_run")?,
+            has_been_idle: row.try_get("has_been_idle")?,
+        },
+        created_at: instant(row.try_get("created_at")?, "sessions.created_at")?,
+        updated_at: instant(row.try_get("updated_at")?, "sessions.updated_at")?,
+        archived_at: optional_instant(row.try_get("archived_at")?, "sessions.archived_at")?,
+    })
+}
