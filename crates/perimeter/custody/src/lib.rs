@@ -1,1 +1,19 @@
-//! Placeholder while the workspace is laid out.
+//! Custody: the one process that resolves secrets from their sources, issues placeholders for a session, and hands a secret to the egress proxy of a
+//! live session whose zone names it, after the use is on record. It reads the zones for itself. It never dials out, and the worker never gets a secret.
+
+mod client;
+mod custodian;
+mod keys;
+mod ledger;
+mod message;
+mod process;
+mod refusal;
+mod source;
+pub mod store;
+
+pub use client::{Client, CustodyError, EgressClient, Grant, start};
+pub use keys::PerimeterPublicKey;
+pub use message::{CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Ready};
+pub use process::{ROLE, process_main};
+pub use refusal::{Refusal, RefusalReason};
+pub use source::variables;

@@ -1,0 +1,176 @@
+//! The two faces of custody: the worker's, which has no way to ask for a secret, and the egress proxy's.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use postern_exec::asynchronous::Channel;
+use postern_exec::role;
+use postern_exec::rpc::{CallError, Caller};
+use postern_secret::{Secret, SecretBytes};
+
+use crate::message::{Answer, Ask, CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Ready};
+use crate::process::ROLE;
+use crate::refusal::Refusal;
+
+/// Why custody did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CustodyError {
+    /// It refused, and says why.
+    #[error("custody refused: {0}")]
+    Refused(#[from] Refusal),
+    /// The process is gone; without it no session can go on.
+    #[error("the custody process is gone")]
+    Gone,
+    /// No answer in time, or one that does not fit the question.
+    #[error("the custody process did not answer as it should")]
+    Misanswered,
+}
+
+/// The worker's connection. Clones share it.
+#[derive(Clone)]
+pub struct Client {
+    caller: Caller<Ask, Answer>,
+}
+
+/// The egress proxy's connection. Clones share it.
+#[derive(Clone)]
+pub struct EgressClient {
+    caller: Caller<Ask, Answer>,
+}
+
+/// A secret for one credential of an open session; zeroed when dropped.
+pub type Grant = SecretBytes;
+
+/// Starts the role with its connection to the audit process. The answer says whether it can work: [`Ready::problems`].
+///
+/// # Errors
+/// [`role::StartError`].
+pub async fn start(
+    exe: &Path,
+    configuration: &Configuration,
+    audit: &OwnedFd,
+) -> Result<(role::Child, Client, Ready), role::StartError> {
+    let (child, channel, ready) = role::start_and_wait(ROLE, configuration, exe, &[audit.as_fd()]).await?;
+    Ok((child, Client::new(channel), ready))
+}
+
+impl Client {
+    /// Speaks to custody as the worker; must be called inside a runtime.
+    #[must_use]
+    pub fn new(channel: Channel) -> Self {
+        Self { caller: Caller::new(channel, ANSWER_LIMIT) }
+    }
+
+    /// Opens a session: resolves every secret its zone names, and issues a placeholder for each.
+    ///
+    /// # Errors
+    /// [`CustodyError`]; a refused session is not open.
+    pub async fn open(&self, session: OpenSession) -> Result<Vec<Issued>, CustodyError> {
+        match ask(&self.caller, Ask::Open(session), Vec::new()).await? {
+            Answer::Opened { issued } => Ok(issued),
+            other => Err(unfitting(other)),
+        }
+    }
+
+    /// Closes a session: its secrets are zeroed, its placeholders dead. Closing one that is not open is fine.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn close(&self, session: &str) -> Result<(), CustodyError> {
+        match ask(&self.caller, Ask::Close { session: session.to_owned() }, Vec::new()).await? {
+            Answer::Closed => Ok(()),
+            other => Err(unfitting(other)),
+        }
+    }
+
+    /// Hands custody a further connection, of this kind for as long as it lives.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn attach(&self, caller: CallerKind, socket: OwnedFd) -> Result<(), CustodyError> {
+        match ask(&self.caller, Ask::Attach { caller }, vec![socket]).await? {
+            Answer::Attached => Ok(()),
+            other => Err(unfitting(other)),
+        }
+    }
+
+    /// Waits until the process is gone.
+    pub async fn gone(&self) {
+        self.caller.gone().await;
+    }
+}
+
+impl EgressClient {
+    /// Speaks to custody as the egress proxy; must be called inside a runtime.
+    #[must_use]
+    pub fn new(channel: Channel) -> Self {
+        Self { caller: Caller::new(channel, ANSWER_LIMIT) }
+    }
+
+    /// The secret of a credential of an open session; custody has recorded the use when it answers.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn grant(&self, session: &str, credential: &str, policy_digest: &str) -> Result<Grant, CustodyError> {
+        let question = Ask::Grant {
+            session: session.to_owned(),
+            credential: credential.to_owned(),
+            policy_digest: policy_digest.to_owned(),
+        };
+        match ask(&self.caller, question, Vec::new()).await? {
+            Answer::Granted { secret } => Ok(Secret::new(secret.into_bytes())),
+            other => Err(unfitting(other)),
+        }
+    }
+
+    /// Says that a grant ended and its copy was dropped.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn revoke(&self, session: &str, credential: &str) -> Result<(), CustodyError> {
+        let question = Ask::Revoke { session: session.to_owned(), credential: credential.to_owned() };
+        match ask(&self.caller, question, Vec::new()).await? {
+            Answer::Revoked => Ok(()),
+            other => Err(unfitting(other)),
+        }
+    }
+
+    /// Every placeholder to recognise: of open sessions, and of those that ended within 24 h.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn placeholders(&self) -> Result<Vec<KnownPlaceholder>, CustodyError> {
+        match ask(&self.caller, Ask::Placeholders, Vec::new()).await? {
+            Answer::Placeholders { known } => Ok(known),
+            other => Err(unfitting(other)),
+        }
+    }
+
+    /// Waits until the process is gone.
+    pub async fn gone(&self) {
+        self.caller.gone().await;
+    }
+}
+
+async fn ask(caller: &Caller<Ask, Answer>, ask: Ask, descriptors: Vec<OwnedFd>) -> Result<Answer, CustodyError> {
+    match caller.call_with_fds(ask, descriptors).await {
+        Ok((answer, _)) => Ok(answer),
+        Err(CallError::Gone) => Err(CustodyError::Gone),
+        Err(CallError::Late(_) | CallError::Misread(_) | CallError::Channel(_)) => Err(CustodyError::Misanswered),
+    }
+}
+
+fn unfitting(answer: Answer) -> CustodyError {
+    match answer {
+        Answer::Refused(refusal) => CustodyError::Refused(refusal),
+        Answer::Opened { .. }
+        | Answer::Closed
+        | Answer::Attached
+        | Answer::Granted { .. }
+        | Answer::Revoked
+        | Answer::Placeholders { .. } => CustodyError::Misanswered,
+    }
+}
+
+/// The list of placeholders is the longest answer: [`crate::ledger::MOST`] of them fit.
+const ANSWER_LIMIT: usize = 64 << 20;

@@ -1,0 +1,297 @@
+//! What custody does with each question: check, record, answer. In that order, and nothing in between can be skipped: a secret leaves only through
+//! [`Custodian::grant`], with the zone's permit, after the record of its use was written.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use postern_audit::{Decision, Kind, Record, Recorder};
+use postern_policy::{CredentialName, GrantPermit, Zone, Zones};
+use postern_secret::{Placeholder, SecretBytes};
+
+use crate::ledger::Ledger;
+use crate::message::{CallerKind, Issued, KnownPlaceholder, OpenSession};
+use crate::refusal::{Refusal, RefusalReason};
+use crate::source::Sources;
+
+/// Everything custody holds.
+pub(crate) struct Custodian {
+    zones: Zones,
+    sources: Arc<Sources>,
+    recorder: Arc<dyn Recorder>,
+    sessions: Mutex<HashMap<String, Session>>,
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+/// An open session; dropping it zeroes its secrets.
+struct Session {
+    zone: Arc<Zone>,
+    agent: Option<String>,
+    /// `None` while the session is being opened: the name is taken, nothing can be granted.
+    secrets: Option<HashMap<CredentialName, SecretBytes>>,
+}
+
+impl Custodian {
+    pub(crate) fn new(zones: Zones, sources: Sources, ledger: Ledger, recorder: Arc<dyn Recorder>) -> Self {
+        let sources = Arc::new(sources);
+        Self { zones, sources, recorder, sessions: Mutex::default(), ledger: Arc::new(Mutex::new(ledger)) }
+    }
+
+    /// Opens a session and issues its placeholders. Nothing of it stays when this fails or is dropped.
+    pub(crate) async fn open(&self, caller: CallerKind, open: OpenSession) -> Result<Vec<Issued>, Refusal> {
+        require(caller, CallerKind::Worker)?;
+        let zone = self.zone(&open)?;
+        let reservation = self.reserve(&open, &zone)?;
+        let opened = self.prepare(&open, &zone).await;
+        if let Err(refusal) = &opened {
+            self.note_refusal(refusal, &open.session, Some(&zone), open.agent.as_deref()).await;
+        }
+        let (secrets, issued) = opened?;
+        if reservation.fill(secrets) {
+            return Ok(issued);
+        }
+        // Closed while it was being opened: what was remembered as alive is dead.
+        self.end_placeholders(&open.session).await;
+        Err(not_open(&open.session))
+    }
+
+    /// Ends a session: its secrets are zeroed at once, its placeholders dead.
+    pub(crate) async fn close(&self, caller: CallerKind, session: &str) -> Result<(), Refusal> {
+        require(caller, CallerKind::Worker)?;
+        let Some(ended) = self.sessions().remove(session) else { return Ok(()) };
+        let mut record = about(Kind::SessionClosed, Decision::Info, session, Some(&ended.zone), ended.agent.as_deref());
+        drop(ended);
+        self.end_placeholders(session).await;
+        record.outcome = Some("secrets zeroed".to_owned());
+        self.record(record).await.map(drop)
+    }
+
+    /// The secret of one credential of an open session, for the egress proxy.
+    pub(crate) async fn grant(
+        &self,
+        caller: CallerKind,
+        session: &str,
+        credential: &str,
+        policy_digest: &str,
+    ) -> Result<SecretBytes, Refusal> {
+        let name = CredentialName::new(credential);
+        let granted = self.may_grant(caller, session, &name, policy_digest);
+        let (permit, zone, agent) = match granted {
+            Ok(granted) => granted,
+            Err(refusal) => {
+                self.note_refusal(&refusal, session, None, None).await;
+                return Err(refusal);
+            }
+        };
+        let mut record = about(Kind::CredentialUse, Decision::Allow, session, Some(&zone), agent.as_deref());
+        record.credential = Some(permit.credential().to_string());
+        self.record(record).await?;
+        // The session may have ended while the record was written.
+        self.secret(session, &permit).ok_or_else(|| not_open(session).about(credential))
+    }
+
+    /// The egress proxy dropped its copy.
+    pub(crate) async fn revoke(&self, caller: CallerKind, session: &str, credential: &str) -> Result<(), Refusal> {
+        require(caller, CallerKind::Egress)?;
+        let mut record = about(Kind::CredentialRevoked, Decision::Info, session, None, None);
+        record.credential = Some(credential.to_owned());
+        self.record(record).await.map(drop)
+    }
+
+    /// The placeholders to recognise.
+    pub(crate) fn placeholders(&self, caller: CallerKind) -> Result<Vec<KnownPlaceholder>, Refusal> {
+        require(caller, CallerKind::Egress)?;
+        Ok(lock(&self.ledger).known(Timestamp::now()))
+    }
+
+    fn zone(&self, open: &OpenSession) -> Result<Arc<Zone>, Refusal> {
+        let zone = self.zones.named(&open.zone).ok_or_else(|| {
+            Refusal::new(
+                RefusalReason::ZoneUnknown,
+                "custody was started with another configuration: restart the worker",
+            )
+        })?;
+        same_digest(&zone, &open.digest)?;
+        Ok(zone)
+    }
+
+    fn reserve(&self, open: &OpenSession, zone: &Arc<Zone>) -> Result<Reservation<'_>, Refusal> {
+        let mut sessions = self.sessions();
+        if sessions.contains_key(&open.session) {
+            return Err(Refusal::new(RefusalReason::SessionOpen, "close the session before it is opened again"));
+        }
+        let session = Session { zone: Arc::clone(zone), agent: open.agent.clone(), secrets: None };
+        sessions.insert(open.session.clone(), session);
+        Ok(Reservation { custodian: self, session: open.session.clone() })
+    }
+
+    async fn prepare(
+        &self,
+        open: &OpenSession,
+        zone: &Arc<Zone>,
+    ) -> Result<(HashMap<CredentialName, SecretBytes>, Vec<Issued>), Refusal> {
+        let (sources, zone_here) = (Arc::clone(&self.sources), Arc::clone(zone));
+        let secrets = blocking(move || resolve_all(&sources, &zone_here)).await?;
+        let issued = issue(zone, &secrets);
+        let mut record = about(Kind::SessionOpened, Decision::Allow, &open.session, Some(zone), open.agent.as_deref());
+        record.counts.insert("credentials".to_owned(), issued.len() as u64);
+        self.record(record).await?;
+        self.remember(&open.session, &issued).await?;
+        Ok((secrets, issued))
+    }
+
+    async fn remember(&self, session: &str, issued: &[Issued]) -> Result<(), Refusal> {
+        let entries: Vec<_> =
+            issued.iter().map(|issued| (issued.credential.clone(), issued.placeholder.clone())).collect();
+        let (ledger, session) = (Arc::clone(&self.ledger), session.to_owned());
+        blocking(move || lock(&ledger).issue(&session, &entries, Timestamp::now())).await.map_err(|error| {
+            let next =
+                format!("custody cannot write to its directory ({}): free space or repair the disk", error.kind());
+            Refusal::new(RefusalReason::LedgerUnwritable, next)
+        })
+    }
+
+    async fn end_placeholders(&self, session: &str) {
+        let (ledger, session) = (Arc::clone(&self.ledger), session.to_owned());
+        let ended = blocking(move || lock(&ledger).end(&session, Timestamp::now())).await;
+        if let Err(error) = ended {
+            tracing::warn!(%error, "the placeholder ledger could not be written; dead placeholders are remembered in memory");
+        }
+    }
+
+    fn may_grant(
+        &self,
+        caller: CallerKind,
+        session: &str,
+        credential: &CredentialName,
+        policy_digest: &str,
+    ) -> Result<(GrantPermit, Arc<Zone>, Option<String>), Refusal> {
+        require(caller, CallerKind::Egress).map_err(|refusal| refusal.about(credential.as_str()))?;
+        let sessions = self.sessions();
+        let open = sessions.get(session).filter(|session| session.secrets.is_some());
+        let open = open.ok_or_else(|| not_open(session).about(credential.as_str()))?;
+        same_digest(&open.zone, policy_digest).map_err(|refusal| refusal.about(credential.as_str()))?;
+        let permit = open.zone.grant(credential).map_err(|_| {
+            let next = format!("zone {} does not inject this credential anywhere: name it in a rule", open.zone.name());
+            Refusal::new(RefusalReason::NotGranted, next).about(credential.as_str())
+        })?;
+        Ok((permit, Arc::clone(&open.zone), open.agent.clone()))
+    }
+
+    fn secret(&self, session: &str, permit: &GrantPermit) -> Option<SecretBytes> {
+        let sessions = self.sessions();
+        let secrets = sessions.get(session)?.secrets.as_ref()?;
+        secrets.get(permit.credential()).map(SecretBytes::duplicate)
+    }
+
+    async fn record(&self, record: Record) -> Result<u64, Refusal> {
+        self.recorder
+            .record(record)
+            .await
+            .map_err(|error| Refusal::new(RefusalReason::AuditUnavailable, error.to_string()))
+    }
+
+    /// A refusal stands whether or not it can be recorded. A changed row is an alarm: someone wrote to the store.
+    async fn note_refusal(&self, refusal: &Refusal, session: &str, zone: Option<&Zone>, agent: Option<&str>) {
+        let kind = match refusal.reason {
+            RefusalReason::StoreRowChanged | RefusalReason::WrongConnection => Kind::Alarm,
+            _ => Kind::CredentialDenied,
+        };
+        let mut record = about(kind, Decision::Deny, session, zone, agent);
+        record.credential.clone_from(&refusal.credential);
+        record.reason = Some(refusal.reason.code().to_owned());
+        record.next_step = Some(refusal.next_step.clone());
+        if let Err(error) = self.recorder.record(record).await {
+            tracing::error!(%error, reason = refusal.reason.code(), "a refusal could not be recorded");
+        }
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Session>> {
+        lock(&self.sessions)
+    }
+}
+
+/// Holds a session's name while it is being opened; gives it back unless the secrets came.
+struct Reservation<'a> {
+    custodian: &'a Custodian,
+    session: String,
+}
+
+impl Reservation<'_> {
+    /// Whether the session is open now; not if it was closed meanwhile.
+    fn fill(self, secrets: HashMap<CredentialName, SecretBytes>) -> bool {
+        match self.custodian.sessions().get_mut(&self.session) {
+            Some(session) => {
+                session.secrets = Some(secrets);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        let mut sessions = self.custodian.sessions();
+        if sessions.get(&self.session).is_some_and(|session| session.secrets.is_none()) {
+            sessions.remove(&self.session);
+        }
+    }
+}
+
+fn resolve_all(sources: &Sources, zone: &Zone) -> Result<HashMap<CredentialName, SecretBytes>, Refusal> {
+    zone.credentials().iter().map(|credential| Ok((credential.name.clone(), sources.resolve(credential)?))).collect()
+}
+
+fn issue(zone: &Zone, secrets: &HashMap<CredentialName, SecretBytes>) -> Vec<Issued> {
+    let issue = |credential: &postern_policy::Credential| {
+        let length = secrets.get(&credential.name)?.len();
+        let placeholder = Placeholder::issue(length, None);
+        Some(Issued { credential: credential.name.to_string(), env: credential.env.clone(), placeholder })
+    };
+    zone.credentials().iter().filter_map(issue).collect()
+}
+
+fn require(caller: CallerKind, needed: CallerKind) -> Result<(), Refusal> {
+    if caller == needed {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        RefusalReason::WrongConnection,
+        "this connection may not ask that: look for a process that is not what it says",
+    ))
+}
+
+fn same_digest(zone: &Zone, digest: &str) -> Result<(), Refusal> {
+    if zone.digest() == digest {
+        return Ok(());
+    }
+    let next = format!("zone {} was loaded in different versions: restart the worker", zone.name());
+    Err(Refusal::new(RefusalReason::DigestMismatch, next))
+}
+
+fn not_open(session: &str) -> Refusal {
+    Refusal::new(RefusalReason::SessionNotOpen, format!("session {session} has ended here or was never opened"))
+}
+
+fn about(kind: Kind, decision: Decision, session: &str, zone: Option<&Zone>, agent: Option<&str>) -> Record {
+    let mut record = Record::new(kind, decision);
+    record.session = Some(session.to_owned());
+    record.agent = agent.map(ToOwned::to_owned);
+    if let Some(zone) = zone {
+        record.zone = Some(zone.name().to_owned());
+        record.digests.insert("policy".to_owned(), zone.digest().to_owned());
+    }
+    record
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("the work does not panic, and the runtime outlives its tasks")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! What custody is told and asked. One message alone carries a secret: the answer to a grant.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use postern_exec::WireBytes;
+use postern_policy::document::DocumentText;
+use postern_secret::Placeholder;
+use serde::{Deserialize, Serialize};
+
+use crate::refusal::Refusal;
+
+/// First message to the role. One descriptor comes with it: custody's connection to the audit process.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Configuration {
+    /// The whole configuration document, from which custody reads the zones for itself.
+    pub document: DocumentText,
+    /// Local environment names and the `env_` ids they stand for.
+    pub environments: BTreeMap<String, String>,
+    /// Where the store, the keys and the placeholder ledger live.
+    pub directory: PathBuf,
+    /// Values of the operator's variables that zones name ([`crate::variables`]).
+    pub snapshot: BTreeMap<String, WireBytes>,
+}
+
+/// First message back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// Empty, or why the process ends.
+    pub problems: Vec<String>,
+    /// What protects less than it could, to be shown at start.
+    pub degraded: Vec<String>,
+    /// The perimeter's public key (X25519, hexadecimal), to which others seal.
+    pub perimeter_public_key: String,
+}
+
+/// What a connection may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallerKind {
+    /// Opens and closes sessions; attaches others. Never gets a secret.
+    Worker,
+    /// Gets secrets of open sessions, and the placeholders to recognise.
+    Egress,
+}
+
+/// A session to be opened, as the worker selected its zone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSession {
+    /// Session id.
+    pub session: String,
+    /// The agent, for the records.
+    pub agent: Option<String>,
+    /// The zone's name.
+    pub zone: String,
+    /// The zone's digest as the worker read it.
+    pub digest: String,
+}
+
+/// A placeholder for one credential of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issued {
+    /// The credential's name in the zone.
+    pub credential: String,
+    /// The variable in which the sandbox sees the placeholder.
+    pub env: Option<String>,
+    /// As long as the secret.
+    pub placeholder: Placeholder,
+}
+
+/// A placeholder issued in the last 24 h, or to a session that is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownPlaceholder {
+    /// As a sandbox saw it.
+    pub placeholder: Placeholder,
+    /// The session it was issued to.
+    pub session: String,
+    /// The credential it stands for.
+    pub credential: String,
+    /// Whether that session is open.
+    pub alive: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Ask {
+    Open(OpenSession),
+    Close { session: String },
+    Attach { caller: CallerKind },
+    Grant { session: String, credential: String, policy_digest: String },
+    Revoke { session: String, credential: String },
+    Placeholders,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer {
+    Opened { issued: Vec<Issued> },
+    Closed,
+    Attached,
+    Granted { secret: WireBytes },
+    Revoked,
+    Placeholders { known: Vec<KnownPlaceholder> },
+    Refused(Refusal),
+}

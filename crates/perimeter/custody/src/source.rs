@@ -1,0 +1,129 @@
+//! From a source to a secret: the local store, the snapshot of the operator's environment, a file. Read anew for each session.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use postern_policy::{Credential, Source, Zones};
+use postern_secret::{Secret, SecretBytes, admit};
+use zeroize::Zeroizing;
+
+use crate::refusal::{Refusal, RefusalReason};
+use crate::store::{Store, StoreError};
+
+/// The variables of the operator's environment that zones name as sources: what a snapshot needs to hold, and no more.
+#[must_use]
+pub fn variables(zones: &Zones) -> Vec<String> {
+    let mut names: Vec<_> = zones
+        .iter()
+        .flat_map(|zone| zone.credentials())
+        .filter_map(|credential| match &credential.source {
+            Source::Env(name) => Some(name.clone()),
+            Source::Store(_) | Source::File(_) => None,
+        })
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Where secrets come from.
+pub(crate) struct Sources {
+    pub(crate) store: Store,
+    pub(crate) snapshot: BTreeMap<String, SecretBytes>,
+}
+
+impl Sources {
+    /// Resolves a credential's secret. Blocks on the file system.
+    pub(crate) fn resolve(&self, credential: &Credential) -> Result<SecretBytes, Refusal> {
+        let (value, danger_short) = match &credential.source {
+            Source::Store(name) => self.from_store(name),
+            Source::Env(name) => self.from_snapshot(name).map(|value| (value, false)),
+            Source::File(path) => from_file(path).map(|value| (value, false)),
+        }
+        .map_err(|refusal| refusal.about(credential.name.as_str()))?;
+        strong(value, danger_short, credential)
+    }
+
+    fn from_store(&self, name: &str) -> Result<(SecretBytes, bool), Refusal> {
+        match self.store.read(name) {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => Err(Refusal::new(
+                RefusalReason::SourceMissing,
+                format!("the local store has no {name}: run `postern secrets set {name}`"),
+            )),
+            Err(error @ StoreError::RowChanged { .. }) => {
+                Err(Refusal::new(RefusalReason::StoreRowChanged, error.to_string()))
+            }
+            Err(error) => Err(Refusal::new(RefusalReason::StoreUnusable, error.to_string())),
+        }
+    }
+
+    fn from_snapshot(&self, name: &str) -> Result<SecretBytes, Refusal> {
+        self.snapshot.get(name).map(SecretBytes::duplicate).ok_or_else(|| {
+            Refusal::new(
+                RefusalReason::SourceMissing,
+                format!("the variable {name} was not set where `postern` was started: set it and start again"),
+            )
+        })
+    }
+}
+
+/// A whole file, without one line end at its end. Waits for nothing: a pipe in its place is refused.
+fn from_file(path: &Path) -> Result<SecretBytes, Refusal> {
+    read_file(path).map(Secret::new).map_err(|error| {
+        let reason = match error.kind() {
+            io::ErrorKind::NotFound => RefusalReason::SourceMissing,
+            _ => RefusalReason::SourceUnreadable,
+        };
+        let next = format!(
+            "the file {} cannot be read ({}): make it a file that this user can read",
+            path.display(),
+            error.kind()
+        );
+        Refusal::new(reason, next)
+    })
+}
+
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_FILE + 1));
+    file.take(LARGEST_FILE as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > LARGEST_FILE {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    if bytes.pop_if(|byte| *byte == b'\n').is_some() {
+        bytes.pop_if(|byte| *byte == b'\r');
+    }
+    Ok(std::mem::take(&mut *bytes))
+}
+
+/// Judged at each use: a file or variable may have become weak, and the list of guesses grows.
+fn strong(value: SecretBytes, danger_short: bool, credential: &Credential) -> Result<SecretBytes, Refusal> {
+    admit(into_bytes(&value), danger_short).map_err(|weak| {
+        let name = match &credential.source {
+            Source::Store(name) => name.as_str(),
+            Source::Env(_) | Source::File(_) => credential.name.as_str(),
+        };
+        let next = format!(
+            "{weak}: use a stronger secret, or store it knowingly with `postern secrets set {name} --danger-short` and `source = \"store:{name}\"`"
+        );
+        Refusal::new(RefusalReason::SecretWeak, next).about(credential.name.as_str())
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "its strength is judged from its bytes")]
+fn into_bytes(value: &SecretBytes) -> Vec<u8> {
+    value.expose().clone()
+}
+
+const LARGEST_FILE: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests;
