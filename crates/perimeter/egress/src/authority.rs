@@ -21,7 +21,7 @@ use rustls::{
 use crate::limits;
 
 /// The authority of one session.
-pub struct SessionAuthority {
+pub(crate) struct SessionAuthority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     certificate_pem: String,
@@ -32,7 +32,7 @@ pub struct SessionAuthority {
 
 /// A certificate could not be made.
 #[derive(Debug, thiserror::Error)]
-pub enum AuthorityError {
+pub(crate) enum AuthorityError {
     /// Making or signing a certificate.
     #[error("make a certificate")]
     Certificate(#[from] rcgen::Error),
@@ -46,7 +46,7 @@ impl SessionAuthority {
     ///
     /// # Errors
     /// When the crypto provider fails to make a key or a signature.
-    pub fn issue(session: &str, now: SystemTime) -> Result<Self, AuthorityError> {
+    pub(crate) fn issue(session: &str, now: SystemTime) -> Result<Self, AuthorityError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let params = authority_params(session, now);
         let certificate = params.self_signed(&key)?;
@@ -62,7 +62,7 @@ impl SessionAuthority {
 
     /// The certificate that the sandbox is to trust.
     #[must_use]
-    pub fn certificate_pem(&self) -> &str {
+    pub(crate) fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
@@ -70,7 +70,7 @@ impl SessionAuthority {
     ///
     /// # Errors
     /// When `name` cannot stand in a certificate.
-    pub fn tls_for(&self, name: &str, now: SystemTime) -> Result<Arc<ServerConfig>, AuthorityError> {
+    pub(crate) fn tls_for(&self, name: &str, now: SystemTime) -> Result<Arc<ServerConfig>, AuthorityError> {
         if let Some(found) = self.leaves.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
             return Ok(found.clone());
         }

@@ -1,8 +1,18 @@
 //! The worker's side of the egress process: opens sessions, hands over the sandbox's sockets, collects refusals.
 //! Holds no secret and makes no decision.
 
-use std::os::fd::OwnedFd;
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
+use postern_exec::{
+    asynchronous::Channel,
+    role::{self, Child, StartError},
+    rpc::{CallError, Caller},
+};
+
+use crate::message::{Answer, Question, Ready, Socket};
 pub use crate::message::{Configuration, OpenSession, Opened, Refusal, SessionPlaceholder};
 
 /// The sandbox's sockets, made inside its network namespace. A socket that this host could not make is `None`.
@@ -27,15 +37,28 @@ pub struct Network {
 }
 
 /// A connection to the egress process. Clones share it.
-#[derive(Debug, Clone)]
-pub struct Client {}
+#[derive(Clone)]
+pub struct Client {
+    caller: Caller<Question, Answer>,
+}
+
+/// The egress process did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EgressStartError {
+    /// No process, or no word from it.
+    #[error("start the egress process")]
+    Start(#[from] StartError),
+    /// It refused its configuration.
+    #[error("the egress process refused its configuration: {0}")]
+    Refused(String),
+}
 
 /// The egress process did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum EgressError {
-    /// The process is gone; the worker ends with it.
-    #[error("the egress process is gone")]
-    Gone,
+    /// The process is gone or does not answer; the worker ends with it.
+    #[error("ask the egress process")]
+    Call(#[from] CallError),
     /// The process refused.
     #[error("egress: {code}: {message}")]
     Failed {
@@ -49,14 +72,46 @@ pub enum EgressError {
     OutOfTurn,
 }
 
+/// Starts the egress role of `exe` with its audit and custody connections. Must be called inside a runtime.
+///
+/// # Errors
+/// When the process does not start or refuses its configuration.
+pub async fn start(
+    exe: &Path,
+    configuration: &Configuration,
+    audit: &OwnedFd,
+    custody: &OwnedFd,
+) -> Result<(Child, Client), EgressStartError> {
+    let descriptors = [audit.as_fd(), custody.as_fd()];
+    let (child, channel, ready): (_, _, Ready) =
+        role::start_and_wait(crate::ROLE, configuration, exe, &descriptors).await?;
+    if !ready.problems.is_empty() {
+        return Err(EgressStartError::Refused(ready.problems.join("; ")));
+    }
+    Ok((child, Client::over(channel)))
+}
+
 impl Client {
+    /// A client over a channel to the process. Must be called inside a runtime.
+    #[must_use]
+    pub fn over(channel: Channel) -> Self {
+        Self { caller: Caller::new(channel, crate::message::LIMIT) }
+    }
+
+    /// Waits until the process is gone: the worker ends with it.
+    pub async fn gone(&self) {
+        self.caller.gone().await;
+    }
+
     /// Makes the session's CA, name table and secrets ready.
     ///
     /// # Errors
     /// When the zone differs from the process' own reading of it, or the session is already open.
     pub async fn open(&self, session: OpenSession) -> Result<Opened, EgressError> {
-        let _ = session;
-        Err(EgressError::Gone)
+        match self.ask(Question::Open(session), Vec::new()).await? {
+            Answer::Opened(opened) => Ok(opened),
+            _ => Err(EgressError::OutOfTurn),
+        }
     }
 
     /// Serves the sandbox's sockets until the session is closed.
@@ -64,8 +119,8 @@ impl Client {
     /// # Errors
     /// When the session is not open or a descriptor is not what it should be.
     pub async fn attach(&self, session: &str, network: Network) -> Result<(), EgressError> {
-        let _ = (session, network);
-        Err(EgressError::Gone)
+        let (sockets, descriptors) = network.into_parts();
+        self.done(Question::Attach { session: session.to_owned(), sockets }, descriptors).await
     }
 
     /// Names the tool use that the session's next records belong to.
@@ -73,8 +128,8 @@ impl Client {
     /// # Errors
     /// When the session is not open.
     pub async fn current_tool_use(&self, session: &str, tool_use: Option<&str>) -> Result<(), EgressError> {
-        let _ = (session, tool_use);
-        Err(EgressError::Gone)
+        let question = Question::CurrentToolUse { session: session.to_owned(), tool_use: tool_use.map(str::to_owned) };
+        self.done(question, Vec::new()).await
     }
 
     /// Takes the refusals since the last call, oldest first.
@@ -82,8 +137,10 @@ impl Client {
     /// # Errors
     /// When the session is not open.
     pub async fn refusals(&self, session: &str) -> Result<Vec<Refusal>, EgressError> {
-        let _ = session;
-        Err(EgressError::Gone)
+        match self.ask(Question::Refusals { session: session.to_owned() }, Vec::new()).await? {
+            Answer::Refusals { refusals } => Ok(refusals),
+            _ => Err(EgressError::OutOfTurn),
+        }
     }
 
     /// Ends the session: its tasks stop, its secrets are zeroed, its CA is forgotten. Closing twice is no error.
@@ -91,7 +148,38 @@ impl Client {
     /// # Errors
     /// When the process is gone.
     pub async fn close(&self, session: &str) -> Result<(), EgressError> {
-        let _ = session;
-        Err(EgressError::Gone)
+        self.done(Question::Close { session: session.to_owned() }, Vec::new()).await
+    }
+
+    async fn done(&self, question: Question, descriptors: Vec<OwnedFd>) -> Result<(), EgressError> {
+        match self.ask(question, descriptors).await? {
+            Answer::Done => Ok(()),
+            _ => Err(EgressError::OutOfTurn),
+        }
+    }
+
+    async fn ask(&self, question: Question, descriptors: Vec<OwnedFd>) -> Result<Answer, EgressError> {
+        match self.caller.call_with_fds(question, descriptors).await? {
+            (Answer::Failed { code, message }, _) => Err(EgressError::Failed { code, message }),
+            (answer, _) => Ok(answer),
+        }
+    }
+}
+
+impl Network {
+    fn into_parts(self) -> (Vec<Socket>, Vec<OwnedFd>) {
+        [
+            (Socket::RedirectV4, self.redirect_v4),
+            (Socket::RedirectV6, self.redirect_v6),
+            (Socket::DnsUdpV4, self.dns_udp_v4),
+            (Socket::DnsUdpV6, self.dns_udp_v6),
+            (Socket::DnsTcpV4, self.dns_tcp_v4),
+            (Socket::DnsTcpV6, self.dns_tcp_v6),
+            (Socket::Proxy, self.proxy),
+            (Socket::RefusedUdp, self.refused_udp),
+        ]
+        .into_iter()
+        .filter_map(|(socket, descriptor)| Some((socket, descriptor?)))
+        .unzip()
     }
 }

@@ -5,8 +5,28 @@
 //! It never opens a socket of its own accord (`postern_net` does, for a permit), never reads a secret's source
 //! (custody does, for a grant) and never lets a placeholder or a secret pass where the zone does not name it.
 
-pub mod authority;
+mod authority;
+mod basic;
+mod body;
+mod classify;
 pub mod client;
+mod custodian;
+mod datagram;
+mod dns;
 pub mod limits;
 pub mod message;
-pub mod names;
+mod names;
+mod phases;
+mod pool;
+mod prefixed;
+mod process;
+mod recognise;
+mod refusals;
+mod registry;
+mod session;
+mod trust;
+
+pub use process::process_main;
+
+/// The name under which the worker starts this process.
+pub const ROLE: &str = "egress";

@@ -30,6 +30,10 @@ pub const DIAL: Duration = Duration::from_secs(10);
 pub const BODY_PREVIEW_BYTES: usize = 256 * 1024;
 /// Bytes of a request body in all.
 pub const REQUEST_BODY_BYTES: u64 = 1 << 30;
+/// Bytes of a refused request's body that are read and thrown away, so that the client gets to read the refusal.
+pub const REFUSED_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// How long that may take.
+pub const REFUSED_BODY: Duration = Duration::from_secs(10);
 /// Bytes that a decoded body may have, in either direction: a compression bomb ends here.
 pub const DECODED_BODY_BYTES: u64 = 1 << 30;
 /// Names in one session's table; a further one is answered SERVFAIL. Never reused, so a cached answer stays true.

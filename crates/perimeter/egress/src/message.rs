@@ -2,17 +2,24 @@
 
 use std::collections::BTreeMap;
 
+use postern_policy::document::DocumentText;
 use serde::{Deserialize, Serialize};
 
 /// First message to a fresh egress process. Two descriptors come with it: the audit connection, then custody's.
+/// The process answers with [`Ready`] or ends.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Configuration {
-    /// Where the zones text came from; only for error messages.
-    pub zones_file: String,
-    /// The whole configuration text, from which the process reads the zones for itself.
-    pub zones_text: String,
+    /// The whole configuration document with its files, from which the process reads the zones for itself.
+    pub document: DocumentText,
     /// Local environment names and the `env_` ids they stand for.
     pub environments: BTreeMap<String, String>,
+}
+
+/// First message back: the zones were read and the connections taken up.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ready {
+    /// Empty, or why the process ends.
+    pub problems: Vec<String>,
 }
 
 /// What a session is, for the egress proxy.
@@ -62,11 +69,7 @@ pub struct Refusal {
 impl std::fmt::Display for Refusal {
     /// The line that is appended to a tool result.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "[postern] refused {}:{} reason={} next={}",
-            self.host, self.port, self.reason, self.next_step
-        )
+        write!(f, "[postern] refused {}:{} reason={} next={}", self.host, self.port, self.reason, self.next_step)
     }
 }
 
@@ -99,11 +102,6 @@ pub enum Question {
     Close {
         /// Session id.
         session: String,
-    },
-    /// Another process' connection; its descriptor comes along.
-    ConnectCaller {
-        /// Who it is, for the log.
-        caller: String,
     },
 }
 
@@ -150,3 +148,6 @@ pub enum Answer {
         message: String,
     },
 }
+
+/// The longest message of either side.
+pub const LIMIT: usize = 1 << 20;

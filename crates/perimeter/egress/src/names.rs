@@ -18,23 +18,23 @@ const PREFIX_V6: u128 = 0xfd70_7374_6e00_0000 << 64;
 
 /// Names of one session, by the order in which they were first asked for.
 #[derive(Debug, Default)]
-pub struct NameTable {
+pub(crate) struct NameTable {
     names: Vec<String>,
     by_name: HashMap<String, u32>,
 }
 
 /// The two synthetic addresses of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Synthetic {
+pub(crate) struct Synthetic {
     /// In 198.18.0.0/15.
-    pub v4: Ipv4Addr,
+    pub(crate) v4: Ipv4Addr,
     /// In fd70:7374:6e00::/64.
-    pub v6: Ipv6Addr,
+    pub(crate) v6: Ipv6Addr,
 }
 
 /// What an address stands for.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Meaning<'a> {
+pub(crate) enum Meaning<'a> {
     /// The name that this synthetic address was given to.
     Name(&'a str),
     /// A synthetic address that was never given out.
@@ -46,14 +46,14 @@ pub enum Meaning<'a> {
 /// The session has asked for too many names.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the session's name table is full")]
-pub struct TableFull;
+pub(crate) struct TableFull;
 
 impl NameTable {
     /// The addresses of `name` (canonical), given now or earlier.
     ///
     /// # Errors
     /// When the table is full and the name is new.
-    pub fn assign(&mut self, name: &str) -> Result<Synthetic, TableFull> {
+    pub(crate) fn assign(&mut self, name: &str) -> Result<Synthetic, TableFull> {
         if let Some(index) = self.by_name.get(name) {
             return Ok(Synthetic::at(*index));
         }
@@ -69,7 +69,7 @@ impl NameTable {
 
     /// What `address` stands for in this session.
     #[must_use]
-    pub fn meaning(&self, address: IpAddr) -> Meaning<'_> {
+    pub(crate) fn meaning(&self, address: IpAddr) -> Meaning<'_> {
         let Some(index) = index_of(address) else {
             return Meaning::Raw;
         };
@@ -82,10 +82,7 @@ impl NameTable {
 
 impl Synthetic {
     fn at(index: u32) -> Self {
-        Self {
-            v4: Ipv4Addr::from(FIRST_V4 + index),
-            v6: Ipv6Addr::from(PREFIX_V6 + u128::from(index)),
-        }
+        Self { v4: Ipv4Addr::from(FIRST_V4 + index), v6: Ipv6Addr::from(PREFIX_V6 + u128::from(index)) }
     }
 }
 
@@ -128,7 +125,8 @@ mod tests {
     fn addresses_that_were_not_given_out_mean_no_name() {
         let mut table = NameTable::default();
         table.assign("a.example").unwrap();
-        for unassigned in ["198.18.0.0", "198.18.0.2", "198.19.255.255", "fd70:7374:6e00::", "fd70:7374:6e00:0:ffff::1"] {
+        for unassigned in ["198.18.0.0", "198.18.0.2", "198.19.255.255", "fd70:7374:6e00::", "fd70:7374:6e00:0:ffff::1"]
+        {
             assert_eq!(table.meaning(unassigned.parse().unwrap()), Meaning::Unassigned, "{unassigned}");
         }
         for raw in ["198.17.255.255", "198.20.0.0", "127.0.0.1", "fd70:7374:6e00:1::1", "::1"] {

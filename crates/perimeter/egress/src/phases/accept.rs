@@ -1,0 +1,263 @@
+//! Phase: takes connections and datagrams from the sandbox's sockets, within the bounds, each in a task that ends with
+//! the session. Decides nothing but whether there is room.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use postern_policy::{Denial, Host, Port, Reason};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, unix::AsyncFd},
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout},
+};
+
+use super::{
+    identify::{self, Named},
+    intercept, refuse,
+};
+use crate::{datagram, dns, limits, message::Socket, session::Session};
+
+/// Tells where a redirected connection was going before it was redirected.
+pub(crate) trait OriginSource: Send + Sync {
+    /// The original destination.
+    fn original(&self, stream: &TcpStream) -> io::Result<SocketAddr>;
+}
+
+/// The kernel's connection tracking.
+pub(crate) struct Kernel;
+
+impl OriginSource for Kernel {
+    fn original(&self, stream: &TcpStream) -> io::Result<SocketAddr> {
+        let original = match stream.local_addr()? {
+            SocketAddr::V4(_) => rustix::net::sockopt::ip_original_dst(stream.as_fd()).map(SocketAddr::V4),
+            SocketAddr::V6(_) => rustix::net::sockopt::ipv6_original_dst(stream.as_fd()).map(SocketAddr::V6),
+        };
+        Ok(original?)
+    }
+}
+
+/// Serves one socket of the sandbox until the session ends.
+///
+/// # Errors
+/// When the descriptor is not a socket of its kind.
+pub(crate) fn serve(session: &Arc<Session>, socket: Socket, descriptor: OwnedFd) -> io::Result<()> {
+    match socket {
+        Socket::RedirectV4 | Socket::RedirectV6 => {
+            let listener = listener(descriptor)?;
+            session.drain.spawn_until_drain(accept(session.clone(), listener, redirected));
+        }
+        Socket::Proxy => {
+            let listener = listener(descriptor)?;
+            session.drain.spawn_until_drain(accept(session.clone(), listener, proxied));
+        }
+        Socket::DnsTcpV4 | Socket::DnsTcpV6 => {
+            let listener = listener(descriptor)?;
+            session.drain.spawn_until_drain(dns_connections(session.clone(), listener));
+        }
+        Socket::DnsUdpV4 | Socket::DnsUdpV6 => {
+            let socket = std::net::UdpSocket::from(descriptor);
+            socket.set_nonblocking(true)?;
+            session.drain.spawn_until_drain(dns_datagrams(session.clone(), UdpSocket::from_std(socket)?));
+        }
+        Socket::RefusedUdp => {
+            rustix::io::ioctl_fionbio(&descriptor, true)?;
+            session.drain.spawn_until_drain(refused_datagrams(session.clone(), AsyncFd::register(descriptor)?));
+        }
+    }
+    Ok(())
+}
+
+fn listener(descriptor: OwnedFd) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::from(descriptor);
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+async fn accept<F, S>(session: Arc<Session>, listener: TcpListener, serve: F)
+where
+    F: Fn(Arc<Session>, TcpStream) -> S,
+    S: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let stream = next_connection(&listener).await;
+        let Some(room) = room(&session) else {
+            no_room(&session, &stream).await;
+            continue;
+        };
+        let work = serve(session.clone(), stream);
+        session.drain.spawn_until_drain(async move {
+            let _room = room;
+            if timeout(limits::CONNECTION_TOTAL, work).await.is_err() {
+                tracing::info!("a connection reached its total time");
+            }
+        });
+    }
+}
+
+/// A failing accept is a shortage (descriptors, memory) that passes: waiting is all that helps.
+async fn next_connection(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Small answers should not wait for more to send; a socket without the option works too.
+                let _ = stream.set_nodelay(true);
+                return stream;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept from a sandbox");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn room(session: &Session) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+    let own = session.connections.clone().try_acquire_owned().ok()?;
+    let total = session.perimeter.connections.clone().try_acquire_owned().ok()?;
+    Some((own, total))
+}
+
+/// Told in the list alone, once: a record per connection would be a way to fill the log.
+async fn no_room(session: &Session, stream: &TcpStream) {
+    let named = named_or_local(session, stream);
+    refuse::unanswered(session, &named, &Denial::new(Reason::LimitConnections));
+}
+
+fn named_or_local(session: &Session, stream: &TcpStream) -> Named {
+    let original = session.perimeter.origins.original(stream).or_else(|_| stream.local_addr());
+    let address = original.unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 1)));
+    identify::destination(session, address).unwrap_or_else(|_| at(address))
+}
+
+async fn redirected(session: Arc<Session>, stream: TcpStream) {
+    match origin(&session, &stream) {
+        Ok(named) => intercept::redirected(session, named, stream).await,
+        Err((address, denial)) => refuse::connection(&session, &at(address), "tcp", &denial).await,
+    }
+}
+
+/// Where the connection was going. One that nothing redirected came to the port itself, which is for nobody.
+fn origin(session: &Session, stream: &TcpStream) -> Result<Named, (SocketAddr, Denial)> {
+    let nowhere = SocketAddr::from(([0, 0, 0, 0], 1));
+    let local = stream.local_addr().unwrap_or(nowhere);
+    let direct = || Denial::advising(Reason::RawAddress, "connect to the host itself, not to the redirect port");
+    let original = session.perimeter.origins.original(stream).map_err(|_| (local, direct()))?;
+    if original == local {
+        return Err((local, direct()));
+    }
+    identify::destination(session, original).map_err(|denial| (original, denial))
+}
+
+async fn proxied(session: Arc<Session>, stream: TcpStream) {
+    intercept::proxied(session, stream).await;
+}
+
+fn at(address: SocketAddr) -> Named {
+    let port = Port::new(address.port()).unwrap_or_else(|| postern_policy::Scheme::Http.default_port());
+    Named { host: Host::from(address.ip()), port }
+}
+
+async fn dns_datagrams(session: Arc<Session>, socket: UdpSocket) {
+    let mut question = vec![0; limits::DNS_MESSAGE_BYTES + 1];
+    loop {
+        let Ok((length, client)) = socket.recv_from(&mut question).await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        if let Some(answer) = answer(&session, &question[..length]) {
+            // A client that is gone needs no answer.
+            let _gone = socket.send_to(&answer, client).await;
+        }
+    }
+}
+
+async fn dns_connections(session: Arc<Session>, listener: TcpListener) {
+    let room = Arc::new(Semaphore::new(limits::DNS_CONNECTIONS));
+    loop {
+        let stream = next_connection(&listener).await;
+        if let Ok(permit) = room.clone().try_acquire_owned() {
+            let session_of_task = session.clone();
+            session.drain.spawn_until_drain(async move {
+                let _permit = permit;
+                // A client that breaks off has asked its last question.
+                let _ended = dns_connection(&session_of_task, stream).await;
+            });
+        }
+    }
+}
+
+/// RFC 7766: each message follows its length.
+async fn dns_connection(session: &Session, mut stream: TcpStream) -> io::Result<()> {
+    loop {
+        let length = usize::from(timeout(limits::DNS_IDLE, stream.read_u16()).await??);
+        let mut question = vec![0; length];
+        timeout(limits::DNS_IDLE, stream.read_exact(&mut question)).await??;
+        let Some(answer) = answer(session, &question) else {
+            return Ok(());
+        };
+        let mut message = u16::try_from(answer.len()).unwrap_or(u16::MAX).to_be_bytes().to_vec();
+        message.extend(answer);
+        timeout(limits::DNS_IDLE, stream.write_all(&message)).await??;
+    }
+}
+
+fn answer(session: &Session, question: &[u8]) -> Option<Vec<u8>> {
+    dns::answer(question, &mut session.names.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+async fn refused_datagrams(session: Arc<Session>, socket: AsyncFd<OwnedFd>) {
+    let mut window = Window { since: Instant::now(), records: 0, unrecorded: 0 };
+    let mut buffer = vec![0; NETLINK_BYTES];
+    loop {
+        let Ok(mut ready) = socket.readable().await else { return };
+        let read = ready.try_io(|socket| Ok(rustix::io::read(socket, &mut buffer)?));
+        match read {
+            Ok(Ok(length)) => {
+                for destination in datagram::destinations(&buffer[..length]) {
+                    refused_datagram(&session, destination, &mut window).await;
+                }
+            }
+            // ENOBUFS: more was refused than there was room to report.
+            Ok(Err(_)) => window.unrecorded += 1,
+            Err(_would_block) => {}
+        }
+    }
+}
+
+/// Records of one second.
+struct Window {
+    since: Instant,
+    records: u32,
+    unrecorded: u64,
+}
+
+async fn refused_datagram(session: &Session, destination: SocketAddr, window: &mut Window) {
+    let named = identify::destination(session, destination).unwrap_or_else(|_| at(destination));
+    let denial = Denial::new(Reason::UdpRefused);
+    if window.since.elapsed() >= Duration::from_secs(1) {
+        *window = Window { since: Instant::now(), records: 0, unrecorded: window.unrecorded };
+    }
+    if window.records < limits::UDP_RECORDS_PER_SECOND {
+        window.records += 1;
+        if window.unrecorded > 0 {
+            tracing::info!(session = %session.id, count = window.unrecorded, "refused datagrams without a record of their own");
+            window.unrecorded = 0;
+        }
+        refuse::connection(session, &named, "udp", &denial).await;
+    } else {
+        window.unrecorded += 1;
+        refuse::unanswered(session, &named, &denial);
+    }
+}
+
+/// Waiting time after a failed accept or read.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// One netlink read: packets are copied in part only.
+const NETLINK_BYTES: usize = 64 * 1024;

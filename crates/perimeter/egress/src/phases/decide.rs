@@ -1,0 +1,135 @@
+//! Phase: collects the facts of a request and asks the zone. The answer is a permit or a denial; nothing here acts.
+
+use http::{HeaderName, HeaderValue, header, request::Parts};
+use postern_policy::{BasicPart, Denial, Found, Location, Permit, Place, Reason, Request, foreign, overrides};
+
+use super::identify::Asked;
+use crate::{
+    basic,
+    recognise::{Recogniser, Sighting},
+    session::Session,
+};
+
+/// Asks the zone about a request. `body` is what was found in its body so far; `form` is the body where it is a form
+/// and was read whole.
+pub(crate) fn decide(
+    session: &Session,
+    recogniser: &Recogniser,
+    asked: &Asked,
+    parts: &Parts,
+    body: &[Found],
+    form: Option<&[u8]>,
+) -> Result<Permit, Denial> {
+    let query = asked.query.as_deref().map(str::as_bytes);
+    let placeholders: Vec<&str> = session.placeholders.iter().map(|(_, placeholder)| placeholder.as_str()).collect();
+    let cookies = session.cookies(&asked.named.host);
+    let mut present = head(recogniser, parts);
+    present.extend_from_slice(body);
+    session.zone.request(&Request {
+        host: asked.named.host.clone(),
+        port: asked.named.port,
+        scheme: asked.scheme,
+        method: asked.method.clone(),
+        path: asked.path.clone(),
+        query: asked.query.clone(),
+        credentials_present: present,
+        foreign: foreign::find(&foreign::Evidence {
+            headers: &parts.headers,
+            query,
+            form,
+            userinfo: asked.userinfo,
+            ours: &placeholders,
+            cookies: &cookies,
+        }),
+        overrides: overrides::find(&parts.headers, query),
+    })
+}
+
+/// Refuses what this build does not carry, before anything else is asked.
+pub(crate) fn carried(parts: &Parts) -> Result<(), Denial> {
+    let upgrades = parts.headers.contains_key(header::UPGRADE)
+        || parts.headers.contains_key("http2-settings")
+        || parts.method == http::Method::CONNECT
+        || mentions(&parts.headers, &header::CONNECTION, "upgrade");
+    if upgrades { Err(Denial::new(Reason::UpgradeRefused)) } else { Ok(()) }
+}
+
+fn mentions(headers: &http::HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
+}
+
+/// Everything of ours in a request's head, with its place.
+pub(crate) fn head(recogniser: &Recogniser, parts: &Parts) -> Vec<Found> {
+    let mut found = Vec::new();
+    note(&mut found, recogniser.find(parts.uri.path().as_bytes()), &Place::Path);
+    if let Some(query) = parts.uri.query() {
+        note(&mut found, recogniser.find(query.as_bytes()), &Place::Query);
+    }
+    if let Some(authority) = parts.uri.authority() {
+        note(&mut found, recogniser.find(authority.as_str().as_bytes()), &Place::Elsewhere);
+    }
+    for (name, value) in &parts.headers {
+        note(&mut found, recogniser.find_in_name(name.as_str()), &Place::Elsewhere);
+        found.extend(in_header(recogniser, name, value));
+    }
+    only_first_of_each_place(found)
+}
+
+/// What a header holds. A second copy beside the first is somewhere else.
+fn in_header(recogniser: &Recogniser, name: &HeaderName, value: &HeaderValue) -> Vec<Found> {
+    if name == header::AUTHORIZATION
+        && let Some(pair) = basic::parse(value.as_bytes())
+    {
+        return in_basic(recogniser, &pair);
+    }
+    let mut found = Vec::new();
+    let place = Place::At(Location::Header(name.as_str().to_owned()));
+    for sighting in recogniser.find(value.as_bytes()) {
+        let place = if stands_alone(value.as_bytes(), &sighting) { &place } else { &Place::Elsewhere };
+        note(&mut found, vec![sighting], place);
+    }
+    found
+}
+
+fn in_basic(recogniser: &Recogniser, pair: &basic::Pair) -> Vec<Found> {
+    let mut found = Vec::new();
+    for (part, text) in [(BasicPart::Username, &pair.username), (BasicPart::Password, &pair.password)] {
+        for sighting in recogniser.find(text) {
+            let whole = sighting.plain && sighting.range == (0..text.len());
+            let place = if whole { Place::At(Location::Basic(part)) } else { Place::Elsewhere };
+            note(&mut found, vec![sighting], &place);
+        }
+    }
+    found
+}
+
+/// The value alone, or after one scheme word and one space: `Bearer X`, `token X`.
+fn stands_alone(value: &[u8], sighting: &Sighting) -> bool {
+    let before = &value[..sighting.range.start];
+    let word = before.strip_suffix(b" ").unwrap_or(before);
+    let is_word = !word.is_empty() && word.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte));
+    sighting.plain
+        && sighting.range.end == value.len()
+        && (before.is_empty() || (before.len() == word.len() + 1 && is_word))
+}
+
+fn note(found: &mut Vec<Found>, sightings: Vec<Sighting>, place: &Place) {
+    found.extend(sightings.into_iter().map(|sighting| Found {
+        credential: sighting.credential,
+        value: sighting.value,
+        place: place.clone(),
+    }));
+}
+
+/// A header that occurs twice with a placeholder in each is one place too many.
+fn only_first_of_each_place(mut found: Vec<Found>) -> Vec<Found> {
+    for at in 1..found.len() {
+        let (earlier, rest) = found.split_at_mut(at);
+        let one = &mut rest[0];
+        if matches!(one.place, Place::At(_)) && earlier.iter().any(|other| other.place == one.place) {
+            one.place = Place::Elsewhere;
+        }
+    }
+    found
+}

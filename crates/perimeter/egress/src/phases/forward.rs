@@ -1,0 +1,182 @@
+//! Phase: brings a permitted request to its upstream: resolves after the permit, dials only what the permit allows,
+//! verifies the upstream's TLS identity for the decided host, and sends what is needed and nothing of the hop.
+
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header, request::Parts};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use postern_net::{DialError, TlsError, permitted, tls};
+use postern_policy::{Denial, Permit, Reason, Scheme};
+use tokio::time::timeout;
+
+use super::intercept::Stream;
+use crate::{body::Body, limits, pool::PoolKey, session::Session};
+
+/// An upstream that has the whole or the beginning of a request.
+pub(crate) struct Sent {
+    /// Its answer.
+    pub(crate) response: Response<Incoming>,
+    /// The connection, to be used again once the answer is read.
+    pub(crate) connection: SendRequest<Body>,
+    /// What it may be used for.
+    pub(crate) key: PoolKey,
+}
+
+/// The head that goes out, before injection: the decided target, and no header of the hop.
+pub(crate) fn head(parts: &Parts, query: Option<&str>, permit: &Permit, scrubs: bool) -> Result<Parts, Denial> {
+    let malformed = || Denial::new(Reason::RequestMalformed);
+    let mut target = permit.path().as_str().to_owned();
+    if let Some(query) = query {
+        target.push('?');
+        target.push_str(query);
+    }
+    let mut request = Request::new(());
+    *request.method_mut() = http::Method::from_bytes(permit.method().as_str().as_bytes()).map_err(|_| malformed())?;
+    *request.uri_mut() = target.parse::<Uri>().map_err(|_| malformed())?;
+    *request.headers_mut() = end_to_end(&parts.headers);
+    let headers = request.headers_mut();
+    let host = permit.host().authority(permit.scheme(), permit.port());
+    headers.insert(header::HOST, HeaderValue::try_from(host).map_err(|_| malformed())?);
+    if scrubs {
+        only_what_can_be_scrubbed(headers);
+    }
+    Ok(request.into_parts().0)
+}
+
+/// Sends a request, over an idle connection where there is one.
+pub(crate) async fn send(session: &Session, permit: &Permit, request: Request<Body>) -> Result<Sent, Denial> {
+    let key = PoolKey::from(permit);
+    let mut request = request;
+    while let Some(mut connection) = session.pool.take(&key, Instant::now()) {
+        if connection.ready().await.is_err() {
+            continue;
+        }
+        match connection.try_send_request(request).await {
+            Ok(response) => return Ok(Sent { response, connection, key }),
+            // Closed while it idled: the request comes back unsent and goes over another one.
+            Err(mut error) => request = error.take_message().ok_or_else(|| unanswered(error.error()))?,
+        }
+    }
+    let mut connection = connect(session, permit).await?;
+    let response = connection.send_request(request).await.map_err(|error| unanswered(&error))?;
+    Ok(Sent { response, connection, key })
+}
+
+/// Whether a header is about this hop (RFC 9110, section 7.6.1) and stays here.
+pub(crate) fn is_hop(name: &HeaderName, headers: &HeaderMap) -> bool {
+    HOP.contains(&name.as_str()) || named_by_connection(name, headers)
+}
+
+async fn connect(session: &Session, permit: &Permit) -> Result<SendRequest<Body>, Denial> {
+    let addresses = permitted(permit).await.map_err(not_dialled)?;
+    let stream = session.perimeter.dialer.dial_any(&addresses).await.map_err(not_dialled)?;
+    match permit.scheme() {
+        Scheme::Http => speak(session, stream).await,
+        Scheme::Https => {
+            let settings = session.perimeter.trust.settings(permit.ca_pem()).map_err(not_trusted)?;
+            let stream = tls::connect(settings, &permit.host().to_string(), stream).await.map_err(not_trusted)?;
+            speak(session, stream).await
+        }
+    }
+}
+
+async fn speak<S: Stream>(session: &Session, stream: S) -> Result<SendRequest<Body>, Denial> {
+    let handshake = http1::Builder::new()
+        .max_headers(limits::HEADER_LINES)
+        .max_header_size(limits::RESPONSE_HEAD_BYTES)
+        .max_buf_size(limits::RESPONSE_HEAD_BYTES)
+        .handshake(TokioIo::new(stream));
+    let (sender, connection) = timeout(limits::HANDSHAKE, handshake)
+        .await
+        .map_err(|_| Denial::new(Reason::LimitTime))?
+        .map_err(|error| unanswered(&error))?;
+    session.drain.spawn_until_drain(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "an upstream connection ended");
+        }
+    });
+    Ok(sender)
+}
+
+fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    headers
+        .iter()
+        .filter(|(name, _)| !is_hop(name, headers) && *name != header::EXPECT)
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+fn named_by_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    // The body's length is framing of ours to keep, whatever a client calls it.
+    *name != header::CONTENT_LENGTH
+        && *name != header::AUTHORIZATION
+        && values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(name.as_str()))
+}
+
+/// A part of an answer, or one in an encoding of its own, could carry a secret past the scrubber.
+fn only_what_can_be_scrubbed(headers: &mut HeaderMap) {
+    headers.remove(header::RANGE);
+    headers.remove(header::IF_RANGE);
+    let accepted: Vec<String> = headers
+        .get_all(header::ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|token| token.trim().to_owned())
+        .filter(|token| {
+            DECODED.contains(&token.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str())
+        })
+        .collect();
+    let accepted = if accepted.is_empty() { "identity".to_owned() } else { accepted.join(", ") };
+    if let Ok(value) = HeaderValue::try_from(accepted) {
+        headers.insert(header::ACCEPT_ENCODING, value);
+    }
+}
+
+fn not_dialled(error: DialError) -> Denial {
+    match error {
+        DialError::Denied { denial, .. } => *denial,
+        error => {
+            tracing::info!(error = &error as &dyn std::error::Error, "an upstream is not reached");
+            Denial::new(Reason::UpstreamUnreachable)
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the last use of the error, as for its neighbours in map_err")]
+fn not_trusted(error: TlsError) -> Denial {
+    tracing::info!(error = &error as &dyn std::error::Error, "an upstream's TLS identity is not accepted");
+    match error {
+        TlsError::Slow(_) => Denial::new(Reason::LimitTime),
+        _ => Denial::new(Reason::UpstreamUntrusted),
+    }
+}
+
+fn unanswered(error: &hyper::Error) -> Denial {
+    tracing::info!(error = error as &dyn std::error::Error, "an upstream did not answer");
+    if error.is_parse_too_large() {
+        return Denial::advising(Reason::UpstreamUnreachable, "the upstream's answer has a head beyond the limit");
+    }
+    Denial::new(Reason::UpstreamUnreachable)
+}
+
+/// Headers of the hop, in either direction.
+const HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+/// Encodings that are asked for: those that can be taken off.
+const DECODED: &[&str] = &["gzip", "x-gzip", "deflate", "br", "zstd", "identity"];

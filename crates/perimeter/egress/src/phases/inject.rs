@@ -1,0 +1,130 @@
+//! Phase: puts a granted secret where its placeholder stands, in the permit's exact location and nowhere else, and
+//! then makes sure that no placeholder is left in what goes out.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use postern_policy::{BasicPart, CredentialName, Denial, Injection, Location, Permit, Reason};
+use postern_secret::{Placeholder, SecretBytes};
+use zeroize::Zeroizing;
+
+use crate::{
+    basic,
+    recognise::{Key, Recogniser},
+    session::Session,
+};
+
+/// Asks custody for what the permit injects. Custody records the use before it answers.
+pub(crate) async fn grant(session: &Session, permit: &Permit) -> Result<(), Denial> {
+    for injection in permit.injections() {
+        let credential = injection.credential();
+        let secret = granted(session, credential, permit.policy_digest()).await?;
+        remember(session, credential, secret)?;
+    }
+    Ok(())
+}
+
+/// Asks custody for one secret.
+pub(crate) async fn granted(
+    session: &Session,
+    credential: &CredentialName,
+    policy_digest: &str,
+) -> Result<SecretBytes, Denial> {
+    session.perimeter.custody.grant(&session.id, credential, policy_digest).await.map_err(|error| {
+        tracing::warn!(session = %session.id, %credential, %error, "custody does not grant a credential");
+        Denial::new(Reason::CustodyDenied)
+    })
+}
+
+/// Keeps a secret for the session, unless it is the one already kept.
+pub(crate) fn remember(session: &Session, credential: &CredentialName, secret: SecretBytes) -> Result<(), Denial> {
+    let known = session.keyring();
+    if known.key(credential).is_some_and(|key| exposed(&key.secret) == exposed(&secret)) {
+        return Ok(());
+    }
+    let placeholder = session.placeholder(credential).ok_or_else(|| Denial::new(Reason::PlaceholderUnresolved))?;
+    if placeholder.as_bytes().len() != secret.len() {
+        // The secret was replaced by one of another length since the placeholder was issued.
+        return Err(Denial::advising(Reason::PlaceholderUnresolved, "the credential has changed; start a new session"));
+    }
+    session.remember(Key { credential: credential.clone(), placeholder: placeholder.clone(), secret });
+    Ok(())
+}
+
+/// Replaces placeholders in the headers.
+pub(crate) fn inject(session: &Session, permit: &Permit, headers: &mut HeaderMap) -> Result<(), Denial> {
+    let keyring = session.keyring();
+    for injection in permit.injections() {
+        let key = keyring.key(injection.credential()).ok_or_else(|| Denial::new(Reason::CustodyDenied))?;
+        one(injection, &key.placeholder, &key.secret, headers)?;
+    }
+    Ok(())
+}
+
+/// The last look before the headers leave: a placeholder still in them was never to leave.
+pub(crate) fn nothing_left(recogniser: &Recogniser, headers: &HeaderMap) -> Result<(), Denial> {
+    let left = headers.values().any(|value| !recogniser.find(value.as_bytes()).is_empty());
+    if left { Err(Denial::new(Reason::PlaceholderUnresolved)) } else { Ok(()) }
+}
+
+fn one(
+    injection: &Injection,
+    placeholder: &Placeholder,
+    secret: &SecretBytes,
+    headers: &mut HeaderMap,
+) -> Result<(), Denial> {
+    match injection.location() {
+        Location::Header(name) => {
+            let name = HeaderName::try_from(name.as_str()).map_err(|_| unresolved())?;
+            replace(headers, &name, |value| in_text(value, placeholder, secret))
+        }
+        Location::Basic(part) => {
+            replace(headers, &header::AUTHORIZATION, |value| in_basic(value, *part, placeholder, secret))
+        }
+    }
+}
+
+fn replace(
+    headers: &mut HeaderMap,
+    name: &HeaderName,
+    render: impl Fn(&[u8]) -> Option<Zeroizing<Vec<u8>>>,
+) -> Result<(), Denial> {
+    let value = headers.get_mut(name).ok_or_else(unresolved)?;
+    let rendered = render(value.as_bytes()).ok_or_else(unresolved)?;
+    let mut injected = HeaderValue::from_bytes(&rendered).map_err(|_| {
+        Denial::advising(Reason::CustodyDenied, "the secret cannot stand in a header; the operator must set another")
+    })?;
+    injected.set_sensitive(true);
+    *value = injected;
+    Ok(())
+}
+
+fn in_text(value: &[u8], placeholder: &Placeholder, secret: &SecretBytes) -> Option<Zeroizing<Vec<u8>>> {
+    let before = value.strip_suffix(placeholder.as_bytes())?;
+    Some(Zeroizing::new([before, exposed(secret)].concat()))
+}
+
+fn in_basic(
+    value: &[u8],
+    part: BasicPart,
+    placeholder: &Placeholder,
+    secret: &SecretBytes,
+) -> Option<Zeroizing<Vec<u8>>> {
+    let mut pair = basic::parse(value)?;
+    let half = match part {
+        BasicPart::Username => &mut pair.username,
+        BasicPart::Password => &mut pair.password,
+    };
+    if half.as_slice() != placeholder.as_bytes() {
+        return None;
+    }
+    *half = Zeroizing::new(exposed(secret).to_vec());
+    Some(Zeroizing::new(basic::render(&pair).as_bytes().to_vec()))
+}
+
+fn unresolved() -> Denial {
+    Denial::new(Reason::PlaceholderUnresolved)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the upstream needs the secret on the wire")]
+fn exposed(secret: &SecretBytes) -> &[u8] {
+    secret.expose()
+}

@@ -1,0 +1,202 @@
+//! Phase: hears what a connection speaks, ends its TLS with a leaf of the session's CA, and serves HTTP/1.1 on it. TLS
+//! is ended for refused hosts too, so that the refusal can be read.
+
+use std::{convert::Infallible, io, sync::Arc, time::SystemTime};
+
+use http::{Method, Request, Response};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use postern_policy::{Connect, Denial, Host, Port, Reason, Scheme, Transport};
+use rustls::server::Acceptor;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::LazyConfigAcceptor;
+
+use super::{
+    exchange,
+    identify::{self, Expected, Named},
+    refuse,
+};
+use crate::{
+    body::{self, Body},
+    classify::Speech,
+    custodian::Later,
+    limits,
+    prefixed::Prefixed,
+    session::Session,
+};
+
+/// One HTTP connection out of a sandbox.
+pub(crate) struct Line {
+    /// Whose.
+    pub(crate) session: Arc<Session>,
+    /// How its requests get their destination.
+    pub(crate) expected: Expected,
+    /// With or without TLS.
+    pub(crate) scheme: Scheme,
+    /// Why every request on it is refused, where the connection itself was wrong.
+    pub(crate) refused: Option<Denial>,
+}
+
+/// Anything that bytes go through.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
+
+/// Serves a connection that was redirected on its way to `named`.
+pub(crate) async fn redirected<S: Stream>(session: Arc<Session>, named: Named, stream: S) {
+    match timeout(limits::FIRST_BYTES, Prefixed::hear(stream)).await {
+        Ok(Ok((Speech::Tls, stream))) => tls(session, named, stream).await,
+        Ok(Ok((Speech::Http, stream))) => {
+            let line = Line { session, expected: Expected::Named(named), scheme: Scheme::Http, refused: None };
+            http(Arc::new(line), stream).await;
+        }
+        Ok(Err(_)) => {}
+        Ok(Ok(_)) | Err(_) => refuse::connection(&session, &named, "tcp", &unheard(&session, &named)).await,
+    }
+}
+
+/// Serves a connection to the explicit proxy.
+pub(crate) async fn proxied(session: Arc<Session>, stream: TcpStream) {
+    let Ok(local) = stream.local_addr() else { return };
+    match timeout(limits::FIRST_BYTES, Prefixed::hear(stream)).await {
+        Ok(Ok((Speech::Http, stream))) => {
+            let line = Line { session, expected: Expected::Stated, scheme: Scheme::Http, refused: None };
+            http(Arc::new(line), stream).await;
+        }
+        Ok(Err(_)) => {}
+        Ok(Ok(_)) | Err(_) => {
+            let Some(port) = Port::new(local.port()) else { return };
+            let named = Named { host: Host::from(local.ip()), port };
+            refuse::connection(&session, &named, "tcp", &Denial::new(Reason::ProtocolUnknown)).await;
+        }
+    }
+}
+
+/// A host that is refused anyway is refused for that; else for its protocol.
+fn unheard(session: &Session, named: &Named) -> Denial {
+    let connect = Connect { host: named.host.clone(), port: named.port, transport: Transport::Other };
+    session.zone.connect(&connect).err().unwrap_or_else(|| Denial::new(Reason::ProtocolUnknown))
+}
+
+async fn tls<S: Stream>(session: Arc<Session>, named: Named, stream: S) {
+    match timeout(limits::HANDSHAKE, handshake(&session, &named, stream)).await {
+        Ok(Ok((stream, refused))) => {
+            let line = Line { session, expected: Expected::Named(named), scheme: Scheme::Https, refused };
+            http(Arc::new(line), stream).await;
+        }
+        Ok(Err(error)) => refuse::connection(&session, &named, "https", &no_handshake(&error)).await,
+        Err(_) => refuse::connection(&session, &named, "https", &Denial::new(Reason::LimitTime)).await,
+    }
+}
+
+async fn handshake<S: Stream>(
+    session: &Session,
+    named: &Named,
+    stream: S,
+) -> io::Result<(tokio_rustls::server::TlsStream<S>, Option<Denial>)> {
+    let started = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let asked_for = started.client_hello().server_name().map(str::to_owned);
+    let refused = check_server_name(named, asked_for.as_deref()).err();
+    // The leaf is for the name that the client will check: then it can read why it is refused.
+    let leaf_for = match asked_for {
+        Some(name) if name.parse::<Host>().is_ok() => name,
+        _ => bare(&named.host),
+    };
+    let settings = session.authority.tls_for(&leaf_for, SystemTime::now()).map_err(io::Error::other)?;
+    Ok((started.into_stream(settings).await?, refused))
+}
+
+/// The TLS name must be the host; an address has none (RFC 6066, section 3).
+fn check_server_name(named: &Named, asked_for: Option<&str>) -> Result<(), Denial> {
+    match (asked_for, named.host.address()) {
+        (None, Some(_)) => Ok(()),
+        (None, None) => Err(Denial::new(Reason::SniMissing)),
+        (Some(name), _) if name.parse().is_ok_and(|host: Host| host == named.host) => Ok(()),
+        (Some(_), _) => Err(Denial::advising(
+            Reason::AuthorityMismatch,
+            "make the TLS server name equal to the name you connect to",
+        )),
+    }
+}
+
+fn bare(host: &Host) -> String {
+    host.address().map_or_else(|| host.to_string(), |address| address.to_string())
+}
+
+fn no_handshake(error: &io::Error) -> Denial {
+    tracing::debug!(%error, "TLS handshake with a sandbox");
+    Denial::advising(
+        Reason::ProtocolUnknown,
+        "the TLS handshake failed; trust the session's CA (the system bundle has it) and offer TLS 1.2 or 1.3 with http/1.1",
+    )
+}
+
+/// Serves HTTP/1.1 until the connection ends.
+pub(crate) async fn http<S: Stream>(line: Arc<Line>, stream: S) {
+    let service = service_fn({
+        let line = line.clone();
+        move |request| respond(line.clone(), request)
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::REQUEST_HEAD)
+        .max_headers(limits::HEADER_LINES)
+        .max_header_size(limits::REQUEST_HEAD_BYTES)
+        .max_buf_size(limits::REQUEST_HEAD_BYTES)
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        unserved(&line, &error).await;
+    }
+}
+
+/// What hyper refused by itself (malformed, too large, too slow) is recorded like any other refusal.
+async fn unserved(line: &Line, error: &hyper::Error) {
+    let reason = match error {
+        error if error.is_parse_too_large() => Reason::LimitHeaders,
+        error if error.is_parse() => Reason::RequestMalformed,
+        error if error.is_timeout() => Reason::LimitTime,
+        _ => return,
+    };
+    if let Expected::Named(named) = &line.expected {
+        refuse::connection(&line.session, named, line.scheme.as_str(), &Denial::new(reason)).await;
+    }
+}
+
+async fn respond(line: Arc<Line>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    if matches!(line.expected, Expected::Stated) && request.method() == Method::CONNECT {
+        return Ok(connect(&line.session, request).await);
+    }
+    Ok(exchange::exchange(&line, request).await)
+}
+
+/// Boxed: what goes through a tunnel is served by the very code that opened it.
+fn tunnel(session: Arc<Session>, named: Named, request: Request<Incoming>) -> Later<'static, ()> {
+    Box::pin(async move {
+        if let Ok(upgraded) = hyper::upgrade::on(request).await {
+            redirected(session, named, TokioIo::new(upgraded)).await;
+        }
+    })
+}
+
+/// CONNECT is agreed to whenever it names a destination: what goes through is decided request by request, where a
+/// refusal can be read, exactly as if the connection had been redirected.
+async fn connect(session: &Arc<Session>, request: Request<Incoming>) -> Response<Body> {
+    let target = request.uri().authority().cloned();
+    let named = target
+        .ok_or_else(|| Denial::new(Reason::RequestMalformed))
+        .and_then(|target| identify::connect_target(session, &target));
+    match named {
+        Ok(named) => {
+            let tunnelled = session.clone();
+            session.drain.spawn_until_drain(tunnel(tunnelled, named, request));
+            Response::new(body::empty())
+        }
+        Err(denial) => refuse::request(session, postern_audit::Destination::default(), denial, None).await,
+    }
+}

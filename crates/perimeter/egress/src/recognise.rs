@@ -1,0 +1,260 @@
+//! Recognises placeholders and secrets in what a sandbox sends, in any rendering: whole texts with everything that
+//! stands in them, streams up to the first one. Knows every placeholder of the perimeter and this session's secrets.
+
+use std::{ops::Range, sync::Arc};
+
+use postern_policy::{CredentialName, FoundValue, Issued};
+use postern_secret::{
+    MARKER, Placeholder, SecretBytes,
+    detect::Detector,
+    scrub::{Plan, Scrubber},
+};
+
+use crate::custodian::IssuedPlaceholder;
+
+/// Every placeholder that the perimeter remembers; one for all sessions, replaced whole when a session opens.
+pub(crate) struct Catalogue {
+    issued: Vec<IssuedPlaceholder>,
+    detector: Detector,
+    wire: Arc<Plan>,
+}
+
+impl Default for Keyring {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
+}
+
+/// One session's credentials: its placeholders and, for those granted, the secrets.
+pub(crate) struct Keyring {
+    keys: Vec<Key>,
+    detector: Detector,
+    scrub: Arc<Plan>,
+    wire: Arc<Plan>,
+}
+
+/// One credential of a session.
+pub(crate) struct Key {
+    /// Its name.
+    pub(crate) credential: CredentialName,
+    /// What the sandbox holds.
+    pub(crate) placeholder: Placeholder,
+    /// What the upstream wants.
+    pub(crate) secret: SecretBytes,
+}
+
+/// Something recognised in a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sighting {
+    /// Whose.
+    pub(crate) credential: CredentialName,
+    /// What.
+    pub(crate) value: FoundValue,
+    /// Where in the text.
+    pub(crate) range: Range<usize>,
+    /// Whether it stands there as it is, in no encoding.
+    pub(crate) plain: bool,
+}
+
+/// Both lists, as one session reads them.
+#[derive(Clone)]
+pub(crate) struct Recogniser {
+    /// The session that sends.
+    pub(crate) session: Arc<str>,
+    /// The perimeter's list.
+    pub(crate) catalogue: Arc<Catalogue>,
+    /// The session's own.
+    pub(crate) keyring: Arc<Keyring>,
+}
+
+impl Catalogue {
+    /// Compiles the list.
+    pub(crate) fn new(issued: Vec<IssuedPlaceholder>) -> Self {
+        let pairs: Vec<_> = issued.iter().map(|one| itself(&one.placeholder)).collect();
+        Self {
+            detector: Detector::new(issued.iter().map(|one| one.placeholder.as_bytes())),
+            wire: Plan::new(&pairs),
+            issued,
+        }
+    }
+}
+
+impl Keyring {
+    /// Compiles the session's secrets.
+    pub(crate) fn new(keys: Vec<Key>) -> Self {
+        let scrub: Vec<_> = keys.iter().map(|key| (key.secret.duplicate(), key.placeholder.clone())).collect();
+        Self {
+            detector: Detector::new(keys.iter().map(|key| exposed(&key.secret))),
+            wire: Plan::new(&scrub),
+            scrub: Plan::new(&scrub),
+            keys,
+        }
+    }
+
+    /// Whether there is anything to scrub.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// What puts placeholders back into responses.
+    pub(crate) fn scrub(&self) -> &Arc<Plan> {
+        &self.scrub
+    }
+
+    /// The credentials whose secrets are here.
+    pub(crate) fn credentials(&self) -> Vec<CredentialName> {
+        self.keys.iter().map(|key| key.credential.clone()).collect()
+    }
+
+    /// The key of a credential.
+    pub(crate) fn key(&self, credential: &CredentialName) -> Option<&Key> {
+        self.keys.iter().find(|key| key.credential == *credential)
+    }
+
+    /// The same keys with one added or replaced.
+    pub(crate) fn with(&self, added: Key) -> Self {
+        let others = self.keys.iter().filter(|key| key.credential != added.credential);
+        let mut keys: Vec<_> = others.map(Key::duplicate).collect();
+        keys.push(added);
+        Self::new(keys)
+    }
+
+    /// Whether the text holds a secret when letters' case is ignored: header names arrive in lower case.
+    pub(crate) fn names_a_secret(&self, lower_case: &str) -> bool {
+        self.keys.iter().any(|key| contains(lower_case.as_bytes(), &exposed(&key.secret).to_ascii_lowercase()))
+    }
+}
+
+impl Key {
+    fn duplicate(&self) -> Self {
+        Self {
+            credential: self.credential.clone(),
+            placeholder: self.placeholder.clone(),
+            secret: self.secret.duplicate(),
+        }
+    }
+}
+
+impl Recogniser {
+    /// Everything of ours in `text`, and whatever is marked as a placeholder without being one we know.
+    pub(crate) fn find(&self, text: &[u8]) -> Vec<Sighting> {
+        let mut found = self.find_known(text);
+        let unknown: Vec<_> =
+            marked(text).filter(|range| !found.iter().any(|known| overlap(&known.range, range))).collect();
+        found.extend(unknown.into_iter().map(|range| Sighting {
+            credential: CredentialName::new("unknown"),
+            value: FoundValue::Placeholder(Issued::Unknown),
+            range,
+            plain: true,
+        }));
+        found
+    }
+
+    /// Everything of ours in `text`. Bodies are read with this one: in megabytes of base64 the bare marker occurs
+    /// by chance.
+    pub(crate) fn find_known(&self, text: &[u8]) -> Vec<Sighting> {
+        let placeholders = self.catalogue.detector.find(text).into_iter().map(|hit| {
+            let issued = &self.catalogue.issued[hit.index];
+            Sighting {
+                credential: issued.credential.clone(),
+                value: FoundValue::Placeholder(self.issued(issued)),
+                plain: text.get(hit.range.clone()) == Some(issued.placeholder.as_bytes()),
+                range: hit.range,
+            }
+        });
+        let secrets = self.keyring.detector.find(text).into_iter().map(|hit| Sighting {
+            credential: self.keyring.keys[hit.index].credential.clone(),
+            value: FoundValue::Secret,
+            range: hit.range,
+            plain: true,
+        });
+        placeholders.chain(secrets).collect()
+    }
+
+    /// Whatever a header's name holds: names arrive in lower case, so case is ignored.
+    pub(crate) fn find_in_name(&self, lower_case: &str) -> Vec<Sighting> {
+        let range = 0..lower_case.len();
+        let placeholders = self.catalogue.issued.iter().filter_map(|issued| {
+            let lower = issued.placeholder.as_str().to_ascii_lowercase();
+            lower_case.contains(&lower).then(|| Sighting {
+                credential: issued.credential.clone(),
+                value: FoundValue::Placeholder(self.issued(issued)),
+                range: range.clone(),
+                plain: false,
+            })
+        });
+        placeholders.collect()
+    }
+
+    /// A recogniser for one stream.
+    pub(crate) fn stream(&self) -> StreamRecogniser {
+        StreamRecogniser {
+            placeholders: Scrubber::with(self.catalogue.wire.clone()),
+            secrets: Scrubber::with(self.keyring.wire.clone()),
+        }
+    }
+
+    fn issued(&self, issued: &IssuedPlaceholder) -> Issued {
+        if issued.alive && *issued.session == *self.session { Issued::ThisSession } else { Issued::AnotherSession }
+    }
+}
+
+/// Recognises in a stream, across the borders of its chunks. Bytes that may be the start of something are held back,
+/// so nothing recognised has left in whole.
+pub(crate) struct StreamRecogniser {
+    placeholders: Scrubber,
+    secrets: Scrubber,
+}
+
+/// Something of ours is in the stream.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Recognised;
+
+impl StreamRecogniser {
+    /// The bytes that may go on.
+    pub(crate) fn push(&mut self, chunk: &[u8]) -> Result<Vec<u8>, Recognised> {
+        let passed = self.placeholders.push(chunk);
+        let passed = self.secrets.push(&passed);
+        self.unless_recognised(passed)
+    }
+
+    /// The bytes held back, at the stream's end.
+    pub(crate) fn finish(&mut self) -> Result<Vec<u8>, Recognised> {
+        let held = self.placeholders.finish();
+        let mut passed = self.secrets.push(&held);
+        passed.extend(self.secrets.finish());
+        self.unless_recognised(passed)
+    }
+
+    fn unless_recognised(&self, passed: Vec<u8>) -> Result<Vec<u8>, Recognised> {
+        if self.placeholders.replaced() + self.secrets.replaced() == 0 { Ok(passed) } else { Err(Recognised) }
+    }
+}
+
+/// Random characters that follow the marker in the shortest unshaped placeholder.
+const AFTER_MARKER: usize = 12;
+
+fn marked(text: &[u8]) -> impl Iterator<Item = Range<usize>> + '_ {
+    text.windows(MARKER.len()).enumerate().filter(|(_, window)| *window == MARKER.as_bytes()).filter_map(|(at, _)| {
+        let random = text[at + MARKER.len()..].iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+        (random >= AFTER_MARKER).then_some(at..at + MARKER.len() + random)
+    })
+}
+
+fn overlap(one: &Range<usize>, other: &Range<usize>) -> bool {
+    one.start < other.end && other.start < one.end
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    !part.is_empty() && text.windows(part.len()).any(|window| window == part)
+}
+
+/// A placeholder is recognised by "replacing" it with itself: the stream's bytes stay what they were.
+fn itself(placeholder: &Placeholder) -> (SecretBytes, Placeholder) {
+    (SecretBytes::new(placeholder.as_bytes().to_vec()), placeholder.clone())
+}
+
+#[expect(clippy::disallowed_methods, reason = "what is to be recognised must be compared with what is sent")]
+fn exposed(secret: &SecretBytes) -> &[u8] {
+    secret.expose()
+}

@@ -1,0 +1,208 @@
+//! The process' sessions: opens, attaches and closes them as the worker asks. The zone is read here from the
+//! configuration; the worker's word chooses among zones by name and digest and can widen none.
+
+use std::{
+    collections::HashMap,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use postern_policy::{CredentialName, Zone, Zones};
+use postern_secret::Placeholder;
+
+use crate::{
+    authority::SessionAuthority,
+    limits,
+    message::{Answer, OpenSession, Opened, Question, Socket},
+    phases::{accept, inject},
+    recognise::Catalogue,
+    session::{Perimeter, Session},
+};
+
+/// All sessions and what they share.
+pub(crate) struct Registry {
+    zones: Zones,
+    perimeter: Arc<Perimeter>,
+    sessions: Mutex<HashMap<String, Arc<Session>>>,
+}
+
+/// Why a question is not answered with what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The worker and this process read different zones.
+    #[error("zone {0} is not the zone that this process read; restart the worker")]
+    Zone(String),
+    /// The session is open already.
+    #[error("session {0} is open already")]
+    Open(String),
+    /// The session is not open.
+    #[error("session {0} is not open")]
+    Unknown(String),
+    /// More sessions than this process serves.
+    #[error("no room for a further session ({} at most)", limits::SESSIONS)]
+    Full,
+    /// Custody does not answer.
+    #[error("custody does not name its placeholders: {0}")]
+    Custody(String),
+    /// The CA could not be made.
+    #[error("make the session's CA")]
+    Authority(#[from] crate::authority::AuthorityError),
+    /// A descriptor is not what it should be.
+    #[error("serve a socket of the sandbox")]
+    Socket(#[from] std::io::Error),
+    /// As many descriptors as sockets are needed.
+    #[error("{sockets} sockets were announced and {descriptors} descriptors came")]
+    Descriptors {
+        /// Announced.
+        sockets: usize,
+        /// Received.
+        descriptors: usize,
+    },
+}
+
+impl Failure {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Zone(_) => "zone_mismatch",
+            Self::Open(_) => "session_open",
+            Self::Unknown(_) => "session_unknown",
+            Self::Full => "limit_sessions",
+            Self::Custody(_) => "custody_unavailable",
+            Self::Authority(_) => "authority_failed",
+            Self::Socket(_) | Self::Descriptors { .. } => "socket_refused",
+        }
+    }
+}
+
+impl Registry {
+    /// No sessions yet.
+    pub(crate) fn new(zones: Zones, perimeter: Arc<Perimeter>) -> Self {
+        Self { zones, perimeter, sessions: Mutex::default() }
+    }
+
+    /// Answers one question of the worker.
+    pub(crate) async fn answer(&self, question: Question, descriptors: Vec<OwnedFd>) -> Answer {
+        match self.act(question, descriptors).await {
+            Ok(answer) => answer,
+            Err(failure) => {
+                tracing::warn!(error = &failure as &dyn std::error::Error, "a question of the worker is refused");
+                Answer::Failed { code: failure.code().to_owned(), message: chain(&failure) }
+            }
+        }
+    }
+
+    /// Ends every session.
+    pub(crate) async fn end(&self) {
+        let sessions: Vec<_> = self.lock().drain().map(|(_, session)| session).collect();
+        for session in sessions {
+            session.end().await;
+        }
+    }
+
+    async fn act(&self, question: Question, descriptors: Vec<OwnedFd>) -> Result<Answer, Failure> {
+        match question {
+            Question::Open(open) => self.open(open).await.map(Answer::Opened),
+            Question::Attach { session, sockets } => {
+                self.attach(&session, &sockets, descriptors)?;
+                Ok(Answer::Done)
+            }
+            Question::Refusals { session } => {
+                Ok(Answer::Refusals { refusals: self.session(&session)?.drain_refusals() })
+            }
+            Question::CurrentToolUse { session, tool_use } => {
+                self.session(&session)?.at_tool_use(tool_use);
+                Ok(Answer::Done)
+            }
+            Question::Close { session } => {
+                let closed = self.lock().remove(&session);
+                if let Some(closed) = closed {
+                    closed.end().await;
+                }
+                Ok(Answer::Done)
+            }
+        }
+    }
+
+    async fn open(&self, open: OpenSession) -> Result<Opened, Failure> {
+        let zone = self.zone(&open)?;
+        self.read_placeholders().await?;
+        let session = Arc::new(self.build(&open, zone)?);
+        self.grant_all(&session).await;
+        let opened = Opened { ca_certificate_pem: session.authority.certificate_pem().to_owned() };
+        let mut sessions = self.lock();
+        if sessions.contains_key(&open.session) {
+            return Err(Failure::Open(open.session));
+        }
+        if sessions.len() >= limits::SESSIONS {
+            return Err(Failure::Full);
+        }
+        sessions.insert(open.session, session);
+        Ok(opened)
+    }
+
+    fn zone(&self, open: &OpenSession) -> Result<Arc<Zone>, Failure> {
+        let zone = self.zones.named(&open.zone_name);
+        zone.filter(|zone| zone.digest() == open.digest).ok_or_else(|| Failure::Zone(open.zone_name.clone()))
+    }
+
+    /// Read anew whenever a session opens: its placeholders are tripwires for all others from then on.
+    async fn read_placeholders(&self) -> Result<(), Failure> {
+        let issued =
+            self.perimeter.custody.placeholders().await.map_err(|error| Failure::Custody(error.to_string()))?;
+        let catalogue = Arc::new(Catalogue::new(issued));
+        *self.perimeter.catalogue.write().unwrap_or_else(PoisonError::into_inner) = catalogue;
+        Ok(())
+    }
+
+    fn build(&self, open: &OpenSession, zone: Arc<Zone>) -> Result<Session, Failure> {
+        let placeholders = open.placeholders.iter().map(|one| {
+            (CredentialName::new(one.credential.clone()), Placeholder::from_issued(one.placeholder.clone()))
+        });
+        let authority = SessionAuthority::issue(&open.session, SystemTime::now())?;
+        let agent = open.agent.clone();
+        Ok(Session::new(&open.session, agent, zone, authority, placeholders.collect(), self.perimeter.clone()))
+    }
+
+    /// What a session may use is scrubbed from its first answer on. A credential that is not granted now is asked for
+    /// again when it is needed, and refused then if need be.
+    async fn grant_all(&self, session: &Session) {
+        for (credential, _) in &session.placeholders {
+            if let Ok(secret) = inject::granted(session, credential, session.zone.digest()).await
+                && let Err(denial) = inject::remember(session, credential, secret)
+            {
+                tracing::warn!(session = %session.id, %credential, %denial, "a granted credential cannot be used");
+            }
+        }
+    }
+
+    fn attach(&self, id: &str, sockets: &[Socket], descriptors: Vec<OwnedFd>) -> Result<(), Failure> {
+        let session = self.session(id)?;
+        if sockets.len() != descriptors.len() {
+            return Err(Failure::Descriptors { sockets: sockets.len(), descriptors: descriptors.len() });
+        }
+        for (socket, descriptor) in sockets.iter().zip(descriptors) {
+            accept::serve(&session, *socket, descriptor)?;
+        }
+        Ok(())
+    }
+
+    fn session(&self, id: &str) -> Result<Arc<Session>, Failure> {
+        self.lock().get(id).cloned().ok_or_else(|| Failure::Unknown(id.to_owned()))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Session>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,179 @@
+//! One session as the egress proxy knows it, and what all sessions share. Everything here ends with the session: its
+//! tasks are stopped and its secrets zeroed when it is dropped.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use postern_audit::Recorder;
+use postern_net::{Dialer, Drain};
+use postern_policy::{CredentialName, Host, Zone};
+use postern_secret::Placeholder;
+use tokio::sync::Semaphore;
+
+use crate::{
+    authority::SessionAuthority,
+    custodian::Custodian,
+    limits,
+    message::Refusal,
+    names::NameTable,
+    phases::accept::OriginSource,
+    pool::Pool,
+    recognise::{Catalogue, Key, Keyring, Recogniser},
+    refusals::Refusals,
+    trust::Trust,
+};
+
+/// What all sessions of the process share.
+pub(crate) struct Perimeter {
+    /// The audit log.
+    pub(crate) audit: Arc<dyn Recorder>,
+    /// Whoever grants secrets.
+    pub(crate) custody: Arc<dyn Custodian>,
+    /// Opens upstream connections.
+    pub(crate) dialer: Dialer,
+    /// Tells where a redirected connection was going.
+    pub(crate) origins: Arc<dyn OriginSource>,
+    /// TLS settings towards upstreams.
+    pub(crate) trust: Trust,
+    /// Connections of all sessions.
+    pub(crate) connections: Arc<Semaphore>,
+    /// Placeholders of all sessions.
+    pub(crate) catalogue: RwLock<Arc<Catalogue>>,
+}
+
+/// One session.
+pub(crate) struct Session {
+    /// Its id.
+    pub(crate) id: Arc<str>,
+    /// Its agent, for the records.
+    pub(crate) agent: Option<String>,
+    /// The zone that decides.
+    pub(crate) zone: Arc<Zone>,
+    /// Its CA.
+    pub(crate) authority: SessionAuthority,
+    /// Its names.
+    pub(crate) names: Mutex<NameTable>,
+    /// Its placeholders, by credential.
+    pub(crate) placeholders: Vec<(CredentialName, Placeholder)>,
+    /// Its tasks.
+    pub(crate) drain: Drain,
+    /// Its connections.
+    pub(crate) connections: Arc<Semaphore>,
+    /// Its upstream connections.
+    pub(crate) pool: Pool,
+    /// What it shares with others.
+    pub(crate) perimeter: Arc<Perimeter>,
+    keyring: RwLock<Arc<Keyring>>,
+    refusals: Mutex<Refusals>,
+    tool_use: Mutex<Option<String>>,
+    cookies: Mutex<Vec<(Host, String)>>,
+}
+
+impl Session {
+    /// A session without connections yet.
+    pub(crate) fn new(
+        id: &str,
+        agent: Option<String>,
+        zone: Arc<Zone>,
+        authority: SessionAuthority,
+        placeholders: Vec<(CredentialName, Placeholder)>,
+        perimeter: Arc<Perimeter>,
+    ) -> Self {
+        Self {
+            id: Arc::from(id),
+            agent,
+            zone,
+            authority,
+            names: Mutex::default(),
+            placeholders,
+            drain: Drain::new(),
+            connections: Arc::new(Semaphore::new(limits::CONNECTIONS_PER_SESSION)),
+            pool: Pool::default(),
+            perimeter,
+            keyring: RwLock::new(Arc::new(Keyring::new(Vec::new()))),
+            refusals: Mutex::default(),
+            tool_use: Mutex::default(),
+            cookies: Mutex::default(),
+        }
+    }
+
+    /// Both lists of what is to be recognised, as of now.
+    pub(crate) fn recogniser(&self) -> Recogniser {
+        let catalogue = self.perimeter.catalogue.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Recogniser { session: self.id.clone(), catalogue, keyring: self.keyring() }
+    }
+
+    /// The secrets granted so far.
+    pub(crate) fn keyring(&self) -> Arc<Keyring> {
+        self.keyring.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Remembers a granted secret, for scrubbing and recognition until the session ends.
+    pub(crate) fn remember(&self, key: Key) {
+        let mut keyring = self.keyring.write().unwrap_or_else(PoisonError::into_inner);
+        *keyring = Arc::new(keyring.with(key));
+    }
+
+    /// The placeholder of a credential in this session.
+    pub(crate) fn placeholder(&self, credential: &CredentialName) -> Option<&Placeholder> {
+        self.placeholders.iter().find(|(name, _)| name == credential).map(|(_, placeholder)| placeholder)
+    }
+
+    /// Adds a refusal for the worker to collect.
+    pub(crate) fn refuse(&self, refusal: Refusal) {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).add(refusal);
+    }
+
+    /// Takes the refusals collected so far.
+    pub(crate) fn drain_refusals(&self) -> Vec<Refusal> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).drain()
+    }
+
+    /// The tool use that the session is at.
+    pub(crate) fn tool_use(&self) -> Option<String> {
+        self.tool_use.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Names the tool use that the session is at.
+    pub(crate) fn at_tool_use(&self, id: Option<String>) {
+        *self.tool_use.lock().unwrap_or_else(PoisonError::into_inner) = id;
+    }
+
+    /// Notes a `name=value` that an upstream set.
+    pub(crate) fn note_cookie(&self, host: &Host, cookie: &str) {
+        let mut cookies = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
+        if cookies.iter().any(|(at, known)| at == host && known == cookie) {
+            return;
+        }
+        if cookies.len() >= limits::COOKIES_KEPT {
+            cookies.remove(0);
+        }
+        cookies.push((host.clone(), cookie.to_owned()));
+    }
+
+    /// The cookies that an upstream set in this session.
+    pub(crate) fn cookies(&self, host: &Host) -> BTreeSet<String> {
+        let cookies = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
+        cookies.iter().filter(|(at, _)| at == host).map(|(_, cookie)| cookie.clone()).collect()
+    }
+
+    /// Stops the session's tasks and forgets its secrets.
+    pub(crate) async fn end(&self) {
+        self.drain.finish(DRAIN).await;
+        self.pool.clear();
+        let gone = std::mem::take(&mut *self.keyring.write().unwrap_or_else(PoisonError::into_inner));
+        let credentials = gone.credentials();
+        drop(gone);
+        for credential in credentials {
+            if let Err(error) = self.perimeter.custody.revoked(&self.id, &credential).await {
+                tracing::warn!(session = %self.id, %credential, %error, "custody does not hear that a grant ended");
+            }
+        }
+    }
+}
+
+/// Tasks end at their next await; this bounds the wait for one that computes.
+const DRAIN: Duration = Duration::from_secs(2);
