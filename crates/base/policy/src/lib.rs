@@ -4,6 +4,7 @@
 pub mod address;
 mod cedar;
 pub mod credential;
+mod data;
 pub mod document;
 pub mod foreign;
 mod host;

@@ -1,8 +1,11 @@
-//! Headers and parameters that ask an upstream to act on another method or path than the one decided on.
+//! Headers and parameters that ask an upstream to act on another method, path or host than the one decided on.
+//! The list is data (`data/overrides.txt`). Bodies are not looked at (a stated limit).
 
+use crate::foreign::{Kind, keys, listed_in, read_list};
 use serde::{Deserialize, Serialize};
+use std::sync::LazyLock;
 
-/// Something in a request that contradicts its method or path.
+/// Something in a request that contradicts its method, path or host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Override {
@@ -12,9 +15,53 @@ pub enum Override {
     Query(String),
 }
 
+static LIST: LazyLock<Vec<(Kind, &'static str, &'static str)>> =
+    LazyLock::new(|| read_list(include_str!("../data/overrides.txt")));
+
 /// Every override in a request.
 #[must_use]
 pub fn find(headers: &http::HeaderMap, query: Option<&[u8]>) -> Vec<Override> {
-    let _ = (headers, query);
-    Vec::new()
+    let in_headers = LIST
+        .iter()
+        .filter(|(kind, name, _)| *kind == Kind::Header && headers.contains_key(*name))
+        .map(|(_, name, _)| Override::Header((*name).to_owned()));
+    let in_query = query
+        .into_iter()
+        .flat_map(keys)
+        .filter_map(|key| listed_in(&LIST, Kind::Key, &key))
+        .map(|name| Override::Query(name.to_owned()));
+    in_headers.chain(in_query).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_entry_of_the_list_is_found_and_has_a_reason() {
+        for (kind, name, reason) in LIST.iter() {
+            let mut headers = http::HeaderMap::new();
+            let found = match kind {
+                Kind::Header => {
+                    headers.insert(*name, "x".parse().unwrap());
+                    find(&headers, None)
+                }
+                Kind::Key => find(&headers, Some(format!("a=b&{name}=DELETE").as_bytes())),
+            };
+            assert_eq!(found.len(), 1, "{name}");
+            assert!(reason.len() > 10, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_ordinary_request_has_none() {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("accept", "*/*".parse().unwrap());
+        assert_eq!(find(&headers, Some(b"method=x&q=_method")), []);
+    }
+
+    #[test]
+    fn an_encoded_key_is_the_same_key() {
+        assert_eq!(find(&http::HeaderMap::new(), Some(b"%5Fmethod=DELETE")), [Override::Query("_method".to_owned())]);
+    }
 }

@@ -174,6 +174,11 @@ impl Permit {
 }
 
 impl Destination {
+    /// Whether this address could be dialled.
+    pub(crate) fn allows(&self, address: IpAddr) -> bool {
+        self.dial(address).is_ok()
+    }
+
     fn target(&self) -> Target {
         match (self.connect, self.host.address()) {
             (Some(address), _) => Target::Address(address),
@@ -194,10 +199,14 @@ impl Destination {
     }
 }
 
+/// A special address must be named by a range of its own class: `169.254.0.0/16` does not name the metadata service
+/// inside it. Where a rule names ranges at all, others are outside.
 fn address_allowed(address: IpAddr, named: &[IpNet]) -> Result<(), Denial> {
-    let is_named = named.iter().any(|net| net.contains(&address));
-    match address::classify(address) {
-        _ if is_named => Ok(()),
+    let class = address::classify(address);
+    if named.iter().any(|net| net.contains(&address) && address::class_of_net(net) == Some(class)) {
+        return Ok(());
+    }
+    match class {
         AddressClass::Public if named.is_empty() => Ok(()),
         AddressClass::Public => Err(Denial::new(Reason::AddressNotAllowed)),
         AddressClass::Loopback => Err(Denial::new(Reason::AddressLoopback)),

@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use tree::Node;
 
+/// Keys in zones that name a file.
+const FILE_KEYS: &[&str] = &["policy_file", "ca_file"];
+
 /// Something wrong in the configuration, where it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ConfigError {
@@ -97,7 +100,7 @@ impl Document {
     #[must_use]
     pub fn referenced_files(&self) -> Vec<String> {
         let mut names = Vec::new();
-        tree::strings_under(&self.root, &["policy_file", "ca_file"], &mut names);
+        tree::strings_under(&self.root, FILE_KEYS, &mut names);
         names.sort();
         names.dedup();
         names

@@ -269,6 +269,21 @@ impl<'r> Table<'r> {
         names.into_iter().filter_map(|name| Some((name, outer.table(name.value)?))).collect()
     }
 
+    /// Everything in the table, and the files it names, as bytes that are equal only for equal content: for digests.
+    #[must_use]
+    pub fn canonical(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        super::tree::canonical_table(self.entries, &mut bytes);
+        let mut files = Vec::new();
+        super::tree::strings_in(self.entries, super::FILE_KEYS, &mut files);
+        files.sort();
+        for file in files {
+            super::tree::canonical_text(&file, &mut bytes);
+            super::tree::canonical_text(self.reader.document.attachment(&file).unwrap_or_default(), &mut bytes);
+        }
+        bytes
+    }
+
     fn name_of(&self, key: &str) -> String {
         if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
     }

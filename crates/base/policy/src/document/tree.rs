@@ -81,15 +81,59 @@ fn node(spanned: &Spanned<DeValue<'_>>) -> Node {
 /// The texts of all keys of these names, at any depth.
 pub(super) fn strings_under(root: &Node, keys: &[&str], found: &mut Vec<String>) {
     match &root.value {
-        Value::Table(entries) => {
-            for entry in entries {
-                match &entry.node.value {
-                    Value::String(text) if keys.contains(&entry.key.as_str()) => found.push(text.clone()),
-                    _ => strings_under(&entry.node, keys, found),
-                }
-            }
-        }
+        Value::Table(entries) => strings_in(entries, keys, found),
         Value::Array(items) => items.iter().for_each(|item| strings_under(item, keys, found)),
         Value::String(_) | Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Other => {}
+    }
+}
+
+/// The same, below a table.
+pub(super) fn strings_in(entries: &[Entry], keys: &[&str], found: &mut Vec<String>) {
+    for entry in entries {
+        match &entry.node.value {
+            Value::String(text) if keys.contains(&entry.key.as_str()) => found.push(text.clone()),
+            _ => strings_under(&entry.node, keys, found),
+        }
+    }
+}
+
+/// Bytes that are equal only for equal content: keys sorted, each text with its length, each kind with its letter.
+pub(super) fn canonical_table(entries: &[Entry], bytes: &mut Vec<u8>) {
+    let mut sorted: Vec<&Entry> = entries.iter().collect();
+    sorted.sort_by(|one, other| one.key.cmp(&other.key));
+    bytes.push(b't');
+    bytes.extend((sorted.len() as u64).to_be_bytes());
+    for entry in sorted {
+        canonical_text(&entry.key, bytes);
+        canonical_node(&entry.node, bytes);
+    }
+}
+
+/// A text with its length.
+pub(super) fn canonical_text(text: &str, bytes: &mut Vec<u8>) {
+    bytes.push(b's');
+    bytes.extend((text.len() as u64).to_be_bytes());
+    bytes.extend(text.as_bytes());
+}
+
+fn canonical_node(node: &Node, bytes: &mut Vec<u8>) {
+    match &node.value {
+        Value::String(text) => canonical_text(text, bytes),
+        Value::Integer(number) => {
+            bytes.push(b'i');
+            bytes.extend(number.to_be_bytes());
+        }
+        Value::Float(number) => {
+            bytes.push(b'f');
+            bytes.extend(number.to_bits().to_be_bytes());
+        }
+        Value::Boolean(value) => bytes.extend([b'b', u8::from(*value)]),
+        Value::Other => bytes.push(b'o'),
+        Value::Array(items) => {
+            bytes.push(b'a');
+            bytes.extend((items.len() as u64).to_be_bytes());
+            items.iter().for_each(|item| canonical_node(item, bytes));
+        }
+        Value::Table(entries) => canonical_table(entries, bytes),
     }
 }

@@ -1,11 +1,97 @@
 //! May a host and port be talked to at all?
 
 use super::Zone;
+use super::rule::Rule;
+use crate::cedar::{Action, Attribute, fact};
 use crate::permit::ConnectPermit;
 use crate::reason::{Denial, Reason};
-use crate::request::Connect;
+use crate::request::{Connect, Transport};
+use crate::{Host, Scheme};
 
 pub(super) fn decide(zone: &Zone, connect: &Connect) -> Result<ConnectPermit, Denial> {
-    let _ = (&zone.rules, connect);
-    Err(Denial::new(Reason::HostNotAllowed))
+    let transport = match connect.transport {
+        Transport::Udp => return Err(Denial::new(Reason::UdpRefused)),
+        Transport::Other | Transport::Unread | Transport::Tls | Transport::Http => connect.transport,
+    };
+    let here: Vec<&Rule> = zone.rules.iter().filter(|rule| rule.host.covers(&connect.host)).collect();
+    let at_port: Vec<&Rule> = here.iter().copied().filter(|rule| rule.ports.contains(&connect.port)).collect();
+    if at_port.is_empty() {
+        return Err(unreachable(&connect.host, &here));
+    }
+    if transport == Transport::Other {
+        return Err(Denial::new(Reason::ProtocolUnknown).by(&at_port[0].id));
+    }
+    let agreeing: Vec<&Rule> = at_port.iter().copied().filter(|rule| speaks(rule.scheme, transport)).collect();
+    let Some(first) = agreeing.first() else {
+        return Err(wrong_scheme(at_port[0]));
+    };
+    let allowed = ask(zone, connect, &here)?;
+    let rule = agreeing.iter().find(|rule| allowed.contains(&rule.id)).unwrap_or(first);
+    let mut schemes: Vec<Scheme> = agreeing.iter().map(|rule| rule.scheme).collect();
+    schemes.sort_unstable();
+    schemes.dedup();
+    Ok(ConnectPermit { host: connect.host.clone(), port: connect.port, schemes, rule: rule.id.clone() })
+}
+
+/// Whether a rule of this scheme has a say about a connection that looks like this.
+fn speaks(scheme: Scheme, transport: Transport) -> bool {
+    match transport {
+        Transport::Unread => true,
+        Transport::Tls => scheme == Scheme::Https,
+        Transport::Http => scheme == Scheme::Http,
+        Transport::Other | Transport::Udp => false,
+    }
+}
+
+fn ask(zone: &Zone, connect: &Connect, here: &[&Rule]) -> Result<std::collections::BTreeSet<String>, Denial> {
+    let mut facts = Vec::new();
+    for rule in here {
+        let agreed = [
+            ("host", true),
+            ("port", rule.ports.contains(&connect.port)),
+            ("scheme", speaks(rule.scheme, connect.transport)),
+        ];
+        facts.extend(agreed.into_iter().filter(|(_, agrees)| *agrees).map(|(matcher, _)| fact(&rule.id, matcher)));
+    }
+    let host = connect.host.to_string();
+    let transport = match connect.transport {
+        Transport::Tls => "tls",
+        Transport::Http => "http",
+        Transport::Unread | Transport::Other | Transport::Udp => "unread",
+    };
+    zone.policies.ask(
+        Action::Connect,
+        &host,
+        vec![
+            ("host", Attribute::Text(&host)),
+            ("port", Attribute::Number(connect.port.number())),
+            ("transport", Attribute::Text(transport)),
+            ("facts", Attribute::Names(facts)),
+        ],
+    )
+}
+
+/// Why no rule lets this host and port be reached, given the rules for the host.
+pub(super) fn unreachable(host: &Host, here: &[&Rule]) -> Denial {
+    match here.first() {
+        None if host.address().is_some() => Denial::new(Reason::RawAddress),
+        None => Denial::new(Reason::HostNotAllowed),
+        Some(rule) => {
+            let mut ports: Vec<_> = here.iter().flat_map(|rule| &rule.ports).copied().collect();
+            ports.sort_unstable();
+            ports.dedup();
+            Denial::advising(Reason::PortNotAllowed, format!("the zone allows {host} on port {}", listed(&ports)))
+                .by(&rule.id)
+        }
+    }
+}
+
+/// Why a connection of this kind does not fit the rule for its host and port.
+pub(super) fn wrong_scheme(rule: &Rule) -> Denial {
+    Denial::advising(Reason::SchemeNotAllowed, format!("the zone allows this host and port over {} only", rule.scheme))
+        .by(&rule.id)
+}
+
+pub(super) fn listed<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -1,14 +1,171 @@
-//! Reading zones from the configuration.
+//! Reading zones from the configuration: everything that is wrong, in one go, each with its place.
 
-use super::select::Covering;
-use crate::document::{ConfigError, Document};
+use super::read_credential::read_credentials;
+use super::read_rule::read_rules;
+use super::sandbox::SandboxLimits;
+use super::select::{AgentSelector, Covering};
+use super::{DENY_ALL, Zone};
+use crate::cedar::Builder;
+use crate::document::{At, ConfigError, Document, Item, Reader, Table};
+use crate::zone::rule::Rule;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A zone that was read, and where its name stands.
+struct Read {
+    at: At,
+    covering: Covering,
+}
 
 /// The zones and the warnings about them.
 pub(super) fn load(
     document: &Document,
-    _names: &BTreeMap<String, String>,
+    names: &BTreeMap<String, String>,
 ) -> Result<(Vec<Covering>, Vec<ConfigError>), Vec<ConfigError>> {
-    let (errors, _) = document.reader().finish_with_warnings();
-    Err(errors)
+    let reader = document.reader();
+    let mut root = reader.root();
+    root.leave_rest();
+    let zones: Vec<Read> = root
+        .named_tables("zone")
+        .into_iter()
+        .filter_map(|(name, table)| read_zone(document, names, name, table))
+        .collect();
+    drop(root);
+    refuse_overlaps(&reader, &zones);
+    let (errors, warnings) = reader.finish_with_warnings();
+    if errors.is_empty() { Ok((zones.into_iter().map(|read| read.covering).collect(), warnings)) } else { Err(errors) }
+}
+
+fn read_zone(
+    document: &Document,
+    names: &BTreeMap<String, String>,
+    name: Item<&str>,
+    mut table: Table<'_>,
+) -> Option<Read> {
+    let named_well = is_name(name.value) && name.value != DENY_ALL;
+    if !named_well {
+        let message = "a zone's name has lower-case letters, digits and dashes, at most 64, and is not deny-all";
+        table.reader().error(name.at, message);
+    }
+    let digest = super::digest(name.value, &table.canonical());
+    let environment_id = read_environment(&mut table, names);
+    let agents = read_agents(&mut table);
+    read_mode(&mut table);
+    table.not_in_this_build(&["mcp", "ask", "approvers", "audit", "tools", "detect"]);
+    let sandbox = table.table("sandbox").map(|mut sandbox| SandboxLimits::read(&mut sandbox)).unwrap_or_default();
+    let credentials = read_credentials(&mut table);
+    let rules = read_rules(document, name.value, &mut table, &credentials);
+    let policies = if named_well {
+        read_policies(document, name.value, &mut table, rules.as_deref().unwrap_or_default())
+    } else {
+        None
+    };
+    let zone = Zone {
+        name: name.value.to_owned(),
+        digest,
+        sandbox,
+        credentials: credentials?,
+        rules: rules?,
+        policies: policies?,
+    };
+    Some(Read {
+        at: name.at,
+        covering: Covering { environment_id: environment_id?, agents: agents?, zone: Arc::new(zone) },
+    })
+}
+
+/// Names go into rule ids and Cedar texts.
+pub(super) fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+fn read_environment(table: &mut Table<'_>, names: &BTreeMap<String, String>) -> Option<String> {
+    let item = table.string("environment");
+    let item = table.required("environment", item)?;
+    if item.value.starts_with("env_") {
+        return Some(item.value.to_owned());
+    }
+    let id = names.get(item.value);
+    if id.is_none() {
+        table
+            .reader()
+            .error(item.at, format!("no environment is known here as {:?}; use its id (env_...)", item.value));
+    }
+    id.cloned()
+}
+
+fn read_agents(table: &mut Table<'_>) -> Option<Vec<AgentSelector>> {
+    if !table.has("agents") {
+        return Some(vec![AgentSelector::Any]);
+    }
+    let given = table.strings("agents")?.len();
+    let agents = table.parsed_all::<AgentSelector>("agents")?;
+    if given == 0 {
+        table.reader().error(table.at(), "agents is empty, so the zone covers nobody; write [\"*\"] or leave it out");
+    }
+    (given > 0 && agents.len() == given).then(|| agents.into_iter().map(|agent| agent.value).collect())
+}
+
+fn read_mode(table: &mut Table<'_>) {
+    match table.string("mode") {
+        None | Some(Item { value: "enforce", .. }) => {}
+        Some(Item { value: "shadow", at }) => table.reader().error(at, "not in this build: mode = \"shadow\""),
+        Some(Item { at, .. }) => table.reader().error(at, "mode must be \"enforce\" or \"shadow\""),
+    }
+}
+
+fn read_policies(
+    document: &Document,
+    zone: &str,
+    table: &mut Table<'_>,
+    rules: &[Rule],
+) -> Option<crate::cedar::Policies> {
+    let mut builder = Builder::new(zone);
+    for rule in rules {
+        builder.add_rule(&rule.id, rule.credential.as_ref().map(crate::CredentialName::as_str));
+    }
+    let file = table.string("policy_file");
+    let report = |at: At, messages: Vec<String>| {
+        for message in messages {
+            table.reader().error(at, format!("policy_file: {message}"));
+        }
+    };
+    if let Some(file) = file {
+        let Some(text) = document.attachment(file.value) else {
+            table.reader().error(file.at, format!("policy_file: {} cannot be read", file.value));
+            return None;
+        };
+        if let Err(messages) = builder.add_file(text) {
+            report(file.at, messages);
+            return None;
+        }
+    }
+    match builder.finish() {
+        Ok(policies) => Some(policies),
+        Err(messages) => {
+            report(file.map_or(table.at(), |file| file.at), messages);
+            None
+        }
+    }
+}
+
+fn refuse_overlaps(reader: &Reader<'_>, zones: &[Read]) {
+    for (index, zone) in zones.iter().enumerate() {
+        for earlier in &zones[..index] {
+            if overlap(&earlier.covering, &zone.covering) {
+                let message = format!(
+                    "zones {} and {} could both cover one session; narrow `agents` until they cannot",
+                    earlier.covering.zone.name(),
+                    zone.covering.zone.name()
+                );
+                reader.error(zone.at, message);
+            }
+        }
+    }
+}
+
+fn overlap(one: &Covering, other: &Covering) -> bool {
+    one.environment_id == other.environment_id
+        && one.agents.iter().any(|agent| other.agents.iter().any(|it| agent.could_meet(it)))
 }

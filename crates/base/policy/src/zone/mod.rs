@@ -2,6 +2,8 @@
 
 mod connect;
 mod load;
+mod read_credential;
+mod read_rule;
 mod request;
 mod rule;
 mod sandbox;
@@ -10,7 +12,7 @@ mod select;
 pub use sandbox::{Control, Mount, MountAccess, SandboxLimits};
 pub use select::Zones;
 
-use crate::cedar::Policies;
+use crate::cedar::{Builder, Policies};
 use crate::credential::{Credential, CredentialName};
 use crate::permit::{ConnectPermit, GrantPermit, Permit, ToolPermit};
 use crate::reason::{Denial, Reason};
@@ -32,14 +34,15 @@ pub struct Zone {
 }
 
 impl Zone {
+    /// The built-in zone of an environment without any: no egress, no credential, no mount.
     pub(crate) fn deny_all() -> Self {
         Self {
             name: DENY_ALL.to_owned(),
-            digest: String::new(),
+            digest: digest(DENY_ALL, &[]),
             sandbox: SandboxLimits::default(),
             credentials: Vec::new(),
             rules: Vec::new(),
-            policies: Policies {},
+            policies: Builder::new(DENY_ALL).finish().expect("the built-in permit for tools is validated by a test"),
         }
     }
 
@@ -115,9 +118,20 @@ impl Zone {
     /// # Errors
     /// The typed refusal.
     pub fn tool_use(&self, tool: &ToolUse) -> Result<ToolPermit, Denial> {
-        let rule = self.policies.tool_use(&self.name, &tool.name)?;
+        let rule = self.policies.tool_use(&tool.name)?;
         Ok(ToolPermit { tool: tool.name.clone(), rule })
     }
+}
+
+/// The digest of a zone: its name and everything written in its section and the files that names.
+fn digest(name: &str, canonical: &[u8]) -> String {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    context.update(b"postern zone 1\0");
+    context.update(name.as_bytes());
+    context.update(b"\0");
+    context.update(canonical);
+    let hex: String = context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
 }
 
 #[cfg(test)]

@@ -1,11 +1,224 @@
 //! May an exact request leave, and what is injected into it?
+//!
+//! The order: tripwires first (a secret, a stranger's placeholder), then the rules, then what stands in the request
+//! beside them, then Cedar. Nothing is injected before all of it has said yes.
 
 use super::Zone;
-use crate::permit::Permit;
+use super::connect::{listed, unreachable, wrong_scheme};
+use super::rule::{Agreement, ForeignCredentials, Rule};
+use crate::cedar::{Action, Attribute, fact};
+use crate::credential::{CredentialName, Location};
+use crate::minting;
+use crate::permit::{Injection, Permit};
 use crate::reason::{Denial, Reason};
-use crate::request::Request;
+use crate::request::{Found, FoundValue, Issued, Place, Request};
+use std::collections::BTreeSet;
 
 pub(super) fn decide(zone: &Zone, request: &Request) -> Result<Permit, Denial> {
-    let _ = (&zone.rules, request);
-    Err(Denial::new(Reason::HostNotAllowed))
+    let ours = tripwires(request)?;
+    let agreeing: Vec<&Rule> = zone.rules.iter().filter(|rule| agreement(rule, request) == Agreement::Whole).collect();
+    let Some(first) = agreeing.first() else {
+        return Err(ours
+            .first()
+            .and_then(|found| misplaced(zone, request, &found.credential))
+            .unwrap_or_else(|| nearest(zone, request)));
+    };
+    let rule = match ours.first() {
+        None => first,
+        Some(found) => {
+            agreeing.iter().find(|rule| rule.credential.as_ref() == Some(&found.credential)).ok_or_else(|| {
+                misplaced(zone, request, &found.credential).unwrap_or_else(|| Denial::new(Reason::PlaceholderWrongHost))
+            })?
+        }
+    };
+    let injections = injections(zone, rule, &ours)?;
+    refuse_overrides(rule, request)?;
+    refuse_foreign(zone, rule, request)?;
+    refuse_minting(rule, request, &injections)?;
+    ask(zone, rule, request, &injections)?;
+    Ok(Permit {
+        destination: rule.destination(&request.host, request.port),
+        scheme: request.scheme,
+        method: request.method.clone(),
+        path: request.path.clone(),
+        rule: rule.id.clone(),
+        zone: zone.name.clone(),
+        policy_digest: zone.digest.clone(),
+        injections,
+    })
+}
+
+fn agreement(rule: &Rule, request: &Request) -> Agreement {
+    rule.agreement(&request.host, request.port, request.scheme, &request.method, &request.path)
+}
+
+/// What must not be in any request. What is left are live placeholders of this session.
+fn tripwires(request: &Request) -> Result<Vec<&Found>, Denial> {
+    let found = &request.credentials_present;
+    let any = |wanted: FoundValue| found.iter().any(|found| found.value == wanted);
+    if any(FoundValue::Secret) {
+        return Err(Denial::new(Reason::RealSecretSeen));
+    }
+    if any(FoundValue::Placeholder(Issued::AnotherSession)) {
+        return Err(Denial::new(Reason::PlaceholderWrongSession));
+    }
+    if any(FoundValue::Placeholder(Issued::Unknown)) {
+        return Err(Denial::new(Reason::PlaceholderUnresolved));
+    }
+    Ok(found.iter().collect())
+}
+
+/// Why a placeholder of this session may not be in this request, judged by the rules that name its credential.
+/// `None` where its own rules agree with host, port and scheme: then method or path are what is refused.
+fn misplaced(zone: &Zone, request: &Request, credential: &CredentialName) -> Option<Denial> {
+    let bound: Vec<&Rule> = zone.rules.iter().filter(|rule| rule.credential.as_ref() == Some(credential)).collect();
+    let Some(nearest) = bound.iter().copied().max_by_key(|rule| agreement(rule, request)) else {
+        return Some(Denial::new(Reason::PlaceholderUnresolved));
+    };
+    let reason = match agreement(nearest, request) {
+        Agreement::Nothing => Reason::PlaceholderWrongHost,
+        Agreement::Host => Reason::PlaceholderWrongPort,
+        Agreement::HostPort => Reason::PlaceholderWrongScheme,
+        Agreement::Destination | Agreement::Method => return Some(not_covered(nearest, request)),
+        Agreement::Whole => return None,
+    };
+    let step =
+        format!("send this placeholder only to {}://{}, port {}", nearest.scheme, nearest.host, listed(&nearest.ports));
+    Some(Denial::advising(reason, step).by(&nearest.id))
+}
+
+/// The refusal by the rule that came nearest.
+fn nearest(zone: &Zone, request: &Request) -> Denial {
+    let here: Vec<&Rule> = zone.rules.iter().filter(|rule| rule.host.covers(&request.host)).collect();
+    let nearest = here.iter().copied().max_by_key(|rule| agreement(rule, request));
+    match nearest.map(|rule| (rule, agreement(rule, request))) {
+        None | Some((_, Agreement::Nothing | Agreement::Host)) => unreachable(&request.host, &here),
+        Some((rule, Agreement::HostPort)) => wrong_scheme(rule),
+        Some((rule, Agreement::Destination | Agreement::Method | Agreement::Whole)) => not_covered(rule, request),
+    }
+}
+
+fn not_covered(rule: &Rule, request: &Request) -> Denial {
+    match &rule.methods {
+        Some(methods) if !rule.covers_method(&request.method) => {
+            let step = format!("the zone allows {} at this host, not {}", listed(methods), request.method);
+            Denial::advising(Reason::MethodNotAllowed, step).by(&rule.id)
+        }
+        _ => {
+            let step =
+                format!("the zone allows the paths {} at this host", listed(rule.paths.as_deref().unwrap_or_default()));
+            Denial::advising(Reason::PathNotAllowed, step).by(&rule.id)
+        }
+    }
+}
+
+/// Every placeholder of the request, where both the rule and its credential allow it to be replaced.
+fn injections(zone: &Zone, rule: &Rule, ours: &[&Found]) -> Result<Vec<Injection>, Denial> {
+    let mut injections = Vec::new();
+    for found in ours {
+        let credential =
+            rule.credential.as_ref().filter(|name| **name == found.credential).and_then(|name| zone.credential(name));
+        let Some(credential) = credential else {
+            let step = "one request takes the placeholder of one credential; send the other in a request of its own";
+            return Err(Denial::advising(Reason::PlaceholderWrongLocation, step).by(&rule.id));
+        };
+        let location = match &found.place {
+            Place::At(location) if credential.inject.contains(location) => location.clone(),
+            Place::At(_) | Place::Path | Place::Query | Place::Body | Place::Elsewhere => {
+                return Err(wrong_place(rule, &credential.inject));
+            }
+        };
+        let injection = Injection { credential: credential.name.clone(), location };
+        if injections.contains(&injection) {
+            return Err(wrong_place(rule, &credential.inject));
+        }
+        injections.push(injection);
+    }
+    Ok(injections)
+}
+
+fn wrong_place(rule: &Rule, allowed: &[Location]) -> Denial {
+    let step = format!("put this placeholder once, and only here: {}", listed(allowed));
+    Denial::advising(Reason::PlaceholderWrongLocation, step).by(&rule.id)
+}
+
+fn refuse_overrides(rule: &Rule, request: &Request) -> Result<(), Denial> {
+    if request.overrides.is_empty() { Ok(()) } else { Err(Denial::new(Reason::OverrideRefused).by(&rule.id)) }
+}
+
+/// Where a credential of ours lives at a host, other people's are refused there: on every path, unless the rule says
+/// otherwise.
+fn refuse_foreign(zone: &Zone, rule: &Rule, request: &Request) -> Result<(), Denial> {
+    let Some(seen) = request.foreign.first() else {
+        return Ok(());
+    };
+    let ours_here = || zone.rules.iter().any(|other| other.credential.is_some() && other.host.covers(&request.host));
+    let policy = rule
+        .foreign
+        .unwrap_or_else(|| if ours_here() { ForeignCredentials::Refuse } else { ForeignCredentials::Allow });
+    match policy {
+        ForeignCredentials::Allow => Ok(()),
+        ForeignCredentials::Refuse => {
+            let step = format!(
+                "{seen} holds a credential that is not from your environment; {}",
+                Reason::ForeignCredential.next_step()
+            );
+            Err(Denial::advising(Reason::ForeignCredential, step).by(&rule.id))
+        }
+    }
+}
+
+fn refuse_minting(rule: &Rule, request: &Request, injections: &[Injection]) -> Result<(), Denial> {
+    match minting::minted_at(&request.host, &request.method, &request.path) {
+        Some(_) if !injections.is_empty() => Err(Denial::new(Reason::CredentialMinting).by(&rule.id)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Cedar's word: on the request as a whole, then on each use of a credential.
+fn ask(zone: &Zone, rule: &Rule, request: &Request, injections: &[Injection]) -> Result<(), Denial> {
+    let host = request.host.to_string();
+    let common = || {
+        vec![
+            ("host", Attribute::Text(&host)),
+            ("port", Attribute::Number(request.port.number())),
+            ("scheme", Attribute::Text(request.scheme.as_str())),
+            ("method", Attribute::Text(request.method.as_str())),
+            ("path", Attribute::Text(request.path.as_str())),
+        ]
+    };
+    let facts = facts(rule, request);
+    let credentials: BTreeSet<&str> = injections.iter().map(|injection| injection.credential.as_str()).collect();
+    let mut attributes = common();
+    attributes.push(("has_query", Attribute::Flag(request.query.is_some())));
+    attributes.push(("credentials", Attribute::Names(credentials.into_iter().map(str::to_owned).collect())));
+    attributes.push(("facts", Attribute::Names(facts.clone())));
+    agreed(rule, &zone.policies.ask(Action::Request, &host, attributes)?)?;
+    for injection in injections {
+        let location = injection.location.to_string();
+        let mut facts = facts.clone();
+        facts.push(fact(&rule.id, "location"));
+        let mut attributes = common();
+        attributes.push(("location", Attribute::Text(&location)));
+        attributes.push(("facts", Attribute::Names(facts)));
+        agreed(rule, &zone.policies.ask(Action::CredentialUse, injection.credential.as_str(), attributes)?)?;
+    }
+    Ok(())
+}
+
+/// The facts of the chosen rule, each from its own matcher.
+fn facts(rule: &Rule, request: &Request) -> Vec<String> {
+    let agreed = [
+        ("host", rule.host.covers(&request.host)),
+        ("port", rule.ports.contains(&request.port)),
+        ("scheme", rule.scheme == request.scheme),
+        ("method", rule.covers_method(&request.method)),
+        ("path", rule.covers_path(&request.path)),
+    ];
+    agreed.into_iter().filter(|(_, agrees)| *agrees).map(|(matcher, _)| fact(&rule.id, matcher)).collect()
+}
+
+/// The permit that Cedar found must be the chosen rule's own.
+fn agreed(rule: &Rule, permits: &BTreeSet<String>) -> Result<(), Denial> {
+    if permits.contains(&rule.id) { Ok(()) } else { Err(Denial::new(Reason::PolicyFailed).by(&rule.id)) }
 }

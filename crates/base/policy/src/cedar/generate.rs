@@ -1,0 +1,44 @@
+//! The Cedar text of a zone's rules: one permit per rule, carrying the rule's id, asking for the rule's facts.
+
+/// The name of a fact: this matcher of this rule agreed.
+pub(crate) fn fact(rule: &str, matcher: &str) -> String {
+    format!("{rule}:{matcher}")
+}
+
+/// The permit of one egress rule. It speaks at three decision points, with the facts that exist at each.
+pub(super) fn egress_permit(zone: &str, rule: &str, credential: Option<&str>) -> String {
+    let actions = if credential.is_some() {
+        r#"[Postern::Action::"egress.connect", Postern::Action::"egress.request", Postern::Action::"credential.use"]"#
+    } else {
+        r#"[Postern::Action::"egress.connect", Postern::Action::"egress.request"]"#
+    };
+    let connect = asked("egress.connect", rule, &["host", "port", "scheme"]);
+    let request = asked("egress.request", rule, &["host", "port", "scheme", "method", "path"]);
+    let use_of = credential.map_or_else(String::new, |credential| {
+        let facts = asked("credential.use", rule, &["host", "port", "scheme", "method", "path", "location"]);
+        format!(" ||\n  ({facts} && resource == Postern::Credential::{})", quoted(credential))
+    });
+    format!(
+        "permit (\n  principal == Postern::Zone::{},\n  action in {actions},\n  resource\n) when {{\n  {connect} ||\n  {request}{use_of}\n}};\n",
+        quoted(zone)
+    )
+}
+
+/// The permit for the tools of a sandbox: all of them, until a policy file forbids some.
+pub(super) fn tools_permit(zone: &str) -> String {
+    format!(
+        "permit (principal == Postern::Zone::{}, action == Postern::Action::\"tool.use\", resource);\n",
+        quoted(zone)
+    )
+}
+
+fn asked(action: &str, rule: &str, matchers: &[&str]) -> String {
+    let facts: Vec<String> = matchers.iter().map(|matcher| quoted(&fact(rule, matcher))).collect();
+    format!("(action == Postern::Action::{} && context.facts.containsAll([{}]))", quoted(action), facts.join(", "))
+}
+
+/// A Cedar string. Names in zones are letters, digits, `-`, `_`, `.` and `/` only: nothing to escape, checked when read.
+fn quoted(text: &str) -> String {
+    debug_assert!(!text.contains(['"', '\\']), "names are checked when the zone is read");
+    format!("\"{text}\"")
+}

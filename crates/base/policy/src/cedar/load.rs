@@ -1,0 +1,107 @@
+//! Compiling a zone's policies: the generated permits and the zone's own file, all validated against the schema.
+
+use super::Policies;
+use super::generate::{egress_permit, tools_permit};
+use cedar_policy::{ActionConstraint, Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use std::str::FromStr;
+use std::sync::LazyLock;
+
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
+    let text = include_str!("postern.cedarschema");
+    Schema::from_cedarschema_str(text).expect("the shipped schema parses: a test reads it").0
+});
+
+/// Collects the policies of one zone.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    zone: String,
+    set: PolicySet,
+}
+
+impl Builder {
+    /// The policies every zone has.
+    pub(crate) fn new(zone: &str) -> Self {
+        let mut builder = Self { zone: zone.to_owned(), set: PolicySet::new() };
+        builder.add_generated(&format!("{zone}/tools"), &tools_permit(zone));
+        builder
+    }
+
+    /// The permit of one egress rule.
+    pub(crate) fn add_rule(&mut self, rule: &str, credential: Option<&str>) {
+        let text = egress_permit(&self.zone, rule, credential);
+        self.add_generated(rule, &text);
+    }
+
+    fn add_generated(&mut self, id: &str, text: &str) {
+        let policy = Policy::parse(Some(PolicyId::new(id)), text).expect("generated from checked names only");
+        self.set.add(policy).expect("rule ids are numbered, so each is new");
+    }
+
+    /// Adds the zone's own policies: `forbid` only. The messages say which policy and why.
+    pub(crate) fn add_file(&mut self, text: &str) -> Result<(), Vec<String>> {
+        let set =
+            PolicySet::from_str(text).map_err(|errors| vec![format!("is not Cedar: {}", with_details(&errors))])?;
+        if let Some(template) = set.templates().next() {
+            return Err(vec![format!("policy {} is a template; zones have none", template.id())]);
+        }
+        let mut errors = Vec::new();
+        for policy in set.policies() {
+            match self.check(policy) {
+                Ok(named) => {
+                    if self.set.add(named).is_err() {
+                        errors.push(format!("policy {} has the @id of another policy", label(policy)));
+                    }
+                }
+                Err(message) => errors.push(message),
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    fn check(&self, policy: &Policy) -> Result<Policy, String> {
+        let label = label(policy);
+        if policy.effect() == Effect::Permit {
+            return Err(format!(
+                "policy {label} is a permit; a policy file adds `forbid` only, permits come from [[zone.{}.egress]]",
+                self.zone
+            ));
+        }
+        if speaks_only_of_mcp(policy) {
+            return Err(format!("policy {label}: not in this build: mcp.call"));
+        }
+        Ok(policy.new_id(PolicyId::new(format!("{}/policy/{label}", self.zone))))
+    }
+
+    /// Validates everything strictly: a condition on something that does not exist at its decision point is an error.
+    pub(crate) fn finish(self) -> Result<Policies, Vec<String>> {
+        let result = Validator::new(SCHEMA.clone()).validate(&self.set, ValidationMode::Strict);
+        let mut errors: Vec<String> = result.validation_errors().map(|error| with_details(error)).collect();
+        // A policy that can never apply is a forbid that someone relies on in vain.
+        errors.extend(result.validation_warnings().map(|warning| with_details(warning)));
+        if errors.is_empty() { Ok(Policies::new(&self.zone, self.set)) } else { Err(errors) }
+    }
+}
+
+fn label(policy: &Policy) -> String {
+    policy.annotation("id").map_or_else(|| policy.id().to_string(), str::to_owned)
+}
+
+fn speaks_only_of_mcp(policy: &Policy) -> bool {
+    let is_mcp = |action: &cedar_policy::EntityUid| action.id().unescaped() == "mcp.call";
+    match policy.action_constraint() {
+        ActionConstraint::Any => false,
+        ActionConstraint::Eq(action) => is_mcp(&action),
+        ActionConstraint::In(actions) => actions.iter().any(is_mcp),
+    }
+}
+
+fn with_details(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,186 @@
+//! Reading a zone's credentials: `[[zone.NAME.credential]]`.
+
+use crate::credential::{BasicPart, Credential, CredentialName, Location, Source};
+use crate::document::{Item, Table};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// All credentials of the zone; `None` if one of them is wrong.
+pub(super) fn read_credentials(zone: &mut Table<'_>) -> Option<Vec<Credential>> {
+    let (mut names, mut variables) = (BTreeSet::new(), BTreeSet::new());
+    let tables = zone.tables("credential");
+    let given = tables.len();
+    let mut credentials = Vec::new();
+    for mut table in tables {
+        let credential = read_credential(&mut table);
+        if let Some(credential) = credential {
+            let at = table.at();
+            if !names.insert(credential.name.clone()) {
+                table.reader().error(at, format!("two credentials of this zone are named {}", credential.name));
+            }
+            if let Some(variable) = credential.env.clone().filter(|variable| !variables.insert(variable.clone())) {
+                table.reader().error(at, format!("two credentials of this zone have the variable {variable}"));
+            }
+            credentials.push(credential);
+        }
+    }
+    (credentials.len() == given).then_some(credentials)
+}
+
+fn read_credential(table: &mut Table<'_>) -> Option<Credential> {
+    table.not_in_this_build(&["kind", "shape", "format", "hosts", "danger_short"]);
+    let name = read_name(table);
+    let source = table.string("source");
+    let source = table.required("source", source).and_then(|item| read_source(table, item));
+    let env = read_variable(table);
+    let inject = read_inject(table);
+    Some(Credential { name: name?, source: source?, env: env?, inject: inject? })
+}
+
+fn read_name(table: &mut Table<'_>) -> Option<CredentialName> {
+    let item = table.string("name");
+    let item = table.required("name", item)?;
+    let well_formed = (1..=64).contains(&item.value.len())
+        && item.value.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+    if !well_formed {
+        table.reader().error(item.at, "name must have letters, digits, `-`, `_` and `.` only, at most 64");
+    }
+    well_formed.then(|| CredentialName::new(item.value))
+}
+
+fn read_source(table: &Table<'_>, item: Item<&str>) -> Option<Source> {
+    let known = "store: env: file: command: vault: aws-sm: k8s: api:";
+    let Some((kind, rest)) = item.value.split_once(':') else {
+        table.reader().error(item.at, format!("source must begin with one of {known}"));
+        return None;
+    };
+    let source = match kind {
+        "store" => Some(Source::Store(rest.to_owned())),
+        "env" => Some(Source::Env(rest.to_owned())),
+        "file" => Some(Source::File(PathBuf::from(rest))),
+        "command" | "vault" | "aws-sm" | "k8s" | "api" => {
+            table.reader().error(item.at, format!("not in this build: source = \"{kind}:\""));
+            return None;
+        }
+        _ => None,
+    };
+    if source.is_none() {
+        table.reader().error(item.at, format!("source must begin with one of {known}"));
+    }
+    if rest.is_empty() {
+        table.reader().error(item.at, format!("source names nothing after {kind}:"));
+        return None;
+    }
+    source
+}
+
+/// The variable for the placeholder. The outer `None` is an error.
+fn read_variable(table: &mut Table<'_>) -> Option<Option<String>> {
+    let Some(item) = table.string("env") else {
+        return (!table.has("env")).then_some(None);
+    };
+    let first = item.value.bytes().next().is_some_and(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    let all = item.value.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+    if !(first && all) {
+        table.reader().error(item.at, "env must be a variable's name: upper-case letters, digits and `_`");
+        return None;
+    }
+    if is_reserved(item.value) {
+        table.reader().error(
+            item.at,
+            format!("env: {} has a meaning of its own in the sandbox; choose another name", item.value),
+        );
+        return None;
+    }
+    Some(Some(item.value.to_owned()))
+}
+
+/// Variables that programs obey: a random text in them breaks the sandbox or the proxy settings.
+fn is_reserved(name: &str) -> bool {
+    const RESERVED: &[&str] =
+        &["PATH", "HOME", "LANG", "SHELL", "USER", "TERM", "PWD", "IFS", "ENV", "BASH_ENV", "TMPDIR"];
+    RESERVED.contains(&name)
+        || name.starts_with("LD_")
+        || name.starts_with("LC_")
+        || name.starts_with("SSL_CERT_")
+        || name.ends_with("_PROXY")
+        || name.ends_with("_CA_BUNDLE")
+        || name.ends_with("_EXTRA_CA_CERTS")
+}
+
+fn read_inject(table: &mut Table<'_>) -> Option<Vec<Location>> {
+    if !table.has("inject") {
+        table.required::<()>("inject", None);
+        return None;
+    }
+    let tables = table.tables("inject");
+    let given = tables.len();
+    if given == 0 {
+        table.reader().error(table.at(), "inject is empty, so the credential could be used nowhere");
+        return None;
+    }
+    let locations: Vec<Location> = tables.into_iter().filter_map(|mut entry| read_location(&mut entry)).collect();
+    (locations.len() == given).then_some(locations)
+}
+
+fn read_location(table: &mut Table<'_>) -> Option<Location> {
+    table.not_in_this_build(&["query", "json", "form", "path", "body"]);
+    let elsewhere = ["query", "json", "form", "path", "body"].into_iter().any(|key| table.has(key));
+    let header = table.string("header");
+    let basic = table.string("basic");
+    match (header, basic) {
+        (Some(item), None) => read_header(table, item),
+        (None, Some(Item { value: "username", .. })) => Some(Location::Basic(BasicPart::Username)),
+        (None, Some(Item { value: "password", .. })) => Some(Location::Basic(BasicPart::Password)),
+        (None, Some(Item { at, .. })) => {
+            table.reader().error(at, "basic must be \"username\" or \"password\"");
+            None
+        }
+        (Some(_), Some(_)) => {
+            table.reader().error(table.at(), "one place per entry: { header = \"...\" } or { basic = \"...\" }");
+            None
+        }
+        (None, None) => {
+            if !elsewhere && !table.has("header") && !table.has("basic") {
+                table
+                    .reader()
+                    .error(table.at(), "an inject entry names a place: { header = \"...\" } or { basic = \"...\" }");
+            }
+            None
+        }
+    }
+}
+
+fn read_header(table: &Table<'_>, item: Item<&str>) -> Option<Location> {
+    let Ok(name) = http::HeaderName::try_from(item.value) else {
+        table.reader().error(item.at, "header is not the name of a header");
+        return None;
+    };
+    if FRAMING.contains(&name.as_str()) {
+        table.reader().error(item.at, format!("header: {name} is set by the proxy and cannot hold a credential"));
+        return None;
+    }
+    Some(Location::Header(name.as_str().to_owned()))
+}
+
+/// Headers that say where a message goes or ends, or that the proxy rewrites.
+const FRAMING: &[&str] = &[
+    "host",
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "range",
+    "accept-encoding",
+    "content-encoding",
+    "content-type",
+    "proxy-authorization",
+    "proxy-connection",
+    "keep-alive",
+    "date",
+    "via",
+    "forwarded",
+];

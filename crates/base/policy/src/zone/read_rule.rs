@@ -1,0 +1,299 @@
+//! Reading a zone's egress rules: `[[zone.NAME.egress]]`.
+
+use super::rule::{ForeignCredentials, Rule};
+use crate::address::{AddressClass, class_of_net, classify};
+use crate::credential::{Credential, CredentialName};
+use crate::document::{At, Document, Item, Table};
+use crate::{HostPattern, Method, PathGlob, Port, Scheme};
+use ipnet::IpNet;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::sync::{Arc, LazyLock};
+
+/// All rules of the zone; `None` if one of them is wrong.
+pub(super) fn read_rules(
+    document: &Document,
+    zone: &str,
+    table: &mut Table<'_>,
+    credentials: &Option<Vec<Credential>>,
+) -> Option<Vec<Rule>> {
+    let tables = table.tables("egress");
+    let given = tables.len();
+    let numbered = tables.into_iter().zip(1..);
+    let rules: Vec<Rule> = numbered
+        .filter_map(|(mut table, number)| {
+            read_rule(document, format!("{zone}/egress/{number}"), &mut table, credentials.as_deref())
+        })
+        .collect();
+    if let Some(credentials) = credentials {
+        for unused in credentials
+            .iter()
+            .filter(|credential| !rules.iter().any(|rule| rule.credential.as_ref() == Some(&credential.name)))
+        {
+            table.reader().warn(
+                table.at(),
+                format!("credential {} is named by no egress rule, so it is never handed out", unused.name),
+            );
+        }
+    }
+    (rules.len() == given).then_some(rules)
+}
+
+fn read_rule(
+    document: &Document,
+    id: String,
+    table: &mut Table<'_>,
+    credentials: Option<&[Credential]>,
+) -> Option<Rule> {
+    let host = table.parsed::<HostPattern>("host");
+    let host = table.required("host", host);
+    let host_at = host.as_ref().map_or(table.at(), |item| item.at);
+    let scheme = read_scheme(table);
+    read_inspect(table);
+    let ports = read_ports(table, scheme);
+    let methods = read_list::<Method>(table, "methods");
+    let paths = read_list::<PathGlob>(table, "paths");
+    let credential = read_credential_name(table, credentials);
+    let foreign = read_foreign(table);
+    let addresses = read_addresses(table);
+    let connect = table.parsed::<SocketAddr>("connect");
+    let connect_fits = !table.has("connect") || connect.is_some();
+    let ca_pem = read_ca(document, table, scheme);
+    let rule = Rule {
+        id,
+        host: host?.value,
+        scheme: scheme?,
+        ports: ports?,
+        methods: methods?,
+        paths: paths?,
+        credential: credential?,
+        foreign: foreign?,
+        connect: connect.map(|item| item.value),
+        addresses: addresses?.into(),
+        ca_pem: ca_pem?,
+    };
+    let sound = [
+        check_connect(table, &rule, connect),
+        check_clear_text(table, &rule),
+        check_host(table, &rule, host_at),
+        connect_fits,
+    ];
+    sound.into_iter().all(|holds| holds).then_some(rule)
+}
+
+fn read_scheme(table: &mut Table<'_>) -> Option<Scheme> {
+    match table.string("scheme") {
+        None => (!table.has("scheme")).then_some(Scheme::Https),
+        Some(Item { value: "https", .. }) => Some(Scheme::Https),
+        Some(Item { value: "http", .. }) => Some(Scheme::Http),
+        Some(Item { value: other @ ("postgres" | "mysql" | "ssh" | "tcp"), at }) => {
+            table.reader().error(at, format!("not in this build: scheme = \"{other}\""));
+            None
+        }
+        Some(Item { at, .. }) => {
+            table.reader().error(at, "scheme must be \"https\" or \"http\"");
+            None
+        }
+    }
+}
+
+fn read_inspect(table: &mut Table<'_>) {
+    if let Some(Item { value: false, at }) = table.boolean("inspect") {
+        table.reader().error(at, "not in this build: inspect = false");
+    }
+}
+
+fn read_ports(table: &mut Table<'_>, scheme: Option<Scheme>) -> Option<Vec<Port>> {
+    if !table.has("ports") {
+        return scheme.map(|scheme| vec![scheme.default_port()]);
+    }
+    let items = table.integers("ports")?;
+    let mut ports = Vec::new();
+    for item in &items {
+        match u16::try_from(item.value).ok().and_then(Port::new) {
+            Some(port) => ports.push(port),
+            None => table.reader().error(item.at, "a port is a number from 1 to 65535"),
+        }
+    }
+    not_empty(table, "ports", items.len())?;
+    (ports.len() == items.len()).then_some(ports)
+}
+
+/// A list that is left out allows all; an empty one would allow nothing and is refused. The outer `None` is an error.
+fn read_list<T: FromStr<Err: std::fmt::Display>>(table: &mut Table<'_>, key: &str) -> Option<Option<Vec<T>>> {
+    if !table.has(key) {
+        return Some(None);
+    }
+    let given = table.strings(key)?.len();
+    not_empty(table, key, given)?;
+    let parsed: Vec<T> = table.parsed_all(key)?.into_iter().map(|item| item.value).collect();
+    (parsed.len() == given).then_some(Some(parsed))
+}
+
+fn not_empty(table: &Table<'_>, key: &str, length: usize) -> Option<()> {
+    if length == 0 {
+        table
+            .reader()
+            .error(table.at(), format!("{key} is empty, so the rule would allow nothing; leave it out or name some"));
+    }
+    (length > 0).then_some(())
+}
+
+fn read_credential_name(table: &mut Table<'_>, credentials: Option<&[Credential]>) -> Option<Option<CredentialName>> {
+    let Some(item) = table.string("credential") else {
+        return (!table.has("credential")).then_some(None);
+    };
+    let name = CredentialName::new(item.value);
+    // Where the credentials themselves are wrong, that is what is said.
+    let known = credentials.is_none_or(|credentials| credentials.iter().any(|credential| credential.name == name));
+    if !known {
+        table.reader().error(item.at, format!("no credential of this zone is named {:?}", item.value));
+    }
+    known.then_some(Some(name))
+}
+
+fn read_foreign(table: &mut Table<'_>) -> Option<Option<ForeignCredentials>> {
+    match table.string("foreign_credentials") {
+        None => (!table.has("foreign_credentials")).then_some(None),
+        Some(Item { value: "refuse", .. }) => Some(Some(ForeignCredentials::Refuse)),
+        Some(Item { value: "allow", .. }) => Some(Some(ForeignCredentials::Allow)),
+        Some(Item { at, .. }) => {
+            table.reader().error(at, "foreign_credentials must be \"refuse\" or \"allow\"");
+            None
+        }
+    }
+}
+
+fn read_addresses(table: &mut Table<'_>) -> Option<Vec<IpNet>> {
+    if !table.has("addresses") {
+        return Some(Vec::new());
+    }
+    let items = table.strings("addresses")?;
+    not_empty(table, "addresses", items.len())?;
+    let nets: Vec<IpNet> = items.iter().filter_map(|item| read_net(table, *item)).collect();
+    (nets.len() == items.len()).then_some(nets)
+}
+
+fn read_net(table: &Table<'_>, item: Item<&str>) -> Option<IpNet> {
+    let net = item.value.parse::<IpNet>().or_else(|_| item.value.parse::<IpAddr>().map(IpNet::from));
+    let Ok(net) = net else {
+        table.reader().error(item.at, format!("addresses: {:?} is not a range such as 10.3.0.0/24", item.value));
+        return None;
+    };
+    let net = net.trunc();
+    let whole = class_of_net(&net).is_some();
+    if !whole {
+        table.reader().error(
+            item.at,
+            format!("addresses: {net} reaches across public and special ranges; name each range that is meant"),
+        );
+    }
+    whole.then_some(net)
+}
+
+/// The PEM text of the rule's CA. The outer `None` is an error.
+fn read_ca(document: &Document, table: &mut Table<'_>, scheme: Option<Scheme>) -> Option<Option<Arc<str>>> {
+    let Some(item) = table.string("ca_file") else {
+        return (!table.has("ca_file")).then_some(None);
+    };
+    if scheme == Some(Scheme::Http) {
+        table.reader().error(item.at, "ca_file has no meaning with scheme = \"http\"");
+        return None;
+    }
+    match document.attachment(item.value) {
+        Some(pem) if pem.contains("-----BEGIN CERTIFICATE-----") => Some(Some(pem.into())),
+        Some(_) => {
+            table.reader().error(item.at, format!("ca_file: {} holds no PEM certificate", item.value));
+            None
+        }
+        None => {
+            table.reader().error(item.at, format!("ca_file: {} cannot be read", item.value));
+            None
+        }
+    }
+}
+
+/// A fixed address is dialled without asking DNS, and is judged like any other: special ones must be named.
+fn check_connect(table: &Table<'_>, rule: &Rule, connect: Option<Item<SocketAddr>>) -> bool {
+    let Some(item) = connect else {
+        return true;
+    };
+    let port = rule.ports.first().copied().unwrap_or(rule.scheme.default_port());
+    let probe = match &rule.host {
+        HostPattern::Exact(host) => rule.destination(host, port),
+        HostPattern::Below(_) => rule.destination(&item.value.ip().into(), port),
+    };
+    let holds = probe.allows(item.value.ip()) && item.value.port() != 0;
+    if !holds {
+        let class = match classify(item.value.ip()) {
+            AddressClass::Public => "outside `addresses`",
+            AddressClass::Private
+            | AddressClass::LinkLocal
+            | AddressClass::Loopback
+            | AddressClass::Special
+            | AddressClass::Metadata => "not a public address, so `addresses` must name it",
+        };
+        table.reader().error(item.at, format!("connect: {} is {class}", item.value));
+    }
+    holds
+}
+
+/// A credential in the clear is read by everything on the way: only this very machine is no way at all.
+fn check_clear_text(table: &mut Table<'_>, rule: &Rule) -> bool {
+    if rule.scheme == Scheme::Https || rule.credential.is_none() {
+        return true;
+    }
+    let local = !rule.addresses.is_empty()
+        && rule.addresses.iter().all(|net| class_of_net(net) == Some(AddressClass::Loopback));
+    let at = table.string("credential").map_or(table.at(), |item| item.at);
+    if local {
+        table.reader().warn(at, "a credential leaves in the clear here, to loopback addresses only");
+    } else {
+        let message =
+            "a credential is not sent in the clear: use scheme = \"https\", or name loopback `addresses` only";
+        table.reader().error(at, message);
+    }
+    local
+}
+
+/// Suffixes where anybody can have a name: allowed with a warning, never with a credential.
+fn check_host(table: &Table<'_>, rule: &Rule, at: At) -> bool {
+    let HostPattern::Below(suffix) = &rule.host else {
+        return true;
+    };
+    let Some((_, reason)) =
+        SHARED_DOMAINS.iter().find(|(shared, _)| suffix == shared || shared.ends_with(&format!(".{suffix}")))
+    else {
+        return true;
+    };
+    let message = format!("*.{suffix} reaches strangers: {reason}");
+    if rule.credential.is_some() {
+        table.reader().error(at, format!("{message}; name the host exactly where a credential is used"));
+    } else {
+        table.reader().warn(at, message);
+    }
+    rule.credential.is_none()
+}
+
+static SHARED_DOMAINS: LazyLock<Vec<(&'static str, &'static str)>> = LazyLock::new(|| {
+    crate::data::lines(include_str!("../../data/shared_domains.txt"))
+        .map(|line| {
+            let ([suffix], reason) = crate::data::columns(line).expect("the shipped list is read whole by a test");
+            (suffix, reason)
+        })
+        .collect()
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shared_domain_is_a_name_listed_once_with_a_reason() {
+        for (suffix, reason) in SHARED_DOMAINS.iter() {
+            assert_eq!(suffix.parse::<crate::Host>().unwrap().name(), Some(*suffix));
+            assert_eq!(SHARED_DOMAINS.iter().filter(|(other, _)| other == suffix).count(), 1, "{suffix}");
+            assert!(reason.len() > 10, "{suffix}");
+        }
+    }
+}
