@@ -1,1 +1,22 @@
-//! Placeholder while the workspace is laid out.
+//! The HTTP face of the control plane: one table of routes, one path from request to answer.
+//!
+//! Authenticates by the credential's value, parses strictly, calls engine and store, renders. Decides nothing about
+//! sessions and never sees a secret but the keys it issues.
+
+mod app;
+mod body;
+mod caller;
+mod dispatch;
+mod handlers;
+mod pollers;
+mod query;
+mod reply;
+mod routes;
+mod serve;
+mod sse;
+
+pub use app::{App, Limits};
+pub use caller::Kind;
+pub use dispatch::router;
+pub use routes::{Beta, Method, ROUTES, Route};
+pub use serve::{serve, serve_operator};

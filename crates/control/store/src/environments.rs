@@ -186,7 +186,9 @@ pub async fn list(
 
 fn apply(stored: &Environment, body: UpdateEnvironment) -> Result<Environment, Problem> {
     if stored.archived_at.is_some() {
-        return Err(Problem::invalid("The environment is archived and cannot be updated.").with_code("environment_archived"));
+        return Err(
+            Problem::invalid("The environment is archived and cannot be updated.").with_code("environment_archived")
+        );
     }
     if let Field::Value(config) = body.config {
         check_same_type(config)?;
@@ -239,11 +241,7 @@ fn check_limits(environment: &Environment) -> Result<(), Problem> {
     Ok(())
 }
 
-async fn check_name_is_free(
-    tx: &mut Tx,
-    workspace: &WorkspaceId,
-    environment: &Environment,
-) -> Result<(), StoreError> {
+async fn check_name_is_free(tx: &mut Tx, workspace: &WorkspaceId, environment: &Environment) -> Result<(), StoreError> {
     match find_by_name(tx, workspace, &environment.name).await? {
         Some(other) if other.id != environment.id => {
             Err(Problem::conflict(format!("An environment named `{}` exists already.", environment.name)).into())

@@ -67,7 +67,11 @@ pub enum Lease {
 ///
 /// # Errors
 /// The database failed.
-pub async fn create_api_key(tx: &mut Tx, workspace: &WorkspaceId, key: &NewKey<'_>) -> Result<ApiKeyRecord, StoreError> {
+pub async fn create_api_key(
+    tx: &mut Tx,
+    workspace: &WorkspaceId,
+    key: &NewKey<'_>,
+) -> Result<ApiKeyRecord, StoreError> {
     let id = ApiKeyId::generate();
     let row = sqlx::query(
         "INSERT INTO api_keys (workspace_id, id, name, hint, digest, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING *",
@@ -288,7 +292,10 @@ fn environment_key(row: &SqliteRow) -> Result<EnvironmentKeyRecord, StoreError> 
     Ok(EnvironmentKeyRecord {
         id: parsed(EnvironmentKeyId::parse(row.try_get("id")?), "environment_keys.id")?,
         kind: EnvironmentKeyTag::EnvironmentKey,
-        environment_id: parsed(EnvironmentId::parse(row.try_get("environment_id")?), "environment_keys.environment_id")?,
+        environment_id: parsed(
+            EnvironmentId::parse(row.try_get("environment_id")?),
+            "environment_keys.environment_id",
+        )?,
         name: row.try_get("name")?,
         hint: row.try_get("hint")?,
         created_at: instant(row.try_get("created_at")?, "environment_keys.created_at")?,

@@ -21,10 +21,7 @@ impl Range {
     pub fn micros(&self) -> (i64, i64) {
         let least = [self.gt.map(|at| at.as_microsecond().saturating_add(1)), self.gte.map(|at| at.as_microsecond())];
         let most = [self.lt.map(|at| at.as_microsecond().saturating_sub(1)), self.lte.map(|at| at.as_microsecond())];
-        (
-            least.into_iter().flatten().max().unwrap_or(i64::MIN),
-            most.into_iter().flatten().min().unwrap_or(i64::MAX),
-        )
+        (least.into_iter().flatten().max().unwrap_or(i64::MIN), most.into_iter().flatten().min().unwrap_or(i64::MAX))
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use postern_model::Timestamp;
 use postern_model::ids::{EnvironmentId, SessionId, WorkId, WorkspaceId};
 use postern_model::metadata::MetadataPatch;
-use postern_model::work::Work;
+use postern_model::work::{Work, WorkState};
 use sqlx::Row;
 
 use crate::row::{json, micros, parsed};
@@ -40,13 +40,24 @@ pub struct Claim<'a> {
     pub now: Timestamp,
 }
 
-/// An item that was handed out too often and lost each time.
+/// An item that no worker will end any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
     /// The item.
     pub work: WorkId,
     /// The session it was for.
     pub session: SessionId,
+    /// What happened.
+    pub cause: LostCause,
+}
+
+/// Why no worker will end an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LostCause {
+    /// It was handed out [`MAX_ATTEMPTS`] times in a row and lost each time.
+    Attempts,
+    /// A stop was asked for and the lease ended before the worker confirmed it.
+    StopUnconfirmed,
 }
 
 /// Queues work for a session, unless an item that will still be served exists; the commit wakes the pollers.
@@ -107,27 +118,32 @@ pub async fn claimable(
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     let found = sqlx::query(
-        "SELECT 1 FROM work WHERE environment_id = ?1 AND (\
+        "SELECT 1 FROM work WHERE environment_id = ?1 AND attempts < ?4 AND (\
            (state = 'queued' AND (polled_at IS NULL OR polled_at <= ?2)) \
-           OR (state IN ('starting', 'active', 'stopping') AND lease_expires_at <= ?3)) LIMIT 1",
+           OR (state IN ('starting', 'active') AND lease_expires_at <= ?3)) LIMIT 1",
     )
     .bind(environment.as_str())
     .bind(before(now, reclaim_older_than))
     .bind(micros(now))
+    .bind(MAX_ATTEMPTS)
     .fetch_optional(connection)
     .await?;
     Ok(found.is_some())
 }
 
-/// Items whose lease ended once too often. The caller tells their sessions, then [`stop`]s them; until then they are
-/// found again.
+/// Items that no worker will end any more. The caller [`stop`]s them and tells their sessions; until then they are found
+/// again.
 ///
 /// # Errors
 /// The database failed.
-pub async fn lost(connection: &mut Connection, environment: &EnvironmentId, now: Timestamp) -> Result<Vec<Lost>, StoreError> {
+pub async fn lost(
+    connection: &mut Connection,
+    environment: &EnvironmentId,
+    now: Timestamp,
+) -> Result<Vec<Lost>, StoreError> {
     let rows = sqlx::query(
-        "SELECT id, session_id FROM work WHERE environment_id = ?1 AND attempts >= ?2 \
-         AND state IN ('queued', 'starting', 'active') AND lease_expires_at <= ?3",
+        "SELECT id, session_id, state FROM work WHERE environment_id = ?1 AND lease_expires_at <= ?3 \
+         AND (state = 'stopping' OR (attempts >= ?2 AND state IN ('queued', 'starting', 'active')))",
     )
     .bind(environment.as_str())
     .bind(MAX_ATTEMPTS)
@@ -136,9 +152,12 @@ pub async fn lost(connection: &mut Connection, environment: &EnvironmentId, now:
     .await?;
     rows.iter()
         .map(|row| {
-            let work = parsed(WorkId::parse(row.try_get("id")?), "work.id")?;
-            let session = parsed(SessionId::parse(row.try_get("session_id")?), "work.session_id")?;
-            Ok(Lost { work, session })
+            let stopping = row.try_get::<&str, _>("state")? == WorkState::Stopping.as_str();
+            Ok(Lost {
+                work: parsed(WorkId::parse(row.try_get("id")?), "work.id")?,
+                session: parsed(SessionId::parse(row.try_get("session_id")?), "work.session_id")?,
+                cause: if stopping { LostCause::StopUnconfirmed } else { LostCause::Attempts },
+            })
         })
         .collect()
 }
@@ -191,14 +210,6 @@ pub async fn update(
 
 async fn requeue_expired(tx: &mut Tx, environment: &EnvironmentId, now: Timestamp) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE work SET state = 'stopped', stopped_at = ?2 \
-         WHERE environment_id = ?1 AND state = 'stopping' AND lease_expires_at <= ?2",
-    )
-    .bind(environment.as_str())
-    .bind(micros(now))
-    .execute(&mut **tx)
-    .await?;
-    sqlx::query(
         "UPDATE work SET state = 'queued', queued_at = ?2, polled_at = NULL, acknowledged_at = NULL, started_at = NULL, \
            latest_heartbeat_at = NULL, last_heartbeat = NULL \
          WHERE environment_id = ?1 AND state IN ('starting', 'active') AND lease_expires_at <= ?2",
@@ -210,7 +221,12 @@ async fn requeue_expired(tx: &mut Tx, environment: &EnvironmentId, now: Timestam
     Ok(())
 }
 
-async fn issue_token(tx: &mut Tx, row: &sqlx::sqlite::SqliteRow, work: &Work, claim: &Claim<'_>) -> Result<(), StoreError> {
+async fn issue_token(
+    tx: &mut Tx,
+    row: &sqlx::sqlite::SqliteRow,
+    work: &Work,
+    claim: &Claim<'_>,
+) -> Result<(), StoreError> {
     sqlx::query("UPDATE session_tokens SET superseded = TRUE WHERE work_id = ?1")
         .bind(work.id.as_str())
         .execute(&mut **tx)

@@ -27,7 +27,7 @@ pub(super) fn definition(agent: &AgentDefinition) -> Result<(), Problem> {
 }
 
 pub(super) fn tools(sent: Vec<ToolParam>) -> Result<Vec<Tool>, Problem> {
-    resolve(sent).map_err(|error| Problem::invalid(error.to_string()))
+    resolve(sent).map_err(|error| Problem::invalid_at(&format!("tools[{}]", error.index), error.message))
 }
 
 pub(super) fn execution_identity(sent: Option<Value>) -> Result<ExecutionIdentity, Problem> {

@@ -76,8 +76,10 @@ pub async fn heartbeat(
     beat: &Beat<'_>,
 ) -> Result<Heartbeat, StoreError> {
     let work = read::required(tx, environment, id).await?;
-    let stored: Option<String> =
-        sqlx::query_scalar("SELECT last_heartbeat FROM work WHERE id = ?1").bind(id.as_str()).fetch_one(&mut **tx).await?;
+    let stored: Option<String> = sqlx::query_scalar("SELECT last_heartbeat FROM work WHERE id = ?1")
+        .bind(id.as_str())
+        .fetch_one(&mut **tx)
+        .await?;
     let ttl = beat.desired_ttl.map_or(beat.ttl, |wish| wish.clamp(MIN_TTL, MAX_TTL));
     match work.state {
         WorkState::Stopping | WorkState::Stopped => {

@@ -32,11 +32,12 @@ pub async fn find(
 /// # Errors
 /// The database failed.
 pub async fn live(connection: &mut Connection, session: &SessionId) -> Result<Option<WorkId>, StoreError> {
-    let id: Option<String> =
-        sqlx::query_scalar("SELECT id FROM work WHERE session_id = ?1 AND state IN ('queued', 'starting', 'active') LIMIT 1")
-            .bind(session.as_str())
-            .fetch_optional(connection)
-            .await?;
+    let id: Option<String> = sqlx::query_scalar(
+        "SELECT id FROM work WHERE session_id = ?1 AND state IN ('queued', 'starting', 'active') LIMIT 1",
+    )
+    .bind(session.as_str())
+    .fetch_optional(connection)
+    .await?;
     id.map(|id| parsed(WorkId::parse(&id), "work.id")).transpose()
 }
 

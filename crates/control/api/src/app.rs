@@ -1,0 +1,68 @@
+//! What every handler works with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postern_engine::Engine;
+use postern_model::{Problem, Timestamp};
+use postern_store::{Store, StoreError};
+
+use crate::pollers::Pollers;
+
+/// Bounds and times of the API. The defaults are the contract's; tests shorten them.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long a work item's lease lasts without a heartbeat.
+    pub lease_ttl: Duration,
+    /// How often an idle stream gets a comment.
+    pub ping_every: Duration,
+    /// The largest request body, in bytes.
+    pub body_bytes: usize,
+    /// How long a client may take to send its body.
+    pub body_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            lease_ttl: Duration::from_secs(90),
+            ping_every: Duration::from_secs(15),
+            body_bytes: 32 * 1024 * 1024,
+            body_time: Duration::from_secs(120),
+        }
+    }
+}
+
+/// The application; cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    pub(crate) engine: Engine,
+    pub(crate) store: Store,
+    pub(crate) limits: Limits,
+    pub(crate) pollers: Arc<Pollers>,
+}
+
+impl App {
+    /// An application over an engine and its store.
+    pub fn new(engine: Engine, store: Store, limits: Limits) -> Self {
+        Self { engine, store, limits, pollers: Arc::default() }
+    }
+
+    /// The time, as microseconds: what the database keeps.
+    pub(crate) fn now(&self) -> Timestamp {
+        let now = Timestamp::now();
+        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+    }
+}
+
+/// What a caller is told of a store's failure; the cause goes to the log.
+pub(crate) fn problem(error: StoreError) -> Problem {
+    match error {
+        StoreError::Refused(problem) => problem,
+        StoreError::Database(_) | StoreError::Migrate(_) | StoreError::Corrupt { .. } => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            tracing::error!(%error, cause, "the database failed");
+            Problem::internal()
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The one path of every request: name it, find out who calls, check what the table says, read, handle, render.
+
+use std::str::FromStr;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{RawPathParams, State};
+use axum::routing::{MethodFilter, on};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use postern_model::Problem;
+use postern_model::ids::{InvalidId, RequestId, WorkspaceId};
+use serde::de::DeserializeOwned;
+
+use crate::app::App;
+use crate::body;
+use crate::caller::{Caller, Kind, OverOperatorSocket, authenticate};
+use crate::query::Query;
+use crate::reply::{Reply, refusal};
+use crate::routes::{Beta, Method, NOT_IN_THIS_BUILD, ROUTES, Route};
+
+/// What a handler gets: a request that passed every check of the table.
+pub(crate) struct Call {
+    pub(crate) app: App,
+    pub(crate) caller: Caller,
+    pub(crate) workspace: WorkspaceId,
+    pub(crate) headers: HeaderMap,
+    pub(crate) query: Query,
+    parameters: Vec<(String, String)>,
+    body: Bytes,
+}
+
+impl Call {
+    /// An id from the path. One of another form names nothing that exists.
+    pub(crate) fn id<T: FromStr<Err = InvalidId>>(&self, name: &str, noun: &str) -> Result<T, Problem> {
+        let text = self.parameter(name);
+        text.parse().map_err(|_| Problem::not_found(format!("{noun} `{}` was not found.", shown(text))))
+    }
+
+    /// A segment of the path, decoded.
+    pub(crate) fn parameter(&self, name: &str) -> &str {
+        self.parameters.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+    }
+
+    /// The JSON body.
+    pub(crate) fn body<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        body::parse(&self.body)
+    }
+
+    /// The JSON body, where leaving it out means the default.
+    pub(crate) fn optional_body<T: DeserializeOwned + Default>(&self) -> Result<T, Problem> {
+        if self.body.trim_ascii().is_empty() { Ok(T::default()) } else { self.body() }
+    }
+
+    /// Refuses a body on a route that takes none, and parameters that the handler did not ask for.
+    pub(crate) fn finish_without_body(self) -> Result<(), Problem> {
+        body::expect_none(&self.body)?;
+        self.query.finish()
+    }
+}
+
+/// The router over the whole table.
+pub fn router(app: App) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES {
+        let handler = move |State(app), parameters: Result<RawPathParams, RawPathParamsRejection>, request| {
+            answer(app, Some(route), parameters, request)
+        };
+        router = router.route(route.path, on(filter(route.method), handler));
+    }
+    router.fallback(no_route).method_not_allowed_fallback(no_route).with_state(app)
+}
+
+async fn no_route(
+    State(app): State<App>,
+    parameters: Result<RawPathParams, RawPathParamsRejection>,
+    request: Request<Body>,
+) -> Response<Body> {
+    answer(app, None, parameters, request).await
+}
+
+fn filter(method: Method) -> MethodFilter {
+    match method {
+        Method::Get => MethodFilter::GET,
+        Method::Post => MethodFilter::POST,
+        Method::Delete => MethodFilter::DELETE,
+    }
+}
+
+async fn answer(
+    app: App,
+    route: Option<&'static Route>,
+    parameters: Result<RawPathParams, RawPathParamsRejection>,
+    request: Request<Body>,
+) -> Response<Body> {
+    let request_id = RequestId::generate();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let ping_every = app.limits.ping_every;
+    let mut caller = None;
+    let result = serve(app, route, parameters, request, &mut caller).await;
+    let who = caller.as_ref().map(Caller::log_name).unwrap_or_default();
+    let mut response = match result {
+        Ok(reply) => reply.into_response(ping_every),
+        Err(problem) => {
+            tracing::debug!(%request_id, %method, path, who, status = problem.status(), %problem, "refused");
+            refusal(&problem, request_id.as_str())
+        }
+    };
+    tracing::debug!(%request_id, %method, path, who, status = response.status().as_u16(), "answered");
+    let headers = response.headers_mut();
+    headers.insert("postern-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+    insert(headers, "request-id", request_id.as_str());
+    if let Some(caller) = caller {
+        insert(headers, "anthropic-workspace-id", caller.workspace().as_str());
+    }
+    response
+}
+
+async fn serve(
+    app: App,
+    route: Option<&'static Route>,
+    parameters: Result<RawPathParams, RawPathParamsRejection>,
+    request: Request<Body>,
+    authenticated: &mut Option<Caller>,
+) -> Result<Reply, Problem> {
+    let (parts, stream) = request.into_parts();
+    let caller = match parts.extensions.get::<OverOperatorSocket>() {
+        Some(OverOperatorSocket) => Caller::Operator,
+        None => authenticate(&app, &parts.headers).await?,
+    };
+    *authenticated = Some(caller.clone());
+    let Some(route) = route else { return Err(unknown_route(&parts.method, parts.uri.path())) };
+    check_beta(route, &parts.headers)?;
+    check_kind(route, &caller)?;
+    let workspace = check_workspace(&caller, &parts.headers)?;
+    let query = Query::parse(parts.uri.query().unwrap_or_default())?;
+    let parameters = path_parameters(parameters)?;
+    // Only now: nobody unknown makes the server hold a body.
+    let body = match route.method {
+        Method::Get => Bytes::new(),
+        Method::Post | Method::Delete => {
+            body::read(&parts.headers, stream, app.limits.body_bytes, app.limits.body_time).await?
+        }
+    };
+    (route.handler)(Call { app, caller, workspace, headers: parts.headers, query, parameters, body }).await
+}
+
+/// A missing beta makes the route not exist, as on the hosted platform.
+fn check_beta(route: &Route, headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(needed) = route.beta.header() else { return Ok(()) };
+    let sent = headers.get_all("anthropic-beta").iter().filter_map(|value| value.to_str().ok());
+    if sent.flat_map(|list| list.split(',')).any(|beta| beta.trim() == needed) {
+        return Ok(());
+    }
+    Err(Problem::not_found(format!("This route needs the header `anthropic-beta: {needed}`.")))
+}
+
+fn check_kind(route: &Route, caller: &Caller) -> Result<(), Problem> {
+    let kind = caller.kind();
+    if route.allowed.contains(&kind) {
+        return Ok(());
+    }
+    Err(match kind {
+        Kind::EndedSessionToken => Problem::authentication("This session token ended with its lease."),
+        Kind::ApiKey if route.allowed == [Kind::Operator] => {
+            Problem::permission("Only the operator may do this, over the operator's socket in the data directory.")
+        }
+        Kind::Operator | Kind::ApiKey => Problem::permission("This route takes an environment key or a session token."),
+        Kind::EnvironmentKey => Problem::permission("An environment key may not do this."),
+        Kind::SessionToken => Problem::permission("A session token may not do this."),
+    })
+}
+
+fn check_workspace(caller: &Caller, headers: &HeaderMap) -> Result<WorkspaceId, Problem> {
+    let own = caller.workspace();
+    match headers.get("anthropic-workspace-id") {
+        Some(sent) if sent.as_bytes() != own.as_str().as_bytes() => Err(Problem::permission(format!(
+            "The credential belongs to workspace {own}; `anthropic-workspace-id` names another one."
+        ))),
+        _ => Ok(own),
+    }
+}
+
+fn path_parameters(
+    parameters: Result<RawPathParams, RawPathParamsRejection>,
+) -> Result<Vec<(String, String)>, Problem> {
+    let parameters = parameters.map_err(|_| Problem::not_found("The path is not UTF-8."))?;
+    Ok(parameters.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
+fn unknown_route(method: &http::Method, path: &str) -> Problem {
+    let absent = NOT_IN_THIS_BUILD.iter().find(|absent| absent.matches(path));
+    match absent {
+        Some(absent) => Problem::not_found(format!("{} are not in this build.", absent.noun)),
+        None => Problem::not_found(format!("There is no route {method} {}.", shown(path))),
+    }
+}
+
+/// Text of a caller's, bounded before it is repeated.
+fn shown(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
+fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+impl Beta {
+    fn header(self) -> Option<&'static str> {
+        match self {
+            Self::ManagedAgents => Some("managed-agents-2026-04-01"),
+            Self::None => None,
+        }
+    }
+}

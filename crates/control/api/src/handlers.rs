@@ -1,0 +1,34 @@
+//! One module per resource: parse, call store or engine, render.
+
+pub(crate) mod agents;
+pub(crate) mod api_keys;
+pub(crate) mod environment_keys;
+pub(crate) mod environments;
+pub(crate) mod events;
+pub(crate) mod models;
+pub(crate) mod sessions;
+pub(crate) mod threads;
+pub(crate) mod work;
+
+use postern_model::Problem;
+use postern_model::page::{Cursor, Order};
+use postern_store::list::{ListQuery, Range};
+use serde::Serialize;
+
+use crate::query::Query;
+
+/// `{id, type: "..._deleted"}`.
+#[derive(Serialize)]
+struct Deleted<'a> {
+    id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+}
+
+/// `limit` and `page` of a list that is read newest first.
+fn list_query(query: &mut Query, list: &str, most: u32) -> Result<ListQuery, Problem> {
+    let limit = query.limit(20, most)?;
+    let page = query.text("page")?;
+    let after = page.map(|text| Cursor::decode(&text, list, Order::Desc, "")).transpose()?;
+    Ok(ListQuery { limit, after, created_at: Range::default(), include_archived: false })
+}

@@ -1,0 +1,66 @@
+//! API keys: ours. Only the operator manages them, so that a stolen key cannot make itself a successor.
+
+use postern_model::Problem;
+use postern_model::ids::ApiKeyId;
+use postern_model::key::{ApiKeyRecord, CreateKey};
+use postern_secret::key::ApiKey;
+use postern_store::keys;
+use postern_store::list::page;
+use serde::Serialize;
+
+use super::{Deleted, list_query};
+use crate::app::problem;
+use crate::dispatch::Call;
+use crate::reply::Reply;
+
+const LIST: &str = "api_keys";
+/// The prefix and four characters: 24 of 256 random bits.
+pub(super) const HINT_LENGTH: usize = 12;
+const MAX_NAME: usize = 256;
+
+#[derive(Serialize)]
+struct Issued<'a> {
+    #[serde(flatten)]
+    record: ApiKeyRecord,
+    key: &'a str,
+}
+
+#[expect(clippy::disallowed_methods, reason = "a key is shown once, in the answer that issues it")]
+pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
+    let name = name(call.optional_body::<CreateKey>()?)?;
+    call.query.finish()?;
+    let key = ApiKey::issue();
+    let digest = key.digest();
+    let hint = &key.secret().expose()[..HINT_LENGTH];
+    let new = keys::NewKey { name: &name, hint, digest: digest.as_str(), now: call.app.now() };
+    let mut tx = call.app.store.write().await.map_err(problem)?;
+    let record = keys::create_api_key(&mut tx, &call.workspace, &new).await.map_err(problem)?;
+    tx.commit().await.map_err(problem)?;
+    Reply::json(&Issued { record, key: key.secret().expose() })
+}
+
+pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
+    let query = list_query(&mut call.query, LIST, 100)?;
+    call.query.finish()?;
+    let mut connection = call.app.store.read().await.map_err(problem)?;
+    let records = keys::list_api_keys(&mut connection, &call.workspace, &query).await.map_err(problem)?;
+    Reply::json(&page(records, query.limit, LIST, |key| (key.created_at.as_microsecond(), key.id.to_string())))
+}
+
+pub(crate) async fn revoke(call: Call) -> Result<Reply, Problem> {
+    let id: ApiKeyId = call.id("key", "API key")?;
+    let (app, workspace) = (call.app.clone(), call.workspace.clone());
+    call.finish_without_body()?;
+    let mut tx = app.store.write().await.map_err(problem)?;
+    keys::revoke_api_key(&mut tx, &workspace, &id, app.now()).await.map_err(problem)?;
+    tx.commit().await.map_err(problem)?;
+    Reply::json(&Deleted { id: id.as_str(), kind: "api_key_deleted" })
+}
+
+pub(super) fn name(body: CreateKey) -> Result<String, Problem> {
+    let name = body.name.unwrap_or_default();
+    if name.chars().count() > MAX_NAME {
+        return Err(Problem::invalid_at("name", format!("must have at most {MAX_NAME} characters")));
+    }
+    Ok(name)
+}

@@ -1,0 +1,93 @@
+//! Events of a session (contract 1.5).
+
+use std::collections::HashSet;
+
+use postern_engine::{Author, EventQuery};
+use postern_model::Problem;
+use postern_model::event::{ClientEvent, EventBody, Previewable, SendEvents};
+use postern_model::page::Order;
+use serde_json::json;
+
+use super::sessions::visible;
+use crate::caller::Kind;
+use crate::dispatch::Call;
+use crate::query::Query;
+use crate::reply::Reply;
+
+const MAX_PREVIEW_VALUES: usize = 100;
+
+pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
+    let session = visible(&call).await?;
+    let asked = event_query(&mut call.query)?;
+    call.query.finish()?;
+    Reply::json(&call.app.engine.list_events(&call.workspace, &session.id, &asked).await?)
+}
+
+pub(crate) async fn send(call: Call) -> Result<Reply, Problem> {
+    let session = visible(&call).await?;
+    let SendEvents { events } = call.body()?;
+    let author = author(&call);
+    call.query.finish()?;
+    if author == Author::Worker {
+        check_results_only(&events)?;
+    }
+    let stored = call.app.engine.send_events(&call.workspace, &session.id, events, author).await?;
+    Reply::json(&json!({ "data": stored }))
+}
+
+pub(crate) async fn stream(mut call: Call) -> Result<Reply, Problem> {
+    let session = visible(&call).await?;
+    let previews = previews(&mut call.query)?;
+    call.query.finish()?;
+    Ok(Reply::Stream(call.app.engine.subscribe(&call.workspace, &session.id, previews).await?))
+}
+
+pub(super) fn previews(query: &mut Query) -> Result<HashSet<Previewable>, Problem> {
+    let words = query.array("event_deltas");
+    if words.len() > MAX_PREVIEW_VALUES {
+        return Err(Problem::invalid_at("event_deltas[]", format!("at most {MAX_PREVIEW_VALUES} values are allowed")));
+    }
+    words.iter().map(|word| preview(word)).collect()
+}
+
+fn preview(word: &str) -> Result<Previewable, Problem> {
+    match word {
+        "agent.message" => Ok(Previewable::Message),
+        "agent.thinking" => Ok(Previewable::Thinking),
+        _ => Err(Problem::invalid_at("event_deltas[]", "must be `agent.message` or `agent.thinking`")),
+    }
+}
+
+fn event_query(query: &mut Query) -> Result<EventQuery, Problem> {
+    let types = query.array("types");
+    if types.iter().any(|word| !EventBody::TYPES.contains(&word.as_str())) {
+        return Err(Problem::invalid_at("types[]", "names a type that no list contains"));
+    }
+    Ok(EventQuery {
+        created_at: query.range("created_at")?,
+        limit: query.number("limit", 1, 1000)?.and_then(|limit| u32::try_from(limit).ok()),
+        order: query.order(Order::Asc)?,
+        page: query.text("page")?,
+        types,
+    })
+}
+
+fn author(call: &Call) -> Author {
+    match call.caller.kind() {
+        Kind::Operator | Kind::ApiKey => Author::Client,
+        Kind::EnvironmentKey | Kind::SessionToken | Kind::EndedSessionToken => Author::Worker,
+    }
+}
+
+/// A worker never confirms and never speaks for the user; the engine adds that the call must be open.
+fn check_results_only(events: &[ClientEvent]) -> Result<(), Problem> {
+    let is_result = |event: &ClientEvent| {
+        matches!(event, ClientEvent::UserToolResult { .. } | ClientEvent::UserCustomToolResult { .. })
+    };
+    match events.iter().position(|event| !is_result(event)) {
+        None => Ok(()),
+        Some(index) => Err(Problem::permission(format!(
+            "events[{index}]: a worker's credential may send `user.tool_result` and `user.custom_tool_result` only."
+        ))),
+    }
+}

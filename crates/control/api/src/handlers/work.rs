@@ -1,0 +1,233 @@
+//! The work queue (contract 1.3 and 4.4).
+
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use postern_model::Problem;
+use postern_model::ids::{EnvironmentId, WorkId};
+use postern_model::work::{StopWork, UpdateWork, Work, WorkError, WorkState};
+use postern_secret::key::SessionToken;
+use postern_store::environments;
+use postern_store::keys::{Lease, SessionGrant};
+use postern_store::list::page;
+use postern_store::work::{self, Beat, Claim, Lost, LostCause};
+use serde_json::json;
+use tokio::time::{Instant, timeout_at};
+
+use super::list_query;
+use crate::app::{App, problem};
+use crate::caller::{Caller, unknown_environment};
+use crate::dispatch::Call;
+use crate::reply::Reply;
+
+const DEFAULT_RECLAIM_MS: u64 = 5000;
+const MAX_RECLAIM_MS: u64 = 24 * 60 * 60 * 1000;
+const MAX_ERROR_CODE: usize = 64;
+const MAX_ERROR_MESSAGE: usize = 2000;
+
+/// Hands out one item, or null. Waits up to `block_ms` for one to arrive.
+pub(crate) async fn poll(mut call: Call) -> Result<Reply, Problem> {
+    let environment = environment(&call)?;
+    let block = call.query.number("block_ms", 1, 999)?;
+    let reclaim = call.query.number("reclaim_older_than_ms", 0, MAX_RECLAIM_MS)?.unwrap_or(DEFAULT_RECLAIM_MS);
+    call.query.finish()?;
+    let worker = call.headers.get("anthropic-worker-id").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    call.app.pollers.note(&environment, worker, call.app.now());
+    let deadline = Instant::now() + Duration::from_millis(block.unwrap_or(0));
+    let reclaim = Duration::from_millis(reclaim);
+    loop {
+        // Enabled before looking, so that an item queued in between still ends the wait.
+        let mut arrived = std::pin::pin!(call.app.store.work_arrived());
+        arrived.as_mut().enable();
+        settle_lost(&call.app, &environment).await?;
+        if let Some(work) = claim(&call.app, &environment, reclaim).await? {
+            return Reply::json(&work);
+        }
+        if timeout_at(deadline, arrived).await.is_err() {
+            return Reply::json(&());
+        }
+    }
+}
+
+pub(crate) async fn acknowledge(call: Call) -> Result<Reply, Problem> {
+    let (environment, id) = item(&call)?;
+    let app = call.app.clone();
+    call.finish_without_body()?;
+    let mut tx = app.store.write().await.map_err(problem)?;
+    let taken =
+        work::acknowledge(&mut tx, &environment, &id, app.limits.lease_ttl, app.now()).await.map_err(problem)?;
+    tx.commit().await.map_err(problem)?;
+    Reply::json(&taken)
+}
+
+pub(crate) async fn heartbeat(mut call: Call) -> Result<Reply, Problem> {
+    let (environment, id) = item(&call)?;
+    let expected = call.query.text("expected_last_heartbeat")?;
+    let desired = call.query.number("desired_ttl_seconds", 1, 24 * 60 * 60)?;
+    let superseded = superseded(&call.caller);
+    let app = call.app.clone();
+    call.finish_without_body()?;
+    let beat = Beat {
+        expected: expected.as_deref(),
+        desired_ttl: desired.map(Duration::from_secs),
+        ttl: app.limits.lease_ttl,
+        superseded,
+        now: app.now(),
+    };
+    let mut tx = app.store.write().await.map_err(problem)?;
+    let answer = work::heartbeat(&mut tx, &environment, &id, &beat).await.map_err(problem)?;
+    tx.commit().await.map_err(problem)?;
+    Reply::json(&answer)
+}
+
+/// Stops an item and has the engine look at what its session still waits for.
+pub(crate) async fn stop(call: Call) -> Result<Reply, Problem> {
+    let (environment, id) = item(&call)?;
+    let body: StopWork = call.optional_body()?;
+    if let Some(error) = &body.error {
+        check_error(error)?;
+    }
+    if superseded(&call.caller) {
+        return Err(Problem::conflict(format!("Work item {id} was handed to another worker.")));
+    }
+    let app = call.app;
+    call.query.finish()?;
+    let force = body.force.unwrap_or(false) || body.error.is_some();
+    let stopped = stop_item(&app, &environment, &id, force).await?;
+    match (&body.error, stopped.state) {
+        (Some(error), _) => app.engine.fail_work(stopped.data.session(), &error.code, &error.message).await?,
+        (None, WorkState::Stopped) => app.engine.work_ended(stopped.data.session()).await?,
+        (None, _) => {}
+    }
+    Reply::json(&stopped)
+}
+
+pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
+    let environment = environment(&call)?;
+    let list = format!("work:{environment}");
+    let query = list_query(&mut call.query, &list, 100)?;
+    call.query.finish()?;
+    let mut connection = call.app.store.read().await.map_err(problem)?;
+    let found = environments::find(&mut connection, &call.workspace, &environment).await.map_err(problem)?;
+    found.ok_or_else(|| unknown_environment(&environment))?;
+    let items = work::list(&mut connection, &environment, &query).await.map_err(problem)?;
+    Reply::json(&page(items, query.limit, &list, |item| (item.created_at.as_microsecond(), item.id.to_string())))
+}
+
+pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {
+    let (environment, id) = item(&call)?;
+    call.query.finish()?;
+    let mut connection = call.app.store.read().await.map_err(problem)?;
+    let found = work::find(&mut connection, &environment, &id).await.map_err(problem)?;
+    Reply::json(&found.ok_or_else(|| Problem::not_found(format!("Work item {id} was not found in this environment.")))?)
+}
+
+pub(crate) async fn update(call: Call) -> Result<Reply, Problem> {
+    let (environment, id) = item(&call)?;
+    let body: UpdateWork = call.body()?;
+    call.query.finish()?;
+    let mut tx = call.app.store.write().await.map_err(problem)?;
+    let updated = work::update(&mut tx, &environment, &id, &body.metadata).await.map_err(problem)?;
+    tx.commit().await.map_err(problem)?;
+    Reply::json(&updated)
+}
+
+pub(crate) async fn stats(call: Call) -> Result<Reply, Problem> {
+    let environment = environment(&call)?;
+    call.query.finish()?;
+    let now = call.app.now();
+    let mut connection = call.app.store.read().await.map_err(problem)?;
+    let found = environments::find(&mut connection, &call.workspace, &environment).await.map_err(problem)?;
+    found.ok_or_else(|| unknown_environment(&environment))?;
+    let mut stats = work::stats(&mut connection, &environment, now).await.map_err(problem)?;
+    stats.workers_polling = Some(call.app.pollers.count(&environment, now));
+    Reply::json(&stats)
+}
+
+/// The environment of the path, when the caller may know it.
+fn environment(call: &Call) -> Result<EnvironmentId, Problem> {
+    let environment = call.id("environment", "Environment")?;
+    call.caller.check_environment(&environment)?;
+    Ok(environment)
+}
+
+/// The item of the path, when the caller may know it.
+fn item(call: &Call) -> Result<(EnvironmentId, WorkId), Problem> {
+    let environment = environment(call)?;
+    let id = call.id("work", "Work item")?;
+    call.caller.check_work(&id)?;
+    Ok((environment, id))
+}
+
+fn superseded(caller: &Caller) -> bool {
+    matches!(caller, Caller::Session(SessionGrant { lease: Lease::Superseded, .. }))
+}
+
+async fn claim(app: &App, environment: &EnvironmentId, reclaim: Duration) -> Result<Option<Work>, Problem> {
+    let now = app.now();
+    let mut connection = app.store.read().await.map_err(problem)?;
+    if !work::claimable(&mut connection, environment, reclaim, now).await.map_err(problem)? {
+        return Ok(None);
+    }
+    drop(connection);
+    let token = SessionToken::issue();
+    let digest = token.digest();
+    let ask = Claim {
+        environment,
+        reclaim_older_than: reclaim,
+        ttl: app.limits.lease_ttl,
+        token_digest: digest.as_str(),
+        now,
+    };
+    let mut tx = app.store.write().await.map_err(problem)?;
+    let claimed = work::claim(&mut tx, &ask).await.map_err(problem)?;
+    tx.commit().await.map_err(problem)?;
+    Ok(claimed.map(|work| Work { secret: Some(payload(&token)), ..work }))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the token is handed to the worker once, in the answer to its poll")]
+fn payload(token: &SessionToken) -> String {
+    URL_SAFE_NO_PAD.encode(json!({ "sessions_token": token.secret().expose() }).to_string())
+}
+
+/// Ends items that no worker will end, and tells their sessions.
+async fn settle_lost(app: &App, environment: &EnvironmentId) -> Result<(), Problem> {
+    let mut connection = app.store.read().await.map_err(problem)?;
+    let lost = work::lost(&mut connection, environment, app.now()).await.map_err(problem)?;
+    drop(connection);
+    for Lost { work, session, cause } in lost {
+        match stop_item(app, environment, &work, true).await {
+            // Another poller was faster.
+            Err(problem) if problem.status() == 409 => continue,
+            other => other?,
+        };
+        tracing::warn!(%work, %session, ?cause, "no worker ended this work item");
+        match cause {
+            LostCause::StopUnconfirmed => app.engine.work_ended(&session).await?,
+            LostCause::Attempts => {
+                let message = "Every worker that took this session was lost before it could serve it. Look at the \
+                               workers' logs, then send another message.";
+                app.engine.fail_work(&session, "worker_lost", message).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn stop_item(app: &App, environment: &EnvironmentId, id: &WorkId, force: bool) -> Result<Work, Problem> {
+    let mut tx = app.store.write().await.map_err(problem)?;
+    let stopped = work::stop(&mut tx, environment, id, force, app.now()).await.map_err(problem)?;
+    tx.commit().await.map_err(problem)?;
+    Ok(stopped)
+}
+
+fn check_error(error: &WorkError) -> Result<(), Problem> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    if error.code.is_empty() || error.code.len() > MAX_ERROR_CODE || !error.code.bytes().all(plain) {
+        return Err(Problem::invalid_at("error.code", "must be 1 to 64 of a-z, 0-9 and `_`"));
+    }
+    if error.message.chars().count() > MAX_ERROR_MESSAGE {
+        return Err(Problem::invalid_at("error.message", format!("must have at most {MAX_ERROR_MESSAGE} characters")));
+    }
+    Ok(())
+}

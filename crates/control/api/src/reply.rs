@@ -1,0 +1,59 @@
+//! From a handler's answer to an HTTP response.
+
+use axum::body::Body;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+use postern_engine::Subscription;
+use postern_model::Problem;
+use serde::Serialize;
+
+use crate::sse;
+
+/// What a handler answers.
+pub(crate) enum Reply {
+    /// 200 with JSON.
+    Json(Vec<u8>),
+    /// 200 with server-sent events.
+    Stream(Subscription),
+}
+
+impl Reply {
+    /// A JSON answer.
+    pub(crate) fn json<T: Serialize>(value: &T) -> Result<Self, Problem> {
+        serde_json::to_vec(value).map(Self::Json).map_err(|error| {
+            tracing::error!(%error, "an answer does not serialise");
+            Problem::internal()
+        })
+    }
+
+    pub(crate) fn into_response(self, ping_every: std::time::Duration) -> Response<Body> {
+        match self {
+            Self::Json(json) => response(StatusCode::OK, "application/json", Body::from(json)),
+            Self::Stream(events) => {
+                let body = Body::new(sse::EventStream::new(events, ping_every));
+                let mut response = response(StatusCode::OK, "text/event-stream", body);
+                response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+                response
+            }
+        }
+    }
+}
+
+/// The error envelope as a response.
+pub(crate) fn refusal(problem: &Problem, request_id: &str) -> Response<Body> {
+    let status = StatusCode::from_u16(problem.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let body = Body::from(problem.envelope(request_id).to_string());
+    let mut response = response(status, "application/json", body);
+    if let Some(retry) = problem.should_retry() {
+        let value = if retry { "true" } else { "false" };
+        response.headers_mut().insert("x-should-retry", HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

@@ -1,0 +1,166 @@
+//! The table of routes: what exists, who may call it, which beta it belongs to (contract part 1).
+//!
+//! The router is made from this table and the tests walk it, so a route without a stated credential cannot exist.
+
+use std::pin::Pin;
+
+use postern_model::Problem;
+
+use crate::caller::Kind;
+use crate::dispatch::Call;
+use crate::handlers::{agents, api_keys, environment_keys, environments, events, models, sessions, threads, work};
+use crate::reply::Reply;
+
+/// One route.
+pub struct Route {
+    /// GET, POST or DELETE: updates are POST everywhere.
+    pub method: Method,
+    /// The path; `{name}` stands for one segment.
+    pub path: &'static str,
+    /// The beta without which the route does not exist.
+    pub beta: Beta,
+    /// The kinds of credential that may call it.
+    pub allowed: &'static [Kind],
+    pub(crate) handler: Handler,
+}
+
+/// The methods of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Reads.
+    Get,
+    /// Creates, changes, acts.
+    Post,
+    /// Removes.
+    Delete,
+}
+
+/// The betas of the contract that this build serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beta {
+    /// `managed-agents-2026-04-01`.
+    ManagedAgents,
+    /// No beta.
+    None,
+}
+
+pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Reply, Problem>> + Send>>;
+pub(crate) type Handler = fn(Call) -> Answer;
+
+/// A family of routes that the contract has and this build has not.
+pub(crate) struct Absent {
+    /// Segments of the path's start; `*` stands for any one.
+    segments: &'static [&'static str],
+    /// What the routes are about, in the plural.
+    pub(crate) noun: &'static str,
+}
+
+impl Absent {
+    pub(crate) fn matches(&self, path: &str) -> bool {
+        let mut segments = path.trim_start_matches('/').split('/');
+        self.segments
+            .iter()
+            .all(|expected| segments.next().is_some_and(|segment| *expected == "*" || *expected == segment))
+    }
+}
+
+/// Whoever administers.
+const OPERATOR: &[Kind] = &[Kind::Operator];
+/// K of the contract.
+const CLIENT: &[Kind] = &[Kind::Operator, Kind::ApiKey];
+/// K, S and E.
+const CLIENT_OR_WORKER: &[Kind] = &[Kind::Operator, Kind::ApiKey, Kind::EnvironmentKey, Kind::SessionToken];
+/// K and E.
+const CLIENT_OR_ENVIRONMENT: &[Kind] = &[Kind::Operator, Kind::ApiKey, Kind::EnvironmentKey];
+/// E.
+const ENVIRONMENT: &[Kind] = &[Kind::EnvironmentKey];
+/// E and S.
+const WORKER: &[Kind] = &[Kind::EnvironmentKey, Kind::SessionToken];
+/// E and S, the latter also when its lease is over: so it learns that.
+const LEASE_HOLDER: &[Kind] = &[Kind::EnvironmentKey, Kind::SessionToken, Kind::EndedSessionToken];
+/// K, E and S, the latter also when its lease is over.
+const CLIENT_OR_LEASE_HOLDER: &[Kind] =
+    &[Kind::Operator, Kind::ApiKey, Kind::EnvironmentKey, Kind::SessionToken, Kind::EndedSessionToken];
+
+macro_rules! routes {
+    ($($method:ident $path:literal $beta:ident $allowed:ident $handler:path;)*) => {
+        &[$(Route {
+            method: Method::$method,
+            path: $path,
+            beta: Beta::$beta,
+            allowed: $allowed,
+            handler: |call| Box::pin($handler(call)),
+        }),*]
+    };
+}
+
+/// Every route of this build.
+pub const ROUTES: &[Route] = routes! {
+    Post   "/v1/agents"                                             ManagedAgents CLIENT                 agents::create;
+    Get    "/v1/agents"                                             ManagedAgents CLIENT                 agents::list;
+    Get    "/v1/agents/{agent}"                                     ManagedAgents CLIENT                 agents::get;
+    Post   "/v1/agents/{agent}"                                     ManagedAgents CLIENT                 agents::update;
+    Post   "/v1/agents/{agent}/archive"                             ManagedAgents CLIENT                 agents::archive;
+    Get    "/v1/agents/{agent}/versions"                            ManagedAgents CLIENT                 agents::versions;
+
+    Post   "/v1/environments"                                       ManagedAgents CLIENT                 environments::create;
+    Get    "/v1/environments"                                       ManagedAgents CLIENT                 environments::list;
+    Get    "/v1/environments/{environment}"                         ManagedAgents CLIENT                 environments::get;
+    Post   "/v1/environments/{environment}"                         ManagedAgents CLIENT                 environments::update;
+    Delete "/v1/environments/{environment}"                         ManagedAgents CLIENT                 environments::delete;
+    Post   "/v1/environments/{environment}/archive"                 ManagedAgents CLIENT                 environments::archive;
+    Post   "/v1/environments/{environment}/keys"                    ManagedAgents CLIENT                 environment_keys::create;
+    Get    "/v1/environments/{environment}/keys"                    ManagedAgents CLIENT                 environment_keys::list;
+    Delete "/v1/environments/{environment}/keys/{key}"              ManagedAgents CLIENT                 environment_keys::revoke;
+
+    Get    "/v1/environments/{environment}/work/poll"               ManagedAgents ENVIRONMENT            work::poll;
+    Get    "/v1/environments/{environment}/work/stats"              ManagedAgents CLIENT_OR_ENVIRONMENT  work::stats;
+    Get    "/v1/environments/{environment}/work"                    ManagedAgents CLIENT_OR_ENVIRONMENT  work::list;
+    Get    "/v1/environments/{environment}/work/{work}"             ManagedAgents CLIENT                 work::get;
+    Post   "/v1/environments/{environment}/work/{work}"             ManagedAgents CLIENT                 work::update;
+    Post   "/v1/environments/{environment}/work/{work}/ack"         ManagedAgents WORKER                 work::acknowledge;
+    Post   "/v1/environments/{environment}/work/{work}/heartbeat"   ManagedAgents LEASE_HOLDER           work::heartbeat;
+    Post   "/v1/environments/{environment}/work/{work}/stop"        ManagedAgents CLIENT_OR_LEASE_HOLDER work::stop;
+
+    Post   "/v1/sessions"                                           ManagedAgents CLIENT                 sessions::create;
+    Get    "/v1/sessions"                                           ManagedAgents CLIENT                 sessions::list;
+    Get    "/v1/sessions/{session}"                                 ManagedAgents CLIENT_OR_WORKER       sessions::get;
+    Post   "/v1/sessions/{session}"                                 ManagedAgents CLIENT                 sessions::update;
+    Delete "/v1/sessions/{session}"                                 ManagedAgents CLIENT                 sessions::delete;
+    Post   "/v1/sessions/{session}/archive"                         ManagedAgents CLIENT                 sessions::archive;
+
+    Get    "/v1/sessions/{session}/events"                          ManagedAgents CLIENT_OR_WORKER       events::list;
+    Post   "/v1/sessions/{session}/events"                          ManagedAgents CLIENT_OR_WORKER       events::send;
+    Get    "/v1/sessions/{session}/events/stream"                   ManagedAgents CLIENT_OR_WORKER       events::stream;
+
+    Get    "/v1/sessions/{session}/threads"                         ManagedAgents CLIENT_OR_WORKER       threads::list;
+    Get    "/v1/sessions/{session}/threads/{thread}"                ManagedAgents CLIENT_OR_WORKER       threads::get;
+    Get    "/v1/sessions/{session}/threads/{thread}/events"         ManagedAgents CLIENT_OR_WORKER       threads::events;
+    Get    "/v1/sessions/{session}/threads/{thread}/stream"         ManagedAgents CLIENT_OR_WORKER       threads::stream;
+
+    Get    "/v1/models"                                             None          CLIENT                 models::list;
+    Get    "/v1/models/{model}"                                     None          CLIENT                 models::get;
+
+    Post   "/v1/api_keys"                                           ManagedAgents OPERATOR               api_keys::create;
+    Get    "/v1/api_keys"                                           ManagedAgents OPERATOR               api_keys::list;
+    Delete "/v1/api_keys/{key}"                                     ManagedAgents OPERATOR               api_keys::revoke;
+};
+
+/// Families of the contract that this build has not: they answer so instead of looking mistyped.
+pub(crate) const NOT_IN_THIS_BUILD: &[Absent] = &[
+    Absent { segments: &["v1", "sessions", "*", "resources"], noun: "Session resources" },
+    Absent { segments: &["v1", "sessions", "*", "threads", "*", "archive"], noun: "Child threads" },
+    Absent { segments: &["v1", "vaults"], noun: "Vaults" },
+    Absent { segments: &["v1", "tunnels"], noun: "Tunnels" },
+    Absent { segments: &["v1", "organizations"], noun: "Organisation routes" },
+    Absent { segments: &["v1", "skills"], noun: "Skills" },
+    Absent { segments: &["v1", "files"], noun: "Files" },
+    Absent { segments: &["v1", "memory_stores"], noun: "Memory stores" },
+    Absent { segments: &["v1", "deployments"], noun: "Deployments" },
+    Absent { segments: &["v1", "deployment_runs"], noun: "Deployments" },
+    Absent { segments: &["v1", "user_profiles"], noun: "User profiles" },
+    Absent { segments: &["v1", "dreams"], noun: "Dreams" },
+    Absent { segments: &["v1", "perimeters"], noun: "Perimeters" },
+    Absent { segments: &["v1", "perimeter"], noun: "Control streams" },
+    Absent { segments: &["v1", "messages"], noun: "Direct model requests" },
+];

@@ -1,0 +1,134 @@
+//! Listeners: TCP for everybody with a key, a Unix socket for the operator.
+//!
+//! Bounds what a connection may cost before its caller is known.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::caller::OverOperatorSocket;
+
+/// More connections wait in the kernel's backlog.
+const MAX_CONNECTIONS: usize = 1024;
+/// How long a client may take to send its request's head.
+const HEAD_TIME: Duration = Duration::from_secs(30);
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// After an accept failed for lack of descriptors: long enough for some to be closed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves the router on a TCP listener until `drain` is cancelled, then lets open requests end. The caller bounds how
+/// long that may take.
+pub async fn serve(listener: TcpListener, router: Router, drain: CancellationToken) {
+    let connections = Connections::new();
+    loop {
+        let Some(permit) = connections.permit(&drain).await else { break };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = drain.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                // Small frames of a stream are worth a packet each; a refusal here costs only latency.
+                stream.set_nodelay(true).ok();
+                connections.spawn(stream, router.clone(), None, permit);
+            }
+            Err(error) => pause(&error).await,
+        }
+    }
+    connections.end().await;
+}
+
+/// Serves the router to the owner of this process over a Unix socket: every request from another user is closed
+/// unanswered.
+pub async fn serve_operator(listener: UnixListener, router: Router, drain: CancellationToken) {
+    let connections = Connections::new();
+    loop {
+        let Some(permit) = connections.permit(&drain).await else { break };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = drain.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, _)) if is_owner(&stream) => {
+                connections.spawn(stream, router.clone(), Some(OverOperatorSocket), permit);
+            }
+            Ok(_) => tracing::warn!("a user other than the owner connected to the operator's socket"),
+            Err(error) => pause(&error).await,
+        }
+    }
+    connections.end().await;
+}
+
+/// The peer is whoever runs this process, or root, who could read the socket's directory anyway.
+fn is_owner(stream: &UnixStream) -> bool {
+    let own = rustix::process::geteuid();
+    match rustix::net::sockopt::socket_peercred(stream.as_fd()) {
+        Ok(peer) => peer.uid == own || peer.uid.is_root(),
+        Err(_) => false,
+    }
+}
+
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "accept failed");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+struct Connections {
+    permits: Arc<Semaphore>,
+    graceful: GracefulShutdown,
+}
+
+impl Connections {
+    fn new() -> Self {
+        Self { permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)), graceful: GracefulShutdown::new() }
+    }
+
+    async fn permit(&self, drain: &CancellationToken) -> Option<OwnedSemaphorePermit> {
+        tokio::select! {
+            permit = Arc::clone(&self.permits).acquire_owned() => permit.ok(),
+            () = drain.cancelled() => None,
+        }
+    }
+
+    fn spawn<S>(&self, stream: S, router: Router, mark: Option<OverOperatorSocket>, permit: OwnedSemaphorePermit)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            if let Some(mark) = mark {
+                request.extensions_mut().insert(mark);
+            }
+            router.clone().oneshot(request)
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIME)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = self.graceful.watch(connection);
+        // Owned by `graceful`, which `end` awaits.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+            drop(permit);
+        });
+    }
+
+    async fn end(self) {
+        self.graceful.shutdown().await;
+    }
+}
