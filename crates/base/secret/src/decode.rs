@@ -1,4 +1,9 @@
-//! Bounded streaming decoders of content encodings. Never produces more than its ceiling.
+//! Takes content encodings apart as they arrive, so that what is inside can be scrubbed. Never gives more than its
+//! ceiling, never more per input than honest data has, and never guesses past damage: the caller fails closed.
+
+mod brotli;
+mod flate;
+mod zstd;
 
 /// A content encoding that can be taken apart for scrubbing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,50 +33,87 @@ pub enum DecodeError {
     /// The input ended inside the encoded data.
     #[error("encoded body ends early")]
     Truncated,
-}
-
-/// Decodes one body as it arrives.
-pub struct Decoder {
-    encoding: Encoding,
-    ceiling: u64,
+    /// It needs more memory at once than a decoder may have.
+    #[error("encoded body needs a window of more than {WINDOW_LIMIT} bytes")]
+    Window,
 }
 
 impl Encoding {
     /// The encoding of one `Content-Encoding` token; `None` for one that cannot be decoded.
     #[must_use]
     pub fn from_token(token: &str) -> Option<Self> {
-        match token.trim().to_ascii_lowercase().as_str() {
-            "gzip" | "x-gzip" => Some(Self::Gzip),
-            "deflate" => Some(Self::Deflate),
-            "br" => Some(Self::Brotli),
-            "zstd" => Some(Self::Zstd),
-            _ => None,
-        }
+        let is = |name: &str| token.trim().eq_ignore_ascii_case(name);
+        let table = [
+            ("gzip", Self::Gzip),
+            ("x-gzip", Self::Gzip),
+            ("deflate", Self::Deflate),
+            ("br", Self::Brotli),
+            ("zstd", Self::Zstd),
+        ];
+        table.into_iter().find(|(name, _)| is(name)).map(|(_, encoding)| encoding)
     }
+}
+
+/// Decodes one body as it arrives.
+pub struct Decoder {
+    inner: Inner,
+    budget: Budget,
+    spent: Option<DecodeError>,
+}
+
+enum Inner {
+    Flate(flate::Flate),
+    Brotli(Box<brotli::Brotli>),
+    Zstd(Box<zstd::Zstd>),
 }
 
 impl Decoder {
     /// A decoder that gives at most `ceiling` bytes.
     #[must_use]
     pub fn new(encoding: Encoding, ceiling: u64) -> Self {
-        Self { encoding, ceiling }
+        let inner = match encoding {
+            Encoding::Gzip => Inner::Flate(flate::Flate::gzip()),
+            Encoding::Deflate => Inner::Flate(flate::Flate::deflate()),
+            Encoding::Brotli => Inner::Brotli(Box::new(brotli::Brotli::new())),
+            Encoding::Zstd => Inner::Zstd(Box::new(zstd::Zstd::new())),
+        };
+        Self { inner, budget: Budget { ceiling, taken: 0, given: 0 }, spent: None }
     }
 
     /// Takes encoded bytes and returns what they decode to.
     ///
     /// # Errors
-    /// The data is damaged or grows beyond the ceiling or the ratio; the decoder is spent.
+    /// The data is damaged or grows beyond a bound. The decoder is spent then: every later call fails the same way.
     pub fn push(&mut self, encoded: &[u8]) -> Result<Vec<u8>, DecodeError> {
-        let _ = (self.encoding, self.ceiling, encoded);
-        Err(DecodeError::Damaged)
+        if let Some(error) = self.spent {
+            return Err(error);
+        }
+        self.budget.taken += encoded.len() as u64;
+        let mut output = Vec::new();
+        let pushed = match &mut self.inner {
+            Inner::Flate(flate) => flate.push(encoded, &mut output, &mut self.budget),
+            Inner::Brotli(brotli) => brotli.push(encoded, &mut output, &mut self.budget),
+            Inner::Zstd(zstd) => zstd.push(encoded, &mut output, &mut self.budget),
+        };
+        self.spent = pushed.err();
+        pushed.map(|()| output)
     }
 
-    /// Ends the body.
+    /// Ends the body. Nothing is left to give then: every complete part was given before.
     ///
     /// # Errors
-    /// The encoded data was not complete.
-    pub fn finish(&mut self) -> Result<Vec<u8>, DecodeError> {
-        Err(DecodeError::Truncated)
+    /// The encoded data was damaged, or not complete. No data at all is an empty body.
+    pub fn finish(&mut self) -> Result<(), DecodeError> {
+        if let Some(error) = self.spent {
+            return Err(error);
+        }
+        let complete = self.budget.taken == 0
+            || match &self.inner {
+                Inner::Flate(flate) => flate.is_complete(),
+                Inner::Brotli(brotli) => brotli.is_complete(),
+                Inner::Zstd(zstd) => zstd.is_complete(),
+            };
+        if complete { Ok(()) } else { Err(DecodeError::Truncated) }
     }
 }
 
@@ -81,9 +123,40 @@ impl Decoder {
 /// As [`Decoder::push`] and [`Decoder::finish`].
 pub fn decode_bounded(encoding: Encoding, encoded: &[u8], ceiling: u64) -> Result<Vec<u8>, DecodeError> {
     let mut decoder = Decoder::new(encoding, ceiling);
-    let mut decoded = decoder.push(encoded)?;
-    decoded.extend(decoder.finish()?);
+    let decoded = decoder.push(encoded)?;
+    decoder.finish()?;
     Ok(decoded)
 }
 
-const RATIO_LIMIT: u64 = 1000;
+/// How much may still be given.
+struct Budget {
+    ceiling: u64,
+    taken: u64,
+    given: u64,
+}
+
+impl Budget {
+    /// Accounts for `count` more bytes of output.
+    fn give(&mut self, count: usize) -> Result<(), DecodeError> {
+        self.given += count as u64;
+        if self.given > self.ceiling {
+            Err(DecodeError::Ceiling(self.ceiling))
+        } else if self.given > RATIO_FREE && self.given / RATIO_LIMIT > self.taken {
+            Err(DecodeError::Ratio)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Deflate itself cannot exceed 1032; brotli and zstd can reach millions.
+const RATIO_LIMIT: u64 = 1100;
+/// Below this size no ratio matters.
+const RATIO_FREE: u64 = 1024 * 1024;
+/// RFC 8878 asks decoders for 8 MiB; brotli's largest regular window is 16 MiB.
+const WINDOW_LIMIT: u64 = 8 * 1024 * 1024;
+/// How much is decoded at once.
+const STEP: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests;

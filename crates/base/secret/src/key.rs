@@ -122,7 +122,8 @@ fn fresh(prefix: &str) -> String {
 
 fn check(prefix: &'static str, text: &str) -> Result<(), KeyError> {
     let rest = text.strip_prefix(prefix).ok_or(KeyError::Prefix(prefix))?;
-    let well_formed = rest.len() == BODY_LENGTH + CHECKSUM_LENGTH && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let well_formed =
+        rest.len() == BODY_LENGTH + CHECKSUM_LENGTH && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
     if !well_formed {
         return Err(KeyError::Damaged(prefix));
     }
@@ -173,7 +174,8 @@ pub(crate) fn random_index(bound: usize) -> usize {
 }
 
 fn fill_random(bytes: &mut [u8]) {
-    aws_lc_rs::rand::fill(bytes).expect("the library's generator is seeded by the system before its first use, or aborts");
+    aws_lc_rs::rand::fill(bytes)
+        .expect("the library's generator is seeded by the system before its first use, or aborts");
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

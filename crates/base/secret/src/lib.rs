@@ -7,6 +7,7 @@
 pub mod canary;
 pub mod decode;
 pub mod detect;
+mod filter;
 pub mod key;
 pub mod matcher;
 mod placeholder;

@@ -69,7 +69,9 @@ pub enum Weak {
     #[error("a secret needs at least {MINIMUM_BYTES} bytes; pass --danger-short to accept it all the same")]
     TooShort,
     /// Hardly any variety.
-    #[error("a secret needs at least {MINIMUM_DISTINCT} different bytes; pass --danger-short to accept it all the same")]
+    #[error(
+        "a secret needs at least {MINIMUM_DISTINCT} different bytes; pass --danger-short to accept it all the same"
+    )]
     TooUniform,
     /// Stands in the shipped list of values that people and samples use.
     #[error("this value is a well-known guess; pass --danger-short to accept it all the same")]

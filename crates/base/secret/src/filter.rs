@@ -1,0 +1,214 @@
+//! Picks the positions where a rendering may begin, at about a nanosecond a byte, whatever the number of values.
+//! It errs on the side of picking; deciding is the matcher's.
+
+use crate::symbols::{HTML_NAMES, JSON_SHORT};
+use crate::trie::{Class, Spot, Trie};
+
+/// What a rendering may begin with: pairs of neighbouring bytes, the pairs that follow them by one, and where no
+/// escape is near, four bytes.
+pub(crate) struct Filter {
+    first: Box<[bool; 256]>,
+    beginning: Pairs,
+    following: Pairs,
+    fours: Fours,
+}
+
+/// A set of pairs of bytes, as bits.
+struct Pairs(Box<[u64; 1024]>);
+
+/// A set of four bytes each, as hashed bits: it may hold more than was added, never less.
+struct Fours(Box<[u64]>);
+
+impl Filter {
+    pub(crate) fn new(tries: &[Trie]) -> Self {
+        let (beginning, following) = (Pairs::none(), Pairs::none());
+        let mut filter = Self { first: Box::new([false; 256]), beginning, following, fours: Fours::none() };
+        for trie in tries {
+            for spot in trie.children(Trie::root()) {
+                filter.add(trie, spot);
+            }
+            filter.add_fours(trie, Trie::root(), &mut Vec::new());
+        }
+        filter
+    }
+
+    /// The first position at or after `from` where a rendering may begin.
+    pub(crate) fn next(&self, haystack: &[u8], from: usize) -> Option<usize> {
+        let rest = haystack.get(from..)?;
+        let certain = rest.array_windows().position(|[a, b, c, d]| {
+            self.beginning.has(*a, *b) && self.following.has(*b, *c) && self.fours.may_have([*a, *b, *c, *d])
+        });
+        let picked = certain.or_else(|| self.near_end(rest));
+        picked.map(|offset| from + offset)
+    }
+
+    /// The last three bytes, after which too little follows to be sure.
+    fn near_end(&self, rest: &[u8]) -> Option<usize> {
+        let may_begin = |at: &usize| match rest[*at..] {
+            [only] => self.first[usize::from(only)],
+            [first, second, ..] => self.beginning.has(first, second),
+            [] => false,
+        };
+        (rest.len().saturating_sub(3)..rest.len()).find(may_begin)
+    }
+
+    fn add(&mut self, trie: &Trie, spot: Spot) {
+        for byte in trie.class.raw_bytes(trie.key(spot), false) {
+            self.first[usize::from(byte)] = true;
+            self.begin_raw(trie, spot, byte);
+            if trie.class.has_escapes() {
+                self.begin_escaped(byte);
+            }
+        }
+    }
+
+    /// A rendering whose first character stands as it is.
+    fn begin_raw(&mut self, trie: &Trie, spot: Spot, first: u8) {
+        for second_spot in trie.children(spot) {
+            for second in trie.class.raw_bytes(trie.key(second_spot), true) {
+                self.beginning.add(first, second);
+                self.second_escaped(trie.class, first, second);
+                for third_spot in trie.children(second_spot) {
+                    for third in trie.class.raw_bytes(trie.key(third_spot), true) {
+                        self.following.add(second, third);
+                        leads(trie.class, third).for_each(|lead| self.following.add(second, lead));
+                    }
+                }
+            }
+        }
+        if matches!(trie.class, Class::Base64(_)) {
+            self.wrapped(trie, spot, first);
+        }
+    }
+
+    fn second_escaped(&mut self, class: Class, first: u8, second: u8) {
+        leads(class, second).for_each(|lead| self.beginning.add(first, lead));
+        if class.has_escapes() {
+            self.escape(second, |filter, lead, next| filter.following.add(lead, next));
+        }
+    }
+
+    /// A line end within the first three characters of base64.
+    fn wrapped(&mut self, trie: &Trie, spot: Spot, first: u8) {
+        for end in *b"\r\n\\" {
+            self.beginning.add(first, end);
+            self.following.add_all(end);
+            for second_spot in trie.children(spot) {
+                trie.class.raw_bytes(trie.key(second_spot), true).for_each(|second| self.following.add(second, end));
+            }
+        }
+    }
+
+    /// A rendering whose first character, or the first byte of it, is `byte` and escaped.
+    fn begin_escaped(&mut self, byte: u8) {
+        leads(Class::Text, byte).for_each(|lead| self.first[usize::from(lead)] = true);
+        self.escape(byte, |filter, lead, next| filter.beginning.add(lead, next));
+        for high in hex_digits(byte >> 4) {
+            hex_digits(byte & 15).iter().for_each(|low| self.following.add(high, *low));
+        }
+        // What follows the sign of an entity, and the letter of an escape: digits of any base, or anything.
+        for digit in 0..16 {
+            hex_digits(digit).iter().for_each(|digit| self.following.add(b'#', *digit));
+        }
+        self.following.add(b'#', b'x');
+        self.following.add(b'#', b'X');
+        self.escape(byte, |filter, lead, next| match (lead, next) {
+            (b'%', _) | (b'&', b'#') => {}
+            (b'\\', b'u') if byte.is_ascii() => filter.following.add(b'u', b'0'),
+            _ => filter.following.add_all(next),
+        });
+    }
+
+    /// The first two bytes of every escape of a character that is, or begins with, `byte`.
+    fn escape(&mut self, byte: u8, mut add: impl FnMut(&mut Self, u8, u8)) {
+        hex_digits(byte >> 4).iter().for_each(|digit| add(self, b'%', *digit));
+        add(self, b'\\', b'u');
+        add(self, b'&', b'#');
+        for (letter, _) in JSON_SHORT.iter().filter(|(_, meaning)| *meaning == byte) {
+            add(self, b'\\', *letter);
+        }
+        for (name, _) in HTML_NAMES.iter().filter(|(_, meaning)| *meaning == byte) {
+            add(self, b'&', name.as_bytes()[0].to_ascii_lowercase());
+            add(self, b'&', name.as_bytes()[0].to_ascii_uppercase());
+        }
+        if byte == b' ' {
+            (0..=u8::MAX).for_each(|next| add(self, b'+', next));
+        }
+    }
+
+    fn add_fours(&mut self, trie: &Trie, spot: Spot, keys: &mut Vec<u8>) {
+        if keys.len() == 4 {
+            self.fours.add_all(trie.class, keys, [0; 4], 0);
+            return;
+        }
+        for child in trie.children(spot) {
+            keys.push(trie.key(child));
+            self.add_fours(trie, child, keys);
+            keys.pop();
+        }
+    }
+}
+
+/// What may stand in place of a character: the first byte of its escapes.
+fn leads(class: Class, byte: u8) -> impl Iterator<Item = u8> {
+    let plus: &[u8] = if byte == b' ' { b"+" } else { b"" };
+    let escapes: &[u8] = if class.has_escapes() { b"%\\&" } else { b"" };
+    escapes.iter().chain(plus).copied()
+}
+
+/// Both casings of a hexadecimal digit.
+fn hex_digits(value: u8) -> [u8; 2] {
+    let digit = crate::trie::nibble(value);
+    [digit, digit.to_ascii_uppercase()]
+}
+
+impl Pairs {
+    fn none() -> Self {
+        Self(Box::new([0; 1024]))
+    }
+
+    fn add(&mut self, first: u8, second: u8) {
+        self.0[usize::from(first) * 4 + usize::from(second >> 6)] |= 1 << (second & 63);
+    }
+
+    fn add_all(&mut self, first: u8) {
+        self.0[usize::from(first) * 4..][..4].fill(u64::MAX);
+    }
+
+    fn has(&self, first: u8, second: u8) -> bool {
+        self.0[usize::from(first) * 4 + usize::from(second >> 6)] >> (second & 63) & 1 == 1
+    }
+}
+
+impl Fours {
+    fn none() -> Self {
+        Self(vec![0; FOURS_WORDS].into_boxed_slice())
+    }
+
+    /// Adds the keys in every way their characters can stand as they are.
+    fn add_all(&mut self, class: Class, keys: &[u8], mut bytes: [u8; 4], at: usize) {
+        let Some(key) = keys.get(at) else {
+            let (word, bit) = Self::place(bytes);
+            self.0[word] |= bit;
+            return;
+        };
+        for byte in class.raw_bytes(*key, at > 0) {
+            bytes[at] = byte;
+            self.add_all(class, keys, bytes, at + 1);
+        }
+    }
+
+    /// Whether these bytes may begin a rendering: any that hold a sign of an escape or a line end may.
+    fn may_have(&self, bytes: [u8; 4]) -> bool {
+        let (word, bit) = Self::place(bytes);
+        self.0[word] & bit != 0 || bytes.iter().any(|byte| matches!(byte, b'%' | b'\\' | b'&' | b'+' | b'\r' | b'\n'))
+    }
+
+    fn place(bytes: [u8; 4]) -> (usize, u64) {
+        let hash = u32::from_le_bytes(bytes).wrapping_mul(0x9E37_79B1) >> 12;
+        (hash as usize / 64, 1 << (hash % 64))
+    }
+}
+
+/// 2^20 bits: with a thousand values one in twenty is set.
+const FOURS_WORDS: usize = 1 << 14;
