@@ -240,7 +240,10 @@ pub struct CreateSession {
 
 /// How a session names its agent.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged, expecting = "expected an agent id, {\"type\":\"agent\",...} or {\"type\":\"agent_with_overrides\",...}")]
+#[serde(
+    untagged,
+    expecting = "expected an agent id, {\"type\":\"agent\",...} or {\"type\":\"agent_with_overrides\",...}"
+)]
 pub enum AgentParam {
     /// The latest version.
     Id(String),

@@ -299,9 +299,10 @@ fn resolve_toolset(default: DefaultConfigParam, configs: Vec<ToolConfigParam>) -
 
 fn policy(sent: PermissionPolicy) -> Result<PermissionPolicy, String> {
     match sent {
-        PermissionPolicy::Auto {} => {
-            Err("permission_policy: `auto` needs a judge model, which this build has not; use always_allow or always_ask".into())
-        }
+        PermissionPolicy::Auto {} => Err(
+            "permission_policy: `auto` needs a judge model, which this build has not; use always_allow or always_ask"
+                .into(),
+        ),
         known @ (PermissionPolicy::AlwaysAllow {} | PermissionPolicy::AlwaysAsk {}) => Ok(known),
     }
 }
@@ -386,16 +387,22 @@ mod tests {
         let ask = json!({"type": "always_ask"});
         assert_eq!(
             resolved(tools),
-            Ok(json!([{"type": "agent_toolset_20260401", "default_config": {"enabled": true, "permission_policy": ask},
+            Ok(
+                json!([{"type": "agent_toolset_20260401", "default_config": {"enabled": true, "permission_policy": ask},
             "configs": [{"name": "bash", "type": "bash", "enabled": false, "permission_policy": ask},
-                {"name": "web_fetch", "type": "web_fetch", "enabled": false, "permission_policy": ask, "url_sources": null}]}]))
+                {"name": "web_fetch", "type": "web_fetch", "enabled": false, "permission_policy": ask, "url_sources": null}]}])
+            )
         );
     }
 
     #[test]
     fn a_resolved_toolset_reads_back() {
-        let tools = resolve(vec![serde_json::from_value(json!({"type": "agent_toolset_20260401",
-            "configs": [{"name": "web_fetch", "enabled": false}]})).unwrap()]).unwrap();
+        let tools = resolve(vec![
+            serde_json::from_value(json!({"type": "agent_toolset_20260401",
+            "configs": [{"name": "web_fetch", "enabled": false}]}))
+            .unwrap(),
+        ])
+        .unwrap();
         let text = serde_json::to_string(&tools).unwrap();
         assert_eq!(serde_json::from_str::<Vec<Tool>>(&text).unwrap(), tools);
     }
@@ -409,7 +416,10 @@ mod tests {
             (json!([{"type": "agent_toolset_20260401", "configs": [{"name": "bash"}, {"name": "bash"}]}]), "twice"),
             (json!([{"type": "agent_toolset_20260401", "configs": [{"name": "bash", "type": "read"}]}]), "must equal"),
             (json!([{"type": "agent_toolset_20260401", "configs": [{"name": "web_search"}]}]), "not in this build"),
-            (json!([{"type": "agent_toolset_20260401", "default_config": {"permission_policy": {"type": "auto"}}}]), "judge"),
+            (
+                json!([{"type": "agent_toolset_20260401", "default_config": {"permission_policy": {"type": "auto"}}}]),
+                "judge",
+            ),
             (json!([{"type": "mcp_toolset", "mcp_server_name": "wiki"}]), "not in this build"),
             (custom("bash", schema.clone()), "built-in"),
             (custom("mcp__x", schema.clone()), "mcp__"),

@@ -4,138 +4,254 @@
 //! One task per session that has something to do; each commits before it tells anyone. Decides nothing about turns: that
 //! is `postern-session`.
 
+mod actor;
+mod change;
+mod command;
+mod create;
+mod lists;
+mod perform;
 mod query;
+mod shared;
+mod subscribers;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postern_model::Problem;
-use postern_model::event::{ClientEvent, Event, Previewable};
-use postern_model::ids::{EnvironmentId, SessionId, ThreadId, WorkspaceId};
+use postern_model::event::{ClientEvent, Event, MAX_EVENTS, Previewable};
+use postern_model::ids::{SessionId, ThreadId, WorkspaceId};
 use postern_model::model_info::ModelInfo;
 use postern_model::page::{BidirectionalPage, Page};
 use postern_model::session::{CreateSession, Session, Thread, UpdateSession};
+use postern_model::{Problem, Timestamp};
+use postern_store::{Store, StoreError};
+use postern_upstream::Model;
+use tracing::{error, info};
 
+use command::Command;
+pub use postern_session::{Author, Limits};
 pub use query::{EventQuery, SessionQuery, TimeRange};
+use shared::Shared;
+pub use subscribers::{Frame, Subscription};
 
-/// Who sends events: what a worker's credential may send is less than what a client's may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Author {
-    /// An API key, or the operator's socket.
-    Client,
-    /// An environment key or a session token: results of open calls only.
-    Worker,
-}
-
-/// One frame of a stream: the name of the SSE event and its JSON.
+/// How the engine works.
 #[derive(Clone, Debug)]
-pub struct Frame {
-    /// The `event:` line; equal to the data's `type`.
-    pub event: &'static str,
-    /// The `data:` line.
-    pub data: Arc<str>,
+pub struct Settings {
+    /// How many tokens one answer of the model may have.
+    pub max_output_tokens: u32,
+    /// Bounds on what a session does by itself.
+    pub limits: Limits,
+    /// How long a session's task lives on without anything to do.
+    pub linger: Duration,
 }
 
-/// An open stream of one session. Ends when the session is deleted, the engine drains, or this reader is too slow.
-#[derive(Debug)]
-pub struct Subscription {
-    frames: tokio::sync::mpsc::Receiver<Frame>,
-}
-
-impl Subscription {
-    /// The next frame; `None` when the stream is over.
-    pub async fn next(&mut self) -> Option<Frame> {
-        self.frames.recv().await
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_output_tokens: postern_upstream::MAX_OUTPUT_TOKENS,
+            limits: Limits::default(),
+            linger: Duration::from_secs(60),
+        }
     }
 }
 
 /// The engine; cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
-    _shared: Arc<()>,
+    shared: Arc<Shared>,
 }
 
-#[expect(clippy::unused_async, reason = "signatures first")]
 impl Engine {
-    /// Stops taking input, lets commits finish, ends streams; running model calls are dropped and repeated at next start.
-    pub async fn drain(&self, _limit: Duration) {}
+    /// Starts over a store and goes on with every session that was at work when its log ended.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn start(store: Store, model: Arc<dyn Model>, settings: Settings) -> Result<Self, StoreError> {
+        let at_work = {
+            let mut reader = store.read().await?;
+            postern_store::sessions::at_work(&mut reader).await?
+        };
+        let shared = Arc::new(Shared::new(store, model, settings));
+        if !at_work.is_empty() {
+            info!(sessions = at_work.len(), "going on with sessions that were at work");
+        }
+        for session in at_work {
+            shared.wake(&session);
+        }
+        Ok(Self { shared })
+    }
+
+    /// Stops taking input, lets commits finish, ends every stream. A model request that runs is dropped; the next start
+    /// repeats it. Returns whether all was quiet within `limit`.
+    pub async fn drain(&self, limit: Duration) -> bool {
+        self.shared.drain(limit).await
+    }
 
     /// Creates a session; with `initial_events` it runs at once.
-    pub async fn create_session(&self, _: &WorkspaceId, _: CreateSession) -> Result<Session, Problem> {
-        Err(Problem::internal())
+    ///
+    /// # Errors
+    /// 400 or 404 as contract 1.4 lists them; nothing is stored then.
+    pub async fn create_session(&self, workspace: &WorkspaceId, request: CreateSession) -> Result<Session, Problem> {
+        create::create(&self.shared, workspace, request).await
     }
 
     /// One session.
-    pub async fn session(&self, _: &WorkspaceId, _: &SessionId) -> Result<Session, Problem> {
-        Err(Problem::internal())
+    ///
+    /// # Errors
+    /// 404.
+    pub async fn session(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Session, Problem> {
+        Ok(lists::record(&self.shared, workspace, id).await?.render(Timestamp::now()))
     }
 
     /// A page of sessions.
-    pub async fn list_sessions(&self, _: &WorkspaceId, _: &SessionQuery) -> Result<BidirectionalPage<Session>, Problem> {
-        Err(Problem::internal())
+    ///
+    /// # Errors
+    /// 400 for a filter or cursor that is wrong.
+    pub async fn list_sessions(
+        &self,
+        workspace: &WorkspaceId,
+        query: &SessionQuery,
+    ) -> Result<BidirectionalPage<Session>, Problem> {
+        lists::sessions(&self.shared, workspace, query).await
     }
 
-    /// Changes a session and emits `session.updated`.
-    pub async fn update_session(&self, _: &WorkspaceId, _: &SessionId, _: UpdateSession) -> Result<Session, Problem> {
-        Err(Problem::internal())
+    /// Changes a session and emits `session.updated`; without a change it emits nothing.
+    ///
+    /// # Errors
+    /// 400, 404, or 409 when it would have to be idle.
+    pub async fn update_session(
+        &self,
+        workspace: &WorkspaceId,
+        id: &SessionId,
+        request: UpdateSession,
+    ) -> Result<Session, Problem> {
+        self.shared.ask(Some(workspace), id, |reply| Command::Update { request: Box::new(request), reply }).await
     }
 
     /// Archives a session that does not run; a second time changes nothing.
-    pub async fn archive_session(&self, _: &WorkspaceId, _: &SessionId) -> Result<Session, Problem> {
-        Err(Problem::internal())
+    ///
+    /// # Errors
+    /// 404, or 409 while it runs.
+    pub async fn archive_session(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Session, Problem> {
+        self.shared.ask(Some(workspace), id, |reply| Command::Archive { reply }).await
     }
 
-    /// Deletes a session that does not run, and ends its streams.
-    pub async fn delete_session(&self, _: &WorkspaceId, _: &SessionId) -> Result<(), Problem> {
-        Err(Problem::internal())
+    /// Deletes a session that does not run; its streams end with `session.deleted`.
+    ///
+    /// # Errors
+    /// 404, or 409 while it runs.
+    pub async fn delete_session(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<(), Problem> {
+        self.shared.ask(Some(workspace), id, |reply| Command::Delete { reply }).await
     }
 
-    /// Accepts events, all or none; they are stored when this returns.
-    pub async fn send_events(&self, _: &WorkspaceId, _: &SessionId, _: Vec<ClientEvent>, _: Author) -> Result<Vec<Event>, Problem> {
-        Err(Problem::internal())
+    /// Accepts events, all or none. They are stored when this returns: a caller that gives up waiting may find them in
+    /// the log nevertheless.
+    ///
+    /// # Errors
+    /// 400, 403, 404 or 429 with the first event that is not acceptable.
+    pub async fn send_events(
+        &self,
+        workspace: &WorkspaceId,
+        id: &SessionId,
+        events: Vec<ClientEvent>,
+        author: Author,
+    ) -> Result<Vec<Event>, Problem> {
+        if events.is_empty() || events.len() > MAX_EVENTS {
+            return Err(Problem::invalid_at(
+                "events",
+                format!("must have 1 to {MAX_EVENTS} events, has {}", events.len()),
+            ));
+        }
+        self.shared.ask(Some(workspace), id, |reply| Command::Send { events, author, reply }).await
     }
 
     /// A page of a session's log.
-    pub async fn list_events(&self, _: &WorkspaceId, _: &SessionId, _: &EventQuery) -> Result<Page<Event>, Problem> {
-        Err(Problem::internal())
+    ///
+    /// # Errors
+    /// 404, or 400 for a filter or cursor that is wrong.
+    pub async fn list_events(
+        &self,
+        workspace: &WorkspaceId,
+        id: &SessionId,
+        query: &EventQuery,
+    ) -> Result<Page<Event>, Problem> {
+        lists::events(&self.shared, workspace, id, query).await
     }
 
-    /// A stream of what happens from now on, with previews of the chosen types.
-    pub async fn subscribe(&self, _: &WorkspaceId, _: &SessionId, _previews: HashSet<Previewable>) -> Result<Subscription, Problem> {
-        Err(Problem::internal())
+    /// A stream of what happens from now on, with previews of the chosen types. Everything it shows is in the list
+    /// already.
+    ///
+    /// # Errors
+    /// 404.
+    pub async fn subscribe(
+        &self,
+        workspace: &WorkspaceId,
+        id: &SessionId,
+        previews: HashSet<Previewable>,
+    ) -> Result<Subscription, Problem> {
+        self.shared.ask(Some(workspace), id, |reply| Command::Subscribe { previews, reply }).await
     }
 
-    /// The session's threads: the primary one. For an event list or stream of a thread, check with [`Engine::thread`]
-    /// and use the session's.
-    pub async fn list_threads(&self, _: &WorkspaceId, _: &SessionId) -> Result<Vec<Thread>, Problem> {
-        Err(Problem::internal())
+    /// The session's threads: the primary one. For the events or the stream of a thread, check it with
+    /// [`Engine::thread`] and use the session's.
+    ///
+    /// # Errors
+    /// 404.
+    pub async fn list_threads(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Vec<Thread>, Problem> {
+        Ok(vec![lists::record(&self.shared, workspace, id).await?.thread(Timestamp::now())])
     }
 
     /// One thread.
-    pub async fn thread(&self, _: &WorkspaceId, _: &SessionId, _: &ThreadId) -> Result<Thread, Problem> {
-        Err(Problem::internal())
+    ///
+    /// # Errors
+    /// 404, for a thread with `thread_not_found`.
+    pub async fn thread(&self, workspace: &WorkspaceId, id: &SessionId, thread: &ThreadId) -> Result<Thread, Problem> {
+        let record = lists::record(&self.shared, workspace, id).await?;
+        if record.thread_id != *thread {
+            return Err(Problem::not_found(format!("Thread {thread} was not found in session {id}."))
+                .with_code("thread_not_found"));
+        }
+        Ok(record.thread(Timestamp::now()))
     }
 
     /// A worker could not serve the session's work item: open calls are answered with an error, `session.error` says
     /// why, the session goes idle with `retries_exhausted`. Call after the item was stopped.
-    pub async fn fail_work(&self, _: &SessionId, _code: &str, _message: &str) -> Result<(), Problem> {
-        Err(Problem::internal())
+    ///
+    /// # Errors
+    /// 404.
+    pub async fn fail_work(&self, id: &SessionId, code: &str, message: &str) -> Result<(), Problem> {
+        let (code, message) = (code.to_owned(), message.to_owned());
+        self.shared.ask(None, id, |reply| Command::FailWork { code, message, reply }).await
     }
 
     /// A work item ended without an error. If calls still wait for a worker a new item is queued; after three such items
-    /// without one result the session ends as in [`Engine::fail_work`]. Call after every stop without an error.
-    pub async fn work_ended(&self, _: &SessionId) -> Result<(), Problem> {
-        Err(Problem::internal())
-    }
-
-    /// Notified whenever work was queued for this environment; a poller waits on it between two looks.
-    pub fn work_signal(&self, _: &EnvironmentId) -> Arc<tokio::sync::Notify> {
-        Arc::new(tokio::sync::Notify::new())
+    /// without one result in between the session ends as in [`Engine::fail_work`]. Call after the item was stopped.
+    ///
+    /// # Errors
+    /// 404.
+    pub async fn work_ended(&self, id: &SessionId) -> Result<(), Problem> {
+        self.shared.ask(None, id, |reply| Command::WorkEnded { reply }).await
     }
 
     /// The endpoint's models, newest first; cached for a minute.
-    pub async fn models(&self) -> Result<Vec<ModelInfo>, Problem> {
-        Err(Problem::internal())
+    pub async fn models(&self) -> Vec<ModelInfo> {
+        self.shared.model.models().await
     }
+}
+
+/// What a caller is told of a failure of the store; the cause is logged here.
+pub(crate) fn problem(error: StoreError) -> Problem {
+    match error {
+        StoreError::Refused(problem) => problem,
+        other => {
+            error!(error = &other as &dyn std::error::Error, "the store failed");
+            Problem::internal()
+        }
+    }
+}
+
+pub(crate) fn session_not_found(id: &SessionId) -> Problem {
+    Problem::not_found(format!("Session {id} was not found."))
 }

@@ -1,10 +1,10 @@
 //! Whether client events are acceptable: all of a request or none, before anything changes.
 
+use postern_model::Problem;
 use postern_model::event::{ClientEvent, Verdict};
 use postern_model::ids::EventId;
 use postern_model::problem::Kind;
 use postern_model::session::SessionStatus;
-use postern_model::Problem;
 
 use crate::calls::{Calls, Owner, Progress};
 use crate::input::Author;
@@ -16,7 +16,9 @@ pub(crate) fn check(session: &Session, events: &[ClientEvent], author: Author) -
     }
     let mut after = After { session, calls: session.state.calls.clone(), answered: Vec::new(), messages: 0 };
     events.iter().enumerate().try_for_each(|(index, event)| {
-        after.check(event, author).map_err(|problem| Problem { message: format!("events.{index}: {}", problem.message), ..problem })
+        after
+            .check(event, author)
+            .map_err(|problem| Problem { message: format!("events.{index}: {}", problem.message), ..problem })
     })
 }
 
@@ -33,7 +35,9 @@ impl After<'_> {
         event.check()?;
         match event {
             ClientEvent::UserToolResult { tool_use_id, .. } => self.result(tool_use_id, Owner::Worker),
-            ClientEvent::UserCustomToolResult { custom_tool_use_id, .. } => self.result(custom_tool_use_id, Owner::Custom),
+            ClientEvent::UserCustomToolResult { custom_tool_use_id, .. } => {
+                self.result(custom_tool_use_id, Owner::Custom)
+            }
             _ if author == Author::Worker => Err(Problem::permission(
                 "a worker's credential may only send user.tool_result and user.custom_tool_result; use an API key",
             )),
@@ -49,7 +53,10 @@ impl After<'_> {
             ClientEvent::UserMessage { .. } => {
                 self.messages += 1;
                 if self.session.state.queue.len() + self.messages > self.session.limits.queued_messages {
-                    return Err(Problem::new(Kind::RateLimited, "too many messages wait already; wait for the session to go idle"));
+                    return Err(Problem::new(
+                        Kind::RateLimited,
+                        "too many messages wait already; wait for the session to go idle",
+                    ));
                 }
                 Ok(())
             }
@@ -68,7 +75,9 @@ impl After<'_> {
             return Err(Problem::invalid(format!("`{id}` is answered with {right}")));
         }
         if call.1 == Progress::Asking {
-            return Err(Problem::invalid(format!("`{id}` waits for a user.tool_confirmation and may not run before it")));
+            return Err(Problem::invalid(format!(
+                "`{id}` waits for a user.tool_confirmation and may not run before it"
+            )));
         }
         self.answer(id);
         Ok(())

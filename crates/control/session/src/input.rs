@@ -157,6 +157,8 @@ pub enum FailureKind {
 pub enum Effect {
     /// Append this event to the log, then show it.
     Append(Event),
+    /// The event with this id is what became of the next of the client events that were handed in.
+    Accepted(EventId),
     /// The event with this id was stored unprocessed: it takes effect now, at the end of the log. Show it again.
     Process(Event),
     /// Keep these blocks beside the event; they are the model's and are shown to no client.

@@ -20,7 +20,7 @@ mod tests;
 
 pub use backoff::Backoff;
 pub use conversation::{Conversation, Message, Role};
-pub use input::{Author, Chance, Effect, Input, ModelEvent, ModelFailure, FailureKind, Response, ResponseBlock, Stop};
+pub use input::{Author, Chance, Effect, FailureKind, Input, ModelEvent, ModelFailure, Response, ResponseBlock, Stop};
 pub use machine::{Limits, Session};
 pub use state::State;
 pub use tools::Permissions;

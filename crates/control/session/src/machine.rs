@@ -5,7 +5,8 @@ use std::sync::Arc;
 use postern_model::Timestamp;
 use postern_model::content::Block;
 use postern_model::event::{
-    ClientEvent, Event, EventBody, ModelUsage, RetryStatus, SessionError, SessionErrorKind, StopDetails, StopReason, Verdict,
+    ClientEvent, Event, EventBody, ModelUsage, RetryStatus, SessionError, SessionErrorKind, StopDetails, StopReason,
+    Verdict,
 };
 use postern_model::ids::{EventId, ThreadId};
 use postern_model::session::{SessionAgent, SessionStatus, Usage};
@@ -158,11 +159,11 @@ impl Step<'_> {
         match event {
             ClientEvent::UserMessage { content } => self.message(content),
             ClientEvent::UserInterrupt { session_thread_id } => {
-                self.append(EventBody::UserInterrupt { session_thread_id });
+                self.take_in(EventBody::UserInterrupt { session_thread_id });
                 self.interrupt();
             }
             ClientEvent::UserToolConfirmation { tool_use_id, result, deny_message } => {
-                self.append(EventBody::UserToolConfirmation {
+                self.take_in(EventBody::UserToolConfirmation {
                     tool_use_id: tool_use_id.clone(),
                     result,
                     deny_message: deny_message.clone(),
@@ -174,15 +175,16 @@ impl Step<'_> {
                 }
             }
             ClientEvent::UserCustomToolResult { custom_tool_use_id, content, is_error } => {
-                self.append(EventBody::UserCustomToolResult {
+                let session_thread_id = thread;
+                self.take_in(EventBody::UserCustomToolResult {
                     custom_tool_use_id,
                     content,
                     is_error,
-                    session_thread_id: thread,
+                    session_thread_id,
                 });
             }
             ClientEvent::UserToolResult { tool_use_id, content, is_error } => {
-                self.append(EventBody::UserToolResult { tool_use_id, content, is_error, session_thread_id: thread });
+                self.take_in(EventBody::UserToolResult { tool_use_id, content, is_error, session_thread_id: thread });
             }
             // Refused by `ClientEvent::check` before anything is handed in.
             ClientEvent::UserDefineOutcome { .. } | ClientEvent::SystemMessage { .. } => {}
@@ -192,13 +194,16 @@ impl Step<'_> {
     fn message(&mut self, content: Vec<Block>) {
         let state = self.state();
         let takes_effect = state.status == SessionStatus::Idle && state.calls.is_empty() && state.queue.is_empty();
-        let body = EventBody::UserMessage { content };
-        if takes_effect {
-            self.append(body);
-        } else {
-            let event = Event { id: self.chance.event_id(), processed_at: None, body };
-            self.store(event);
-        }
+        let processed_at = takes_effect.then_some(self.now);
+        let event = Event { id: self.chance.event_id(), processed_at, body: EventBody::UserMessage { content } };
+        self.effects.push(Effect::Accepted(event.id.clone()));
+        self.store(event);
+    }
+
+    /// Appends a client's event that takes effect at once.
+    fn take_in(&mut self, body: EventBody) {
+        let id = self.append(body);
+        self.effects.push(Effect::Accepted(id));
     }
 
     fn model(&mut self, start: EventId, event: ModelEvent) {
@@ -282,12 +287,9 @@ impl Step<'_> {
             let content = Some(vec![Block::text(text)]);
             let session_thread_id = Some(self.session.thread.clone());
             self.append(match call.owner {
-                Owner::Worker => EventBody::UserToolResult {
-                    tool_use_id: call.id,
-                    content,
-                    is_error: Some(true),
-                    session_thread_id,
-                },
+                Owner::Worker => {
+                    EventBody::UserToolResult { tool_use_id: call.id, content, is_error: Some(true), session_thread_id }
+                }
                 Owner::Custom => EventBody::UserCustomToolResult {
                     custom_tool_use_id: call.id,
                     content,

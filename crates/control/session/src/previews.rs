@@ -1,7 +1,7 @@
 //! The previews of the response that is arriving: which event each block will belong to.
 
 use postern_model::content::Block;
-use postern_model::event::{ContentDelta, Preview, PreviewedEvent, Previewable};
+use postern_model::event::{ContentDelta, Preview, Previewable, PreviewedEvent};
 use postern_model::ids::EventId;
 
 use crate::input::Chance;

@@ -99,7 +99,9 @@ impl Step<'_> {
     fn call(&mut self, name: String, input: Result<Map<String, Value>, String>, rendered: &mut Rendered) {
         let ruling = match &input {
             Ok(_) => Permissions(&self.session.agent).rule(&name),
-            Err(cause) => Ruling::Refused(format!("The input of `{name}` is not a JSON object: {cause}. Call it again.")),
+            Err(cause) => {
+                Ruling::Refused(format!("The input of `{name}` is not a JSON object: {cause}. Call it again."))
+            }
         };
         let input = input.unwrap_or_default();
         let block = json!({"type": "tool_use", "name": name, "input": input});

@@ -94,7 +94,9 @@ impl State {
                 self.conversation.user(content);
                 self.has_new_input = self.status == SessionStatus::Idle && self.calls.is_empty();
             }
-            EventBody::UserToolConfirmation { tool_use_id, result: Verdict::Allow, .. } => self.calls.confirm(tool_use_id),
+            EventBody::UserToolConfirmation { tool_use_id, result: Verdict::Allow, .. } => {
+                self.calls.confirm(tool_use_id)
+            }
             EventBody::UserToolConfirmation { result: Verdict::Deny, .. } | EventBody::UserInterrupt { .. } => {}
             EventBody::UserToolResult { tool_use_id: call, content, is_error, .. }
             | EventBody::UserCustomToolResult { custom_tool_use_id: call, content, is_error, .. }

@@ -59,7 +59,9 @@ impl Permissions<'_> {
         let mut names: Vec<&str> = self.offered().into_iter().map(Builtin::name).collect();
         names.extend(custom);
         if names.is_empty() {
-            return format!("The tool `{name}` is not enabled for this agent, and no other tool is. Answer without tools.");
+            return format!(
+                "The tool `{name}` is not enabled for this agent, and no other tool is. Answer without tools."
+            );
         }
         format!("The tool `{name}` is not enabled for this agent. Use one of: {}.", names.join(", "))
     }

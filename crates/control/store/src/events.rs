@@ -134,9 +134,14 @@ pub async fn replay(connection: &mut Connection, session: &SessionId) -> Result<
 ///
 /// # Errors
 /// The database failed.
-pub async fn list(connection: &mut Connection, session: &SessionId, query: &EventList) -> Result<Vec<Entry>, StoreError> {
+pub async fn list(
+    connection: &mut Connection,
+    session: &SessionId,
+    query: &EventList,
+) -> Result<Vec<Entry>, StoreError> {
     let ascending = query.order == Order::Asc;
-    let mut sql = QueryBuilder::<Sqlite>::new("SELECT seq, id, body, processed_at FROM session_events WHERE session_id = ");
+    let mut sql =
+        QueryBuilder::<Sqlite>::new("SELECT seq, id, body, processed_at FROM session_events WHERE session_id = ");
     sql.push_bind(session.as_str());
     if query.processed_at != Range::default() {
         let (least, most) = query.processed_at.micros();

@@ -212,15 +212,17 @@ pub async fn save_progress(tx: &mut Tx, id: &SessionId, progress: &Progress, now
 /// # Errors
 /// The database failed.
 pub async fn save_record(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
-    sqlx::query("UPDATE sessions SET agent = ?2, title = ?3, metadata = ?4, archived_at = ?5, updated_at = ?6 WHERE id = ?1")
-        .bind(record.id.as_str())
-        .bind(json(&record.agent))
-        .bind(record.title.as_deref())
-        .bind(json(&record.metadata))
-        .bind(record.archived_at.map(micros))
-        .bind(micros(record.updated_at))
-        .execute(&mut **tx)
-        .await?;
+    sqlx::query(
+        "UPDATE sessions SET agent = ?2, title = ?3, metadata = ?4, archived_at = ?5, updated_at = ?6 WHERE id = ?1",
+    )
+    .bind(record.id.as_str())
+    .bind(json(&record.agent))
+    .bind(record.title.as_deref())
+    .bind(json(&record.metadata))
+    .bind(record.archived_at.map(micros))
+    .bind(micros(record.updated_at))
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 
@@ -238,10 +240,11 @@ pub async fn delete(tx: &mut Tx, id: &SessionId) -> Result<(), StoreError> {
 /// # Errors
 /// The database failed.
 pub async fn at_work(connection: &mut Connection) -> Result<Vec<SessionId>, StoreError> {
-    let ids: Vec<String> =
-        sqlx::query_scalar("SELECT id FROM sessions WHERE status IN ('running', 'rescheduling') ORDER BY updated_at, id")
-            .fetch_all(connection)
-            .await?;
+    let ids: Vec<String> = sqlx::query_scalar(
+        "SELECT id FROM sessions WHERE status IN ('running', 'rescheduling') ORDER BY updated_at, id",
+    )
+    .fetch_all(connection)
+    .await?;
     ids.iter().map(|id| parsed(SessionId::parse(id), "sessions.id")).collect()
 }
 
@@ -296,7 +299,8 @@ fn record(row: &SqliteRow) -> Result<Record, StoreError> {
         title: row.try_get("title")?,
         metadata: from_json(row.try_get("metadata")?, "sessions.metadata")?,
         progress: Progress {
-            status: SessionStatus::parse(row.try_get("status")?).ok_or(StoreError::Corrupt { what: "sessions.status" })?,
+            status: SessionStatus::parse(row.try_get("status")?)
+                .ok_or(StoreError::Corrupt { what: "sessions.status" })?,
             usage: from_json(row.try_get("usage")?, "sessions.usage")?,
             active_since: optional_instant(row.try_get("active_since")?, "sessions.active_since")?,
             has_run: row.try_get("has_run")?,

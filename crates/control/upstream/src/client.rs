@@ -125,7 +125,8 @@ impl Shared {
             };
             let read = events.push(&chunk).map_err(|error| failure::transient(chain(&error), decoder.usage()))?;
             for event in read {
-                let Some(news) = decoder.push(&event.event, &event.data).map_err(|e| self.broken(e, decoder.usage()))?
+                let Some(news) =
+                    decoder.push(&event.event, &event.data).map_err(|e| self.broken(e, decoder.usage()))?
                 else {
                     continue;
                 };

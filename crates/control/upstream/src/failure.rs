@@ -53,9 +53,11 @@ fn of_type(kind: &str) -> Option<FailureKind> {
         "overloaded_error" => FailureKind::Overloaded,
         "api_error" | "timeout_error" => FailureKind::Transient,
         "billing_error" => FailureKind::Billing,
-        "invalid_request_error" | "authentication_error" | "permission_error" | "not_found_error" | "request_too_large" => {
-            FailureKind::Rejected
-        }
+        "invalid_request_error"
+        | "authentication_error"
+        | "permission_error"
+        | "not_found_error"
+        | "request_too_large" => FailureKind::Rejected,
         _ => return None,
     })
 }

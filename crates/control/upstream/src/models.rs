@@ -24,7 +24,9 @@ fn model(entry: &Value) -> Option<ModelInfo> {
     if let Some(name) = text("display_name") {
         model.display_name = name;
     }
-    if let Some(lifecycle) = text("lifecycle").filter(|word| ["active", "deprecated", "retired"].contains(&word.as_str())) {
+    if let Some(lifecycle) =
+        text("lifecycle").filter(|word| ["active", "deprecated", "retired"].contains(&word.as_str()))
+    {
         model.lifecycle = lifecycle;
     }
     model.line = text("line");
@@ -48,7 +50,8 @@ mod tests {
         assert_eq!(models.iter().map(|m| m.id.as_str()).collect::<Vec<_>>(), ["b", "a"]);
         assert_eq!((models[0].max_tokens, models[0].display_name.as_str()), (Some(5), "b"));
 
-        let theirs = br#"{"object":"list","data":[{"id":"qwen","object":"model","created":1700000000,"max_model_len":8192}]}"#;
+        let theirs =
+            br#"{"object":"list","data":[{"id":"qwen","object":"model","created":1700000000,"max_model_len":8192}]}"#;
         let models = read(theirs).unwrap();
         assert_eq!(models[0].created_at, Timestamp::from_second(1_700_000_000).unwrap());
         assert_eq!(models[0].max_input_tokens, Some(8192));

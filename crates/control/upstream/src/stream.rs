@@ -45,11 +45,25 @@ struct Forming {
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Wire {
-    MessageStart { message: Start },
-    ContentBlockStart { index: usize, content_block: Map<String, Value> },
-    ContentBlockDelta { index: usize, delta: Delta },
-    ContentBlockStop { index: usize },
-    MessageDelta { delta: End, #[serde(default)] usage: Tokens },
+    MessageStart {
+        message: Start,
+    },
+    ContentBlockStart {
+        index: usize,
+        content_block: Map<String, Value>,
+    },
+    ContentBlockDelta {
+        index: usize,
+        delta: Delta,
+    },
+    ContentBlockStop {
+        index: usize,
+    },
+    MessageDelta {
+        delta: End,
+        #[serde(default)]
+        usage: Tokens,
+    },
     MessageStop,
     #[serde(other)]
     Other,
@@ -72,10 +86,18 @@ struct End {
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Delta {
-    TextDelta { text: String },
-    ThinkingDelta { thinking: String },
-    SignatureDelta { signature: String },
-    InputJsonDelta { partial_json: String },
+    TextDelta {
+        text: String,
+    },
+    ThinkingDelta {
+        thinking: String,
+    },
+    SignatureDelta {
+        signature: String,
+    },
+    InputJsonDelta {
+        partial_json: String,
+    },
     #[serde(other)]
     Other,
 }
@@ -163,10 +185,9 @@ impl Decoder {
         if self.size > MAX_ANSWER {
             return Err(StreamError::TooLarge);
         }
-        match delta {
-            Delta::SignatureDelta { signature } => forming.signature.push_str(&signature),
-            _ => forming.text.push_str(piece),
-        }
+        let target =
+            if matches!(delta, Delta::SignatureDelta { .. }) { &mut forming.signature } else { &mut forming.text };
+        target.push_str(piece);
         Ok(match delta {
             Delta::TextDelta { text } => Some(ModelEvent::Text { index, text }),
             _ => None,

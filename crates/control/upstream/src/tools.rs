@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 /// The definitions of every tool this agent may use, always in the same order.
 pub(crate) fn definitions(agent: &SessionAgent) -> Vec<Value> {
-    let builtin = Permissions(agent).offered().into_iter().map(|tool| {
-        json!({"name": tool.name(), "description": purpose(tool), "input_schema": input(tool)})
-    });
+    let builtin = Permissions(agent)
+        .offered()
+        .into_iter()
+        .map(|tool| json!({"name": tool.name(), "description": purpose(tool), "input_schema": input(tool)}));
     let custom = agent.tools.iter().filter_map(|tool| match tool {
         Tool::Custom(tool) => {
             Some(json!({"name": tool.name, "description": tool.description, "input_schema": tool.input_schema}))
@@ -51,14 +52,11 @@ fn purpose(tool: Builtin) -> &'static str {
 
 fn input(tool: Builtin) -> Value {
     let text = json!({"type": "string"});
-    let object = |properties: Value, required: &[&str]| {
-        json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
-    };
+    let object = |properties: Value, required: &[&str]| json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
     match tool {
-        Builtin::Bash => object(
-            json!({"command": text, "restart": {"type": "boolean"}, "timeout_ms": {"type": "integer"}}),
-            &[],
-        ),
+        Builtin::Bash => {
+            object(json!({"command": text, "restart": {"type": "boolean"}, "timeout_ms": {"type": "integer"}}), &[])
+        }
         Builtin::Read => object(
             json!({"file_path": text, "view_range": {"type": "array", "items": {"type": "integer"}}}),
             &["file_path"],
@@ -90,8 +88,13 @@ pub(crate) mod tests {
 
     #[test]
     fn six_tools_are_offered_and_those_that_are_off_are_not() {
-        let names = |tools| definitions(&agent(tools)).iter().map(|t| t["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
-        assert_eq!(names(json!([{"type": "agent_toolset_20260401"}])), ["bash", "read", "write", "edit", "glob", "grep"]);
+        let names = |tools| {
+            definitions(&agent(tools)).iter().map(|t| t["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            names(json!([{"type": "agent_toolset_20260401"}])),
+            ["bash", "read", "write", "edit", "glob", "grep"]
+        );
         let off = json!([{"type": "agent_toolset_20260401", "default_config": {"enabled": false},
             "configs": [{"name": "grep", "enabled": true}]},
             {"type": "custom", "name": "ask", "description": "d", "input_schema": {"type": "object"}}]);

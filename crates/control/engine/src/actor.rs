@@ -1,0 +1,285 @@
+//! One session's task: takes commands, news of the model and the retry timer, one after the other.
+
+use std::sync::Arc;
+
+use postern_model::Problem;
+use postern_model::event::{ClientEvent, Event};
+use postern_model::ids::{EventId, SessionId};
+use postern_session::{Author, Input, ModelEvent, Session};
+use postern_store::events::{self, Log, WAITING};
+use postern_store::sessions::{self, Record};
+use postern_store::{StoreError, Tx};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use crate::command::{Command, Envelope};
+use crate::perform::Performed;
+use crate::shared::Shared;
+use crate::subscribers::Subscribers;
+use crate::{problem, session_not_found};
+
+/// How many work items in a row may end without a result before the session is told.
+const FRUITLESS_ITEMS: u32 = 3;
+
+pub(crate) struct Actor {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) record: Record,
+    pub(crate) log: Log,
+    pub(crate) session: Session,
+    /// The place of the next event in the log, and of the next that waits.
+    pub(crate) next: i64,
+    pub(crate) next_waiting: i64,
+    pub(crate) subscribers: Subscribers,
+    pub(crate) request: Option<(EventId, mpsc::Receiver<ModelEvent>)>,
+    pub(crate) retry_at: Option<Instant>,
+    fruitless_items: u32,
+}
+
+/// The session cannot go on in this task: its state is ahead of the log, or it is gone.
+#[derive(Debug)]
+pub(crate) struct Over;
+
+/// Loads a session from the store, goes on where its log ends, and serves it.
+pub(crate) async fn load_and_run(shared: Arc<Shared>, id: SessionId, commands: mpsc::Receiver<Envelope>) {
+    match load(&shared, &id).await {
+        Ok(Some(mut actor)) => {
+            if actor.perform(Input::Resume).await.is_ok() {
+                actor.run(commands).await;
+            } else {
+                refuse_all(&shared, &id, commands, &Problem::internal());
+            }
+        }
+        Ok(None) => refuse_all(&shared, &id, commands, &session_not_found(&id)),
+        Err(error) => {
+            let problem = problem(error);
+            refuse_all(&shared, &id, commands, &problem);
+        }
+    }
+
+    /// Refuses instead of handing on: a successor would fail the same way.
+    fn refuse_all(shared: &Arc<Shared>, id: &SessionId, mut commands: mpsc::Receiver<Envelope>, problem: &Problem) {
+        commands.close();
+        while let Ok(envelope) = commands.try_recv() {
+            envelope.command.refuse(problem.clone());
+        }
+        shared.retire(id, &mut commands);
+    }
+}
+
+async fn load(shared: &Arc<Shared>, id: &SessionId) -> Result<Option<Actor>, StoreError> {
+    let mut reader = shared.store.read().await?;
+    let Some(record) = sessions::find(&mut reader, id).await? else { return Ok(None) };
+    let entries = events::replay(&mut reader, id).await?;
+    drop(reader);
+    let mut actor = Actor::new(shared, record);
+    for entry in entries {
+        let next = if entry.seq < WAITING { &mut actor.next } else { &mut actor.next_waiting };
+        *next = entry.seq + 1;
+        actor.session.replay(&entry.event, entry.kept);
+    }
+    Ok(Some(actor))
+}
+
+impl Actor {
+    /// A task for a session whose log is empty.
+    pub(crate) fn new(shared: &Arc<Shared>, record: Record) -> Self {
+        let log = Log {
+            workspace: record.workspace_id.clone(),
+            session: record.id.clone(),
+            thread: record.thread_id.clone(),
+        };
+        let agent = Arc::new(record.agent.clone());
+        Self {
+            shared: Arc::clone(shared),
+            session: Session::new(record.thread_id.clone(), agent, shared.settings.limits),
+            record,
+            log,
+            next: 1,
+            next_waiting: WAITING,
+            subscribers: Subscribers::default(),
+            request: None,
+            retry_at: None,
+            fruitless_items: 0,
+        }
+    }
+
+    pub(crate) fn id(&self) -> &SessionId {
+        &self.record.id
+    }
+
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Envelope>) {
+        let drain = self.shared.drain.clone();
+        loop {
+            let linger = Instant::now() + self.shared.settings.linger;
+            let done = tokio::select! {
+                biased;
+                () = drain.cancelled() => Err(Over),
+                Some(envelope) = commands.recv() => self.obey(envelope).await,
+                news = Self::news(&mut self.request) => self.take_news(news).await,
+                () = tokio::time::sleep_until(self.retry_at.unwrap_or(linger)), if self.retry_at.is_some() => {
+                    self.retry_at = None;
+                    self.perform(Input::RetryDue).await.map(drop)
+                }
+                () = tokio::time::sleep_until(linger) => if self.is_busy() { Ok(()) } else { Err(Over) },
+            };
+            if done.is_err() {
+                break;
+            }
+        }
+        debug!(session = %self.record.id, "session task ends");
+        let shared = Arc::clone(&self.shared);
+        let id = self.record.id.clone();
+        // Streams end and the model request is dropped before a successor can begin.
+        drop(self);
+        shared.retire(&id, &mut commands);
+    }
+
+    fn is_busy(&mut self) -> bool {
+        self.request.is_some() || self.retry_at.is_some() || !self.subscribers.is_empty()
+    }
+
+    async fn news(request: &mut Option<(EventId, mpsc::Receiver<ModelEvent>)>) -> Option<ModelEvent> {
+        match request {
+            Some((_, news)) => news.recv().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn take_news(&mut self, news: Option<ModelEvent>) -> Result<(), Over> {
+        let Some((start, receiver)) = &mut self.request else { return Ok(()) };
+        let start = start.clone();
+        let news = news.unwrap_or_else(|| crate::perform::vanished());
+        let (first, second) = coalesce(news, receiver);
+        for news in [Some(first), second].into_iter().flatten() {
+            if matches!(news, ModelEvent::Finished(_) | ModelEvent::Failed(_)) {
+                self.request = None;
+            }
+            self.perform(Input::Model(start.clone(), news)).await?;
+        }
+        Ok(())
+    }
+
+    async fn obey(&mut self, envelope: Envelope) -> Result<(), Over> {
+        if envelope.workspace.is_some_and(|workspace| workspace != self.record.workspace_id) {
+            envelope.command.refuse(session_not_found(self.id()));
+            return Ok(());
+        }
+        match envelope.command {
+            Command::Wake => Ok(()),
+            Command::Send { events, author, reply } => {
+                let sent = self.send(events, author).await;
+                answer(reply, sent)
+            }
+            Command::Subscribe { previews, reply } => {
+                let subscription = self.subscribers.add(previews);
+                answer(reply, Ok(subscription))
+            }
+            Command::Update { request, reply } => {
+                let updated = self.update(*request).await;
+                answer(reply, updated)
+            }
+            Command::Archive { reply } => {
+                let archived = self.archive().await;
+                answer(reply, archived)
+            }
+            Command::Delete { reply } => {
+                let deleted = self.delete().await;
+                let is_deleted = deleted.is_ok();
+                answer(reply, deleted)?;
+                if is_deleted { Err(Over) } else { Ok(()) }
+            }
+            Command::FailWork { code, message, reply } => {
+                warn!(session = %self.record.id, code, "a worker could not serve the session");
+                let failed = self.perform(Input::WorkFailed { code, message }).await;
+                answer(reply, failed.map(drop).map_err(Failure::from))
+            }
+            Command::WorkEnded { reply } => {
+                let ended = self.work_ended().await;
+                answer(reply, ended)
+            }
+        }
+    }
+
+    async fn send(&mut self, sent: Vec<ClientEvent>, author: Author) -> Result<Vec<Event>, Failure> {
+        self.session.check(&sent, author)?;
+        let count = sent.len();
+        if sent.iter().any(|event| matches!(event, ClientEvent::UserToolResult { .. })) {
+            self.fruitless_items = 0;
+        }
+        let Performed { accepted } = self.perform(Input::Events(sent)).await?;
+        debug_assert_eq!(accepted.len(), count, "each accepted event is stored once");
+        Ok(accepted)
+    }
+
+    async fn work_ended(&mut self) -> Result<(), Failure> {
+        if !self.session.state().needs_worker() {
+            return Ok(());
+        }
+        self.fruitless_items += 1;
+        if self.fruitless_items < FRUITLESS_ITEMS {
+            return self.enqueue().await;
+        }
+        self.fruitless_items = 0;
+        let message = format!(
+            "{FRUITLESS_ITEMS} work items in a row ended without a result. Look at the worker's log, then send a message."
+        );
+        self.perform(Input::WorkFailed { code: "worker_left".into(), message }).await?;
+        Ok(())
+    }
+
+    async fn enqueue(&mut self) -> Result<(), Failure> {
+        let mut tx = self.write().await?;
+        self.ensure_work(&mut tx).await.map_err(problem)?;
+        tx.commit().await.map_err(problem)?;
+        Ok(())
+    }
+
+    pub(crate) async fn write(&self) -> Result<Tx, Failure> {
+        Ok(self.shared.store.write().await.map_err(problem)?)
+    }
+}
+
+/// Why a command was not done.
+pub(crate) enum Failure {
+    /// Refused; the session goes on.
+    Refused(Problem),
+    /// The session's task has to end.
+    Over,
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self::Refused(problem)
+    }
+}
+
+impl From<Over> for Failure {
+    fn from(Over: Over) -> Self {
+        Self::Over
+    }
+}
+
+fn answer<T>(reply: crate::command::Reply<T>, result: Result<T, Failure>) -> Result<(), Over> {
+    let (answer, done) = match result {
+        Ok(value) => (Ok(value), Ok(())),
+        Err(Failure::Refused(problem)) => (Err(problem), Ok(())),
+        Err(Failure::Over) => (Err(Problem::internal()), Err(Over)),
+    };
+    // Whoever asked may be gone; what was done stays done.
+    drop(reply.send(answer));
+    done
+}
+
+/// Puts pieces of one text that have already arrived into one piece, so that a slow reader does not see every token
+/// alone. The second value is what came behind them.
+fn coalesce(news: ModelEvent, receiver: &mut mpsc::Receiver<ModelEvent>) -> (ModelEvent, Option<ModelEvent>) {
+    let ModelEvent::Text { index, mut text } = news else { return (news, None) };
+    loop {
+        match receiver.try_recv() {
+            Ok(ModelEvent::Text { index: next, text: more }) if next == index => text.push_str(&more),
+            Ok(other) => return (ModelEvent::Text { index, text }, Some(other)),
+            Err(_) => return (ModelEvent::Text { index, text }, None),
+        }
+    }
+}

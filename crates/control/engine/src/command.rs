@@ -1,0 +1,68 @@
+//! What a session's task can be asked to do.
+
+use std::collections::HashSet;
+
+use postern_model::Problem;
+use postern_model::event::{ClientEvent, Event, Previewable};
+use postern_model::ids::WorkspaceId;
+use postern_model::session::{Session, UpdateSession};
+use postern_session::Author;
+use tokio::sync::oneshot;
+
+use crate::subscribers::Subscription;
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Problem>>;
+
+/// A command and in whose name: `None` is the engine itself.
+pub(crate) struct Envelope {
+    pub(crate) workspace: Option<WorkspaceId>,
+    pub(crate) command: Command,
+}
+
+pub(crate) enum Command {
+    /// Only be there: loading a session resumes it.
+    Wake,
+    Send {
+        events: Vec<ClientEvent>,
+        author: Author,
+        reply: Reply<Vec<Event>>,
+    },
+    Subscribe {
+        previews: HashSet<Previewable>,
+        reply: Reply<Subscription>,
+    },
+    Update {
+        request: Box<UpdateSession>,
+        reply: Reply<Session>,
+    },
+    Archive {
+        reply: Reply<Session>,
+    },
+    Delete {
+        reply: Reply<()>,
+    },
+    FailWork {
+        code: String,
+        message: String,
+        reply: Reply<()>,
+    },
+    WorkEnded {
+        reply: Reply<()>,
+    },
+}
+
+impl Command {
+    /// Answers with a problem instead of doing it.
+    pub(crate) fn refuse(self, problem: Problem) {
+        // Whoever asked may be gone; then nobody waits for the answer.
+        match self {
+            Self::Wake => {}
+            Self::Send { reply, .. } => drop(reply.send(Err(problem))),
+            Self::Subscribe { reply, .. } => drop(reply.send(Err(problem))),
+            Self::Update { reply, .. } | Self::Archive { reply } => drop(reply.send(Err(problem))),
+            Self::Delete { reply } | Self::FailWork { reply, .. } | Self::WorkEnded { reply } => {
+                drop(reply.send(Err(problem)));
+            }
+        }
+    }
+}

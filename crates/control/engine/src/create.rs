@@ -1,0 +1,203 @@
+//! Creating a session: everything is checked before anything is stored.
+
+use std::sync::Arc;
+
+use postern_model::agent::AgentDefinition;
+use postern_model::environment::Environment;
+use postern_model::event::ClientEvent;
+use postern_model::ids::{AgentId, EnvironmentId, SessionId, ThreadId, WorkspaceId};
+use postern_model::session::{
+    AgentParam, AgentReferenceParam, CreateSession, Session, SessionAgent, SessionStatus, Usage,
+};
+use postern_model::tool::{self, ToolParam};
+use postern_model::{Field, Problem, Timestamp};
+use postern_session::{Author, Input};
+use postern_store::sessions::{self, Progress, Record};
+use postern_store::{Connection, agents, environments};
+
+use crate::actor::Actor;
+use crate::problem;
+use crate::shared::Shared;
+
+/// The most events a session may begin with.
+const MAX_INITIAL_EVENTS: usize = 50;
+
+pub(crate) async fn create(
+    shared: &Arc<Shared>,
+    workspace: &WorkspaceId,
+    request: CreateSession,
+) -> Result<Session, Problem> {
+    check_parts_not_in_this_build(&request)?;
+    let initial = request.initial_events.unwrap_or_default();
+    check_initial_events(&initial)?;
+    let metadata = request.metadata.unwrap_or_default().checked()?;
+    // One transaction from the look-ups on: an agent or environment that is archived meanwhile cannot slip in.
+    let mut tx = shared.store.write().await.map_err(problem)?;
+    let environment_id = environment(&mut tx, workspace, &request.environment_id).await?;
+    let agent = agent(&mut tx, workspace, request.agent).await?;
+    let now = now();
+    let record = Record {
+        workspace_id: workspace.clone(),
+        id: SessionId::generate(),
+        environment_id,
+        thread_id: ThreadId::generate(),
+        agent,
+        title: request.title,
+        metadata,
+        progress: Progress {
+            status: SessionStatus::Idle,
+            usage: Usage::default(),
+            active_since: None,
+            has_run: false,
+            has_been_idle: false,
+        },
+        created_at: now,
+        updated_at: now,
+        archived_at: None,
+    };
+    let mut actor = Actor::new(shared, record);
+    actor.session.check(&initial, Author::Client)?;
+    sessions::create(&mut tx, &actor.record).await.map_err(problem)?;
+    let effects = actor.decide(Input::Events(initial));
+    if !effects.is_empty() {
+        actor.store(&mut tx, &effects).await.map_err(problem)?;
+    }
+    tx.commit().await.map_err(problem)?;
+    actor.show_and_begin(effects);
+    let session = actor.record.render(now);
+    shared.adopt(actor);
+    Ok(session)
+}
+
+/// The time in the precision that is stored, so that a session reads the same when it comes back.
+pub(crate) fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}
+
+fn check_parts_not_in_this_build(request: &CreateSession) -> Result<(), Problem> {
+    match request.budget {
+        Field::Absent => {}
+        Field::Null => return Err(Problem::invalid_at("budget", "must not be null; leave it out")),
+        Field::Value(_) => return Err(Problem::invalid_at("budget", "budgets are not in this build; leave it out")),
+    }
+    if request.resources.as_ref().is_some_and(|resources| !resources.is_empty()) {
+        return Err(Problem::invalid_at(
+            "resources",
+            "`resources` are not supported with self-hosted environments in this build; send an empty list",
+        ));
+    }
+    if request.vault_ids.as_ref().is_some_and(|vaults| !vaults.is_empty()) {
+        return Err(Problem::invalid_at(
+            "vault_ids",
+            "vaults are not in this build; put the credential into the zone that serves this environment",
+        ));
+    }
+    Ok(())
+}
+
+fn check_initial_events(events: &[ClientEvent]) -> Result<(), Problem> {
+    if events.len() > MAX_INITIAL_EVENTS {
+        let message = format!("at most {MAX_INITIAL_EVENTS} events are allowed, got {}", events.len());
+        return Err(Problem::invalid_at("initial_events", message));
+    }
+    for (index, event) in events.iter().enumerate() {
+        if !matches!(event, ClientEvent::UserMessage { .. } | ClientEvent::UserDefineOutcome { .. }) {
+            let message = "only user.message and user.define_outcome may begin a session";
+            return Err(Problem::invalid_at(&format!("initial_events.{index}"), message));
+        }
+    }
+    Ok(())
+}
+
+async fn environment(
+    connection: &mut Connection,
+    workspace: &WorkspaceId,
+    sent: &str,
+) -> Result<EnvironmentId, Problem> {
+    let unknown =
+        || Problem::not_found(format!("Environment {sent} was not found.")).with_code("environment_not_found");
+    let id = EnvironmentId::parse(sent).map_err(|_| unknown())?;
+    let found: Option<Environment> = environments::find(connection, workspace, &id).await.map_err(problem)?;
+    let environment = found.ok_or_else(unknown)?;
+    if environment.archived_at.is_some() {
+        return Err(Problem::invalid(format!("Environment {id} is archived and takes no new sessions."))
+            .with_code("environment_archived"));
+    }
+    Ok(id)
+}
+
+async fn agent(
+    connection: &mut Connection,
+    workspace: &WorkspaceId,
+    sent: AgentParam,
+) -> Result<SessionAgent, Problem> {
+    let (id, version, overrides) = match sent {
+        AgentParam::Id(id) => (id, None, None),
+        AgentParam::Reference(AgentReferenceParam::Agent { id, version }) => (id, version, None),
+        AgentParam::Reference(AgentReferenceParam::AgentWithOverrides {
+            id,
+            version,
+            model,
+            system,
+            tools,
+            mcp_servers,
+            skills,
+        }) => {
+            let overrides = move |definition| overridden(definition, model, system, tools, mcp_servers, skills);
+            (id, version, Some(overrides))
+        }
+    };
+    let unknown = || Problem::not_found(format!("Agent {id} was not found."));
+    let agent_id = AgentId::parse(&id).map_err(|_| unknown())?;
+    let found = agents::find(connection, workspace, &agent_id, version).await.map_err(problem)?;
+    let agent = found.ok_or_else(unknown)?;
+    if agent.archived_at.is_some() {
+        return Err(Problem::invalid(format!("Agent {agent_id} is archived and takes no new sessions.")));
+    }
+    let definition = match overrides {
+        Some(overrides) => overrides(agent.definition)?,
+        None => agent.definition,
+    };
+    Ok(SessionAgent::snapshot(agent_id, agent.version, definition))
+}
+
+/// Whole fields replace the agent's own (contract 1.4); the result must hold together like an agent.
+fn overridden(
+    mut definition: AgentDefinition,
+    model: Field<postern_model::agent::ModelParam>,
+    system: Field<String>,
+    tools: Field<Vec<ToolParam>>,
+    mcp_servers: Field<Vec<serde_json::Value>>,
+    skills: Field<Vec<serde_json::Value>>,
+) -> Result<AgentDefinition, Problem> {
+    match model {
+        Field::Absent => {}
+        Field::Null => {
+            return Err(Problem::invalid_at("agent.model", "an override cannot clear the model; leave it out")
+                .with_code("agent_model_required"));
+        }
+        // An override drops the agent's effort and takes none of its own.
+        Field::Value(model) => {
+            definition.model = model.resolve()?;
+            definition.model.effort = None;
+        }
+    }
+    if !system.is_absent() {
+        definition.system = system.value().filter(|text| !text.is_empty());
+    }
+    if !tools.is_absent() {
+        definition.tools = resolve_tools(tools)?;
+    }
+    if !mcp_servers.is_absent() {
+        definition.mcp_servers = mcp_servers.value().unwrap_or_default();
+    }
+    if !skills.is_absent() {
+        definition.skills = skills.value().unwrap_or_default();
+    }
+    definition.checked()
+}
+
+pub(crate) fn resolve_tools(tools: Field<Vec<ToolParam>>) -> Result<Vec<tool::Tool>, Problem> {
+    tool::resolve(tools.value().unwrap_or_default()).map_err(|error| Problem::invalid(format!("agent.{error}")))
+}

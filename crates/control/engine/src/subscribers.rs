@@ -1,0 +1,110 @@
+//! Who watches a session, and showing them what happened.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use postern_model::event::{Event, Preview, Previewable};
+use postern_model::ids::EventId;
+use serde::Serialize;
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+/// How many frames may wait for a reader. A reader that falls further behind loses its stream: it would have to list
+/// what it missed anyway.
+const WAITING_FRAMES: usize = 1024;
+/// Previews are left out for a reader that has less room than this.
+const ROOM_FOR_PREVIEWS: usize = WAITING_FRAMES / 2;
+
+/// One frame of a stream: the name of the SSE event and its JSON.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// The `event:` line; equal to the data's `type`.
+    pub event: &'static str,
+    /// The `data:` line.
+    pub data: Arc<str>,
+}
+
+/// An open stream of one session. Ends when the session is deleted, the engine drains, or this reader is too slow.
+#[derive(Debug)]
+pub struct Subscription {
+    frames: mpsc::Receiver<Frame>,
+}
+
+impl Subscription {
+    /// The next frame; `None` when the stream is over.
+    pub async fn next(&mut self) -> Option<Frame> {
+        self.frames.recv().await
+    }
+}
+
+/// Everyone who watches one session.
+#[derive(Debug, Default)]
+pub(crate) struct Subscribers(Vec<Subscriber>);
+
+#[derive(Debug)]
+struct Subscriber {
+    frames: mpsc::Sender<Frame>,
+    previews: HashSet<Previewable>,
+    /// Events whose preview this reader follows without a gap.
+    following: HashSet<EventId>,
+}
+
+impl Subscribers {
+    pub(crate) fn add(&mut self, previews: HashSet<Previewable>) -> Subscription {
+        let (frames, receiver) = mpsc::channel(WAITING_FRAMES);
+        self.0.push(Subscriber { frames, previews, following: HashSet::new() });
+        Subscription { frames: receiver }
+    }
+
+    pub(crate) fn is_empty(&mut self) -> bool {
+        self.0.retain(|subscriber| !subscriber.frames.is_closed());
+        self.0.is_empty()
+    }
+
+    pub(crate) fn show(&mut self, event: &Event) {
+        if self.0.is_empty() {
+            return;
+        }
+        let frame = Frame { event: event.body.kind(), data: json(event) };
+        self.0.retain_mut(|subscriber| {
+            subscriber.following.remove(&event.id);
+            // Full means too slow, closed means gone: dropping the sender ends the stream either way.
+            subscriber.frames.try_send(frame.clone()).is_ok()
+        });
+    }
+
+    pub(crate) fn preview(&mut self, preview: &Preview) {
+        if self.0.iter().all(|subscriber| subscriber.previews.is_empty()) {
+            return;
+        }
+        let name = match preview {
+            Preview::EventStart { .. } => "event_start",
+            Preview::EventDelta { .. } => "event_delta",
+        };
+        let frame = Frame { event: name, data: json(preview) };
+        for subscriber in &mut self.0 {
+            subscriber.preview(preview, &frame);
+        }
+    }
+}
+
+impl Subscriber {
+    fn preview(&mut self, preview: &Preview, frame: &Frame) {
+        let id = match preview {
+            Preview::EventStart { event } if self.previews.contains(&event.kind) => {
+                self.following.insert(event.id.clone());
+                &event.id
+            }
+            Preview::EventDelta { event_id, .. } if self.following.contains(event_id) => event_id,
+            Preview::EventStart { .. } | Preview::EventDelta { .. } => return,
+        };
+        let has_room = self.frames.capacity() >= ROOM_FOR_PREVIEWS;
+        if !has_room || matches!(self.frames.try_send(frame.clone()), Err(TrySendError::Full(_))) {
+            // With one piece missing the rest would be no prefix of the text: the event itself will tell it all.
+            self.following.remove(id);
+        }
+    }
+}
+
+fn json(value: &impl Serialize) -> Arc<str> {
+    serde_json::to_string(value).expect("events have string keys and no failing serializer").into()
+}

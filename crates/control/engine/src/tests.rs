@@ -1,0 +1,1 @@
+//! The engine over a real database and a scripted model.
