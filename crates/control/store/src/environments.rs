@@ -143,12 +143,17 @@ pub async fn archive(
     required(tx, workspace, id).await
 }
 
-/// Removes an environment with its keys and finished work. The caller has made sure that no session refers to it.
+/// Removes an environment with its keys and finished work.
 ///
 /// # Errors
-/// Refused with 404; or the database failed.
+/// Refused with 404, or 409 while a session refers to it; or the database failed.
 pub async fn delete(tx: &mut Tx, workspace: &WorkspaceId, id: &EnvironmentId) -> Result<(), StoreError> {
     required(tx, workspace, id).await?;
+    let referred = sqlx::query("SELECT 1 FROM sessions WHERE environment_id = ?1 LIMIT 1").bind(id.as_str());
+    if referred.fetch_optional(&mut **tx).await?.is_some() {
+        let message = format!("Environment {id} has sessions. Delete them first, or archive the environment.");
+        return Err(Problem::conflict(message).into());
+    }
     for statement in [
         "DELETE FROM session_tokens WHERE work_id IN (SELECT id FROM work WHERE environment_id = ?1)",
         "DELETE FROM work WHERE environment_id = ?1",

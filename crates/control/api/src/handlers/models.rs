@@ -15,7 +15,7 @@ pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
     if after.is_some() && before.is_some() {
         return Err(Problem::invalid_at("before_id", "cannot be combined with `after_id`"));
     }
-    let mut models = call.app.engine.models().await?;
+    let mut models = call.app.engine.models().await;
     models.retain(|model| lifecycle.contains(&model.lifecycle));
     Reply::json(&cut(models, limit, after.as_deref(), before.as_deref()))
 }
@@ -23,7 +23,7 @@ pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
 pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {
     let id = call.parameter("model").to_owned();
     call.query.finish()?;
-    let models = call.app.engine.models().await?;
+    let models = call.app.engine.models().await;
     let found = models.into_iter().find(|model| model.id == id);
     Reply::json(&found.ok_or_else(|| Problem::not_found("The model endpoint does not list this model."))?)
 }

@@ -1,1 +1,350 @@
-//! Behaviour of the queue.
+//! The queue's behaviour, from enqueueing to the loss of a worker.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use postern_model::Timestamp;
+use postern_model::environment::CreateEnvironment;
+use postern_model::ids::{EnvironmentId, SessionId, WorkId, WorkspaceId};
+use postern_model::work::{Heartbeat, Work, WorkState};
+
+use super::{Beat, Claim, LostCause, MAX_ATTEMPTS};
+use crate::keys::{Lease, find_session_token};
+use crate::list::ListQuery;
+use crate::{Store, StoreError, environments, work};
+
+const TTL: Duration = Duration::from_secs(90);
+const RECLAIM: Duration = Duration::from_secs(5);
+
+struct Queue {
+    store: Store,
+    environment: EnvironmentId,
+    now: Timestamp,
+    _directory: tempfile::TempDir,
+}
+
+impl Queue {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("control.db")).await.unwrap();
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let body: CreateEnvironment = serde_json::from_str(r#"{"name":"default"}"#).unwrap();
+        let mut tx = store.write().await.unwrap();
+        let environment = environments::create(&mut tx, &WorkspaceId::default(), body, now).await.unwrap().id;
+        tx.commit().await.unwrap();
+        Self { store, environment, now, _directory: directory }
+    }
+
+    fn advance(&mut self, seconds: i64) {
+        self.now += SignedDuration::from_secs(seconds);
+    }
+
+    async fn enqueue(&self, session: &SessionId) -> WorkId {
+        let mut tx = self.store.write().await.unwrap();
+        let workspace = WorkspaceId::default();
+        let id = work::enqueue(&mut tx, &workspace, &self.environment, session, self.now).await.unwrap();
+        tx.commit().await.unwrap();
+        id
+    }
+
+    async fn claim(&self, token: &str) -> Option<Work> {
+        let mut reader = self.store.read().await.unwrap();
+        let claimable = work::claimable(&mut reader, &self.environment, RECLAIM, self.now).await.unwrap();
+        drop(reader);
+        let mut tx = self.store.write().await.unwrap();
+        let ask = Claim {
+            environment: &self.environment,
+            reclaim_older_than: RECLAIM,
+            ttl: TTL,
+            token_digest: token,
+            now: self.now,
+        };
+        let claimed = work::claim(&mut tx, &ask).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(claimable, claimed.is_some(), "the look before the claim says what the claim finds");
+        claimed
+    }
+
+    async fn acknowledge(&self, id: &WorkId) -> Result<Work, StoreError> {
+        let mut tx = self.store.write().await.unwrap();
+        let result = work::acknowledge(&mut tx, &self.environment, id, TTL, self.now).await;
+        tx.commit().await.unwrap();
+        result
+    }
+
+    async fn beat(&self, id: &WorkId, expected: Option<&str>) -> Result<Heartbeat, StoreError> {
+        self.beat_as(id, expected, false).await
+    }
+
+    async fn beat_as(&self, id: &WorkId, expected: Option<&str>, superseded: bool) -> Result<Heartbeat, StoreError> {
+        let beat = Beat { expected, desired_ttl: None, ttl: TTL, superseded, now: self.now };
+        let mut tx = self.store.write().await.unwrap();
+        let result = work::heartbeat(&mut tx, &self.environment, id, &beat).await;
+        tx.commit().await.unwrap();
+        result
+    }
+
+    async fn stop(&self, id: &WorkId, force: bool) -> Result<Work, StoreError> {
+        let mut tx = self.store.write().await.unwrap();
+        let result = work::stop(&mut tx, &self.environment, id, force, self.now).await;
+        tx.commit().await.unwrap();
+        result
+    }
+
+    async fn lease(&self, token: &str) -> Option<Lease> {
+        let mut reader = self.store.read().await.unwrap();
+        find_session_token(&mut reader, token, self.now).await.unwrap().map(|grant| grant.lease)
+    }
+
+    /// A session's item, polled, acknowledged and beating.
+    async fn served(&self, token: &str) -> (WorkId, String) {
+        let id = self.enqueue(&SessionId::generate()).await;
+        assert_eq!(self.claim(token).await.unwrap().id, id);
+        self.acknowledge(&id).await.unwrap();
+        let beat = self.beat(&id, Some("NO_HEARTBEAT")).await.unwrap();
+        (id, beat.last_heartbeat)
+    }
+}
+
+fn status(error: StoreError) -> u16 {
+    match error {
+        StoreError::Refused(problem) => problem.status(),
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_item_goes_from_queued_over_starting_and_active_to_stopped() {
+    let queue = Queue::new().await;
+    let session = SessionId::generate();
+    let id = queue.enqueue(&session).await;
+    let claimed = queue.claim("t").await.unwrap();
+    assert_eq!((claimed.state, claimed.data.session()), (WorkState::Queued, &session));
+    let taken = queue.acknowledge(&id).await.unwrap();
+    assert_eq!((taken.state, taken.acknowledged_at), (WorkState::Starting, Some(queue.now)));
+    let beat = queue.beat(&id, Some("NO_HEARTBEAT")).await.unwrap();
+    assert_eq!((beat.state, beat.lease_extended, beat.ttl_seconds), (WorkState::Active, true, 90));
+    let stopped = queue.stop(&id, true).await.unwrap();
+    assert_eq!((stopped.state, stopped.started_at), (WorkState::Stopped, Some(queue.now)));
+    assert_eq!(status(queue.stop(&id, true).await.unwrap_err()), 409);
+}
+
+#[tokio::test]
+async fn a_session_has_one_live_item_and_gets_another_when_that_is_stopping() {
+    let queue = Queue::new().await;
+    let session = SessionId::generate();
+    let first = queue.enqueue(&session).await;
+    assert_eq!(queue.enqueue(&session).await, first);
+    queue.claim("t").await.unwrap();
+    queue.acknowledge(&first).await.unwrap();
+    assert_eq!(queue.enqueue(&session).await, first);
+    assert_eq!(queue.stop(&first, false).await.unwrap().state, WorkState::Stopping);
+    assert_ne!(queue.enqueue(&session).await, first);
+}
+
+#[tokio::test]
+async fn items_are_handed_out_oldest_first_and_once() {
+    let mut queue = Queue::new().await;
+    let first = queue.enqueue(&SessionId::generate()).await;
+    queue.advance(1);
+    let second = queue.enqueue(&SessionId::generate()).await;
+    assert_eq!(queue.claim("a").await.unwrap().id, first);
+    assert_eq!(queue.claim("b").await.unwrap().id, second);
+    assert!(queue.claim("c").await.is_none());
+}
+
+#[tokio::test]
+async fn an_unacknowledged_item_is_handed_out_again_with_a_new_token() {
+    let mut queue = Queue::new().await;
+    let id = queue.enqueue(&SessionId::generate()).await;
+    queue.claim("first").await.unwrap();
+    queue.advance(4);
+    assert!(queue.claim("early").await.is_none());
+    queue.advance(1);
+    assert_eq!(queue.claim("second").await.unwrap().id, id);
+    assert_eq!(queue.lease("first").await, Some(Lease::Superseded));
+    assert_eq!(queue.lease("second").await, Some(Lease::Alive));
+}
+
+#[tokio::test]
+async fn only_what_is_handed_out_can_be_acknowledged_and_twice_is_once() {
+    let queue = Queue::new().await;
+    let id = queue.enqueue(&SessionId::generate()).await;
+    assert_eq!(status(queue.acknowledge(&id).await.unwrap_err()), 409);
+    queue.claim("t").await.unwrap();
+    let once = queue.acknowledge(&id).await.unwrap();
+    assert_eq!(queue.acknowledge(&id).await.unwrap(), once);
+    queue.stop(&id, true).await.unwrap();
+    assert_eq!(status(queue.acknowledge(&id).await.unwrap_err()), 409);
+    assert_eq!(status(queue.acknowledge(&WorkId::generate()).await.unwrap_err()), 404);
+}
+
+#[tokio::test]
+async fn a_heartbeat_must_echo_the_stored_one_exactly() {
+    let mut queue = Queue::new().await;
+    let (id, last) = queue.served("t").await;
+    queue.advance(30);
+    for wrong in ["NO_HEARTBEAT", "", &last.to_lowercase(), "2026-11-22T12:00:00+00:00"] {
+        let StoreError::Refused(problem) = queue.beat(&id, Some(wrong)).await.unwrap_err() else { panic!("refused") };
+        assert_eq!((problem.status(), problem.error_code), (412, Some("heartbeat_precondition_failed")));
+        assert_eq!(problem.details["current_state"]["last_heartbeat"], last.as_str());
+        assert_eq!(problem.details["current_state"]["lease_extended"], false);
+    }
+    let next = queue.beat(&id, Some(&last)).await.unwrap();
+    assert_ne!(next.last_heartbeat, last);
+    assert!(queue.beat(&id, None).await.unwrap().lease_extended);
+}
+
+#[tokio::test]
+async fn the_worker_of_an_earlier_hand_out_never_beats_for_the_later_one() {
+    let mut queue = Queue::new().await;
+    let (id, _) = queue.served("first").await;
+    queue.advance(91);
+    assert_eq!(queue.claim("second").await.unwrap().id, id);
+    for expected in [None, Some("NO_HEARTBEAT")] {
+        assert_eq!(status(queue.beat_as(&id, expected, true).await.unwrap_err()), 412);
+    }
+    queue.acknowledge(&id).await.unwrap();
+    assert_eq!(status(queue.beat_as(&id, None, true).await.unwrap_err()), 412);
+    assert!(queue.beat(&id, Some("NO_HEARTBEAT")).await.unwrap().lease_extended);
+}
+
+#[tokio::test]
+async fn a_stopping_item_tells_its_worker_whatever_it_expects() {
+    let queue = Queue::new().await;
+    let (id, last) = queue.served("t").await;
+    let asked = queue.stop(&id, false).await.unwrap();
+    assert_eq!((asked.state, asked.stopped_at), (WorkState::Stopping, None));
+    for expected in [None, Some("NO_HEARTBEAT"), Some("nonsense"), Some(last.as_str())] {
+        let beat = queue.beat(&id, expected).await.unwrap();
+        assert_eq!((beat.state, beat.lease_extended, beat.last_heartbeat), (WorkState::Stopping, false, last.clone()));
+    }
+    queue.stop(&id, true).await.unwrap();
+    assert_eq!(queue.beat(&id, None).await.unwrap().state, WorkState::Stopped);
+}
+
+#[tokio::test]
+async fn a_queued_item_stops_at_once_because_nobody_could_confirm() {
+    let queue = Queue::new().await;
+    let id = queue.enqueue(&SessionId::generate()).await;
+    assert_eq!(queue.stop(&id, false).await.unwrap().state, WorkState::Stopped);
+    assert!(queue.claim("t").await.is_none());
+}
+
+#[tokio::test]
+async fn a_lease_that_ends_puts_the_item_back_and_heartbeats_keep_it_away() {
+    let mut queue = Queue::new().await;
+    let (id, last) = queue.served("first").await;
+    queue.advance(60);
+    queue.beat(&id, Some(&last)).await.unwrap();
+    queue.advance(60);
+    assert!(queue.claim("early").await.is_none());
+    assert_eq!(queue.lease("first").await, Some(Lease::Alive));
+    queue.advance(30);
+    assert_eq!(queue.lease("first").await, Some(Lease::Ended));
+    let again = queue.claim("second").await.unwrap();
+    assert_eq!((again.id.clone(), again.state, again.acknowledged_at), (id, WorkState::Queued, None));
+    assert_eq!((again.started_at, again.latest_heartbeat_at), (None, None));
+}
+
+#[tokio::test]
+async fn a_token_ends_when_its_item_stops() {
+    let queue = Queue::new().await;
+    let (id, _) = queue.served("t").await;
+    assert_eq!(queue.lease("t").await, Some(Lease::Alive));
+    queue.stop(&id, true).await.unwrap();
+    assert_eq!(queue.lease("t").await, Some(Lease::Ended));
+    assert_eq!(queue.lease("unknown").await, None);
+}
+
+#[tokio::test]
+async fn an_item_that_is_always_lost_is_reported_and_not_handed_out_for_ever() {
+    let mut queue = Queue::new().await;
+    let id = queue.enqueue(&SessionId::generate()).await;
+    for attempt in 0..MAX_ATTEMPTS {
+        assert!(queue.claim(&format!("t{attempt}")).await.is_some(), "attempt {attempt}");
+        queue.acknowledge(&id).await.unwrap();
+        queue.advance(91);
+    }
+    assert!(queue.claim("one more").await.is_none());
+    let mut reader = queue.store.read().await.unwrap();
+    let lost = work::lost(&mut reader, &queue.environment, queue.now).await.unwrap();
+    assert_eq!(lost.iter().map(|lost| (&lost.work, lost.cause)).collect::<Vec<_>>(), [(&id, LostCause::Attempts)]);
+    drop(reader);
+    queue.stop(&id, true).await.unwrap();
+    let mut reader = queue.store.read().await.unwrap();
+    assert_eq!(work::lost(&mut reader, &queue.environment, queue.now).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_worker_that_lasts_clears_the_count_of_losses() {
+    let mut queue = Queue::new().await;
+    let id = queue.enqueue(&SessionId::generate()).await;
+    for attempt in 0..2 * MAX_ATTEMPTS {
+        assert!(queue.claim(&format!("t{attempt}")).await.is_some(), "attempt {attempt}");
+        queue.acknowledge(&id).await.unwrap();
+        let first = queue.beat(&id, Some("NO_HEARTBEAT")).await.unwrap();
+        queue.advance(30);
+        queue.beat(&id, Some(&first.last_heartbeat)).await.unwrap();
+        queue.advance(91);
+    }
+}
+
+#[tokio::test]
+async fn a_stop_that_no_worker_confirms_is_reported() {
+    let mut queue = Queue::new().await;
+    let (id, _) = queue.served("t").await;
+    queue.stop(&id, false).await.unwrap();
+    queue.advance(91);
+    let mut reader = queue.store.read().await.unwrap();
+    let lost = work::lost(&mut reader, &queue.environment, queue.now).await.unwrap();
+    assert_eq!(lost.iter().map(|lost| lost.cause).collect::<Vec<_>>(), [LostCause::StopUnconfirmed]);
+}
+
+#[tokio::test]
+async fn statistics_count_what_waits_and_what_is_handed_out() {
+    let mut queue = Queue::new().await;
+    let start = queue.now;
+    for _ in 0..3 {
+        queue.enqueue(&SessionId::generate()).await;
+        queue.advance(1);
+    }
+    let first = queue.claim("a").await.unwrap().id;
+    queue.claim("b").await.unwrap();
+    queue.acknowledge(&first).await.unwrap();
+    let mut reader = queue.store.read().await.unwrap();
+    let stats = work::stats(&mut reader, &queue.environment, queue.now).await.unwrap();
+    assert_eq!((stats.depth, stats.pending), (1, 1));
+    assert_eq!(stats.oldest_queued_at, Some(start + SignedDuration::from_secs(1)));
+    let later = queue.now + SignedDuration::from_secs(91);
+    let stats = work::stats(&mut reader, &queue.environment, later).await.unwrap();
+    assert_eq!((stats.depth, stats.pending), (2, 1), "the item of a lost worker waits again");
+}
+
+#[tokio::test]
+async fn a_commit_that_queues_work_wakes_who_looked_before() {
+    let queue = Queue::new().await;
+    let arrived = queue.store.work_arrived();
+    let mut arrived = std::pin::pin!(arrived);
+    assert!(!arrived.as_mut().enable());
+    queue.enqueue(&SessionId::generate()).await;
+    tokio::time::timeout(Duration::from_secs(5), arrived).await.expect("woken by the commit");
+}
+
+#[tokio::test]
+async fn a_list_is_newest_first_and_an_environment_sees_its_own_items_only() {
+    let mut queue = Queue::new().await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(queue.enqueue(&SessionId::generate()).await);
+        queue.advance(1);
+    }
+    ids.reverse();
+    let mut reader = queue.store.read().await.unwrap();
+    let query = ListQuery { limit: 10, ..ListQuery::default() };
+    let listed = work::list(&mut reader, &queue.environment, &query).await.unwrap();
+    assert_eq!(listed.into_iter().map(|work| work.id).collect::<Vec<_>>(), ids);
+    let other = EnvironmentId::generate();
+    assert_eq!(work::list(&mut reader, &other, &query).await.unwrap(), []);
+    assert_eq!(work::find(&mut reader, &other, &ids[0]).await.unwrap(), None);
+}
