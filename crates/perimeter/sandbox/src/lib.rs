@@ -1,25 +1,40 @@
 //! Sandboxes: how they are built, in ordered steps, by a process that starts before any secret is opened; how model-chosen code is started in them;
 //! and how the worker asks for them. Never reaches custody or egress, never holds a secret, and opens no socket that leaves the machine.
 //!
-//! [`Spawner`] is the worker's handle. [`spawner_main`] is the process behind it. [`command`] is used by the tool server inside.
+//! [`Spawner`] is the worker's handle, [`spawner_main`] the process behind it, [`command`] what the tool server inside starts commands with.
 
+mod builder;
+mod cgroup;
+mod check;
 mod client;
 pub mod command;
 mod control;
 mod domain;
+mod environment;
 mod error;
+mod image;
+mod inside;
+mod list;
+mod netlink;
 mod reaper;
 pub mod refused;
+mod request;
 mod sandbox;
+mod seccomp;
+mod spawner;
 mod spec;
 mod sys;
+mod system;
+mod watchdog;
 mod wire;
 pub mod workspace;
 
+pub use check::check;
 pub use client::{Spawner, SpawnerGone, StartError};
 pub use control::{Control, ControlStatus, State};
 pub use error::BuildError;
 pub use sandbox::{DNS_PORT, Ending, Exit, Network, PROXY_PORT, REDIRECT_PORT, REFUSED_GROUP, Sandbox};
+pub use spawner::spawner_main;
 pub use spec::{AGENT_UID, Access, LOWEST_KERNEL_UID, Mount, Settings, Spec};
 
 /// The name under which the binary's first line of `main` must run the tool server: `argv[0]` of process 1 inside.
@@ -27,3 +42,8 @@ pub const TOOLS_NAME: &str = "postern-tools";
 
 /// The descriptor of the tool channel in process 1.
 pub const TOOLS_DESCRIPTOR: i32 = 3;
+
+/// In process 1: takes the tool channel, once.
+pub fn tool_channel() -> Option<std::os::fd::OwnedFd> {
+    sys::take_inherited(TOOLS_DESCRIPTOR)
+}

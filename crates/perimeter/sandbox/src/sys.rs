@@ -93,11 +93,30 @@ pub(crate) enum Recursive {
     No,
 }
 
+/// A cgroup namespace of this process's own, rooted at the group it is in.
+pub(crate) fn new_cgroup_namespace() -> Result<(), Errno> {
+    // SAFETY: CLONE_NEWCGROUP changes what this thread sees of groups; descriptors and memory stay as they are.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWCGROUP) };
+    outcome(result.into())
+}
+
 /// Puts a copy of `descriptor` at a fixed number, to be inherited over exec; what was there is closed.
 pub(crate) fn place(descriptor: BorrowedFd<'_>, number: i32) -> Result<(), Errno> {
     // SAFETY: dup2 touches no memory. The caller is about to exec and owns every descriptor of the process; what sits at `number` is not used again.
     let result = unsafe { libc::dup2(descriptor.as_raw_fd(), number) };
     outcome(result.into())
+}
+
+/// Takes over an inherited descriptor by its number; none when nothing is open there or it was taken already.
+pub(crate) fn take_inherited(number: i32) -> Option<OwnedFd> {
+    static TAKEN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+    // SAFETY: F_GETFD on any number touches no memory.
+    let open = unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0;
+    if !open || TAKEN.swap(true, std::sync::atomic::Ordering::SeqCst) {
+        return None;
+    }
+    // SAFETY: it is open, was inherited over exec and so is nobody's value in this process, and the flag lets this happen once.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Marks every descriptor from `first` upward to be closed at exec.

@@ -1,0 +1,132 @@
+//! Control groups, version 2: one hierarchy, whose controllers must be delegated to us. A group with processes cannot give controllers to its
+//! children, so the spawner's own processes first move into a leaf beside the sandboxes.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Backend, Controller, Group, Limits, PERIOD_US, directory, mounted, own_path, remove_leftovers, writable};
+
+/// The hierarchy, delegated to us.
+pub(super) struct V2 {
+    parent: PathBuf,
+    controllers: Vec<Controller>,
+}
+
+/// The leaf for processes that are not in a sandbox.
+const OURSELVES: &str = "postern";
+
+/// Finds it; `None` when not one of our controllers is there or it is not ours to write.
+pub(super) fn detect(own: &str, mounts: &str) -> Option<V2> {
+    let path = own_path(own, str::is_empty)?;
+    let (root, point) = mounted(mounts, |kind, _| kind == "cgroup2")?;
+    let here = directory(path, root, point)?;
+    // A second spawner, or one started again, finds itself in the leaf already.
+    let parent = if here.ends_with(OURSELVES) { here.parent()?.to_owned() } else { here };
+    if !writable(&parent) {
+        return None;
+    }
+    let offered = fs::read_to_string(parent.join("cgroup.controllers")).ok()?;
+    let controllers = Controller::ALL.into_iter().filter(|controller| offered.split_whitespace().any(|name| name == controller.name())).collect();
+    let v2 = V2 { parent, controllers };
+    (!v2.controllers.is_empty()).then_some(v2)
+}
+
+impl V2 {
+    fn hand_down_controllers(&self) -> io::Result<()> {
+        let wanted = self.controllers.iter().map(|controller| format!("+{}", controller.name())).collect::<Vec<_>>().join(" ");
+        let control = self.parent.join("cgroup.subtree_control");
+        match fs::write(&control, &wanted) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                move_aside(&self.parent)?;
+                fs::write(&control, &wanted)
+            }
+            other => other,
+        }
+    }
+}
+
+/// Moves every process of a group into the leaf below it.
+fn move_aside(parent: &Path) -> io::Result<()> {
+    let leaf = parent.join(OURSELVES);
+    match fs::create_dir(&leaf) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    for process in fs::read_to_string(parent.join("cgroup.procs"))?.lines() {
+        match fs::write(leaf.join("cgroup.procs"), process) {
+            // It ended meanwhile.
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+impl Backend for V2 {
+    fn name(&self) -> &'static str {
+        "cgroup v2"
+    }
+
+    fn controllers(&self) -> Vec<Controller> {
+        self.controllers.clone()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Group> {
+        if name.ends_with("-1") {
+            remove_leftovers(&self.parent);
+            self.hand_down_controllers()?;
+        }
+        let path = self.parent.join(name);
+        fs::create_dir(&path)?;
+        Ok(Group { directories: self.controllers.iter().map(|controller| (*controller, path.clone())).collect() })
+    }
+
+    fn limit(&self, group: &Group, limits: &Limits) -> io::Result<()> {
+        for (controller, path) in &group.directories {
+            match controller {
+                Controller::Memory => {
+                    fs::write(path.join("memory.max"), limits.memory_bytes.to_string())?;
+                    match fs::write(path.join("memory.swap.max"), "0") {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
+                }
+                Controller::Pids => fs::write(path.join("pids.max"), limits.processes.to_string())?,
+                Controller::Cpu => fs::write(path.join("cpu.max"), format!("{} {PERIOD_US}", limits.quota_us()))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_written_to_the_files_of_version_2() {
+        let parent = tempfile::tempdir().expect("makes a directory");
+        fs::write(parent.path().join("cgroup.subtree_control"), "").expect("writes");
+        let v2 = V2 { parent: parent.path().to_owned(), controllers: Controller::ALL.to_vec() };
+        let group = v2.create("postern-7-1").expect("creates");
+        v2.limit(&group, &Limits { memory_bytes: 64 << 20, processes: 9, cpus: 0.5 }).expect("limits");
+        let read = |path: &str| fs::read_to_string(parent.path().join(path)).expect("was written");
+        assert_eq!(read("cgroup.subtree_control"), "+memory +pids +cpu");
+        assert_eq!(read("postern-7-1/memory.max"), "67108864");
+        assert_eq!(read("postern-7-1/memory.swap.max"), "0");
+        assert_eq!(read("postern-7-1/pids.max"), "9");
+        assert_eq!(read("postern-7-1/cpu.max"), "50000 100000");
+    }
+
+    #[test]
+    fn a_hybrid_machine_without_our_controllers_has_no_version_2() {
+        let here = tempfile::tempdir().expect("makes a directory");
+        fs::write(here.path().join("cgroup.controllers"), "hugetlb\n").expect("writes");
+        let mounts = format!("1 2 0:3 / {} rw - cgroup2 cgroup2 rw", here.path().display());
+        assert!(detect("4:memory:/x\n0::/\n", &mounts).is_none());
+        fs::write(here.path().join("cgroup.controllers"), "hugetlb memory pids\n").expect("writes");
+        let found = detect("0::/\n", &mounts).expect("two of our controllers are there");
+        assert_eq!(found.controllers(), [Controller::Memory, Controller::Pids]);
+    }
+}

@@ -1,0 +1,198 @@
+//! What the new process does to itself between clone and exec: an ordered list of steps, each with its reason and its own error.
+//! Everything here runs in the child, single-threaded, in the new namespaces; it never returns to the spawner's loop.
+
+mod filesystem;
+mod identity;
+mod mounts;
+mod network;
+mod sources;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use postern_exec::Channel;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::error::BuildError;
+use crate::request::Request;
+use crate::seccomp::Filter;
+use crate::system::System;
+
+/// What the steps work with.
+pub(crate) struct Inside<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) system: &'a System,
+    pub(crate) filter: &'a Filter,
+    pub(crate) image: &'a OwnedFd,
+    /// The other end of the tool channel.
+    pub(crate) tools: OwnedFd,
+    /// Takes what process 1 writes to its standard error.
+    pub(crate) last_words: OwnedFd,
+    /// To the spawner: the report.
+    pub(crate) spawner: Channel,
+    /// Whether a group holds memory; a softer limit is set otherwise.
+    pub(crate) memory_held: bool,
+    taken: sources::Taken,
+    new_root: Option<OwnedFd>,
+    sockets: Vec<OwnedFd>,
+}
+
+/// What the child tells the spawner.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Report {
+    /// Everything stands; the sockets come with this, in the order of `Network`. Exec follows: when it succeeds, the channel closes.
+    Ready,
+    Failed(BuildError),
+}
+
+/// One step.
+struct Step {
+    name: &'static str,
+    /// Why it is there. Read by people and by the test that no step lacks one.
+    #[cfg_attr(not(test), expect(dead_code, reason = "written for the reader of this list"))]
+    reason: &'static str,
+    /// What to do when it fails.
+    fix: &'static str,
+    run: fn(&mut Inside<'_>) -> Result<(), Failure>,
+}
+
+/// Why a step failed.
+pub(crate) struct Failure {
+    doing: String,
+    errno: Option<Errno>,
+}
+
+impl Failure {
+    /// A failure that is not a system call's.
+    pub(crate) fn other(doing: impl Into<String>) -> Self {
+        Self { doing: doing.into(), errno: None }
+    }
+}
+
+/// Says what was being done when a system call failed.
+pub(crate) trait Doing<T> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, Failure>;
+}
+
+impl<T> Doing<T> for Result<T, Errno> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, Failure> {
+        self.map_err(|errno| Failure { doing: what(), errno: Some(errno) })
+    }
+}
+
+impl<T> Doing<T> for std::io::Result<T> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, Failure> {
+        self.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)).doing(what)
+    }
+}
+
+const KERNEL: &str = "boot a kernel from 5.12 on";
+const CONTAINER: &str = "allow mounts in user namespaces: outside a container, or in one with seccomp and AppArmor unconfined";
+const OWN_DEFECT: &str = "report this as a defect";
+
+/// The steps, in the order that matters: what each needs from the host or from capabilities comes before the step that takes it away.
+const STEPS: &[Step] = &[
+    Step { name: "keep mounts private", reason: "nothing mounted here may appear outside, and nothing mounted outside later may appear here", fix: CONTAINER, run: mounts::keep_private },
+    Step { name: "own the view of control groups", reason: "the host's hierarchy names other sandboxes; made only now, when the group was entered", fix: CONTAINER, run: identity::own_cgroup_view },
+    Step { name: "take the sources", reason: "directories of the host are opened by whoever may, before this becomes the agent, and before they are out of reach", fix: "make the named path readable for the user that runs postern", run: sources::take },
+    Step { name: "become the agent", reason: "files made from here on belong to the agent; no host user is left in this process", fix: OWN_DEFECT, run: identity::become_agent },
+    Step { name: "die with the spawner", reason: "a sandbox must not outlive whoever can end it", fix: OWN_DEFECT, run: identity::die_with_spawner },
+    Step { name: "make a new root", reason: "an empty file system in memory: only what is put in is there", fix: CONTAINER, run: filesystem::new_root },
+    Step { name: "lay out directories", reason: "mount points and links that programs expect", fix: OWN_DEFECT, run: filesystem::lay_out },
+    Step { name: "write /etc", reason: "names, resolver and certificates are generated; the rest is a reviewed list", fix: OWN_DEFECT, run: filesystem::write_etc },
+    Step { name: "mount the system", reason: "/usr and the listed parts of /etc, read-only, no set-user-id, no devices", fix: KERNEL, run: filesystem::mount_system },
+    Step { name: "mount devices", reason: "the six that every program may use, terminals of its own, shared memory", fix: CONTAINER, run: filesystem::mount_devices },
+    Step { name: "mount /tmp", reason: "scratch space that counts as memory and has an end", fix: CONTAINER, run: filesystem::mount_tmp },
+    Step { name: "mount the workspace", reason: "the only place whose files stay", fix: "look at the workspace's file system", run: filesystem::mount_workspace },
+    Step { name: "mount what the zone lends", reason: "directories of the host that the zone names", fix: "look at `mounts` in the zone", run: filesystem::mount_lent },
+    Step { name: "mount /proc", reason: "of the new process namespace, so that no other process can be named", fix: "the host's /proc must not be covered: in a container use --security-opt systempaths=unconfined (Docker), procMount: Unmasked (Kubernetes), or run outside one", run: filesystem::mount_proc },
+    Step { name: "enter the new root", reason: "the old one is unmounted: there is no path back", fix: OWN_DEFECT, run: filesystem::enter_root },
+    Step { name: "mask /proc", reason: "parts of it speak of the machine and of others", fix: OWN_DEFECT, run: filesystem::mask_proc },
+    Step { name: "make the root read-only", reason: "nobody may plant a program or a setting there", fix: OWN_DEFECT, run: filesystem::seal_root },
+    Step { name: "name the host", reason: "the machine's name is nobody's business inside", fix: OWN_DEFECT, run: identity::name_host },
+    Step { name: "bring loopback up", reason: "the only link there is", fix: OWN_DEFECT, run: network::loopback },
+    Step { name: "route everything to loopback", reason: "every connection stays inside until the redirect takes it", fix: "boot a kernel with IPv4 and IPv6 (no ipv6.disable=1)", run: network::routes },
+    Step { name: "open the exit", reason: "sockets inside that are answered outside: no link to the host is needed", fix: "boot a kernel with IPv4 and IPv6 (no ipv6.disable=1)", run: network::sockets },
+    Step { name: "set packet rules", reason: "redirect TCP, answer names, refuse the rest, whatever programs do with proxy variables", fix: "boot a kernel with CONFIG_NF_TABLES, CONFIG_NFT_REDIR, CONFIG_NFT_REJECT and CONFIG_NFT_CT", run: network::rules },
+    Step { name: "limit resources", reason: "what groups do not hold, and what they do not know: core files, open files, file sizes", fix: OWN_DEFECT, run: identity::limit_resources },
+    Step { name: "drop capabilities", reason: "mounts, routes and rules stand: nothing may change them any more", fix: OWN_DEFECT, run: identity::drop_capabilities },
+    Step { name: "arrange descriptors", reason: "process 1 has four: nothing, words of its own, and the tool channel", fix: OWN_DEFECT, run: identity::arrange_descriptors },
+    Step { name: "enter the Landlock domain", reason: "a second wall behind the mounts", fix: OWN_DEFECT, run: identity::enter_domain },
+    Step { name: "filter system calls", reason: "last, because the steps before need what it forbids", fix: "allow seccomp filters: CONFIG_SECCOMP_FILTER", run: identity::filter_calls },
+];
+
+/// Builds from inside and becomes process 1. Never returns.
+pub(crate) fn run(mut inside: Inside<'_>, go: impl FnOnce() -> bool) -> ! {
+    if !go() {
+        crate::sys::exit_now(1);
+    }
+    for step in STEPS {
+        if let Err(failure) = (step.run)(&mut inside) {
+            fail(&inside.spawner, step.name, step.fix, failure);
+        }
+    }
+    let sockets: Vec<_> = inside.sockets.iter().map(AsFd::as_fd).collect();
+    if inside.spawner.send(&Report::Ready, &sockets).is_err() {
+        crate::sys::exit_now(1);
+    }
+    let errno = identity::become_tool_server(&inside);
+    let failure = Failure { doing: "execute the copy of this program".into(), errno: Some(errno) };
+    fail(&inside.spawner, "become the tool server", "look whether /usr holds the libraries this binary is linked with", failure)
+}
+
+fn fail(spawner: &Channel, step: &str, fix: &str, failure: Failure) -> ! {
+    let error = match failure.errno {
+        Some(errno) => BuildError::system(step, &failure.doing, errno, fix),
+        None => BuildError::refused(step, failure.doing, fix),
+    };
+    // Nobody is left to tell when this fails: the spawner sees the end.
+    let _gone = spawner.send(&Report::Failed(error), &[]);
+    crate::sys::exit_now(1)
+}
+
+impl<'a> Inside<'a> {
+    #[expect(clippy::too_many_arguments, reason = "one call, from the builder; each is a thing of its own")]
+    pub(crate) fn new(
+        request: &'a Request,
+        system: &'a System,
+        filter: &'a Filter,
+        image: &'a OwnedFd,
+        tools: OwnedFd,
+        last_words: OwnedFd,
+        spawner: Channel,
+        memory_held: bool,
+    ) -> Self {
+        Self { request, system, filter, image, tools, last_words, spawner, memory_held, taken: sources::Taken::default(), new_root: None, sockets: Vec::new() }
+    }
+}
+
+/// A path without its leading slash, to be used from the new root.
+fn below(path: &str) -> PathBuf {
+    PathBuf::from(path.trim_start_matches('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_has_a_name_of_its_own_a_reason_and_a_fix() {
+        let mut names: Vec<_> = STEPS.iter().map(|step| step.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), STEPS.len());
+        assert!(STEPS.iter().all(|step| !step.reason.is_empty() && !step.fix.is_empty()));
+    }
+
+    #[test]
+    fn what_takes_power_away_comes_after_what_needs_it() {
+        let at = |name: &str| STEPS.iter().position(|step| step.name == name).expect("is a step");
+        assert!(at("take the sources") < at("become the agent"));
+        assert!(at("become the agent") < at("die with the spawner"), "a change of user clears the death signal");
+        assert!(at("set packet rules") < at("drop capabilities"));
+        assert!(at("drop capabilities") < at("filter system calls"));
+        assert_eq!(at("filter system calls"), STEPS.len() - 1);
+    }
+}

@@ -1,0 +1,212 @@
+//! The steps that make what the agent sees as files. Until "enter the new root" the working directory is the new root and paths are relative to it.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{MountAttrFlags, UnmountFlags};
+
+use super::mounts::{self, Use};
+use super::sources::Kind;
+use super::{Doing, Failure, Inside, below};
+use crate::environment::{BUNDLE, SESSION_CA};
+use crate::list::entries;
+use crate::spec::AGENT_UID;
+use crate::sys::{Recursive, set_mount_attributes};
+
+const PROC_MASKS: &str = include_str!("../../data/proc-masks.list");
+
+/// Where the new root is put together: a directory that every system has, covered for the moment.
+const ASSEMBLY: &str = "/usr";
+/// An empty directory and an empty file, which lie over what is hidden.
+const EMPTY_DIRECTORY: &str = "/.empty/directory";
+const EMPTY_FILE: &str = "/.empty/file";
+
+/// The most that /tmp takes, whatever the memory limit.
+const TMP_AT_MOST: u64 = 1 << 30;
+
+fn quiet() -> MountAttrFlags {
+    MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV
+}
+
+/// Step: an empty root, where the working directory now is.
+pub(super) fn new_root(inside: &mut Inside<'_>) -> Result<(), Failure> {
+    let root = mounts::create("tmpfs", &[("mode", "0755"), ("size", "8m"), ("nr_inodes", "1024")], quiet())?;
+    mounts::attach(&root, Path::new(ASSEMBLY))?;
+    rustix::process::chdir(ASSEMBLY).doing(|| "enter the unfinished root".into())?;
+    inside.new_root = Some(root);
+    Ok(())
+}
+
+/// Step: directories and links.
+pub(super) fn lay_out(inside: &mut Inside<'_>) -> Result<(), Failure> {
+    for directory in ["usr", "etc/postern", "proc", "dev/pts", "dev/shm", "tmp", "workspace", "run", "var", "sys", "mnt/session/uploads", "mnt/session/outputs", "mnt/memory"] {
+        make_directory(Path::new(directory))?;
+    }
+    make_directory(&below(EMPTY_DIRECTORY))?;
+    write(&below(EMPTY_FILE), b"")?;
+    for (link, target) in &inside.system.links {
+        make_link(target, &below(&link.to_string_lossy()))?;
+    }
+    for (target, link) in [
+        ("/tmp", "var/tmp"),
+        ("/run", "var/run"),
+        ("/proc/self/fd", "dev/fd"),
+        ("/proc/self/fd/0", "dev/stdin"),
+        ("/proc/self/fd/1", "dev/stdout"),
+        ("/proc/self/fd/2", "dev/stderr"),
+        ("pts/ptmx", "dev/ptmx"),
+        ("/proc/self/mounts", "etc/mtab"),
+    ] {
+        make_link(Path::new(target), Path::new(link))?;
+    }
+    Ok(())
+}
+
+/// Step: the files of /etc that are ours or copied.
+pub(super) fn write_etc(inside: &mut Inside<'_>) -> Result<(), Failure> {
+    for (path, contents) in &inside.system.copied {
+        write(&below(&path.to_string_lossy()), contents)?;
+    }
+    let passwd = format!("root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:{AGENT_UID}:{AGENT_UID}:agent:/workspace/.home:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n");
+    write(Path::new("etc/passwd"), passwd.as_bytes())?;
+    write(Path::new("etc/group"), format!("root:x:0:\nagent:x:{AGENT_UID}:\nnogroup:x:65534:\n").as_bytes())?;
+    write(Path::new("etc/resolv.conf"), b"nameserver 127.0.0.1\noptions timeout:2 attempts:2\n")?;
+    write(Path::new("etc/hosts"), b"127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost ip6-loopback\n")?;
+    write(Path::new("etc/hostname"), b"sandbox\n")?;
+    let session = inside.request.spec.ca_certificate_pem.as_bytes();
+    if !session.is_empty() {
+        let mut bundle = inside.system.authorities.clone();
+        if bundle.last().is_some_and(|byte| *byte != b'\n') {
+            bundle.push(b'\n');
+        }
+        bundle.extend_from_slice(session);
+        write(&below(BUNDLE), &bundle)?;
+        write(&below(SESSION_CA), session)?;
+    }
+    Ok(())
+}
+
+/// Step: the read-only directories of the host, the trust bundle over its own place.
+pub(super) fn mount_system(inside: &mut Inside<'_>) -> Result<(), Failure> {
+    for (path, tree) in std::mem::take(&mut inside.taken.shown) {
+        let at = below(&path.to_string_lossy());
+        make_directory(&at)?;
+        mounts::attach(&tree, &at)?;
+    }
+    for hidden in &inside.system.hidden {
+        cover(&below(EMPTY_DIRECTORY), &below(&hidden.to_string_lossy()))?;
+    }
+    if !inside.request.spec.ca_certificate_pem.is_empty() {
+        for bundle in &inside.system.bundles {
+            cover(&below(BUNDLE), &below(&bundle.to_string_lossy()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Step: /dev.
+pub(super) fn mount_devices(inside: &mut Inside<'_>) -> Result<(), Failure> {
+    for (name, node) in std::mem::take(&mut inside.taken.devices) {
+        let at = Path::new("dev").join(name);
+        write(&at, b"")?;
+        mounts::attach(&node, &at)?;
+    }
+    let noexec = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let terminals = mounts::create("devpts", &[("ptmxmode", "0666"), ("mode", "620")], noexec)?;
+    mounts::attach(&terminals, Path::new("dev/pts"))?;
+    let size = tmp_size(inside);
+    let shared = mounts::create("tmpfs", &[("mode", "1777"), ("size", &size)], quiet() | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
+    mounts::attach(&shared, Path::new("dev/shm"))
+}
+
+/// Step: /tmp.
+pub(super) fn mount_tmp(inside: &mut Inside<'_>) -> Result<(), Failure> {
+    let scratch = mounts::create("tmpfs", &[("mode", "1777"), ("size", &tmp_size(inside))], quiet())?;
+    mounts::attach(&scratch, Path::new("tmp"))
+}
+
+/// Files in memory may take half of it: the rest is for processes.
+fn tmp_size(inside: &Inside<'_>) -> String {
+    (inside.request.spec.memory_bytes / 2).min(TMP_AT_MOST).to_string()
+}
+
+/// Step: /workspace, with a home in it.
+pub(super) fn mount_workspace(inside: &mut Inside<'_>) -> Result<(), Failure> {
+    let tree = inside.taken.workspace.take().ok_or_else(|| Failure::other("the workspace was not taken"))?;
+    mounts::attach(&tree, Path::new("workspace"))?;
+    match fs::DirBuilder::new().mode(0o700).create("workspace/.home") {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error).doing(|| "make the home directory".into()),
+        _ => Ok(()),
+    }
+}
+
+/// Step: what the zone lends.
+pub(super) fn mount_lent(inside: &mut Inside<'_>) -> Result<(), Failure> {
+    for (path, tree, kind) in std::mem::take(&mut inside.taken.lent) {
+        let at = below(&path.to_string_lossy());
+        match kind {
+            Kind::Directory => make_directory(&at)?,
+            Kind::File => write(&at, b"")?,
+        }
+        mounts::attach(&tree, &at)?;
+    }
+    Ok(())
+}
+
+/// Step: /proc of this process namespace. The kernel refuses it where the host's own is covered.
+pub(super) fn mount_proc(_inside: &mut Inside<'_>) -> Result<(), Failure> {
+    let proc = mounts::create("proc", &[], quiet() | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
+    mounts::attach(&proc, Path::new("proc"))
+}
+
+/// Step: the new root becomes the root, and the old one is gone.
+pub(super) fn enter_root(_inside: &mut Inside<'_>) -> Result<(), Failure> {
+    rustix::process::pivot_root(".", ".").doing(|| "exchange the roots".into())?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).doing(|| "let go of the old root".into())?;
+    rustix::process::chdir("/workspace").doing(|| "enter the workspace".into())
+}
+
+/// Step: the reviewed list over /proc. What this kernel does not have needs no mask.
+pub(super) fn mask_proc(_inside: &mut Inside<'_>) -> Result<(), Failure> {
+    for entry in entries(PROC_MASKS) {
+        let path = PathBuf::from(entry.words[1]);
+        let Ok(about) = fs::symlink_metadata(&path) else { continue };
+        match entry.words[0] {
+            "hide" if about.is_dir() => cover(Path::new(EMPTY_DIRECTORY), &path)?,
+            "hide" => cover(Path::new(EMPTY_FILE), &path)?,
+            _ => mounts::copy(&path, Use::System).and_then(|tree| mounts::attach(&tree, &path))?,
+        }
+    }
+    Ok(())
+}
+
+/// Step: the root itself, on which everything else is mounted.
+pub(super) fn seal_root(inside: &mut Inside<'_>) -> Result<(), Failure> {
+    let root = inside.new_root.take().ok_or_else(|| Failure::other("there is no new root"))?;
+    let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY | quiet();
+    set_mount_attributes(root.as_fd(), read_only.bits().into(), Recursive::No).doing(|| "make the root read-only".into())
+}
+
+/// Lays a copy of one place over another, read-only.
+fn cover(with: &Path, over: &Path) -> Result<(), Failure> {
+    mounts::attach(&mounts::copy(with, Use::System)?, over)
+}
+
+fn make_directory(path: &Path) -> Result<(), Failure> {
+    fs::DirBuilder::new().mode(0o755).recursive(true).create(path).doing(|| format!("make {}", path.display()))
+}
+
+fn make_link(target: &Path, link: &Path) -> Result<(), Failure> {
+    symlink(target, link).doing(|| format!("link {}", link.display()))
+}
+
+/// Writes a file that everybody may read, whatever the umask.
+fn write(path: &Path, contents: &[u8]) -> Result<(), Failure> {
+    if let Some(parent) = path.parent() {
+        make_directory(parent)?;
+    }
+    fs::write(path, contents).doing(|| format!("write {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).doing(|| format!("mark {}", path.display()))
+}

@@ -1,0 +1,110 @@
+//! The steps about the process itself: who it is, what it may use, what it may do, and what it becomes.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Gid, Resource, Rlimit, Signal, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use super::{Doing, Failure, Inside};
+use crate::spec::AGENT_UID;
+use crate::{TOOLS_DESCRIPTOR, TOOLS_NAME, domain, environment, sys};
+
+/// Where the agent may write, for Landlock: mounts and permissions narrow it further.
+const WRITABLE: [&str; 6] = ["/workspace", "/tmp", "/dev", "/proc", "/mnt", "/srv"];
+
+/// Open files: enough for any build, few enough that a leak is noticed.
+const OPEN_FILES: u64 = 16_384;
+
+/// Step: a cgroup namespace whose root is the group that was just entered.
+pub(super) fn own_cgroup_view(_inside: &mut Inside<'_>) -> Result<(), Failure> {
+    sys::new_cgroup_namespace().doing(|| "make a cgroup namespace".into())
+}
+
+/// Step: user and group 1000, with no other group. As root, supplementary groups were dropped by the spawner at its start.
+pub(super) fn become_agent(_inside: &mut Inside<'_>) -> Result<(), Failure> {
+    let (uid, gid) = (Uid::from_raw(AGENT_UID), Gid::from_raw(AGENT_UID));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).doing(|| "become group agent".into())?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).doing(|| "become user agent".into())?;
+    rustix::process::umask(Mode::WGRP | Mode::WOTH);
+    Ok(())
+}
+
+/// Step: the kernel kills this process when the spawner dies. A spawner that died before is noticed by the report.
+pub(super) fn die_with_spawner(_inside: &mut Inside<'_>) -> Result<(), Failure> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).doing(|| "set the death signal".into())
+}
+
+/// Step: the host name.
+pub(super) fn name_host(_inside: &mut Inside<'_>) -> Result<(), Failure> {
+    rustix::system::sethostname(b"sandbox").doing(|| "set the host name".into())
+}
+
+/// Step: resource limits, hard and soft alike: they only sink.
+pub(super) fn limit_resources(inside: &mut Inside<'_>) -> Result<(), Failure> {
+    let spec = &inside.request.spec;
+    let mut limits = vec![
+        (Resource::Core, 0),
+        (Resource::Nofile, OPEN_FILES),
+        (Resource::Nproc, spec.processes.into()),
+        (Resource::Fsize, spec.disk_bytes),
+        (Resource::Memlock, 8 << 20),
+        (Resource::Msgqueue, 1 << 20),
+        (Resource::Rtprio, 0),
+        (Resource::Nice, 0),
+    ];
+    if !inside.memory_held {
+        limits.push((Resource::Data, spec.memory_bytes));
+    }
+    for (resource, value) in limits {
+        let ceiling = rustix::process::getrlimit(resource).maximum;
+        let value = Some(ceiling.map_or(value, |ceiling| ceiling.min(value)));
+        rustix::process::setrlimit(resource, Rlimit { current: value, maximum: value }).doing(|| format!("limit {resource:?}"))?;
+    }
+    Ok(())
+}
+
+/// Step: no capability in any set, and none to be had by any program.
+pub(super) fn drop_capabilities(_inside: &mut Inside<'_>) -> Result<(), Failure> {
+    for number in 0..64 {
+        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
+            // Past the last one this kernel knows.
+            Err(Errno::INVAL) => break,
+            other => other.doing(|| format!("drop capability {number}"))?,
+        }
+    }
+    let none = CapabilitySets { effective: CapabilitySet::empty(), permitted: CapabilitySet::empty(), inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, none).doing(|| "empty the capability sets".into())?;
+    rustix::thread::set_no_new_privs(true).doing(|| "refuse new privileges".into())
+}
+
+/// Step: descriptors 0 to 3, and nothing else after exec.
+pub(super) fn arrange_descriptors(inside: &mut Inside<'_>) -> Result<(), Failure> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).doing(|| "open /dev/null".into())?;
+    for (descriptor, number) in [(null.as_fd(), 0), (null.as_fd(), 1), (inside.last_words.as_fd(), 2), (inside.tools.as_fd(), TOOLS_DESCRIPTOR)] {
+        sys::place(descriptor, number).doing(|| format!("place descriptor {number}"))?;
+    }
+    let first_other = TOOLS_DESCRIPTOR.unsigned_abs() + 1;
+    sys::close_at_exec_from(first_other).doing(|| "close the rest at exec".into())
+}
+
+/// Step: the outer Landlock domain, as far as this kernel has it.
+pub(super) fn enter_domain(inside: &mut Inside<'_>) -> Result<(), Failure> {
+    let lent = inside.request.spec.mounts.iter().filter_map(|mount| mount.at.to_str());
+    let writable: Vec<&str> = WRITABLE.into_iter().chain(lent).collect();
+    domain::enter_outer(&writable).map_err(|error| Failure::other(error.to_string()))
+}
+
+/// Step: the system call filter.
+pub(super) fn filter_calls(inside: &mut Inside<'_>) -> Result<(), Failure> {
+    inside.filter.install().map_err(|error| Failure::other(error.to_string()))
+}
+
+/// Becomes the tool server; returns why not.
+pub(super) fn become_tool_server(inside: &Inside<'_>) -> Errno {
+    let spec = &inside.request.spec;
+    let variables = environment::variables(!spec.ca_certificate_pem.is_empty(), &spec.environment);
+    let variables: Vec<_> = variables.iter().map(|(name, value)| sys::c_string(&format!("{name}={value}"))).collect();
+    sys::execute(inside.image.as_fd(), &[sys::c_string(TOOLS_NAME)], &variables)
+}

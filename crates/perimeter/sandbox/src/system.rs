@@ -1,0 +1,96 @@
+//! What the spawner reads of the host once, at its start: the files of /etc that sandboxes get, the layout of the system directories, the trust bundle.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::list::entries;
+
+const ETC: &str = include_str!("../data/etc.list");
+
+/// Where distributions keep the bundle of certificate authorities.
+const BUNDLES: [&str; 4] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"];
+
+/// Directories of the root that are links into /usr on a merged system.
+const LINKS: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+
+/// Devices that every program may use.
+pub(crate) const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// The host as sandboxes see it.
+#[derive(Debug, Default)]
+pub(crate) struct System {
+    /// Path and contents.
+    pub(crate) copied: Vec<(PathBuf, Vec<u8>)>,
+    /// Directories that are shown read-only: /usr and the listed ones of /etc.
+    pub(crate) shown: Vec<PathBuf>,
+    /// Links of the root and where they lead.
+    pub(crate) links: Vec<(PathBuf, PathBuf)>,
+    /// Directories that are covered by an empty one.
+    pub(crate) hidden: Vec<PathBuf>,
+    /// The bundle's real paths, to be covered by the sandbox's own, and the system's authorities.
+    pub(crate) bundles: Vec<PathBuf>,
+    pub(crate) authorities: Vec<u8>,
+}
+
+impl System {
+    /// Looks at the host. What is not there is left out.
+    pub(crate) fn look() -> Self {
+        let mut system = Self { shown: vec![PathBuf::from("/usr")], ..Self::default() };
+        for link in LINKS.map(PathBuf::from) {
+            match fs::read_link(&link) {
+                Ok(target) => system.links.push((link, target)),
+                Err(_) if link.is_dir() => system.shown.push(link),
+                Err(_) => {}
+            }
+        }
+        for entry in entries(ETC) {
+            let path = PathBuf::from(entry.words[1]);
+            match entry.words[0] {
+                "copy" => system.copied.extend(fs::read(&path).ok().map(|contents| (path, contents))),
+                "bind" if path.is_dir() => system.shown.push(path),
+                "hide" if path.is_dir() => system.hidden.push(path),
+                _ => {}
+            }
+        }
+        system.look_at_bundles();
+        system
+    }
+
+    fn look_at_bundles(&mut self) {
+        for bundle in BUNDLES.iter().filter_map(|path| fs::canonicalize(path).ok()) {
+            if self.authorities.is_empty() {
+                self.authorities = fs::read(&bundle).unwrap_or_default();
+            }
+            if self.shows(&bundle) && !self.bundles.contains(&bundle) {
+                self.bundles.push(bundle);
+            }
+        }
+    }
+
+    fn shows(&self, path: &Path) -> bool {
+        self.shown.iter().any(|shown| path.starts_with(shown))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_passwords_nor_keys_nor_registry_credentials_are_on_the_list() {
+        let shadowed = ["shadow", "gshadow", "ssh", "sudoers", "npmrc", "pip.conf", "gitconfig", "machine-id", "hostname", "passwd", "krb5.keytab"];
+        for entry in entries(ETC) {
+            let path = entry.words[1].trim_start_matches("/etc/");
+            assert!(!shadowed.contains(&path) && entry.words[1].starts_with("/etc/"), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_host_of_this_test_has_a_system_a_loader_and_authorities() {
+        let system = System::look();
+        assert!(system.shown.contains(&PathBuf::from("/usr")));
+        assert!(system.copied.iter().any(|(path, _)| path == Path::new("/etc/ld.so.cache")));
+        assert!(system.copied.iter().all(|(_, contents)| contents.len() < 1 << 20), "copies are small");
+    }
+}
