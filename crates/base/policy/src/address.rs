@@ -87,7 +87,7 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let pair = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     match segments {
         // IPv4-compatible, mapped into translation (RFC 2765) and NAT64 (RFC 6052, RFC 8215 with a /96 inside).
-        [0, 0, 0, 0, 0, 0, high, low]
+        [0, 0, 0, 0, 0, 0, high @ 1..=0xffff, low]
         | [0, 0, 0, 0, 0xffff, 0, high, low]
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
         | [0x64, 0xff9b, 1, _, _, _, high, low] => Some(pair(high, low)),

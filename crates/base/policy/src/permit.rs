@@ -1,5 +1,11 @@
 //! Evidence that a decision was made. A permit exists only where this crate has decided: no public constructor,
 //! no public field, no deserialization. The next step takes the permit, not the facts it was made from.
+//!
+//! ```compile_fail
+//! # fn forge(host: postern_policy::Host) -> postern_policy::DialPermit {
+//! postern_policy::DialPermit { address: "127.0.0.1:1".parse().unwrap(), host }
+//! # }
+//! ```
 
 use crate::address::{self, AddressClass};
 use crate::credential::{CredentialName, Location};

@@ -3,6 +3,7 @@
 use super::Policies;
 use super::generate::{egress_permit, tools_permit};
 use cedar_policy::{ActionConstraint, Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::LazyLock;
 
@@ -10,6 +11,11 @@ static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
     let text = include_str!("postern.cedarschema");
     Schema::from_cedarschema_str(text).expect("the shipped schema parses: a test reads it").0
 });
+
+/// The id of the permit for the tools of a zone's sandboxes.
+pub(crate) fn tools_rule(zone: &str) -> String {
+    format!("{zone}/tools")
+}
 
 /// Collects the policies of one zone.
 #[derive(Debug)]
@@ -22,7 +28,7 @@ impl Builder {
     /// The policies every zone has.
     pub(crate) fn new(zone: &str) -> Self {
         let mut builder = Self { zone: zone.to_owned(), set: PolicySet::new() };
-        builder.add_generated(&format!("{zone}/tools"), &tools_permit(zone));
+        builder.add_generated(&tools_rule(zone), &tools_permit(zone));
         builder
     }
 
@@ -66,7 +72,7 @@ impl Builder {
                 self.zone
             ));
         }
-        if speaks_only_of_mcp(policy) {
+        if speaks_of_mcp(policy) {
             return Err(format!("policy {label}: not in this build: mcp.call"));
         }
         Ok(policy.new_id(PolicyId::new(format!("{}/policy/{label}", self.zone))))
@@ -78,7 +84,18 @@ impl Builder {
         let mut errors: Vec<String> = result.validation_errors().map(|error| with_details(error)).collect();
         // A policy that can never apply is a forbid that someone relies on in vain.
         errors.extend(result.validation_warnings().map(|warning| with_details(warning)));
-        if errors.is_empty() { Ok(Policies::new(&self.zone, self.set)) } else { Err(errors) }
+        if errors.is_empty() { Ok(Policies::new(&self.zone, self.sets())) } else { Err(errors) }
+    }
+
+    /// One set for each permit: it and every `forbid`.
+    fn sets(&self) -> BTreeMap<String, PolicySet> {
+        let (permits, forbids): (Vec<&Policy>, Vec<&Policy>) =
+            self.set.policies().partition(|policy| policy.effect() == Effect::Permit);
+        let set = |permit: &Policy| {
+            let policies = forbids.iter().map(|forbid| (*forbid).clone()).chain([permit.clone()]);
+            PolicySet::from_policies(policies).expect("ids were distinct in the whole set already")
+        };
+        permits.into_iter().map(|permit| (permit.id().to_string(), set(permit))).collect()
     }
 }
 
@@ -86,7 +103,7 @@ fn label(policy: &Policy) -> String {
     policy.annotation("id").map_or_else(|| policy.id().to_string(), str::to_owned)
 }
 
-fn speaks_only_of_mcp(policy: &Policy) -> bool {
+fn speaks_of_mcp(policy: &Policy) -> bool {
     let is_mcp = |action: &cedar_policy::EntityUid| action.id().unescaped() == "mcp.call";
     match policy.action_constraint() {
         ActionConstraint::Any => false,

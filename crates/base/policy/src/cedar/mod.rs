@@ -6,14 +6,14 @@ mod generate;
 mod load;
 
 pub(crate) use generate::fact;
-pub(crate) use load::Builder;
+pub(crate) use load::{Builder, tools_rule};
 
 use crate::reason::{Denial, Reason};
 use cedar_policy::{
-    Authorizer, Context, Decision, Effect, Entities, EntityId, EntityTypeName, EntityUid, PolicySet,
+    Authorizer, Context, Decision, Entities, EntityId, EntityTypeName, EntityUid, PolicyId, PolicySet,
     RestrictedExpression,
 };
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 /// A decision point of the schema that this build asks.
@@ -54,12 +54,14 @@ fn type_name(text: &str) -> EntityTypeName {
     text.parse().expect("the five type names of the schema are well-formed")
 }
 
-/// The compiled policies of a zone.
+/// The compiled policies of a zone: for each generated permit a set of it and every `forbid`, so that a question costs
+/// what one rule costs, however many the zone has.
 #[derive(Debug)]
 pub(crate) struct Policies {
-    set: PolicySet,
+    sets: BTreeMap<String, PolicySet>,
     principal: EntityUid,
     entities: Entities,
+    authorizer: Authorizer,
 }
 
 /// An attribute of a question.
@@ -71,58 +73,49 @@ pub(crate) enum Attribute<'a> {
 }
 
 impl Policies {
-    fn new(zone: &str, set: PolicySet) -> Self {
+    fn new(zone: &str, sets: BTreeMap<String, PolicySet>) -> Self {
         let principal = EntityUid::from_type_name_and_id(ZONE.clone(), EntityId::new(zone));
-        Self { set, principal, entities: Entities::empty() }
+        Self { sets, principal, entities: Entities::empty(), authorizer: Authorizer::new() }
     }
 
-    /// Asks all policies. The answer is the ids of the permits that agreed, at least one.
+    /// Whether the permit of this rule agrees and no policy forbids.
     pub(crate) fn ask(
+        &self,
+        rule: &str,
+        action: Action,
+        resource: &str,
+        attributes: Vec<(&str, Attribute<'_>)>,
+    ) -> Result<(), Denial> {
+        let failed = || Denial::new(Reason::PolicyFailed).by(rule);
+        let set = self.sets.get(rule).ok_or_else(failed)?;
+        let question = self.question(action, resource, attributes).ok_or_else(failed)?;
+        let response = self.authorizer.is_authorized(&question, set, &self.entities);
+        if response.diagnostics().errors().next().is_some() {
+            return Err(failed());
+        }
+        match response.decision() {
+            Decision::Allow => Ok(()),
+            // The caller has matched the rule already: without a `forbid`, facts and permit do not fit together.
+            Decision::Deny => Err(response.diagnostics().reason().next().map_or_else(failed, |id| forbidden(set, id))),
+        }
+    }
+
+    fn question(
         &self,
         action: Action,
         resource: &str,
         attributes: Vec<(&str, Attribute<'_>)>,
-    ) -> Result<BTreeSet<String>, Denial> {
-        let failed = || Denial::new(Reason::PolicyFailed);
-        let context = context(attributes).ok_or_else(failed)?;
+    ) -> Option<cedar_policy::Request> {
         let action_uid = EntityUid::from_type_name_and_id(ACTION.clone(), EntityId::new(action.name()));
         let resource = EntityUid::from_type_name_and_id(action.resource_type().clone(), EntityId::new(resource));
-        let question = cedar_policy::Request::new(self.principal.clone(), action_uid, resource, context, None)
-            .map_err(|_| failed())?;
-        let response = Authorizer::new().is_authorized(&question, &self.set, &self.entities);
-        if response.diagnostics().errors().next().is_some() {
-            return Err(failed());
-        }
-        let mut reasons: BTreeSet<String> = response.diagnostics().reason().map(ToString::to_string).collect();
-        match response.decision() {
-            Decision::Allow => Ok(reasons),
-            Decision::Deny => Err(match reasons.pop_first() {
-                Some(id) => self.forbidden(&id),
-                // No permit agreed: the caller knows the typed reason better.
-                None => Denial::new(Reason::PolicyForbidden),
-            }),
-        }
+        cedar_policy::Request::new(self.principal.clone(), action_uid, resource, context(attributes)?, None).ok()
     }
+}
 
-    fn forbidden(&self, id: &str) -> Denial {
-        let advice = self
-            .set
-            .policies()
-            .find(|policy| policy.effect() == Effect::Forbid && policy.id().to_string() == id)
-            .and_then(|policy| policy.annotation("advice"))
-            .unwrap_or(Reason::PolicyForbidden.next_step());
-        Denial::advising(Reason::PolicyForbidden, advice).by(id)
-    }
-
-    /// May this tool be used?
-    pub(crate) fn tool_use(&self, tool: &str) -> Result<String, Denial> {
-        let allowed = self.ask(
-            Action::ToolUse,
-            tool,
-            vec![("tool", Attribute::Text(tool)), ("facts", Attribute::Names(Vec::new()))],
-        )?;
-        Ok(allowed.into_iter().next().unwrap_or_default())
-    }
+fn forbidden(set: &PolicySet, id: &PolicyId) -> Denial {
+    let advice = set.policy(id).and_then(|policy| policy.annotation("advice"));
+    let advice = advice.unwrap_or(Reason::PolicyForbidden.next_step());
+    Denial::advising(Reason::PolicyForbidden, advice).by(id.as_ref())
 }
 
 fn context(attributes: Vec<(&str, Attribute<'_>)>) -> Option<Context> {

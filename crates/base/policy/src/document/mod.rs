@@ -80,6 +80,7 @@ impl Document {
         if errors.is_empty() {
             errors.extend(document.check_format());
         }
+        errors.sort();
         if errors.is_empty() { Ok(document) } else { Err(errors) }
     }
 
@@ -100,7 +101,7 @@ impl Document {
     #[must_use]
     pub fn referenced_files(&self) -> Vec<String> {
         let mut names = Vec::new();
-        tree::strings_under(&self.root, FILE_KEYS, &mut names);
+        tree::strings_in(tree::entry_named(&self.root, "zone"), FILE_KEYS, &mut names);
         names.sort();
         names.dedup();
         names

@@ -78,8 +78,19 @@ fn node(spanned: &Spanned<DeValue<'_>>) -> Node {
     Node { at: spanned.span().start, value }
 }
 
+/// What is below the table of this name; nothing where there is none.
+pub(super) fn entry_named<'n>(root: &'n Node, key: &str) -> &'n [Entry] {
+    let Value::Table(entries) = &root.value else {
+        return &[];
+    };
+    match entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node.value) {
+        Some(Value::Table(entries)) => entries,
+        _ => &[],
+    }
+}
+
 /// The texts of all keys of these names, at any depth.
-pub(super) fn strings_under(root: &Node, keys: &[&str], found: &mut Vec<String>) {
+fn strings_under(root: &Node, keys: &[&str], found: &mut Vec<String>) {
     match &root.value {
         Value::Table(entries) => strings_in(entries, keys, found),
         Value::Array(items) => items.iter().for_each(|item| strings_under(item, keys, found)),

@@ -22,11 +22,10 @@ pub(super) fn decide(zone: &Zone, connect: &Connect) -> Result<ConnectPermit, De
         return Err(Denial::new(Reason::ProtocolUnknown).by(&at_port[0].id));
     }
     let agreeing: Vec<&Rule> = at_port.iter().copied().filter(|rule| speaks(rule.scheme, transport)).collect();
-    let Some(first) = agreeing.first() else {
+    let Some(rule) = agreeing.first() else {
         return Err(wrong_scheme(at_port[0]));
     };
-    let allowed = ask(zone, connect, &here)?;
-    let rule = agreeing.iter().find(|rule| allowed.contains(&rule.id)).unwrap_or(first);
+    ask(zone, rule, connect)?;
     let mut schemes: Vec<Scheme> = agreeing.iter().map(|rule| rule.scheme).collect();
     schemes.sort_unstable();
     schemes.dedup();
@@ -43,32 +42,30 @@ fn speaks(scheme: Scheme, transport: Transport) -> bool {
     }
 }
 
-fn ask(zone: &Zone, connect: &Connect, here: &[&Rule]) -> Result<std::collections::BTreeSet<String>, Denial> {
-    let mut facts = Vec::new();
-    for rule in here {
-        let agreed = [
-            ("host", true),
-            ("port", rule.ports.contains(&connect.port)),
-            ("scheme", speaks(rule.scheme, connect.transport)),
-        ];
-        facts.extend(agreed.into_iter().filter(|(_, agrees)| *agrees).map(|(matcher, _)| fact(&rule.id, matcher)));
-    }
+fn ask(zone: &Zone, rule: &Rule, connect: &Connect) -> Result<(), Denial> {
+    let agreed = [
+        ("host", rule.host.covers(&connect.host)),
+        ("port", rule.ports.contains(&connect.port)),
+        ("scheme", speaks(rule.scheme, connect.transport)),
+    ];
     let host = connect.host.to_string();
     let transport = match connect.transport {
         Transport::Tls => "tls",
         Transport::Http => "http",
         Transport::Unread | Transport::Other | Transport::Udp => "unread",
     };
-    zone.policies.ask(
-        Action::Connect,
-        &host,
-        vec![
-            ("host", Attribute::Text(&host)),
-            ("port", Attribute::Number(connect.port.number())),
-            ("transport", Attribute::Text(transport)),
-            ("facts", Attribute::Names(facts)),
-        ],
-    )
+    let attributes = vec![
+        ("host", Attribute::Text(&host)),
+        ("port", Attribute::Number(connect.port.number())),
+        ("transport", Attribute::Text(transport)),
+        ("facts", Attribute::Names(facts(rule, &agreed))),
+    ];
+    zone.policies.ask(&rule.id, Action::Connect, &host, attributes)
+}
+
+/// The names of the matchers that agreed.
+pub(super) fn facts(rule: &Rule, matchers: &[(&str, bool)]) -> Vec<String> {
+    matchers.iter().filter(|(_, agrees)| *agrees).map(|(matcher, _)| fact(&rule.id, matcher)).collect()
 }
 
 /// Why no rule lets this host and port be reached, given the rules for the host.

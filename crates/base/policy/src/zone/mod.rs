@@ -12,7 +12,7 @@ mod select;
 pub use sandbox::{Control, Mount, MountAccess, SandboxLimits};
 pub use select::Zones;
 
-use crate::cedar::{Builder, Policies};
+use crate::cedar::{Action, Attribute, Builder, Policies, tools_rule};
 use crate::credential::{Credential, CredentialName};
 use crate::permit::{ConnectPermit, GrantPermit, Permit, ToolPermit};
 use crate::reason::{Denial, Reason};
@@ -118,7 +118,9 @@ impl Zone {
     /// # Errors
     /// The typed refusal.
     pub fn tool_use(&self, tool: &ToolUse) -> Result<ToolPermit, Denial> {
-        let rule = self.policies.tool_use(&tool.name)?;
+        let rule = tools_rule(&self.name);
+        let attributes = vec![("tool", Attribute::Text(&tool.name)), ("facts", Attribute::Names(Vec::new()))];
+        self.policies.ask(&rule, Action::ToolUse, &tool.name, attributes)?;
         Ok(ToolPermit { tool: tool.name.clone(), rule })
     }
 }

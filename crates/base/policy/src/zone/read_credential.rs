@@ -156,6 +156,10 @@ fn read_header(table: &Table<'_>, item: Item<&str>) -> Option<Location> {
         table.reader().error(item.at, "header is not the name of a header");
         return None;
     };
+    if name == http::header::COOKIE {
+        table.reader().error(item.at, "not in this build: header = \"cookie\"");
+        return None;
+    }
     if FRAMING.contains(&name.as_str()) {
         table.reader().error(item.at, format!("header: {name} is set by the proxy and cannot hold a credential"));
         return None;

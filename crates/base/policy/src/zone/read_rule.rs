@@ -73,7 +73,7 @@ fn read_rule(
         ca_pem: ca_pem?,
     };
     let sound = [
-        check_connect(table, &rule, connect),
+        check_connect(table, &rule, host_at, connect),
         check_clear_text(table, &rule),
         check_host(table, &rule, host_at),
         connect_fits,
@@ -213,27 +213,29 @@ fn read_ca(document: &Document, table: &mut Table<'_>, scheme: Option<Scheme>) -
     }
 }
 
-/// A fixed address is dialled without asking DNS, and is judged like any other: special ones must be named.
-fn check_connect(table: &Table<'_>, rule: &Rule, connect: Option<Item<SocketAddr>>) -> bool {
-    let Some(item) = connect else {
+/// An address written in the rule itself, as `connect` or as the host, is judged like any other: special ones must
+/// be named in `addresses`.
+fn check_connect(table: &Table<'_>, rule: &Rule, host_at: At, connect: Option<Item<SocketAddr>>) -> bool {
+    let written = match (connect, &rule.host) {
+        (Some(item), _) => Some(("connect", item.value.ip(), item.value.port(), item.at)),
+        (None, HostPattern::Exact(host)) => host.address().map(|address| ("host", address, 1, host_at)),
+        (None, HostPattern::Below(_)) => None,
+    };
+    let Some((key, address, number, at)) = written else {
         return true;
     };
     let port = rule.ports.first().copied().unwrap_or(rule.scheme.default_port());
-    let probe = match &rule.host {
-        HostPattern::Exact(host) => rule.destination(host, port),
-        HostPattern::Below(_) => rule.destination(&item.value.ip().into(), port),
-    };
-    let holds = probe.allows(item.value.ip()) && item.value.port() != 0;
+    let holds = rule.destination(&address.into(), port).allows(address) && number != 0;
     if !holds {
-        let class = match classify(item.value.ip()) {
-            AddressClass::Public => "outside `addresses`",
+        let why = match classify(address) {
+            AddressClass::Public => "is outside `addresses`, or has no port",
             AddressClass::Private
             | AddressClass::LinkLocal
             | AddressClass::Loopback
             | AddressClass::Special
-            | AddressClass::Metadata => "not a public address, so `addresses` must name it",
+            | AddressClass::Metadata => "is not a public address, so `addresses` must name it",
         };
-        table.reader().error(item.at, format!("connect: {} is {class}", item.value));
+        table.reader().error(at, format!("{key}: {address} {why}"));
     }
     holds
 }
@@ -256,23 +258,26 @@ fn check_clear_text(table: &mut Table<'_>, rule: &Rule) -> bool {
     local
 }
 
-/// Suffixes where anybody can have a name: allowed with a warning, never with a credential.
+/// Suffixes where anybody can have a name: allowed with a warning, never with a credential. Below such a suffix it
+/// depends on the service, so there it is a warning in both cases.
 fn check_host(table: &Table<'_>, rule: &Rule, at: At) -> bool {
     let HostPattern::Below(suffix) = &rule.host else {
         return true;
     };
-    let Some((_, reason)) =
-        SHARED_DOMAINS.iter().find(|(shared, _)| suffix == shared || shared.ends_with(&format!(".{suffix}")))
+    let below = |inner: &str, outer: &str| inner.strip_suffix(outer).is_some_and(|rest| rest.ends_with('.'));
+    let Some((shared, reason)) =
+        SHARED_DOMAINS.iter().find(|(shared, _)| suffix == shared || below(shared, suffix) || below(suffix, shared))
     else {
         return true;
     };
     let message = format!("*.{suffix} reaches strangers: {reason}");
-    if rule.credential.is_some() {
+    let refused = rule.credential.is_some() && !below(suffix, shared);
+    if refused {
         table.reader().error(at, format!("{message}; name the host exactly where a credential is used"));
     } else {
         table.reader().warn(at, message);
     }
-    rule.credential.is_none()
+    !refused
 }
 
 static SHARED_DOMAINS: LazyLock<Vec<(&'static str, &'static str)>> = LazyLock::new(|| {

@@ -4,7 +4,7 @@
 //! beside them, then Cedar. Nothing is injected before all of it has said yes.
 
 use super::Zone;
-use super::connect::{listed, unreachable, wrong_scheme};
+use super::connect::{facts, listed, unreachable, wrong_scheme};
 use super::rule::{Agreement, ForeignCredentials, Rule};
 use crate::cedar::{Action, Attribute, fact};
 use crate::credential::{CredentialName, Location};
@@ -72,14 +72,14 @@ fn tripwires(request: &Request) -> Result<Vec<&Found>, Denial> {
 /// `None` where its own rules agree with host, port and scheme: then method or path are what is refused.
 fn misplaced(zone: &Zone, request: &Request, credential: &CredentialName) -> Option<Denial> {
     let bound: Vec<&Rule> = zone.rules.iter().filter(|rule| rule.credential.as_ref() == Some(credential)).collect();
-    let Some(nearest) = bound.iter().copied().max_by_key(|rule| agreement(rule, request)) else {
+    let Some(nearest) = bound.iter().rev().copied().max_by_key(|rule| agreement(rule, request)) else {
         return Some(Denial::new(Reason::PlaceholderUnresolved));
     };
     let reason = match agreement(nearest, request) {
         Agreement::Nothing => Reason::PlaceholderWrongHost,
         Agreement::Host => Reason::PlaceholderWrongPort,
         Agreement::HostPort => Reason::PlaceholderWrongScheme,
-        Agreement::Destination | Agreement::Method => return Some(not_covered(nearest, request)),
+        Agreement::Destination | Agreement::Path => return Some(not_covered(nearest, request, &bound)),
         Agreement::Whole => return None,
     };
     let step =
@@ -90,26 +90,25 @@ fn misplaced(zone: &Zone, request: &Request, credential: &CredentialName) -> Opt
 /// The refusal by the rule that came nearest.
 fn nearest(zone: &Zone, request: &Request) -> Denial {
     let here: Vec<&Rule> = zone.rules.iter().filter(|rule| rule.host.covers(&request.host)).collect();
-    let nearest = here.iter().copied().max_by_key(|rule| agreement(rule, request));
+    let nearest = here.iter().rev().copied().max_by_key(|rule| agreement(rule, request));
     match nearest.map(|rule| (rule, agreement(rule, request))) {
         None | Some((_, Agreement::Nothing | Agreement::Host)) => unreachable(&request.host, &here),
         Some((rule, Agreement::HostPort)) => wrong_scheme(rule),
-        Some((rule, Agreement::Destination | Agreement::Method | Agreement::Whole)) => not_covered(rule, request),
+        Some((rule, Agreement::Destination | Agreement::Path | Agreement::Whole)) => not_covered(rule, request, &here),
     }
 }
 
-fn not_covered(rule: &Rule, request: &Request) -> Denial {
-    match &rule.methods {
-        Some(methods) if !rule.covers_method(&request.method) => {
-            let step = format!("the zone allows {} at this host, not {}", listed(methods), request.method);
-            Denial::advising(Reason::MethodNotAllowed, step).by(&rule.id)
-        }
-        _ => {
-            let step =
-                format!("the zone allows the paths {} at this host", listed(rule.paths.as_deref().unwrap_or_default()));
-            Denial::advising(Reason::PathNotAllowed, step).by(&rule.id)
-        }
+/// The destination is allowed; the path or the method is not. Paths are listed of all rules for the destination.
+fn not_covered(rule: &Rule, request: &Request, rules: &[&Rule]) -> Denial {
+    if rule.covers_path(&request.path) {
+        let allowed = listed(rule.methods.as_deref().unwrap_or_default());
+        let step = format!("the zone allows {allowed} on this path, not {}", request.method);
+        return Denial::advising(Reason::MethodNotAllowed, step).by(&rule.id);
     }
+    let there = rules.iter().filter(|rule| agreement(rule, request) >= Agreement::Destination);
+    let paths: Vec<_> = there.flat_map(|rule| rule.paths.iter().flatten()).collect();
+    Denial::advising(Reason::PathNotAllowed, format!("the zone allows the paths {} at this host", listed(&paths)))
+        .by(&rule.id)
 }
 
 /// Every placeholder of the request, where both the rule and its credential allow it to be replaced.
@@ -187,13 +186,13 @@ fn ask(zone: &Zone, rule: &Rule, request: &Request, injections: &[Injection]) ->
             ("path", Attribute::Text(request.path.as_str())),
         ]
     };
-    let facts = facts(rule, request);
+    let facts = matched(rule, request);
     let credentials: BTreeSet<&str> = injections.iter().map(|injection| injection.credential.as_str()).collect();
     let mut attributes = common();
     attributes.push(("has_query", Attribute::Flag(request.query.is_some())));
     attributes.push(("credentials", Attribute::Names(credentials.into_iter().map(str::to_owned).collect())));
     attributes.push(("facts", Attribute::Names(facts.clone())));
-    agreed(rule, &zone.policies.ask(Action::Request, &host, attributes)?)?;
+    zone.policies.ask(&rule.id, Action::Request, &host, attributes)?;
     for injection in injections {
         let location = injection.location.to_string();
         let mut facts = facts.clone();
@@ -201,13 +200,13 @@ fn ask(zone: &Zone, rule: &Rule, request: &Request, injections: &[Injection]) ->
         let mut attributes = common();
         attributes.push(("location", Attribute::Text(&location)));
         attributes.push(("facts", Attribute::Names(facts)));
-        agreed(rule, &zone.policies.ask(Action::CredentialUse, injection.credential.as_str(), attributes)?)?;
+        zone.policies.ask(&rule.id, Action::CredentialUse, injection.credential.as_str(), attributes)?;
     }
     Ok(())
 }
 
 /// The facts of the chosen rule, each from its own matcher.
-fn facts(rule: &Rule, request: &Request) -> Vec<String> {
+fn matched(rule: &Rule, request: &Request) -> Vec<String> {
     let agreed = [
         ("host", rule.host.covers(&request.host)),
         ("port", rule.ports.contains(&request.port)),
@@ -215,10 +214,5 @@ fn facts(rule: &Rule, request: &Request) -> Vec<String> {
         ("method", rule.covers_method(&request.method)),
         ("path", rule.covers_path(&request.path)),
     ];
-    agreed.into_iter().filter(|(_, agrees)| *agrees).map(|(matcher, _)| fact(&rule.id, matcher)).collect()
-}
-
-/// The permit that Cedar found must be the chosen rule's own.
-fn agreed(rule: &Rule, permits: &BTreeSet<String>) -> Result<(), Denial> {
-    if permits.contains(&rule.id) { Ok(()) } else { Err(Denial::new(Reason::PolicyFailed).by(&rule.id)) }
+    facts(rule, &agreed)
 }

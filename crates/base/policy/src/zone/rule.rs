@@ -41,7 +41,7 @@ pub(crate) enum Agreement {
     Host,
     HostPort,
     Destination,
-    Method,
+    Path,
     Whole,
 }
 
@@ -69,10 +69,10 @@ impl Rule {
             Agreement::Host
         } else if self.scheme != scheme {
             Agreement::HostPort
-        } else if !self.covers_method(method) {
-            Agreement::Destination
         } else if !self.covers_path(path) {
-            Agreement::Method
+            Agreement::Destination
+        } else if !self.covers_method(method) {
+            Agreement::Path
         } else {
             Agreement::Whole
         }

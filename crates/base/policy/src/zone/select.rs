@@ -125,6 +125,12 @@ impl Zones {
             .ok_or_else(|| Denial::advising(Reason::ZoneNone, no_zone(facts)))
     }
 
+    /// Whether some zone speaks of this environment; where none does, its sessions have [`DENY_ALL`].
+    #[must_use]
+    pub fn cover_environment(&self, environment_id: &str) -> bool {
+        self.zones.iter().any(|zone| zone.environment_id == environment_id)
+    }
+
     /// The zone of this name, [`DENY_ALL`] included.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<Arc<Zone>> {

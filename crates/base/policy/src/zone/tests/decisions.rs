@@ -1,0 +1,295 @@
+use super::*;
+use crate::reason::Reason;
+
+#[test]
+fn a_request_is_allowed_only_where_every_matcher_of_one_rule_agrees() {
+    let zone = zone(LEDGER);
+    let table = [
+        ("GET https://api.ledger.internal/v1/entries", Ok("ledger/egress/1")),
+        ("POST https://api.ledger.internal/v1/", Ok("ledger/egress/1")),
+        ("GET https://API.Ledger.Internal./v1/entries", Ok("ledger/egress/1")),
+        ("DELETE https://api.ledger.internal/public/x", Ok("ledger/egress/4")),
+        ("GET https://files.pypi.example/simple", Ok("ledger/egress/2")),
+        ("GET http://plain.example/", Ok("ledger/egress/3")),
+        ("DELETE https://api.ledger.internal/v1/entries", Err(Reason::MethodNotAllowed)),
+        ("GET https://api.ledger.internal/v2/entries", Err(Reason::PathNotAllowed)),
+        ("GET https://api.ledger.internal/v1", Err(Reason::PathNotAllowed)),
+        ("GET https://api.ledger.internal:8443/v1/x", Err(Reason::PortNotAllowed)),
+        ("GET http://api.ledger.internal:443/v1/x", Err(Reason::SchemeNotAllowed)),
+        ("GET http://api.ledger.internal/v1/x", Err(Reason::PortNotAllowed)),
+        ("GET https://plain.example:80/", Err(Reason::SchemeNotAllowed)),
+        ("GET https://pypi.example/", Err(Reason::HostNotAllowed)),
+        ("GET https://evilpypi.example/", Err(Reason::HostNotAllowed)),
+        ("POST https://files.pypi.example/", Err(Reason::MethodNotAllowed)),
+        ("GET https://evil.example/v1/x", Err(Reason::HostNotAllowed)),
+        ("GET https://10.3.0.7/v1/x", Err(Reason::RawAddress)),
+        ("GET https://169.254.169.254/latest", Err(Reason::RawAddress)),
+    ];
+    for (line, expected) in table {
+        let decided = zone.request(&request(line));
+        assert_eq!(decided.as_ref().map(|permit| permit.rule()).map_err(|denial| denial.reason), expected, "{line}");
+    }
+}
+
+#[test]
+fn a_refusal_says_what_would_have_been_allowed() {
+    let zone = zone(LEDGER);
+    let step = |line: &str| zone.request(&request(line)).unwrap_err().next_step;
+    assert!(step("DELETE https://api.ledger.internal/v1/x").contains("GET, POST"));
+    assert!(step("GET https://api.ledger.internal/v2/x").contains("/v1/**"));
+    assert!(step("GET https://api.ledger.internal:99/v1/x").contains("443"));
+}
+
+#[test]
+fn a_placeholder_is_replaced_only_at_its_host_port_scheme_and_location() {
+    let zone = zone(LEDGER);
+    let allowed = "GET https://api.ledger.internal/v1/x";
+    let header = |name: &str| Place::At(Location::Header(name.to_owned()));
+    let table = [
+        (allowed, authorization(), Ok(())),
+        (allowed, Place::At(Location::Basic(BasicPart::Password)), Ok(())),
+        (allowed, Place::At(Location::Basic(BasicPart::Username)), Err(Reason::PlaceholderWrongLocation)),
+        (allowed, header("x-note"), Err(Reason::PlaceholderWrongLocation)),
+        (allowed, Place::Path, Err(Reason::PlaceholderWrongLocation)),
+        (allowed, Place::Query, Err(Reason::PlaceholderWrongLocation)),
+        (allowed, Place::Body, Err(Reason::PlaceholderWrongLocation)),
+        (allowed, Place::Elsewhere, Err(Reason::PlaceholderWrongLocation)),
+        ("GET https://evil.example/v1/x", authorization(), Err(Reason::PlaceholderWrongHost)),
+        ("GET https://files.pypi.example/x", authorization(), Err(Reason::PlaceholderWrongHost)),
+        ("GET https://10.3.0.7/v1/x", authorization(), Err(Reason::PlaceholderWrongHost)),
+        ("GET https://api.ledger.internal:8443/v1/x", authorization(), Err(Reason::PlaceholderWrongPort)),
+        ("GET http://api.ledger.internal/v1/x", authorization(), Err(Reason::PlaceholderWrongPort)),
+        ("GET http://api.ledger.internal:443/v1/x", authorization(), Err(Reason::PlaceholderWrongScheme)),
+        ("DELETE https://api.ledger.internal/v1/x", authorization(), Err(Reason::MethodNotAllowed)),
+        ("GET https://api.ledger.internal/v2/x", authorization(), Err(Reason::PathNotAllowed)),
+        // Allowed without a credential, by a rule that has none.
+        ("GET https://api.ledger.internal/public/x", authorization(), Err(Reason::PathNotAllowed)),
+    ];
+    for (line, place, expected) in table {
+        let decided = zone.request(&holding(line, place.clone()));
+        let reason = decided.as_ref().map(|_| ()).map_err(|denial| denial.reason);
+        assert_eq!(reason, expected, "{line} {place:?}");
+        if let Ok(permit) = decided {
+            assert_eq!(permit.injections().len(), 1);
+            assert_eq!(Place::At(permit.injections()[0].location().clone()), place);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_injected_where_no_placeholder_stands() {
+    let permit = zone(LEDGER).request(&request("GET https://api.ledger.internal/v1/x")).unwrap();
+    assert_eq!(permit.injections(), []);
+}
+
+#[test]
+fn secrets_and_strange_placeholders_refuse_any_request_with_an_alarm() {
+    let zone = zone(LEDGER);
+    for line in ["GET https://api.ledger.internal/v1/x", "GET http://plain.example/", "GET https://evil.example/"] {
+        let secret = Found { value: FoundValue::Secret, ..placeholder(Issued::ThisSession, authorization()) };
+        let table = [
+            (secret, Reason::RealSecretSeen),
+            (placeholder(Issued::AnotherSession, authorization()), Reason::PlaceholderWrongSession),
+            (placeholder(Issued::Unknown, Place::Body), Reason::PlaceholderUnresolved),
+        ];
+        for (found, expected) in table {
+            let denial = zone.request(&Request { credentials_present: vec![found], ..request(line) }).unwrap_err();
+            assert_eq!((denial.reason, denial.alarm), (expected, true), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_placeholder_beside_a_good_one_is_not_overlooked() {
+    let zone = zone(LEDGER);
+    let good = placeholder(Issued::ThisSession, authorization());
+    let others = [
+        placeholder(Issued::ThisSession, Place::Body),
+        placeholder(Issued::ThisSession, authorization()),
+        Found { credential: CredentialName::new("another"), ..placeholder(Issued::ThisSession, authorization()) },
+    ];
+    for other in others {
+        let both = Request {
+            credentials_present: vec![good.clone(), other],
+            ..request("GET https://api.ledger.internal/v1/x")
+        };
+        assert_eq!(zone.request(&both).unwrap_err().reason, Reason::PlaceholderWrongLocation);
+    }
+}
+
+#[test]
+fn credentials_from_elsewhere_are_refused_at_every_path_of_a_host_with_ours() {
+    let zone = zone(LEDGER);
+    let foreign =
+        |line: &str| Request { foreign: vec![ForeignCredential::Header("x-api-key".to_owned())], ..request(line) };
+    for line in ["GET https://api.ledger.internal/v1/x", "GET https://api.ledger.internal/public/x"] {
+        let denial = zone.request(&foreign(line)).unwrap_err();
+        assert_eq!((denial.reason, denial.alarm), (Reason::ForeignCredential, true), "{line}");
+    }
+    // No credential of ours lives there, so there is nothing to confuse.
+    assert!(zone.request(&foreign("GET https://files.pypi.example/x")).is_ok());
+}
+
+#[test]
+fn a_rule_can_refuse_or_allow_foreign_credentials_by_itself() {
+    let foreign = |line: &str| Request { foreign: vec![ForeignCredential::Cookie], ..request(line) };
+    let allowing = LEDGER.replace("foreign_credentials = \"refuse\"", "foreign_credentials = \"allow\"");
+    assert!(zone(&allowing).request(&foreign("GET https://api.ledger.internal/v1/x")).is_ok());
+    let refusing =
+        LEDGER.replace("host = \"plain.example\"", "host = \"plain.example\"\nforeign_credentials = \"refuse\"");
+    assert_eq!(
+        zone(&refusing).request(&foreign("GET http://plain.example/")).unwrap_err().reason,
+        Reason::ForeignCredential
+    );
+}
+
+#[test]
+fn a_request_that_asks_to_be_taken_for_another_is_refused() {
+    let overriding = Request {
+        overrides: vec![Override::Header("x-http-method-override".to_owned())],
+        ..request("GET https://api.ledger.internal/v1/x")
+    };
+    assert_eq!(zone(LEDGER).request(&overriding).unwrap_err().reason, Reason::OverrideRefused);
+}
+
+#[test]
+fn endpoints_that_issue_credentials_are_refused_with_ours_only() {
+    let zone = zone(&LEDGER.replace("paths = [\"/v1/**\"]", ""));
+    let line = "POST https://api.ledger.internal/oauth/token";
+    assert_eq!(zone.request(&holding(line, authorization())).unwrap_err().reason, Reason::CredentialMinting);
+    assert!(zone.request(&request(line)).is_ok());
+}
+
+#[test]
+fn a_connection_is_allowed_where_some_rule_could_allow_a_request() {
+    let zone = zone(LEDGER);
+    let table = [
+        ("api.ledger.internal", 443, Transport::Unread, Ok(vec![Scheme::Https])),
+        ("api.ledger.internal", 443, Transport::Tls, Ok(vec![Scheme::Https])),
+        ("api.ledger.internal", 443, Transport::Http, Err(Reason::SchemeNotAllowed)),
+        ("api.ledger.internal", 443, Transport::Other, Err(Reason::ProtocolUnknown)),
+        ("api.ledger.internal", 443, Transport::Udp, Err(Reason::UdpRefused)),
+        ("api.ledger.internal", 22, Transport::Unread, Err(Reason::PortNotAllowed)),
+        ("plain.example", 80, Transport::Http, Ok(vec![Scheme::Http])),
+        ("plain.example", 80, Transport::Tls, Err(Reason::SchemeNotAllowed)),
+        ("evil.example", 443, Transport::Tls, Err(Reason::HostNotAllowed)),
+        ("evil.example", 443, Transport::Other, Err(Reason::HostNotAllowed)),
+        ("10.3.0.7", 443, Transport::Tls, Err(Reason::RawAddress)),
+        ("evil.example", 53, Transport::Udp, Err(Reason::UdpRefused)),
+    ];
+    for (host, port, transport, expected) in table {
+        let asked = Connect { host: host.parse().unwrap(), port: Port::new(port).unwrap(), transport };
+        let decided = zone.connect(&asked);
+        assert_eq!(
+            decided.map(|permit| permit.schemes().to_vec()).map_err(|denial| denial.reason),
+            expected,
+            "{asked:?}"
+        );
+    }
+}
+
+#[test]
+fn addresses_are_dialled_only_as_the_rule_names_them() {
+    let zone = zone(LEDGER);
+    let pinned = zone.request(&request("GET https://api.ledger.internal/v1/x")).unwrap();
+    assert_eq!(pinned.target(), Target::Address("10.3.0.7:8443".parse().unwrap()));
+    let dial = pinned.dial("10.3.0.7".parse().unwrap()).unwrap();
+    assert_eq!((dial.address(), dial.host()), ("10.3.0.7:8443".parse().unwrap(), pinned.host()));
+    assert_eq!(pinned.dial("10.3.0.8".parse().unwrap()).unwrap_err().reason, Reason::AddressNotAllowed);
+
+    let open = zone.request(&request("GET https://files.pypi.example/x")).unwrap();
+    assert_eq!(open.target(), Target::Resolve("files.pypi.example".parse().unwrap(), Port::new(443).unwrap()));
+    let table = [
+        ("93.184.216.34", Ok(())),
+        ("10.3.0.7", Err(Reason::AddressPrivate)),
+        ("127.0.0.1", Err(Reason::AddressLoopback)),
+        ("::ffff:127.0.0.1", Err(Reason::AddressLoopback)),
+        ("169.254.169.254", Err(Reason::AddressMetadata)),
+        ("fd00:ec2::254", Err(Reason::AddressMetadata)),
+        ("169.254.1.1", Err(Reason::AddressPrivate)),
+        ("64:ff9b::a9fe:a9fe", Err(Reason::AddressMetadata)),
+        ("0.0.0.0", Err(Reason::AddressPrivate)),
+    ];
+    for (address, expected) in table {
+        assert_eq!(
+            open.dial(address.parse().unwrap()).map(|_| ()).map_err(|denial| denial.reason),
+            expected,
+            "{address}"
+        );
+    }
+}
+
+#[test]
+fn naming_a_range_opens_that_range_and_no_metadata_service_in_it() {
+    let rule = |addresses: &str| {
+        format!(
+            "config = 1\n[zone.a]\nenvironment = \"default\"\n[[zone.a.egress]]\nhost = \"x.example\"\naddresses = [{addresses}]\n"
+        )
+    };
+    let dial = |addresses: &str, address: &str| {
+        let permit = zone(&rule(addresses)).request(&request("GET https://x.example/")).unwrap();
+        permit.dial(address.parse().unwrap()).map(|_| ()).map_err(|denial| denial.reason)
+    };
+    assert_eq!(dial("\"127.0.0.0/8\"", "127.0.0.1"), Ok(()));
+    assert_eq!(dial("\"127.0.0.1\"", "127.0.0.2"), Err(Reason::AddressLoopback));
+    assert_eq!(dial("\"10.0.0.0/8\"", "93.184.216.34"), Err(Reason::AddressNotAllowed));
+    assert_eq!(dial("\"169.254.0.0/16\"", "169.254.169.254"), Err(Reason::AddressMetadata));
+    assert_eq!(dial("\"fc00::/7\"", "fd00:ec2::254"), Err(Reason::AddressMetadata));
+    assert_eq!(dial("\"169.254.169.254\"", "169.254.169.254"), Ok(()));
+}
+
+#[test]
+fn custody_may_grant_only_what_a_rule_of_the_zone_uses() {
+    let unused = LEDGER.replace("credential = \"ledger-api\"\n", "");
+    let name = CredentialName::new("ledger-api");
+    assert_eq!(zone(LEDGER).grant(&name).unwrap().credential(), &name);
+    assert_eq!(zone(&unused).grant(&name).unwrap_err().reason, Reason::CustodyDenied);
+    assert_eq!(zone(LEDGER).grant(&CredentialName::new("other")).unwrap_err().reason, Reason::CustodyDenied);
+    assert_eq!(Zones::deny_all().named(DENY_ALL).unwrap().grant(&name).unwrap_err().reason, Reason::CustodyDenied);
+}
+
+#[test]
+fn the_built_in_zone_allows_tools_and_nothing_else() {
+    let zone = Zones::deny_all().select(&facts("agent_1")).unwrap();
+    assert_eq!(zone.name(), DENY_ALL);
+    assert!(zone.tool_use(&ToolUse { name: "bash".to_owned() }).is_ok());
+    assert_eq!(zone.request(&request("GET https://example.com/")).unwrap_err().reason, Reason::HostNotAllowed);
+}
+
+#[test]
+fn forbid_in_the_policy_file_wins_at_each_decision_point() {
+    let policy = r#"
+        @id("read-only") @advice("only reading is allowed on Sundays")
+        forbid (principal, action == Postern::Action::"egress.request", resource) when { context.method == "POST" };
+        @id("no-secrets-there")
+        forbid (principal, action == Postern::Action::"credential.use", resource == Postern::Credential::"ledger-api")
+        when { context.path like "/v1/admin/*" };
+        @id("no-plain")
+        forbid (principal, action == Postern::Action::"egress.connect", resource == Postern::Host::"plain.example");
+        @id("no-web")
+        forbid (principal, action == Postern::Action::"tool.use", resource == Postern::Tool::"web_fetch");
+    "#;
+    let zone = with_policy(policy).unwrap_or_else(|errors| panic!("{}", listed(&errors)));
+    let denial = zone.request(&request("POST https://api.ledger.internal/v1/x")).unwrap_err();
+    assert_eq!((denial.reason, denial.rule.as_deref()), (Reason::PolicyForbidden, Some("ledger/policy/read-only")));
+    assert_eq!(denial.next_step, "only reading is allowed on Sundays");
+    assert!(zone.request(&request("GET https://api.ledger.internal/v1/x")).is_ok());
+    assert!(zone.request(&request("GET https://api.ledger.internal/v1/admin/x")).is_ok());
+    let denial = zone.request(&holding("GET https://api.ledger.internal/v1/admin/x", authorization())).unwrap_err();
+    assert_eq!(denial.rule.as_deref(), Some("ledger/policy/no-secrets-there"));
+    let plain =
+        Connect { host: "plain.example".parse().unwrap(), port: Port::new(80).unwrap(), transport: Transport::Http };
+    assert_eq!(zone.connect(&plain).unwrap_err().rule.as_deref(), Some("ledger/policy/no-plain"));
+    assert_eq!(zone.tool_use(&ToolUse { name: "web_fetch".to_owned() }).unwrap_err().reason, Reason::PolicyForbidden);
+    assert!(zone.tool_use(&ToolUse { name: "bash".to_owned() }).is_ok());
+}
+
+#[test]
+fn a_policy_that_fails_to_evaluate_is_a_no() {
+    let policy = "forbid (principal, action == Postern::Action::\"egress.request\", resource) when { context.port * 9223372036854775807 == 5 };";
+    let zone = with_policy(policy).unwrap_or_else(|errors| panic!("{}", listed(&errors)));
+    assert_eq!(
+        zone.request(&request("GET https://api.ledger.internal/v1/x")).unwrap_err().reason,
+        Reason::PolicyFailed
+    );
+}

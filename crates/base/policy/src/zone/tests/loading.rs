@@ -1,0 +1,278 @@
+use super::*;
+use crate::reason::Reason;
+use crate::zone::{Control, MountAccess};
+
+#[test]
+fn the_example_loads_with_all_it_says() {
+    let zone = zone(LEDGER);
+    assert_eq!(zone.name(), "ledger");
+    let sandbox = zone.sandbox();
+    assert_eq!((sandbox.memory_bytes, sandbox.cpus, sandbox.processes), (Some(2 << 30), Some(1.0), Some(256)));
+    assert_eq!((sandbox.disk_bytes, sandbox.mounts[0].access), (Some(4 << 30), MountAccess::Read));
+    assert_eq!(sandbox.require, Some(vec![Control::Seccomp, Control::Landlock, Control::Netns]));
+    let credential = &zone.credentials()[0];
+    assert_eq!(
+        (credential.source.to_string().as_str(), credential.env.as_deref()),
+        ("store:ledger-api", Some("LEDGER_API_KEY"))
+    );
+    assert_eq!(credential.inject, [Location::Header("authorization".to_owned()), Location::Basic(BasicPart::Password)]);
+}
+
+#[test]
+fn every_error_of_a_file_comes_out_at_once_with_its_place() {
+    let text = r#"config = 1
+[zone.a]
+environment = "nowhere"
+agents = ["my agent"]
+mode = "shadow"
+colour = "red"
+
+[[zone.a.credential]]
+name = "k"
+source = "vault:secret/k"
+inject = [{ query = "key" }, { header = "host" }]
+
+[[zone.a.egress]]
+host = "127.1"
+ports = [443, 0, "x"]
+methods = ["get"]
+paths = ["v1"]
+credential = "missing"
+addresses = ["0.0.0.0/0"]
+connect = "10.0.0.1:443"
+scheme = "postgres"
+inspect = false
+
+[[zone.a.mcp]]
+server = "wiki"
+
+[zone.Bad]
+environment = "default"
+"#;
+    let errors = load(text).unwrap_err();
+    let seen: Vec<(usize, usize, &str)> =
+        errors.iter().map(|error| (error.line, error.column, error.message.as_str())).collect();
+    let expected = [
+        (3, 15, "no environment is known here as \"nowhere\""),
+        (4, 11, "agents: not an agent"),
+        (5, 8, "not in this build: mode = \"shadow\""),
+        (6, 1, "unknown key: colour in [zone.a]"),
+        (10, 10, "not in this build: source = \"vault:\""),
+        (11, 13, "not in this build: query"),
+        (11, 41, "header: host is set by the proxy"),
+        (14, 8, "host: an odd way to write an IPv4 address"),
+        (15, 15, "a port is a number from 1 to 65535"),
+        (15, 18, "ports must be a whole number, not a string"),
+        (16, 12, "methods: not a request method"),
+        (17, 10, "paths: the path does not begin with /"),
+        (19, 14, "addresses: 0.0.0.0/0 reaches across"),
+        (21, 10, "not in this build: scheme = \"postgres\""),
+        (22, 11, "not in this build: inspect = false"),
+        (24, 10, "not in this build: mcp"),
+        (27, 7, "a zone's name has lower-case letters"),
+    ];
+    for (line, column, message) in expected {
+        let found = seen
+            .iter()
+            .any(|(at_line, at_column, text)| (*at_line, *at_column) == (line, column) && text.starts_with(message));
+        assert!(found, "{line}:{column} {message}\nin\n{}", super::listed(&errors));
+    }
+    assert_eq!(errors.len(), expected.len(), "{}", super::listed(&errors));
+    assert!(errors.is_sorted());
+}
+
+#[test]
+fn each_mistake_in_a_rule_or_credential_is_refused_where_it_stands() {
+    let table = [
+        ("host = \"api.ledger.internal\"\nscheme", "scheme", "missing key: host"),
+        ("connect = \"10.3.0.7:8443\"", "connect = \"10.9.0.7:8443\"", "not a public address"),
+        ("connect = \"10.3.0.7:8443\"", "connect = \"ledger:8443\"", "connect: "),
+        ("addresses = [\"10.3.0.0/24\"]", "", "not a public address"),
+        ("addresses = [\"10.3.0.0/24\"]", "addresses = []", "addresses is empty"),
+        ("credential = \"ledger-api\"\n", "credential = \"other\"\n", "no credential of this zone is named \"other\""),
+        ("scheme = \"https\"", "scheme = \"http\"", "a credential is not sent in the clear"),
+        ("host = \"api.ledger.internal\"\nscheme", "host = \"*.amazonaws.com\"\nscheme", "reaches strangers"),
+        ("host = \"api.ledger.internal\"\nscheme", "host = \"*.com\"\nscheme", "host: not a DNS name"),
+        ("foreign_credentials = \"refuse\"", "foreign_credentials = \"maybe\"", "foreign_credentials must be"),
+        ("paths = [\"/v1/**\"]", "paths = []", "paths is empty"),
+        ("paths = [\"/v1/**\"]", "paths = [\"/v1/**/x\"]", "may only be the last segment"),
+        ("paths = [\"/v1/**\"]", "paths = [\"/v1/../x\"]", "dot segment"),
+        ("foreign_credentials = \"refuse\"", "ca_file = \"no.pem\"", "no.pem cannot be read"),
+        ("env = \"LEDGER_API_KEY\"", "env = \"LD_PRELOAD\"", "meaning of its own"),
+        ("env = \"LEDGER_API_KEY\"", "env = \"https_proxy\"", "env must be a variable's name"),
+        ("inject = [{ header = \"authorization\" }, { basic = \"password\" }]", "inject = []", "inject is empty"),
+        ("inject = [{ header = \"authorization\" }, { basic = \"password\" }]", "", "missing key: inject"),
+        ("source = \"store:ledger-api\"", "source = \"ledger-api\"", "source must begin with"),
+        ("source = \"store:ledger-api\"", "source = \"store:\"", "names nothing"),
+        ("header = \"authorization\"", "header = \"cookie\"", "not in this build: header = \"cookie\""),
+        ("host = \"plain.example\"", "host = \"10.3.0.7\"", "host: 10.3.0.7 is not a public address"),
+        ("host = \"plain.example\"", "host = \"::1\"", "host: ::1 is not a public address"),
+        ("mode = \"enforce\"", "mode = \"learn\"", "mode must be"),
+        ("agents = [\"*\"]", "agents = []", "agents is empty"),
+        ("agents = [\"*\"]", "agents = \"*\"", "agents must be an array of strings, not a string"),
+        ("memory = \"2GiB\"", "memory = 2", "memory must be a string"),
+        ("require = [\"seccomp\"", "require = [\"magic\"", "no such control"),
+        ("access = \"read\"", "access = \"all\"", "access must be"),
+        ("at = \"/data\"", "at = \"/data/../etc\"", "absolute path without .."),
+    ];
+    for (from, to, message) in table {
+        assert!(LEDGER.contains(from), "{from}");
+        let errors = load(&LEDGER.replacen(from, to, 1)).map(|_| ()).unwrap_err();
+        assert_eq!(errors.len(), 1, "{to}: {}", super::listed(&errors));
+        assert!(errors[0].message.contains(message), "{to}: {}", errors[0]);
+        assert!(errors[0].line > 1, "{}", errors[0]);
+    }
+}
+
+#[test]
+fn a_credential_goes_in_the_clear_to_loopback_only_and_says_so() {
+    let text = LEDGER
+        .replace("scheme = \"https\"\nports = [443]", "scheme = \"http\"")
+        .replace("connect = \"10.3.0.7:8443\"\n", "")
+        .replace("10.3.0.0/24", "127.0.0.0/8");
+    let zones = load(&text).unwrap_or_else(|errors| panic!("{}", super::listed(&errors)));
+    assert!(zones.warnings().iter().any(|warning| warning.message.contains("in the clear")));
+    let permit = zones
+        .named("ledger")
+        .unwrap()
+        .request(&holding("GET http://api.ledger.internal/v1/x", authorization()))
+        .unwrap();
+    assert_eq!(permit.dial("93.184.216.34".parse().unwrap()).unwrap_err().reason, Reason::AddressNotAllowed);
+}
+
+#[test]
+fn shared_domains_and_unused_credentials_are_warned_about() {
+    let text = LEDGER.replace("*.pypi.example", "*.github.io").replace("credential = \"ledger-api\"\n", "");
+    let warnings: Vec<String> = load(&text).unwrap().warnings().iter().map(ToString::to_string).collect();
+    assert!(warnings.iter().any(|warning| warning.contains("*.github.io reaches strangers")), "{warnings:?}");
+    assert!(
+        warnings.iter().any(|warning| warning.contains("credential ledger-api is named by no egress rule")),
+        "{warnings:?}"
+    );
+    assert_eq!(load(LEDGER).unwrap().warnings(), []);
+    let bucket = LEDGER.replace("host = \"api.ledger.internal\"\nscheme", "host = \"*.eu.s3.amazonaws.com\"\nscheme");
+    assert!(load(&bucket).unwrap().warnings()[0].message.contains("reaches strangers"));
+}
+
+fn zones_of(agents: &[&str]) -> Result<Zones, Vec<ConfigError>> {
+    let sections = agents
+        .iter()
+        .enumerate()
+        .map(|(n, agents)| format!("[zone.z{n}]\nenvironment = \"default\"\nagents = [{agents}]\n"));
+    load(&format!("config = 1\n{}", sections.collect::<String>()))
+}
+
+#[test]
+fn two_zones_that_could_cover_one_session_do_not_load() {
+    let (one, two) = (format!("\"sha256:{}\"", "a".repeat(64)), format!("\"sha256:{}\"", "b".repeat(64)));
+    let table = [
+        ("\"*\"", "\"agent_1\"", true),
+        ("\"agent_1\"", "\"agent_1\"", true),
+        ("\"agent_1\"", "\"agent_1@2\"", true),
+        ("\"agent_1\", \"agent_2\"", "\"agent_2\"", true),
+        (&one, "\"agent_1\"", true),
+        (&one, &one, true),
+        (&one, &two, false),
+        ("\"agent_1\"", "\"agent_2\"", false),
+        ("\"agent_1@1\"", "\"agent_1@2\"", false),
+    ];
+    for (first, second, meet) in table {
+        let loaded = zones_of(&[first, second]);
+        assert_eq!(loaded.is_err(), meet, "{first} {second}");
+        if let Err(errors) = loaded {
+            assert_eq!((errors.len(), errors[0].line), (1, 5), "{}", super::listed(&errors));
+        }
+    }
+}
+
+#[test]
+fn a_session_is_covered_by_id_version_or_digest_and_never_by_name() {
+    let digest = format!("\"sha256:{}\"", "a".repeat(64));
+    let table = [
+        ("\"*\"", true),
+        ("\"agent_1\"", true),
+        ("\"agent_1@2\"", true),
+        (&digest, true),
+        ("\"agent_1@3\"", false),
+        ("\"agent_2\"", false),
+    ];
+    for (agents, covered) in table {
+        let selected = zones_of(&[agents]).unwrap().select(&facts("agent_1"));
+        match selected {
+            Ok(zone) => assert!(covered && zone.name() == "z0", "{agents}"),
+            Err(denial) => {
+                assert!(!covered && denial.reason == Reason::ZoneNone, "{agents}");
+                assert!(denial.next_step.contains("agent_1"));
+            }
+        }
+    }
+    assert!(zones_of(&["\"Billing bot\""]).is_err());
+    let elsewhere = SessionFacts { environment_id: "env_2".to_owned(), ..facts("agent_1") };
+    assert_eq!(zones_of(&["\"agent_2\""]).unwrap().select(&elsewhere).unwrap().name(), DENY_ALL);
+}
+
+#[test]
+fn the_digest_changes_with_what_is_decided_and_not_with_the_layout() {
+    let digest = |text: &str| zone(text).digest().to_owned();
+    assert_eq!(
+        digest(LEDGER),
+        digest(&LEDGER.replace("methods = [\"GET\", \"POST\"]", "methods = [ \"GET\",\n  \"POST\" ] # comment"))
+    );
+    assert_ne!(digest(LEDGER), digest(&LEDGER.replace("/v1/**", "/v2/**")));
+    let policy = |text: &str| with_policy(text).unwrap().digest().to_owned();
+    let forbid = "forbid (principal, action == Postern::Action::\"tool.use\", resource);";
+    assert_ne!(policy(forbid), policy(""));
+}
+
+#[test]
+fn a_policy_file_that_permits_or_speaks_of_what_is_not_there_does_not_load() {
+    let table = [
+        ("permit (principal, action, resource);", "is a permit"),
+        ("forbid (principal, action, resource) when { context.host == \"x\" };", "host"),
+        (
+            "forbid (principal, action == Postern::Action::\"egress.connect\", resource) when { context.method == \"GET\" };",
+            "method",
+        ),
+        (
+            "forbid (principal, action == Postern::Action::\"egress.request\", resource) when { context.port == \"443\" };",
+            "policy_file",
+        ),
+        ("forbid (principal, action == Postern::Action::\"egress.everything\", resource);", "egress.everything"),
+        ("forbid (principal == ?principal, action, resource);", "template"),
+        ("forbid (principal, action == Postern::Action::\"mcp.call\", resource);", "not in this build: mcp.call"),
+        (
+            "forbid (principal, action == Postern::Action::\"egress.request\", resource == Postern::Tool::\"x\");",
+            "policy_file",
+        ),
+        ("this is not cedar", "is not Cedar"),
+        (
+            "@id(\"a\") forbid (principal, action, resource); @id(\"a\") forbid (principal, action, resource);",
+            "@id of another",
+        ),
+    ];
+    for (policy, message) in table {
+        let errors = with_policy(policy).map(|_| ()).unwrap_err();
+        assert!(errors.iter().all(|error| error.line == 6), "{policy}: {}", super::listed(&errors));
+        assert!(super::listed(&errors).contains(message), "{policy}: {}", super::listed(&errors));
+    }
+}
+
+#[test]
+fn a_policy_file_that_was_not_attached_does_not_load() {
+    let errors = load(&LEDGER.replace("mode = \"enforce\"", "policy_file = \"x.cedar\"")).unwrap_err();
+    assert!(errors[0].message.contains("x.cedar cannot be read"));
+}
+
+#[test]
+fn a_ca_file_is_attached_and_given_with_the_permit() {
+    let mut text = LEDGER.replace("foreign_credentials = \"refuse\"", "ca_file = \"ca.pem\"");
+    text.push_str("[worker]\nca_file = \"not-for-zones.pem\"\n");
+    let mut document = Document::parse("postern.toml", &text).unwrap();
+    document.attach("ca.pem", "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n");
+    let sent = serde_json::to_string(document.text()).unwrap();
+    assert_eq!(document.referenced_files(), ["ca.pem"]);
+    let received = Document::from_text(serde_json::from_str(&sent).unwrap()).unwrap();
+    let zone = Zones::load(&received, &names()).unwrap().named("ledger").unwrap();
+    let permit = zone.request(&request("GET https://api.ledger.internal/v1/x")).unwrap();
+    assert!(permit.ca_pem().unwrap().contains("MA=="));
+}
