@@ -106,10 +106,11 @@ impl Filter {
         for high in hex_digits(byte >> 4) {
             hex_digits(byte & 15).iter().for_each(|low| self.following.add(high, *low));
         }
-        // What follows the sign of an entity, and the letter of an escape: digits of any base, or anything.
-        for digit in 0..16 {
-            hex_digits(digit).iter().for_each(|digit| self.following.add(b'#', *digit));
-        }
+        // What follows the sign of a decimal entity: leading zeros or the number's first digit. Where the byte only
+        // begins a character, that may be any.
+        let digits = if byte.is_ascii() { byte.to_string() } else { "123456789".to_owned() };
+        let first = if byte.is_ascii() { &digits[..1] } else { &digits };
+        first.bytes().chain([b'0']).for_each(|digit| self.following.add(b'#', digit));
         self.following.add(b'#', b'x');
         self.following.add(b'#', b'X');
         self.escape(byte, |filter, lead, next| match (lead, next) {

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::matcher::{Input, Match, Matcher, Search, Step};
 use crate::symbols::{self, Form};
-use crate::trie::{Alignment, Class, nibble, sextet};
+use crate::trie::{Alignment, BASE64, BASE64_URL, Class, nibble, sextet};
 use crate::{Placeholder, SecretBytes};
 
 /// Secrets and their placeholders, compiled once and shared by every scrubber of a session.
@@ -200,9 +200,6 @@ impl Scrubber {
         output
     }
 }
-
-const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 #[cfg(test)]
 mod tests;

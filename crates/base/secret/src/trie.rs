@@ -94,8 +94,22 @@ impl Class {
 
     /// Every raw byte that has this key.
     pub(crate) fn raw_bytes(self, key: u8, inside: bool) -> impl Iterator<Item = u8> {
-        (0..=u8::MAX).filter(move |byte| self.key(*byte, inside) == Some(key))
+        let (pair, rest) = match self {
+            Self::Text | Self::Utf16Le | Self::Utf16Be => ([Some(key), None], 0),
+            Self::Hex => ([Some(key), Some(key.to_ascii_uppercase()).filter(|upper| *upper != key)], 0),
+            Self::Base64(alignment) if alignment.mask(inside) == 0x3F => (characters(key), 0),
+            // The first character of an alignment: all that share the value's bits.
+            Self::Base64(_) => ([None, None], 256_u16),
+        };
+        let searched = (0..rest).filter_map(|byte| u8::try_from(byte).ok());
+        pair.into_iter().flatten().chain(searched.filter(move |byte| self.key(*byte, inside) == Some(key)))
     }
+}
+
+/// Both characters of a base64 number, where base64 and base64url differ.
+fn characters(sextet: u8) -> [Option<u8>; 2] {
+    let place = usize::from(sextet & 63);
+    [Some(BASE64[place]), Some(BASE64_URL[place]).filter(|url| *url != BASE64[place])]
 }
 
 impl Alignment {
@@ -116,10 +130,10 @@ impl Alignment {
         let (whole, rest) = bits.as_chunks::<6>();
         let number = |bits: &[u8]| bits.iter().fold(0, |number, bit| number << 1 | bit);
         let missing = 6 - rest.len();
-        let tail = Tail { mask: 0x3F >> missing << missing, bits: number(rest) << missing % 8 };
+        let tail = || Tail { mask: (0x3F << missing) & 0x3F, bits: number(rest) << missing };
         // The characters that hold filler alone are not the value's.
         let keys = whole.iter().skip(self as usize).map(|bits| number(bits)).collect();
-        Path { keys, tail: (!rest.is_empty()).then_some(tail) }
+        Path { keys, tail: (!rest.is_empty()).then(tail) }
     }
 }
 
@@ -249,3 +263,8 @@ impl Drop for Trie {
         }
     }
 }
+
+/// RFC 4648, section 4.
+pub(crate) const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/// RFC 4648, section 5.
+pub(crate) const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";

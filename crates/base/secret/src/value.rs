@@ -91,15 +91,17 @@ pub fn admit(bytes: Vec<u8>, danger_short: bool) -> Result<SecretBytes, Weak> {
 }
 
 fn weakness(bytes: &[u8], danger_short: bool) -> Option<Weak> {
-    match bytes.len() {
-        0..FLOOR_BYTES => Some(Weak::Unscrubbable),
-        length if length > CEILING_BYTES => Some(Weak::TooLong),
-        _ if danger_short => None,
-        0..MINIMUM_BYTES => Some(Weak::TooShort),
-        _ if distinct(bytes) < MINIMUM_DISTINCT => Some(Weak::TooUniform),
-        _ if is_guess(bytes) => Some(Weak::Guessable),
-        _ => None,
-    }
+    let length = bytes.len();
+    let hard = [(length < FLOOR_BYTES, Weak::Unscrubbable), (length > CEILING_BYTES, Weak::TooLong)];
+    let soft = || {
+        [
+            (length < MINIMUM_BYTES, Weak::TooShort),
+            (distinct(bytes) < MINIMUM_DISTINCT, Weak::TooUniform),
+            (is_guess(bytes), Weak::Guessable),
+        ]
+    };
+    let first = |rules: &[(bool, Weak)]| rules.iter().find(|(broken, _)| *broken).map(|(_, weak)| *weak);
+    first(&hard).or_else(|| if danger_short { None } else { first(&soft()) })
 }
 
 fn distinct(bytes: &[u8]) -> usize {

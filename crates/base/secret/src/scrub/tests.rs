@@ -69,7 +69,7 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn every_mixture_of_escapes_is_replaced_and_the_rest_unchanged(
@@ -94,12 +94,13 @@ proptest! {
     ) {
         let pair = pair(&secret);
         let plan = Plan::new(std::slice::from_ref(&pair));
+        let matcher = Matcher::new([secret.as_slice()]);
         for rendering in renderings::of(&secret) {
             let text = [before.as_slice(), b".", &rendering.bytes, b".", &after].concat();
             let (output, replaced) = scrub_in_chunks(&plan, &text, &borders);
             prop_assert_eq!(output.len(), text.len());
             prop_assert_eq!(replaced, 1, "{:?}", rendering.kind);
-            prop_assert!(!Matcher::new([secret.as_slice()]).is_in(&output), "{:?}", rendering.kind);
+            prop_assert!(!matcher.is_in(&output), "{:?}", rendering.kind);
             prop_assert_eq!(&output[..=before.len()], &text[..=before.len()]);
             prop_assert_eq!(&output[text.len() - after.len() - 1..], &text[text.len() - after.len() - 1..]);
         }
