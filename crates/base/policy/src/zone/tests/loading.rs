@@ -276,3 +276,13 @@ fn a_ca_file_is_attached_and_given_with_the_permit() {
     let permit = zone.request(&request("GET https://api.ledger.internal/v1/x")).unwrap();
     assert!(permit.ca_pem().unwrap().contains("MA=="));
 }
+
+#[test]
+fn a_name_with_quotes_in_a_broken_file_is_an_error_like_any_other() {
+    let text = LEDGER
+        .replace("source = \"store:ledger-api\"", "")
+        .replace("credential = \"ledger-api\"", "credential = 'a\") || true'");
+    let errors = load(&text).map(|_| ()).unwrap_err();
+    assert_eq!(errors.len(), 1, "{}", super::listed(&errors));
+    assert!(errors[0].message.contains("missing key: source"));
+}

@@ -108,6 +108,51 @@ proptest! {
     }
 }
 
+fn fragments() -> impl Strategy<Value = String> {
+    let sharp = prop::sample::select(vec![
+        "\"",
+        "'",
+        "\\",
+        "[",
+        "]",
+        "{",
+        "}",
+        "=",
+        "\n",
+        ".",
+        "#",
+        "0",
+        "-1",
+        "\u{0}",
+        "\u{fc}",
+        "[[zone.ledger.egress]]\n",
+        "credential = 'a\"b'\n",
+        "host = 1\n",
+        "*",
+        "9999999999999999999999",
+        "1979-05-27",
+        "nan",
+        "true",
+    ]);
+    prop_oneof![sharp.prop_map(str::to_owned), "\\PC{0,4}"]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+    #[test]
+    fn a_damaged_file_is_refused_with_a_place_or_loads_and_never_panics(
+        at in 0..LEDGER.len(), removed in 0usize..12, inserted in fragments(),
+    ) {
+        let end = (at + removed).min(LEDGER.len());
+        let text = format!("{}{inserted}{}", &LEDGER[..at], &LEDGER[end..]);
+        if let Err(errors) = load(&text) {
+            prop_assert!(!errors.is_empty());
+            let lines = text.lines().count() + 1;
+            prop_assert!(errors.iter().all(|error| (1..=lines).contains(&error.line) && error.column > 0));
+        }
+    }
+}
+
 #[test]
 fn a_decision_takes_microseconds() {
     let rules: String =
