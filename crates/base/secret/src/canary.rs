@@ -120,30 +120,15 @@ fn magic(rest: &[u8]) -> Option<(usize, Encoding)> {
     }
 }
 
-/// Small steps, so that what precedes damage or a foreign byte after the end is seen.
+/// What can be read before damage, a foreign byte after the end, or the ceiling: in steps, and byte by byte in the step
+/// that fails.
 fn as_far_as_possible(encoding: Encoding, encoded: &[u8], ceiling: u64) -> Vec<u8> {
     let mut decoder = Decoder::new(encoding, ceiling);
-    let mut content = Vec::new();
-    for chunk in encoded.chunks(SMALL_STEP) {
-        match decoder.push(chunk) {
-            Ok(part) => content.extend(part),
-            Err(_) => return finer(encoding, encoded, ceiling, content),
-        }
-    }
-    content
-}
-
-/// Byte by byte where a step failed: what came before the failure counts.
-fn finer(encoding: Encoding, encoded: &[u8], ceiling: u64, coarse: Vec<u8>) -> Vec<u8> {
+    let good = encoded.chunks(SMALL_STEP).take_while(|chunk| decoder.push(chunk).is_ok()).count() * SMALL_STEP;
+    let (steps, bytes) = encoded.split_at(good.min(encoded.len()));
     let mut decoder = Decoder::new(encoding, ceiling);
-    let mut content = Vec::with_capacity(coarse.len());
-    for byte in encoded {
-        match decoder.push(std::slice::from_ref(byte)) {
-            Ok(part) => content.extend(part),
-            Err(_) => break,
-        }
-    }
-    content
+    let pieces = steps.chunks(SMALL_STEP).chain(bytes.chunks(1).take(SMALL_STEP));
+    pieces.map_while(|piece| decoder.push(piece).ok()).flatten().collect()
 }
 
 /// Runs of base64 characters, wrapped or not, decoded from each of the four places where a group may begin.
