@@ -120,9 +120,16 @@ fn leaf_params(name: &str, now: SystemTime) -> Result<CertificateParams, rcgen::
 }
 
 fn validity(mut params: CertificateParams, now: SystemTime) -> CertificateParams {
-    params.not_before = (now - limits::CA_BACKDATED).into();
-    params.not_after = (now + limits::CA_LIFETIME - limits::CA_BACKDATED).into();
+    let (from, until) = validity_of(now);
+    params.not_before = from.into();
+    params.not_after = until.into();
     params
+}
+
+/// From when until when a certificate made at `now` is valid.
+pub(crate) fn validity_of(now: SystemTime) -> (SystemTime, SystemTime) {
+    let from = now - limits::CA_BACKDATED;
+    (from, from + limits::CA_LIFETIME)
 }
 
 fn common_name(name: &str) -> DistinguishedName {

@@ -77,12 +77,19 @@ fn aligned(length: usize) -> usize {
     length.next_multiple_of(4)
 }
 
+/// A report of one refused IPv4 datagram, as the kernel writes it.
+#[cfg(test)]
+pub(crate) fn sample(destination: &str, port: u16) -> Vec<u8> {
+    tests::message(&tests::v4_packet(destination.parse().expect("an IPv4 address"), port))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn v4_packet(port: u16) -> Vec<u8> {
-        let mut packet = vec![0x45, 0, 0, 32, 0, 0, 0, 0, 64, UDP, 0, 0, 10, 0, 0, 1, 203, 0, 113, 9];
+    pub(super) fn v4_packet(destination: Ipv4Addr, port: u16) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 32, 0, 0, 0, 0, 64, UDP, 0, 0, 10, 0, 0, 1];
+        packet.extend(destination.octets());
         packet.extend([0x12, 0x34]);
         packet.extend(port.to_be_bytes());
         packet.extend([0, 12, 0, 0, 1, 2, 3, 4]);
@@ -99,7 +106,7 @@ mod tests {
         packet
     }
 
-    fn message(packet: &[u8]) -> Vec<u8> {
+    pub(super) fn message(packet: &[u8]) -> Vec<u8> {
         let mut attributes = Vec::new();
         for (kind, value) in [(1_u16, &[0_u8, 0, 1, 0][..]), (10, b"prefix\0"), (PAYLOAD, packet)] {
             attributes.extend(u16::try_from(value.len() + 4).unwrap().to_ne_bytes());
@@ -118,7 +125,7 @@ mod tests {
 
     #[test]
     fn every_packet_of_a_read_is_found_in_both_families() {
-        let mut netlink = message(&v4_packet(443));
+        let mut netlink = message(&v4_packet(Ipv4Addr::new(203, 0, 113, 9), 443));
         netlink.extend(message(&v6_packet(53)));
         let expected: Vec<SocketAddr> = vec!["203.0.113.9:443".parse().unwrap(), "[2001:db8::9]:53".parse().unwrap()];
         assert_eq!(destinations(&netlink), expected);
@@ -126,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_cut_message_yields_nothing_and_does_not_panic() {
-        let whole = message(&v4_packet(443));
+        let whole = message(&v4_packet(Ipv4Addr::new(203, 0, 113, 9), 443));
         for length in 0..whole.len() {
             let mut cut = whole[..length].to_vec();
             assert!(destinations(&cut).is_empty(), "{length}");

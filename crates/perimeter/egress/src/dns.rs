@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn names_that_no_rule_could_name_do_not_exist() {
         let mut names = NameTable::default();
-        for name in ["127.0.0.1.", "0x7f.1.", "bad\\032name.example."] {
+        for name in ["127.0.0.1.", "0x7f.1.", "2130706433."] {
             let response = ask(name, RecordType::A, &mut names);
             assert_eq!(response.metadata.response_code, ResponseCode::NXDomain, "{name}");
         }

@@ -24,6 +24,8 @@ mod recognise;
 mod refusals;
 mod registry;
 mod session;
+#[cfg(test)]
+mod tests;
 mod trust;
 
 pub use process::process_main;

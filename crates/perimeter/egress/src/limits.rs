@@ -6,6 +6,23 @@ use std::time::Duration;
 pub const CONNECTIONS_PER_SESSION: usize = 256;
 /// Connections of all sessions together, so that one process' descriptors are not the limit.
 pub const CONNECTIONS_TOTAL: usize = 4096;
+/// How long a sandbox's client is waited for. One value per process, so that tests need not wait as long.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// See [`FIRST_BYTES`].
+    pub first_bytes: Duration,
+    /// See [`REQUEST_HEAD`].
+    pub request_head: Duration,
+    /// See [`BODY_IDLE`].
+    pub body_idle: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { first_bytes: FIRST_BYTES, request_head: REQUEST_HEAD, body_idle: BODY_IDLE }
+    }
+}
+
 /// A client must say what it speaks within this time; also ends protocols in which the server speaks first.
 pub const FIRST_BYTES: Duration = Duration::from_secs(10);
 /// TLS handshake with the sandbox or with an upstream.

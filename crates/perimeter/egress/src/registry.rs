@@ -92,6 +92,12 @@ impl Registry {
         }
     }
 
+    /// The digest of a zone that is there.
+    #[cfg(test)]
+    pub(crate) fn zone_digest(&self, name: &str) -> String {
+        self.zones.named(name).expect("the test's zone is there").digest().to_owned()
+    }
+
     /// Ends every session.
     pub(crate) async fn end(&self) {
         let sessions: Vec<_> = self.lock().drain().map(|(_, session)| session).collect();

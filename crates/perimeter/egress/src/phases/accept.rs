@@ -12,8 +12,8 @@ use std::{
 
 use postern_policy::{Denial, Host, Port, Reason};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, unix::AsyncFd},
-    net::{TcpListener, TcpStream, UdpSocket},
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket, UnixDatagram},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
@@ -67,8 +67,10 @@ pub(crate) fn serve(session: &Arc<Session>, socket: Socket, descriptor: OwnedFd)
             session.drain.spawn_until_drain(dns_datagrams(session.clone(), UdpSocket::from_std(socket)?));
         }
         Socket::RefusedUdp => {
-            rustix::io::ioctl_fionbio(&descriptor, true)?;
-            session.drain.spawn_until_drain(refused_datagrams(session.clone(), AsyncFd::register(descriptor)?));
+            // A netlink socket is read like any datagram socket: by recv(2), one message a read.
+            let socket = std::os::unix::net::UnixDatagram::from(descriptor);
+            socket.set_nonblocking(true)?;
+            session.drain.spawn_until_drain(refused_datagrams(session.clone(), UnixDatagram::from_std(socket)?));
         }
     }
     Ok(())
@@ -212,21 +214,22 @@ fn answer(session: &Session, question: &[u8]) -> Option<Vec<u8>> {
     dns::answer(question, &mut session.names.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-async fn refused_datagrams(session: Arc<Session>, socket: AsyncFd<OwnedFd>) {
+async fn refused_datagrams(session: Arc<Session>, socket: UnixDatagram) {
     let mut window = Window { since: Instant::now(), records: 0, unrecorded: 0 };
     let mut buffer = vec![0; NETLINK_BYTES];
     loop {
-        let Ok(mut ready) = socket.readable().await else { return };
-        let read = ready.try_io(|socket| Ok(rustix::io::read(socket, &mut buffer)?));
-        match read {
-            Ok(Ok(length)) => {
+        match socket.recv(&mut buffer).await {
+            Ok(0) => return,
+            Ok(length) => {
                 for destination in datagram::destinations(&buffer[..length]) {
                     refused_datagram(&session, destination, &mut window).await;
                 }
             }
             // ENOBUFS: more was refused than there was room to report.
-            Ok(Err(_)) => window.unrecorded += 1,
-            Err(_would_block) => {}
+            Err(_) => {
+                window.unrecorded += 1;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }

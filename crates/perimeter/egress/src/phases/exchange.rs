@@ -66,7 +66,7 @@ async fn carry(line: &Line, request: Request<Incoming>) -> Result<Response<Body>
         Ok(permit) => permit,
         Err(denial) => return Err(refused(denial, destination, None, Some(incoming))),
     };
-    let preview = inspect::preview(&recogniser, &parts.headers, incoming)
+    let preview = inspect::preview(&recogniser, &parts.headers, incoming, session.perimeter.patience.body_idle)
         .await
         .map_err(|denial| refused(denial, destination.clone(), None, None))?;
     let (permit, upload) = with_body(line, &recogniser, &asked, &parts, first, preview)
@@ -186,7 +186,11 @@ async fn send(
     tokio::select! {
         // Recognised before the upstream answered: dropping `sending` and the pipe cuts the upstream off.
         uploaded = &mut uploading => {
-            uploaded.map_err(stopped_upload)?;
+            match uploaded {
+                // An upstream may stop reading and answer all the same; if it does not, `sending` says so.
+                Ok(()) | Err(Stopped::Broken) => {}
+                Err(stopped) => return Err(stopped_upload(stopped)),
+            }
             Ok((sending.await.map_err(late)??, None))
         }
         sent = &mut sending => Ok((sent.map_err(late)??, Some(uploading))),

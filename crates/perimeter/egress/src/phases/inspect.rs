@@ -1,7 +1,7 @@
 //! Phase: reads a request body before it is forwarded. Its beginning is read before the decision; what is longer is
 //! read as it streams. Nothing in which something of ours was recognised goes on, in plain or inside an encoding.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
@@ -31,6 +31,7 @@ pub(crate) enum Preview {
 pub(crate) struct Inspection {
     incoming: Incoming,
     reader: Reader,
+    idle: Duration,
 }
 
 /// Why a body does not go on.
@@ -49,6 +50,7 @@ pub(crate) async fn preview(
     recogniser: &Recogniser,
     headers: &HeaderMap,
     mut incoming: Incoming,
+    idle: Duration,
 ) -> Result<Preview, Denial> {
     if incoming.is_end_stream() {
         return Ok(Preview::Whole(Bytes::new()));
@@ -59,7 +61,7 @@ pub(crate) async fn preview(
     let mut reader = Reader::new(recogniser, encodings(headers)?);
     let mut passed = Vec::new();
     loop {
-        match next(&mut incoming, &mut reader).await {
+        match next(&mut incoming, &mut reader, idle).await {
             Ok(Some(bytes)) => passed.extend_from_slice(&bytes),
             Ok(None) => return Ok(Preview::Whole(passed.into())),
             Err(Stopped::Recognised(found)) => return Ok(Preview::Recognised(found, Some(incoming))),
@@ -67,7 +69,7 @@ pub(crate) async fn preview(
             Err(Stopped::Broken) => return Err(Denial::new(Reason::RequestMalformed)),
         }
         if reader.taken >= limits::BODY_PREVIEW_BYTES as u64 {
-            return Ok(Preview::Begun(passed.into(), Box::new(Inspection { incoming, reader })));
+            return Ok(Preview::Begun(passed.into(), Box::new(Inspection { incoming, reader, idle })));
         }
     }
 }
@@ -75,7 +77,7 @@ pub(crate) async fn preview(
 impl Inspection {
     /// The next bytes that may go on; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Stopped> {
-        next(&mut self.incoming, &mut self.reader).await
+        next(&mut self.incoming, &mut self.reader, self.idle).await
     }
 }
 
@@ -94,14 +96,13 @@ pub(crate) async fn discard(mut incoming: Incoming) {
     let _late = timeout(limits::REFUSED_BODY, reading).await;
 }
 
-async fn next(incoming: &mut Incoming, reader: &mut Reader) -> Result<Option<Bytes>, Stopped> {
+async fn next(incoming: &mut Incoming, reader: &mut Reader, idle: Duration) -> Result<Option<Bytes>, Stopped> {
     if reader.finished {
         return Ok(None);
     }
     loop {
-        let frame = timeout(limits::BODY_IDLE, incoming.frame())
-            .await
-            .map_err(|_| Stopped::Denied(Denial::new(Reason::LimitTime)))?;
+        let frame =
+            timeout(idle, incoming.frame()).await.map_err(|_| Stopped::Denied(Denial::new(Reason::LimitTime)))?;
         match frame {
             // Trailers are not forwarded.
             Some(Ok(frame)) => {

@@ -47,7 +47,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
 
 /// Serves a connection that was redirected on its way to `named`.
 pub(crate) async fn redirected<S: Stream>(session: Arc<Session>, named: Named, stream: S) {
-    match timeout(limits::FIRST_BYTES, Prefixed::hear(stream)).await {
+    match timeout(session.perimeter.patience.first_bytes, Prefixed::hear(stream)).await {
         Ok(Ok((Speech::Tls, stream))) => tls(session, named, stream).await,
         Ok(Ok((Speech::Http, stream))) => {
             let line = Line { session, expected: Expected::Named(named), scheme: Scheme::Http, refused: None };
@@ -61,7 +61,7 @@ pub(crate) async fn redirected<S: Stream>(session: Arc<Session>, named: Named, s
 /// Serves a connection to the explicit proxy.
 pub(crate) async fn proxied(session: Arc<Session>, stream: TcpStream) {
     let Ok(local) = stream.local_addr() else { return };
-    match timeout(limits::FIRST_BYTES, Prefixed::hear(stream)).await {
+    match timeout(session.perimeter.patience.first_bytes, Prefixed::hear(stream)).await {
         Ok(Ok((Speech::Http, stream))) => {
             let line = Line { session, expected: Expected::Stated, scheme: Scheme::Http, refused: None };
             http(Arc::new(line), stream).await;
@@ -142,7 +142,7 @@ pub(crate) async fn http<S: Stream>(line: Arc<Line>, stream: S) {
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits::REQUEST_HEAD)
+        .header_read_timeout(line.session.perimeter.patience.request_head)
         .max_headers(limits::HEADER_LINES)
         .max_header_size(limits::REQUEST_HEAD_BYTES)
         .max_buf_size(limits::REQUEST_HEAD_BYTES)

@@ -1,0 +1,132 @@
+//! Every bound holds, and what goes beyond it is refused with a reason.
+
+use postern_audit::Kind;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use super::stand::{PATIENCE, Stand, Way, get, talk};
+use crate::limits;
+
+#[tokio::test]
+async fn an_endless_head_is_cut_off_and_recorded() {
+    let stand = Stand::start().await;
+    let mut stream = stand.towards(Way::Redirect, "open.test", 80).await;
+    let mut request = b"GET / HTTP/1.1\r\nhost: open.test\r\nx-long: ".to_vec();
+    request.resize(limits::REQUEST_HEAD_BYTES * 3, b'a');
+    let seen = talk(&mut stream, &request).await;
+    assert!(matches!(seen.status, 0 | 400 | 431), "{}", seen.head);
+    let record = stand.record(Kind::EgressConnect, 0).expect("a record");
+    assert_eq!(record.reason.as_deref(), Some("limit_headers"));
+    assert!(stand.upstream.received().is_empty());
+}
+
+#[tokio::test]
+async fn too_many_header_lines_are_refused() {
+    let stand = Stand::start().await;
+    let names: Vec<String> = (0..limits::HEADER_LINES + 1).map(|n| format!("x-{n}")).collect();
+    let headers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
+    let seen = stand.send(Way::Redirect, "http", "open.test", 80, &get("http", "open.test", 80, "/", &headers)).await;
+    assert!(matches!(seen.status, 0 | 400 | 431), "{}", seen.head);
+    assert!(stand.upstream.received().is_empty());
+}
+
+#[tokio::test]
+async fn connections_beyond_the_sessions_bound_are_closed_and_told() {
+    let stand = Stand::start().await;
+    let mut open = Vec::new();
+    for _ in 0..limits::CONNECTIONS_PER_SESSION {
+        open.push(stand.towards(Way::Redirect, "open.test", 80).await);
+    }
+    // Accepted in order: once the last of these was closed, the bound was reached.
+    let mut surplus = stand.towards(Way::Redirect, "open.test", 80).await;
+    let mut byte = [0];
+    assert_eq!(timeout(PATIENCE, surplus.read(&mut byte)).await.unwrap().unwrap_or(0), 0);
+    let told = stand.refusals().await;
+    assert_eq!(told[0].reason, "limit_connections");
+    drop(open);
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_is_closed_in_time() {
+    let stand = Stand::with(impatient()).await;
+    let mut stream = stand.towards(Way::Redirect, "open.test", 80).await;
+    let mut byte = [0];
+    assert_eq!(timeout(PATIENCE, stream.read(&mut byte)).await.unwrap().unwrap_or(0), 0);
+    assert_eq!(stand.record(Kind::EgressConnect, 0).unwrap().reason.as_deref(), Some("protocol_unknown"));
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_is_cut_off_in_time() {
+    let stand = Stand::with(impatient()).await;
+    let mut stream = stand.towards(Way::Redirect, "open.test", 80).await;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: open.test\r\n").await.unwrap();
+    let mut rest = Vec::new();
+    let _reset = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap();
+    assert_eq!(stand.record(Kind::EgressConnect, 0).unwrap().reason.as_deref(), Some("limit_time"));
+}
+
+#[tokio::test]
+async fn a_body_that_stalls_is_refused_in_time() {
+    let stand = Stand::with(impatient()).await;
+    let mut stream = stand.towards(Way::Redirect, "open.test", 80).await;
+    let request = b"POST / HTTP/1.1\r\nhost: open.test\r\ncontent-length: 10\r\n\r\nabc";
+    let seen = talk(&mut stream, request).await;
+    assert_eq!((seen.status, seen.reason().as_deref()), (504, Some("limit_time")));
+    assert!(stand.upstream.received().is_empty());
+}
+
+fn impatient() -> limits::Patience {
+    let short = std::time::Duration::from_millis(200);
+    limits::Patience { first_bytes: short, request_head: short, body_idle: short }
+}
+
+#[tokio::test]
+async fn a_stated_body_beyond_the_bound_is_refused_unread() {
+    let stand = Stand::start().await;
+    let request =
+        format!("POST / HTTP/1.1\r\nhost: open.test\r\ncontent-length: {}\r\n\r\n", limits::REQUEST_BODY_BYTES + 1);
+    let seen = stand.send(Way::Redirect, "http", "open.test", 80, request.as_bytes()).await;
+    assert_eq!((seen.status, seen.reason().as_deref()), (413, Some("limit_body")));
+}
+
+#[tokio::test]
+async fn a_compression_bomb_from_an_upstream_is_cut_off() {
+    use std::io::Write;
+    let stand = Stand::start().await;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    for _ in 0..64 {
+        encoder.write_all(&vec![0; 1 << 20]).unwrap();
+    }
+    let bomb = encoder.finish().unwrap();
+    stand.upstream.replies(move |_| super::upstream::chunked(&[("content-encoding", "gzip")], &bomb, 4096));
+    let seen = stand.get(Way::Redirect, "http", "open.test", 80, "/", &[]).await;
+    assert!(seen.status != 200, "not a whole answer");
+    let told = stand.refusals().await;
+    assert!(told.iter().any(|refusal| refusal.reason == "limit_decoded"), "{told:?}");
+}
+
+#[tokio::test]
+async fn an_upstream_with_an_endless_head_is_refused() {
+    let stand = Stand::start().await;
+    stand.upstream.replies(|_| {
+        let mut answer = b"HTTP/1.1 200 OK\r\nx-long: ".to_vec();
+        answer.resize(limits::RESPONSE_HEAD_BYTES * 2, b'a');
+        vec![answer]
+    });
+    let seen = stand.get(Way::Redirect, "http", "open.test", 80, "/", &[]).await;
+    assert_eq!(seen.reason().as_deref(), Some("upstream_unreachable"));
+}
+
+#[tokio::test]
+async fn the_pool_of_upstream_connections_is_bounded_and_separate_by_what_is_injected() {
+    let stand = Stand::start().await;
+    let bearer = format!("Bearer {}", stand.placeholder);
+    for _ in 0..3 {
+        assert_eq!(stand.get(Way::Redirect, "https", "api.test", 443, "/v1/x", &[]).await.status, 200);
+        let with = stand.get(Way::Redirect, "https", "api.test", 443, "/v1/x", &[("authorization", &bearer)]).await;
+        assert_eq!(with.status, 200);
+    }
+    assert_eq!(stand.upstream.received().len(), 6);
+}
