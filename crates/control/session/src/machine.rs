@@ -253,6 +253,7 @@ impl Step<'_> {
     }
 
     fn archive(&mut self) {
+        self.close_calls("The session was archived before the tool was run.");
         self.flush();
         let (agent_name, session_thread_id) = self.named();
         self.append(EventBody::ThreadStatusTerminated { agent_name, session_thread_id });

@@ -40,7 +40,11 @@ impl Step<'_> {
 
     fn go_on(&mut self, stop: Stop, had_queue: bool) {
         match stop {
-            Stop::Refusal(details) => self.idle(StopReason::Refusal {}, details),
+            Stop::Refusal(details) => {
+                self.idle(StopReason::Refusal {}, details);
+                // A message that waited begins the next turn.
+                self.settle();
+            }
             _ if !self.state().calls.is_empty() || self.answered_at_once() => self.settle(),
             Stop::PauseTurn => self.settle(),
             Stop::ToolUse | Stop::EndTurn if had_queue => self.settle(),

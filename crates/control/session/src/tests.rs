@@ -1,1 +1,5 @@
-#![cfg(test)]
+//! Journeys through the loop, each told by the types of its events, and properties of every journey.
+
+mod journeys;
+mod properties;
+mod world;

@@ -1,0 +1,278 @@
+//! Whatever happens in whatever order: what must hold of every log.
+
+use std::collections::{HashMap, HashSet};
+
+use postern_model::event::{Event, EventBody, StopReason};
+use postern_model::ids::EventId;
+use postern_model::session::SessionStatus;
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::world::{World, call, text};
+use crate::{FailureKind, Input, ModelEvent, Stop};
+
+/// One thing that happens to a session.
+#[derive(Clone, Debug)]
+enum Act {
+    Say,
+    Interrupt,
+    InterruptAndSay,
+    /// A result for the n-th call ever made, right or wrong.
+    Result(usize),
+    CustomResult(usize),
+    Confirm(usize, bool),
+    Piece,
+    Answer(Vec<&'static str>),
+    Stopped(u8),
+    Fail(u8),
+    RetryDue,
+    Crash,
+    WorkFailed,
+    StaleNews,
+    Archive,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let tool = prop::sample::select(vec!["bash", "write", "lookup", "grep"]);
+    prop_oneof![
+        6 => Just(Act::Say),
+        2 => Just(Act::Interrupt),
+        1 => Just(Act::InterruptAndSay),
+        6 => (0_usize..8).prop_map(Act::Result),
+        3 => (0_usize..8).prop_map(Act::CustomResult),
+        4 => (0_usize..8, any::<bool>()).prop_map(|(call, allow)| Act::Confirm(call, allow)),
+        3 => Just(Act::Piece),
+        8 => prop::collection::vec(tool, 0..4).prop_map(Act::Answer),
+        1 => (0_u8..4).prop_map(Act::Stopped),
+        2 => (0_u8..5).prop_map(Act::Fail),
+        3 => Just(Act::RetryDue),
+        3 => Just(Act::Crash),
+        1 => Just(Act::WorkFailed),
+        1 => Just(Act::StaleNews),
+        1 => Just(Act::Archive),
+    ]
+}
+
+fn play(world: &mut World, act: &Act) {
+    let nth = |world: &World, n: usize| {
+        let calls = world.calls();
+        calls.get(calls.len().saturating_sub(1 + n)).cloned().unwrap_or_else(|| EventId::parse("sevt_none").unwrap())
+    };
+    // What is refused changes nothing: the invariants are checked after either.
+    match act {
+        Act::Say => drop(world.send(json!([{"type": "user.message", "content": [{"type": "text", "text": "x"}]}]))),
+        Act::Interrupt => drop(world.send(json!([{"type": "user.interrupt"}]))),
+        Act::InterruptAndSay => drop(world.send(
+            json!([{"type": "user.interrupt"}, {"type": "user.message", "content": [{"type": "text", "text": "x"}]}]),
+        )),
+        Act::Result(n) => drop(world.result(&nth(world, *n))),
+        Act::CustomResult(n) => {
+            let id = nth(world, *n);
+            drop(world.send(json!([{"type": "user.custom_tool_result", "custom_tool_use_id": id}])));
+        }
+        Act::Confirm(n, allow) => {
+            let result = if *allow { "allow" } else { "deny" };
+            let id = nth(world, *n);
+            drop(world.send(json!([{"type": "user.tool_confirmation", "tool_use_id": id, "result": result}])));
+        }
+        Act::Piece if world.request.is_some() => {
+            world.model(ModelEvent::Text { index: 0, text: "pi".into() });
+        }
+        Act::Answer(tools) if world.request.is_some() => {
+            let mut blocks = vec![text("piece")];
+            blocks.extend(tools.iter().map(|tool| call(tool)));
+            world.answer(blocks, if tools.is_empty() { Stop::EndTurn } else { Stop::ToolUse });
+        }
+        Act::Stopped(way) if world.request.is_some() => {
+            let stops = [Stop::Refusal(None), Stop::MaxTokens, Stop::PauseTurn, Stop::ContextExceeded];
+            world.answer(vec![text("t")], stops[usize::from(*way)].clone());
+        }
+        Act::Fail(way) if world.request.is_some() => {
+            use FailureKind::{Billing, Overloaded, RateLimited, Rejected, Transient};
+            world.fail([Billing, Overloaded, RateLimited, Rejected, Transient][usize::from(*way)]);
+        }
+        Act::RetryDue => drop(world.input(Input::RetryDue)),
+        Act::Crash => drop(world.crash()),
+        Act::WorkFailed => {
+            drop(world.input(Input::WorkFailed { code: "zone_none".into(), message: "Add a zone.".into() }));
+        }
+        Act::StaleNews => {
+            let stale = EventId::parse("sevt_0").unwrap();
+            assert!(world.input(Input::Model(stale, ModelEvent::Text { index: 0, text: "x".into() })).is_empty());
+        }
+        Act::Archive if world.session.state().status == SessionStatus::Idle => drop(world.input(Input::Archive)),
+        Act::Piece | Act::Answer(_) | Act::Stopped(_) | Act::Fail(_) | Act::Archive => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn every_log_keeps_the_promises_of_the_contract(acts in prop::collection::vec(act(), 1..60)) {
+        let mut world = World::new();
+        for act in &acts {
+            play(&mut world, act);
+            check(&world);
+        }
+    }
+
+    #[test]
+    fn every_session_comes_to_rest_when_everyone_does_their_part(acts in prop::collection::vec(act(), 1..40)) {
+        let mut world = World::new();
+        for act in &acts {
+            play(&mut world, act);
+        }
+        settle(&mut world);
+        check(&world);
+        prop_assert!(world.log.iter().all(|event| event.processed_at.is_some()), "every accepted event takes effect");
+        prop_assert!(matches!(world.session.state().status, SessionStatus::Idle | SessionStatus::Terminated));
+        prop_assert!(world.session.state().calls.is_empty(), "every call is answered");
+    }
+}
+
+/// Answers whatever the session waits for until it waits for nothing.
+fn settle(world: &mut World) {
+    for _ in 0..200 {
+        let open = world.session.state().calls.iter().next().map(|call| call.id.clone());
+        if world.session.state().status == SessionStatus::Terminated {
+            return;
+        }
+        if world.request.is_some() {
+            world.answer(vec![text("done")], Stop::EndTurn);
+        } else if world.session.state().status == SessionStatus::Rescheduling {
+            world.input(Input::RetryDue);
+        } else if let Some(id) = open {
+            drop(world.send(json!([{"type": "user.tool_confirmation", "tool_use_id": id, "result": "allow"}])));
+            drop(world.send(json!([{"type": "user.custom_tool_result", "custom_tool_use_id": id}])));
+            drop(world.result(&id));
+        } else {
+            return;
+        }
+    }
+    panic!("the session does not come to rest");
+}
+
+fn check(world: &World) {
+    each_call_is_answered_at_most_once(&world.log);
+    usage_comes_right_before_idle_and_the_thread_before_it(&world.shown);
+    nothing_happens_between_idle_and_what_ends_it(&world.shown);
+    requests_are_closed_before_the_next_begins(&world.log);
+    time_never_goes_back(&world.log);
+    the_end_of_the_log_agrees_with_what_runs(world);
+    assert_eq!(world.replayed().state(), world.session.state(), "the log says everything");
+    roles_alternate_and_calls_are_answered_next(world);
+}
+
+fn answered(event: &Event) -> Option<&EventId> {
+    match &event.body {
+        EventBody::UserToolResult { tool_use_id: id, .. }
+        | EventBody::AgentToolResult { tool_use_id: id, .. }
+        | EventBody::UserCustomToolResult { custom_tool_use_id: id, .. } => Some(id),
+        _ => None,
+    }
+}
+
+fn each_call_is_answered_at_most_once(log: &[Event]) {
+    let mut seen = HashSet::new();
+    let mut calls = HashSet::new();
+    for event in log {
+        if matches!(event.body, EventBody::AgentToolUse { .. } | EventBody::AgentCustomToolUse { .. }) {
+            calls.insert(&event.id);
+        }
+        if let Some(id) = answered(event) {
+            assert!(calls.contains(id), "{id} is answered after it was made");
+            assert!(seen.insert(id), "{id} is answered once");
+        }
+    }
+}
+
+fn usage_comes_right_before_idle_and_the_thread_before_it(shown: &[Event]) {
+    for (index, event) in shown.iter().enumerate() {
+        if matches!(event.body, EventBody::StatusIdle { .. }) {
+            let before: Vec<_> = shown[index - 2..index].iter().map(|event| event.body.kind()).collect();
+            assert_eq!(before, ["session.thread_status_idle", "session.usage"]);
+        }
+    }
+}
+
+/// While idle only client events, their consequences and terminations are shown: never the model's or the loop's own.
+fn nothing_happens_between_idle_and_what_ends_it(shown: &[Event]) {
+    let mut is_idle = true;
+    for event in shown {
+        match &event.body {
+            EventBody::StatusRunning {} => is_idle = false,
+            EventBody::StatusIdle { .. } => is_idle = true,
+            EventBody::AgentMessage { .. }
+            | EventBody::AgentThinking {}
+            | EventBody::AgentToolUse { .. }
+            | EventBody::AgentCustomToolUse { .. }
+            | EventBody::ModelRequestStart {}
+            | EventBody::ModelRequestEnd { .. } => assert!(!is_idle, "{} while idle", event.body.kind()),
+            _ => {}
+        }
+    }
+}
+
+fn requests_are_closed_before_the_next_begins(log: &[Event]) {
+    let mut open: Option<&EventId> = None;
+    for event in log {
+        match &event.body {
+            EventBody::ModelRequestStart {} => {
+                assert_eq!(open, None);
+                open = Some(&event.id);
+            }
+            EventBody::ModelRequestEnd { model_request_start_id, .. } => {
+                assert_eq!(open, Some(model_request_start_id));
+                open = None;
+            }
+            EventBody::StatusIdle { .. } => assert_eq!(open, None),
+            _ => {}
+        }
+    }
+}
+
+fn time_never_goes_back(log: &[Event]) {
+    let times: Vec<_> = log.iter().filter_map(|event| event.processed_at).collect();
+    assert!(times.is_sorted());
+}
+
+fn the_end_of_the_log_agrees_with_what_runs(world: &World) {
+    let state = world.session.state();
+    assert_eq!(state.request, world.request, "a request is open exactly while one runs");
+    match state.status {
+        SessionStatus::Idle => {
+            assert_eq!(world.request, None);
+            let waiting = state.calls.waiting();
+            match &state.stop {
+                Some(StopReason::RequiresAction { event_ids }) => {
+                    assert_eq!(*event_ids, waiting, "exactly what waits is announced");
+                    assert!(!waiting.is_empty());
+                }
+                _ => assert!(state.calls.is_empty() && state.queue.is_empty(), "nothing waits for nobody"),
+            }
+        }
+        SessionStatus::Running => assert!(world.request.is_some() || !state.calls.is_empty(), "running means work"),
+        SessionStatus::Rescheduling => assert!(world.retry_at.is_some()),
+        SessionStatus::Terminated => assert!(state.queue.is_empty()),
+    }
+}
+
+/// What the endpoint demands of a conversation.
+fn roles_alternate_and_calls_are_answered_next(world: &World) {
+    let messages = world.session.conversation().messages();
+    for pair in messages.windows(2) {
+        assert_ne!(pair[0].role, pair[1].role);
+    }
+    for (index, message) in messages.iter().enumerate() {
+        let made: HashMap<_, _> = message.content.iter().filter(|b| b["type"] == "tool_use").map(|b| (b["id"].as_str(), ())).collect();
+        if made.is_empty() {
+            continue;
+        }
+        let Some(next) = messages.get(index + 1) else { continue };
+        let results: Vec<_> = next.content.iter().take_while(|b| b["type"] == "tool_result").collect();
+        assert!(results.iter().all(|result| made.contains_key(&result["tool_use_id"].as_str())));
+        let is_last = index + 2 == messages.len() && !world.session.state().calls.is_empty();
+        assert!(is_last || results.len() == made.len(), "each call has its result right behind it");
+    }
+}
