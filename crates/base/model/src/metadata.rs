@@ -102,7 +102,8 @@ mod tests {
     #[test]
     fn limits_are_refused_with_their_code() {
         let many = Metadata((0..17).map(|n| (format!("k{n}"), String::new())).collect());
-        for too_much in [many, pairs(&[("", "x")]), pairs(&[(&"k".repeat(65), "")]), pairs(&[("k", &"v".repeat(513))])] {
+        for too_much in [many, pairs(&[("", "x")]), pairs(&[(&"k".repeat(65), "")]), pairs(&[("k", &"v".repeat(513))])]
+        {
             assert_eq!(too_much.checked().unwrap_err().error_code, Some("invalid_metadata"));
         }
         assert!(pairs(&[(&"\u{e9}".repeat(64), &"\u{e9}".repeat(512))]).checked().is_ok());

@@ -99,7 +99,8 @@ impl Cursor {
     /// # Errors
     /// 400 when it is unreadable or belongs elsewhere.
     pub fn decode(text: &str, list: &str, order: Order, filters: &str) -> Result<Self, Problem> {
-        let cursor = Self::read(text).ok_or_else(|| Problem::invalid_at("page", "this is not a cursor of this server"))?;
+        let cursor =
+            Self::read(text).ok_or_else(|| Problem::invalid_at("page", "this is not a cursor of this server"))?;
         if cursor.list != list {
             return Err(Problem::invalid_at("page", "this cursor belongs to another list"));
         }

@@ -48,6 +48,10 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     if text.trim().is_empty() {
         return Err(Problem::invalid("The request body is empty; a JSON object is expected."));
     }
+    // A derived parser would also take an array for a struct, by position.
+    if !text.trim_start().starts_with('{') {
+        return Err(Problem::invalid("The request body must be a JSON object."));
+    }
     let mut json = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| refused(&error))?;
     json.end().map_err(|error| Problem::invalid(format!("The request body has text after its JSON: {error}")))?;
@@ -107,7 +111,8 @@ mod tests {
             (b"{", "not valid JSON"),
             (b"{\"items\":[]} x", "after its JSON"),
             (b"\xff{}", "not UTF-8"),
-            (b"[]", "expected struct Outer"),
+            (b"[[]]", "must be a JSON object"),
+            (b"\"x\"", "must be a JSON object"),
             (b"{}", "missing field `items`"),
             (b"{\"items\":[{\"name\":1}]}", "items[0].name: invalid type"),
             (b"{\"items\":[{\"name\":\"a\",\"nam\":1}]}", "items[0].nam: unknown field `nam`"),

@@ -1,0 +1,11 @@
+//! The API over loopback: the real router, store and engine, driven with raw HTTP.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod bad_input;
+mod operator;
+mod resources;
+mod stream;
+mod support;
+mod table;
+mod work;

@@ -1,0 +1,98 @@
+//! Server-sent events over the wire.
+
+use std::io::{BufRead, BufReader, Write};
+
+use serde_json::{Value, json};
+
+use crate::support::{Server, connect};
+
+/// An open stream, read line by line.
+struct Stream {
+    reader: BufReader<std::net::TcpStream>,
+}
+
+impl Stream {
+    fn open(server: &Server, path: &str) -> Self {
+        let mut socket = connect(server.address);
+        socket.write_all(&server.request("GET", path).bytes()).unwrap();
+        let mut stream = Self { reader: BufReader::new(socket) };
+        assert_eq!(stream.line().as_deref(), Some("HTTP/1.1 200 OK"));
+        let mut headers = Vec::new();
+        while let Some(line) = stream.line().filter(|line| !line.is_empty()) {
+            headers.push(line);
+        }
+        assert!(headers.iter().any(|line| line == "content-type: text/event-stream"), "{headers:?}");
+        assert!(headers.iter().any(|line| line.starts_with("request-id: req_")), "{headers:?}");
+        stream.until(": open");
+        stream
+    }
+
+    fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        (self.reader.read_line(&mut line).unwrap() > 0).then(|| line.trim_end().to_owned())
+    }
+
+    fn until(&mut self, wanted: &str) {
+        while let Some(line) = self.line() {
+            if line == wanted {
+                return;
+            }
+        }
+        panic!("the stream ended before {wanted:?}");
+    }
+
+    /// The next event: the name of its frame and its data. `None` when the stream is over.
+    fn event(&mut self) -> Option<(String, Value)> {
+        let mut name = None;
+        loop {
+            let line = self.line()?;
+            if let Some(text) = line.strip_prefix("event: ") {
+                name = Some(text.to_owned());
+            }
+            if let Some(data) = line.strip_prefix("data: ") {
+                return Some((name.expect("an `event:` line before the data"), serde_json::from_str(data).unwrap()));
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_shows_a_turn_with_named_frames_and_ends_when_the_session_is_deleted() {
+    let server = Server::start().await;
+    let (environment, _) = server.environment("e").await;
+    let agent = server.agent().await;
+    let session = server.post("/v1/sessions", json!({"agent": agent, "environment_id": environment})).await.ok();
+    let path = format!("/v1/sessions/{}", session["id"].as_str().unwrap());
+    for query in ["?event_deltas[]=session.error", "?event_deltas[]=agent.message&since=1"] {
+        server.get(&format!("{path}/events/stream{query}")).await.refused(400, "invalid_request_error");
+    }
+    let deltas = "?event_deltas%5B%5D=agent.message&event_deltas%5B%5D=agent.thinking";
+    let stream = format!("{path}/events/stream{deltas}");
+    let mut open = tokio::task::block_in_place(|| Stream::open(&server, &stream));
+
+    let message = json!({"type": "user.message", "content": [{"type": "text", "text": "hello"}]});
+    server.post(&format!("{path}/events"), json!({"events": [message]})).await.ok();
+    let seen = tokio::task::block_in_place(|| {
+        let mut seen = Vec::new();
+        while let Some((name, data)) = open.event() {
+            assert_eq!(data["type"], json!(name));
+            seen.push(name);
+            if seen.last().is_some_and(|name| name == "session.status_idle") {
+                break;
+            }
+        }
+        // Quiet now: comments keep the connection alive.
+        open.until(": ping");
+        seen
+    });
+    assert!(seen.iter().any(|name| name == "agent.message"), "{seen:?}");
+
+    server.send(server.request("DELETE", &path)).await.ok();
+    let last = tokio::task::block_in_place(|| {
+        let last = open.event();
+        assert!(open.event().is_none(), "the stream ends after session.deleted");
+        last
+    });
+    assert_eq!(last.unwrap().0, "session.deleted");
+    server.get(&path).await.refused(404, "not_found_error");
+}
