@@ -1,1 +1,25 @@
-//! Placeholder while the workspace is laid out.
+//! The worker: claims sessions from an environment's queue, has their tool uses run inside sandboxes, and reports the results.
+//! Speaks the official environment worker's protocol, so it serves our server and the hosted platform alike.
+//! Never runs model-chosen code itself, never sees a secret of a credential, and never decides by anything but the perimeter's own zones.
+
+mod boundary;
+mod canonical;
+mod config;
+pub mod dispatch;
+mod event;
+mod hands;
+mod item;
+mod journal;
+mod lease;
+mod perimeter;
+mod place;
+mod remote;
+mod session;
+mod worker;
+
+pub use canonical::{canonical_json, definition_digest};
+pub use config::{Order, Report, SESSIONS, WorkerConfig};
+pub use hands::{Hands, Outcome, Perimeter, Refused, SessionFacts, ToolCall};
+pub use place::Places;
+pub use remote::{Bearer, Remote, RemoteError};
+pub use worker::{Ended, Worker, worker_main};

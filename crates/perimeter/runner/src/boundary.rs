@@ -1,0 +1,455 @@
+//! The real perimeter around a session: its zone, its placeholders, its exit, its sandbox, and a record before every tool use.
+//! Holds no secret of a credential: custody keeps those, and egress gets them. Nothing a session sets reaches the processes outside.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use postern_audit::{Decision, Kind, Record};
+use postern_egress::client::{Network, OpenSession, SessionPlaceholder};
+use postern_policy::{Denial, MountAccess, Zone, Zones};
+use postern_sandbox::{Access, BuildError, Control, Ending, Mount, Sandbox, Spawner, Spec};
+use postern_tools::client::CALL_DEADLINE;
+use postern_tools::{Block, CallError, ToolClient, ToolOutcome};
+use serde_json::Value;
+
+use crate::canonical::canonical_json;
+use crate::hands::{Hands, Outcome, Perimeter, Refused, SessionFacts, ToolCall};
+use crate::place::Places;
+use crate::session::chain;
+
+/// What a zone that says nothing gets.
+pub(crate) struct Defaults {
+    pub(crate) require: Vec<Control>,
+}
+
+/// The perimeter's processes and policy.
+pub(crate) struct Boundary {
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    spawner: Spawner,
+    audit: postern_audit::Client,
+    custody: postern_custody::Client,
+    egress: postern_egress::client::Client,
+    zones: Zones,
+    places: Arc<Places>,
+    defaults: Defaults,
+}
+
+/// Tells when a part of the perimeter is gone.
+pub(crate) struct Watch {
+    spawner: Spawner,
+    audit: postern_audit::Client,
+    custody: postern_custody::Client,
+    egress: postern_egress::client::Client,
+}
+
+impl Watch {
+    /// Waits for the first part that ends, and names it.
+    pub(crate) async fn gone(&self) -> &'static str {
+        tokio::select! {
+            () = self.spawner.gone() => "spawner",
+            () = self.audit.gone() => "audit",
+            () = self.custody.gone() => "custody",
+            () = self.egress.gone() => "egress",
+        }
+    }
+}
+
+impl Boundary {
+    #[expect(clippy::too_many_arguments, reason = "the one place where the parts are joined; each has a type of its own")]
+    pub(crate) fn new(
+        spawner: Spawner,
+        audit: postern_audit::Client,
+        custody: postern_custody::Client,
+        egress: postern_egress::client::Client,
+        zones: Zones,
+        places: Arc<Places>,
+        defaults: Defaults,
+    ) -> Self {
+        Self { parts: Arc::new(Parts { spawner, audit, custody, egress, zones, places, defaults }) }
+    }
+
+    pub(crate) fn watch(&self) -> Watch {
+        let parts = &self.parts;
+        Watch {
+            spawner: parts.spawner.clone(),
+            audit: parts.audit.clone(),
+            custody: parts.custody.clone(),
+            egress: parts.egress.clone(),
+        }
+    }
+}
+
+impl Perimeter for Boundary {
+    type Hands = SandboxHands;
+
+    async fn open(&self, facts: SessionFacts) -> Result<SandboxHands, Refused> {
+        let parts = Arc::clone(&self.parts);
+        let zone = parts.zone(&facts).await?;
+        let (environment, ca_certificate_pem) = parts.open_exit(&facts, &zone).await?;
+        Ok(SandboxHands { parts, facts, zone, environment, ca_certificate_pem, inside: None })
+    }
+}
+
+impl Parts {
+    async fn zone(&self, facts: &SessionFacts) -> Result<Arc<Zone>, Refused> {
+        let selected = self.zones.select(&postern_policy::SessionFacts {
+            environment_id: facts.environment.clone(),
+            agent_id: facts.agent_id.clone(),
+            agent_version: facts.agent_version,
+            definition_digest: facts.definition_digest.clone(),
+        });
+        let mut record = Record::new(Kind::SessionOpened, Decision::Allow);
+        record.session = Some(facts.session.clone());
+        record.agent = Some(facts.agent());
+        record.digests.insert("definition".to_owned(), facts.definition_digest.clone());
+        match &selected {
+            Ok(zone) => {
+                record.zone = Some(zone.name().to_owned());
+                record.digests.insert("policy".to_owned(), zone.digest().to_owned());
+            }
+            Err(denial) => deny(&mut record, denial),
+        }
+        self.audit.append(&record).await.map_err(|error| unavailable("audit_unavailable", &error))?;
+        selected.map_err(|denial| Refused { code: denial.reason.code().to_owned(), message: denial.next_step })
+    }
+
+    /// Placeholders from custody and a certificate authority from egress: what the sandbox will see of the credentials.
+    async fn open_exit(&self, facts: &SessionFacts, zone: &Zone) -> Result<(Vec<(String, String)>, String), Refused> {
+        let question = postern_custody::OpenSession {
+            session: facts.session.clone(),
+            agent: Some(facts.agent()),
+            zone: zone.name().to_owned(),
+            digest: zone.digest().to_owned(),
+        };
+        let issued = self.custody.open(question).await.map_err(|error| custody_refused(&error))?;
+        let placeholders = issued
+            .iter()
+            .map(|issued| SessionPlaceholder {
+                credential: issued.credential.clone(),
+                placeholder: issued.placeholder.as_str().to_owned(),
+            })
+            .collect();
+        let question = OpenSession {
+            session: facts.session.clone(),
+            agent: Some(facts.agent()),
+            zone_name: zone.name().to_owned(),
+            digest: zone.digest().to_owned(),
+            placeholders,
+        };
+        match self.egress.open(question).await {
+            Ok(opened) => {
+                let variables = issued.into_iter().filter_map(|issued| Some((issued.env?, issued.placeholder.as_str().to_owned())));
+                Ok((variables.collect(), opened.ca_certificate_pem))
+            }
+            Err(error) => {
+                self.close_custody(&facts.session).await;
+                Err(unavailable("egress_unavailable", &error))
+            }
+        }
+    }
+
+    async fn close_custody(&self, session: &str) {
+        if let Err(error) = self.custody.close(session).await {
+            tracing::warn!(session, %error, "custody did not close the session");
+        }
+    }
+}
+
+/// A session's tool uses, in its sandbox. The sandbox is built at the first of them, and anew after one died.
+pub(crate) struct SandboxHands {
+    parts: Arc<Parts>,
+    facts: SessionFacts,
+    zone: Arc<Zone>,
+    /// Placeholders, by the variables that show them.
+    environment: Vec<(String, String)>,
+    ca_certificate_pem: String,
+    inside: Option<Inside>,
+}
+
+struct Inside {
+    tools: ToolClient,
+    ending: Ending,
+}
+
+impl Hands for SandboxHands {
+    async fn call(&mut self, call: &ToolCall) -> Outcome {
+        let seq = match self.record_use(call).await {
+            Ok(seq) => seq,
+            Err(outcome) => return outcome,
+        };
+        let mut outcome = self.run(call).await;
+        self.append_refusals(&mut outcome).await;
+        self.record_outcome(call, seq, &outcome).await;
+        outcome
+    }
+
+    async fn close(mut self) {
+        self.leave().await;
+        let session = &self.facts.session;
+        if let Err(error) = self.parts.egress.close(session).await {
+            tracing::warn!(session, %error, "egress did not close the session");
+        }
+        self.parts.close_custody(session).await;
+        let record = self.record(Kind::SessionClosed, Decision::Info, None);
+        if let Err(error) = self.parts.audit.append(&record).await {
+            tracing::warn!(session, %error, "the session's end is not on record");
+        }
+    }
+}
+
+impl SandboxHands {
+    /// Decides and records; nothing runs before the record is written.
+    async fn record_use(&self, call: &ToolCall) -> Result<u64, Outcome> {
+        let permit = self.zone.tool_use(&postern_policy::ToolUse { name: call.name.clone() });
+        let mut record = self.record(Kind::ToolUse, Decision::Allow, Some(call));
+        record.digests.insert("input".to_owned(), input_digest(call));
+        match &permit {
+            Ok(permit) => record.rule = Some(permit.rule().to_owned()),
+            Err(denial) => deny(&mut record, denial),
+        }
+        let seq = self.parts.audit.append(&record).await.map_err(|error| {
+            tracing::error!(session = self.facts.session, %error, "a tool use is not on record and is not run");
+            not_run("audit_unavailable", "an operator repairs the audit log or its disk; then try again")
+        })?;
+        permit.map(|_| seq).map_err(|denial| not_run(denial.reason.code(), &denial.next_step))
+    }
+
+    async fn run(&mut self, call: &ToolCall) -> Outcome {
+        if let Err(error) = self.enter().await {
+            tracing::error!(session = self.facts.session, error = chain(&*error), "no sandbox");
+            return Outcome::failed(format!("[postern] not run reason=sandbox_unavailable next={error}"));
+        }
+        if let Err(error) = self.parts.egress.current_tool_use(&self.facts.session, Some(&call.id)).await {
+            tracing::error!(session = self.facts.session, error = chain(&error), "egress does not know the session");
+            return not_run("egress_unavailable", "an operator restarts the worker; then try again");
+        }
+        let Some(inside) = &mut self.inside else {
+            return not_run("sandbox_unavailable", "try again");
+        };
+        let answered = inside.tools.call(&call.id, &call.name, call.input.clone(), CALL_DEADLINE).await;
+        if let Err(error) = self.parts.egress.current_tool_use(&self.facts.session, None).await {
+            tracing::warn!(session = self.facts.session, %error, "egress still names the last tool use");
+        }
+        match answered {
+            Ok(ToolOutcome { is_error, content, .. }) => Outcome { is_error, content },
+            Err(error) => self.broken(error).await,
+        }
+    }
+
+    /// Builds the sandbox unless it stands.
+    async fn enter(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        if self.inside.is_some() {
+            return Ok(());
+        }
+        let sandbox = self.parts.spawner.build(self.spec()?).await.inspect_err(|error| self.tell_build_error(error))?;
+        let ending = sandbox.ending();
+        self.record_sandbox(&sandbox).await?;
+        let Sandbox { tools, network, .. } = sandbox;
+        self.parts.egress.attach(&self.facts.session, handed_over(network)).await?;
+        self.inside = Some(Inside { tools: ToolClient::new(tools)?, ending });
+        Ok(())
+    }
+
+    fn tell_build_error(&self, error: &BuildError) {
+        tracing::error!(session = self.facts.session, step = error.step, cause = error.cause, fix = error.fix, "the sandbox was not built");
+    }
+
+    fn spec(&self) -> Result<Spec, Box<dyn std::error::Error + Send + Sync>> {
+        let place = self.parts.places.of(&self.facts.session)?;
+        let kernel_uid = self.parts.places.kernel_uid(&place)?;
+        postern_sandbox::workspace::prepare(&place.workspace, kernel_uid)?;
+        let limits = self.zone.sandbox();
+        let named = |controls: &Vec<postern_policy::Control>| controls.iter().filter_map(|control| Control::parse(control.as_str())).collect();
+        Ok(Spec {
+            session: self.facts.session.clone(),
+            workspace: place.workspace,
+            kernel_uid,
+            memory_bytes: limits.memory_bytes.unwrap_or(MEMORY_BYTES),
+            cpus: limits.cpus.unwrap_or(CPUS),
+            processes: limits.processes.unwrap_or(PROCESSES),
+            disk_bytes: limits.disk_bytes.unwrap_or(DISK_BYTES),
+            mounts: limits.mounts.iter().map(mount).collect(),
+            environment: self.environment.clone(),
+            ca_certificate_pem: self.ca_certificate_pem.clone(),
+            require: limits.require.as_ref().map_or_else(|| self.parts.defaults.require.clone(), named),
+        })
+    }
+
+    /// What a call means that brought no answer: the sandbox is taken down, and the next call gets a fresh one with the same files.
+    async fn broken(&mut self, error: CallError) -> Outcome {
+        let how = match (&error, self.inside.as_mut()) {
+            (CallError::Gone | CallError::Channel(_), Some(inside)) => how_it_ended(&mut inside.ending, self.zone.sandbox().memory_bytes).await,
+            _ => String::new(),
+        };
+        tracing::warn!(session = self.facts.session, error = chain(&error), how, "a tool use lost its sandbox");
+        self.leave().await;
+        Outcome::failed(match error {
+            CallError::TimedOut { .. } => error.to_string(),
+            _ => format!("{error}{how}. Its processes are gone and its files are kept; the next call starts in a fresh sandbox."),
+        })
+    }
+
+    async fn leave(&mut self) {
+        if self.inside.take().is_none() {
+            return;
+        }
+        if let Err(error) = self.parts.spawner.destroy(&self.facts.session).await {
+            tracing::error!(session = self.facts.session, %error, "the sandbox could not be destroyed");
+        }
+        let record = self.record(Kind::SandboxDestroyed, Decision::Info, None);
+        if let Err(error) = self.parts.audit.append(&record).await {
+            tracing::warn!(session = self.facts.session, %error, "the sandbox's end is not on record");
+        }
+    }
+
+    /// One line for each refusal that had no body in which to say so: the agent learns what to do next.
+    async fn append_refusals(&self, outcome: &mut Outcome) {
+        let refusals = match self.parts.egress.refusals(&self.facts.session).await {
+            Ok(refusals) => refusals,
+            Err(error) => return tracing::warn!(session = self.facts.session, %error, "refusals are not known"),
+        };
+        if !refusals.is_empty() {
+            let lines: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+            append_lines(outcome, &lines.join("\n"));
+        }
+    }
+
+    async fn record_outcome(&self, call: &ToolCall, seq: u64, outcome: &Outcome) {
+        let mut record = self.record(Kind::ToolOutcome, Decision::Info, Some(call));
+        record.caused_by = Some(seq);
+        record.outcome = Some(if outcome.is_error { "error" } else { "ok" }.to_owned());
+        let bytes = serde_json::to_vec(&outcome.content).map_or(0, |content| content.len() as u64);
+        record.counts.insert("result_bytes".to_owned(), bytes);
+        if let Err(error) = self.parts.audit.append(&record).await {
+            tracing::error!(session = self.facts.session, %error, "a tool use's outcome is not on record");
+        }
+    }
+
+    async fn record_sandbox(&self, sandbox: &Sandbox) -> Result<(), postern_audit::AuditError> {
+        let mut record = self.record(Kind::SandboxBuilt, Decision::Info, None);
+        let states = sandbox.controls.iter().map(|status| format!("{}={:?}", status.control.name(), status.state).to_lowercase());
+        record.outcome = Some(states.collect::<Vec<_>>().join(" "));
+        self.parts.audit.append(&record).await.map(drop)
+    }
+
+    fn record(&self, kind: Kind, decision: Decision, call: Option<&ToolCall>) -> Record {
+        let mut record = Record::new(kind, decision);
+        record.session = Some(self.facts.session.clone());
+        record.agent = Some(self.facts.agent());
+        record.zone = Some(self.zone.name().to_owned());
+        record.tool_use = call.map(|call| call.id.clone());
+        if let Some(call) = call {
+            record.digests.insert("policy".to_owned(), self.zone.digest().to_owned());
+            record.counts.insert(format!("tool_{}", call.name), 1);
+        }
+        record
+    }
+}
+
+fn deny(record: &mut Record, denial: &Denial) {
+    record.decision = Decision::Deny;
+    record.reason = Some(denial.reason.code().to_owned());
+    record.next_step = Some(denial.next_step.clone());
+    record.rule.clone_from(&denial.rule);
+}
+
+fn not_run(reason: &str, next_step: &str) -> Outcome {
+    Outcome::failed(format!("[postern] not run reason={reason} next={next_step}"))
+}
+
+fn unavailable(code: &str, error: &(dyn std::error::Error + 'static)) -> Refused {
+    Refused { code: code.to_owned(), message: format!("{}. Next step: an operator reads the worker's log.", chain(error)) }
+}
+
+fn custody_refused(error: &postern_custody::CustodyError) -> Refused {
+    Refused { code: "custody_denied".to_owned(), message: chain(error) }
+}
+
+/// A digest of the arguments: the record proves what was asked for without holding it.
+fn input_digest(call: &ToolCall) -> String {
+    let canonical = canonical_json(&Value::Object(call.input.clone()));
+    let hex: String = digest(&SHA256, canonical.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+fn mount(mount: &postern_policy::Mount) -> Mount {
+    let access = match mount.access {
+        MountAccess::Read => Access::Read,
+        MountAccess::Write => Access::Write,
+    };
+    Mount { host: mount.host.clone(), at: mount.at.clone(), access }
+}
+
+fn handed_over(network: postern_sandbox::Network) -> Network {
+    Network {
+        redirect_v4: Some(network.redirect_v4),
+        redirect_v6: Some(network.redirect_v6),
+        dns_udp_v4: Some(network.dns_udp_v4),
+        dns_udp_v6: Some(network.dns_udp_v6),
+        dns_tcp_v4: Some(network.dns_tcp_v4),
+        dns_tcp_v6: Some(network.dns_tcp_v6),
+        proxy: Some(network.proxy),
+        refused_udp: network.refused_udp,
+    }
+}
+
+/// How the sandbox ended, in words for the agent; what it wrote itself stays out of them.
+async fn how_it_ended(ending: &mut Ending, memory_bytes: Option<u64>) -> String {
+    let Ok(exit) = tokio::time::timeout(EXIT_PATIENCE, ending.wait()).await else { return String::new() };
+    let memory = if exit.how.contains("signal 9") {
+        format!(", most likely out of memory: its limit is {} MiB", memory_bytes.unwrap_or(MEMORY_BYTES) >> 20)
+    } else {
+        String::new()
+    };
+    format!(" ({}{memory})", exit.how)
+}
+
+fn append_lines(outcome: &mut Outcome, lines: &str) {
+    match &mut outcome.content[..] {
+        [.., Block::Text { text }] => {
+            if !text.ends_with('\n') {
+                text.push('\n');
+            }
+            text.push_str(lines);
+        }
+        _ => outcome.content.push(Block::text(lines)),
+    }
+}
+
+const MEMORY_BYTES: u64 = 2 << 30;
+const CPUS: f64 = 1.0;
+const PROCESSES: u32 = 256;
+const DISK_BYTES: u64 = 4 << 30;
+/// The spawner reports a death at once; the tool channel may notice it a moment earlier.
+const EXIT_PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_follow_the_output_each_on_a_line_of_its_own() {
+        let mut outcome = Outcome { is_error: true, content: vec![Block::text("curl: (7) failed")] };
+        append_lines(&mut outcome, "[postern] refused a:1 reason=x next=y");
+        assert_eq!(outcome.content, vec![Block::text("curl: (7) failed\n[postern] refused a:1 reason=x next=y")]);
+        let mut silent = Outcome { is_error: false, content: vec![Block::text("")] };
+        append_lines(&mut silent, "line");
+        assert_eq!(silent.content, vec![Block::text("(no output)\nline")]);
+    }
+
+    #[test]
+    fn the_digest_of_arguments_does_not_depend_on_their_order() {
+        let call = |text: &str| ToolCall {
+            id: "a".into(),
+            name: "bash".into(),
+            input: serde_json::from_str(text).expect("an object"),
+            thread: None,
+        };
+        assert_eq!(input_digest(&call(r#"{"a":1,"b":2}"#)), input_digest(&call(r#"{"b":2,"a":1}"#)));
+        assert_ne!(input_digest(&call(r#"{"a":1}"#)), input_digest(&call(r#"{"a":2}"#)));
+    }
+}

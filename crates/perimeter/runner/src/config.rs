@@ -1,0 +1,73 @@
+//! What the worker is told at its start, and the words it exchanges with its supervisor. Reads no file and no environment.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use postern_exec::WireBytes;
+use postern_policy::document::DocumentText;
+use postern_sandbox::ControlStatus;
+use serde::{Deserialize, Serialize};
+
+/// The worker's whole configuration: the first frame to the role.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WorkerConfig {
+    /// This binary, from which the children are started.
+    pub exe: PathBuf,
+    /// The server's base URL; `bin` makes the permit for it.
+    pub server_url: String,
+    /// Certificates that the server's may lead to, besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The environment to serve.
+    pub environment_id: String,
+    /// The environment's key.
+    pub environment_key: WireBytes,
+    /// The configuration document, from which worker, custody and egress each read the zones.
+    pub document: DocumentText,
+    /// Local environment names and the ids they stand for.
+    pub environments: BTreeMap<String, String>,
+    /// The data directory; everything of ours lies in `perimeter/` below it.
+    pub data_dir: PathBuf,
+    /// Where the audit log lies; `<data>/perimeter/audit` unless said.
+    pub audit_dir: Option<PathBuf>,
+    /// Where custody's store lies; `<data>/perimeter/custody` unless said.
+    pub custody_dir: Option<PathBuf>,
+    /// How many sessions are served at one time.
+    pub sessions: usize,
+    /// How long running tools may take to end when the worker drains.
+    pub drain_seconds: u64,
+    /// The operator's variables that zones name with `env:`, for custody alone.
+    pub variables: BTreeMap<String, WireBytes>,
+}
+
+/// How many sessions a worker serves unless told otherwise.
+pub const SESSIONS: usize = 16;
+
+/// What the supervisor may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Claim nothing more, let running tools end, then end.
+    Drain,
+}
+
+/// What the worker says to its supervisor.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// The perimeter stands and the worker polls.
+    Ready {
+        /// What this machine and this user can do about each control.
+        controls: Vec<ControlStatus>,
+        /// What protects less than it could.
+        degraded: Vec<String>,
+        /// The key that signs the audit log, in hexadecimal.
+        audit_key: String,
+        /// The perimeter's public key, in hexadecimal.
+        perimeter_public_key: String,
+    },
+    /// The worker did not start, with every reason.
+    Refused {
+        /// One line each.
+        problems: Vec<String>,
+    },
+}

@@ -1,0 +1,85 @@
+//! What serving a session needs of the perimeter, as two traits: the real boundary implements them, and so does a test's double.
+
+use std::future::Future;
+
+use postern_tools::Block;
+use serde_json::{Map, Value};
+
+/// One tool use that is ours to run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolCall {
+    /// The event id, which the result refers to.
+    pub id: String,
+    /// The tool.
+    pub name: String,
+    /// Its arguments.
+    pub input: Map<String, Value>,
+    /// The thread it belongs to, where the event says so.
+    pub thread: Option<String>,
+}
+
+/// How a tool use ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether it failed.
+    pub is_error: bool,
+    /// What the model reads; at least one block.
+    pub content: Vec<Block>,
+}
+
+impl Outcome {
+    /// A failure in words.
+    pub fn failed(text: impl Into<String>) -> Self {
+        Self { is_error: true, content: vec![Block::text(text)] }
+    }
+}
+
+/// A session as the perimeter judges it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionFacts {
+    /// Session id, checked to be usable as a file name.
+    pub session: String,
+    /// The environment that this worker serves, by its own configuration and not by what the server says.
+    pub environment: String,
+    /// Agent id.
+    pub agent_id: String,
+    /// Agent version.
+    pub agent_version: u64,
+    /// Digest of the effective definition.
+    pub definition_digest: String,
+}
+
+impl SessionFacts {
+    /// `id@version`, as audit records name an agent.
+    pub fn agent(&self) -> String {
+        format!("{}@{}", self.agent_id, self.agent_version)
+    }
+}
+
+/// Why the perimeter does not serve a session.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Refused {
+    /// A stable code.
+    pub code: String,
+    /// What happened and what to do next.
+    pub message: String,
+}
+
+/// The perimeter: opens sessions.
+pub trait Perimeter: Send + Sync + 'static {
+    /// What runs a session's tool uses.
+    type Hands: Hands;
+
+    /// Decides whether a session is served, and makes ready what its tool uses need.
+    fn open(&self, facts: SessionFacts) -> impl Future<Output = Result<Self::Hands, Refused>> + Send;
+}
+
+/// Runs the tool uses of one session, one after the other.
+pub trait Hands: Send + 'static {
+    /// Runs one tool use to its end. Dropping the future leaves the tool use in an unknown state: close then.
+    fn call(&mut self, call: &ToolCall) -> impl Future<Output = Outcome> + Send;
+
+    /// Ends everything of the session that runs; its workspace stays.
+    fn close(self) -> impl Future<Output = ()> + Send;
+}

@@ -1,0 +1,259 @@
+//! One work item from claim to stop (contract section 4.3): credential, heartbeat, session, zone, tool uses, teardown, stop.
+//! An item's failure ends the item and never the worker.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use postern_net::Backoff;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::canonical::definition_digest;
+use crate::dispatch::{End, MAX_IDLE};
+use crate::hands::{Hands, Outcome, Perimeter, Refused, SessionFacts, ToolCall};
+use crate::journal::Journal;
+use crate::lease::{Lease, LeaseEnd};
+use crate::place::Places;
+use crate::remote::{Bearer, Remote, RemoteError, WorkItem};
+use crate::session::{self, LeaseView, Served, Subject, chain, lease_end, random};
+
+/// What all items of a worker share.
+pub(crate) struct Shared<P> {
+    pub(crate) remote: Remote,
+    pub(crate) key: Arc<Bearer>,
+    pub(crate) perimeter: P,
+    pub(crate) places: Arc<Places>,
+    pub(crate) drain: CancellationToken,
+    pub(crate) max_idle: Duration,
+    pub(crate) serving: Serving,
+}
+
+impl<P> Shared<P> {
+    pub(crate) fn new(remote: Remote, key: Bearer, perimeter: P, places: Arc<Places>, drain: CancellationToken) -> Self {
+        let serving = Serving::default();
+        Self { remote, key: Arc::new(key), perimeter, places, drain, max_idle: MAX_IDLE, serving }
+    }
+}
+
+/// How an item ended, for its stop.
+enum Ended {
+    /// Stop it.
+    Done,
+    /// Stop it and say why, where the server understands that.
+    Failed(Refused),
+    /// Leave it: it is not ours any more, or the next holder shall go on.
+    Left,
+}
+
+/// Serves one claimed and acknowledged item.
+pub(crate) async fn run<P: Perimeter>(shared: &Shared<P>, item: WorkItem, ours: bool) {
+    let key = item.secret.as_deref().and_then(Bearer::in_secret).map_or_else(|| Arc::clone(&shared.key), Arc::new);
+    if item.data.kind != "session" {
+        return stop(shared, &key, &item.id, None).await;
+    }
+    let (told, lease) = watch::channel(LeaseView { send_window: Lease::new(Duration::ZERO).send_window(), end: None });
+    let heartbeat = tokio::spawn(keep(shared.remote.clone(), Arc::clone(&key), item.id.clone(), told));
+    let ended = serve(shared, &item, &key, ours, lease.clone()).await;
+    heartbeat.abort();
+    let lost = lease.borrow().end.is_some_and(|end| !end.may_stop());
+    match ended {
+        _ if lost => tracing::warn!(work = item.id, session = item.data.id, "the lease was lost; the item is left to its new holder"),
+        Ended::Left => tracing::info!(work = item.id, session = item.data.id, "the item is left for its lease to run out"),
+        Ended::Done => stop(shared, &key, &item.id, None).await,
+        Ended::Failed(refused) => stop(shared, &key, &item.id, ours.then_some(&refused)).await,
+    }
+}
+
+async fn serve<P: Perimeter>(
+    shared: &Shared<P>,
+    item: &WorkItem,
+    key: &Arc<Bearer>,
+    ours: bool,
+    mut lease: watch::Receiver<LeaseView>,
+) -> Ended {
+    let session = item.data.id.as_str();
+    let _turn = tokio::select! {
+        turn = shared.serving.turn(session) => turn,
+        _ = lease_end(&mut lease) => return Ended::Done,
+    };
+    let subject = Subject { remote: &shared.remote, key, session };
+    let opened = tokio::select! {
+        opened = open(shared, subject, ours) => opened,
+        end = lease_end(&mut lease) => {
+            tracing::info!(session, ?end, "the item ended before its session was open");
+            return Ended::Done;
+        }
+    };
+    let (mut hands, mut journal) = match opened {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return Ended::Done,
+        Err(refused) => {
+            tracing::warn!(session, code = refused.code, reason = refused.message, "the session is not served");
+            return Ended::Failed(refused);
+        }
+    };
+    let served = session::serve(subject, &mut hands, &mut journal, lease, shared.drain.clone(), shared.max_idle).await;
+    // The heartbeat goes on while everything is taken down.
+    hands.close().await;
+    after(session, served)
+}
+
+fn after(session: &str, served: Served) -> Ended {
+    match served {
+        Served::Ended(End::Drained { turn_over: false }) => Ended::Left,
+        Served::Ended(end) => {
+            tracing::info!(session, ?end, "the session was served");
+            Ended::Done
+        }
+        Served::LeaseEnded(LeaseEnd::Lost | LeaseEnd::AssumedLost) => Ended::Left,
+        Served::LeaseEnded(LeaseEnd::Stop | LeaseEnd::Rejected) => Ended::Done,
+        Served::Refused(error) => {
+            tracing::error!(session, error = chain(&error), "the server does not show the session's events");
+            Ended::Done
+        }
+    }
+}
+
+/// Reads the session, has the perimeter judge it, and opens its journal. `None`: there is nothing to serve.
+async fn open<P: Perimeter>(
+    shared: &Shared<P>,
+    subject: Subject<'_>,
+    ours: bool,
+) -> Result<Option<(ItemHands<P::Hands>, Journal)>, Refused> {
+    let session = read_session(subject).await.map_err(|error| unreadable(&error))?;
+    if session.get("status").and_then(Value::as_str) == Some("terminated") {
+        tracing::info!(session = subject.session, "the session is terminated; nothing to serve");
+        return Ok(None);
+    }
+    let place = shared.places.of(subject.session).map_err(|error| no_place(&error))?;
+    let journal = Journal::open(&place.journal).map_err(|error| no_place(&error))?;
+    let hands = match facts(shared, subject, &session) {
+        Ok(facts) => shared.perimeter.open(facts).await,
+        Err(refused) => Err(refused),
+    };
+    match hands {
+        Ok(hands) => Ok(Some((ItemHands::Real(hands), journal))),
+        // A server that knows no stop with an error would wait for ever: each tool use is answered with the reason instead.
+        Err(refused) if !ours => Ok(Some((ItemHands::Refusing(refused), journal))),
+        Err(refused) => Err(refused),
+    }
+}
+
+async fn read_session(subject: Subject<'_>) -> Result<Value, RemoteError> {
+    let mut attempt = 0;
+    loop {
+        match subject.remote.session(subject.key, subject.session).await {
+            Err(error) if !error.is_fatal() && attempt < READS => {
+                tracing::warn!(session = subject.session, error = chain(&error), "the session is read again");
+                tokio::time::sleep(Backoff::default().delay(attempt, error.retry_after(), random())).await;
+                attempt += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn facts<P>(shared: &Shared<P>, subject: Subject<'_>, session: &Value) -> Result<SessionFacts, Refused> {
+    let agent = &session["agent"];
+    let (Some(id), Some(version)) = (agent["id"].as_str(), agent["version"].as_u64()) else {
+        return Err(Refused {
+            code: "session_unreadable".to_owned(),
+            message: "the session names no agent and version, so no zone can cover it. Next step: check the server's version.".to_owned(),
+        });
+    };
+    Ok(SessionFacts {
+        session: subject.session.to_owned(),
+        environment: shared.remote.environment().to_owned(),
+        agent_id: id.to_owned(),
+        agent_version: version,
+        definition_digest: definition_digest(agent),
+    })
+}
+
+fn unreadable(error: &RemoteError) -> Refused {
+    let message = format!("the worker could not read the session: {}. Next step: check the worker's key and the server's log.", chain(error));
+    Refused { code: "session_unreadable".to_owned(), message }
+}
+
+fn no_place(error: &(dyn std::error::Error + 'static)) -> Refused {
+    tracing::error!(error = chain(error), "a session has no place on this host");
+    Refused {
+        code: "worker_storage".to_owned(),
+        message: "the worker cannot keep this session on its disk. Next step: an operator reads the worker's log, which has the cause.".to_owned(),
+    }
+}
+
+async fn stop<P>(shared: &Shared<P>, key: &Bearer, work: &str, refused: Option<&Refused>) {
+    let error = refused.map(|refused| (refused.code.as_str(), refused.message.as_str()));
+    for attempt in 0..STOPS {
+        match shared.remote.stop(key, work, error).await {
+            Ok(()) => return,
+            Err(error) if error.is_fatal() || attempt + 1 == STOPS => {
+                tracing::error!(work, error = chain(&error), "the item could not be stopped; its lease runs out");
+                return;
+            }
+            Err(error) => tokio::time::sleep(Backoff::default().delay(attempt, error.retry_after(), random())).await,
+        }
+    }
+}
+
+/// Sends heartbeats until the lease ends; whoever listens learns of that from the view.
+async fn keep(remote: Remote, key: Arc<Bearer>, work: String, told: watch::Sender<LeaseView>) {
+    let began = Instant::now();
+    let mut lease = Lease::new(began.elapsed());
+    loop {
+        let beat = remote.heartbeat(&key, &work, lease.expected(), lease.patience()).await;
+        let heard = lease.heard(beat, began.elapsed());
+        told.send_replace(LeaseView { send_window: lease.send_window(), end: heard.err() });
+        match heard {
+            Ok(wait) => tokio::time::sleep(wait).await,
+            Err(end) => {
+                tracing::info!(work, ?end, "the lease ended");
+                return;
+            }
+        }
+    }
+}
+
+/// The perimeter's hands, or the perimeter's refusal as an answer to every tool use.
+enum ItemHands<H> {
+    Real(H),
+    Refusing(Refused),
+}
+
+impl<H: Hands> Hands for ItemHands<H> {
+    async fn call(&mut self, call: &ToolCall) -> Outcome {
+        match self {
+            Self::Real(hands) => hands.call(call).await,
+            Self::Refusing(refused) => Outcome::failed(format!("[postern] not run reason={} next={}", refused.code, refused.message)),
+        }
+    }
+
+    async fn close(self) {
+        match self {
+            Self::Real(hands) => hands.close().await,
+            Self::Refusing(_) => {}
+        }
+    }
+}
+
+/// The sessions being served: a second item for one waits for the first to be taken down.
+#[derive(Default)]
+pub(crate) struct Serving(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Serving {
+    async fn turn(&self, session: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = {
+            let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            sessions.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(sessions.entry(session.to_owned()).or_default())
+        };
+        turn.lock_owned().await
+    }
+}
+
+const READS: u32 = 4;
+const STOPS: u32 = 5;

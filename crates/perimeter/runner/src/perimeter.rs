@@ -1,0 +1,186 @@
+//! Starts the perimeter's processes in the order that keeps secrets where they belong: the spawner before anything secret is opened, then audit,
+//! custody, egress, each joined to the ones before it by a socket of its own. Any of them ending ends the worker.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postern_audit::{Decision, Kind, Record};
+use postern_custody::CallerKind;
+use postern_exec::role::Child;
+use postern_policy::{Document, Zones};
+use postern_sandbox::{ControlStatus, Settings, Spawner, State};
+
+use crate::boundary::{Boundary, Defaults};
+use crate::config::{Report, WorkerConfig};
+use crate::place::Places;
+use crate::remote::Bearer;
+use crate::session::chain;
+
+/// A perimeter that stands.
+pub(crate) struct Started {
+    pub(crate) perimeter: Boundary,
+    pub(crate) key: Bearer,
+    pub(crate) children: Children,
+    pub(crate) report: Report,
+}
+
+/// The processes, to be awaited at the end. The spawner's is kept by its own client.
+pub(crate) struct Children {
+    audit: Child,
+    custody: Child,
+    egress: Child,
+    log: postern_audit::Client,
+}
+
+/// What the processes said at their start.
+struct Said {
+    controls: Vec<ControlStatus>,
+    degraded: Vec<String>,
+    audit_key: String,
+    perimeter_public_key: String,
+}
+
+/// Starts everything.
+///
+/// # Errors
+/// Every reason found, in words for the operator. Children that stand already end with their sockets.
+pub(crate) async fn start(config: WorkerConfig, places: Arc<Places>) -> Result<Started, Vec<String>> {
+    let zones = zones(&config)?;
+    let one = |problem: String| vec![problem];
+    let perimeter_dir = config.data_dir.join("perimeter");
+    let settings = Settings { forbidden_mounts: vec![config.data_dir.clone()] };
+    let spawner = Spawner::start_with(&config.exe, &settings).await.map_err(|error| one(chain(&error)))?;
+    let controls = spawner.controls().await.map_err(|error| one(chain(&error)))?;
+
+    let audit_dir = config.audit_dir.unwrap_or_else(|| perimeter_dir.join("audit"));
+    let (audit_child, audit, audit_key) = start_audit(&config.exe, &audit_dir).await.map_err(one)?;
+
+    let directory = config.custody_dir.unwrap_or_else(|| perimeter_dir.join("custody"));
+    let custody_configuration = postern_custody::Configuration {
+        document: config.document.clone(),
+        environments: config.environments.clone(),
+        directory,
+        snapshot: config.variables,
+    };
+    let audit_for_custody = audit_connection(&audit, "custody").await.map_err(one)?;
+    let started = postern_custody::start(&config.exe, &custody_configuration, &audit_for_custody).await;
+    let (custody_child, custody, ready) = started.map_err(|error| one(chain(&error)))?;
+    if !ready.problems.is_empty() {
+        return Err(ready.problems);
+    }
+
+    let egress_configuration =
+        postern_egress::client::Configuration { document: config.document, environments: config.environments };
+    let audit_for_egress = audit_connection(&audit, "egress").await.map_err(one)?;
+    let custody_for_egress = custody_connection(&custody).await.map_err(one)?;
+    let started =
+        postern_egress::client::start(&config.exe, &egress_configuration, &audit_for_egress, &custody_for_egress).await;
+    let (egress_child, egress) = started.map_err(|error| one(chain(&error)))?;
+
+    record_start(&audit, &config.environment_id, &controls).await.map_err(one)?;
+    let defaults = Defaults { require: everything_active(&controls) };
+    let key = String::from_utf8(config.environment_key.into_bytes())
+        .map_err(|_| one("the environment key is not text; issue a new one".to_owned()))?;
+    let said = Said { controls, degraded: ready.degraded, audit_key, perimeter_public_key: ready.perimeter_public_key };
+    Ok(Started {
+        perimeter: Boundary::new(spawner, audit.clone(), custody, egress, zones, places, defaults),
+        key: Bearer::new(key.trim().to_owned()),
+        children: Children { audit: audit_child, custody: custody_child, egress: egress_child, log: audit },
+        report: said.announce(),
+    })
+}
+
+fn zones(config: &WorkerConfig) -> Result<Zones, Vec<String>> {
+    let lines = |errors: Vec<postern_policy::ConfigError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let document = Document::from_text(config.document.clone()).map_err(lines)?;
+    let zones = Zones::load(&document, &config.environments).map_err(lines)?;
+    for warning in zones.warnings() {
+        tracing::warn!(%warning, "zone");
+    }
+    if zones.iter().next().is_none() {
+        tracing::info!("no zone is configured: the built-in zone deny-all applies (no egress, no credentials, no mounts)");
+    }
+    Ok(zones)
+}
+
+async fn start_audit(exe: &Path, directory: &Path) -> Result<(Child, postern_audit::Client, String), String> {
+    match postern_audit::start(exe, directory).await.map_err(|error| chain(&error))? {
+        (child, client, postern_audit::Started::Ready { key, .. }) => Ok((child, client, key)),
+        (_, _, postern_audit::Started::Refused { reason }) => Err(format!("the audit log cannot be opened: {reason}")),
+    }
+}
+
+async fn audit_connection(audit: &postern_audit::Client, caller: &str) -> Result<OwnedFd, String> {
+    let (theirs, ours) = std::os::unix::net::UnixStream::pair().map_err(|error| format!("make a socket pair: {error}"))?;
+    audit.attach(caller, theirs.into()).await.map_err(|error| chain(&error))?;
+    Ok(ours.into())
+}
+
+async fn custody_connection(custody: &postern_custody::Client) -> Result<OwnedFd, String> {
+    let (theirs, ours) = std::os::unix::net::UnixStream::pair().map_err(|error| format!("make a socket pair: {error}"))?;
+    custody.attach(CallerKind::Egress, theirs.into()).await.map_err(|error| chain(&error))?;
+    Ok(ours.into())
+}
+
+async fn record_start(audit: &postern_audit::Client, environment: &str, controls: &[ControlStatus]) -> Result<(), String> {
+    let mut record = Record::new(Kind::WorkerStarted, Decision::Info);
+    let missing: Vec<&str> =
+        controls.iter().filter(|status| status.state != State::Active).map(|status| status.control.name()).collect();
+    record.outcome = Some(format!("serves {environment}; not active: {}", if missing.is_empty() { "none".to_owned() } else { missing.join(" ") }));
+    audit.append(&record).await.map(drop).map_err(|error| chain(&error))
+}
+
+/// The default of `require`: all that this kernel and this user can do.
+fn everything_active(controls: &[ControlStatus]) -> Vec<postern_sandbox::Control> {
+    controls.iter().filter(|status| status.state == State::Active).map(|status| status.control).collect()
+}
+
+impl Said {
+    /// Shows every control at the start: a control that is not active is said to be not active.
+    fn announce(self) -> Report {
+        for ControlStatus { control, state, cause, fix } in &self.controls {
+            let control = control.name();
+            match state {
+                State::Active => tracing::info!(control, "control active"),
+                State::Degraded => tracing::warn!(control, cause, fix, "control degraded"),
+                State::Missing => tracing::warn!(control, cause, fix, "control missing"),
+            }
+        }
+        for what in &self.degraded {
+            tracing::warn!(what, "degraded");
+        }
+        Report::Ready {
+            controls: self.controls,
+            degraded: self.degraded,
+            audit_key: self.audit_key,
+            perimeter_public_key: self.perimeter_public_key,
+        }
+    }
+}
+
+impl Children {
+    /// Ends the processes in good order: the last words go on record and are signed, then each socket of ours closes and each process is awaited.
+    /// The worker's other clients must be dropped by then: a process ends when the last of its sockets closes.
+    pub(crate) async fn end(self) {
+        let Self { audit, custody, egress, log } = self;
+        if let Err(error) = log.append(&Record::new(Kind::WorkerStopped, Decision::Info)).await {
+            tracing::warn!(%error, "the worker's end is not on record");
+        }
+        if let Err(error) = log.checkpoint().await {
+            tracing::warn!(%error, "the audit log has no last checkpoint");
+        }
+        drop(log);
+        // Egress first: it still speaks to the others.
+        for mut child in [egress, custody, audit] {
+            let role = child.role();
+            if let Err(error) = child.end(PATIENCE).await {
+                tracing::warn!(role, %error, "a process could not be awaited");
+            }
+        }
+    }
+}
+
+/// How long a process may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(2);

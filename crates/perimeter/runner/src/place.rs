@@ -1,0 +1,153 @@
+//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,journal,kernel_uid}`. Workspaces outlive the worker.
+//! Never makes a path from a name it did not check: session ids come from a server that may be hostile.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use postern_sandbox::LOWEST_KERNEL_UID;
+
+/// The directory of all sessions.
+#[derive(Debug)]
+pub struct Places {
+    root: PathBuf,
+    kernel_uids: KernelUids,
+    allocating: Mutex<()>,
+}
+
+/// Whether sandboxes get kernel users of their own: only root can give them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KernelUids {
+    PerSession,
+    Ours,
+}
+
+/// One session's directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) workspace: PathBuf,
+    pub(crate) journal: PathBuf,
+    kernel_uid: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlaceError {
+    #[error("the session id is not one that can name a directory")]
+    Name,
+    #[error("make the session's directory {}", path.display())]
+    Make { path: PathBuf, source: io::Error },
+    #[error("{} does not hold a kernel user: remove the session's directory to start it anew", path.display())]
+    KernelUid { path: PathBuf },
+}
+
+impl Places {
+    /// Sessions below `<data>/perimeter/work`.
+    pub fn new(data_dir: &Path) -> Self {
+        let kernel_uids = if rustix::process::geteuid().is_root() { KernelUids::PerSession } else { KernelUids::Ours };
+        Self { root: data_dir.join("perimeter").join("work"), kernel_uids, allocating: Mutex::new(()) }
+    }
+
+    /// The session's directory, made when it is not there.
+    pub(crate) fn of(&self, session: &str) -> Result<Place, PlaceError> {
+        if !names_a_directory(session) {
+            return Err(PlaceError::Name);
+        }
+        let directory = self.root.join(session);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .map_err(|source| PlaceError::Make { path: directory.clone(), source })?;
+        Ok(Place {
+            workspace: directory.join("workspace"),
+            journal: directory.join("journal"),
+            kernel_uid: directory.join("kernel_uid"),
+        })
+    }
+
+    /// The session's kernel user: the same for as long as its directory stands, nobody else's. None for an ordinary user.
+    pub(crate) fn kernel_uid(&self, place: &Place) -> Result<Option<u32>, PlaceError> {
+        if self.kernel_uids == KernelUids::Ours {
+            return Ok(None);
+        }
+        let _one_at_a_time = self.allocating.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = read_uid(&place.kernel_uid)? {
+            return Ok(Some(known));
+        }
+        let failed = |source| PlaceError::Make { path: place.kernel_uid.clone(), source };
+        let mut next = LOWEST_KERNEL_UID;
+        for entry in fs::read_dir(&self.root).map_err(failed)?.flatten() {
+            let taken = read_uid(&entry.path().join("kernel_uid"))?;
+            next = next.max(taken.map_or(next, |taken| taken.saturating_add(1)));
+        }
+        let written = place.kernel_uid.with_extension("new");
+        fs::write(&written, next.to_string()).and_then(|()| fs::rename(&written, &place.kernel_uid)).map_err(failed)?;
+        Ok(Some(next))
+    }
+}
+
+fn read_uid(path: &Path) -> Result<Option<u32>, PlaceError> {
+    let broken = || PlaceError::KernelUid { path: path.to_owned() };
+    match fs::read_to_string(path) {
+        Ok(text) => match text.trim().parse() {
+            Ok(uid) if uid >= LOWEST_KERNEL_UID => Ok(Some(uid)),
+            _ => Err(broken()),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(_) => Err(broken()),
+    }
+}
+
+fn names_a_directory(session: &str) -> bool {
+    (1..=128).contains(&session.len()) && session.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(kernel_uids: KernelUids) -> (tempfile::TempDir, Places) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let places = Places { kernel_uids, ..Places::new(directory.path()) };
+        (directory, places)
+    }
+
+    #[test]
+    fn a_session_id_that_is_a_path_is_refused() {
+        let (_directory, places) = places(KernelUids::Ours);
+        for hostile in ["", ".", "..", "../x", "a/b", "a\0b", "sesn .", &"x".repeat(129)] {
+            assert!(matches!(places.of(hostile), Err(PlaceError::Name)), "{hostile:?}");
+        }
+        assert!(places.of("sesn_011CZkZAtmR3yMPDzynEDxu7").is_ok());
+    }
+
+    #[test]
+    fn kernel_users_are_remembered_and_never_shared() {
+        let (directory, places) = places(KernelUids::PerSession);
+        let uid = |places: &Places, session: &str| places.kernel_uid(&places.of(session).expect("made")).expect("allocated");
+        assert_eq!(uid(&places, "a"), Some(100_000));
+        assert_eq!(uid(&places, "b"), Some(100_001));
+        assert_eq!(uid(&places, "a"), Some(100_000));
+        let after_restart = Places { kernel_uids: KernelUids::PerSession, ..Places::new(directory.path()) };
+        assert_eq!(uid(&after_restart, "b"), Some(100_001));
+        assert_eq!(uid(&after_restart, "c"), Some(100_002));
+    }
+
+    #[test]
+    fn a_broken_kernel_user_is_an_error_and_not_a_new_one() {
+        let (_directory, places) = places(KernelUids::PerSession);
+        for content in ["", "0", "99999", "root"] {
+            let place = places.of("a").expect("made");
+            fs::write(&place.kernel_uid, content).expect("written");
+            assert!(matches!(places.kernel_uid(&place), Err(PlaceError::KernelUid { .. })), "{content:?}");
+        }
+    }
+
+    #[test]
+    fn an_ordinary_user_has_none_to_give() {
+        let (_directory, places) = places(KernelUids::Ours);
+        assert_eq!(places.kernel_uid(&places.of("a").expect("made")).expect("none"), None);
+    }
+}

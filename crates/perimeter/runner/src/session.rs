@@ -1,0 +1,311 @@
+//! Serves one session: reads its events, runs its tool uses one after the other, posts their results. A thin shell around [`Dispatch`].
+//! Ends with the session, with its turn, with the lease, or with the worker.
+
+use std::time::Duration;
+
+use postern_net::Backoff;
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::dispatch::{Dispatch, Effect, End, History, Input, SessionEvent};
+use crate::hands::{Hands, Outcome, ToolCall};
+use crate::journal::{Journal, Standing};
+use crate::lease::LeaseEnd;
+use crate::remote::{Bearer, EventStream, Remote, RemoteError};
+
+/// Whose session is served, and with what credential.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub(crate) remote: &'a Remote,
+    pub(crate) key: &'a Bearer,
+    pub(crate) session: &'a str,
+}
+
+/// The lease as the heartbeat sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LeaseView {
+    pub(crate) send_window: Duration,
+    pub(crate) end: Option<LeaseEnd>,
+}
+
+/// Why serving ended.
+#[derive(Debug)]
+pub(crate) enum Served {
+    /// As the session's state said.
+    Ended(End),
+    /// With the lease.
+    LeaseEnded(LeaseEnd),
+    /// The server refuses to show the session.
+    Refused(RemoteError),
+}
+
+/// Serves the session to its end. What it was doing then is left as the journal has it.
+pub(crate) async fn serve<H: Hands>(
+    subject: Subject<'_>,
+    hands: &mut H,
+    journal: &mut Journal,
+    lease: watch::Receiver<LeaseView>,
+    drain: CancellationToken,
+    max_idle: Duration,
+) -> Served {
+    let (inputs, received) = mpsc::channel(INPUTS);
+    let pump = Pump {
+        dispatch: Dispatch::new(postern_tools::owns, max_idle),
+        began: Instant::now(),
+        received,
+        lease: lease.clone(),
+        drain,
+        draining: false,
+    };
+    tokio::select! {
+        served = pump.run(subject, hands, journal, lease) => served,
+        error = feed(subject, inputs) => Served::Refused(error),
+    }
+}
+
+/// Takes inputs from everywhere and hands out the state machine's effects.
+struct Pump {
+    dispatch: Dispatch,
+    began: Instant,
+    received: mpsc::Receiver<Input>,
+    lease: watch::Receiver<LeaseView>,
+    drain: CancellationToken,
+    draining: bool,
+}
+
+impl Pump {
+    async fn run<H: Hands>(
+        mut self,
+        subject: Subject<'_>,
+        hands: &mut H,
+        journal: &mut Journal,
+        lease: watch::Receiver<LeaseView>,
+    ) -> Served {
+        loop {
+            let effects = match self.input().await {
+                Ok(input) => self.handle(input),
+                Err(served) => return served,
+            };
+            if let Err(served) = self.perform(effects, subject, hands, journal, &lease).await {
+                return served;
+            }
+        }
+    }
+
+    async fn perform<H: Hands>(
+        &mut self,
+        mut effects: Vec<Effect>,
+        subject: Subject<'_>,
+        hands: &mut H,
+        journal: &mut Journal,
+        lease: &watch::Receiver<LeaseView>,
+    ) -> Result<(), Served> {
+        let mut outcome = None;
+        // At most one effect at a time: a run, then its post, then the next run.
+        while let Some(effect) = effects.pop() {
+            let input = match effect {
+                Effect::End(end) => return Err(Served::Ended(end)),
+                Effect::Run(call) => {
+                    outcome = Some(self.alongside(execute(&call, hands, journal)).await?);
+                    Input::Ran { id: call.id }
+                }
+                Effect::Post { id } => {
+                    let Some(outcome) = outcome.take() else { return Ok(()) };
+                    let delivered = self.alongside(deliver(subject, &id, &outcome, lease)).await?;
+                    settle(&id, delivered, journal)
+                }
+            };
+            effects = self.handle(input);
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, input: Input) -> Vec<Effect> {
+        let now = self.began.elapsed();
+        self.dispatch.handle(input, now)
+    }
+
+    /// Runs `work` to its end while inputs are taken; an end of the session, the lease or the worker's patience comes first.
+    async fn alongside<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Served> {
+        tokio::pin!(work);
+        loop {
+            let input = tokio::select! {
+                result = &mut work => return Ok(result),
+                input = self.input() => input?,
+            };
+            // Nothing else is run meanwhile, so the only effect is an end.
+            if let Some(Effect::End(end)) = self.handle(input).pop() {
+                return Err(Served::Ended(end));
+            }
+        }
+    }
+
+    /// The next input. Cancel-safe.
+    async fn input(&mut self) -> Result<Input, Served> {
+        let due = self.dispatch.wake_at().map(|at| self.began + at);
+        tokio::select! {
+            ended = lease_end(&mut self.lease) => Err(Served::LeaseEnded(ended)),
+            () = self.drain.cancelled(), if !self.draining => {
+                self.draining = true;
+                Ok(Input::Drain)
+            }
+            input = self.received.recv() => Ok(input.unwrap_or(Input::Tick)),
+            () = tokio::time::sleep_until(due.unwrap_or(self.began)), if due.is_some() => Ok(Input::Tick),
+        }
+    }
+}
+
+/// Waits for the lease's end. A heartbeat that is gone without a word has lost it.
+pub(crate) async fn lease_end(lease: &mut watch::Receiver<LeaseView>) -> LeaseEnd {
+    let view = lease.wait_for(|view| view.end.is_some()).await;
+    view.ok().and_then(|view| view.end).unwrap_or(LeaseEnd::Lost)
+}
+
+/// Runs a tool use unless the journal knows of it already.
+async fn execute<H: Hands>(call: &ToolCall, hands: &mut H, journal: &mut Journal) -> Outcome {
+    let outcome = match journal.standing(&call.id) {
+        Some(Standing::Done(outcome)) => return outcome.clone(),
+        Some(Standing::Posted) => return Outcome::failed(format!("{} ran before and its result was accepted then; it was not run again. {CHECK}", call.name)),
+        Some(Standing::Started) => {
+            tracing::warn!(tool_use = call.id, tool = call.name, "a tool use was started and lost: its outcome is unknown");
+            Outcome::failed(format!("{}: outcome unknown. The worker stopped while this call was running; it was not run again. {CHECK}", call.name))
+        }
+        None => match journal.started(&call.id, &call.name).await {
+            Ok(()) => hands.call(call).await,
+            Err(error) => {
+                tracing::error!(tool_use = call.id, error = chain(&error), "a tool use could not be journaled and is not run");
+                return Outcome::failed(format!(
+                    "{}: not run, because the worker cannot write its journal. Next step: an operator frees space on the worker's disk; then try again.",
+                    call.name
+                ));
+            }
+        },
+    };
+    if let Err(error) = journal.done(&call.id, &outcome) {
+        tracing::error!(tool_use = call.id, error = chain(&error), "an outcome could not be journaled");
+    }
+    outcome
+}
+
+/// What a model can do about a call whose outcome nobody knows.
+const CHECK: &str = "Check first what it already did (files in the workspace, state of the services it called), then decide whether to repeat it.";
+
+/// How the posting of a result went.
+enum Delivery {
+    Taken,
+    /// For good: answered already, or the session takes none.
+    Refused,
+    Failed,
+}
+
+async fn deliver(subject: Subject<'_>, id: &str, outcome: &Outcome, lease: &watch::Receiver<LeaseView>) -> Delivery {
+    let event = json!({"type": "user.tool_result", "tool_use_id": id, "is_error": outcome.is_error, "content": outcome.content});
+    let began = Instant::now();
+    for attempt in 0.. {
+        let error = match subject.remote.post(subject.key, subject.session, &event).await {
+            Ok(()) => return Delivery::Taken,
+            Err(error) if error.is_fatal() => {
+                tracing::warn!(session = subject.session, tool_use = id, error = chain(&error), "the server refused a result");
+                return Delivery::Refused;
+            }
+            Err(error) => error,
+        };
+        let left = lease.borrow().send_window.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            tracing::error!(session = subject.session, tool_use = id, error = chain(&error), "a result could not be delivered");
+            return Delivery::Failed;
+        }
+        tracing::warn!(session = subject.session, tool_use = id, attempt, error = chain(&error), "a result is sent again");
+        tokio::time::sleep(SEND.delay(attempt, error.retry_after(), random()).min(left)).await;
+    }
+    Delivery::Failed
+}
+
+fn settle(id: &str, delivery: Delivery, journal: &mut Journal) -> Input {
+    match delivery {
+        Delivery::Taken => {
+            if let Err(error) = journal.posted(id) {
+                tracing::warn!(tool_use = id, error = chain(&error), "a delivered result could not be journaled");
+            }
+            Input::Settled { id: id.to_owned() }
+        }
+        Delivery::Refused => Input::Settled { id: id.to_owned() },
+        Delivery::Failed => Input::Undelivered { id: id.to_owned() },
+    }
+}
+
+/// Streams and lists the session's events for as long as it is read: stream first, so that nothing falls between the two. Returns only
+/// when the server refuses for good.
+async fn feed(subject: Subject<'_>, inputs: mpsc::Sender<Input>) -> RemoteError {
+    let mut attempt = 0;
+    loop {
+        let ended = match subject.remote.stream(subject.key, subject.session).await {
+            Ok(stream) => follow(subject, stream, &inputs, &mut attempt).await,
+            Err(error) => Err(error),
+        };
+        match ended {
+            Err(error) if error.is_fatal() => return error,
+            Err(error) => tracing::warn!(session = subject.session, error = chain(&error), "the event stream is opened again"),
+            Ok(()) => {}
+        }
+        tokio::time::sleep(RECONNECT.delay(attempt, None, random())).await;
+        attempt = attempt.saturating_add(1);
+    }
+}
+
+async fn follow(
+    subject: Subject<'_>,
+    mut stream: EventStream,
+    inputs: &mpsc::Sender<Input>,
+    attempt: &mut u32,
+) -> Result<(), RemoteError> {
+    // The receiver lives as long as this future: both are branches of one select.
+    let _ = inputs.send(Input::HistoryBegins).await;
+    let history = match history(subject, inputs).await {
+        Ok(()) => History::Complete,
+        Err(error) => {
+            tracing::warn!(session = subject.session, error = chain(&error), "the session's history could not be read");
+            History::Failed
+        }
+    };
+    let _ = inputs.send(Input::HistoryEnds(history)).await;
+    while let Some(event) = stream.next().await? {
+        *attempt = 0;
+        let _ = inputs.send(Input::Live(SessionEvent::read(&event))).await;
+    }
+    Ok(())
+}
+
+async fn history(subject: Subject<'_>, inputs: &mpsc::Sender<Input>) -> Result<(), RemoteError> {
+    let mut cursor: Option<String> = None;
+    for _ in 0..PAGES {
+        let page = subject.remote.events(subject.key, subject.session, cursor.as_deref()).await?;
+        for event in &page.data {
+            let _ = inputs.send(Input::History(SessionEvent::read(event))).await;
+        }
+        match page.next_page.filter(|next| !next.is_empty()) {
+            Some(next) => cursor = Some(next),
+            None => return Ok(()),
+        }
+    }
+    Err(RemoteError::Garbled { doing: "list the session's events: the pages do not end" })
+}
+
+pub(crate) fn random() -> u64 {
+    // Without random numbers the jitter is missing, nothing else.
+    getrandom::u64().unwrap_or(u64::MAX / 2)
+}
+
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+const INPUTS: usize = 256;
+/// A history longer than ten million events is a server that goes round in circles.
+const PAGES: usize = 10_000;
+const SEND: Backoff =
+    Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(30), retry_after_cap: Duration::from_secs(300) };
+const RECONNECT: Backoff =
+    Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(10), retry_after_cap: Duration::from_secs(300) };

@@ -1,0 +1,246 @@
+//! The worker itself: polls, bounds how many sessions run at one time, drains. And the role's main, which starts the perimeter around it.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postern_exec::asynchronous::Channel;
+use postern_net::{Drain, Drained, HttpClient, TlsRoots};
+use postern_policy::ConfiguredPermit;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::config::{Order, Report, WorkerConfig};
+use crate::hands::Perimeter;
+use crate::item::{self, Shared};
+use crate::perimeter::{self, Started};
+use crate::place::Places;
+use crate::remote::{Bearer, Polled, Remote, RemoteError};
+use crate::session::{chain, random};
+
+/// Polls for work and serves it.
+pub struct Worker<P> {
+    shared: Arc<Shared<P>>,
+    drain: Drain,
+    room: Arc<Semaphore>,
+}
+
+/// Why a worker ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// It was told to, and every item ended.
+    Drained,
+    /// It was told to, and so many items were still running when patience ended; their journals know.
+    DrainedLate(usize),
+    /// The server will not give this worker work: the key, the environment or the address is wrong.
+    Rejected(RemoteError),
+}
+
+impl<P: Perimeter> Worker<P> {
+    /// A worker for `remote`'s environment that serves up to `sessions` at one time.
+    pub fn new(remote: Remote, key: Bearer, perimeter: P, places: Arc<Places>, sessions: usize) -> Self {
+        let drain = Drain::new();
+        let shared = Shared::new(remote, key, perimeter, places, drain.token());
+        Self { shared: Arc::new(shared), drain, room: Arc::new(Semaphore::new(sessions.max(1))) }
+    }
+
+    /// The same with another wait after a finished turn (60 s unless said).
+    #[must_use]
+    pub fn with_max_idle(mut self, max_idle: Duration) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.max_idle = max_idle;
+        }
+        self
+    }
+
+    /// A handle that starts the drain.
+    pub fn drain(&self) -> Drain {
+        self.drain.clone()
+    }
+
+    /// Polls until the drain starts or the server rejects the worker, then waits for the items, at most `patience`.
+    pub async fn run(self, patience: Duration) -> Ended {
+        let rejected = tokio::select! {
+            error = self.poll() => Some(error),
+            () = self.drain.started() => None,
+        };
+        match (self.drain.finish(patience).await, rejected) {
+            (_, Some(error)) => Ended::Rejected(error),
+            (Drained::Clean, None) => Ended::Drained,
+            (Drained::Late(items), None) => Ended::DrainedLate(items),
+        }
+    }
+
+    /// Returns only when the server rejects the worker.
+    async fn poll(&self) -> RemoteError {
+        let mut failures: u32 = 0;
+        loop {
+            // The semaphore is never closed.
+            let Ok(room) = Arc::clone(&self.room).acquire_owned().await else { continue };
+            let asked = Instant::now();
+            match self.shared.remote.poll(&self.shared.key).await {
+                Err(error) if error.is_fatal() => return error,
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    tracing::warn!(error = chain(&error), failures, "polling failed");
+                    tokio::time::sleep(pause_after_failure(failures, error.retry_after())).await;
+                }
+                Ok(Polled { item: None, ours }) => {
+                    failures = 0;
+                    drop(room);
+                    tokio::time::sleep(pause_after_nothing(ours, asked.elapsed())).await;
+                }
+                Ok(Polled { item: Some(work), ours }) => {
+                    failures = 0;
+                    tracing::info!(work = work.id, session = work.data.id, "claimed");
+                    let shared = Arc::clone(&self.shared);
+                    self.drain.spawn(async move {
+                        let _room = room;
+                        if acknowledged(&shared, &work.id).await {
+                            item::run(&shared, work, ours).await;
+                        }
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Whether the claim stands. One that cannot be acknowledged is handed out again by the server.
+async fn acknowledged<P>(shared: &Shared<P>, work: &str) -> bool {
+    match shared.remote.acknowledge(&shared.key, work).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(work, error = chain(&error), "a claim could not be acknowledged");
+            if error.is_fatal() {
+                let _stopped_or_gone = shared.remote.stop(&shared.key, work, None).await;
+            }
+            false
+        }
+    }
+}
+
+/// Our server holds a poll for its time and is asked again at once; another is given the official worker's pause of 1 to 3 s.
+fn pause_after_nothing(ours: bool, took: Duration) -> Duration {
+    if ours { SHORTEST_POLL.saturating_sub(took) } else { Duration::from_millis(1_000 + random() % 2_000) }
+}
+
+fn pause_after_failure(failures: u32, retry_after: Option<Duration>) -> Duration {
+    let exponential = Duration::from_secs(2u64.saturating_pow(failures).min(60));
+    retry_after.unwrap_or(exponential).min(LONGEST_PAUSE) + Duration::from_millis(random() % 1_000)
+}
+
+/// The role `worker`: starts the perimeter, serves, drains. `server` is the permit for the configured server, made by `bin`.
+/// With a supervisor the configuration came over its channel; when that closes, the worker ends at once, as its children do.
+pub async fn worker_main(config: WorkerConfig, server: ConfiguredPermit, mut supervisor: Option<Channel>) -> ExitCode {
+    let places = Arc::new(Places::new(&config.data_dir));
+    let http = match http(&config, server) {
+        Ok(http) => http,
+        Err(problem) => return refuse(vec![problem], supervisor).await,
+    };
+    let patience = Duration::from_secs(config.drain_seconds);
+    let (environment, sessions) = (config.environment_id.clone(), config.sessions);
+    let Started { perimeter, key, children, report } = match perimeter::start(config, Arc::clone(&places)).await {
+        Ok(started) => started,
+        Err(problems) => return refuse(problems, supervisor).await,
+    };
+    if let Some(channel) = &mut supervisor
+        && channel.send(&report, &[]).await.is_err()
+    {
+        return ExitCode::FAILURE;
+    }
+    let watch = perimeter.watch();
+    let worker = Worker::new(Remote::new(http, environment, worker_name()), key, perimeter, places, sessions);
+    let drain = worker.drain();
+    let code = tokio::select! {
+        ended = worker.run(patience) => code(&ended),
+        part = watch.gone() => {
+            tracing::error!(part, "a part of the perimeter ended; the worker ends with it");
+            ExitCode::FAILURE
+        }
+        code = orders(supervisor, drain) => code,
+    };
+    drop(watch);
+    children.end().await;
+    code
+}
+
+fn http(config: &WorkerConfig, server: ConfiguredPermit) -> Result<HttpClient, String> {
+    let roots = TlsRoots::platform_and_file(config.ca_file.as_deref());
+    let client = roots.and_then(|roots| HttpClient::new(server, &roots));
+    client.map_err(|error| format!("reach the server {}: {}", config.server_url, chain(&error)))
+}
+
+async fn refuse(problems: Vec<String>, supervisor: Option<Channel>) -> ExitCode {
+    for problem in &problems {
+        tracing::error!(%problem, "the worker does not start");
+    }
+    if let Some(mut channel) = supervisor {
+        // A supervisor that is gone needs no word.
+        let _gone = channel.send(&Report::Refused { problems }, &[]).await;
+    }
+    ExitCode::from(USAGE)
+}
+
+fn code(ended: &Ended) -> ExitCode {
+    match ended {
+        Ended::Drained => ExitCode::SUCCESS,
+        Ended::DrainedLate(items) => {
+            tracing::warn!(items, "items were still running at the end of the drain; their journals know what was started");
+            ExitCode::SUCCESS
+        }
+        Ended::Rejected(error) => {
+            tracing::error!(error = chain(error), "the server rejects this worker; check its environment and environment key");
+            ExitCode::from(NOT_REACHABLE)
+        }
+    }
+}
+
+/// Starts the drain at the first signal or the supervisor's word. Returns at the second signal or when the supervisor is gone.
+async fn orders(mut supervisor: Option<Channel>, drain: Drain) -> ExitCode {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("signals cannot be received");
+        return ExitCode::FAILURE;
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            order = next_order(&mut supervisor) => match order {
+                Some(Order::Drain) => {
+                    drain.start();
+                    continue;
+                }
+                None => return ExitCode::FAILURE,
+            },
+        }
+        if drain.is_started() {
+            return ExitCode::from(SECOND_SIGNAL);
+        }
+        drain.start();
+    }
+}
+
+/// The supervisor's next order; `None` when it is gone. Without a supervisor there is never one.
+async fn next_order(supervisor: &mut Option<Channel>) -> Option<Order> {
+    match supervisor {
+        Some(channel) => channel.receive::<Order>(ORDER_LIMIT).await.ok().flatten().map(|(order, _)| order),
+        None => std::future::pending().await,
+    }
+}
+
+/// Host name and a random part, as the official worker names itself.
+fn worker_name() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || "-._".contains(*c)).take(64).collect();
+    format!("{host}-{:012x}", random() & 0xffff_ffff_ffff)
+}
+
+/// An empty answer that came sooner is waited out, so that a server without long polling is not flooded.
+const SHORTEST_POLL: Duration = Duration::from_millis(900);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const ORDER_LIMIT: usize = 64 * 1024;
+const USAGE: u8 = 2;
+const NOT_REACHABLE: u8 = 3;
+const SECOND_SIGNAL: u8 = 130;
