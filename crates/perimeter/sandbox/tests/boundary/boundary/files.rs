@@ -1,0 +1,135 @@
+//! What the agent sees as files.
+
+use std::os::unix::fs::MetadataExt;
+
+use postern_sandbox::{Access, Mount};
+
+use crate::probe::Ask;
+use crate::stand::{Stand, is_root};
+
+const CA: &str = "-----BEGIN CERTIFICATE-----\nMIIBtest\n-----END CERTIFICATE-----\n";
+
+#[test]
+fn a_command_runs_as_the_agent_in_its_workspace() {
+    let stand = Stand::new();
+    let told = stand.bash("id -u; id -g; id -G; id -un; pwd; echo $HOME; hostname; touch x && ls");
+    assert_eq!(told.text.replace(" 65534", ""), "1000\n1000\n1000\nagent\n/workspace\n/workspace/.home\nsandbox\nx\n");
+    assert_eq!(told.code, 0);
+}
+
+#[test]
+fn the_system_is_read_only_everywhere_outside_the_writable_places() {
+    let stand = Stand::new();
+    for path in ["/x", "/usr/x", "/usr/bin/x", "/etc/x", "/etc/ssl/x", "/mnt/x", "/mnt/session/x", "/run/x", "/dev/x", "/proc/x", "/proc/sys/kernel/hostname", "/bin/x", "/lib/x"] {
+        let told = stand.bash(&format!("echo x > {path}"));
+        assert_ne!(told.code, 0, "{path} is writable");
+    }
+    for path in ["/workspace/x", "/workspace/.home/x", "/tmp/x", "/dev/shm/x", "/var/tmp/y", "/dev/null"] {
+        let told = stand.bash(&format!("echo x > {path}"));
+        assert_eq!(told.code, 0, "{path} is not writable: {}", told.text);
+    }
+    assert_ne!(stand.bash("mount -o remount,rw /usr || chmod 777 /etc/passwd || rm -f /etc/passwd").code, 0);
+}
+
+#[test]
+fn nothing_of_the_host_is_there_but_the_listed_places() {
+    let stand = Stand::new();
+    let told = stand.bash("ls -A / | tr '\\n' ' '");
+    let allowed = [".empty", "bin", "dev", "etc", "lib", "lib32", "lib64", "libx32", "mnt", "proc", "run", "sbin", "sys", "tmp", "usr", "var", "workspace"];
+    for name in told.text.split_whitespace() {
+        assert!(allowed.contains(&name), "/{name} is visible");
+    }
+    for path in ["/etc/shadow", "/etc/gshadow", "/etc/ssh", "/etc/sudoers", "/root", "/home", "/sys/kernel", "/etc/machine-id", "/run/dbus", "/etc/npmrc", "/etc/pip.conf"] {
+        assert_ne!(stand.bash(&format!("ls -d {path}")).code, 0, "{path} is visible");
+    }
+    assert_eq!(stand.bash("ls -A /tmp /run /etc/ssl/private 2>&1 | grep -v ':$' | grep .").text, "");
+    let here = stand.directory.path().display();
+    assert_ne!(stand.bash(&format!("ls {here}")).code, 0, "the host's scratch directory is visible");
+}
+
+#[test]
+fn every_mount_refuses_set_user_id_and_all_but_devices_refuse_devices() {
+    let stand = Stand::new();
+    let told = stand.bash("cat /proc/self/mountinfo");
+    assert!(told.text.lines().count() > 10);
+    for line in told.text.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        assert!(fields[5].contains("nosuid"), "{line}");
+        assert!(fields[5].contains("nodev") || fields[4].starts_with("/dev/"), "{line}");
+    }
+}
+
+#[test]
+fn what_proc_says_of_the_machine_is_masked() {
+    let stand = Stand::new();
+    for path in ["/proc/cmdline", "/proc/kallsyms", "/proc/modules", "/proc/config.gz", "/proc/keys", "/proc/diskstats", "/proc/timer_list"] {
+        assert_eq!(stand.bash(&format!("cat {path} 2>/dev/null | head -c 10")).text, "", "{path}");
+    }
+    assert_eq!(stand.bash("head -c 1 /proc/kcore | wc -c").text.trim(), "0");
+    assert_ne!(stand.bash("echo h > /proc/sysrq-trigger").code, 0);
+    assert!(stand.bash("cat /proc/sys/kernel/ostype /proc/meminfo /proc/self/cgroup").text.contains("MemTotal"), "what programs need is there");
+    let cgroup = stand.bash("cut -d: -f3 /proc/self/cgroup | sort -u").text;
+    assert!(!cgroup.contains("postern-"), "the host's hierarchy shows: {cgroup}");
+}
+
+#[test]
+fn the_environment_is_closed_and_the_zones_variables_are_in_it() {
+    let stand = Stand::new();
+    let told = stand.bash("env | cut -d= -f1 | sort | tr '\\n' ' '");
+    let expected = "HOME HTTPS_PROXY HTTP_PROXY LANG LOGNAME NO_PROXY PATH PLACEHOLDER PWD SHELL SHLVL TERM TMPDIR USER _ http_proxy https_proxy no_proxy";
+    assert_eq!(told.text.trim(), expected);
+    assert_eq!(stand.bash("echo $PATH $PLACEHOLDER").text, "/usr/local/bin:/usr/bin:/bin pstn-value\n");
+}
+
+#[test]
+fn the_sessions_authority_is_trusted_inside_beside_the_systems() {
+    let stand = Stand::with(|spec, _| spec.ca_certificate_pem = CA.into());
+    for variable in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"] {
+        assert_eq!(stand.bash(&format!("grep -c MIIBtest ${variable}")).text, "1\n", "{variable}");
+        assert!(stand.bash(&format!("grep -c BEGIN ${variable}")).text.trim().parse::<u32>().expect("a count") > 1, "{variable} lacks the system's");
+    }
+    assert_eq!(stand.bash("cat $NODE_EXTRA_CA_CERTS").text, CA);
+    if std::path::Path::new("/etc/ssl/certs/ca-certificates.crt").exists() {
+        assert_eq!(stand.bash("grep -c MIIBtest /etc/ssl/certs/ca-certificates.crt").text, "1\n", "programs that read the system's bundle");
+    }
+    assert!(!std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap_or_default().contains("MIIBtest"), "the host is untouched");
+}
+
+#[test]
+fn a_lent_directory_is_there_as_lent() {
+    let stand = Stand::with(|spec, directory| {
+        for (name, access) in [("read", Access::Read), ("write", Access::Write)] {
+            let host = directory.join(name);
+            std::fs::create_dir(&host).expect("makes it");
+            std::fs::write(host.join("file"), name).expect("writes");
+            postern_sandbox::workspace::give(&host, spec.kernel_uid.unwrap_or(rustix::process::getuid().as_raw())).expect("gives");
+            spec.mounts.push(Mount { host, at: format!("/data/{name}").into(), access });
+        }
+    });
+    assert_eq!(stand.bash("cat /data/read/file /data/write/file").text, "readwrite");
+    assert_ne!(stand.bash("echo x > /data/read/file").code, 0);
+    assert_ne!(stand.bash("echo x > /data/x").code, 0);
+    let told = stand.bash("echo changed > /data/write/file");
+    assert_eq!(told.code, 0, "{}", told.text);
+    assert_eq!(std::fs::read_to_string(stand.directory.path().join("write/file")).expect("reads"), "changed\n");
+}
+
+#[test]
+fn files_of_the_agent_belong_outside_to_the_sandboxs_kernel_user() {
+    let stand = Stand::new();
+    assert_eq!(stand.bash("echo x > made; ln -s /etc/shadow link").code, 0);
+    let owner = std::fs::metadata(stand.directory.path().join("sesn_test/made")).expect("is there").uid();
+    if is_root() {
+        assert!(owner >= postern_sandbox::LOWEST_KERNEL_UID);
+    } else {
+        assert_eq!(owner, rustix::process::getuid().as_raw());
+    }
+    assert_ne!(stand.bash("cat link").code, 0, "a link leads nowhere outside");
+}
+
+#[test]
+fn the_tool_server_can_read_the_workspace_as_the_agent() {
+    let stand = Stand::new();
+    stand.bash("umask 077; echo mine > private");
+    assert_eq!(stand.ask(&Ask::Read("/workspace/private".into())).text, "mine\n");
+}

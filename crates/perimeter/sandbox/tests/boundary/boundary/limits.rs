@@ -1,0 +1,80 @@
+//! What there is only so much of.
+
+use postern_sandbox::{Control, State};
+
+use crate::stand::{Stand, is_root};
+
+fn state(stand: &Stand, control: Control) -> State {
+    stand.sandbox.controls.iter().find(|status| status.control == control).expect("each control has a status").state
+}
+
+#[test]
+fn memory_over_the_limit_kills_the_command_and_not_the_tool_server() {
+    let stand = Stand::with(|spec, _| spec.memory_bytes = 128 << 20);
+    let told = stand.python("x = bytearray(1 << 29)\nfor i in range(0, 1 << 29, 4096): x[i] = 1\nprint('had it')");
+    assert!(!told.text.contains("had it"), "{}", told.text);
+    match state(&stand, Control::MemoryHard) {
+        State::Active => assert_eq!(told.code, -9, "{}", told.text),
+        _ => assert!(told.text.contains("MemoryError"), "{}", told.text),
+    }
+    assert_eq!(stand.bash("echo alive").text, "alive\n");
+}
+
+#[test]
+fn many_processes_together_do_not_pass_the_memory_limit_either() {
+    let stand = Stand::with(|spec, _| spec.memory_bytes = 128 << 20);
+    stand.channel.send(&crate::probe::Ask::Run(["/usr/bin/python3", "-c", "import os, time\nfor i in range(8):\n if os.fork() == 0:\n  x = bytearray(48 << 20)\n  for i in range(0, len(x), 4096): x[i] = 1\n  time.sleep(15); os._exit(0)\nfails = sum(os.waitstatus_to_exitcode(os.wait()[1]) != 0 for i in range(8))\nprint('killed', fails)"].map(str::to_owned).to_vec()), &[]).expect("sends");
+    if state(&stand, Control::MemoryHard) == State::Active {
+        let (told, _) = stand.channel.receive::<crate::probe::Told>(1 << 20).expect("answers").expect("lives");
+        assert!(told.code == -9 || (told.text.starts_with("killed") && told.text != "killed 0\n"), "{told:?}");
+    } else {
+        let mut ending = stand.sandbox.ending();
+        let exit = stand.runtime.block_on(async { tokio::time::timeout(std::time::Duration::from_secs(10), ending.wait()).await });
+        assert!(exit.expect("the watchdog ends it").how.contains("watchdog"));
+    }
+    // Not moved before: the sandbox lives until here.
+    drop(stand);
+}
+
+#[test]
+fn a_fork_bomb_is_stopped_and_the_sandbox_still_answers() {
+    let stand = Stand::with(|spec, _| spec.processes = 64);
+    let told = stand.python("import os, time\nn = 0\nwhile True:\n try:\n  if os.fork() == 0: time.sleep(30); os._exit(0)\n  n += 1\n except OSError as e: print(n, e.errno, flush=True); break\nos.killpg(0, 9)");
+    let (count, errno) = told.text.trim().split_once(' ').expect("two numbers");
+    assert!(count.parse::<u32>().expect("a count") < 64, "{}", told.text);
+    assert_eq!(errno, "11", "EAGAIN");
+    assert_eq!(state(&stand, Control::ProcessesHard), State::Active);
+    assert_eq!(stand.bash("echo alive").text, "alive\n");
+    let threads = stand.python("import threading, time\nn = 0\ntry:\n while True: threading.Thread(target=time.sleep, args=(5,), daemon=True).start(); n += 1\nexcept RuntimeError: print(n < 64, flush=True)\nimport os; os._exit(0)");
+    assert_eq!(threads.text, "True\n", "threads count as well");
+}
+
+#[test]
+fn processor_time_is_shared_as_told() {
+    let stand = Stand::with(|spec, _| spec.cpus = 0.2);
+    if state(&stand, Control::CpuHard) != State::Active {
+        assert!(!is_root() || std::fs::metadata("/sys/fs/cgroup").is_err(), "root with control groups must hold it");
+        return;
+    }
+    let told = stand.python("import time\nstart = time.monotonic()\nwhile time.monotonic() - start < 1.5: pass\nprint(time.process_time() / 1.5 < 0.35)");
+    assert_eq!(told.text, "True\n");
+}
+
+#[test]
+fn a_file_cannot_pass_the_disk_limit_and_scratch_space_ends() {
+    let stand = Stand::with(|spec, _| spec.disk_bytes = 8 << 20);
+    let told = stand.bash("head -c 20000000 /dev/zero > big; stat -c %s big");
+    assert_eq!(told.text.lines().last(), Some("8388608"), "{}", told.text);
+    assert_eq!(state(&stand, Control::DiskHard), State::Degraded, "and it says that this is not a quota");
+    let told = Stand::with(|spec, _| spec.memory_bytes = 64 << 20).bash("for i in 1 2 3 4 5 6; do head -c 10000000 /dev/zero > /tmp/$i || exit 9; done");
+    assert_eq!(told.code, 9, "{}", told.text);
+    assert!(told.text.contains("No space"), "{}", told.text);
+}
+
+#[test]
+fn there_are_no_core_files_and_open_files_end() {
+    let stand = Stand::new();
+    assert_eq!(stand.bash("ulimit -c; ulimit -Hc; ulimit -r; ulimit -n").text.lines().take(3).collect::<Vec<_>>(), ["0", "0", "0"]);
+    assert!(stand.bash("ulimit -Hn").text.trim().parse::<u32>().expect("a limit") <= 16_384);
+    assert_ne!(stand.bash("ulimit -Hc 1").code, 0, "limits only sink");
+}
