@@ -1,1 +1,69 @@
-fn main() {}
+//! The composition root: chooses a role or a command, reads configuration and environment, and wires the parts.
+//! Nothing is decided here about sessions, requests or secrets.
+
+mod agent;
+mod audit;
+mod check;
+mod cli;
+mod client;
+mod config;
+mod data;
+mod demo;
+mod failure;
+mod greeting;
+mod logging;
+mod rehearsal;
+mod roles;
+mod run;
+mod secrets;
+mod server;
+mod up;
+mod zone;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Arguments, Command};
+use failure::{Failure, Or};
+
+fn main() -> ExitCode {
+    // Inside a sandbox this binary is the tool server: nothing else of it may run there.
+    if std::env::args_os().next().is_some_and(|name| name == "postern-tools") {
+        return postern_tools::server::main();
+    }
+    if let Some(role) = roles::asked_for() {
+        return role.run();
+    }
+    let arguments = Arguments::parse();
+    logging::start(arguments.log, arguments.log_format);
+    match command(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            #[expect(clippy::print_stderr, reason = "why the command failed is for the person who typed it")]
+            {
+                eprintln!("postern: {failure}");
+            }
+            failure.exit_code()
+        }
+    }
+}
+
+fn command(arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.command {
+        Command::Up(up) => asynchronously(up::run(up, logging::level_name(arguments.log))),
+        Command::Run(run) => asynchronously(run::run(run)),
+        Command::Secrets(secrets) => secrets::run(&secrets.verb),
+        Command::Zone(zone) => zone::run(&zone.verb),
+        Command::Audit(audit) => audit::run(&audit.verb),
+        Command::Agent(agent) => asynchronously(agent::run(&agent.verb)),
+        Command::Worker(_) => check::run(),
+        Command::Demo(demo) => asynchronously(demo::run(demo)),
+        Command::Rehearsal(rehearsal) => asynchronously(rehearsal::run(rehearsal.listen)),
+    }
+}
+
+fn asynchronously(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.or_misused("start the runtime")?.block_on(work)
+}

@@ -1,0 +1,95 @@
+//! `postern audit`: is the record whole, and what does it say.
+
+use std::path::PathBuf;
+
+use postern_audit::{Decision, Destination, Entry, Kind};
+
+use crate::cli::{AuditVerb, Place};
+use crate::failure::{Failure, Or, chain};
+
+/// Runs the verb.
+///
+/// # Errors
+/// [`Failure::NotHeld`] when the chain or a signature is broken, naming the first broken record.
+pub(crate) fn run(verb: &AuditVerb) -> Result<(), Failure> {
+    match verb {
+        AuditVerb::Verify { path, place } => verify(&path.clone().unwrap_or_else(|| log_of(place))),
+        AuditVerb::Show { session, json, place } => show(&log_of(place), session.as_deref(), *json),
+    }
+}
+
+fn log_of(place: &Place) -> PathBuf {
+    place.data_dir.join("perimeter/audit")
+}
+
+#[expect(clippy::print_stdout, reason = "the verdict is the command's result")]
+fn verify(path: &std::path::Path) -> Result<(), Failure> {
+    let report = postern_audit::verify(path)
+        .map_err(|broken| Failure::NotHeld(chain("the audit log does not hold", &broken)))?;
+    println!("{} records, {} to {}, one unbroken chain", report.records, report.first_seq, report.last_seq);
+    match report.last_checkpoint {
+        Some(seq) => println!("last signed checkpoint: {seq}; {} records after it are not signed yet", report.unsigned),
+        None => println!("no signed checkpoint yet; {} records are not signed", report.unsigned),
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the records are the command's result")]
+fn show(path: &std::path::Path, session: Option<&str>, json: bool) -> Result<(), Failure> {
+    for entry in postern_audit::entries(path).or_misused("read the audit log")? {
+        let entry = entry.or_misused("read the audit log")?;
+        if session.is_some() && session != entry.record.session.as_deref() {
+            continue;
+        }
+        if json {
+            println!("{}", as_json(&entry)?);
+        } else {
+            println!("{}", line(&entry));
+        }
+    }
+    Ok(())
+}
+
+fn as_json(entry: &Entry) -> Result<String, Failure> {
+    let mut record = serde_json::to_value(&entry.record).or_misused("write a record")?;
+    record["seq"] = entry.seq.into();
+    record["ts"] = entry.ts.to_string().into();
+    record["hash"] = entry.hash.clone().into();
+    Ok(record.to_string())
+}
+
+/// `https://host:port/path`, with the method before it, as far as known.
+fn place(destination: &Destination) -> String {
+    let scheme = destination.scheme.as_ref().map(|scheme| format!("{scheme}://")).unwrap_or_default();
+    let port = destination.port.map(|port| format!(":{port}")).unwrap_or_default();
+    let host = destination.host.as_deref().or(destination.address.as_deref()).unwrap_or_default();
+    let method = destination.method.as_ref().map(|method| format!("{method} ")).unwrap_or_default();
+    format!("{method}{scheme}{host}{port}{}", destination.path.as_deref().unwrap_or_default())
+}
+
+/// One record on one line: when, what, where, and why not.
+fn line(entry: &Entry) -> String {
+    let kind = kind_of(entry.record.kind);
+    let record = &entry.record;
+    let decision = match record.decision {
+        Decision::Allow => "allow",
+        Decision::Deny => "DENY",
+        Decision::Info => "",
+    };
+    let destination = record.destination.as_ref().map(place);
+    let parts = [
+        Some(format!("{:>6} {} {:<16} {decision:<5}", entry.seq, entry.ts.strftime("%H:%M:%S%.3f"), kind)),
+        record.session.clone(),
+        destination,
+        record.credential.as_ref().map(|name| format!("credential={name}")),
+        record.rule.as_ref().map(|rule| format!("rule={rule}")),
+        record.reason.as_ref().map(|reason| format!("reason={reason}")),
+        record.outcome.clone(),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// The kind as the log spells it.
+pub(crate) fn kind_of(kind: Kind) -> String {
+    serde_json::to_value(kind).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+}

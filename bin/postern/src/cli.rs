@@ -1,0 +1,274 @@
+//! The command line: what a person can type, and nothing of what happens then.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Let AI agents use your systems without ever holding a credential.
+#[derive(Parser)]
+#[command(
+    name = "postern",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Arguments {
+    /// How much to log, to standard error.
+    #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
+    pub(crate) log: tracing::level_filters::LevelFilter,
+    /// How to log; text on a terminal, else JSON lines, unless given.
+    #[arg(long, global = true, value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Start everything on this machine: server and worker, over a data directory.
+    Up(UpArguments),
+    /// Give an agent a task and watch it in the terminal.
+    Run(RunArguments),
+    /// Keep secrets in the perimeter's encrypted store.
+    Secrets(SecretsArguments),
+    /// Check zones before they are used.
+    Zone(ZoneArguments),
+    /// Verify and read the audit log.
+    Audit(AuditArguments),
+    /// Show agents and the digest that a zone can name.
+    Agent(AgentArguments),
+    /// The worker role; with --check it prints each control of the sandbox and ends.
+    Worker(WorkerArguments),
+    /// Run the main job for real, with an agent that turns hostile, and print what held.
+    Demo(DemoArguments),
+    /// A model that plays scripts, for rehearsals and tests.
+    #[command(hide = true)]
+    Rehearsal(RehearsalArguments),
+}
+
+#[derive(Args)]
+pub(crate) struct UpArguments {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Where the API listens; port 0 picks a free one.
+    #[arg(long, default_value = "127.0.0.1:7300", value_name = "ADDR:PORT")]
+    pub(crate) listen: SocketAddr,
+    /// Print one JSON line when everything is ready, for scripts.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Leave the worker out.
+    #[arg(long)]
+    pub(crate) no_worker: bool,
+    /// Issue a new API key and a new environment key, and print them.
+    #[arg(long)]
+    pub(crate) new_keys: bool,
+    /// File with the model endpoint's key, instead of ANTHROPIC_API_KEY.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) model_key_file: Option<PathBuf>,
+    /// How long the first Ctrl-C or SIGTERM lets running work end.
+    #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
+    pub(crate) drain: Duration,
+}
+
+/// Where configuration and data lie.
+#[derive(Args, Clone)]
+pub(crate) struct Place {
+    /// The configuration file; ./postern.toml when it exists, unless given.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Everything Postern keeps, mode 0700.
+    #[arg(long, default_value = "./.postern", value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+}
+
+/// How to reach a server.
+#[derive(Args, Clone)]
+pub(crate) struct Server {
+    /// Base URL of a server elsewhere, with POSTERN_API_KEY; the socket in the data directory unless given.
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct RunArguments {
+    /// What to ask.
+    pub(crate) text: String,
+    /// The agent to use; `postern-run` unless given.
+    #[arg(long, value_name = "ID")]
+    pub(crate) agent: Option<String>,
+    /// The environment to run in; `default` unless given.
+    #[arg(long, value_name = "ID")]
+    pub(crate) environment: Option<String>,
+    /// The model of `postern-run`; `[model] default` unless given.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    #[command(flatten)]
+    pub(crate) server: Server,
+}
+
+#[derive(Args)]
+pub(crate) struct SecretsArguments {
+    #[command(subcommand)]
+    pub(crate) verb: SecretsVerb,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum SecretsVerb {
+    /// Store a secret; its value comes from standard input or a prompt, never from the command line.
+    Set {
+        /// The name that a zone refers to as store:NAME.
+        name: String,
+        /// Accept a value that is too short or too guessable to be scrubbed from answers safely.
+        #[arg(long)]
+        danger_short: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// List names, never values.
+    List {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Remove a secret.
+    Rm {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct ZoneArguments {
+    #[command(subcommand)]
+    pub(crate) verb: ZoneVerb,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ZoneVerb {
+    /// Read the configuration whole and print every error with its line and column.
+    Check {
+        /// The configuration file; ./postern.toml unless given.
+        file: Option<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct AuditArguments {
+    #[command(subcommand)]
+    pub(crate) verb: AuditVerb,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum AuditVerb {
+    /// Check the hash chain and the signed checkpoints.
+    Verify {
+        /// A directory or file; the data directory's audit log unless given.
+        path: Option<PathBuf>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Print the records, newest last.
+    Show {
+        /// Only this session's.
+        #[arg(long, value_name = "ID")]
+        session: Option<String>,
+        /// The records as they are, one JSON object a line.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct AgentArguments {
+    #[command(subcommand)]
+    pub(crate) verb: AgentVerb,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum AgentVerb {
+    /// Print the digest of an agent's effective definition, for a zone's `agents`.
+    Digest {
+        /// The agent's id.
+        id: String,
+        #[command(flatten)]
+        server: Server,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct WorkerArguments {
+    /// Print each control of the sandbox as active, degraded or missing, with cause and fix.
+    #[arg(long, required = true)]
+    pub(crate) check: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct DemoArguments {
+    /// Also fail when a step is not built.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Use a real model at this Messages API endpoint instead of the rehearsal; key from ANTHROPIC_API_KEY.
+    #[arg(long, value_name = "URL", requires = "model")]
+    pub(crate) model_url: Option<String>,
+    /// The real model's name.
+    #[arg(long, value_name = "NAME", requires = "model_url")]
+    pub(crate) model: Option<String>,
+    /// What to ask the real model.
+    #[arg(requires = "model_url")]
+    pub(crate) prompt: Option<String>,
+    /// Keep the run's directory and print where it is.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct RehearsalArguments {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR:PORT")]
+    pub(crate) listen: SocketAddr,
+}
+
+/// `30s`, `2m`, or plain seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (digits, unit) = text.split_at(text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len()));
+    let number: u64 = digits.parse().map_err(|_| "give a number of seconds, as in 30s".to_owned())?;
+    match unit {
+        "" | "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number * 60)),
+        _ => Err("the unit is s or m, as in 30s".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_carry_a_unit() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
+        assert!(duration("1h").is_err());
+        assert!(duration("s").is_err());
+    }
+}

@@ -1,0 +1,168 @@
+//! The data directory: who may read it, which format it has, who holds it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::failure::{Failure, Or};
+
+const FORMAT: &str = "1";
+
+/// A data directory that is ours: private, of a known format.
+#[derive(Clone, Debug)]
+pub(crate) struct Data {
+    root: PathBuf,
+}
+
+/// Held while `up` runs over a directory; the kernel releases it with the process.
+pub(crate) struct Held {
+    _lock: File,
+}
+
+impl Data {
+    /// Opens the directory, making it at the first start.
+    ///
+    /// # Errors
+    /// It belongs to someone else, others may enter it, or its format is not ours.
+    pub(crate) fn open(root: &Path) -> Result<Self, Failure> {
+        if !root.exists() {
+            DirBuilder::new()
+                .mode(0o700)
+                .recursive(true)
+                .create(root)
+                .or_misused(&format!("make {}", root.display()))?;
+        }
+        let root = root.canonicalize().or_misused(&format!("find {}", root.display()))?;
+        let about = fs::metadata(&root).or_misused(&format!("look at {}", root.display()))?;
+        if about.uid() != rustix::process::geteuid().as_raw() || about.mode() & 0o077 != 0 {
+            let path = root.display();
+            return Err(Failure::Misused(format!(
+                "{path} must belong to you alone: chown it to you and chmod 700 {path}"
+            )));
+        }
+        let data = Self { root };
+        data.check_format()?;
+        for part in ["control", "perimeter"] {
+            data.make(part)?;
+        }
+        Ok(data)
+    }
+
+    /// What the control plane keeps.
+    pub(crate) fn control(&self) -> PathBuf {
+        self.root.join("control")
+    }
+
+    /// What the perimeter keeps.
+    pub(crate) fn perimeter(&self) -> PathBuf {
+        self.root.join("perimeter")
+    }
+
+    /// The operator's socket.
+    pub(crate) fn operator_socket(&self) -> PathBuf {
+        self.root.join("operator.sock")
+    }
+
+    /// Where the worker finds the environment's key.
+    pub(crate) fn environment_key(&self) -> PathBuf {
+        self.perimeter().join("environment_key")
+    }
+
+    /// The directory itself.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Takes the directory for one `up`.
+    ///
+    /// # Errors
+    /// Another one holds it.
+    pub(crate) fn hold(&self) -> Result<Held, Failure> {
+        let path = self.root.join("lock");
+        let lock = private_file(&path, false).or_misused(&format!("open {}", path.display()))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Held { _lock: lock }),
+            Err(_) => {
+                Err(Failure::Misused(format!("another `postern up` runs over {}; stop it first", self.root.display())))
+            }
+        }
+    }
+
+    /// Writes a file that only its owner may read, whole or not at all.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+        let new = path.with_extension("new");
+        let mut file = private_file(&new, true)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    }
+
+    fn make(&self, part: &str) -> Result<(), Failure> {
+        let path = self.root.join(part);
+        DirBuilder::new().mode(0o700).recursive(true).create(&path).or_misused(&format!("make {}", path.display()))
+    }
+
+    fn check_format(&self) -> Result<(), Failure> {
+        let path = self.root.join("format");
+        match fs::read_to_string(&path) {
+            Ok(found) if found.trim() == FORMAT => Ok(()),
+            Ok(found) => {
+                let (root, found) = (self.root.display(), found.trim());
+                Err(Failure::Misused(format!(
+                    "{root} has format {found}; this build reads {FORMAT}: use the build that wrote it, or another directory"
+                )))
+            }
+            Err(_) => Self::write_private(&path, FORMAT).or_misused(&format!("write {}", path.display())),
+        }
+    }
+}
+
+fn private_file(path: &Path, truncate: bool) -> std::io::Result<File> {
+    OpenOptions::new().create(true).write(true).truncate(truncate).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_new_directory_is_private_and_has_a_format() {
+        let place = tempfile::tempdir().unwrap();
+        let data = Data::open(&place.path().join("data")).unwrap();
+        assert_eq!(fs::metadata(data.root()).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_to_string(data.root().join("format")).unwrap(), FORMAT);
+    }
+
+    #[test]
+    fn a_directory_that_others_may_enter_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(Data::open(place.path()).unwrap_err().to_string().contains("chmod 700"));
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().join("data");
+        Data::open(&root).unwrap();
+        fs::write(root.join("format"), "2").unwrap();
+        assert!(Data::open(&root).unwrap_err().to_string().contains("format 2"));
+    }
+
+    #[test]
+    fn one_up_at_a_time_holds_a_directory() {
+        let place = tempfile::tempdir().unwrap();
+        let data = Data::open(&place.path().join("data")).unwrap();
+        let held = data.hold().unwrap();
+        assert!(data.hold().is_err());
+        drop(held);
+        assert!(data.hold().is_ok());
+    }
+}

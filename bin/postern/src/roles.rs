@@ -1,0 +1,145 @@
+//! The roles this binary can be started as by its own kind, and what each is handed.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use postern_exec::WireBytes;
+use postern_exec::asynchronous::Channel;
+use postern_policy::{Endpoint, Zones, configured};
+use postern_runner::WorkerConfig;
+use tracing::level_filters::LevelFilter;
+
+use crate::config::Configuration;
+use crate::data::Data;
+use crate::failure::{Failure, Or};
+use crate::server::{self, ServerReady};
+use crate::{logging, up};
+
+/// A role and how it runs.
+#[derive(Clone, Copy)]
+pub(crate) enum Role {
+    Server,
+    Worker,
+    Spawner,
+    Egress,
+    Custody,
+    Audit,
+}
+
+/// The role that the arguments ask for: one word, with a socket as standard input. A person at a terminal gets the
+/// command of that name instead, or its help.
+pub(crate) fn asked_for() -> Option<Role> {
+    let mut arguments = std::env::args().skip(1);
+    let (name, None) = (arguments.next()?, arguments.next()) else { return None };
+    let role = match name.as_str() {
+        "server" => Role::Server,
+        "worker" => Role::Worker,
+        "spawner" => Role::Spawner,
+        "egress" => Role::Egress,
+        "custody" => Role::Custody,
+        "audit" => Role::Audit,
+        _ => return None,
+    };
+    rustix::net::sockopt::socket_type(std::io::stdin().as_fd()).ok().map(|_| role)
+}
+
+impl Role {
+    /// Runs it to its end.
+    pub(crate) fn run(self) -> ExitCode {
+        if matches!(self, Self::Spawner) {
+            // No runtime and no thread besides this one: it forks.
+            return postern_sandbox::spawner_main();
+        }
+        if !matches!(self, Self::Server) {
+            logging::start(LevelFilter::INFO, None);
+        }
+        let runtime =
+            match tokio::runtime::Builder::new_multi_thread().worker_threads(self.threads()).enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    tracing::error!(%error, "the runtime does not start");
+                    return ExitCode::FAILURE;
+                }
+            };
+        match self {
+            Self::Server => runtime.block_on(server::main()),
+            Self::Worker => runtime.block_on(worker()),
+            Self::Egress => runtime.block_on(postern_egress::process_main()),
+            Self::Custody => runtime.block_on(postern_custody::process_main()),
+            Self::Audit => runtime.block_on(postern_audit::process_main()),
+            Self::Spawner => ExitCode::FAILURE,
+        }
+    }
+
+    /// Threads of the runtime: the many-connection roles use the machine, the others are a queue each.
+    fn threads(self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
+        match self {
+            Self::Server | Self::Egress | Self::Worker => cores.max(2),
+            Self::Spawner | Self::Custody | Self::Audit => 1,
+        }
+    }
+}
+
+async fn worker() -> ExitCode {
+    let (configuration, _, channel): (WorkerConfig, _, Channel) = match postern_exec::role::first_message() {
+        Ok(first) => first,
+        Err(error) => {
+            tracing::error!(%error, "the worker does not start");
+            return ExitCode::from(2);
+        }
+    };
+    let endpoint: Endpoint = match configuration.server_url.parse() {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            tracing::error!(%error, "the server's URL is not usable");
+            return ExitCode::from(2);
+        }
+    };
+    postern_runner::worker_main(configuration, configured(&endpoint), Some(channel)).await
+}
+
+/// What `up` hands its worker.
+///
+/// # Errors
+/// The environment's key cannot be read, or the zones do not load.
+pub(crate) fn worker_configuration(
+    configuration: &Configuration,
+    data: &Data,
+    ready: &ServerReady,
+    drain: Duration,
+) -> Result<WorkerConfig, Failure> {
+    let environments = up::names(ready);
+    let key_file = data.environment_key();
+    let key = std::fs::read(&key_file).or_misused(&format!("read {}", key_file.display()))?;
+    Ok(WorkerConfig {
+        exe: postern_exec::program::own_executable().or_misused("find this executable")?,
+        server_url: ready.base_url.clone(),
+        ca_file: None,
+        environment_id: ready.environment_id.clone(),
+        environment_key: WireBytes::new(key),
+        document: configuration.document.text().clone(),
+        variables: variables(configuration, &environments)?,
+        environments,
+        data_dir: data.root().to_owned(),
+        audit_dir: None,
+        custody_dir: None,
+        sessions: postern_runner::SESSIONS,
+        drain_seconds: drain.as_secs(),
+    })
+}
+
+/// The operator's variables that zones name as sources, and no others.
+fn variables(
+    configuration: &Configuration,
+    environments: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, WireBytes>, Failure> {
+    let zones = Zones::load(&configuration.document, environments).map_err(crate::config::all_errors)?;
+    let names = postern_custody::variables(&zones).into_iter();
+    #[expect(clippy::disallowed_methods, reason = "the operator names these variables as sources in a zone")]
+    let values =
+        names.filter_map(|name| std::env::var(&name).ok().map(|value| (name, WireBytes::new(value.into_bytes()))));
+    Ok(values.collect())
+}

@@ -1,0 +1,246 @@
+//! `postern up`: supervises a server and a worker, each a process of its own, over one data directory.
+//!
+//! The sockets are bound here and handed to the server, so a server that dies is replaced without refusing anyone a
+//! connection. The worker gets the environment's key from a private file and the server's address, and nothing else.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use postern_exec::WireBytes;
+use postern_exec::role::{Running, Supervisor};
+use postern_runner::{Order, Report};
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::cli::UpArguments;
+use crate::config::{self, Configuration, DEFAULT_ENVIRONMENT};
+use crate::data::Data;
+use crate::failure::{Failure, Or};
+use crate::roles::worker_configuration;
+use crate::server::{ServerConfiguration, ServerReady};
+
+/// Runs until SIGTERM or Ctrl-C, then drains.
+///
+/// # Errors
+/// Configuration, data directory or a role that does not start.
+pub(crate) async fn run(arguments: &UpArguments, log: &'static str) -> Result<(), Failure> {
+    let configuration = config::read(&arguments.place)?;
+    let data = Data::open(&arguments.place.data_dir)?;
+    let _held = data.hold()?;
+    let mut signals = Signals::listen()?;
+    let mut up = Up::start(arguments, &configuration, &data, log).await?;
+    up.announce(arguments, &configuration, &data);
+    up.supervise(&mut signals).await?;
+    up.drain(arguments.drain, &mut signals).await
+}
+
+struct Up {
+    server: Part<ServerConfiguration>,
+    worker: Option<Part<postern_runner::WorkerConfig>>,
+    ready: ServerReady,
+    controls: Vec<postern_sandbox::ControlStatus>,
+    degraded: Vec<String>,
+}
+
+/// A supervised role and its running process.
+struct Part<C> {
+    supervisor: Supervisor<C>,
+    running: Running,
+}
+
+impl Up {
+    async fn start(
+        arguments: &UpArguments,
+        configuration: &Configuration,
+        data: &Data,
+        log: &'static str,
+    ) -> Result<Self, Failure> {
+        let exe = postern_exec::program::own_executable().or_misused("find this executable")?;
+        let (tcp, operator) = listen(arguments, data)?;
+        let address = tcp.local_addr().or_misused("read the listening address")?;
+        let server = ServerConfiguration {
+            listen: address,
+            directory: data.control(),
+            model_url: configuration.model.endpoint.to_string(),
+            model_ca_file: configuration.model.ca_file.clone(),
+            model_default: configuration.model.default.clone(),
+            model_key: model_key(arguments)?.map(|key| WireBytes::new(key.into_bytes())),
+            new_keys: arguments.new_keys,
+            new_environment_key: !data.environment_key().exists(),
+            log: log.to_owned(),
+        };
+        let mut server =
+            Supervisor::new("server", exe.clone(), server, vec![OwnedFd::from(tcp), OwnedFd::from(operator)]);
+        let (running, ready) = server.start::<Result<ServerReady, String>>().await.or_misused("start the server")?;
+        let ready = ready.map_err(Failure::Misused)?;
+        server.configuration().new_keys = false;
+        server.configuration().new_environment_key = false;
+        if let Some(key) = &ready.environment_key {
+            Data::write_private(&data.environment_key(), key)
+                .or_misused("keep the environment's key for the worker")?;
+        }
+        let server = Part { supervisor: server, running };
+        let mut up = Self { server, worker: None, ready, controls: vec![], degraded: vec![] };
+        if !arguments.no_worker {
+            up.start_worker(arguments, configuration, data, exe).await?;
+        }
+        Ok(up)
+    }
+
+    async fn start_worker(
+        &mut self,
+        arguments: &UpArguments,
+        configuration: &Configuration,
+        data: &Data,
+        exe: PathBuf,
+    ) -> Result<(), Failure> {
+        let worker = worker_configuration(configuration, data, &self.ready, arguments.drain)?;
+        let mut supervisor = Supervisor::new("worker", exe, worker, vec![]);
+        let (running, report) = supervisor.start::<Report>().await.or_misused("start the worker")?;
+        match report {
+            Report::Ready { controls, degraded, .. } => {
+                self.controls = controls;
+                self.degraded = degraded;
+            }
+            Report::Refused { problems } => {
+                return Err(Failure::Misused(format!("the worker does not start:\n{}", problems.join("\n"))));
+            }
+        }
+        self.worker = Some(Part { supervisor, running });
+        Ok(())
+    }
+
+    #[expect(clippy::print_stdout, reason = "the address and the keys are the command's result")]
+    fn announce(&self, arguments: &UpArguments, configuration: &Configuration, data: &Data) {
+        if arguments.json {
+            let line = json!({"base_url": self.ready.base_url, "api_key": self.ready.api_key, "environment_id": self.ready.environment_id,
+                "environment_key": self.ready.environment_key, "tunnel_id": null, "tunnel_domain": null, "data_dir": data.root()});
+            println!("{line}");
+            return;
+        }
+        println!(
+            "{}",
+            crate::greeting::text(&self.ready, (&self.controls, &self.degraded), configuration, arguments, data)
+        );
+    }
+
+    /// Starts again what ends by itself, until a signal asks for the end.
+    async fn supervise(&mut self, signals: &mut Signals) -> Result<(), Failure> {
+        loop {
+            let worker_ends = async {
+                match &mut self.worker {
+                    Some(worker) => worker.running.child.wait().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = signals.next() => return Ok(()),
+                status = self.server.running.child.wait() => {
+                    tracing::error!(?status, "the server ended and is started again");
+                    self.server.again::<Result<ServerReady, String>>(signals).await?;
+                }
+                status = worker_ends => {
+                    tracing::error!(?status, "the worker ended and is started again");
+                    if let Some(worker) = &mut self.worker {
+                        worker.again::<Report>(signals).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn drain(self, patience: Duration, signals: &mut Signals) -> Result<(), Failure> {
+        tracing::info!(
+            seconds = patience.as_secs(),
+            "draining: no new work, running tools end; once more to stop at once"
+        );
+        let Self { server, worker, .. } = self;
+        let ends = async {
+            // The worker first: its results still find a server.
+            if let Some(Part { running: Running { mut child, mut channel }, .. }) = worker {
+                // A worker that is gone already has nothing to drain.
+                let _ = channel.send(&Order::Drain, &[]).await;
+                child.end(patience + WORKER_MARGIN).await.or_unreachable("end the worker")?;
+            }
+            server.running.stop(SERVER_PATIENCE).await.or_unreachable("end the server")
+        };
+        tokio::select! {
+            ended = ends => ended.map(|_| ()),
+            () = signals.next() => std::process::exit(130),
+        }
+    }
+}
+
+impl<C: serde::Serialize> Part<C> {
+    /// Starts the role until it stands; a signal ends the trying.
+    async fn again<R: serde::de::DeserializeOwned>(&mut self, signals: &mut Signals) -> Result<(), Failure> {
+        loop {
+            tokio::select! {
+                started = self.supervisor.start::<R>() => match started {
+                    Ok((running, _)) => {
+                        self.running = running;
+                        return Ok(());
+                    }
+                    Err(cause) => tracing::error!(cause = crate::failure::chain("start", &cause), "a role does not start"),
+                },
+                () = signals.next() => return Err(Failure::Unreachable("stopped while a role was being started again".into())),
+            }
+        }
+    }
+}
+
+const SERVER_PATIENCE: Duration = Duration::from_secs(12);
+/// What the worker needs to end after its tools have: syncing the audit log, closing sandboxes.
+const WORKER_MARGIN: Duration = Duration::from_secs(5);
+
+fn listen(arguments: &UpArguments, data: &Data) -> Result<(TcpListener, UnixListener), Failure> {
+    if !arguments.listen.ip().is_loopback() {
+        return Err(Failure::Misused("`up` speaks plain HTTP and listens on loopback alone; put TLS before it".into()));
+    }
+    let tcp = TcpListener::bind(arguments.listen).or_misused(&format!("listen on {}", arguments.listen))?;
+    let path = data.operator_socket();
+    // Left over from a process that was killed; the lock says that no other one uses it.
+    let _ = std::fs::remove_file(&path);
+    let operator = UnixListener::bind(&path).or_misused(&format!("listen on {}", path.display()))?;
+    rustix::fs::chmod(&path, rustix::fs::Mode::from_raw_mode(0o600))
+        .or_misused("close the operator's socket to others")?;
+    Ok((tcp, operator))
+}
+
+fn model_key(arguments: &UpArguments) -> Result<Option<String>, Failure> {
+    let text = match &arguments.model_key_file {
+        Some(file) => Some(std::fs::read_to_string(file).or_misused(&format!("read {}", file.display()))?),
+        #[expect(clippy::disallowed_methods, reason = "the documented variable for the model endpoint's key")]
+        None => std::env::var("ANTHROPIC_API_KEY").ok(),
+    };
+    Ok(text.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()))
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let terminate = signal(SignalKind::terminate()).or_misused("listen for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).or_misused("listen for Ctrl-C")?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => (),
+            _ = self.interrupt.recv() => (),
+        }
+    }
+}
+
+/// The local name of the environment and its id, as zones refer to it.
+pub(crate) fn names(ready: &ServerReady) -> std::collections::BTreeMap<String, String> {
+    std::collections::BTreeMap::from([(DEFAULT_ENVIRONMENT.to_owned(), ready.environment_id.clone())])
+}
