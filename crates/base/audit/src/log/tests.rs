@@ -1,1 +1,202 @@
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
 
+use super::*;
+use crate::verify::verify;
+
+fn now() -> Timestamp {
+    "2026-11-20T12:00:00Z".parse().unwrap()
+}
+
+fn record(text: &str) -> Record {
+    let mut record = Record::new(Kind::ToolUse, Decision::Allow);
+    record.outcome = Some(text.to_owned());
+    record
+}
+
+fn newest(directory: &std::path::Path) -> PathBuf {
+    files(directory).unwrap().pop().unwrap().1
+}
+
+fn outcomes(directory: &std::path::Path) -> Vec<String> {
+    let entries = crate::reader::entries(directory).unwrap();
+    entries
+        .map(Result::unwrap)
+        .filter(|entry| entry.record.kind == Kind::ToolUse)
+        .filter_map(|entry| entry.record.outcome)
+        .collect()
+}
+
+#[test]
+fn everything_in_the_directory_is_its_owners_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let inside = directory.path().join("audit");
+    let mut log = Log::open(&inside, now()).unwrap();
+    log.append(record("one"), now()).unwrap();
+    log.close(now()).unwrap();
+    assert_eq!(fs::metadata(&inside).unwrap().permissions().mode() & 0o777, 0o700);
+    let mut names: Vec<_> = fs::read_dir(&inside).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    assert_eq!(names.len(), 5, "{names:?}");
+    for name in names {
+        assert_eq!(fs::metadata(&name).unwrap().permissions().mode() & 0o777, 0o600, "{}", name.display());
+    }
+}
+
+#[test]
+fn a_second_start_goes_on_where_the_first_ended_and_two_at_once_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = Log::open(directory.path(), now()).unwrap();
+    let key = log.public_key();
+    assert_eq!(log.append(record("one"), now()).unwrap(), 3);
+    assert!(matches!(Log::open(directory.path(), now()), Err(OpenError::Locked { .. })));
+    drop(log);
+    let mut log = Log::open(directory.path(), now()).unwrap();
+    assert_eq!(log.append(record("two"), now()).unwrap(), 6);
+    assert_eq!(log.public_key(), key);
+    assert_eq!(outcomes(directory.path()), ["one", "two"]);
+    verify(directory.path()).unwrap();
+}
+
+#[test]
+fn an_unterminated_last_line_is_cut_and_a_record_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = Log::open(directory.path(), now()).unwrap();
+    log.append(record("one"), now()).unwrap();
+    drop(log);
+    fs::OpenOptions::new()
+        .append(true)
+        .open(newest(directory.path()))
+        .unwrap()
+        .write_all(b"{\"seq\":4,\"half")
+        .unwrap();
+    Log::open(directory.path(), now()).unwrap().append(record("two"), now()).unwrap();
+    let recovered: Vec<_> = crate::reader::entries(directory.path())
+        .unwrap()
+        .map(Result::unwrap)
+        .filter(|entry| entry.record.kind == Kind::Recovered)
+        .map(|entry| entry.record.counts["cut_bytes"])
+        .collect();
+    assert_eq!(recovered, [14]);
+    verify(directory.path()).unwrap();
+}
+
+#[test]
+fn a_log_that_does_not_look_as_it_was_left_is_not_continued() {
+    type Damage = fn(&std::path::Path);
+    let table: [(&str, Damage, fn(&OpenError) -> bool); 5] = [
+        (
+            "last line changed",
+            |d| replace_in(&newest(d), "\"seq\":4", "\"seq\":5"),
+            |e| matches!(e, OpenError::Changed { .. }),
+        ),
+        (
+            "end removed",
+            |d| keep_lines(&newest(d), 2),
+            |e| matches!(e, OpenError::Shortened { last: 2, signed: 4, .. }),
+        ),
+        ("key removed", |d| fs::remove_file(d.join("key.pub")).unwrap(), |e| matches!(e, OpenError::Incomplete { .. })),
+        (
+            "checkpoint removed",
+            |d| fs::remove_file(d.join("checkpoint.json")).unwrap(),
+            |e| matches!(e, OpenError::Incomplete { .. }),
+        ),
+        (
+            "checkpoint edited",
+            |d| replace_in(&d.join("checkpoint.json"), "\"seq\":4", "\"seq\":1"),
+            |e| matches!(e, OpenError::Incomplete { .. }),
+        ),
+    ];
+    for (what, damage, expected) in table {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = Log::open(directory.path(), now()).unwrap();
+        log.append(record("one"), now()).unwrap();
+        log.close(now()).unwrap();
+        drop(log);
+        damage(directory.path());
+        if what == "last line changed" {
+            keep_lines(&newest(directory.path()), 4);
+        }
+        let error = Log::open(directory.path(), now()).err().expect(what);
+        assert!(expected(&error), "{what}: {error}");
+    }
+}
+
+fn replace_in(file: &std::path::Path, from: &str, to: &str) {
+    let text = fs::read_to_string(file).unwrap();
+    assert!(text.contains(from), "{text}");
+    fs::write(file, text.replace(from, to)).unwrap();
+}
+
+fn keep_lines(file: &std::path::Path, count: usize) {
+    let text = fs::read_to_string(file).unwrap();
+    fs::write(file, text.lines().take(count).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+}
+
+#[test]
+fn a_thousand_records_are_signed_without_waiting_and_fewer_after_ten_seconds() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = Log::open(directory.path(), now()).unwrap();
+    let signed = |directory: &std::path::Path| {
+        crate::reader::entries(directory)
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().record.kind == Kind::Checkpoint)
+            .count()
+    };
+    for n in 0..CHECKPOINT_RECORDS {
+        log.append(record(&n.to_string()), now()).unwrap();
+    }
+    assert_eq!(signed(directory.path()), 2);
+    log.append(record("one more"), now()).unwrap();
+    log.tick(now() + SignedDuration::from_secs(9));
+    assert_eq!(signed(directory.path()), 2);
+    log.tick(now() + SignedDuration::from_secs(10));
+    log.tick(now() + SignedDuration::from_secs(30));
+    assert_eq!(signed(directory.path()), 3, "an idle log is not signed again");
+}
+
+#[test]
+fn a_clock_that_goes_back_keeps_the_file_and_the_chain() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = Log::open(directory.path(), now()).unwrap();
+    log.append(record("one"), now() + SignedDuration::from_hours(24)).unwrap();
+    log.append(record("two"), now()).unwrap();
+    assert_eq!(files(directory.path()).unwrap().len(), 2);
+    drop(log);
+    Log::open(directory.path(), now()).unwrap().append(record("three"), now()).unwrap();
+    assert_eq!(outcomes(directory.path()), ["one", "two", "three"]);
+    verify(directory.path()).unwrap();
+}
+
+#[test]
+fn a_failed_write_acknowledges_nothing_and_the_next_success_says_how_many_were_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = Log::open(directory.path(), now()).unwrap();
+    let read_only = Arc::new(File::open(newest(directory.path())).unwrap());
+    let writable = std::mem::replace(&mut log.file, read_only);
+    for _ in 0..3 {
+        assert!(matches!(log.append(record("refused"), now()), Err(LogError::Write(_))));
+    }
+    log.file = writable;
+    log.append(record("accepted"), now()).unwrap();
+    let alarms: Vec<_> = crate::reader::entries(directory.path())
+        .unwrap()
+        .map(Result::unwrap)
+        .filter(|entry| entry.record.kind == Kind::Alarm)
+        .map(|entry| entry.record.counts["refused"])
+        .collect();
+    assert_eq!(alarms, [3]);
+    assert_eq!(outcomes(directory.path()), ["accepted"]);
+    verify(directory.path()).unwrap();
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_acknowledged_until_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = Log::open(directory.path(), now()).unwrap();
+    log.sync_failed(&io::Error::other("disk gone"));
+    assert!(matches!(log.append(record("refused"), now()), Err(LogError::Stopped(_))));
+    drop(log);
+    Log::open(directory.path(), now()).unwrap().append(record("accepted"), now()).unwrap();
+}

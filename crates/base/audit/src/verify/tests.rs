@@ -1,1 +1,169 @@
+use std::fs;
+use std::path::{Path, PathBuf};
 
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+
+use super::*;
+use crate::log::Log;
+use crate::record::{Decision, Record};
+
+const START: &str = "2026-11-20T23:59:50Z";
+
+fn start() -> Timestamp {
+    START.parse().unwrap()
+}
+
+/// A log over two days: opened (2 records), `count` records one second apart, closed (2 records).
+fn written(directory: &Path, count: usize) {
+    let mut log = Log::open(directory, start()).unwrap();
+    let mut now = start();
+    for n in 0..count {
+        let mut record = Record::new(Kind::EgressRequest, Decision::Deny);
+        record.outcome = Some(format!("number {n} \u{202e}\u{7f}\n"));
+        log.append(record, now).unwrap();
+        now += SignedDuration::from_secs(1);
+    }
+    log.close(now).unwrap();
+}
+
+fn log_files(directory: &Path) -> Vec<PathBuf> {
+    crate::log::files(directory).unwrap().into_iter().map(|(_, path)| path).collect()
+}
+
+fn lines(file: &Path) -> Vec<String> {
+    fs::read_to_string(file).unwrap().lines().map(ToOwned::to_owned).collect()
+}
+
+fn write_lines(file: &Path, lines: &[String]) {
+    fs::write(file, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+}
+
+#[test]
+fn a_whole_log_over_two_days_is_whole_and_ascii() {
+    let directory = tempfile::tempdir().unwrap();
+    written(directory.path(), 20);
+    let files = log_files(directory.path());
+    let names: Vec<_> = files.iter().map(|file| file.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    assert_eq!(names, ["audit-2026-11-20.jsonl", "audit-2026-11-21.jsonl"]);
+    let report = verify(directory.path()).unwrap();
+    assert_eq!((report.records, report.first_seq, report.last_seq), (24, 1, 24));
+    assert_eq!((report.last_checkpoint, report.unsigned, report.key_pinned), (Some(23), 1, false));
+    assert!(files.iter().all(|file| fs::read(file).unwrap().iter().all(|byte| matches!(byte, b' '..=b'~' | b'\n'))));
+    let second = verify_with(&files[1], Some(&report.key)).unwrap();
+    assert_eq!((second.first_seq > 1, second.last_seq, second.key_pinned), (true, 24, true));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #[test]
+    fn any_changed_byte_is_named_with_its_file_and_line(place in any::<prop::sample::Index>(), change in 1u8..=255) {
+        let directory = tempfile::tempdir().unwrap();
+        written(directory.path(), 12);
+        let files = log_files(directory.path());
+        let file = &files[place.index(97) % files.len()];
+        let mut bytes = fs::read(file).unwrap();
+        let at = place.index(bytes.len());
+        let line = bytes[..at].iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+        bytes[at] ^= change;
+        fs::write(file, &bytes).unwrap();
+        let broken = verify(directory.path()).unwrap_err();
+        prop_assert_eq!((&broken.file, broken.line), (file, line), "{}", broken);
+    }
+}
+
+#[test]
+fn every_removed_doubled_or_swapped_line_is_named() {
+    for line in 0..8 {
+        type Edit = fn(&mut Vec<String>, usize);
+        let edits: [Edit; 3] = [
+            |lines, at| drop(lines.remove(at)),
+            |lines, at| lines.insert(at, lines[at].clone()),
+            |lines, at| lines.swap(at, at + 1),
+        ];
+        for (index, edit) in edits.iter().enumerate() {
+            let directory = tempfile::tempdir().unwrap();
+            written(directory.path(), 20);
+            let file = log_files(directory.path()).remove(0);
+            let mut all = lines(&file);
+            edit(&mut all, line);
+            write_lines(&file, &all);
+            let broken = verify(directory.path()).unwrap_err();
+            let named = if index == 1 { line + 2 } else { line + 1 };
+            assert!(matches!(broken.problem, Problem::OutOfOrder { .. }), "{broken}");
+            assert_eq!((broken.file, broken.line as usize), (file, named), "edit {index} at line {line}");
+        }
+    }
+}
+
+#[test]
+fn a_log_shortened_behind_its_checkpoint_is_named_also_when_whole_files_go() {
+    let directory = tempfile::tempdir().unwrap();
+    written(directory.path(), 20);
+    let files = log_files(directory.path());
+    let mut all = lines(&files[1]);
+    all.truncate(all.len() - 3);
+    write_lines(&files[1], &all);
+    let broken = verify(directory.path()).unwrap_err();
+    assert_eq!((&broken.file, &broken.problem), (&files[1], &Problem::Shortened { signed: 23 - 1 + 1 }));
+    fs::remove_file(&files[1]).unwrap();
+    let broken = verify(directory.path()).unwrap_err();
+    assert!(matches!(broken.problem, Problem::Shortened { .. }), "{broken}");
+    fs::remove_file(&files[0]).unwrap();
+    assert_eq!(verify(directory.path()).unwrap_err().problem, Problem::Empty);
+}
+
+#[test]
+fn a_missing_first_day_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    written(directory.path(), 20);
+    let files = log_files(directory.path());
+    fs::remove_file(&files[0]).unwrap();
+    let broken = verify(directory.path()).unwrap_err();
+    assert_eq!((broken.file, broken.line, broken.problem), (files[1].clone(), 1, Problem::OutOfOrder { expected: 1 }));
+}
+
+#[test]
+fn a_line_without_its_end_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    written(directory.path(), 3);
+    let file = log_files(directory.path()).remove(0);
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..bytes.len() - 5]).unwrap();
+    let broken = verify(directory.path()).unwrap_err();
+    assert_eq!((broken.line, broken.problem), (7, Problem::Unterminated));
+}
+
+/// Rewrites a record and every hash after it, as someone without the key could.
+#[test]
+fn a_rewritten_chain_breaks_at_the_next_signature() {
+    let directory = tempfile::tempdir().unwrap();
+    written(directory.path(), 5);
+    let file = log_files(directory.path()).remove(0);
+    let entries: Vec<_> = crate::reader::entries(&file).unwrap().map(Result::unwrap).collect();
+    let mut previous = entries[3].previous.clone();
+    let mut all = lines(&file);
+    for (index, entry) in entries.iter().enumerate().skip(3) {
+        let mut record = entry.record.clone();
+        if index == 3 {
+            record.decision = Decision::Allow;
+        }
+        let line = crate::line::compose(entry.seq, entry.ts, &previous, &record);
+        previous = line.hash.clone();
+        all[index] = String::from_utf8(line.bytes).unwrap().trim_end().to_owned();
+    }
+    write_lines(&file, &all);
+    let broken = verify(directory.path()).unwrap_err();
+    assert_eq!(broken.problem, Problem::Unsigned, "{broken}");
+    assert_eq!(broken.line as usize, all.len() - 1, "the record that checkpoint.json signs is the one before the last");
+}
+
+#[test]
+fn another_key_is_refused_and_a_missing_one_named() {
+    let directory = tempfile::tempdir().unwrap();
+    written(directory.path(), 3);
+    let other: PublicKey = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a".parse().unwrap();
+    assert_eq!(verify_with(directory.path(), Some(&other)).unwrap_err().problem, Problem::Unsigned);
+    fs::remove_file(directory.path().join("key.pub")).unwrap();
+    assert!(matches!(verify(directory.path()).unwrap_err().problem, Problem::NoKey(_)));
+}

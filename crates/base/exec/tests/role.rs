@@ -1,0 +1,156 @@
+//! Starting roles for real: this test program is its own role (`exe role_under_test` runs the test of that name, with a socket as descriptor 0).
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use postern_exec::role::{self, StartError, Supervisor};
+use postern_exec::rpc::{self, CallError, Caller};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize, Clone)]
+struct Configuration {
+    text: String,
+    behaviour: Behaviour,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq)]
+enum Behaviour {
+    Serve,
+    Exit,
+    Ignore,
+}
+
+/// What the role sees of itself.
+#[derive(Serialize, Deserialize)]
+struct Seen {
+    text: String,
+    environment: BTreeMap<String, String>,
+    descriptors: Vec<String>,
+    process_group_is_own: bool,
+}
+
+/// Not started as a role, it must say so; as a role, it does what its configuration says.
+#[test]
+fn role_under_test() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (configuration, descriptors, mut channel) = match role::first_message::<Configuration>() {
+            Ok(first) => first,
+            Err(error) => return assert!(matches!(error, StartError::NotARole), "{error}"),
+        };
+        if configuration.behaviour == Behaviour::Exit {
+            return;
+        }
+        for descriptor in descriptors {
+            std::fs::File::from(descriptor).write_all(&configuration.text.as_bytes()[..6]).unwrap();
+        }
+        channel.send(&seen(&configuration), &[]).await.unwrap();
+        if configuration.behaviour == Behaviour::Ignore {
+            std::future::pending::<()>().await;
+        }
+        rpc::serve(channel, 100, |n: u64, _| async move { (n + 1, Vec::new()) }).await.unwrap();
+    });
+}
+
+fn seen(configuration: &Configuration) -> Seen {
+    let links = std::fs::read_dir("/proc/self/fd").unwrap();
+    let descriptors = links.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    #[expect(clippy::disallowed_methods, reason = "the test looks at what a role inherits")]
+    let environment = std::env::vars().collect();
+    Seen {
+        text: configuration.text.clone(),
+        environment,
+        descriptors: descriptors.map(|link| link.to_string_lossy().into_owned()).collect(),
+        process_group_is_own: rustix::process::getpgrp() == rustix::process::getpid(),
+    }
+}
+
+fn configuration(behaviour: Behaviour) -> Configuration {
+    Configuration { text: "x".repeat(1 << 20), behaviour }
+}
+
+fn exe() -> std::path::PathBuf {
+    std::env::current_exe().unwrap()
+}
+
+#[tokio::test]
+async fn a_role_gets_its_configuration_and_descriptors_and_a_closed_environment() {
+    let (mut read, write) = std::io::pipe().unwrap();
+    let (mut child, channel, seen): (_, _, Seen) =
+        role::start_and_wait("role_under_test", &configuration(Behaviour::Serve), &exe(), &[write.as_fd()])
+            .await
+            .unwrap();
+    drop(write);
+    let mut written = String::new();
+    tokio::task::spawn_blocking(move || {
+        read.read_to_string(&mut written).unwrap();
+        assert_eq!(written, "xxxxxx");
+    })
+    .await
+    .unwrap();
+    assert_eq!(seen.text.len(), 1 << 20);
+    let names: Vec<_> = seen.environment.keys().map(String::as_str).collect();
+    assert_eq!(names, ["LANG", "PATH"]);
+    assert!(seen.process_group_is_own);
+    assert!(
+        seen.descriptors.iter().any(|link| link == "/dev/null"),
+        "descriptor 0 is not left for children: {:?}",
+        seen.descriptors
+    );
+    let caller: Caller<u64, u64> = Caller::new(channel, 100);
+    assert_eq!(caller.call(41).await.unwrap(), 42);
+    drop(caller);
+    assert!(child.end(Duration::from_secs(20)).await.unwrap().success(), "a role ends when its descriptor 0 closes");
+}
+
+#[tokio::test]
+async fn a_role_that_is_killed_is_gone_for_its_callers() {
+    let (mut child, channel, _): (_, _, Seen) =
+        role::start_and_wait("role_under_test", &configuration(Behaviour::Serve), &exe(), &[]).await.unwrap();
+    let caller: Caller<u64, u64> = Caller::new(channel, 100);
+    child.kill().unwrap();
+    caller.gone().await;
+    assert!(matches!(caller.call(1).await, Err(CallError::Gone)));
+    assert!(!child.wait().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_role_that_ends_without_a_word_is_an_error_at_its_start() {
+    let started =
+        role::start_and_wait::<_, Seen>("role_under_test", &configuration(Behaviour::Exit), &exe(), &[]).await;
+    assert!(matches!(started, Err(StartError::Configure(_))));
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_named() {
+    let error = role::start("role_under_test", &(), std::path::Path::new("/nonexistent/postern"), &[]).err().unwrap();
+    assert_eq!(error.to_string(), "execute /nonexistent/postern as role role_under_test");
+}
+
+#[tokio::test]
+async fn a_role_that_does_not_end_in_time_is_killed() {
+    let mut supervisor = Supervisor::new("role_under_test", exe(), configuration(Behaviour::Ignore), Vec::new());
+    let (running, _): (_, Seen) = supervisor.start().await.unwrap();
+    let before = Instant::now();
+    let status = running.stop(Duration::from_millis(100)).await.unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+    assert!(before.elapsed() < Duration::from_secs(20));
+}
+
+#[tokio::test]
+async fn a_supervised_role_is_started_again_with_the_same_descriptors() {
+    let (mut read, write) = std::io::pipe().unwrap();
+    let mut supervisor = Supervisor::new("role_under_test", exe(), configuration(Behaviour::Serve), vec![write.into()]);
+    supervisor.configuration().text = "again ".to_owned();
+    for _ in 0..2 {
+        let (mut running, _): (_, Seen) = supervisor.start().await.unwrap();
+        running.child.kill().unwrap();
+        running.child.wait().await.unwrap();
+    }
+    drop(supervisor);
+    let mut written = String::new();
+    read.read_to_string(&mut written).unwrap();
+    assert_eq!(written, "again again ");
+}
