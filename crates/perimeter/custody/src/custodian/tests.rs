@@ -1,1 +1,233 @@
+use std::collections::BTreeMap;
+use std::path::Path;
 
+use postern_audit::{AuditError, Memory};
+use postern_policy::Document;
+use postern_secret::Secret;
+
+use super::*;
+use crate::store::Store;
+
+const VALUE: &str = "s3cret-Value-of-the-ledger";
+const OTHER: &str = "Another-s3cret-0f-the-wiki";
+const CONFIGURATION: &str = r#"
+config = 1
+
+[zone.ledger]
+environment = "default"
+agents = ["*"]
+
+[[zone.ledger.credential]]
+name = "ledger-api"
+source = "store:ledger-api"
+env = "LEDGER_API_KEY"
+inject = [{ header = "authorization" }]
+
+[[zone.ledger.credential]]
+name = "unused"
+source = "env:UNUSED"
+env = "UNUSED_KEY"
+inject = [{ header = "authorization" }]
+
+[[zone.ledger.egress]]
+host = "api.ledger.internal"
+scheme = "https"
+ports = [443]
+methods = ["GET"]
+paths = ["/v1/**"]
+credential = "ledger-api"
+"#;
+
+struct Fixture {
+    directory: tempfile::TempDir,
+    custodian: Custodian,
+    recorder: Memory,
+    digest: String,
+}
+
+fn store(directory: &Path) -> Store {
+    Store::open(directory).unwrap()
+}
+
+fn fixture() -> Fixture {
+    let directory = tempfile::tempdir().unwrap();
+    let document = Document::parse("postern.toml", CONFIGURATION).unwrap();
+    let names = BTreeMap::from([("default".to_owned(), "env_1".to_owned())]);
+    let zones = Zones::load(&document, &names).unwrap();
+    let digest = zones.named("ledger").unwrap().digest().to_owned();
+    let store = store(directory.path());
+    store.set("ledger-api", VALUE.as_bytes().to_vec(), false).unwrap();
+    let snapshot = BTreeMap::from([("UNUSED".to_owned(), Secret::new(OTHER.as_bytes().to_vec()))]);
+    let ledger = Ledger::open(directory.path(), Timestamp::now()).unwrap();
+    let recorder = Memory::new();
+    let custodian = Custodian::new(zones, Sources { store, snapshot }, ledger, Arc::new(recorder.clone()));
+    Fixture { directory, custodian, recorder, digest }
+}
+
+impl Fixture {
+    fn ask(&self, session: &str) -> OpenSession {
+        OpenSession { session: session.to_owned(), agent: None, zone: "ledger".to_owned(), digest: self.digest.clone() }
+    }
+
+    async fn open(&self, session: &str) -> Vec<Issued> {
+        self.custodian.open(CallerKind::Worker, self.ask(session)).await.unwrap()
+    }
+
+    async fn grant(&self, session: &str, credential: &str) -> Result<SecretBytes, Refusal> {
+        self.custodian.grant(CallerKind::Egress, session, credential, &self.digest).await
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        self.recorder.records().into_iter().map(|record| record.kind).collect()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test compares what was granted")]
+fn text(secret: &SecretBytes) -> &str {
+    std::str::from_utf8(secret.expose()).unwrap()
+}
+
+#[tokio::test]
+async fn an_open_session_has_placeholders_as_long_as_its_secrets_and_gets_what_its_zone_names() {
+    let fixture = fixture();
+    let issued = fixture.open("sesn_1").await;
+    let seen: Vec<_> =
+        issued.iter().map(|i| (i.credential.as_str(), i.env.as_deref(), i.placeholder.as_str().len())).collect();
+    assert_eq!(
+        seen,
+        [("ledger-api", Some("LEDGER_API_KEY"), VALUE.len()), ("unused", Some("UNUSED_KEY"), OTHER.len())]
+    );
+    assert_eq!(text(&fixture.grant("sesn_1", "ledger-api").await.unwrap()), VALUE);
+    assert_eq!(fixture.kinds(), [Kind::SessionOpened, Kind::CredentialUse]);
+    let used = &fixture.recorder.records()[1];
+    assert_eq!(
+        (used.credential.as_deref(), used.zone.as_deref(), used.decision),
+        (Some("ledger-api"), Some("ledger"), Decision::Allow)
+    );
+    assert_eq!(used.digests["policy"], fixture.digest);
+}
+
+#[tokio::test]
+async fn every_wrong_question_for_a_secret_is_refused_and_recorded() {
+    let fixture = fixture();
+    fixture.open("sesn_1").await;
+    fixture.open("sesn_2").await;
+    fixture.custodian.close(CallerKind::Worker, "sesn_2").await.unwrap();
+    let digest = fixture.digest.as_str();
+    let table = [
+        (CallerKind::Worker, "sesn_1", "ledger-api", digest, RefusalReason::WrongConnection, Kind::Alarm),
+        (CallerKind::Egress, "sesn_2", "ledger-api", digest, RefusalReason::SessionNotOpen, Kind::CredentialDenied),
+        (CallerKind::Egress, "sesn_3", "ledger-api", digest, RefusalReason::SessionNotOpen, Kind::CredentialDenied),
+        (CallerKind::Egress, "", "ledger-api", digest, RefusalReason::SessionNotOpen, Kind::CredentialDenied),
+        (CallerKind::Egress, "sesn_1", "ledger-api", "sha256:0", RefusalReason::DigestMismatch, Kind::CredentialDenied),
+        (CallerKind::Egress, "sesn_1", "ledger-api", "", RefusalReason::DigestMismatch, Kind::CredentialDenied),
+        (CallerKind::Egress, "sesn_1", "unused", digest, RefusalReason::NotGranted, Kind::CredentialDenied),
+        (CallerKind::Egress, "sesn_1", "another", digest, RefusalReason::NotGranted, Kind::CredentialDenied),
+    ];
+    for (caller, session, credential, digest, reason, kind) in table {
+        let refusal = fixture.custodian.grant(caller, session, credential, digest).await.err().expect("refused");
+        assert_eq!(refusal.reason, reason, "{caller:?} {session} {credential}");
+        assert!(!refusal.next_step.is_empty() && !format!("{refusal:?} {refusal}").contains("s3cret"));
+        let record = fixture.recorder.records().pop().unwrap();
+        assert_eq!(
+            (record.kind, record.decision, record.reason.as_deref()),
+            (kind, Decision::Deny, Some(reason.code()))
+        );
+    }
+}
+
+#[tokio::test]
+async fn only_the_worker_opens_and_closes_and_only_egress_lists_placeholders() {
+    let fixture = fixture();
+    let wrong = |refusal: Refusal| assert_eq!(refusal.reason, RefusalReason::WrongConnection);
+    wrong(fixture.custodian.open(CallerKind::Egress, fixture.ask("sesn_1")).await.unwrap_err());
+    fixture.open("sesn_1").await;
+    wrong(fixture.custodian.close(CallerKind::Egress, "sesn_1").await.unwrap_err());
+    wrong(fixture.custodian.placeholders(CallerKind::Worker).unwrap_err());
+    wrong(fixture.custodian.revoke(CallerKind::Worker, "sesn_1", "ledger-api").await.unwrap_err());
+    assert!(fixture.grant("sesn_1", "ledger-api").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_session_is_not_opened_for_another_zone_version_or_twice() {
+    let fixture = fixture();
+    let mut unknown = fixture.ask("sesn_1");
+    unknown.zone = "other".to_owned();
+    assert_eq!(
+        fixture.custodian.open(CallerKind::Worker, unknown).await.unwrap_err().reason,
+        RefusalReason::ZoneUnknown
+    );
+    let mut older = fixture.ask("sesn_1");
+    older.digest = "sha256:0".to_owned();
+    assert_eq!(
+        fixture.custodian.open(CallerKind::Worker, older).await.unwrap_err().reason,
+        RefusalReason::DigestMismatch
+    );
+    fixture.open("sesn_1").await;
+    let again = fixture.custodian.open(CallerKind::Worker, fixture.ask("sesn_1")).await.unwrap_err();
+    assert_eq!(again.reason, RefusalReason::SessionOpen);
+    assert!(fixture.grant("sesn_1", "ledger-api").await.is_ok(), "the open session is not disturbed");
+}
+
+#[tokio::test]
+async fn closing_makes_placeholders_dead_and_the_session_can_be_opened_anew() {
+    let fixture = fixture();
+    let first = fixture.open("sesn_1").await;
+    fixture.custodian.close(CallerKind::Worker, "sesn_1").await.unwrap();
+    assert!(fixture.custodian.sessions().is_empty(), "the secrets were dropped, which zeroes them");
+    let second = fixture.open("sesn_1").await;
+    assert_ne!(first[0].placeholder, second[0].placeholder);
+    let known = fixture.custodian.placeholders(CallerKind::Egress).unwrap();
+    let alive = |placeholder: &Placeholder| known.iter().find(|known| known.placeholder == *placeholder).unwrap().alive;
+    assert!(!alive(&first[0].placeholder) && alive(&second[0].placeholder));
+}
+
+#[tokio::test]
+async fn without_a_record_there_is_no_secret_and_no_session() {
+    let fixture = fixture();
+    fixture.open("sesn_1").await;
+    fixture.recorder.fail_with(Some(AuditError::Unwritable { reason: "full".to_owned() }));
+    assert_eq!(fixture.grant("sesn_1", "ledger-api").await.err().unwrap().reason, RefusalReason::AuditUnavailable);
+    let refused = fixture.custodian.open(CallerKind::Worker, fixture.ask("sesn_2")).await.unwrap_err();
+    assert_eq!(refused.reason, RefusalReason::AuditUnavailable);
+    fixture.recorder.fail_with(None);
+    assert_eq!(fixture.grant("sesn_2", "ledger-api").await.err().unwrap().reason, RefusalReason::SessionNotOpen);
+    assert!(fixture.grant("sesn_1", "ledger-api").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_new_value_is_used_by_the_next_session_without_a_restart() {
+    let fixture = fixture();
+    fixture.open("sesn_1").await;
+    store(fixture.directory.path()).set("ledger-api", OTHER.as_bytes().to_vec(), false).unwrap();
+    fixture.open("sesn_2").await;
+    assert_eq!(text(&fixture.grant("sesn_1", "ledger-api").await.unwrap()), VALUE);
+    assert_eq!(text(&fixture.grant("sesn_2", "ledger-api").await.unwrap()), OTHER);
+}
+
+#[tokio::test]
+async fn a_missing_secret_refuses_the_session_and_leaves_nothing_open() {
+    let fixture = fixture();
+    store(fixture.directory.path()).remove("ledger-api").unwrap();
+    let refusal = fixture.custodian.open(CallerKind::Worker, fixture.ask("sesn_1")).await.unwrap_err();
+    assert_eq!((refusal.reason, refusal.credential.as_deref()), (RefusalReason::SourceMissing, Some("ledger-api")));
+    assert!(refusal.next_step.contains("postern secrets set ledger-api"));
+    assert!(fixture.custodian.sessions().is_empty());
+    store(fixture.directory.path()).set("ledger-api", VALUE.as_bytes().to_vec(), false).unwrap();
+    fixture.open("sesn_1").await;
+}
+
+#[tokio::test]
+async fn swapped_rows_are_refused_and_alarmed() {
+    let fixture = fixture();
+    store(fixture.directory.path()).set("wiki", OTHER.as_bytes().to_vec(), false).unwrap();
+    let file = fixture.directory.path().join("store.json");
+    let mut contents: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    contents["rows"]["ledger-api"] = contents["rows"]["wiki"].clone();
+    std::fs::write(&file, contents.to_string()).unwrap();
+    let refusal = fixture.custodian.open(CallerKind::Worker, fixture.ask("sesn_1")).await.unwrap_err();
+    assert_eq!(refusal.reason, RefusalReason::StoreRowChanged);
+    let alarm = fixture.recorder.records().pop().unwrap();
+    assert_eq!((alarm.kind, alarm.reason.as_deref()), (Kind::Alarm, Some("store_row_changed")));
+    assert_eq!(alarm.credential.as_deref(), Some("ledger-api"));
+}
