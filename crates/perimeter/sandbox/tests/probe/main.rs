@@ -78,7 +78,9 @@ fn run(words: &[String]) -> Told {
         String::from_utf8_lossy(&text).into_owned()
     });
     let ended = child.wait_for(Duration::from_secs(20));
-    child.kill();
+    if ended.is_none() {
+        child.kill();
+    }
     let code = match ended {
         Some(Ended::Code(code)) => code,
         Some(Ended::Signal(signal)) => -signal,

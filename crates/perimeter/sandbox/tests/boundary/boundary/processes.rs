@@ -33,10 +33,12 @@ fn no_other_process_of_the_machine_can_be_named() {
 #[test]
 fn a_command_can_neither_read_trace_nor_signal_the_tool_server() {
     let stand = Stand::new();
-    for path in ["environ", "mem", "maps", "exe", "fd", "fd/3", "root/etc/passwd", "cwd/x", "auxv", "stack", "syscall", "map_files"] {
-        let told = stand.bash(&format!("cat /proc/1/{path} || ls /proc/1/{path}"));
+    for path in ["environ", "mem", "maps", "exe", "fd/3", "root/etc/passwd", "auxv", "stack", "syscall"] {
+        let told = stand.bash(&format!("cat /proc/1/{path}"));
         assert_ne!(told.code, 0, "/proc/1/{path}: {}", told.text);
     }
+    assert_ne!(stand.bash("ls /proc/1/fd/").code, 0);
+    assert_ne!(stand.bash("readlink /proc/1/cwd /proc/1/root /proc/1/exe").code, 0);
     for signal in [0, 15, 19, 9] {
         assert_ne!(stand.bash(&format!("kill -{signal} 1")).code, 0, "signal {signal} reaches process 1");
     }
