@@ -155,3 +155,76 @@ fn migrator() -> Migrator {
     });
     Migrator { migrations: migrations.collect::<Vec<_>>().into(), ..Migrator::DEFAULT }
 }
+
+#[cfg(test)]
+mod tests {
+    use postern_model::ids::WorkspaceId;
+
+    use super::*;
+    use crate::list::ListQuery;
+
+    async fn names(store: &Store) -> Vec<String> {
+        let query = ListQuery { limit: 10, ..ListQuery::default() };
+        let mut reader = store.read().await.unwrap();
+        let found = crate::environments::list(&mut reader, &WorkspaceId::default(), &query).await.unwrap();
+        found.into_iter().map(|environment| environment.name).collect()
+    }
+
+    async fn insert(tx: &mut Tx, name: &str) {
+        let body = serde_json::from_value(serde_json::json!({ "name": name })).unwrap();
+        let now = postern_model::Timestamp::UNIX_EPOCH;
+        crate::environments::create(tx, &WorkspaceId::default(), body, now).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_committed_is_there_after_reopening_and_the_rest_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.db");
+        let store = Store::open(&path).await.unwrap();
+        let mut kept = store.write().await.unwrap();
+        insert(&mut kept, "kept").await;
+        kept.commit().await.unwrap();
+        let mut dropped = store.write().await.unwrap();
+        insert(&mut dropped, "dropped").await;
+        drop(dropped);
+        // Not closed: as after a kill, the file is all there is.
+        assert_eq!(names(&Store::open(&path).await.unwrap()).await, ["kept"]);
+    }
+
+    #[tokio::test]
+    async fn a_reader_cannot_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("control.db")).await.unwrap();
+        let mut reader = store.read().await.unwrap();
+        assert!(sqlx::query("DELETE FROM environments").execute(&mut *reader).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_database_of_a_newer_build_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.db");
+        let store = Store::open(&path).await.unwrap();
+        let mut tx = store.write().await.unwrap();
+        sqlx::query(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+             VALUES (9999, 'later', TRUE, X'00', 0)",
+        )
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+        tx.commit().await.unwrap();
+        store.close().await;
+        assert!(matches!(Store::open(&path).await, Err(StoreError::Migrate(_))));
+    }
+
+    #[tokio::test]
+    async fn two_environments_cannot_take_one_name_even_past_the_check() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("control.db")).await.unwrap();
+        let mut tx = store.write().await.unwrap();
+        insert(&mut tx, "taken").await;
+        let copy = "INSERT INTO environments (workspace_id, id, name, config, metadata, created_at, updated_at) \
+                    SELECT workspace_id, 'env_copy', name, config, metadata, created_at, updated_at FROM environments";
+        assert!(sqlx::query(copy).execute(&mut *tx).await.is_err());
+    }
+}

@@ -4,6 +4,8 @@
 //! goes back to the queue. Never says *what* there is to do: the session's log does.
 
 mod lease;
+#[cfg(test)]
+mod properties;
 mod read;
 #[cfg(test)]
 mod tests;

@@ -276,3 +276,47 @@ async fn metadata_statistics_and_lists_of_the_queue() {
         assert_eq!((&listed["data"][0]["id"], &listed["data"][0]["secret"]), (&json!(item.work), &Value::Null));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_every_worker_is_lost_is_told_so() {
+    let mut limits = short();
+    limits.lease_ttl = Duration::from_millis(20);
+    let server = Server::start_with(limits).await;
+    let (environment, key) = server.environment("e").await;
+    let item = polled(&server, &environment, &key).await;
+    let log = format!("/v1/sessions/{}/events?types[]=session.error", item.session);
+    let mut hand_outs = 1;
+    let error = loop {
+        let page = server.get(&log).await.ok();
+        if let Some(event) = page["data"].as_array().unwrap().first() {
+            break event.clone();
+        }
+        // Acknowledged and never heard of again.
+        server.send(server.request_as(&key, "POST", &work_path(&environment, &item, "/ack"))).await;
+        let polled = poll(&server, &environment, &key, "?block_ms=30").await;
+        hand_outs += usize::from(!polled.is_null());
+    };
+    assert_eq!(hand_outs, 10);
+    assert!(error["error"]["message"].as_str().unwrap().contains("lost"), "{error}");
+    assert_eq!(server.get(&work_path(&environment, &item, "")).await.ok()["state"], "stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_no_worker_confirms_ends_with_the_lease_and_the_call_gets_another_item() {
+    let mut limits = short();
+    limits.lease_ttl = Duration::from_millis(50);
+    let server = Server::start_with(limits).await;
+    let (environment, key) = server.environment("e").await;
+    let item = polled(&server, &environment, &key).await;
+    server.send(server.request_as(&key, "POST", &work_path(&environment, &item, "/ack"))).await.ok();
+    assert_eq!(server.post(&work_path(&environment, &item, "/stop"), json!({})).await.ok()["state"], "stopping");
+    let next = loop {
+        let next = poll(&server, &environment, &key, "?block_ms=30").await;
+        if !next.is_null() {
+            break next;
+        }
+    };
+    assert_ne!(next["id"], json!(item.work));
+    assert_eq!(next["data"]["id"], json!(item.session));
+    assert_eq!(server.get(&work_path(&environment, &item, "")).await.ok()["state"], "stopped");
+}
