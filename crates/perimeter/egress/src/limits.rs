@@ -63,8 +63,9 @@ pub const DNS_CONNECTIONS: usize = 32;
 pub const DNS_IDLE: Duration = Duration::from_secs(10);
 /// Refusals kept for the worker to collect; the oldest go first.
 pub const REFUSALS_KEPT: usize = 32;
-/// Records per second that refused datagrams of one session may cause; the rest is counted in the next record.
-pub const UDP_RECORDS_PER_SECOND: u32 = 10;
+/// Records per second that one socket's refused datagrams, or connections beyond the bound, may cause; the rest is told
+/// to the worker and counted in the process' own log.
+pub const REFUSALS_RECORDED_PER_SECOND: u32 = 10;
 /// Idle upstream connections that one session keeps.
 pub const POOL_PER_SESSION: usize = 32;
 /// How long an upstream connection may idle before it is not used again.

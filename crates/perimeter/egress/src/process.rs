@@ -42,7 +42,7 @@ pub async fn process_main() -> ExitCode {
     }
 }
 
-async fn serve(registry: Arc<Registry>, channel: Channel) -> ExitCode {
+pub(crate) async fn serve(registry: Arc<Registry>, channel: Channel) -> ExitCode {
     let answering = registry.clone();
     let served = rpc::serve(channel, LIMIT, move |question: Question, descriptors| {
         let registry = answering.clone();

@@ -16,6 +16,7 @@ use crate::custodian::IssuedPlaceholder;
 pub(crate) struct Catalogue {
     issued: Vec<IssuedPlaceholder>,
     detector: Detector,
+    lower_case: Detector,
     wire: Arc<Plan>,
 }
 
@@ -71,8 +72,10 @@ impl Catalogue {
     /// Compiles the list.
     pub(crate) fn new(issued: Vec<IssuedPlaceholder>) -> Self {
         let pairs: Vec<_> = issued.iter().map(|one| itself(&one.placeholder)).collect();
+        let lower_case: Vec<_> = issued.iter().map(|one| one.placeholder.as_bytes().to_ascii_lowercase()).collect();
         Self {
             detector: Detector::new(issued.iter().map(|one| one.placeholder.as_bytes())),
+            lower_case: Detector::new(lower_case.iter().map(Vec::as_slice)),
             wire: Plan::new(&pairs),
             issued,
         }
@@ -173,17 +176,17 @@ impl Recogniser {
 
     /// Whatever a header's name holds: names arrive in lower case, so case is ignored.
     pub(crate) fn find_in_name(&self, lower_case: &str) -> Vec<Sighting> {
-        let range = 0..lower_case.len();
-        let placeholders = self.catalogue.issued.iter().filter_map(|issued| {
-            let lower = issued.placeholder.as_str().to_ascii_lowercase();
-            lower_case.contains(&lower).then(|| Sighting {
+        let hits = self.catalogue.lower_case.find(lower_case.as_bytes());
+        let sightings = hits.into_iter().map(|hit| {
+            let issued = &self.catalogue.issued[hit.index];
+            Sighting {
                 credential: issued.credential.clone(),
                 value: FoundValue::Placeholder(self.issued(issued)),
-                range: range.clone(),
+                range: hit.range,
                 plain: false,
-            })
+            }
         });
-        placeholders.collect()
+        sightings.collect()
     }
 
     /// A recogniser for one stream.

@@ -132,6 +132,9 @@ impl Registry {
 
     async fn open(&self, open: OpenSession) -> Result<Opened, Failure> {
         let zone = self.zone(&open)?;
+        if self.lock().contains_key(&open.session) {
+            return Err(Failure::Open(open.session));
+        }
         self.read_placeholders().await?;
         let session = Arc::new(self.build(&open, zone)?);
         self.grant_all(&session).await;

@@ -87,10 +87,11 @@ where
     F: Fn(Arc<Session>, TcpStream) -> S,
     S: Future<Output = ()> + Send + 'static,
 {
+    let mut window = Window::default();
     loop {
         let stream = next_connection(&listener).await;
         let Some(room) = room(&session) else {
-            no_room(&session, &stream).await;
+            no_room(&session, &stream, &mut window).await;
             continue;
         };
         let work = serve(session.clone(), stream);
@@ -126,10 +127,9 @@ fn room(session: &Session) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit
     Some((own, total))
 }
 
-/// Told in the list alone, once: a record per connection would be a way to fill the log.
-async fn no_room(session: &Session, stream: &TcpStream) {
+async fn no_room(session: &Session, stream: &TcpStream, window: &mut Window) {
     let named = named_or_local(session, stream);
-    refuse::unanswered(session, &named, &Denial::new(Reason::LimitConnections));
+    refuse_at_rate(session, &named, "tcp", &Denial::new(Reason::LimitConnections), window).await;
 }
 
 fn named_or_local(session: &Session, stream: &TcpStream) -> Named {
@@ -215,7 +215,7 @@ fn answer(session: &Session, question: &[u8]) -> Option<Vec<u8>> {
 }
 
 async fn refused_datagrams(session: Arc<Session>, socket: UnixDatagram) {
-    let mut window = Window { since: Instant::now(), records: 0, unrecorded: 0 };
+    let mut window = Window::default();
     let mut buffer = vec![0; NETLINK_BYTES];
     loop {
         match socket.recv(&mut buffer).await {
@@ -234,30 +234,40 @@ async fn refused_datagrams(session: Arc<Session>, socket: UnixDatagram) {
     }
 }
 
-/// Records of one second.
+/// What was recorded within one second; the sandbox must not be able to fill the log at will.
 struct Window {
     since: Instant,
     records: u32,
     unrecorded: u64,
 }
 
+impl Default for Window {
+    fn default() -> Self {
+        Self { since: Instant::now(), records: 0, unrecorded: 0 }
+    }
+}
+
 async fn refused_datagram(session: &Session, destination: SocketAddr, window: &mut Window) {
     let named = identify::destination(session, destination).unwrap_or_else(|_| at(destination));
-    let denial = Denial::new(Reason::UdpRefused);
+    refuse_at_rate(session, &named, "udp", &Denial::new(Reason::UdpRefused), window).await;
+}
+
+/// Records at a bounded rate and tells the worker always.
+async fn refuse_at_rate(session: &Session, named: &Named, scheme: &str, denial: &Denial, window: &mut Window) {
     if window.since.elapsed() >= Duration::from_secs(1) {
-        *window = Window { since: Instant::now(), records: 0, unrecorded: window.unrecorded };
+        *window = Window { unrecorded: window.unrecorded, ..Window::default() };
     }
-    if window.records < limits::UDP_RECORDS_PER_SECOND {
-        window.records += 1;
-        if window.unrecorded > 0 {
-            tracing::info!(session = %session.id, count = window.unrecorded, "refused datagrams without a record of their own");
-            window.unrecorded = 0;
-        }
-        refuse::connection(session, &named, "udp", &denial).await;
-    } else {
+    if window.records >= limits::REFUSALS_RECORDED_PER_SECOND {
         window.unrecorded += 1;
-        refuse::unanswered(session, &named, &denial);
+        refuse::unanswered(session, named, denial);
+        return;
     }
+    window.records += 1;
+    let unrecorded = std::mem::take(&mut window.unrecorded);
+    if unrecorded > 0 {
+        tracing::info!(session = %session.id, unrecorded, "refusals without a record of their own");
+    }
+    refuse::connection(session, named, scheme, denial).await;
 }
 
 /// Waiting time after a failed accept or read.

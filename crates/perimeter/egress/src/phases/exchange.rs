@@ -1,33 +1,24 @@
 //! One request and its answer, phase by phase: identify, inspect, decide, grant, record, forward, scrub. Every refusal
 //! of every phase comes back to one place, where it is recorded and answered.
 
-use std::{pin::Pin, sync::Arc, time::Instant};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{Request, Response, header, request::Parts};
-use http_body::Body as _;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use postern_audit::Destination;
 use postern_policy::{Denial, Found, Permit, Place, Reason};
-use tokio::time::timeout;
 
 use super::{
-    decide,
-    forward::{self, Sent},
+    decide, download, forward,
     identify::{self, Asked},
     inject,
-    inspect::{self, Inspection, Preview, Stopped},
+    inspect::{self, Preview},
     intercept::Line,
     record::{self, Outcome},
     refuse,
-    scrub::{self, Cleaner},
+    upload::{self, Upload},
 };
-use crate::{
-    body::{self, Body, Piece, Pipe},
-    limits,
-    recognise::Recogniser,
-};
+use crate::{body::Body, recognise::Recogniser, session::Session};
 
 /// Why there is no answer of the upstream, how far the request had come, and what of its body is unread.
 struct Refused {
@@ -43,11 +34,11 @@ pub(crate) async fn exchange(line: &Line, request: Request<Incoming>) -> Respons
         Ok(response) => response,
         Err(refused) => {
             let Refused { denial, destination, caused_by, unread } = *refused;
-            let answer = refuse::request(&line.session, destination, denial, caused_by).await;
             if let Some(unread) = unread {
-                inspect::discard(unread).await;
+                // Beside the answer: a client that is still sending gets to read it.
+                line.session.drain.spawn_until_drain(inspect::discard(unread));
             }
-            answer
+            refuse::request(&line.session, destination, denial, caused_by).await
         }
     }
 }
@@ -75,9 +66,14 @@ async fn carry(line: &Line, request: Request<Incoming>) -> Result<Response<Body>
     inject::grant(session, &permit).await.map_err(early)?;
     let request = outgoing(line, &parts, &asked, &permit).map_err(early)?;
     let allowed = record::allowed(session, &asked, &permit).await.map_err(early)?;
-    let late = |denial| refused(denial, destination.clone(), Some(allowed), None);
-    let (sent, upload) = send(line, &permit, request, upload).await.map_err(late)?;
-    answer(line, &asked, sent, upload, allowed).map_err(late)
+    let unfinished = Unfinished { session: Some(session.clone()), allowed };
+    let late = |(denial, unread)| refused(denial, destination.clone(), Some(allowed), unread);
+    let sent = upload::send(session, &permit, request, upload).await.map_err(late);
+    let answered = sent.and_then(|(sent, upload)| {
+        download::answer(session, &destination, &asked, sent, upload, allowed).map_err(|denial| late((denial, None)))
+    });
+    unfinished.answered();
+    answered
 }
 
 /// What the connection, the protocol and the names say, before the zone is asked.
@@ -109,10 +105,28 @@ fn refused(denial: Denial, destination: Destination, caused_by: Option<u64>, unr
     Box::new(Refused { denial, destination, caused_by, unread })
 }
 
-/// What is still to be uploaded after the decision.
-enum Upload {
-    Whole(Bytes),
-    Begun(Bytes, Box<Inspection>),
+/// A permitted request whose client goes away before there is an answer has an outcome all the same.
+struct Unfinished {
+    session: Option<Arc<Session>>,
+    allowed: u64,
+}
+
+impl Unfinished {
+    fn answered(mut self) {
+        self.session = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let Some(session) = self.session.take() else { return };
+        let allowed = self.allowed;
+        let drain = session.drain.clone();
+        drain.spawn(async move {
+            let outcome = Outcome { ended: "given up by the client", ..Outcome::default() };
+            record::ended(&session, allowed, &outcome).await;
+        });
+    }
 }
 
 /// Decides again with what the body holds, where that can change anything.
@@ -156,219 +170,4 @@ fn outgoing(line: &Line, parts: &Parts, asked: &Asked, permit: &Permit) -> Resul
     let catalogue_only = Recogniser { keyring: Arc::default(), ..session.recogniser() };
     inject::nothing_left(&catalogue_only, &head.headers)?;
     Ok(head)
-}
-
-type Uploading = Pin<Box<dyn Future<Output = Result<(), Stopped>> + Send>>;
-
-/// Sends the request, and the rest of a long body beside waiting for the answer.
-async fn send(
-    line: &Line,
-    permit: &Permit,
-    mut head: Parts,
-    upload: Upload,
-) -> Result<(Sent, Option<Uploading>), Denial> {
-    let session = &line.session;
-    let (begun, inspection) = match upload {
-        Upload::Whole(bytes) => {
-            let body = if bytes.is_empty() { body::empty() } else { body::full(bytes) };
-            keep_length_of_empty(&mut head);
-            let sent = forward::send(session, permit, Request::from_parts(head, body));
-            let sent = timeout(limits::RESPONSE_HEAD, sent).await.map_err(|_| Denial::new(Reason::LimitTime))??;
-            return Ok((sent, None));
-        }
-        Upload::Begun(bytes, inspection) => (bytes, inspection),
-    };
-    let (pipe, body) = body::pipe();
-    let mut uploading: Uploading = Box::pin(upload_rest(pipe, begun, inspection));
-    let sending = timeout(limits::RESPONSE_HEAD, forward::send(session, permit, Request::from_parts(head, body)));
-    let mut sending = std::pin::pin!(sending);
-    let late = |_| Denial::new(Reason::LimitTime);
-    tokio::select! {
-        // Recognised before the upstream answered: dropping `sending` and the pipe cuts the upstream off.
-        uploaded = &mut uploading => {
-            match uploaded {
-                // An upstream may stop reading and answer all the same; if it does not, `sending` says so.
-                Ok(()) | Err(Stopped::Broken) => {}
-                Err(stopped) => return Err(stopped_upload(stopped)),
-            }
-            Ok((sending.await.map_err(late)??, None))
-        }
-        sent = &mut sending => Ok((sent.map_err(late)??, Some(uploading))),
-    }
-}
-
-/// A body that was read whole is framed anew; a stated length of zero is kept for methods that expect one.
-fn keep_length_of_empty(head: &mut Parts) {
-    let zero = head.headers.get(header::CONTENT_LENGTH).is_some_and(|value| value == "0");
-    if !zero {
-        head.headers.remove(header::CONTENT_LENGTH);
-    }
-}
-
-async fn upload_rest(pipe: Pipe, begun: Bytes, mut inspection: Box<Inspection>) -> Result<(), Stopped> {
-    put(&pipe, Piece::Bytes(begun)).await?;
-    while let Some(bytes) = inspection.next().await? {
-        if !bytes.is_empty() {
-            put(&pipe, Piece::Bytes(bytes)).await?;
-        }
-    }
-    put(&pipe, Piece::End).await
-}
-
-async fn put(pipe: &Pipe, piece: Piece) -> Result<(), Stopped> {
-    match timeout(limits::BODY_IDLE, pipe.send(piece)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(Stopped::Broken),
-        Err(_) => Err(Stopped::Denied(Denial::new(Reason::LimitTime))),
-    }
-}
-
-fn stopped_upload(stopped: Stopped) -> Denial {
-    match stopped {
-        Stopped::Recognised(found) if found.iter().any(|one| one.value == postern_policy::FoundValue::Secret) => {
-            Denial::new(Reason::RealSecretSeen)
-        }
-        Stopped::Recognised(_) => Denial::new(Reason::PlaceholderWrongLocation),
-        Stopped::Denied(denial) => denial,
-        Stopped::Broken => Denial::new(Reason::UpstreamUnreachable),
-    }
-}
-
-/// Begins the answer; a task brings its body and records the end.
-fn answer(
-    line: &Line,
-    asked: &Asked,
-    sent: Sent,
-    upload: Option<Uploading>,
-    allowed: u64,
-) -> Result<Response<Body>, Denial> {
-    let session = &line.session;
-    let Sent { response, connection, key } = sent;
-    let clean = scrub::head(session, &asked.named.host, &response)?;
-    let (pipe, body) = body::pipe();
-    let outcome = Outcome {
-        ended: "cut short by the client",
-        status: Some(response.status().as_u16()),
-        received_bytes: 0,
-        scrubbed: clean.scrubbed,
-    };
-    let download = Download { cleaner: clean.cleaner, incoming: response.into_body(), pipe, outcome };
-    let task_session = session.clone();
-    let named = asked.named.clone();
-    session.drain.spawn_until_drain(async move {
-        let (ended, outcome) = download.run(&task_session, upload, allowed).await;
-        match ended {
-            Ended::Whole(pipe) => {
-                task_session.pool.put(key, connection, Instant::now());
-                // A client that is gone does not miss the end.
-                let _gone = pipe.send(Piece::End).await;
-            }
-            Ended::Short => record::ended(&task_session, allowed, &outcome).await,
-            Ended::Refused(denial) => {
-                let destination = record::of_connection(&named, "http");
-                let kind = postern_audit::Kind::EgressOutcome;
-                let _unrecorded = record::refused(&task_session, kind, destination, &denial, Some(allowed)).await;
-                refuse::unanswered(&task_session, &named, &denial);
-            }
-        }
-    });
-    let (parts, ()) = clean.head.into_parts();
-    Ok(Response::from_parts(parts, body))
-}
-
-/// A response body on its way to the sandbox.
-struct Download {
-    cleaner: Cleaner,
-    incoming: Incoming,
-    pipe: Pipe,
-    outcome: Outcome,
-}
-
-/// How a download ended. A whole one is recorded before its end is said.
-enum Ended {
-    Whole(Pipe),
-    Short,
-    Refused(Denial),
-}
-
-impl Download {
-    async fn run(
-        mut self,
-        session: &crate::session::Session,
-        upload: Option<Uploading>,
-        allowed: u64,
-    ) -> (Ended, Outcome) {
-        let brought = match upload {
-            None => self.bring(session, allowed).await,
-            Some(upload) => {
-                let mut upload = upload;
-                let mut bringing = Box::pin(self.bring(session, allowed));
-                tokio::select! {
-                    brought = &mut bringing => brought,
-                    uploaded = &mut upload => match uploaded {
-                        // An upstream may answer without reading on.
-                        Ok(()) | Err(Stopped::Broken) => bringing.await,
-                        Err(stopped) => Err(stopped_upload(stopped)),
-                    },
-                }
-            }
-        };
-        match brought {
-            Ok(true) => (Ended::Whole(self.pipe), self.outcome),
-            Ok(false) => (Ended::Short, self.outcome),
-            Err(denial) => (Ended::Refused(denial), self.outcome),
-        }
-    }
-
-    /// Brings the body; whether it is whole.
-    async fn bring(&mut self, session: &crate::session::Session, allowed: u64) -> Result<bool, Denial> {
-        loop {
-            let frame = timeout(limits::BODY_IDLE, self.incoming.frame());
-            let Ok(frame) = frame.await else {
-                self.outcome.ended = "silent for too long";
-                return Err(Denial::new(Reason::LimitTime));
-            };
-            match frame {
-                None => return self.end(session, allowed, Bytes::new()).await,
-                Some(Err(_)) => {
-                    self.outcome.ended = "cut short by the upstream";
-                    return Ok(false);
-                }
-                Some(Ok(frame)) => {
-                    // Trailers are dropped.
-                    let Ok(chunk) = frame.into_data() else { continue };
-                    self.outcome.received_bytes += chunk.len() as u64;
-                    let clean = self.cleaner.push(&chunk).map_err(inspect::not_decoded)?;
-                    if self.incoming.is_end_stream() {
-                        return self.end(session, allowed, clean).await;
-                    }
-                    if !clean.is_empty() && self.put(clean).await.is_err() {
-                        return Ok(false);
-                    }
-                }
-            }
-        }
-    }
-
-    /// The last bytes go out after the record: whoever has the whole answer can find its record.
-    async fn end(&mut self, session: &crate::session::Session, allowed: u64, last: Bytes) -> Result<bool, Denial> {
-        let held = self.cleaner.finish().map_err(inspect::not_decoded)?;
-        self.outcome.ended = "answered";
-        self.outcome.scrubbed += self.cleaner.scrubbed();
-        record::ended(session, allowed, &self.outcome).await;
-        for bytes in [last, held] {
-            if !bytes.is_empty() {
-                // Recorded as answered: the upstream did, and the client no longer reads.
-                let _gone = self.put(bytes).await;
-            }
-        }
-        Ok(true)
-    }
-
-    async fn put(&self, bytes: Bytes) -> Result<(), ()> {
-        match timeout(limits::BODY_IDLE, self.pipe.send(Piece::Bytes(bytes))).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(()),
-        }
-    }
 }

@@ -75,6 +75,11 @@ pub(crate) async fn preview(
 }
 
 impl Inspection {
+    /// The rest of the client's body, unless it was read to its end.
+    pub(crate) fn into_unread(self) -> Option<Incoming> {
+        (!self.reader.finished).then_some(self.incoming)
+    }
+
     /// The next bytes that may go on; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Stopped> {
         next(&mut self.incoming, &mut self.reader, self.idle).await

@@ -146,7 +146,6 @@ pub(crate) async fn http<S: Stream>(line: Arc<Line>, stream: S) {
         .max_headers(limits::HEADER_LINES)
         .max_header_size(limits::REQUEST_HEAD_BYTES)
         .max_buf_size(limits::REQUEST_HEAD_BYTES)
-        .half_close(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await;

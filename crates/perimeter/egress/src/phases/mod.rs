@@ -1,7 +1,9 @@
-//! The path of a request, one file per phase, in the order in which they happen.
+//! The path of a request, one file per phase: accept, identify, intercept; then for each exchange inspect, decide,
+//! inject, record, upload and forward, scrub, download. Whatever is refused on the way ends in refuse.
 
 pub(crate) mod accept;
 pub(crate) mod decide;
+pub(crate) mod download;
 pub(crate) mod exchange;
 pub(crate) mod forward;
 pub(crate) mod identify;
@@ -11,3 +13,4 @@ pub(crate) mod intercept;
 pub(crate) mod record;
 pub(crate) mod refuse;
 pub(crate) mod scrub;
+pub(crate) mod upload;

@@ -37,10 +37,11 @@ pub(crate) fn head<B>(session: &Session, host: &Host, response: &Response<B>) ->
     if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
         return Err(Denial::new(Reason::UpgradeRefused));
     }
-    note_cookies(session, host, headers);
     let mut head = Response::new(());
     *head.status_mut() = response.status();
     let scrubbed = clean_headers(&keyring, headers, head.headers_mut());
+    // As the sandbox sees them: that is how they come back.
+    note_cookies(session, host, head.headers());
     if !encodings.is_empty() {
         for about_the_encoded in [header::CONTENT_ENCODING, header::CONTENT_LENGTH] {
             head.headers_mut().remove(about_the_encoded);

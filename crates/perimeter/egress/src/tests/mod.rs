@@ -1,7 +1,10 @@
 //! The request path end to end, without a sandbox: loopback listeners in place of its sockets, real TLS on both sides,
 //! the real zone, an audit log in memory.
 
+#![expect(clippy::disallowed_methods, reason = "the tests are the sandbox's clients")]
+
 mod bounds;
+mod process;
 mod reflection;
 mod requests;
 mod stand;

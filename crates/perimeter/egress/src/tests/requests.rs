@@ -188,6 +188,59 @@ async fn bodies_arrive_whole_in_both_directions() {
 }
 
 #[tokio::test]
+async fn answers_without_a_body_keep_their_form() {
+    let stand = Stand::start().await;
+    stand.upstream.replies(|request| match request.head.starts_with("HEAD") {
+        true => vec![b"HTTP/1.1 200 OK\r\ncontent-length: 12345\r\n\r\n".to_vec()],
+        false => vec![b"HTTP/1.1 204 No Content\r\nx-kept: 1\r\n\r\n".to_vec()],
+    });
+    let original = std::net::SocketAddr::new(stand.resolve("open.test").await, 80);
+    let mut stream = stand.redirected(original).await;
+    let head = String::from_utf8(get("http", "open.test", 80, "/", &[])).unwrap().replacen("GET", "HEAD", 1);
+    tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.unwrap();
+    let answered = super::stand::read_head(&mut stream).await;
+    assert!(answered.starts_with("HTTP/1.1 200") && answered.contains("content-length: 12345"), "{answered}");
+    let seen = super::stand::talk(&mut stream, &get("http", "open.test", 80, "/", &[])).await;
+    assert_eq!((seen.status, seen.header("x-kept").as_deref()), (204, Some("1")));
+}
+
+#[tokio::test]
+async fn a_refused_client_is_not_asked_for_its_body_and_reads_the_refusal_while_it_sends() {
+    let stand = Stand::start().await;
+    let ask = b"PUT /v1/x HTTP/1.1\r\nhost: evil.test\r\ncontent-length: 1000\r\nexpect: 100-continue\r\n\r\n";
+    let seen = stand.send(Way::Redirect, "http", "evil.test", 80, ask).await;
+    assert_eq!(seen.reason().as_deref(), Some("host_not_allowed"));
+    let long = vec![b'a'; 4 << 20];
+    let seen = stand.send(Way::Redirect, "http", "evil.test", 80, &post("evil.test", "/v1/x", &[], &long)).await;
+    assert_eq!(seen.reason().as_deref(), Some("host_not_allowed"), "{}", seen.head);
+}
+
+#[tokio::test]
+async fn a_request_that_its_client_gives_up_has_an_outcome() {
+    let stand = Stand::start().await;
+    let (asked, arrived) = std::sync::mpsc::channel();
+    stand.upstream.replies(move |_| {
+        asked.send(()).unwrap();
+        Vec::new()
+    });
+    let mut stream = stand.towards(Way::Redirect, "open.test", 80).await;
+    tokio::io::AsyncWriteExt::write_all(&mut stream, &get("http", "open.test", 80, "/", &[])).await.unwrap();
+    let stand = std::sync::Arc::new(stand);
+    while arrived.try_recv().is_err() {
+        tokio::task::yield_now().await;
+    }
+    drop(stream);
+    let ended = async {
+        while stand.record(Kind::EgressOutcome, 0).is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(super::stand::PATIENCE, ended).await.expect("an outcome in time");
+    let outcome = stand.record(Kind::EgressOutcome, 0).unwrap();
+    assert_eq!(outcome.outcome.as_deref(), Some("given up by the client"));
+}
+
+#[tokio::test]
 async fn connections_are_kept_on_both_sides() {
     let stand = Stand::start().await;
     let stream = stand.towards(Way::Redirect, "api.test", 443).await;

@@ -413,6 +413,16 @@ pub(super) fn post(host: &str, path: &str, headers: &[(&str, &str)], body: &[u8]
     bytes
 }
 
+/// Reads up to the end of a head and no further.
+pub(super) async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> String {
+    let mut head = Vec::new();
+    while find(&head, b"\r\n\r\n").is_none() {
+        let byte = timeout(PATIENCE, stream.read_u8()).await.expect("a head in time").unwrap();
+        head.push(byte);
+    }
+    String::from_utf8(head).unwrap()
+}
+
 /// Writes a request and reads one response.
 pub(super) async fn talk<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, request: &[u8]) -> Seen {
     // The answer may come before the whole request is taken.

@@ -152,7 +152,7 @@ async fn refused_datagrams_are_recorded_at_a_bounded_rate_and_told() {
     let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
     let attach = Question::Attach { session: "sesn_one".to_owned(), sockets: vec![Socket::RefusedUdp] };
     stand.registry.answer(attach, vec![OwnedFd::from(theirs)]).await;
-    let many = crate::limits::UDP_RECORDS_PER_SECOND * 5;
+    let many = crate::limits::REFUSALS_RECORDED_PER_SECOND * 5;
     for _ in 0..many {
         ours.send(&crate::datagram::sample("203.0.113.9", 443)).unwrap();
     }

@@ -1,0 +1,121 @@
+//! Phase: sends a permitted request; what is longer than its beginning streams beside the wait for the answer, and is
+//! cut off where something of ours is recognised in it.
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use http::{Request, header, request::Parts};
+use hyper::body::Incoming;
+use postern_policy::{Denial, FoundValue, Permit, Reason};
+use tokio::time::{error::Elapsed, timeout};
+
+use super::{
+    forward::{self, Sent},
+    inspect::{Inspection, Stopped},
+};
+use crate::{
+    body::{self, Piece, Pipe},
+    limits,
+    session::Session,
+};
+
+/// What is still to be uploaded after the decision.
+pub(crate) enum Upload {
+    /// All of it, inspected.
+    Whole(Bytes),
+    /// Its inspected beginning, and the rest.
+    Begun(Bytes, Box<Inspection>),
+}
+
+/// The rest of a long body on its way.
+pub(crate) type Uploading = Pin<Box<dyn Future<Output = Result<(), Interrupted>> + Send>>;
+
+/// An upload that ended early, and what of the client's body is unread.
+pub(crate) struct Interrupted {
+    /// Why.
+    pub(crate) stopped: Stopped,
+    unread: Option<Incoming>,
+}
+
+/// Sends the request, and the rest of a long body beside waiting for the answer.
+pub(crate) async fn send(
+    session: &Session,
+    permit: &Permit,
+    mut head: Parts,
+    upload: Upload,
+) -> Result<(Sent, Option<Uploading>), (Denial, Option<Incoming>)> {
+    let (begun, inspection) = match upload {
+        Upload::Whole(bytes) => {
+            let body = if bytes.is_empty() { body::empty() } else { body::full(bytes) };
+            keep_length_of_empty(&mut head);
+            let sent = forward::send(session, permit, Request::from_parts(head, body));
+            return in_time(timeout(limits::RESPONSE_HEAD, sent).await).map(|sent| (sent, None));
+        }
+        Upload::Begun(bytes, inspection) => (bytes, inspection),
+    };
+    let (pipe, body) = body::pipe();
+    let mut uploading: Uploading = Box::pin(upload_rest(pipe, begun, inspection));
+    let sending = timeout(limits::RESPONSE_HEAD, forward::send(session, permit, Request::from_parts(head, body)));
+    let mut sending = std::pin::pin!(sending);
+    tokio::select! {
+        // Recognised before the upstream answered: dropping `sending` and the pipe cuts the upstream off.
+        uploaded = &mut uploading => {
+            match uploaded {
+                // An upstream may stop reading and answer all the same; if it does not, `sending` says so.
+                Ok(()) | Err(Interrupted { stopped: Stopped::Broken, .. }) => {}
+                Err(Interrupted { stopped, unread }) => return Err((refusal(&stopped), unread)),
+            }
+            in_time(sending.await).map(|sent| (sent, None))
+        }
+        sent = &mut sending => in_time(sent).map(|sent| (sent, Some(uploading))),
+    }
+}
+
+fn in_time(sent: Result<Result<Sent, Denial>, Elapsed>) -> Result<Sent, (Denial, Option<Incoming>)> {
+    sent.unwrap_or_else(|_| Err(Denial::new(Reason::LimitTime))).map_err(|denial| (denial, None))
+}
+
+/// A body that was read whole is framed anew; a stated length of zero is kept for methods that expect one.
+fn keep_length_of_empty(head: &mut Parts) {
+    let zero = head.headers.get(header::CONTENT_LENGTH).is_some_and(|value| value == "0");
+    if !zero {
+        head.headers.remove(header::CONTENT_LENGTH);
+    }
+}
+
+async fn upload_rest(pipe: Pipe, begun: Bytes, mut inspection: Box<Inspection>) -> Result<(), Interrupted> {
+    match upload_all(pipe, begun, &mut inspection).await {
+        Ok(()) => Ok(()),
+        Err(stopped) => Err(Interrupted { stopped, unread: inspection.into_unread() }),
+    }
+}
+
+async fn upload_all(pipe: Pipe, begun: Bytes, inspection: &mut Inspection) -> Result<(), Stopped> {
+    put(&pipe, Piece::Bytes(begun)).await?;
+    while let Some(bytes) = inspection.next().await? {
+        if !bytes.is_empty() {
+            put(&pipe, Piece::Bytes(bytes)).await?;
+        }
+    }
+    put(&pipe, Piece::End).await
+}
+
+async fn put(pipe: &Pipe, piece: Piece) -> Result<(), Stopped> {
+    match timeout(limits::BODY_IDLE, pipe.send(piece)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(Stopped::Broken),
+        Err(_) => Err(Stopped::Denied(Denial::new(Reason::LimitTime))),
+    }
+}
+
+/// What a stopped upload means for its request.
+pub(crate) fn refusal(stopped: &Stopped) -> Denial {
+    match stopped {
+        Stopped::Recognised(found) if found.iter().any(|one| one.value == FoundValue::Secret) => {
+            Denial::new(Reason::RealSecretSeen)
+        }
+        Stopped::Recognised(_) => Denial::new(Reason::PlaceholderWrongLocation),
+        Stopped::Denied(denial) => denial.clone(),
+        Stopped::Broken => Denial::new(Reason::UpstreamUnreachable),
+    }
+}
