@@ -97,13 +97,13 @@ impl Iterator for Lines {
 
     fn next(&mut self) -> Option<Line> {
         loop {
-            if let Some((path, reader, number)) = &mut self.current {
-                if let Some(line) = Self::read_line(path, reader, number) {
-                    if matches!(line.content, Err(Problem::Unreadable(_))) {
-                        self.current = None;
-                    }
-                    return Some(line);
+            if let Some((path, reader, number)) = &mut self.current
+                && let Some(line) = Self::read_line(path, reader, number)
+            {
+                if matches!(line.content, Err(Problem::Unreadable(_))) {
+                    self.current = None;
                 }
+                return Some(line);
             }
             let path = self.files.next()?;
             match File::open(&path) {

@@ -1,4 +1,5 @@
 //! Starting roles for real: this test program is its own role (`exe role_under_test` runs the test of that name, with a socket as descriptor 0).
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

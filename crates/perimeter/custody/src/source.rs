@@ -39,15 +39,15 @@ impl Sources {
     /// Resolves a credential's secret. Blocks on the file system.
     pub(crate) fn resolve(&self, credential: &Credential) -> Result<SecretBytes, Refusal> {
         let (value, danger_short) = match &credential.source {
-            Source::Store(name) => self.from_store(name),
-            Source::Env(name) => self.from_snapshot(name).map(|value| (value, false)),
-            Source::File(path) => from_file(path).map(|value| (value, false)),
+            Source::Store(name) => self.stored(name),
+            Source::Env(name) => self.in_snapshot(name).map(|value| (value, false)),
+            Source::File(path) => in_file(path).map(|value| (value, false)),
         }
         .map_err(|refusal| refusal.about(credential.name.as_str()))?;
         strong(value, danger_short, credential)
     }
 
-    fn from_store(&self, name: &str) -> Result<(SecretBytes, bool), Refusal> {
+    fn stored(&self, name: &str) -> Result<(SecretBytes, bool), Refusal> {
         match self.store.read(name) {
             Ok(Some(found)) => Ok(found),
             Ok(None) => Err(Refusal::new(
@@ -61,7 +61,7 @@ impl Sources {
         }
     }
 
-    fn from_snapshot(&self, name: &str) -> Result<SecretBytes, Refusal> {
+    fn in_snapshot(&self, name: &str) -> Result<SecretBytes, Refusal> {
         self.snapshot.get(name).map(SecretBytes::duplicate).ok_or_else(|| {
             Refusal::new(
                 RefusalReason::SourceMissing,
@@ -72,7 +72,7 @@ impl Sources {
 }
 
 /// A whole file, without one line end at its end. Waits for nothing: a pipe in its place is refused.
-fn from_file(path: &Path) -> Result<SecretBytes, Refusal> {
+fn in_file(path: &Path) -> Result<SecretBytes, Refusal> {
     read_file(path).map(Secret::new).map_err(|error| {
         let reason = match error.kind() {
             io::ErrorKind::NotFound => RefusalReason::SourceMissing,

@@ -85,7 +85,8 @@ fn an_unterminated_last_line_is_cut_and_a_record_says_so() {
 #[test]
 fn a_log_that_does_not_look_as_it_was_left_is_not_continued() {
     type Damage = fn(&std::path::Path);
-    let table: [(&str, Damage, fn(&OpenError) -> bool); 5] = [
+    type Expected = fn(&OpenError) -> bool;
+    let table: [(&str, Damage, Expected); 5] = [
         (
             "last line changed",
             |d| replace_in(&newest(d), "\"seq\":4", "\"seq\":5"),

@@ -125,7 +125,7 @@ async fn every_wrong_question_for_a_secret_is_refused_and_recorded() {
         (CallerKind::Egress, "sesn_1", "another", digest, RefusalReason::NotGranted, Kind::CredentialDenied),
     ];
     for (caller, session, credential, digest, reason, kind) in table {
-        let refusal = fixture.custodian.grant(caller, session, credential, digest).await.err().expect("refused");
+        let refusal = fixture.custodian.grant(caller, session, credential, digest).await.expect_err("refused");
         assert_eq!(refusal.reason, reason, "{caller:?} {session} {credential}");
         assert!(!refusal.next_step.is_empty() && !format!("{refusal:?} {refusal}").contains("s3cret"));
         let record = fixture.recorder.records().pop().unwrap();

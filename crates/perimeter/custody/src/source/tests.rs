@@ -32,7 +32,8 @@ fn each_source_delivers_its_secret_or_a_typed_reason_with_the_next_step() {
     let store = |name: &str| Source::Store(name.to_owned());
     let env = |name: &str| Source::Env(name.to_owned());
     let long = vec![b'x'; LARGEST_FILE + 1];
-    let table: Vec<(Source, Result<usize, (RefusalReason, &str)>)> = vec![
+    type Expected = Result<usize, (RefusalReason, &'static str)>;
+    let table: Vec<(Source, Expected)> = vec![
         (store("good"), Ok(VALUE.len())),
         (store("knowingly-weak"), Ok(7)),
         (store("absent"), Err((RefusalReason::SourceMissing, "postern secrets set absent"))),
