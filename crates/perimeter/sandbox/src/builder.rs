@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
-use crate::cgroup::{Group, Limits, Pool};
+use crate::cgroup::{Controller, Group, Limits, Pool};
 use crate::error::BuildError;
 use crate::inside::{self, Inside, Report};
 use crate::request::{Builder, Request};
@@ -151,20 +151,28 @@ fn build_in(tools: &Tools, group: Option<&Group>, request: &Request) -> Result<(
             // Only the parent's copies keep these open, so that its death is seen.
             drop((tools_ours, report_ours, go_ours, words_ours));
             let spawner = Channel::new(report_theirs);
-            let inside = Inside::new(request, &tools.system, &tools.filter, &tools.image, tools_theirs, words_theirs, spawner, group.is_some());
-            inside::run(inside, || matches!(rustix::io::read(&go_theirs, &mut [0; 1]), Ok(1)))
+            let held = group.is_some_and(|group| group.holds(Controller::Memory));
+            inside::run(Inside::new(request, &tools.system, &tools.filter, &tools.image, tools_theirs, words_theirs, go_theirs, spawner, held))
         }
         Cloned::Parent { child, pidfd } => (child, pidfd),
     };
     let process = Process { id, pidfd, waited: false };
     drop((tools_theirs, report_theirs, go_theirs, words_theirs));
     map_user(id, request)?;
+    go(&go_ours)?;
+    // Entering takes milliseconds: the child works on its mounts meanwhile and waits before it needs the group.
     if let Some(group) = group {
         group.enter(number(id)).map_err(|error| system("enter the control group", "move the first process", &error, "look at the delegation of the spawner's control group"))?;
     }
-    rustix::io::write(&go_ours, b"g").map_err(|errno| BuildError::system("let the child go", "write to its pipe", errno, "report this as a defect"))?;
+    // A child that failed meanwhile has said so, and its report tells more than a broken pipe.
+    let went_on = go(&go_ours);
     let sockets = wait_for_report(&Channel::new(report_ours))?;
+    went_on?;
     Ok((process, words_ours, Handed { tools: tools_ours, sockets }))
+}
+
+fn go(pipe: &OwnedFd) -> Result<(), BuildError> {
+    rustix::io::write(pipe, b"g").map(drop).map_err(|errno| BuildError::system("let the child go", "write to its pipe", errno, "report this as a defect"))
 }
 
 /// A process id as files of the kernel want it.

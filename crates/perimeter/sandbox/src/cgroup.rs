@@ -57,8 +57,6 @@ pub(crate) struct Group {
 
 /// A way to limit processes by groups.
 pub(crate) trait Backend {
-    /// What it is called in reports.
-    fn name(&self) -> &'static str;
     /// Which resources it can limit here.
     fn controllers(&self) -> Vec<Controller>;
     /// Makes an empty group.
@@ -68,6 +66,11 @@ pub(crate) trait Backend {
 }
 
 impl Group {
+    /// Whether it limits this resource.
+    pub(crate) fn holds(&self, controller: Controller) -> bool {
+        self.directories.iter().any(|(held, _)| *held == controller)
+    }
+
     /// Moves a process, and with it its children to come, into the group.
     pub(crate) fn enter(&self, process: u32) -> io::Result<()> {
         self.paths().try_for_each(|path| fs::write(path.join("cgroup.procs"), process.to_string()))

@@ -29,6 +29,8 @@ pub(crate) struct Inside<'a> {
     pub(crate) tools: OwnedFd,
     /// Takes what process 1 writes to its standard error.
     pub(crate) last_words: OwnedFd,
+    /// From the spawner: a byte when the user is mapped, another when the group was entered. Its end means that the spawner gave up.
+    pub(crate) go: OwnedFd,
     /// To the spawner: the report.
     pub(crate) spawner: Channel,
     /// Whether a group holds memory; a softer limit is set otherwise.
@@ -95,7 +97,6 @@ const OWN_DEFECT: &str = "report this as a defect";
 /// The steps, in the order that matters: what each needs from the host or from capabilities comes before the step that takes it away.
 const STEPS: &[Step] = &[
     Step { name: "keep mounts private", reason: "nothing mounted here may appear outside, and nothing mounted outside later may appear here", fix: CONTAINER, run: mounts::keep_private },
-    Step { name: "own the view of control groups", reason: "the host's hierarchy names other sandboxes; made only now, when the group was entered", fix: CONTAINER, run: identity::own_cgroup_view },
     Step { name: "take the sources", reason: "directories of the host are opened by whoever may, before this becomes the agent, and before they are out of reach", fix: "make the named path readable for the user that runs postern", run: sources::take },
     Step { name: "become the agent", reason: "files made from here on belong to the agent; no host user is left in this process", fix: OWN_DEFECT, run: identity::become_agent },
     Step { name: "die with the spawner", reason: "a sandbox must not outlive whoever can end it", fix: OWN_DEFECT, run: identity::die_with_spawner },
@@ -116,6 +117,7 @@ const STEPS: &[Step] = &[
     Step { name: "route everything to loopback", reason: "every connection stays inside until the redirect takes it", fix: "boot a kernel with IPv4 and IPv6 (no ipv6.disable=1)", run: network::routes },
     Step { name: "open the exit", reason: "sockets inside that are answered outside: no link to the host is needed", fix: "boot a kernel with IPv4 and IPv6 (no ipv6.disable=1)", run: network::sockets },
     Step { name: "set packet rules", reason: "redirect TCP, answer names, refuse the rest, whatever programs do with proxy variables", fix: "boot a kernel with CONFIG_NF_TABLES, CONFIG_NFT_REDIR, CONFIG_NFT_REJECT and CONFIG_NFT_CT", run: network::rules },
+    Step { name: "own the view of control groups", reason: "the host's hierarchy names other sandboxes; made only when the spawner has moved this process into its group, which it does meanwhile", fix: CONTAINER, run: identity::own_cgroup_view },
     Step { name: "limit resources", reason: "what groups do not hold, and what they do not know: core files, open files, file sizes", fix: OWN_DEFECT, run: identity::limit_resources },
     Step { name: "drop capabilities", reason: "mounts, routes and rules stand: nothing may change them any more", fix: OWN_DEFECT, run: identity::drop_capabilities },
     Step { name: "arrange descriptors", reason: "process 1 has four: nothing, words of its own, and the tool channel", fix: OWN_DEFECT, run: identity::arrange_descriptors },
@@ -124,8 +126,8 @@ const STEPS: &[Step] = &[
 ];
 
 /// Builds from inside and becomes process 1. Never returns.
-pub(crate) fn run(mut inside: Inside<'_>, go: impl FnOnce() -> bool) -> ! {
-    if !go() {
+pub(crate) fn run(mut inside: Inside<'_>) -> ! {
+    if inside.wait_for_go().is_err() {
         crate::sys::exit_now(1);
     }
     for step in STEPS {
@@ -161,10 +163,20 @@ impl<'a> Inside<'a> {
         image: &'a OwnedFd,
         tools: OwnedFd,
         last_words: OwnedFd,
+        go: OwnedFd,
         spawner: Channel,
         memory_held: bool,
     ) -> Self {
-        Self { request, system, filter, image, tools, last_words, spawner, memory_held, taken: sources::Taken::default(), new_root: None, sockets: Vec::new() }
+        Self { request, system, filter, image, tools, last_words, go, spawner, memory_held, taken: sources::Taken::default(), new_root: None, sockets: Vec::new() }
+    }
+}
+
+impl Inside<'_> {
+    fn wait_for_go(&self) -> Result<(), Failure> {
+        match rustix::io::read(&self.go, &mut [0; 1]).doing(|| "wait for the spawner".into())? {
+            1 => Ok(()),
+            _ => Err(Failure::other("the spawner gave up")),
+        }
     }
 }
 
@@ -192,6 +204,7 @@ mod tests {
         assert!(at("take the sources") < at("become the agent"));
         assert!(at("become the agent") < at("die with the spawner"), "a change of user clears the death signal");
         assert!(at("set packet rules") < at("drop capabilities"));
+        assert!(at("own the view of control groups") < at("drop capabilities"));
         assert!(at("drop capabilities") < at("filter system calls"));
         assert_eq!(at("filter system calls"), STEPS.len() - 1);
     }

@@ -21,10 +21,6 @@ fn ones_own_path_is_read_for_version_1_and_2() {
 struct Directories(PathBuf);
 
 impl Backend for Directories {
-    fn name(&self) -> &'static str {
-        "directories"
-    }
-
     fn controllers(&self) -> Vec<Controller> {
         vec![Controller::Memory]
     }

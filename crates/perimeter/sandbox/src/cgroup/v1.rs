@@ -25,10 +25,6 @@ fn parent(own: &str, mounts: &str, controller: Controller) -> Option<PathBuf> {
 }
 
 impl Backend for V1 {
-    fn name(&self) -> &'static str {
-        "cgroup v1"
-    }
-
     fn controllers(&self) -> Vec<Controller> {
         self.parents.iter().map(|(controller, _)| *controller).collect()
     }

@@ -64,10 +64,6 @@ fn move_aside(parent: &Path) -> io::Result<()> {
 }
 
 impl Backend for V2 {
-    fn name(&self) -> &'static str {
-        "cgroup v2"
-    }
-
     fn controllers(&self) -> Vec<Controller> {
         self.controllers.clone()
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountAttrFlags, UnmountFlags};
@@ -92,7 +92,9 @@ pub(super) fn write_etc(inside: &mut Inside<'_>) -> Result<(), Failure> {
 pub(super) fn mount_system(inside: &mut Inside<'_>) -> Result<(), Failure> {
     for (path, tree) in std::mem::take(&mut inside.taken.shown) {
         let at = below(&path.to_string_lossy());
-        make_directory(&at)?;
+        if !at.exists() {
+            make_directory(&at)?;
+        }
         mounts::attach(&tree, &at)?;
     }
     for hidden in &inside.system.hidden {
@@ -202,11 +204,14 @@ fn make_link(target: &Path, link: &Path) -> Result<(), Failure> {
     symlink(target, link).doing(|| format!("link {}", link.display()))
 }
 
-/// Writes a file that everybody may read, whatever the umask.
+/// Writes a file that everybody may read: the umask of "become the agent" sees to that.
 fn write(path: &Path, contents: &[u8]) -> Result<(), Failure> {
-    if let Some(parent) = path.parent() {
-        make_directory(parent)?;
+    let doing = || format!("write {}", path.display());
+    match (fs::write(path, contents), path.parent()) {
+        (Err(error), Some(parent)) if error.kind() == std::io::ErrorKind::NotFound => {
+            make_directory(parent)?;
+            fs::write(path, contents).doing(doing)
+        }
+        (written, _) => written.doing(doing),
     }
-    fs::write(path, contents).doing(|| format!("write {}", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).doing(|| format!("mark {}", path.display()))
 }

@@ -18,7 +18,8 @@ const WRITABLE: [&str; 6] = ["/workspace", "/tmp", "/dev", "/proc", "/mnt", "/sr
 const OPEN_FILES: u64 = 16_384;
 
 /// Step: a cgroup namespace whose root is the group that was just entered.
-pub(super) fn own_cgroup_view(_inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn own_cgroup_view(inside: &mut Inside<'_>) -> Result<(), Failure> {
+    inside.wait_for_go()?;
     sys::new_cgroup_namespace().doing(|| "make a cgroup namespace".into())
 }
 

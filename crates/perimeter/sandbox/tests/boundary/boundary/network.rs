@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 use postern_sandbox::refused::{Protocol, parse};
 use rustix::event::{PollFd, PollFlags, Timespec};
