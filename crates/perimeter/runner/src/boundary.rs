@@ -59,7 +59,6 @@ impl Watch {
 }
 
 impl Boundary {
-    #[expect(clippy::too_many_arguments, reason = "the one place where the parts are joined; each has a type of its own")]
     pub(crate) fn new(
         spawner: Spawner,
         audit: postern_audit::Client,
@@ -142,7 +141,8 @@ impl Parts {
         };
         match self.egress.open(question).await {
             Ok(opened) => {
-                let variables = issued.into_iter().filter_map(|issued| Some((issued.env?, issued.placeholder.as_str().to_owned())));
+                let variables =
+                    issued.into_iter().filter_map(|issued| Some((issued.env?, issued.placeholder.as_str().to_owned())));
                 Ok((variables.collect(), opened.ca_certificate_pem))
             }
             Err(error) => {
@@ -255,7 +255,13 @@ impl SandboxHands {
     }
 
     fn tell_build_error(&self, error: &BuildError) {
-        tracing::error!(session = self.facts.session, step = error.step, cause = error.cause, fix = error.fix, "the sandbox was not built");
+        tracing::error!(
+            session = self.facts.session,
+            step = error.step,
+            cause = error.cause,
+            fix = error.fix,
+            "the sandbox was not built"
+        );
     }
 
     fn spec(&self) -> Result<Spec, Box<dyn std::error::Error + Send + Sync>> {
@@ -263,7 +269,9 @@ impl SandboxHands {
         let kernel_uid = self.parts.places.kernel_uid(&place)?;
         postern_sandbox::workspace::prepare(&place.workspace, kernel_uid)?;
         let limits = self.zone.sandbox();
-        let named = |controls: &Vec<postern_policy::Control>| controls.iter().filter_map(|control| Control::parse(control.as_str())).collect();
+        let named = |controls: &Vec<postern_policy::Control>| {
+            controls.iter().filter_map(|control| Control::parse(control.as_str())).collect()
+        };
         Ok(Spec {
             session: self.facts.session.clone(),
             workspace: place.workspace,
@@ -282,14 +290,18 @@ impl SandboxHands {
     /// What a call means that brought no answer: the sandbox is taken down, and the next call gets a fresh one with the same files.
     async fn broken(&mut self, error: CallError) -> Outcome {
         let how = match (&error, self.inside.as_mut()) {
-            (CallError::Gone | CallError::Channel(_), Some(inside)) => how_it_ended(&mut inside.ending, self.zone.sandbox().memory_bytes).await,
+            (CallError::Gone | CallError::Channel(_), Some(inside)) => {
+                how_it_ended(&mut inside.ending, self.zone.sandbox().memory_bytes).await
+            }
             _ => String::new(),
         };
         tracing::warn!(session = self.facts.session, error = chain(&error), how, "a tool use lost its sandbox");
         self.leave().await;
         Outcome::failed(match error {
             CallError::TimedOut { .. } => error.to_string(),
-            _ => format!("{error}{how}. Its processes are gone and its files are kept; the next call starts in a fresh sandbox."),
+            _ => format!(
+                "{error}{how}. Its processes are gone and its files are kept; the next call starts in a fresh sandbox."
+            ),
         })
     }
 
@@ -331,7 +343,10 @@ impl SandboxHands {
 
     async fn record_sandbox(&self, sandbox: &Sandbox) -> Result<(), postern_audit::AuditError> {
         let mut record = self.record(Kind::SandboxBuilt, Decision::Info, None);
-        let states = sandbox.controls.iter().map(|status| format!("{}={:?}", status.control.name(), status.state).to_lowercase());
+        let states = sandbox
+            .controls
+            .iter()
+            .map(|status| format!("{}={:?}", status.control.name(), status.state).to_lowercase());
         record.outcome = Some(states.collect::<Vec<_>>().join(" "));
         self.parts.audit.append(&record).await.map(drop)
     }
@@ -362,7 +377,10 @@ fn not_run(reason: &str, next_step: &str) -> Outcome {
 }
 
 fn unavailable(code: &str, error: &(dyn std::error::Error + 'static)) -> Refused {
-    Refused { code: code.to_owned(), message: format!("{}. Next step: an operator reads the worker's log.", chain(error)) }
+    Refused {
+        code: code.to_owned(),
+        message: format!("{}. Next step: an operator reads the worker's log.", chain(error)),
+    }
 }
 
 fn custody_refused(error: &postern_custody::CustodyError) -> Refused {

@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn the_examples_of_the_rfc_come_out_as_printed_there() {
         let value: Value = serde_json::from_str(
-            r#"{"numbers":[333333333.33333329,1E30,4.50,2e-3,0.000000000000000000000000001],"string":"\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/","literals":[null,true,false]}"#,
+            r#"{"numbers":[333333333.3333333,1E30,4.50,2e-3,0.000000000000000000000000001],"string":"\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/","literals":[null,true,false]}"#,
         )
         .expect("JSON");
         assert_eq!(
@@ -96,7 +96,8 @@ mod tests {
     fn names_are_sorted_by_utf16_units() {
         let value = json!({"\u{20ac}": 1, "\r": 2, "\u{fb33}": 3, "1": 4, "\u{1f600}": 5, "\u{80}": 6, "\u{f6}": 7});
         let text = canonical_json(&value);
-        let order: Vec<usize> = [2, 4, 6, 7, 1, 5, 3].iter().map(|n| text.find(&format!(":{n}")).expect("there")).collect();
+        let order: Vec<usize> =
+            [2, 4, 6, 7, 1, 5, 3].iter().map(|n| text.find(&format!(":{n}")).expect("there")).collect();
         assert!(order.is_sorted(), "{text}");
     }
 

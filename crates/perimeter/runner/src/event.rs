@@ -61,8 +61,9 @@ impl SessionEvent {
             "agent.custom_tool_use" => Self::tool_use(event, true),
             "user.tool_result" | "agent.tool_result" => Self::about(event, "tool_use_id", Self::Answered),
             "user.custom_tool_result" => Self::about(event, "custom_tool_use_id", Self::Answered),
-            "user.tool_confirmation" => Self::about(event, "tool_use_id", |tool_use| {
-                Self::Verdict { tool_use, allow: text(event, "result") == Some("allow") }
+            "user.tool_confirmation" => Self::about(event, "tool_use_id", |tool_use| Self::Verdict {
+                tool_use,
+                allow: text(event, "result") == Some("allow"),
             }),
             "session.thread_status_terminated" => Self::about(event, "session_thread_id", Self::ThreadEnded),
             "session.status_idle" => Self::Idle {

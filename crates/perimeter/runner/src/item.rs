@@ -32,7 +32,13 @@ pub(crate) struct Shared<P> {
 }
 
 impl<P> Shared<P> {
-    pub(crate) fn new(remote: Remote, key: Bearer, perimeter: P, places: Arc<Places>, drain: CancellationToken) -> Self {
+    pub(crate) fn new(
+        remote: Remote,
+        key: Bearer,
+        perimeter: P,
+        places: Arc<Places>,
+        drain: CancellationToken,
+    ) -> Self {
         let serving = Serving::default();
         Self { remote, key: Arc::new(key), perimeter, places, drain, max_idle: MAX_IDLE, serving }
     }
@@ -60,8 +66,14 @@ pub(crate) async fn run<P: Perimeter>(shared: &Shared<P>, item: WorkItem, ours: 
     heartbeat.abort();
     let lost = lease.borrow().end.is_some_and(|end| !end.may_stop());
     match ended {
-        _ if lost => tracing::warn!(work = item.id, session = item.data.id, "the lease was lost; the item is left to its new holder"),
-        Ended::Left => tracing::info!(work = item.id, session = item.data.id, "the item is left for its lease to run out"),
+        _ if lost => tracing::warn!(
+            work = item.id,
+            session = item.data.id,
+            "the lease was lost; the item is left to its new holder"
+        ),
+        Ended::Left => {
+            tracing::info!(work = item.id, session = item.data.id, "the item is left for its lease to run out")
+        }
         Ended::Done => stop(shared, &key, &item.id, None).await,
         Ended::Failed(refused) => stop(shared, &key, &item.id, ours.then_some(&refused)).await,
     }
@@ -174,7 +186,10 @@ fn facts<P>(shared: &Shared<P>, subject: Subject<'_>, session: &Value) -> Result
 }
 
 fn unreadable(error: &RemoteError) -> Refused {
-    let message = format!("the worker could not read the session: {}. Next step: check the worker's key and the server's log.", chain(error));
+    let message = format!(
+        "the worker could not read the session: {}. Next step: check the worker's key and the server's log.",
+        chain(error)
+    );
     Refused { code: "session_unreadable".to_owned(), message }
 }
 
@@ -228,7 +243,9 @@ impl<H: Hands> Hands for ItemHands<H> {
     async fn call(&mut self, call: &ToolCall) -> Outcome {
         match self {
             Self::Real(hands) => hands.call(call).await,
-            Self::Refusing(refused) => Outcome::failed(format!("[postern] not run reason={} next={}", refused.code, refused.message)),
+            Self::Refusing(refused) => {
+                Outcome::failed(format!("[postern] not run reason={} next={}", refused.code, refused.message))
+            }
         }
     }
 

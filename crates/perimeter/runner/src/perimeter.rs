@@ -100,7 +100,9 @@ fn zones(config: &WorkerConfig) -> Result<Zones, Vec<String>> {
         tracing::warn!(%warning, "zone");
     }
     if zones.iter().next().is_none() {
-        tracing::info!("no zone is configured: the built-in zone deny-all applies (no egress, no credentials, no mounts)");
+        tracing::info!(
+            "no zone is configured: the built-in zone deny-all applies (no egress, no credentials, no mounts)"
+        );
     }
     Ok(zones)
 }
@@ -113,22 +115,31 @@ async fn start_audit(exe: &Path, directory: &Path) -> Result<(Child, postern_aud
 }
 
 async fn audit_connection(audit: &postern_audit::Client, caller: &str) -> Result<OwnedFd, String> {
-    let (theirs, ours) = std::os::unix::net::UnixStream::pair().map_err(|error| format!("make a socket pair: {error}"))?;
+    let (theirs, ours) =
+        std::os::unix::net::UnixStream::pair().map_err(|error| format!("make a socket pair: {error}"))?;
     audit.attach(caller, theirs.into()).await.map_err(|error| chain(&error))?;
     Ok(ours.into())
 }
 
 async fn custody_connection(custody: &postern_custody::Client) -> Result<OwnedFd, String> {
-    let (theirs, ours) = std::os::unix::net::UnixStream::pair().map_err(|error| format!("make a socket pair: {error}"))?;
+    let (theirs, ours) =
+        std::os::unix::net::UnixStream::pair().map_err(|error| format!("make a socket pair: {error}"))?;
     custody.attach(CallerKind::Egress, theirs.into()).await.map_err(|error| chain(&error))?;
     Ok(ours.into())
 }
 
-async fn record_start(audit: &postern_audit::Client, environment: &str, controls: &[ControlStatus]) -> Result<(), String> {
+async fn record_start(
+    audit: &postern_audit::Client,
+    environment: &str,
+    controls: &[ControlStatus],
+) -> Result<(), String> {
     let mut record = Record::new(Kind::WorkerStarted, Decision::Info);
     let missing: Vec<&str> =
         controls.iter().filter(|status| status.state != State::Active).map(|status| status.control.name()).collect();
-    record.outcome = Some(format!("serves {environment}; not active: {}", if missing.is_empty() { "none".to_owned() } else { missing.join(" ") }));
+    record.outcome = Some(format!(
+        "serves {environment}; not active: {}",
+        if missing.is_empty() { "none".to_owned() } else { missing.join(" ") }
+    ));
     audit.append(&record).await.map(drop).map_err(|error| chain(&error))
 }
 

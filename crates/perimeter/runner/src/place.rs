@@ -101,7 +101,8 @@ fn read_uid(path: &Path) -> Result<Option<u32>, PlaceError> {
 }
 
 fn names_a_directory(session: &str) -> bool {
-    (1..=128).contains(&session.len()) && session.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    (1..=128).contains(&session.len())
+        && session.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }
 
 #[cfg(test)]
@@ -126,7 +127,8 @@ mod tests {
     #[test]
     fn kernel_users_are_remembered_and_never_shared() {
         let (directory, places) = places(KernelUids::PerSession);
-        let uid = |places: &Places, session: &str| places.kernel_uid(&places.of(session).expect("made")).expect("allocated");
+        let uid =
+            |places: &Places, session: &str| places.kernel_uid(&places.of(session).expect("made")).expect("allocated");
         assert_eq!(uid(&places, "a"), Some(100_000));
         assert_eq!(uid(&places, "b"), Some(100_001));
         assert_eq!(uid(&places, "a"), Some(100_000));

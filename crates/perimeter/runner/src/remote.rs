@@ -174,7 +174,8 @@ impl Remote {
 
     pub(crate) async fn poll(&self, key: &Bearer) -> Result<Polled, RemoteError> {
         let doing = "poll for work";
-        let mut request = request(Method::GET, &self.work(&["poll"], &[("block_ms", &BLOCK_MS.to_string())]), key, None)?;
+        let mut request =
+            request(Method::GET, &self.work(&["poll"], &[("block_ms", &BLOCK_MS.to_string())]), key, None)?;
         let worker = HeaderValue::try_from(&self.worker).unwrap_or_else(|_| HeaderValue::from_static("postern"));
         request.headers_mut().insert("anthropic-worker-id", worker);
         let answer = self.send(doing, request, PATIENCE).await?;
@@ -269,7 +270,8 @@ impl Remote {
     }
 
     fn work(&self, segments: &[&str], query: &[(&str, &str)]) -> String {
-        let whole: Vec<&str> = ["v1", "environments", &self.environment, "work"].iter().chain(segments).copied().collect();
+        let whole: Vec<&str> =
+            ["v1", "environments", &self.environment, "work"].iter().chain(segments).copied().collect();
         path(&whole, query)
     }
 
@@ -285,8 +287,14 @@ impl Remote {
         serde_json::from_slice(&body).map_err(|_| RemoteError::Garbled { doing })
     }
 
-    async fn send(&self, doing: &'static str, request: Request<Full<Bytes>>, patience: Duration) -> Result<Response<Body>, RemoteError> {
-        let answer = self.http.request(request, patience).await.map_err(|source| RemoteError::Unreachable { doing, source })?;
+    async fn send(
+        &self,
+        doing: &'static str,
+        request: Request<Full<Bytes>>,
+        patience: Duration,
+    ) -> Result<Response<Body>, RemoteError> {
+        let answer =
+            self.http.request(request, patience).await.map_err(|source| RemoteError::Unreachable { doing, source })?;
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -310,7 +318,12 @@ fn words(body: &[u8], status: StatusCode) -> String {
     text.chars().filter(|character| !character.is_control()).take(500).collect()
 }
 
-fn request(method: Method, path: &str, key: &Bearer, body: Option<&Value>) -> Result<Request<Full<Bytes>>, RemoteError> {
+fn request(
+    method: Method,
+    path: &str,
+    key: &Bearer,
+    body: Option<&Value>,
+) -> Result<Request<Full<Bytes>>, RemoteError> {
     let authorization = key.header().ok_or(RemoteError::Credential)?;
     let with_type = method != Method::GET;
     let bytes = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
@@ -386,7 +399,10 @@ mod tests {
     fn an_id_from_the_server_cannot_change_the_route() {
         assert_eq!(path(&["v1", "sessions", "../../x?y=1#z"], &[]), "/v1/sessions/..%2F..%2Fx%3Fy%3D1%23z");
         assert_eq!(path(&["v1", ".."], &[]), "/v1/%2E%2E");
-        assert_eq!(path(&["a"], &[("expected_last_heartbeat", "2026-01-01T00:00:00+00:00")]), "/a?expected_last_heartbeat=2026-01-01T00%3A00%3A00%2B00%3A00");
+        assert_eq!(
+            path(&["a"], &[("expected_last_heartbeat", "2026-01-01T00:00:00+00:00")]),
+            "/a?expected_last_heartbeat=2026-01-01T00%3A00%3A00%2B00%3A00"
+        );
     }
 
     #[test]
@@ -407,7 +423,17 @@ mod tests {
 
     #[test]
     fn only_a_4xx_that_no_retry_mends_is_fatal() {
-        for (status, fatal) in [(400, true), (401, true), (404, true), (412, true), (408, false), (409, false), (429, false), (500, false), (529, false)] {
+        for (status, fatal) in [
+            (400, true),
+            (401, true),
+            (404, true),
+            (412, true),
+            (408, false),
+            (409, false),
+            (429, false),
+            (500, false),
+            (529, false),
+        ] {
             let error = RemoteError::Refused { doing: "x", status, message: String::new(), retry_after: None };
             assert_eq!(error.is_fatal(), fatal, "{status}");
         }

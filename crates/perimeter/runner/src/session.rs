@@ -167,15 +167,31 @@ pub(crate) async fn lease_end(lease: &mut watch::Receiver<LeaseView>) -> LeaseEn
 async fn execute<H: Hands>(call: &ToolCall, hands: &mut H, journal: &mut Journal) -> Outcome {
     let outcome = match journal.standing(&call.id) {
         Some(Standing::Done(outcome)) => return outcome.clone(),
-        Some(Standing::Posted) => return Outcome::failed(format!("{} ran before and its result was accepted then; it was not run again. {CHECK}", call.name)),
+        Some(Standing::Posted) => {
+            return Outcome::failed(format!(
+                "{} ran before and its result was accepted then; it was not run again. {CHECK}",
+                call.name
+            ));
+        }
         Some(Standing::Started) => {
-            tracing::warn!(tool_use = call.id, tool = call.name, "a tool use was started and lost: its outcome is unknown");
-            Outcome::failed(format!("{}: outcome unknown. The worker stopped while this call was running; it was not run again. {CHECK}", call.name))
+            tracing::warn!(
+                tool_use = call.id,
+                tool = call.name,
+                "a tool use was started and lost: its outcome is unknown"
+            );
+            Outcome::failed(format!(
+                "{}: outcome unknown. The worker stopped while this call was running; it was not run again. {CHECK}",
+                call.name
+            ))
         }
         None => match journal.started(&call.id, &call.name).await {
             Ok(()) => hands.call(call).await,
             Err(error) => {
-                tracing::error!(tool_use = call.id, error = chain(&error), "a tool use could not be journaled and is not run");
+                tracing::error!(
+                    tool_use = call.id,
+                    error = chain(&error),
+                    "a tool use could not be journaled and is not run"
+                );
                 return Outcome::failed(format!(
                     "{}: not run, because the worker cannot write its journal. Next step: an operator frees space on the worker's disk; then try again.",
                     call.name
@@ -207,17 +223,33 @@ async fn deliver(subject: Subject<'_>, id: &str, outcome: &Outcome, lease: &watc
         let error = match subject.remote.post(subject.key, subject.session, &event).await {
             Ok(()) => return Delivery::Taken,
             Err(error) if error.is_fatal() => {
-                tracing::warn!(session = subject.session, tool_use = id, error = chain(&error), "the server refused a result");
+                tracing::warn!(
+                    session = subject.session,
+                    tool_use = id,
+                    error = chain(&error),
+                    "the server refused a result"
+                );
                 return Delivery::Refused;
             }
             Err(error) => error,
         };
         let left = lease.borrow().send_window.saturating_sub(began.elapsed());
         if left.is_zero() {
-            tracing::error!(session = subject.session, tool_use = id, error = chain(&error), "a result could not be delivered");
+            tracing::error!(
+                session = subject.session,
+                tool_use = id,
+                error = chain(&error),
+                "a result could not be delivered"
+            );
             return Delivery::Failed;
         }
-        tracing::warn!(session = subject.session, tool_use = id, attempt, error = chain(&error), "a result is sent again");
+        tracing::warn!(
+            session = subject.session,
+            tool_use = id,
+            attempt,
+            error = chain(&error),
+            "a result is sent again"
+        );
         tokio::time::sleep(SEND.delay(attempt, error.retry_after(), random()).min(left)).await;
     }
     Delivery::Failed
@@ -247,7 +279,9 @@ async fn feed(subject: Subject<'_>, inputs: mpsc::Sender<Input>) -> RemoteError 
         };
         match ended {
             Err(error) if error.is_fatal() => return error,
-            Err(error) => tracing::warn!(session = subject.session, error = chain(&error), "the event stream is opened again"),
+            Err(error) => {
+                tracing::warn!(session = subject.session, error = chain(&error), "the event stream is opened again")
+            }
             Ok(()) => {}
         }
         tokio::time::sleep(RECONNECT.delay(attempt, None, random())).await;
@@ -307,5 +341,8 @@ const INPUTS: usize = 256;
 const PAGES: usize = 10_000;
 const SEND: Backoff =
     Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(30), retry_after_cap: Duration::from_secs(300) };
-const RECONNECT: Backoff =
-    Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(10), retry_after_cap: Duration::from_secs(300) };
+const RECONNECT: Backoff = Backoff {
+    base: Duration::from_millis(500),
+    cap: Duration::from_secs(10),
+    retry_after_cap: Duration::from_secs(300),
+};

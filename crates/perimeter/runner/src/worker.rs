@@ -187,11 +187,17 @@ fn code(ended: &Ended) -> ExitCode {
     match ended {
         Ended::Drained => ExitCode::SUCCESS,
         Ended::DrainedLate(items) => {
-            tracing::warn!(items, "items were still running at the end of the drain; their journals know what was started");
+            tracing::warn!(
+                items,
+                "items were still running at the end of the drain; their journals know what was started"
+            );
             ExitCode::SUCCESS
         }
         Ended::Rejected(error) => {
-            tracing::error!(error = chain(error), "the server rejects this worker; check its environment and environment key");
+            tracing::error!(
+                error = chain(error),
+                "the server rejects this worker; check its environment and environment key"
+            );
             ExitCode::from(NOT_REACHABLE)
         }
     }
@@ -199,7 +205,8 @@ fn code(ended: &Ended) -> ExitCode {
 
 /// Starts the drain at the first signal or the supervisor's word. Returns at the second signal or when the supervisor is gone.
 async fn orders(mut supervisor: Option<Channel>, drain: Drain) -> ExitCode {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::error!("signals cannot be received");
         return ExitCode::FAILURE;
     };

@@ -154,7 +154,11 @@ fn gates_are_kept() {
         ("allowed", vec![tool("a")], vec!["run a"]),
         ("no word", vec![with(tool("a"), "evaluated_permission", Value::Null)], vec!["run a"]),
         ("denied", vec![with(tool("a"), "evaluated_permission", json!("deny"))], vec![]),
-        ("denied, whatever a person says", vec![with(tool("a"), "evaluated_permission", json!("deny")), verdict("a", "allow")], vec![]),
+        (
+            "denied, whatever a person says",
+            vec![with(tool("a"), "evaluated_permission", json!("deny")), verdict("a", "allow")],
+            vec![],
+        ),
         ("asked, no verdict", vec![ask("a")], vec![]),
         ("asked, allowed", vec![ask("a"), verdict("a", "allow")], vec!["run a"]),
         ("asked, refused", vec![ask("a"), verdict("a", "deny")], vec![]),
@@ -167,7 +171,11 @@ fn gates_are_kept() {
         ("a custom tool of the same name", vec![custom], vec![]),
         ("an MCP tool of the same name", vec![mcp], vec![]),
         ("a thread that ended", vec![thread_ended("t"), with(tool("a"), "session_thread_id", json!("t"))], vec![]),
-        ("another thread ended", vec![thread_ended("u"), with(tool("a"), "session_thread_id", json!("t"))], vec!["run a"]),
+        (
+            "another thread ended",
+            vec![thread_ended("u"), with(tool("a"), "session_thread_id", json!("t"))],
+            vec!["run a"],
+        ),
     ] {
         let mut live = Machine::after(&[]);
         for event in &events {
@@ -208,7 +216,13 @@ fn a_finished_turn_is_waited_on_for_a_minute() {
 
 #[test]
 fn only_a_finished_turn_starts_the_countdown() {
-    for (reason, ends) in [("end_turn", true), ("retries_exhausted", true), ("refusal", true), ("something new", true), ("requires_action", false)] {
+    for (reason, ends) in [
+        ("end_turn", true),
+        ("retries_exhausted", true),
+        ("refusal", true),
+        ("something new", true),
+        ("requires_action", false),
+    ] {
         let mut machine = Machine::after(&[]);
         machine.sees(idle(reason)).waits(1_000);
         assert_eq!(machine.said() == ["end Idle"], ends, "{reason}");
@@ -220,7 +234,12 @@ fn only_a_finished_turn_starts_the_countdown() {
 
 #[test]
 fn any_telling_event_stops_the_countdown_and_a_neutral_one_does_not() {
-    for (event, goes_on) in [(running(), false), (json!({"type": "user.message"}), false), (verdict("x", "allow"), true), (thread_ended("x"), true)] {
+    for (event, goes_on) in [
+        (running(), false),
+        (json!({"type": "user.message"}), false),
+        (verdict("x", "allow"), true),
+        (thread_ended("x"), true),
+    ] {
         let mut machine = Machine::after(&[]);
         machine.sees(idle("end_turn")).waits(30).sees(event.clone()).waits(30);
         assert_eq!(machine.said() == ["end Idle"], goes_on, "{event}");

@@ -50,7 +50,8 @@ async fn a_torn_last_line_is_cut_wherever_it_tore() {
 #[test]
 fn a_line_that_does_not_read_in_the_middle_stops_the_session() {
     let (_directory, path) = journal();
-    std::fs::write(&path, "{\"started\":{\"id\":\"a\",\"tool\":\"bash\"}}\nnonsense\n{\"posted\":{\"id\":\"a\"}}\n").expect("written");
+    std::fs::write(&path, "{\"started\":{\"id\":\"a\",\"tool\":\"bash\"}}\nnonsense\n{\"posted\":{\"id\":\"a\"}}\n")
+        .expect("written");
     assert!(matches!(Journal::open(&path), Err(JournalError::Garbled { line: 2, .. })));
 }
 

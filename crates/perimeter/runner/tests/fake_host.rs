@@ -1,0 +1,416 @@
+//! A session through a host that accepts only what the official environment worker sends: methods, paths, query parameters, headers and bodies,
+//! **by documentation** (contract part 4), since the hosted platform itself is not reachable from a test.
+
+mod host;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use host::{Host, Poll, Script};
+use postern_net::{HttpClient, TlsRoots};
+use postern_runner::{
+    Bearer, Ended, Hands, Outcome, Perimeter, Places, Refused, Remote, SessionFacts, ToolCall, Worker,
+};
+use postern_tools::Block;
+use serde_json::{Value, json};
+
+const IDLE: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A perimeter without a sandbox: it notes what it is asked.
+#[derive(Clone, Default)]
+struct Double {
+    refuses: Option<Refused>,
+    slow: Option<Arc<tokio::sync::Notify>>,
+    calls: Arc<Mutex<Vec<String>>>,
+    facts: Arc<Mutex<Vec<SessionFacts>>>,
+    closed: Arc<Mutex<usize>>,
+}
+
+struct DoubleHands(Double);
+
+impl Perimeter for Double {
+    type Hands = DoubleHands;
+
+    async fn open(&self, facts: SessionFacts) -> Result<DoubleHands, Refused> {
+        self.facts.lock().expect("not poisoned").push(facts);
+        match &self.refuses {
+            Some(refused) => Err(refused.clone()),
+            None => Ok(DoubleHands(self.clone())),
+        }
+    }
+}
+
+impl Hands for DoubleHands {
+    async fn call(&mut self, call: &ToolCall) -> Outcome {
+        self.0.calls.lock().expect("not poisoned").push(call.id.clone());
+        if let Some(slow) = &self.0.slow {
+            slow.notified().await;
+        }
+        Outcome { is_error: false, content: vec![Block::text(format!("{} of {}", call.name, call.id))] }
+    }
+
+    async fn close(self) {
+        *self.0.closed.lock().expect("not poisoned") += 1;
+    }
+}
+
+struct Setting {
+    host: Host,
+    perimeter: Double,
+    data: tempfile::TempDir,
+}
+
+impl Setting {
+    async fn new(script: Script) -> Self {
+        Self::with(script, Double::default()).await
+    }
+
+    async fn with(script: Script, perimeter: Double) -> Self {
+        Self { host: Host::start(script).await, perimeter, data: tempfile::tempdir().expect("a directory") }
+    }
+
+    fn worker(&self) -> Worker<Double> {
+        let endpoint = self.host.url().parse().expect("an endpoint");
+        let permit = postern_policy::permit::configured(&endpoint);
+        let http = HttpClient::new(permit, &TlsRoots::Platform).expect("a client");
+        let remote = Remote::new(http, host::ENVIRONMENT, "box-0123456789ab");
+        let places = Arc::new(Places::new(self.data.path()));
+        Worker::new(remote, Bearer::new(host::KEY.into()), self.perimeter.clone(), places, 4).with_max_idle(IDLE)
+    }
+
+    /// Runs a worker until the host saw this many stops, then drains it.
+    async fn until_stopped(&self, stops: usize) {
+        let worker = self.worker();
+        let drain = worker.drain();
+        let running = tokio::spawn(worker.run(PATIENCE));
+        self.host.wait_for(|seen| seen.stops.len() >= stops).await;
+        drain.start();
+        assert!(matches!(running.await.expect("it ended"), Ended::Drained));
+        self.host.assert_no_violation();
+    }
+
+    fn calls(&self) -> Vec<String> {
+        self.perimeter.calls.lock().expect("not poisoned").clone()
+    }
+
+    fn journal(&self) -> std::path::PathBuf {
+        self.data.path().join("perimeter/work").join(host::SESSION).join("journal")
+    }
+}
+
+fn tool(id: &str, name: &str) -> Value {
+    json!({"id": id, "type": "agent.tool_use", "name": name, "input": {"command": "true"}, "evaluated_permission": "allow",
+           "processed_at": "2026-01-01T00:00:00Z"})
+}
+
+fn with(mut event: Value, key: &str, value: Value) -> Value {
+    event[key] = value;
+    event
+}
+
+fn event(id: &str, kind: &str) -> Value {
+    json!({"id": id, "type": kind, "processed_at": "2026-01-01T00:00:00Z"})
+}
+
+fn end_of_turn(id: &str) -> Value {
+    with(event(id, "session.status_idle"), "stop_reason", json!({"type": "end_turn"}))
+}
+
+fn waits_for(id: &str, ids: &[&str]) -> Value {
+    with(event(id, "session.status_idle"), "stop_reason", json!({"type": "requires_action", "event_ids": ids}))
+}
+
+/// Three tool uses, one after the other, then the end of the turn.
+fn three_tool_uses() -> Script {
+    Script {
+        history: vec![
+            event("sevt_0", "session.status_running"),
+            tool("sevt_1", "bash"),
+            waits_for("sevt_i1", &["sevt_1"]),
+        ],
+        after_result: vec![
+            vec![
+                event("sevt_r2", "session.status_running"),
+                tool("sevt_2", "write"),
+                waits_for("sevt_i2", &["sevt_2"]),
+            ],
+            vec![event("sevt_r3", "session.status_running"), tool("sevt_3", "read"), waits_for("sevt_i3", &["sevt_3"])],
+            vec![event("sevt_r4", "session.status_running"), end_of_turn("sevt_i4")],
+        ],
+        ..Script::default()
+    }
+}
+
+#[tokio::test]
+async fn a_session_with_three_tool_uses_is_served_to_the_end_of_its_turn() {
+    let setting = Setting::new(three_tool_uses()).await;
+    setting.until_stopped(1).await;
+    assert_eq!(setting.calls(), ["sevt_1", "sevt_2", "sevt_3"]);
+    let seen = setting.host.seen();
+    let results: Vec<_> = seen
+        .results
+        .iter()
+        .map(|result| (result["tool_use_id"].as_str(), result["content"][0]["text"].as_str()))
+        .collect();
+    assert_eq!(
+        results,
+        [
+            (Some("sevt_1"), Some("bash of sevt_1")),
+            (Some("sevt_2"), Some("write of sevt_2")),
+            (Some("sevt_3"), Some("read of sevt_3"))
+        ]
+    );
+    assert_eq!(seen.stops, [json!({"force": true})]);
+    assert_eq!(seen.acknowledged, 1);
+    assert!(seen.heartbeats >= 1);
+    assert_eq!(*setting.perimeter.closed.lock().expect("not poisoned"), 1);
+}
+
+#[tokio::test]
+async fn the_perimeter_judges_the_effective_definition_and_our_own_environment() {
+    let setting = Setting::new(Script { history: vec![end_of_turn("sevt_1")], ..Script::default() }).await;
+    setting.until_stopped(1).await;
+    let facts = setting.perimeter.facts.lock().expect("not poisoned").clone();
+    assert_eq!(facts.len(), 1);
+    assert_eq!((facts[0].environment.as_str(), facts[0].agent().as_str()), (host::ENVIRONMENT, "agent_1@3"));
+    assert_eq!(facts[0].definition_digest, postern_runner::definition_digest(&host::session()["agent"]));
+}
+
+#[tokio::test]
+async fn the_three_kinds_of_nothing_are_all_nothing() {
+    for nothing in [Poll::Null, Poll::NoContent, Poll::Empty] {
+        let script =
+            Script { polls: vec![nothing, Poll::Item], history: vec![end_of_turn("sevt_1")], ..Script::default() };
+        Setting::new(script).await.until_stopped(1).await;
+    }
+}
+
+#[tokio::test]
+async fn an_item_that_is_no_session_is_only_stopped() {
+    let script = Script { polls: vec![Poll::Healthcheck], ..Script::default() };
+    let setting = Setting::new(script).await;
+    setting.until_stopped(1).await;
+    let seen = setting.host.seen();
+    assert_eq!((seen.stops.len(), seen.heartbeats, seen.sessions_read), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn a_terminated_session_is_only_stopped() {
+    let setting =
+        Setting::new(Script { status: "terminated", history: vec![tool("sevt_1", "bash")], ..Script::default() }).await;
+    setting.until_stopped(1).await;
+    assert_eq!(setting.calls(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_items_own_token_is_used_for_the_session_and_the_environments_key_for_the_queue() {
+    let script = Script {
+        session_token: Some("token-of-the-item"),
+        history: vec![tool("sevt_1", "bash")],
+        after_result: vec![vec![end_of_turn("sevt_2")]],
+        ..Script::default()
+    };
+    let setting = Setting::new(script).await;
+    // The host refuses any other credential on each route.
+    setting.until_stopped(1).await;
+    assert_eq!(setting.calls(), ["sevt_1"]);
+}
+
+#[tokio::test]
+async fn a_lost_lease_ends_the_work_without_a_stop() {
+    let slow = Arc::new(tokio::sync::Notify::new());
+    let script =
+        Script { history: vec![tool("sevt_1", "bash")], ttl_seconds: 2, conflict_after: Some(1), ..Script::default() };
+    let setting = Setting::with(script, Double { slow: Some(slow), ..Double::default() }).await;
+    let worker = setting.worker();
+    let drain = worker.drain();
+    let running = tokio::spawn(worker.run(PATIENCE));
+    setting.host.wait_for(|seen| seen.conflicts == 1).await;
+    drain.start();
+    assert!(matches!(running.await.expect("it ended"), Ended::Drained));
+    setting.host.assert_no_violation();
+    let seen = setting.host.seen();
+    assert_eq!((seen.stops.len(), seen.results.len()), (0, 0));
+    assert_eq!(*setting.perimeter.closed.lock().expect("not poisoned"), 1);
+}
+
+#[tokio::test]
+async fn a_stop_from_the_server_ends_the_work_with_a_stop() {
+    let slow = Arc::new(tokio::sync::Notify::new());
+    let script =
+        Script { history: vec![tool("sevt_1", "bash")], ttl_seconds: 2, stopping_after: Some(1), ..Script::default() };
+    let setting = Setting::with(script, Double { slow: Some(slow), ..Double::default() }).await;
+    setting.until_stopped(1).await;
+    assert_eq!(setting.host.seen().results.len(), 0);
+}
+
+#[tokio::test]
+async fn gated_denied_and_foreign_tool_uses_are_left_alone() {
+    let script = Script {
+        history: vec![
+            with(tool("sevt_denied", "bash"), "evaluated_permission", json!("deny")),
+            with(tool("sevt_foreign", "web_fetch"), "evaluated_permission", json!("allow")),
+            json!({"id": "sevt_custom", "type": "agent.custom_tool_use", "name": "bash", "input": {}, "processed_at": "2026-01-01T00:00:00Z"}),
+            with(tool("sevt_refused", "bash"), "evaluated_permission", json!("ask")),
+            with(
+                with(event("sevt_v", "user.tool_confirmation"), "tool_use_id", json!("sevt_refused")),
+                "result",
+                json!("deny"),
+            ),
+            tool("sevt_ours", "bash"),
+        ],
+        after_result: vec![vec![end_of_turn("sevt_end")]],
+        ..Script::default()
+    };
+    let setting = Setting::new(script).await;
+    setting.until_stopped(1).await;
+    assert_eq!(setting.calls(), ["sevt_ours"]);
+    assert_eq!(setting.host.seen().results.len(), 1);
+}
+
+#[tokio::test]
+async fn a_result_is_posted_again_until_it_is_taken() {
+    let script = Script {
+        failing_posts: 2,
+        history: vec![tool("sevt_1", "bash")],
+        after_result: vec![vec![end_of_turn("sevt_2")]],
+        ..Script::default()
+    };
+    let setting = Setting::new(script).await;
+    setting.until_stopped(1).await;
+    assert_eq!(setting.calls(), ["sevt_1"], "posted three times, run once");
+    assert_eq!(setting.host.seen().results.len(), 1);
+}
+
+#[tokio::test]
+async fn a_refused_result_is_given_up() {
+    let script = Script {
+        refused_posts: 1,
+        history: vec![tool("sevt_1", "bash"), tool("sevt_2", "bash")],
+        after_result: vec![vec![end_of_turn("sevt_3")]],
+        ..Script::default()
+    };
+    let setting = Setting::new(script).await;
+    setting.until_stopped(1).await;
+    assert_eq!(setting.calls(), ["sevt_1", "sevt_2"]);
+    assert_eq!(setting.host.seen().results.len(), 1);
+}
+
+#[tokio::test]
+async fn a_broken_stream_is_opened_again_and_nothing_runs_twice() {
+    let script = Script { streams_end_after_history: 2, ..three_tool_uses() };
+    let setting = Setting::new(script).await;
+    setting.until_stopped(1).await;
+    assert_eq!(setting.calls(), ["sevt_1", "sevt_2", "sevt_3"]);
+    assert_eq!(setting.host.seen().results.len(), 3);
+}
+
+#[tokio::test]
+async fn a_history_of_several_pages_is_read_to_its_end() {
+    let mut script = three_tool_uses();
+    script.page_size = 1;
+    let setting = Setting::new(script).await;
+    setting.until_stopped(1).await;
+    assert_eq!(setting.calls(), ["sevt_1", "sevt_2", "sevt_3"]);
+}
+
+#[tokio::test]
+async fn what_a_dead_worker_started_is_not_run_again_and_what_it_finished_is_posted() {
+    let script = Script {
+        history: vec![tool("sevt_1", "bash"), tool("sevt_2", "bash"), tool("sevt_3", "bash")],
+        after_result: vec![vec![], vec![], vec![end_of_turn("sevt_4")]],
+        ..Script::default()
+    };
+    let setting = Setting::new(script).await;
+    let lines = concat!(
+        r#"{"started":{"id":"sevt_1","tool":"bash"}}"#,
+        "\n",
+        r#"{"started":{"id":"sevt_2","tool":"bash"}}"#,
+        "\n",
+        r#"{"done":{"id":"sevt_2","is_error":false,"content":[{"type":"text","text":"from before"}]}}"#,
+        "\n",
+        r#"{"started":{"id":"sev"#,
+    );
+    std::fs::create_dir_all(setting.journal().parent().expect("a directory")).expect("made");
+    std::fs::write(setting.journal(), lines).expect("written");
+    setting.until_stopped(1).await;
+    assert_eq!(setting.calls(), ["sevt_3"]);
+    let results = setting.host.seen().results;
+    let unknown = results[0]["content"][0]["text"].as_str().expect("text");
+    assert!(
+        unknown.contains("outcome unknown") && unknown.contains("not run again") && unknown.contains("Check first"),
+        "{unknown}"
+    );
+    assert_eq!((&results[0]["is_error"], &results[1]["content"][0]["text"]), (&json!(true), &json!("from before")));
+    let journal = std::fs::read_to_string(setting.journal()).expect("kept");
+    assert_eq!(journal.lines().filter(|line| line.contains("posted")).count(), 3);
+}
+
+#[tokio::test]
+async fn a_session_that_no_zone_covers_hears_why_from_a_host_that_knows_no_stop_with_an_error() {
+    let refuses = Some(Refused { code: "zone_none".into(), message: "add a zone for agent_1".into() });
+    let setting = Setting::with(three_tool_uses(), Double { refuses, ..Double::default() }).await;
+    setting.until_stopped(1).await;
+    assert_eq!(setting.calls(), Vec::<String>::new());
+    let seen = setting.host.seen();
+    assert_eq!(seen.stops, [json!({"force": true})]);
+    assert_eq!(seen.results.len(), 3);
+    for result in &seen.results {
+        assert_eq!(result["is_error"], json!(true));
+        assert_eq!(
+            result["content"][0]["text"],
+            json!("[postern] not run reason=zone_none next=add a zone for agent_1")
+        );
+    }
+}
+
+#[tokio::test]
+async fn our_own_server_is_told_with_the_stop() {
+    let refuses = Some(Refused { code: "zone_none".into(), message: "add a zone for agent_1".into() });
+    let script = Script { ours: true, ..three_tool_uses() };
+    let setting = Setting::with(script, Double { refuses, ..Double::default() }).await;
+    setting.until_stopped(1).await;
+    let seen = setting.host.seen();
+    assert_eq!(
+        seen.stops,
+        [json!({"force": true, "error": {"code": "zone_none", "message": "add a zone for agent_1"}})]
+    );
+    assert_eq!(seen.results.len(), 0);
+}
+
+#[tokio::test]
+async fn a_drain_lets_a_running_tool_use_end_and_leaves_an_open_turn_to_the_next_worker() {
+    let slow = Arc::new(tokio::sync::Notify::new());
+    let setting = Setting::with(three_tool_uses(), Double { slow: Some(Arc::clone(&slow)), ..Double::default() }).await;
+    let worker = setting.worker();
+    let drain = worker.drain();
+    let running = tokio::spawn(worker.run(PATIENCE));
+    let calls = Arc::clone(&setting.perimeter.calls);
+    setting.host.wait_for(move |_| !calls.lock().expect("not poisoned").is_empty()).await;
+    drain.start();
+    slow.notify_one();
+    assert!(matches!(running.await.expect("it ended"), Ended::Drained));
+    let seen = setting.host.seen();
+    assert_eq!((seen.results.len(), seen.stops.len()), (1, 0));
+    setting.host.assert_no_violation();
+}
+
+#[tokio::test]
+async fn a_rejected_key_ends_the_worker_and_trouble_does_not() {
+    let setting = Setting::new(Script { polls: vec![Poll::Trouble, Poll::Forbidden], ..Script::default() }).await;
+    let ended = setting.worker().run(PATIENCE).await;
+    assert!(matches!(ended, Ended::Rejected(_)), "{ended:?}");
+    assert_eq!(setting.host.seen().polls, 2);
+}
+
+#[tokio::test]
+async fn a_hostile_session_id_makes_no_directory() {
+    let script = Script { session: "../../escape", ours: true, ..Script::default() };
+    let setting = Setting::new(script).await;
+    setting.until_stopped(1).await;
+    assert_eq!(setting.host.seen().stops[0]["error"]["code"], json!("worker_storage"));
+    assert!(!Path::new(&setting.data.path().join("escape")).exists());
+    assert!(!setting.data.path().join("perimeter/escape").exists());
+}
