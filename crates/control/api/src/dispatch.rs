@@ -18,7 +18,7 @@ use crate::body;
 use crate::caller::{Caller, Kind, OverOperatorSocket, authenticate};
 use crate::query::Query;
 use crate::reply::{Reply, refusal};
-use crate::routes::{Beta, Method, NOT_IN_THIS_BUILD, ROUTES, Route};
+use crate::routes::{Answer, Beta, Method, NOT_IN_THIS_BUILD, ROUTES, Route};
 
 /// What a handler gets: a request that passed every check of the table.
 pub(crate) struct Call {
@@ -143,7 +143,19 @@ async fn serve(
             body::read(&parts.headers, stream, app.limits.body_bytes, app.limits.body_time).await?
         }
     };
-    (route.handler)(Call { app, caller, workspace, headers: parts.headers, query, parameters, body }).await
+    let answer = (route.handler)(Call { app, caller, workspace, headers: parts.headers, query, parameters, body });
+    match route.method {
+        Method::Get => answer.await,
+        Method::Post | Method::Delete => to_the_end(answer).await,
+    }
+}
+
+/// Lets a change run to its end although the client hangs up in the middle: some have a second step.
+async fn to_the_end(answer: Answer) -> Result<Reply, Problem> {
+    tokio::spawn(answer).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a handler ended without an answer");
+        Err(Problem::internal())
+    })
 }
 
 /// A missing beta makes the route not exist, as on the hosted platform.
@@ -214,5 +226,36 @@ impl Beta {
             Self::ManagedAgents => Some("managed-agents-2026-04-01"),
             Self::None => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_change_goes_on_when_the_client_hangs_up() {
+        let (begun, has_begun) = oneshot::channel();
+        let (open, gate) = oneshot::channel::<()>();
+        let (ended, has_ended) = oneshot::channel();
+        let request = tokio::spawn(to_the_end(Box::pin(async move {
+            begun.send(()).unwrap();
+            gate.await.unwrap();
+            ended.send(()).unwrap();
+            Reply::json(&())
+        })));
+        has_begun.await.unwrap();
+        request.abort();
+        assert!(request.await.is_err_and(|error| error.is_cancelled()));
+        open.send(()).unwrap();
+        has_ended.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_answered_with_500() {
+        let problem = to_the_end(Box::pin(async { panic!("a bug") })).await.err().unwrap();
+        assert_eq!(problem.status(), 500);
     }
 }

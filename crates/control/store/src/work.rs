@@ -18,14 +18,18 @@ use std::time::Duration;
 use postern_model::Timestamp;
 use postern_model::ids::{EnvironmentId, SessionId, WorkId, WorkspaceId};
 use postern_model::metadata::MetadataPatch;
-use postern_model::work::{Work, WorkState};
+use postern_model::work::{Work, WorkError, WorkState};
 use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
-use crate::row::{json, micros, parsed};
+use crate::row::{from_json, json, micros, parsed};
 use crate::{Connection, StoreError, Tx};
 
 /// How often in a row an item may be handed out and lost before its session is told so.
 pub const MAX_ATTEMPTS: i64 = 10;
+
+/// Longer than the server that stopped an item takes to tell its session.
+const REPORT_TIME: Duration = Duration::from_secs(5);
 
 /// What a poller asks for.
 #[derive(Clone, Debug)]
@@ -42,7 +46,7 @@ pub struct Claim<'a> {
     pub now: Timestamp,
 }
 
-/// An item that no worker will end any more.
+/// An item that no worker will end any more, or whose end nobody was told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
     /// The item.
@@ -53,13 +57,15 @@ pub struct Lost {
     pub cause: LostCause,
 }
 
-/// Why no worker will end an item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why an item needs the server's attention.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LostCause {
     /// It was handed out [`MAX_ATTEMPTS`] times in a row and lost each time.
     Attempts,
     /// A stop was asked for and the lease ended before the worker confirmed it.
     StopUnconfirmed,
+    /// It stopped, for this reason if there was one, and the server died before the session was told.
+    Unreported(Option<WorkError>),
 }
 
 /// Queues work for a session, unless an item that will still be served exists; the commit wakes the pollers.
@@ -79,8 +85,8 @@ pub async fn enqueue(
     }
     let id = WorkId::generate();
     sqlx::query(
-        "INSERT INTO work (workspace_id, id, environment_id, session_id, state, metadata, created_at, queued_at, attempts) \
-         VALUES (?1, ?2, ?3, ?4, 'queued', '{}', ?5, ?5, 0)",
+        "INSERT INTO work (workspace_id, id, environment_id, session_id, state, metadata, created_at, queued_at, attempts, \
+           reported) VALUES (?1, ?2, ?3, ?4, 'queued', '{}', ?5, ?5, 0, FALSE)",
     )
     .bind(workspace.as_str())
     .bind(id.as_str())
@@ -99,8 +105,8 @@ pub async fn enqueue(
 /// The database failed.
 pub async fn stop_all(tx: &mut Tx, session: &SessionId, now: Timestamp) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE work SET state = 'stopped', stopped_at = ?2, stop_requested_at = COALESCE(stop_requested_at, ?2) \
-         WHERE session_id = ?1 AND state <> 'stopped'",
+        "UPDATE work SET state = 'stopped', stopped_at = ?2, stop_requested_at = COALESCE(stop_requested_at, ?2), \
+           reported = TRUE WHERE session_id = ?1 AND state <> 'stopped'",
     )
     .bind(session.as_str())
     .bind(micros(now))
@@ -133,8 +139,8 @@ pub async fn claimable(
     Ok(found.is_some())
 }
 
-/// Items that no worker will end any more. The caller [`stop`]s them and tells their sessions; until then they are found
-/// again.
+/// Items that no worker will end any more, and stopped ones that were not [`reported`]. The caller [`stop`]s the former,
+/// tells the sessions of all and notes that; until then they are found again.
 ///
 /// # Errors
 /// The database failed.
@@ -143,25 +149,43 @@ pub async fn lost(
     environment: &EnvironmentId,
     now: Timestamp,
 ) -> Result<Vec<Lost>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT id, session_id, state FROM work WHERE environment_id = ?1 AND lease_expires_at <= ?3 \
+    let expired = sqlx::query(
+        "SELECT id, session_id, state, failure FROM work WHERE environment_id = ?1 AND lease_expires_at <= ?3 \
          AND (state = 'stopping' OR (attempts >= ?2 AND state IN ('queued', 'starting', 'active')))",
     )
     .bind(environment.as_str())
     .bind(MAX_ATTEMPTS)
     .bind(micros(now))
+    .fetch_all(&mut *connection)
+    .await?;
+    let unreported = sqlx::query(
+        "SELECT id, session_id, state, failure FROM work \
+         WHERE environment_id = ?1 AND state = 'stopped' AND NOT reported AND stopped_at <= ?2",
+    )
+    .bind(environment.as_str())
+    .bind(before(now, REPORT_TIME))
     .fetch_all(connection)
     .await?;
-    rows.iter()
-        .map(|row| {
-            let stopping = row.try_get::<&str, _>("state")? == WorkState::Stopping.as_str();
-            Ok(Lost {
-                work: parsed(WorkId::parse(row.try_get("id")?), "work.id")?,
-                session: parsed(SessionId::parse(row.try_get("session_id")?), "work.session_id")?,
-                cause: if stopping { LostCause::StopUnconfirmed } else { LostCause::Attempts },
-            })
-        })
-        .collect()
+    expired.iter().chain(&unreported).map(lost_item).collect()
+}
+
+/// Notes why a worker could not serve an item; part of the transaction that stops it.
+///
+/// # Errors
+/// The database failed.
+pub async fn note_failure(tx: &mut Tx, id: &WorkId, failure: &WorkError) -> Result<(), StoreError> {
+    let statement = sqlx::query("UPDATE work SET failure = ?2 WHERE id = ?1").bind(id.as_str()).bind(json(failure));
+    statement.execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// Notes that the session of a stopped item has been told.
+///
+/// # Errors
+/// The database failed.
+pub async fn reported(tx: &mut Tx, id: &WorkId) -> Result<(), StoreError> {
+    sqlx::query("UPDATE work SET reported = TRUE WHERE id = ?1").bind(id.as_str()).execute(&mut **tx).await?;
+    Ok(())
 }
 
 /// Hands out the oldest item that waits, under a fresh lease and token. Items whose lease ended go back to the queue first.
@@ -210,6 +234,21 @@ pub async fn update(
     Ok(work)
 }
 
+fn lost_item(row: &SqliteRow) -> Result<Lost, StoreError> {
+    let state = WorkState::parse(row.try_get("state")?).ok_or(StoreError::Corrupt { what: "work.state" })?;
+    let failure: Option<String> = row.try_get("failure")?;
+    let failure = failure.map(|text| from_json(&text, "work.failure")).transpose()?;
+    Ok(Lost {
+        work: parsed(WorkId::parse(row.try_get("id")?), "work.id")?,
+        session: parsed(SessionId::parse(row.try_get("session_id")?), "work.session_id")?,
+        cause: match state {
+            WorkState::Stopped => LostCause::Unreported(failure),
+            WorkState::Stopping => LostCause::StopUnconfirmed,
+            WorkState::Queued | WorkState::Starting | WorkState::Active => LostCause::Attempts,
+        },
+    })
+}
+
 async fn requeue_expired(tx: &mut Tx, environment: &EnvironmentId, now: Timestamp) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE work SET state = 'queued', queued_at = ?2, polled_at = NULL, acknowledged_at = NULL, started_at = NULL, \
@@ -223,12 +262,7 @@ async fn requeue_expired(tx: &mut Tx, environment: &EnvironmentId, now: Timestam
     Ok(())
 }
 
-async fn issue_token(
-    tx: &mut Tx,
-    row: &sqlx::sqlite::SqliteRow,
-    work: &Work,
-    claim: &Claim<'_>,
-) -> Result<(), StoreError> {
+async fn issue_token(tx: &mut Tx, row: &SqliteRow, work: &Work, claim: &Claim<'_>) -> Result<(), StoreError> {
     sqlx::query("UPDATE session_tokens SET superseded = TRUE WHERE work_id = ?1")
         .bind(work.id.as_str())
         .execute(&mut **tx)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use postern_model::Problem;
-use postern_model::ids::{EnvironmentId, WorkId};
+use postern_model::ids::{EnvironmentId, SessionId, WorkId};
 use postern_model::work::{StopWork, UpdateWork, Work, WorkError, WorkState};
 use postern_secret::key::SessionToken;
 use postern_store::environments;
@@ -93,11 +93,9 @@ pub(crate) async fn stop(call: Call) -> Result<Reply, Problem> {
     let app = call.app;
     call.query.finish()?;
     let force = body.force.unwrap_or(false) || body.error.is_some();
-    let stopped = stop_item(&app, &environment, &id, force).await?;
-    match (&body.error, stopped.state) {
-        (Some(error), _) => app.engine.fail_work(stopped.data.session(), &error.code, &error.message).await?,
-        (None, WorkState::Stopped) => app.engine.work_ended(stopped.data.session()).await?,
-        (None, _) => {}
+    let stopped = stop_item(&app, &environment, &id, force, body.error.as_ref()).await?;
+    if stopped.state == WorkState::Stopped {
+        report(&app, &stopped.id, stopped.data.session(), body.error.as_ref()).await?;
     }
     Reply::json(&stopped)
 }
@@ -190,35 +188,67 @@ fn payload(token: &SessionToken) -> String {
     URL_SAFE_NO_PAD.encode(json!({ "sessions_token": token.secret().expose() }).to_string())
 }
 
-/// Ends items that no worker will end, and tells their sessions.
+/// Ends items that no worker will end, and tells the sessions of these and of those whose end nobody was told of.
 async fn settle_lost(app: &App, environment: &EnvironmentId) -> Result<(), Problem> {
     let mut connection = app.store.read().await.map_err(problem)?;
     let lost = work::lost(&mut connection, environment, app.now()).await.map_err(problem)?;
     drop(connection);
     for Lost { work, session, cause } in lost {
-        match stop_item(app, environment, &work, true).await {
-            // Another poller was faster.
-            Err(problem) if problem.status() == 409 => continue,
-            other => other?,
-        };
         tracing::warn!(%work, %session, ?cause, "no worker ended this work item");
-        match cause {
-            LostCause::StopUnconfirmed => app.engine.work_ended(&session).await?,
-            LostCause::Attempts => {
-                let message = "Every worker that took this session was lost before it could serve it. Look at the \
-                               workers' logs, then send another message.";
-                app.engine.fail_work(&session, "worker_lost", message).await?;
-            }
+        let (stopped, failure) = match cause {
+            LostCause::Unreported(failure) => (true, failure),
+            LostCause::StopUnconfirmed => (false, None),
+            LostCause::Attempts => (false, Some(worker_lost())),
+        };
+        if !stopped {
+            match stop_item(app, environment, &work, true, failure.as_ref()).await {
+                // Another poller was faster.
+                Err(problem) if problem.status() == 409 => continue,
+                other => other?,
+            };
         }
+        report(app, &work, &session, failure.as_ref()).await?;
     }
     Ok(())
 }
 
-async fn stop_item(app: &App, environment: &EnvironmentId, id: &WorkId, force: bool) -> Result<Work, Problem> {
+fn worker_lost() -> WorkError {
+    let message = "Every worker that took this session was lost before it could serve it. Look at the workers' logs, then \
+                   send another message.";
+    WorkError { code: "worker_lost".to_owned(), message: message.to_owned() }
+}
+
+async fn stop_item(
+    app: &App,
+    environment: &EnvironmentId,
+    id: &WorkId,
+    force: bool,
+    failure: Option<&WorkError>,
+) -> Result<Work, Problem> {
     let mut tx = app.store.write().await.map_err(problem)?;
     let stopped = work::stop(&mut tx, environment, id, force, app.now()).await.map_err(problem)?;
+    if let Some(failure) = failure {
+        work::note_failure(&mut tx, id, failure).await.map_err(problem)?;
+    }
     tx.commit().await.map_err(problem)?;
     Ok(stopped)
+}
+
+/// Tells the session of a stopped item. Until that is noted a later poll tells it again, so that a server that dies in
+/// between leaves no session waiting for nobody.
+async fn report(app: &App, id: &WorkId, session: &SessionId, failure: Option<&WorkError>) -> Result<(), Problem> {
+    let told = match failure {
+        Some(failure) => app.engine.fail_work(session, &failure.code, &failure.message).await,
+        None => app.engine.work_ended(session).await,
+    };
+    match told {
+        // The session is gone: nobody is left to tell.
+        Err(problem) if problem.status() == 404 => {}
+        other => other?,
+    }
+    let mut tx = app.store.write().await.map_err(problem)?;
+    work::reported(&mut tx, id).await.map_err(problem)?;
+    tx.commit().await.map_err(problem)
 }
 
 fn check_error(error: &WorkError) -> Result<(), Problem> {

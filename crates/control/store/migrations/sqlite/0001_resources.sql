@@ -75,11 +75,16 @@ CREATE TABLE work (
     -- The very text the worker must echo.
     last_heartbeat      TEXT,
     stop_requested_at   BIGINT,
-    stopped_at          BIGINT
+    stopped_at          BIGINT,
+    -- Why a worker could not serve it, as JSON.
+    failure             TEXT,
+    -- Whether the session has been told that the item stopped: a server may die between the two.
+    reported            BOOLEAN NOT NULL
 );
 CREATE INDEX work_by_queue ON work (environment_id, state, queued_at, id);
 CREATE INDEX work_by_age ON work (environment_id, created_at, id);
 CREATE INDEX work_by_session ON work (session_id, state);
+CREATE INDEX work_unreported ON work (environment_id) WHERE state = 'stopped' AND NOT reported;
 
 -- One token for each time an item was handed out; it dies with that lease, or when the item is handed out again.
 CREATE TABLE session_tokens (

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use postern_model::Timestamp;
 use postern_model::environment::CreateEnvironment;
 use postern_model::ids::{EnvironmentId, SessionId, WorkId, WorkspaceId};
-use postern_model::work::{Heartbeat, Work, WorkState};
+use postern_model::work::{Heartbeat, Work, WorkError, WorkState};
 
 use super::{Beat, Claim, LostCause, MAX_ATTEMPTS};
 use crate::keys::{Lease, find_session_token};
@@ -94,6 +94,12 @@ impl Queue {
     async fn lease(&self, token: &str) -> Option<Lease> {
         let mut reader = self.store.read().await.unwrap();
         find_session_token(&mut reader, token, self.now).await.unwrap().map(|grant| grant.lease)
+    }
+
+    async fn lost(&self) -> Vec<LostCause> {
+        let mut reader = self.store.read().await.unwrap();
+        let lost = work::lost(&mut reader, &self.environment, self.now).await.unwrap();
+        lost.into_iter().map(|lost| lost.cause).collect()
     }
 
     /// A session's item, polled, acknowledged and beating.
@@ -269,7 +275,10 @@ async fn an_item_that_is_always_lost_is_reported_and_not_handed_out_for_ever() {
     assert!(queue.claim("one more").await.is_none());
     let mut reader = queue.store.read().await.unwrap();
     let lost = work::lost(&mut reader, &queue.environment, queue.now).await.unwrap();
-    assert_eq!(lost.iter().map(|lost| (&lost.work, lost.cause)).collect::<Vec<_>>(), [(&id, LostCause::Attempts)]);
+    assert_eq!(
+        lost.iter().map(|lost| (&lost.work, lost.cause.clone())).collect::<Vec<_>>(),
+        [(&id, LostCause::Attempts)]
+    );
     drop(reader);
     queue.stop(&id, true).await.unwrap();
     let mut reader = queue.store.read().await.unwrap();
@@ -298,7 +307,7 @@ async fn a_stop_that_no_worker_confirms_is_reported() {
     queue.advance(91);
     let mut reader = queue.store.read().await.unwrap();
     let lost = work::lost(&mut reader, &queue.environment, queue.now).await.unwrap();
-    assert_eq!(lost.iter().map(|lost| lost.cause).collect::<Vec<_>>(), [LostCause::StopUnconfirmed]);
+    assert_eq!(lost.iter().map(|lost| lost.cause.clone()).collect::<Vec<_>>(), [LostCause::StopUnconfirmed]);
 }
 
 #[tokio::test]
@@ -347,4 +356,22 @@ async fn a_list_is_newest_first_and_an_environment_sees_its_own_items_only() {
     let other = EnvironmentId::generate();
     assert_eq!(work::list(&mut reader, &other, &query).await.unwrap(), []);
     assert_eq!(work::find(&mut reader, &other, &ids[0]).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_stop_that_nobody_was_told_of_is_found_until_it_is_reported() {
+    let mut queue = Queue::new().await;
+    let (id, _) = queue.served("t").await;
+    let why = WorkError { code: "zone_none".into(), message: "add a zone".into() };
+    let mut tx = queue.store.write().await.unwrap();
+    work::stop(&mut tx, &queue.environment, &id, true, queue.now).await.unwrap();
+    work::note_failure(&mut tx, &id, &why).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(queue.lost().await, [], "whoever stopped it gets time to tell");
+    queue.advance(5);
+    assert_eq!(queue.lost().await, [LostCause::Unreported(Some(why))]);
+    let mut tx = queue.store.write().await.unwrap();
+    work::reported(&mut tx, &id).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(queue.lost().await, []);
 }
