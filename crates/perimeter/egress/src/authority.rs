@@ -10,7 +10,7 @@ use std::{
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
 use rustls::{
     ServerConfig,
@@ -105,8 +105,10 @@ fn authority_params(session: &str, now: SystemTime) -> CertificateParams {
     params
 }
 
-fn leaf_params(name: &str, now: SystemTime) -> Result<CertificateParams, rcgen::Error> {
+fn leaf_params(name: &str, now: SystemTime) -> Result<CertificateParams, AuthorityError> {
     let mut params = validity(CertificateParams::default(), now);
+    // Of its own for each leaf: they share a key, from which the library would make one serial for all.
+    params.serial_number = Some(serial()?);
     // A common name holds 64 bytes at most; clients read the alternative name.
     params.distinguished_name = common_name("postern egress");
     params.subject_alt_names = vec![match name.parse::<IpAddr>() {
@@ -130,6 +132,15 @@ fn validity(mut params: CertificateParams, now: SystemTime) -> CertificateParams
 pub(crate) fn validity_of(now: SystemTime) -> (SystemTime, SystemTime) {
     let from = now - limits::CA_BACKDATED;
     (from, from + limits::CA_LIFETIME)
+}
+
+/// Random and positive, as long as RFC 5280 (section 4.1.2.2) allows.
+fn serial() -> Result<SerialNumber, AuthorityError> {
+    let mut bytes = [0; 20];
+    let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
+    random.fill(&mut bytes).map_err(rustls::Error::from)?;
+    bytes[0] = bytes[0] & 0x7f | 0x40;
+    Ok(SerialNumber::from_slice(&bytes))
 }
 
 fn common_name(name: &str) -> DistinguishedName {

@@ -24,6 +24,7 @@ use crate::{
     body::{self, Body},
     classify::Speech,
     custodian::Later,
+    heard::Heard,
     limits,
     prefixed::Prefixed,
     session::Session,
@@ -136,9 +137,10 @@ fn no_handshake(error: &io::Error) -> Denial {
 
 /// Serves HTTP/1.1 until the connection ends.
 pub(crate) async fn http<S: Stream>(line: Arc<Line>, stream: S) {
+    let heard = Heard::default();
     let service = service_fn({
-        let line = line.clone();
-        move |request| respond(line.clone(), request)
+        let (line, heard) = (line.clone(), heard.clone());
+        move |request| respond(line.clone(), heard.clone(), request)
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -146,11 +148,13 @@ pub(crate) async fn http<S: Stream>(line: Arc<Line>, stream: S) {
         .max_headers(limits::HEADER_LINES)
         .max_header_size(limits::REQUEST_HEAD_BYTES)
         .max_buf_size(limits::REQUEST_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(heard.on(stream)), service)
         .with_upgrades()
         .await;
-    if let Err(error) = served {
-        unserved(&line, &error).await;
+    match served {
+        Err(error) if error.is_timeout() && !heard.anything() => {}
+        Err(error) => unserved(&line, &error).await,
+        Ok(()) => {}
     }
 }
 
@@ -167,11 +171,15 @@ async fn unserved(line: &Line, error: &hyper::Error) {
     }
 }
 
-async fn respond(line: Arc<Line>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    if matches!(line.expected, Expected::Stated) && request.method() == Method::CONNECT {
-        return Ok(connect(&line.session, request).await);
-    }
-    Ok(exchange::exchange(&line, request).await)
+async fn respond(line: Arc<Line>, heard: Heard, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    heard.forget();
+    let response = if matches!(line.expected, Expected::Stated) && request.method() == Method::CONNECT {
+        connect(&line.session, request).await
+    } else {
+        exchange::exchange(&line, request).await
+    };
+    heard.forget();
+    Ok(response)
 }
 
 /// Boxed: what goes through a tunnel is served by the very code that opened it.

@@ -68,6 +68,21 @@ async fn a_head_that_trickles_is_cut_off_in_time() {
 }
 
 #[tokio::test]
+async fn a_connection_that_idles_between_requests_is_closed_without_a_refusal() {
+    let stand = Stand::with(impatient()).await;
+    for way in [Way::Redirect, Way::Proxy] {
+        let stream = stand.towards(way, "api.test", 443).await;
+        let mut stream = stand.tls(stream, "api.test").await.unwrap();
+        let body = super::stand::post("api.test", "/v1/x", &[], b"with a body");
+        assert_eq!(talk(&mut stream, &body).await.status, 200);
+        let mut byte = [0];
+        assert_eq!(timeout(PATIENCE, stream.read(&mut byte)).await.unwrap().unwrap_or(0), 0, "closed");
+        assert!(stand.refusals().await.is_empty());
+        assert!(stand.record(Kind::EgressConnect, 0).is_none());
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_stalls_is_refused_in_time() {
     let stand = Stand::with(impatient()).await;
     let mut stream = stand.towards(Way::Redirect, "open.test", 80).await;
