@@ -38,6 +38,8 @@ pub(crate) struct Line {
     pub(crate) expected: Expected,
     /// With or without TLS.
     pub(crate) scheme: Scheme,
+    /// Where the sandbox connected to: what a request is recorded under that cannot even be read.
+    pub(crate) at: Named,
     /// Why every request on it is refused, where the connection itself was wrong.
     pub(crate) refused: Option<Denial>,
 }
@@ -51,7 +53,13 @@ pub(crate) async fn redirected<S: Stream>(session: Arc<Session>, named: Named, s
     match timeout(session.perimeter.patience.first_bytes, Prefixed::hear(stream)).await {
         Ok(Ok((Speech::Tls, stream))) => tls(session, named, stream).await,
         Ok(Ok((Speech::Http, stream))) => {
-            let line = Line { session, expected: Expected::Named(named), scheme: Scheme::Http, refused: None };
+            let line = Line {
+                session,
+                at: named.clone(),
+                expected: Expected::Named(named),
+                scheme: Scheme::Http,
+                refused: None,
+            };
             http(Arc::new(line), stream).await;
         }
         Ok(Err(_)) => {}
@@ -61,19 +69,20 @@ pub(crate) async fn redirected<S: Stream>(session: Arc<Session>, named: Named, s
 
 /// Serves a connection to the explicit proxy.
 pub(crate) async fn proxied(session: Arc<Session>, stream: TcpStream) {
-    let Ok(local) = stream.local_addr() else { return };
+    let Some(at) = listening_at(&stream) else { return };
     match timeout(session.perimeter.patience.first_bytes, Prefixed::hear(stream)).await {
         Ok(Ok((Speech::Http, stream))) => {
-            let line = Line { session, expected: Expected::Stated, scheme: Scheme::Http, refused: None };
+            let line = Line { session, at, expected: Expected::Stated, scheme: Scheme::Http, refused: None };
             http(Arc::new(line), stream).await;
         }
         Ok(Err(_)) => {}
-        Ok(Ok(_)) | Err(_) => {
-            let Some(port) = Port::new(local.port()) else { return };
-            let named = Named { host: Host::from(local.ip()), port };
-            refuse::connection(&session, &named, "tcp", &Denial::new(Reason::ProtocolUnknown)).await;
-        }
+        Ok(Ok(_)) | Err(_) => refuse::connection(&session, &at, "tcp", &Denial::new(Reason::ProtocolUnknown)).await,
     }
+}
+
+fn listening_at(stream: &TcpStream) -> Option<Named> {
+    let local = stream.local_addr().ok()?;
+    Some(Named { host: Host::from(local.ip()), port: Port::new(local.port())? })
 }
 
 /// A host that is refused anyway is refused for that; else for its protocol.
@@ -85,7 +94,8 @@ fn unheard(session: &Session, named: &Named) -> Denial {
 async fn tls<S: Stream>(session: Arc<Session>, named: Named, stream: S) {
     match timeout(limits::HANDSHAKE, handshake(&session, &named, stream)).await {
         Ok(Ok((stream, refused))) => {
-            let line = Line { session, expected: Expected::Named(named), scheme: Scheme::Https, refused };
+            let line =
+                Line { session, at: named.clone(), expected: Expected::Named(named), scheme: Scheme::Https, refused };
             http(Arc::new(line), stream).await;
         }
         Ok(Err(error)) => refuse::connection(&session, &named, "https", &no_handshake(&error)).await,
@@ -166,9 +176,7 @@ async fn unserved(line: &Line, error: &hyper::Error) {
         error if error.is_timeout() => Reason::LimitTime,
         _ => return,
     };
-    if let Expected::Named(named) = &line.expected {
-        refuse::connection(&line.session, named, line.scheme.as_str(), &Denial::new(reason)).await;
-    }
+    refuse::connection(&line.session, &line.at, line.scheme.as_str(), &Denial::new(reason)).await;
 }
 
 async fn respond(line: Arc<Line>, heard: Heard, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {

@@ -49,6 +49,39 @@ async fn connections_beyond_the_sessions_bound_are_closed_and_told() {
 }
 
 #[tokio::test]
+async fn connections_beyond_the_bound_of_all_sessions_wait_for_nobody() {
+    let stand = Stand::start().await;
+    let all = u32::try_from(limits::CONNECTIONS_TOTAL).unwrap();
+    let taken = stand.perimeter.connections.clone().acquire_many_owned(all).await.unwrap();
+    let mut surplus = stand.towards(Way::Redirect, "open.test", 80).await;
+    let mut byte = [0];
+    assert_eq!(timeout(PATIENCE, surplus.read(&mut byte)).await.unwrap().unwrap_or(0), 0);
+    assert_eq!(stand.refusals().await[0].reason, "limit_connections");
+    assert_eq!(stand.record(Kind::EgressConnect, 0).unwrap().reason.as_deref(), Some("limit_connections"));
+    drop(taken);
+    assert_eq!(stand.get(Way::Redirect, "http", "open.test", 80, "/", &[]).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_read_is_recorded_on_both_ways() {
+    let stand = Stand::start().await;
+    let bad = b"GET http://open.test/ HTTP/1.1\r\nhost: open.test\r\nbad header\r\n\r\n";
+    for mut stream in [stand.towards(Way::Redirect, "open.test", 80).await, proxied(&stand).await] {
+        let at = stand.audit.records().len();
+        let seen = talk(&mut stream, bad).await;
+        assert_eq!(seen.status, 400, "{}", seen.head);
+        // The record is written once the connection has ended.
+        let mut rest = Vec::new();
+        let _reset = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap();
+        assert_eq!(stand.record(Kind::EgressConnect, at).unwrap().reason.as_deref(), Some("request_malformed"));
+    }
+}
+
+async fn proxied(stand: &Stand) -> tokio::net::TcpStream {
+    tokio::net::TcpStream::connect(stand.proxy).await.unwrap()
+}
+
+#[tokio::test]
 async fn a_client_that_says_nothing_is_closed_in_time() {
     let stand = Stand::with(impatient()).await;
     let mut stream = stand.towards(Way::Redirect, "open.test", 80).await;

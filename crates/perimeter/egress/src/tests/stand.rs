@@ -93,6 +93,7 @@ pub(super) struct Stand {
     pub(super) audit: Memory,
     pub(super) custody: Arc<Custody>,
     pub(super) registry: Registry,
+    pub(super) perimeter: Arc<Perimeter>,
     pub(super) placeholder: String,
     pub(super) others_placeholder: String,
     pub(super) dead_placeholder: String,
@@ -199,19 +200,17 @@ impl Stand {
         let zones = Zones::load(&document, &environments).unwrap();
         let digest = zones.named("t").unwrap().digest().to_owned();
         let origins = Arc::new(Origins::default());
-        let registry = Registry::new(
-            zones,
-            Arc::new(Perimeter {
-                audit: Arc::new(audit.clone()),
-                custody: custody.clone(),
-                dialer: Dialer::new(),
-                origins: origins.clone(),
-                trust: Default::default(),
-                patience,
-                connections: Arc::new(Semaphore::new(crate::limits::CONNECTIONS_TOTAL)),
-                catalogue: RwLock::new(Arc::new(Catalogue::new(Vec::new()))),
-            }),
-        );
+        let perimeter = Arc::new(Perimeter {
+            audit: Arc::new(audit.clone()),
+            custody: custody.clone(),
+            dialer: Dialer::new(),
+            origins: origins.clone(),
+            trust: Default::default(),
+            patience,
+            connections: Arc::new(Semaphore::new(crate::limits::CONNECTIONS_TOTAL)),
+            catalogue: RwLock::new(Arc::new(Catalogue::new(Vec::new()))),
+        });
+        let registry = Registry::new(zones, perimeter.clone());
         let opened = registry
             .answer(
                 Question::Open(OpenSession {
@@ -245,6 +244,7 @@ impl Stand {
             origins,
             upstream,
             registry,
+            perimeter,
         };
         let sockets = vec![Socket::RedirectV4, Socket::Proxy, Socket::DnsUdpV4, Socket::DnsTcpV4];
         let attach = Question::Attach { session: SESSION.to_owned(), sockets };
