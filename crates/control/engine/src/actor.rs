@@ -36,9 +36,14 @@ pub(crate) struct Actor {
     fruitless_items: u32,
 }
 
-/// The session cannot go on in this task: its state is ahead of the log, or it is gone.
-#[derive(Debug)]
-pub(crate) struct Over;
+/// Why a session's task ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// Nothing is left to do: drained, deleted, or at rest for long.
+    Finished,
+    /// The state is ahead of the log: the log has to be read again.
+    Broken,
+}
 
 /// Loads a session from the store, goes on where its log ends, and serves it.
 pub(crate) async fn load_and_run(shared: Arc<Shared>, id: SessionId, commands: mpsc::Receiver<Envelope>) {
@@ -48,12 +53,14 @@ pub(crate) async fn load_and_run(shared: Arc<Shared>, id: SessionId, commands: m
                 actor.run(commands).await;
             } else {
                 refuse_all(&shared, &id, commands, &Problem::internal());
+                shared.wake_later(&id);
             }
         }
         Ok(None) => refuse_all(&shared, &id, commands, &session_not_found(&id)),
         Err(error) => {
             let problem = problem(error);
             refuse_all(&shared, &id, commands, &problem);
+            shared.wake_later(&id);
         }
     }
 
@@ -110,29 +117,32 @@ impl Actor {
 
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Envelope>) {
         let drain = self.shared.drain.clone();
-        loop {
+        let over = loop {
             let linger = Instant::now() + self.shared.settings.linger;
             let done = tokio::select! {
                 biased;
-                () = drain.cancelled() => Err(Over),
+                () = drain.cancelled() => Err(Over::Finished),
                 Some(envelope) = commands.recv() => self.obey(envelope).await,
                 news = Self::news(&mut self.request) => self.take_news(news).await,
                 () = tokio::time::sleep_until(self.retry_at.unwrap_or(linger)), if self.retry_at.is_some() => {
                     self.retry_at = None;
                     self.perform(Input::RetryDue).await.map(drop)
                 }
-                () = tokio::time::sleep_until(linger) => if self.is_busy() { Ok(()) } else { Err(Over) },
+                () = tokio::time::sleep_until(linger) => if self.is_busy() { Ok(()) } else { Err(Over::Finished) },
             };
-            if done.is_err() {
-                break;
+            if let Err(over) = done {
+                break over;
             }
-        }
-        debug!(session = %self.record.id, "session task ends");
+        };
+        debug!(session = %self.record.id, ?over, "session task ends");
         let shared = Arc::clone(&self.shared);
         let id = self.record.id.clone();
         // Streams end and the model request is dropped before a successor can begin.
         drop(self);
         shared.retire(&id, &mut commands);
+        if over == Over::Broken {
+            shared.wake_later(&id);
+        }
     }
 
     fn is_busy(&mut self) -> bool {
@@ -149,7 +159,7 @@ impl Actor {
     async fn take_news(&mut self, news: Option<ModelEvent>) -> Result<(), Over> {
         let Some((start, receiver)) = &mut self.request else { return Ok(()) };
         let start = start.clone();
-        let news = news.unwrap_or_else(|| crate::perform::vanished());
+        let news = news.unwrap_or_else(crate::perform::vanished);
         let (first, second) = coalesce(news, receiver);
         for news in [Some(first), second].into_iter().flatten() {
             if matches!(news, ModelEvent::Finished(_) | ModelEvent::Failed(_)) {
@@ -187,7 +197,7 @@ impl Actor {
                 let deleted = self.delete().await;
                 let is_deleted = deleted.is_ok();
                 answer(reply, deleted)?;
-                if is_deleted { Err(Over) } else { Ok(()) }
+                if is_deleted { Err(Over::Finished) } else { Ok(()) }
             }
             Command::FailWork { code, message, reply } => {
                 warn!(session = %self.record.id, code, "a worker could not serve the session");
@@ -245,7 +255,7 @@ pub(crate) enum Failure {
     /// Refused; the session goes on.
     Refused(Problem),
     /// The session's task has to end.
-    Over,
+    Over(Over),
 }
 
 impl From<Problem> for Failure {
@@ -255,8 +265,8 @@ impl From<Problem> for Failure {
 }
 
 impl From<Over> for Failure {
-    fn from(Over: Over) -> Self {
-        Self::Over
+    fn from(over: Over) -> Self {
+        Self::Over(over)
     }
 }
 
@@ -264,7 +274,7 @@ fn answer<T>(reply: crate::command::Reply<T>, result: Result<T, Failure>) -> Res
     let (answer, done) = match result {
         Ok(value) => (Ok(value), Ok(())),
         Err(Failure::Refused(problem)) => (Err(problem), Ok(())),
-        Err(Failure::Over) => (Err(Problem::internal()), Err(Over)),
+        Err(Failure::Over(over)) => (Err(Problem::internal()), Err(over)),
     };
     // Whoever asked may be gone; what was done stays done.
     drop(reply.send(answer));

@@ -45,6 +45,8 @@ pub struct Settings {
     pub limits: Limits,
     /// How long a session's task lives on without anything to do.
     pub linger: Duration,
+    /// How long a session rests after the store failed under it.
+    pub recovery: Duration,
 }
 
 impl Default for Settings {
@@ -53,6 +55,7 @@ impl Default for Settings {
             max_output_tokens: postern_upstream::MAX_OUTPUT_TOKENS,
             limits: Limits::default(),
             linger: Duration::from_secs(60),
+            recovery: Duration::from_secs(10),
         }
     }
 }

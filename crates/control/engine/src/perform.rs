@@ -43,7 +43,7 @@ impl Actor {
 
     pub(crate) fn fail(&self, cause: &StoreError) -> Over {
         error!(session = %self.record.id, error = cause as &dyn std::error::Error, "the log could not be written");
-        Over
+        Over::Broken
     }
 
     /// Writes everything that is stored into one transaction.
@@ -136,12 +136,12 @@ impl Actor {
     fn burn_fuse(&self) -> Result<(), Over> {
         let mut fuse = self.shared.fuse.lock().unwrap();
         match fuse.as_mut() {
-            Some(0) => Err(Over),
+            Some(0) => Err(Over::Finished),
             Some(left) => {
                 *left -= 1;
                 if *left == 0 {
                     self.shared.drain.cancel();
-                    return Err(Over);
+                    return Err(Over::Finished);
                 }
                 Ok(())
             }

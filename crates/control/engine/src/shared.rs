@@ -64,6 +64,17 @@ impl Shared {
         let _ = self.task(id).try_send(Envelope { workspace: None, command: Command::Wake });
     }
 
+    /// Has a session whose log could not be read or written go on when the store may have recovered.
+    pub(crate) fn wake_later(self: &Arc<Self>, id: &SessionId) {
+        let (shared, id) = (Arc::clone(self), id.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = shared.drain.cancelled() => {}
+                () = tokio::time::sleep(shared.settings.recovery) => shared.wake(&id),
+            }
+        });
+    }
+
     pub(crate) async fn send(self: &Arc<Self>, id: &SessionId, mut envelope: Envelope) -> Result<(), Problem> {
         while !self.drain.is_cancelled() {
             match self.task(id).send(envelope).await {
@@ -77,10 +88,10 @@ impl Shared {
 
     fn task(self: &Arc<Self>, id: &SessionId) -> mpsc::Sender<Envelope> {
         let mut sessions = self.sessions();
-        if let Some(commands) = sessions.get(id) {
-            if !commands.is_closed() {
-                return commands.clone();
-            }
+        if let Some(commands) = sessions.get(id)
+            && !commands.is_closed()
+        {
+            return commands.clone();
         }
         let (sender, commands) = mpsc::channel(WAITING_COMMANDS);
         sessions.insert(id.clone(), sender.clone());

@@ -178,10 +178,10 @@ impl Shared {
     async fn models(&self) -> Vec<ModelInfo> {
         // Held while asking: others wait for the one answer instead of asking too.
         let mut kept = self.models.lock().await;
-        if let Some((at, models)) = &*kept {
-            if at.elapsed() < self.settings.models_kept {
-                return models.clone();
-            }
+        if let Some((at, models)) = &*kept
+            && at.elapsed() < self.settings.models_kept
+        {
+            return models.clone();
         }
         let models = self.ask_models().await.unwrap_or_else(|| self.default_alone());
         *kept = Some((Instant::now(), models.clone()));
@@ -218,3 +218,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use serde_json::Value;
 pub(crate) fn read(body: &[u8]) -> Option<Vec<ModelInfo>> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let mut models: Vec<_> = body["data"].as_array()?.iter().filter_map(model).collect();
-    models.sort_by(|a, b| b.created_at.cmp(&a.created_at));
+    models.sort_by_key(|model| std::cmp::Reverse(model.created_at));
     Some(models)
 }
 

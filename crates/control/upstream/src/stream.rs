@@ -84,20 +84,16 @@ struct End {
 }
 
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type")]
 enum Delta {
-    TextDelta {
-        text: String,
-    },
-    ThinkingDelta {
-        thinking: String,
-    },
-    SignatureDelta {
-        signature: String,
-    },
-    InputJsonDelta {
-        partial_json: String,
-    },
+    #[serde(rename = "text_delta")]
+    Text { text: String },
+    #[serde(rename = "thinking_delta")]
+    Thinking { thinking: String },
+    #[serde(rename = "signature_delta")]
+    Signature { signature: String },
+    #[serde(rename = "input_json_delta")]
+    InputJson { partial_json: String },
     #[serde(other)]
     Other,
 }
@@ -175,21 +171,20 @@ impl Decoder {
     ) -> Result<Option<ModelEvent>, StreamError> {
         let forming = self.blocks.get_mut(&index).ok_or_else(&malformed)?;
         let piece = match &delta {
-            Delta::TextDelta { text } => text,
-            Delta::ThinkingDelta { thinking } => thinking,
-            Delta::SignatureDelta { signature } => signature,
-            Delta::InputJsonDelta { partial_json } => partial_json,
+            Delta::Text { text } => text,
+            Delta::Thinking { thinking } => thinking,
+            Delta::Signature { signature } => signature,
+            Delta::InputJson { partial_json } => partial_json,
             Delta::Other => return Ok(None),
         };
         self.size += piece.len();
         if self.size > MAX_ANSWER {
             return Err(StreamError::TooLarge);
         }
-        let target =
-            if matches!(delta, Delta::SignatureDelta { .. }) { &mut forming.signature } else { &mut forming.text };
+        let target = if matches!(delta, Delta::Signature { .. }) { &mut forming.signature } else { &mut forming.text };
         target.push_str(piece);
         Ok(match delta {
-            Delta::TextDelta { text } => Some(ModelEvent::Text { index, text }),
+            Delta::Text { text } => Some(ModelEvent::Text { index, text }),
             _ => None,
         })
     }
@@ -264,3 +259,6 @@ fn is_thinking(kind: &str) -> bool {
 fn owned(block: &Map<String, Value>, key: &str) -> String {
     block.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
+
+#[cfg(test)]
+mod tests;

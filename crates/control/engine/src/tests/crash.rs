@@ -58,7 +58,11 @@ async fn drive(stage: &Stage, id: &SessionId, acknowledged: &mut Vec<Event>) {
                 call = stage.script.call() => call,
                 () = stage.engine.shared.drain.cancelled() => return,
             };
-            if calls(&log).is_empty() { next.uses(&["bash", "read"]).await } else { next.says("done").await }
+            if calls(&log).is_empty() {
+                next.uses(&["bash", "read"]).await
+            } else {
+                next.says("done").await
+            }
             wait_for_more(stage, id, said(&log)).await;
         }
     }
@@ -81,7 +85,8 @@ fn said(log: &[Event]) -> usize {
 }
 
 fn is_answered(log: &[Event], call: &Event) -> bool {
-    log.iter().any(|event| matches!(&event.body, EventBody::UserToolResult { tool_use_id, .. } if *tool_use_id == call.id))
+    log.iter()
+        .any(|event| matches!(&event.body, EventBody::UserToolResult { tool_use_id, .. } if *tool_use_id == call.id))
 }
 
 fn check(log: &[Event], acknowledged: &[Event], fuse: u32) {

@@ -50,9 +50,11 @@ async fn thinking_comes_back_to_the_endpoint_with_its_signature() {
 
 #[tokio::test]
 async fn a_limited_and_a_broken_answer_are_tried_again() {
-    for fault in [json!({"status": 429, "type": "rate_limit_error", "retry_after": 0, "times": 1}),
-        json!({"status": 529, "type": "overloaded_error", "times": 2}), json!({"status": 500, "type": "api_error", "times": 1})]
-    {
+    for fault in [
+        json!({"status": 429, "type": "rate_limit_error", "retry_after": 0, "times": 1}),
+        json!({"status": 529, "type": "overloaded_error", "times": 2}),
+        json!({"status": 500, "type": "api_error", "times": 1}),
+    ] {
         let (stage, id, _) = over_http(json!([{"text": "at last", "error": fault}])).await;
         let log = stage.log(&id).await;
         assert!(kinds(&log).contains(&"session.status_rescheduled"), "{fault}");

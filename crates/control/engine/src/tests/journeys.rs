@@ -96,7 +96,8 @@ async fn confirmations_and_custom_tools_take_their_ways() {
     stage.script.call().await.uses(&["write", "write", "lookup"]).await;
     watch.until("session.status_idle").await;
     let uses = calls(&stage.log(&id).await);
-    let confirm = |call: &Event, result| json!({"type": "user.tool_confirmation", "tool_use_id": call.id, "result": result});
+    let confirm =
+        |call: &Event, result| json!({"type": "user.tool_confirmation", "tool_use_id": call.id, "result": result});
     let lookup = json!({"type": "user.custom_tool_result", "custom_tool_use_id": uses[2].id});
     stage.send(&id, json!([confirm(&uses[0], "allow"), confirm(&uses[1], "deny"), lookup])).await.unwrap();
     let session = stage.engine.session(&stage.workspace, &id).await.unwrap();
@@ -238,5 +239,10 @@ async fn a_worker_that_cannot_serve_ends_the_turn_with_its_reason() {
         ["user.tool_result", "session.error", "session.thread_status_idle", "session.usage", "session.status_idle"];
     assert_eq!(shown, expected);
     stage.send(&id, message("again")).await.unwrap();
-    assert!(stage.script.call().await.body["messages"][2]["content"][0]["content"][0]["text"].as_str().unwrap().contains("zone_none"));
+    assert!(
+        stage.script.call().await.body["messages"][2]["content"][0]["content"][0]["text"]
+            .as_str()
+            .unwrap()
+            .contains("zone_none")
+    );
 }

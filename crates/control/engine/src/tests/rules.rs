@@ -4,8 +4,8 @@ use postern_model::page::Order;
 use postern_model::session::{SessionStatus, UpdateSession};
 use serde_json::{Value, json};
 
-use super::stage::{Stage, kinds, message};
-use crate::{EventQuery, SessionQuery, TimeRange};
+use super::stage::{PATIENCE, Stage, kinds, message, settings};
+use crate::{EventQuery, SessionQuery, Settings, TimeRange};
 
 fn update(body: Value) -> UpdateSession {
     serde_json::from_value(body).unwrap()
@@ -25,7 +25,11 @@ async fn what_this_build_cannot_do_is_refused_with_the_reason() {
         (json!({"budget": null}), 400, "must not be null"),
         (json!({"vault_ids": ["vlt_1"]}), 400, "vaults are not in this build"),
         (json!({"resources": [{"type": "file"}]}), 400, "`resources` are not supported"),
-        (json!({"initial_events": [{"type": "user.define_outcome", "description": "d", "rubric": {}}]}), 400, "outcomes"),
+        (
+            json!({"initial_events": [{"type": "user.define_outcome", "description": "d", "rubric": {}}]}),
+            400,
+            "outcomes",
+        ),
         (json!({"initial_events": [{"type": "user.interrupt"}]}), 400, "may begin a session"),
         (json!({"initial_events": vec![user; 51]}), 400, "at most 50"),
         (json!({"environment_id": "env_unknown"}), 404, "env_unknown"),
@@ -35,7 +39,13 @@ async fn what_this_build_cannot_do_is_refused_with_the_reason() {
         (agent(json!({"model": null})), 400, "cannot clear the model"),
         (agent(json!({"skills": [{}]})), 400, "skills"),
         (agent(json!({"mcp_servers": [{}]})), 400, "MCP servers"),
-        (agent(json!({"tools": [{"type": "custom", "name": "bash", "description": "d", "input_schema": {"type": "object"}}]})), 400, "built-in"),
+        (
+            agent(
+                json!({"tools": [{"type": "custom", "name": "bash", "description": "d", "input_schema": {"type": "object"}}]}),
+            ),
+            400,
+            "built-in",
+        ),
         (json!({"surprise": 1}), 400, "surprise"),
     ] {
         let problem = stage.create(body.clone()).await.expect_err(&body.to_string());
@@ -51,7 +61,10 @@ async fn overrides_replace_whole_fields_and_a_model_override_drops_the_effort() 
     let stage = Stage::new().await;
     let agent = json!({"type": "agent_with_overrides", "id": stage.agent, "model": {"id": "n", "effort": "low"},
         "system": null, "tools": []});
-    let session = stage.create(json!({"agent": agent, "title": "t", "metadata": {"k": "v"}, "vault_ids": [], "resources": []})).await.unwrap();
+    let session = stage
+        .create(json!({"agent": agent, "title": "t", "metadata": {"k": "v"}, "vault_ids": [], "resources": []}))
+        .await
+        .unwrap();
     assert_eq!((session.agent.model.id.as_str(), session.agent.model.effort), ("n", None));
     assert_eq!((session.agent.system, session.agent.tools.len()), (None, 0));
     assert_eq!((session.agent.id.as_str(), session.agent.version), (stage.agent.as_str(), 1));
@@ -150,7 +163,10 @@ async fn pages_of_sessions_go_both_ways() {
         let seen: Vec<_> = pages.iter().flat_map(|page| page.data.iter().map(|s| s.id.clone())).collect();
         assert_eq!(seen, expected);
         let back = list(third.prev_page.clone()).await;
-        assert_eq!(back.data.iter().map(|s| &s.id).collect::<Vec<_>>(), second.data.iter().map(|s| &s.id).collect::<Vec<_>>());
+        assert_eq!(
+            back.data.iter().map(|s| &s.id).collect::<Vec<_>>(),
+            second.data.iter().map(|s| &s.id).collect::<Vec<_>>()
+        );
         let start = list(back.prev_page.clone()).await;
         assert_eq!(start.data[0].id, first.data[0].id);
         assert_eq!(start.prev_page, None);
@@ -173,7 +189,10 @@ async fn lists_of_sessions_keep_to_their_filters() {
         (base.clone(), vec![&idle, &running.id]),
         (SessionQuery { include_archived: true, ..base.clone() }, vec![&idle, &running.id, &archived]),
         (SessionQuery { statuses: vec![SessionStatus::Running], ..base.clone() }, vec![&running.id]),
-        (SessionQuery { agent_id: Some(stage.agent.clone()), agent_version: Some(1), ..base.clone() }, vec![&idle, &running.id]),
+        (
+            SessionQuery { agent_id: Some(stage.agent.clone()), agent_version: Some(1), ..base.clone() },
+            vec![&idle, &running.id],
+        ),
         (SessionQuery { agent_id: Some(stage.agent.clone()), agent_version: Some(2), ..base.clone() }, vec![]),
         (SessionQuery { agent_id: Some("agent_other".into()), ..base.clone() }, vec![]),
         (SessionQuery { deployment_id: Some("depl_1".into()), ..base.clone() }, vec![]),
@@ -223,7 +242,9 @@ async fn pages_of_events_follow_order_and_filters() {
     assert_eq!(kinds(&some.data), ["user.message", "agent.message"]);
     let after = TimeRange { gt: whole[0].processed_at, ..TimeRange::default() };
     let later = list(EventQuery { created_at: after, ..EventQuery::default() }).await.unwrap();
-    assert!(later.data.len() < whole.len() && later.data.iter().all(|event| event.processed_at > whole[0].processed_at));
+    assert!(
+        later.data.len() < whole.len() && later.data.iter().all(|event| event.processed_at > whole[0].processed_at)
+    );
     let unknown = EventQuery { types: vec!["session.deleted".into()], ..EventQuery::default() };
     assert_eq!(list(unknown).await.unwrap_err().status(), 400);
 }
@@ -246,4 +267,51 @@ async fn the_primary_thread_shows_null_until_there_is_something_to_show() {
     let other = "sthr_other".parse().unwrap();
     let problem = stage.engine.thread(&stage.workspace, &id, &other).await.unwrap_err();
     assert_eq!((problem.status(), problem.error_code), (404, Some("thread_not_found")));
+}
+
+#[tokio::test]
+async fn a_session_at_rest_leaves_memory_and_comes_back_as_it_was() {
+    let linger = std::time::Duration::from_millis(1);
+    let stage = Stage::new().await.with(Settings { linger, ..settings() }).await;
+    let id = stage.session().await;
+    let mut watch = stage.watch(&id, &[]).await;
+    stage.say(&id, "one").await;
+    stage.script.call().await.says("a").await;
+    watch.until("session.status_idle").await;
+    drop(watch);
+    let gone = async {
+        while !stage.engine.shared.tasks.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("the session's task ends");
+    stage.say(&id, "two").await;
+    let messages = stage.script.call().await.body["messages"].clone();
+    let texts: Vec<_> = messages.as_array().unwrap().iter().map(|m| m["content"][0]["text"].clone()).collect();
+    assert_eq!(texts, ["one", "a", "two"]);
+}
+
+#[tokio::test]
+async fn a_drained_engine_ends_streams_and_takes_nothing_more() {
+    let stage = Stage::new().await;
+    let id = stage.session().await;
+    let mut watch = stage.watch(&id, &[]).await;
+    stage.say(&id, "run").await;
+    let call = stage.script.call().await;
+    assert!(stage.engine.drain(PATIENCE).await);
+    assert!(call.news.is_closed());
+    while watch.next().await.is_some() {}
+    assert_eq!(stage.send(&id, message("x")).await.unwrap_err().status(), 503);
+    assert_eq!(stage.log(&id).await.len(), 4, "lists still answer");
+}
+
+#[tokio::test]
+async fn a_request_holds_one_to_fifty_events() {
+    let stage = Stage::new().await;
+    let id = stage.session().await;
+    let interrupts = |count| json!(vec![json!({"type": "user.interrupt"}); count]);
+    for count in [0, 51] {
+        assert_eq!(stage.send(&id, interrupts(count)).await.unwrap_err().status(), 400, "{count}");
+    }
+    assert_eq!(stage.send(&id, interrupts(50)).await.unwrap().len(), 50);
 }

@@ -114,11 +114,12 @@ impl Stage {
         let store = Store::open(&directory.path().join("db")).await.unwrap();
         let workspace = WorkspaceId::default_workspace();
         let mut tx = store.write().await.unwrap();
-        let create: CreateAgent = serde_json::from_value(json!({"model": {"id": "m", "effort": "high"}, "name": "smith",
+        let create: CreateAgent =
+            serde_json::from_value(json!({"model": {"id": "m", "effort": "high"}, "name": "smith",
             "system": "s", "tools": [{"type": "agent_toolset_20260401", "configs": [
                 {"name": "write", "permission_policy": {"type": "always_ask"}}]},
             {"type": "custom", "name": "lookup", "description": "d", "input_schema": {"type": "object"}}]}))
-        .unwrap();
+            .unwrap();
         let now = Timestamp::now();
         let agent = agents::create(&mut tx, &workspace, create.resolve().unwrap(), now).await.unwrap().id.to_string();
         let body = serde_json::from_value(json!({"name": "here"})).unwrap();
@@ -127,6 +128,13 @@ impl Stage {
         let script = Script::new();
         let engine = Engine::start(store, Arc::clone(&script) as Arc<dyn Model>, settings()).await.unwrap();
         Self { engine, script, workspace, agent, environment, directory }
+    }
+
+    /// The same database under an engine with other settings.
+    pub(super) async fn with(mut self, settings: Settings) -> Self {
+        let store = self.engine.shared.store.clone();
+        self.engine = Engine::start(store, Arc::clone(&self.script) as Arc<dyn Model>, settings).await.unwrap();
+        self
     }
 
     /// Everything in memory is gone; another process opens the same database.

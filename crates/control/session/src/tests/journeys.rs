@@ -93,7 +93,8 @@ fn a_denied_call_never_runs_and_the_model_is_told_why() {
     world.say("hi");
     world.answer(vec![call("write")], Stop::ToolUse);
     let id = world.calls()[0].clone();
-    let deny = json!([{"type": "user.tool_confirmation", "tool_use_id": id, "result": "deny", "deny_message": "not today"}]);
+    let deny =
+        json!([{"type": "user.tool_confirmation", "tool_use_id": id, "result": "deny", "deny_message": "not today"}]);
     assert_eq!(world.send(deny).unwrap(), all(&[&["user.tool_confirmation", "agent.tool_result"], &RUN]));
     let result = &world.session.conversation().messages()[2].content[0];
     assert_eq!((&result["is_error"], &result["content"][0]["text"]), (&json!(true), &json!("not today")));
@@ -157,11 +158,19 @@ fn a_message_behind_open_calls_follows_their_results() {
     assert_eq!(world.say("two"), ["user.message"]);
     let id = world.calls()[0].clone();
     let shown = world.result(&id).unwrap();
-    let resumed = ["user.tool_result", "session.status_running", "session.thread_status_running", "user.message",
-        "span.model_request_start"];
+    let resumed = [
+        "user.tool_result",
+        "session.status_running",
+        "session.thread_status_running",
+        "user.message",
+        "span.model_request_start",
+    ];
     assert_eq!(shown, resumed);
     let last = world.session.conversation().messages().last().unwrap();
-    assert_eq!((last.content[0]["type"].as_str(), last.content[1]["text"].as_str()), (Some("tool_result"), Some("two")));
+    assert_eq!(
+        (last.content[0]["type"].as_str(), last.content[1]["text"].as_str()),
+        (Some("tool_result"), Some("two"))
+    );
 }
 
 #[test]
@@ -223,11 +232,14 @@ fn failures_are_retried_after_the_time_the_endpoint_asks_for() {
     world.say("hi");
     let retry_after = Some(std::time::Duration::from_secs(40));
     let failure = ModelFailure {
-        kind: FailureKind::RateLimited, message: "slow down".into(), retry_after, usage: Default::default(),
+        kind: FailureKind::RateLimited,
+        message: "slow down".into(),
+        retry_after,
+        usage: Default::default(),
     };
     let shown = world.model(ModelEvent::Failed(failure));
-    let rescheduled = ["span.model_request_end", "session.error", "session.status_rescheduled",
-        "session.thread_status_rescheduled"];
+    let rescheduled =
+        ["span.model_request_end", "session.error", "session.status_rescheduled", "session.thread_status_rescheduled"];
     assert_eq!(shown, rescheduled);
     assert_eq!(world.retry_at.unwrap().as_second(), world.seconds + 40);
     let error = serde_json::to_value(&world.shown[world.shown.len() - 3]).unwrap();
@@ -409,10 +421,14 @@ fn previews_announce_the_ids_of_the_events_and_are_prefixes_of_them() {
     }
     let thinking = ResponseBlock::Thinking(json!({"type": "thinking"}));
     world.answer(vec![thinking, text("one"), text("two")], Stop::EndTurn);
-    let ids: Vec<_> = world.previews.iter().map(|preview| match preview {
-        Preview::EventStart { event } => event.id.clone(),
-        Preview::EventDelta { event_id, .. } => event_id.clone(),
-    }).collect();
+    let ids: Vec<_> = world
+        .previews
+        .iter()
+        .map(|preview| match preview {
+            Preview::EventStart { event } => event.id.clone(),
+            Preview::EventDelta { event_id, .. } => event_id.clone(),
+        })
+        .collect();
     let said: Vec<_> = world.log.iter().filter(|e| e.body.kind().starts_with("agent.")).map(|e| e.id.clone()).collect();
     assert_eq!(ids, [&said[0], &said[1], &said[1], &said[1], &said[1]].map(Clone::clone));
     let last = serde_json::to_value(world.previews.last().unwrap()).unwrap();

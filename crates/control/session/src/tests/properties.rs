@@ -265,7 +265,8 @@ fn roles_alternate_and_calls_are_answered_next(world: &World) {
         assert_ne!(pair[0].role, pair[1].role);
     }
     for (index, message) in messages.iter().enumerate() {
-        let made: HashMap<_, _> = message.content.iter().filter(|b| b["type"] == "tool_use").map(|b| (b["id"].as_str(), ())).collect();
+        let made: HashMap<_, _> =
+            message.content.iter().filter(|b| b["type"] == "tool_use").map(|b| (b["id"].as_str(), ())).collect();
         if made.is_empty() {
             continue;
         }

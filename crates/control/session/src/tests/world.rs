@@ -10,7 +10,10 @@ use postern_model::session::SessionAgent;
 use postern_model::{Problem, Timestamp};
 use serde_json::{Value, json};
 
-use crate::{Author, Chance, Effect, FailureKind, Input, Limits, ModelEvent, ModelFailure, Response, ResponseBlock, Session, Stop};
+use crate::{
+    Author, Chance, Effect, FailureKind, Input, Limits, ModelEvent, ModelFailure, Response, ResponseBlock, Session,
+    Stop,
+};
 
 pub(super) struct World {
     pub(super) session: Session,

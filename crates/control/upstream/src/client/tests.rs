@@ -1,0 +1,107 @@
+//! The client against a socket that answers what a test says.
+
+use super::*;
+use postern_net::TlsRoots;
+use postern_policy::{Endpoint, configured};
+use postern_session::FailureKind;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const KEY: &str = "sk-test-0123456789abcdef";
+
+async fn server() -> (TcpListener, Client) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint: Endpoint = format!("http://{}/base", listener.local_addr().unwrap()).parse().unwrap();
+    let http = HttpClient::new(configured(&endpoint), &TlsRoots::Only(Vec::new())).unwrap();
+    let settings = Settings { default_model: Some("fallback".into()), ..Settings::default() };
+    (listener, Client::new(http, Some(SecretBytes::new(KEY.into())), settings))
+}
+
+/// Takes one request and gives its head.
+async fn request(listener: &TcpListener) -> (TcpStream, String) {
+    let (mut socket, _) = listener.accept().await.unwrap();
+    let mut head = Vec::new();
+    while !head.windows(4).any(|window| window == b"\r\n\r\n") {
+        let read = socket.read_buf(&mut head).await.unwrap();
+        assert_ne!(read, 0, "a whole head");
+    }
+    (socket, String::from_utf8(head).unwrap())
+}
+
+async fn answer(socket: &mut TcpStream, status: &str, headers: &str, body: &str) {
+    let length = body.len();
+    let text = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n{body}");
+    socket.write_all(text.as_bytes()).await.unwrap();
+}
+
+async fn failure(mut news: mpsc::Receiver<ModelEvent>) -> ModelFailure {
+    match tokio::time::timeout(PATIENCE, news.recv()).await.unwrap() {
+        Some(ModelEvent::Failed(failure)) => failure,
+        other => panic!("a failure, not {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_key_is_sent_and_taken_out_of_what_the_endpoint_repeats() {
+    let (listener, client) = server().await;
+    let news = client.start(Bytes::from_static(b"{}"));
+    let (mut socket, head) = request(&listener).await;
+    assert!(head.starts_with("POST /base/v1/messages "), "{head}");
+    assert!(head.contains(&format!("x-api-key: {KEY}")));
+    let body = format!(r#"{{"error":{{"type":"authentication_error","message":"bad key {KEY}"}}}}"#);
+    answer(&mut socket, "401 Unauthorized", "", &body).await;
+    let failure = failure(news).await;
+    assert_eq!(failure.kind, FailureKind::Rejected);
+    assert!(failure.message.contains("bad key [key]") && !failure.message.contains(KEY), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn the_time_an_endpoint_asks_for_is_passed_on() {
+    for (header, expected) in [("retry-after: 7\r\n", 7_000), ("retry-after-ms: 1500\r\n", 1_500)] {
+        let (listener, client) = server().await;
+        let news = client.start(Bytes::from_static(b"{}"));
+        let (mut socket, _) = request(&listener).await;
+        answer(&mut socket, "429 Too Many Requests", header, "").await;
+        let failure = failure(news).await;
+        assert_eq!((failure.kind, failure.retry_after), (FailureKind::RateLimited, Some(Duration::from_millis(expected))));
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_not_there_is_worth_another_try() {
+    let (listener, client) = server().await;
+    drop(listener);
+    assert_eq!(failure(client.start(Bytes::from_static(b"{}"))).await.kind, FailureKind::Transient);
+}
+
+#[tokio::test]
+async fn dropping_the_receiver_ends_the_connection() {
+    let (listener, client) = server().await;
+    let mut news = client.start(Bytes::from_static(b"{}"));
+    let (mut socket, _) = request(&listener).await;
+    let events = "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\
+        \"content_block\":{\"type\":\"text\",\"text\":\"x\"}}\n\n";
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    socket.write_all(format!("{head}{:x}\r\n{events}\r\n", events.len()).as_bytes()).await.unwrap();
+    assert_eq!(news.recv().await, Some(ModelEvent::Text { index: 0, text: "x".into() }));
+    drop(news);
+    let mut rest = Vec::new();
+    tokio::time::timeout(PATIENCE, socket.read_to_end(&mut rest)).await.expect("the connection ends").unwrap();
+}
+
+#[tokio::test]
+async fn an_endpoint_without_a_list_has_the_configured_model_and_is_asked_once() {
+    let (listener, client) = server().await;
+    let asked = tokio::spawn(async move {
+        let (mut socket, head) = request(&listener).await;
+        answer(&mut socket, "404 Not Found", "", "").await;
+        (listener, head)
+    });
+    for _ in 0..2 {
+        let models = client.models().await;
+        assert_eq!(models.iter().map(|model| model.id.as_str()).collect::<Vec<_>>(), ["fallback"]);
+    }
+    let (_listener, head) = asked.await.unwrap();
+    assert!(head.starts_with("GET /base/v1/models?limit=1000 "));
+}
