@@ -64,7 +64,10 @@ async fn the_time_an_endpoint_asks_for_is_passed_on() {
         let (mut socket, _) = request(&listener).await;
         answer(&mut socket, "429 Too Many Requests", header, "").await;
         let failure = failure(news).await;
-        assert_eq!((failure.kind, failure.retry_after), (FailureKind::RateLimited, Some(Duration::from_millis(expected))));
+        assert_eq!(
+            (failure.kind, failure.retry_after),
+            (FailureKind::RateLimited, Some(Duration::from_millis(expected)))
+        );
     }
 }
 
