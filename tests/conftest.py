@@ -179,3 +179,73 @@ def script(*turns: dict) -> list[dict]:
 
 def tool(name: str, **arguments) -> dict:
     return {"name": name, "input": arguments}
+
+
+API_HOST = "api.ledger.internal"
+API_TOKEN = "journey-token-5f0c1b7e9d2a4c68"
+
+
+@pytest.fixture(scope="session")
+def private_api() -> Iterator[dict]:
+    """A private HTTPS API under `API_HOST` that wants `API_TOKEN`: `{"address": ..., "ca_pem": ...}`."""
+    log = Path(tempfile.mkstemp(prefix="postern-private-api-")[1])
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [BINARY, "rehearsal", "--private-api", API_HOST], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
+    process.stdin.write(API_TOKEN.encode())
+    process.stdin.close()
+    try:
+        yield first_json_line(process, log)["private_api"]
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        log.unlink()
+
+
+@pytest.fixture(scope="session")
+def stack_with_api(new_stack, private_api: dict) -> Stack:
+    """A stack whose zone grants the private API's token, from a file source."""
+    directory = Path(tempfile.mkdtemp(prefix="postern-api-"))
+    (directory / "ca.pem").write_text(private_api["ca_pem"])
+    (directory / "token").write_text(API_TOKEN)
+    (directory / "token").chmod(0o600)
+    return new_stack(f"""
+[zone.ledger]
+environment = "default"
+[[zone.ledger.credential]]
+name = "ledger-api"
+source = "file:{directory}/token"
+env = "LEDGER_API_KEY"
+inject = [{{ header = "authorization" }}]
+[[zone.ledger.egress]]
+host = "{API_HOST}"
+ports = [443]
+methods = ["GET", "POST"]
+paths = ["/v1/**"]
+credential = "ledger-api"
+connect = "{private_api["address"]}"
+addresses = ["127.0.0.0/8"]
+ca_file = "{directory}/ca.pem"
+""")
+
+
+def results_of(stack: Stack, *tool_uses: dict) -> list[str]:
+    """The texts that these tool uses of one session came to."""
+    from anthropic import Anthropic
+
+    client = Anthropic(base_url=stack.base_url, api_key=stack.api_key)
+    agent = client.beta.agents.create(name="journey", model="rehearsal-1", tools=[{"type": "agent_toolset_20260401"}])
+    session = client.beta.sessions.create(agent=agent.id, environment_id=stack.environment_id).id
+    turn = {"tool_uses": list(tool_uses)}
+    client.beta.sessions.events.send(session, events=[{"type": "user.message", "content": script(turn, {"text": "done"})}])
+    until(lambda: client.beta.sessions.retrieve(session).status == "idle" and ended(client, session), 60, "the end of the turn")
+    events = list(client.beta.sessions.events.list(session, limit=1000))
+    texts = {event.tool_use_id: "\n".join(block.text for block in event.content or [] if block.type == "text")
+             for event in events if event.type == "user.tool_result"}
+    return [texts[event.id] for event in events if event.type == "agent.tool_use"]
+
+
+def ended(client, session: str) -> bool:
+    last = client.beta.sessions.events.list(session, order="desc", limit=1).data
+    return bool(last) and last[0].type == "session.status_idle" and last[0].stop_reason.type == "end_turn"

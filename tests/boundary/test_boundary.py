@@ -64,7 +64,7 @@ def test_boundary_secret_value_never_comes_from_the_command_line(tmp_path):
     assert "ledger" not in run("secrets", "list", cwd=tmp_path).stdout
 
 
-@pytest.mark.parametrize("value", ["short", "aaaaaaaaaaaaaaaaaaaaaaaa", "passwordpassword"])
+@pytest.mark.parametrize("value", ["short-one", "aaaaaaaaaaaaaaaaaaaaaaaa", "passwordpassword"])
 def test_boundary_secret_that_cannot_be_scrubbed_safely_is_refused(tmp_path, value: str):
     done = run("secrets", "set", "weak", cwd=tmp_path, input=value)
     assert done.returncode == 2 and "--danger-short" in done.stderr

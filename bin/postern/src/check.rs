@@ -1,13 +1,13 @@
 //! `postern worker --check`: each control of the sandbox, whether it is active here, and if not, why and what to do.
 
-use postern_sandbox::{ControlStatus, State};
+use postern_sandbox::{Control, ControlStatus, State};
 
 use crate::failure::Failure;
 
 /// Prints one line per control.
 ///
 /// # Errors
-/// [`Failure::ControlMissing`] when a control that the default requires is missing.
+/// [`Failure::ControlMissing`] when a control without which no sandbox starts is missing.
 #[expect(clippy::print_stdout, reason = "the list is the command's result")]
 pub(crate) fn run() -> Result<(), Failure> {
     let controls = postern_sandbox::check();

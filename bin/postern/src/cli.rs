@@ -237,6 +237,9 @@ pub(crate) struct DemoArguments {
 
 #[derive(Args)]
 pub(crate) struct RehearsalArguments {
+    /// Also serve a private HTTPS API under this name, with the token that standard input gives.
+    #[arg(long, value_name = "HOST")]
+    pub(crate) private_api: Option<String>,
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR:PORT")]
     pub(crate) listen: SocketAddr,

@@ -32,6 +32,8 @@ fn main() -> ExitCode {
     if std::env::args_os().next().is_some_and(|name| name == "postern-tools") {
         return postern_tools::server::main();
     }
+    // What we write is ours alone; a role that builds for others sets its own mask.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     if let Some(role) = roles::asked_for() {
         return role.run();
     }
@@ -59,7 +61,7 @@ fn command(arguments: &Arguments) -> Result<(), Failure> {
         Command::Agent(agent) => asynchronously(agent::run(&agent.verb)),
         Command::Worker(_) => check::run(),
         Command::Demo(demo) => asynchronously(demo::run(demo)),
-        Command::Rehearsal(rehearsal) => asynchronously(rehearsal::run(rehearsal.listen)),
+        Command::Rehearsal(rehearsal) => asynchronously(rehearsal::run(rehearsal)),
     }
 }
 

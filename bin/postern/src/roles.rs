@@ -49,6 +49,8 @@ impl Role {
     /// Runs it to its end.
     pub(crate) fn run(self) -> ExitCode {
         if matches!(self, Self::Spawner) {
+            // Files of a sandbox have the modes that programs expect; the directories around them are closed.
+            rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
             // No runtime and no thread besides this one: it forks.
             return postern_sandbox::spawner_main();
         }

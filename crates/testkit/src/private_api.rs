@@ -45,6 +45,9 @@ pub const RENDERINGS: &[&str] = &[
     "error",
 ];
 
+/// The user name that goes with the token in Basic authentication.
+pub const BASIC_USER: &str = "reporting";
+
 /// A running private API.
 pub struct PrivateApi {
     /// Loopback address it listens on.
@@ -78,12 +81,13 @@ pub enum StartError {
 
 #[derive(Clone)]
 struct Shared {
-    authorization: Arc<str>,
+    authorizations: Arc<[String]>,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl PrivateApi {
-    /// Serves as `host` on a free loopback port; requests must carry `Authorization: Bearer TOKEN`.
+    /// Serves as `host` on a free loopback port; requests must carry the token as bearer, or as
+    /// the Basic password of [`BASIC_USER`].
     ///
     /// # Errors
     /// When the certificate cannot be made or no port can be bound.
@@ -92,7 +96,8 @@ impl PrivateApi {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let shared = Shared { authorization: format!("Bearer {token}").into(), seen: seen.clone() };
+        let basic = format!("Basic {}", STANDARD.encode(format!("{BASIC_USER}:{token}")));
+        let shared = Shared { authorizations: [format!("Bearer {token}"), basic].into(), seen: seen.clone() };
         tokio::spawn(accept(listener, TlsAcceptor::from(certificates.server), router(shared)));
         Ok(Self { address, ca_pem: certificates.ca_pem, seen })
     }
@@ -127,7 +132,7 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router) {
 }
 
 async fn authorize(State(shared): State<Shared>, request: Request, next: Next) -> Response {
-    let authorized = request.headers().get(header::AUTHORIZATION).is_some_and(|value| value == &*shared.authorization);
+    let authorized = request.headers().get(header::AUTHORIZATION).is_some_and(|value| shared.authorizations.iter().any(|right| value == right.as_str()));
     let line = format!("{} {}", request.method(), request.uri());
     if let Ok(mut seen) = shared.seen.lock() {
         seen.push(Seen { line, authorized, headers: text_of(request.headers()) });

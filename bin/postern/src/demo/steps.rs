@@ -42,8 +42,8 @@ fn honest(scene: &Scene) -> Vec<Step> {
             .bash(format!("env -u http_proxy -u https_proxy -u HTTP_PROXY -u HTTPS_PROXY -u ALL_PROXY -u all_proxy curl -sS https://{host}/v1/accounts -H \"Authorization: Bearer $LEDGER_API_KEY\""))
             .contains("Payroll"),
         Step::honest("post an entry")
-            .bash(format!("curl -sS -u \"anyone:$LEDGER_API_KEY\" -o /dev/null -w 'basic %{{http_code}}\\n' https://{host}/v1/accounts; curl -sS -X POST https://{host}/v1/entries -H \"Authorization: Bearer $LEDGER_API_KEY\" -d '{{\"amount\": 12}}'"))
-            .contains("basic 401")
+            .bash(format!("curl -sS -u \"reporting:$LEDGER_API_KEY\" -o /dev/null -w 'basic %{{http_code}}\\n' https://{host}/v1/accounts; curl -sS -X POST https://{host}/v1/entries -H \"Authorization: Bearer $LEDGER_API_KEY\" -d '{{\"amount\": 12}}'"))
+            .contains("basic 200")
             .contains("\"stored_bytes\":14"),
         Step::honest("write and edit a report")
             .tool("write", json!({"file_path": "report.md", "content": "# Accounts\n\nOperations: unknown\n"}))
@@ -104,7 +104,7 @@ fn reaching(scene: &Scene) -> Vec<Step> {
         Step::attack("ask the metadata service")
             .bash(format!("{bare} curl -sS -m 5 http://169.254.169.254/latest/meta-data/; curl -sS -m 5 http://169.254.169.254/latest/meta-data/; echo tried"))
             .contains("tried")
-            .contains("169.254.169.254")
+            .refused("raw_address")
             .lacks("ami-id"),
         Step::attack("connect to the server's own port")
             .bash(format!("{bare} curl -sS -m 5 http://127.0.0.1:{server}/v1/agents; curl -sS -m 5 -x http://127.0.0.1:3128 http://127.0.0.1:{server}/v1/agents; curl -sS -m 5 -x http://127.0.0.1:3128 http://localhost:{server}/v1/agents; echo tried"))

@@ -69,7 +69,11 @@ impl Program {
             return Ok(());
         }
         let stderr = String::from_utf8_lossy(&output.stderr);
-        Err(ProgramError::Failed { exe: self.exe.clone(), status: output.status, stderr: last_line(&stderr).to_owned() })
+        Err(ProgramError::Failed {
+            exe: self.exe.clone(),
+            status: output.status,
+            stderr: last_line(&stderr).to_owned(),
+        })
     }
 
     /// Starts it with standard error going to `log`.
@@ -84,6 +88,7 @@ impl Program {
         Ok(Running { process, stdout: BufReader::new(stdout) })
     }
 
+    #[expect(clippy::disallowed_methods, reason = "starting trusted programs is what this module is for")]
     fn command(&self) -> Command {
         let mut command = Command::new(&self.exe);
         command.args(&self.arguments).current_dir(&self.directory);
@@ -129,7 +134,11 @@ impl Running {
 /// # Errors
 /// The system's.
 pub fn own_executable() -> io::Result<PathBuf> {
-    std::env::current_exe().map(|path| path.to_string_lossy().strip_suffix(" (deleted)").map_or_else(|| path.clone(), |kept| Path::new(kept).to_owned()))
+    std::env::current_exe().map(|path| {
+        path.to_string_lossy()
+            .strip_suffix(" (deleted)")
+            .map_or_else(|| path.clone(), |kept| Path::new(kept).to_owned())
+    })
 }
 
 fn last_line(text: &str) -> &str {
@@ -151,7 +160,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_gets_its_input_and_only_the_environment_it_was_given() {
-        shell(r#"[ "$(cat)" = input ] && [ "$GIVEN" = yes ] && [ -z "$CARGO_MANIFEST_DIR$HOME" ]"#).run(b"input").await.unwrap();
+        shell(r#"[ "$(cat)" = input ] && [ "$GIVEN" = yes ] && [ -z "$CARGO_MANIFEST_DIR$HOME" ]"#)
+            .run(b"input")
+            .await
+            .unwrap();
     }
 
     #[tokio::test]
