@@ -15,8 +15,8 @@ use crate::canonical::definition_digest;
 use crate::dispatch::{End, MAX_IDLE};
 use crate::hands::{Hands, Outcome, Perimeter, Refused, SessionFacts, ToolCall};
 use crate::journal::Journal;
-use crate::lease::{Lease, LeaseEnd};
-use crate::place::Places;
+use crate::lease::{Beat, Lease, LeaseEnd};
+use crate::place::{HeldLease, Place, Places};
 use crate::remote::{Bearer, Remote, RemoteError, WorkItem};
 use crate::session::{self, LeaseView, Served, Subject, chain, lease_end, random};
 
@@ -60,33 +60,81 @@ pub(crate) async fn run<P: Perimeter>(shared: &Shared<P>, item: WorkItem, ours: 
     if item.data.kind != "session" {
         return stop(shared, &key, &item.id, None).await;
     }
-    let (told, lease) = watch::channel(LeaseView { send_window: Lease::new(Duration::ZERO).send_window(), end: None });
-    let heartbeat = tokio::spawn(keep(shared.remote.clone(), Arc::clone(&key), item.id.clone(), told));
-    let ended = serve(shared, &item, &key, ours, lease.clone()).await;
+    let claim = Claim { work: item.id, session: item.data.id, ours, heard: None };
+    hold(shared, claim, key).await;
+}
+
+/// Goes on with an item that an earlier run of this worker held, if it is still ours: its next heartbeat tells.
+pub(crate) async fn resume<P: Perimeter>(shared: &Shared<P>, held: HeldLease) {
+    tracing::info!(work = held.work, session = held.session, "resuming");
+    let claim = Claim { work: held.work, session: held.session, ours: held.ours, heard: Some(held.last_heartbeat) };
+    hold(shared, claim, Arc::clone(&shared.key)).await;
+}
+
+/// An item that is ours, or was when this worker last heard.
+struct Claim {
+    work: String,
+    session: String,
+    ours: bool,
+    /// The last heartbeat of an earlier run.
+    heard: Option<String>,
+}
+
+/// Keeps the lease while the session is served, then stops the item or leaves it.
+async fn hold<P: Perimeter>(shared: &Shared<P>, claim: Claim, key: Arc<Bearer>) {
+    let place = shared.places.of(&claim.session).ok();
+    let window = Lease::new(Duration::ZERO).send_window();
+    let (told, lease) = watch::channel(LeaseView { send_window: window, confirmed: claim.heard.is_none(), end: None });
+    let memory = place.clone().map(|place| {
+        (
+            place,
+            HeldLease {
+                work: claim.work.clone(),
+                session: claim.session.clone(),
+                last_heartbeat: String::new(),
+                ours: claim.ours,
+            },
+        )
+    });
+    let heartbeat = tokio::spawn(keep(
+        shared.remote.clone(),
+        Arc::clone(&key),
+        claim.work.clone(),
+        claim.heard.clone(),
+        told,
+        memory,
+    ));
+    let ended = serve(shared, &claim, &key, lease.clone()).await;
     heartbeat.abort();
+    // Awaited, so that no last beat is remembered after the lease is forgotten.
+    let _aborted = heartbeat.await;
     let lost = lease.borrow().end.is_some_and(|end| !end.may_stop());
+    if lost || !matches!(ended, Ended::Left) {
+        place.iter().for_each(Place::forget);
+    }
+    let (work, session) = (&claim.work, &claim.session);
     match ended {
-        _ if lost => tracing::warn!(
-            work = item.id,
-            session = item.data.id,
-            "the lease was lost; the item is left to its new holder"
-        ),
-        Ended::Left => {
-            tracing::info!(work = item.id, session = item.data.id, "the item is left for its lease to run out")
-        }
-        Ended::Done => stop(shared, &key, &item.id, None).await,
-        Ended::Failed(refused) => stop(shared, &key, &item.id, ours.then_some(&refused)).await,
+        _ if lost => tracing::warn!(work, session, "the lease was lost; the item is left to its new holder"),
+        Ended::Left => tracing::info!(work, session, "the item is left: this worker resumes it, or its lease runs out"),
+        Ended::Done => stop(shared, &key, work, None).await,
+        Ended::Failed(refused) => stop(shared, &key, work, claim.ours.then_some(&refused)).await,
     }
 }
 
 async fn serve<P: Perimeter>(
     shared: &Shared<P>,
-    item: &WorkItem,
+    claim: &Claim,
     key: &Arc<Bearer>,
-    ours: bool,
     mut lease: watch::Receiver<LeaseView>,
 ) -> Ended {
-    let session = item.data.id.as_str();
+    let (session, ours) = (claim.session.as_str(), claim.ours);
+    // A resumed item is looked at only once the server has said that it is still ours.
+    let ended = lease.wait_for(|view| view.confirmed || view.end.is_some()).await.map(|view| view.end);
+    match ended {
+        Ok(None) => {}
+        Ok(Some(_)) => return Ended::Done,
+        Err(_) => return Ended::Left,
+    }
     let _turn = tokio::select! {
         turn = shared.serving.turn(session) => turn,
         _ = lease_end(&mut lease) => return Ended::Done,
@@ -215,14 +263,32 @@ async fn stop<P>(shared: &Shared<P>, key: &Bearer, work: &str, refused: Option<&
     }
 }
 
-/// Sends heartbeats until the lease ends; whoever listens learns of that from the view.
-async fn keep(remote: Remote, key: Arc<Bearer>, work: String, told: watch::Sender<LeaseView>) {
+/// Sends heartbeats until the lease ends; whoever listens learns of that from the view. Each answered beat is remembered.
+async fn keep(
+    remote: Remote,
+    key: Arc<Bearer>,
+    work: String,
+    heard: Option<String>,
+    told: watch::Sender<LeaseView>,
+    mut memory: Option<(Place, HeldLease)>,
+) {
     let began = Instant::now();
-    let mut lease = Lease::new(began.elapsed());
+    let mut lease = heard.map_or_else(|| Lease::new(began.elapsed()), |last| Lease::resumed(last, began.elapsed()));
     loop {
         let beat = remote.heartbeat(&key, &work, lease.expected(), lease.patience()).await;
+        let answered = matches!(beat, Beat::Answer { .. });
         let heard = lease.heard(beat, began.elapsed());
-        told.send_replace(LeaseView { send_window: lease.send_window(), end: heard.err() });
+        if let (true, Some((place, held))) = (answered, &mut memory) {
+            lease.expected().clone_into(&mut held.last_heartbeat);
+            if let Err(error) = place.remember(held) {
+                tracing::warn!(work, %error, "the lease is not remembered; after a restart the item waits for its lease to run out");
+            }
+        }
+        told.send_modify(|view| {
+            view.send_window = lease.send_window();
+            view.confirmed |= answered;
+            view.end = heard.err();
+        });
         match heard {
             Ok(wait) => tokio::time::sleep(wait).await,
             Err(end) => {

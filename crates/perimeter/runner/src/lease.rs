@@ -73,6 +73,11 @@ impl Lease {
         Self { last: NO_HEARTBEAT.to_owned(), interval: LONGEST_INTERVAL, ttl: None, last_success: now }
     }
 
+    /// A lease that an earlier run of this worker held, with the last word it heard.
+    pub(crate) fn resumed(last: String, now: Duration) -> Self {
+        Self { last, ..Self::new(now) }
+    }
+
     /// What the next heartbeat must say it expects.
     pub(crate) fn expected(&self) -> &str {
         &self.last

@@ -1,4 +1,4 @@
-//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,journal,kernel_uid}`. Workspaces outlive the worker.
+//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,journal,kernel_uid,lease}`. Workspaces outlive the worker.
 //! Never makes a path from a name it did not check: session ids come from a server that may be hostile.
 
 use std::fs;
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use postern_sandbox::LOWEST_KERNEL_UID;
+use serde::{Deserialize, Serialize};
 
 /// The directory of all sessions.
 #[derive(Debug)]
@@ -30,6 +31,36 @@ pub(crate) struct Place {
     pub(crate) workspace: PathBuf,
     pub(crate) journal: PathBuf,
     kernel_uid: PathBuf,
+    lease: PathBuf,
+}
+
+/// A lease as it is remembered beside its session, so that a worker that is started again goes on at once. It holds no credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HeldLease {
+    pub(crate) work: String,
+    pub(crate) session: String,
+    /// Of the last heartbeat that was answered.
+    pub(crate) last_heartbeat: String,
+    /// Whether the server is a Postern.
+    pub(crate) ours: bool,
+}
+
+impl Place {
+    /// Remembers the lease. Losing it costs time and nothing else, so it is not synced.
+    pub(crate) fn remember(&self, lease: &HeldLease) -> io::Result<()> {
+        let written = self.lease.with_extension("new");
+        fs::write(&written, serde_json::to_vec(lease)?)?;
+        fs::rename(&written, &self.lease)
+    }
+
+    /// Forgets the lease.
+    pub(crate) fn forget(&self) {
+        if let Err(error) = fs::remove_file(&self.lease)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "a lease could not be forgotten");
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +95,15 @@ impl Places {
             workspace: directory.join("workspace"),
             journal: directory.join("journal"),
             kernel_uid: directory.join("kernel_uid"),
+            lease: directory.join("lease"),
         })
+    }
+
+    /// The leases that an earlier run of the worker held.
+    pub(crate) fn leases(&self) -> Vec<HeldLease> {
+        let sessions = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let texts = sessions.filter_map(|session| fs::read(session.path().join("lease")).ok());
+        texts.filter_map(|text| serde_json::from_slice(&text).ok()).collect()
     }
 
     /// The session's kernel user: the same for as long as its directory stands, nobody else's. None for an ordinary user.
@@ -135,6 +174,19 @@ mod tests {
         let after_restart = Places { kernel_uids: KernelUids::PerSession, ..Places::new(directory.path()) };
         assert_eq!(uid(&after_restart, "b"), Some(100_001));
         assert_eq!(uid(&after_restart, "c"), Some(100_002));
+    }
+
+    #[test]
+    fn a_lease_is_remembered_until_it_is_forgotten() {
+        let (directory, places) = places(KernelUids::Ours);
+        let place = places.of("sesn_1").expect("made");
+        assert_eq!(places.leases(), []);
+        let held = HeldLease { work: "w".into(), session: "sesn_1".into(), last_heartbeat: "t".into(), ours: true };
+        place.remember(&held).expect("written");
+        assert_eq!(Places::new(directory.path()).leases(), [held]);
+        place.forget();
+        place.forget();
+        assert_eq!(places.leases(), []);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(crate) struct Subject<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LeaseView {
     pub(crate) send_window: Duration,
+    /// Whether a heartbeat was taken: until then a resumed lease may be somebody else's.
+    pub(crate) confirmed: bool,
     pub(crate) end: Option<LeaseEnd>,
 }
 

@@ -72,8 +72,22 @@ impl<P: Perimeter> Worker<P> {
         }
     }
 
+    /// Goes on with what an earlier run held: after a crash nobody else would before the leases run out.
+    async fn resume(&self) {
+        for held in self.shared.places.leases() {
+            // The semaphore is never closed.
+            let Ok(room) = Arc::clone(&self.room).acquire_owned().await else { return };
+            let shared = Arc::clone(&self.shared);
+            self.drain.spawn(async move {
+                let _room = room;
+                item::resume(&shared, held).await;
+            });
+        }
+    }
+
     /// Returns only when the server rejects the worker.
     async fn poll(&self) -> RemoteError {
+        self.resume().await;
         let mut failures: u32 = 0;
         loop {
             // The semaphore is never closed.

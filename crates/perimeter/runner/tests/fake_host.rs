@@ -414,3 +414,39 @@ async fn a_hostile_session_id_makes_no_directory() {
     assert!(!Path::new(&setting.data.path().join("escape")).exists());
     assert!(!setting.data.path().join("perimeter/escape").exists());
 }
+
+/// What a killed worker leaves beside its session.
+fn remember_lease(setting: &Setting, last_heartbeat: &str) {
+    let lease = json!({"work": host::WORK, "session": host::SESSION, "last_heartbeat": last_heartbeat, "ours": false});
+    let directory = setting.journal().parent().expect("a directory").to_owned();
+    std::fs::create_dir_all(&directory).expect("made");
+    std::fs::write(directory.join("lease"), lease.to_string()).expect("written");
+}
+
+#[tokio::test]
+async fn a_worker_that_was_killed_goes_on_with_its_item_at_once() {
+    let script = Script { polls: vec![], earlier_heartbeat: Some("before #7"), ..three_tool_uses() };
+    let setting = Setting::new(script).await;
+    remember_lease(&setting, "before #7");
+    setting.until_stopped(1).await;
+    assert_eq!(setting.calls(), ["sevt_1", "sevt_2", "sevt_3"]);
+    assert_eq!(setting.host.seen().acknowledged, 0);
+    assert!(!setting.journal().with_file_name("lease").exists());
+}
+
+#[tokio::test]
+async fn an_item_that_went_to_another_worker_meanwhile_is_left_to_it() {
+    let script =
+        Script { polls: vec![], earlier_heartbeat: Some("before #7"), conflict_after: Some(0), ..three_tool_uses() };
+    let setting = Setting::new(script).await;
+    remember_lease(&setting, "before #7");
+    let worker = setting.worker();
+    let drain = worker.drain();
+    let running = tokio::spawn(worker.run(PATIENCE));
+    setting.host.wait_for(|seen| seen.conflicts == 1).await;
+    drain.start();
+    assert!(matches!(running.await.expect("it ended"), Ended::Drained));
+    let seen = setting.host.seen();
+    assert_eq!((setting.calls().len(), seen.sessions_read, seen.stops.len()), (0, 0, 0));
+    assert!(!setting.journal().with_file_name("lease").exists());
+}

@@ -29,7 +29,12 @@ pub(crate) enum Ended {
     /// It ran to its end with this status.
     Finished { output: String, status: i32 },
     /// The shell itself ended during the command.
-    ShellGone { output: String },
+    ShellGone {
+        /// What it still said.
+        output: String,
+        /// The signal that killed it; none when it exited by itself.
+        signal: Option<i32>,
+    },
     /// The deadline passed.
     TimedOut,
 }
@@ -70,9 +75,22 @@ impl Shell {
             match exchange.step(self, deadline)? {
                 Step::Again => {}
                 Step::Complete => return Ok(exchange.received.finished()),
-                Step::Closed => return Ok(Ended::ShellGone { output: exchange.received.text().trim().to_owned() }),
+                Step::Closed => {
+                    let output = exchange.received.text().trim().to_owned();
+                    return Ok(Ended::ShellGone { output, signal: self.killed_by() });
+                }
                 Step::Expired => return Ok(Ended::TimedOut),
             }
+        }
+    }
+}
+
+impl Shell {
+    /// The signal that ended the shell. Its output may be closed a moment before its end is known.
+    fn killed_by(&self) -> Option<i32> {
+        match self.child.wait_for(Duration::from_secs(1)) {
+            Some(postern_sandbox::command::Ended::Signal(signal)) => Some(signal),
+            Some(postern_sandbox::command::Ended::Code(_)) | None => None,
         }
     }
 }

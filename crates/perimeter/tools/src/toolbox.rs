@@ -86,9 +86,16 @@ impl Toolbox {
         match ended {
             Ok(Ended::Finished { output, status: 0 }) => Ok(Block::text(output)),
             Ok(Ended::Finished { output, .. }) => Err(ToolError(output)),
-            Ok(Ended::ShellGone { output }) => {
+            Ok(Ended::ShellGone { output, signal }) => {
                 self.shell = ShellState::Ended;
-                Err(ToolError(output))
+                Err(ToolError(match signal {
+                    None => output,
+                    Some(signal) => {
+                        format!("{output}\n[postern] the shell was killed by signal {signal}; restart required")
+                            .trim_start()
+                            .to_owned()
+                    }
+                }))
             }
             Ok(Ended::TimedOut) => {
                 self.shell = ShellState::Ended;

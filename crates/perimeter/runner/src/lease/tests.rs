@@ -48,3 +48,8 @@ fn a_lease_is_assumed_lost_after_its_length_without_a_beat() {
     assert_eq!(lease.heard(Beat::Failed, NOW + Duration::from_secs(21)), Err(LeaseEnd::AssumedLost));
     assert!(!LeaseEnd::AssumedLost.may_stop());
 }
+
+#[test]
+fn a_resumed_lease_expects_the_last_word_it_heard() {
+    assert_eq!(Lease::resumed("2026-01-01T00:00:00Z".into(), NOW).expected(), "2026-01-01T00:00:00Z");
+}

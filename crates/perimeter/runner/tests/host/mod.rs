@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 pub(crate) const ENVIRONMENT: &str = "env_011CZkZAtmR3yMPDzynEDxu7";
 pub(crate) const SESSION: &str = "sesn_011CZkZAtmR3yMPDzynEDxu8";
 pub(crate) const KEY: &str = "sk-ant-oat01-environment";
-const WORK: &str = "work_011CZkZAtmR3yMPDzynEDxu9";
+pub(crate) const WORK: &str = "work_011CZkZAtmR3yMPDzynEDxu9";
 
 /// How a poll is answered.
 #[derive(Clone, Copy)]
@@ -46,6 +46,8 @@ pub(crate) struct Script {
     pub(crate) after_result: Vec<Vec<Value>>,
     pub(crate) page_size: usize,
     pub(crate) ttl_seconds: u64,
+    /// The last heartbeat of a worker that was killed.
+    pub(crate) earlier_heartbeat: Option<&'static str>,
     pub(crate) conflict_after: Option<usize>,
     pub(crate) stopping_after: Option<usize>,
     pub(crate) failing_posts: usize,
@@ -66,6 +68,7 @@ impl Default for Script {
             after_result: Vec::new(),
             page_size: 1_000,
             ttl_seconds: 300,
+            earlier_heartbeat: None,
             conflict_after: None,
             stopping_after: None,
             failing_posts: 0,
@@ -116,7 +119,7 @@ impl Host {
             after_result: script.after_result.iter().cloned().collect(),
             events: script.history.clone(),
             streams: Vec::new(),
-            last_heartbeat: None,
+            last_heartbeat: script.earlier_heartbeat.map(str::to_owned),
             seen: Seen::default(),
             script,
         }));

@@ -188,3 +188,11 @@ fn a_tool_that_is_not_ours_is_refused() {
         failed("web_fetch: not a tool of this sandbox")
     );
 }
+
+#[test]
+fn a_shell_that_was_killed_says_so() {
+    let place = tempfile::tempdir().expect("a directory");
+    let mut tools = toolbox(place.path());
+    let text = "before\n[postern] the shell was killed by signal 9; restart required";
+    assert_eq!(run(&mut tools, "bash", json!({"command": "echo before; kill -9 $$"})), failed(text));
+}
