@@ -23,8 +23,12 @@ use crate::sys::{self, Cloned};
 use crate::system::System;
 
 /// The namespaces that are made at once; the cgroup namespace follows when the group was entered.
-pub(crate) const NAMESPACES: libc::c_int =
-    libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+pub(crate) const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS;
 
 /// How long a child may take for its steps: they need milliseconds, and a stuck file system needs an end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -125,11 +129,19 @@ pub(crate) fn build(tools: &Tools, pool: &mut Pool, request: &Request) -> Result
     let spec = &request.spec;
     let group = pool
         .take(&Limits { memory_bytes: spec.memory_bytes, processes: spec.processes, cpus: spec.cpus })
-        .map_err(|error| system("make a control group", "write its limits", &error, "look at the delegation of the spawner's control group"))?;
+        .map_err(|error| {
+            system(
+                "make a control group",
+                "write its limits",
+                &error,
+                "look at the delegation of the spawner's control group",
+            )
+        })?;
     match build_in(tools, group.as_ref(), request) {
-        Ok((process, last_words, handed)) => {
-            Ok((Running { process, group, kernel_uid: request.kernel_uid, memory_bytes: spec.memory_bytes, last_words }, handed))
-        }
+        Ok((process, last_words, handed)) => Ok((
+            Running { process, group, kernel_uid: request.kernel_uid, memory_bytes: spec.memory_bytes, last_words },
+            handed,
+        )),
         Err(error) => {
             if let Some(group) = group {
                 pool.discard(group);
@@ -140,11 +152,14 @@ pub(crate) fn build(tools: &Tools, pool: &mut Pool, request: &Request) -> Result
 }
 
 fn build_in(tools: &Tools, group: Option<&Group>, request: &Request) -> Result<(Process, OwnedFd, Handed), BuildError> {
-    let sockets = |error: Errno| BuildError::system("make the sockets", "make a socket pair or pipe", error, "raise the limit of open files");
+    let sockets = |error: Errno| {
+        BuildError::system("make the sockets", "make a socket pair or pipe", error, "raise the limit of open files")
+    };
     let (tools_ours, tools_theirs) = stream_pair().map_err(sockets)?;
     let (report_ours, report_theirs) = stream_pair().map_err(sockets)?;
     let (go_theirs, go_ours) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(sockets)?;
-    let (words_ours, words_theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(sockets)?;
+    let (words_ours, words_theirs) =
+        rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(sockets)?;
     let cloned = sys::clone_process(NAMESPACES).map_err(|errno| crate::check::no_namespaces(errno, tools.builder))?;
     let (id, pidfd) = match cloned {
         Cloned::Child => {
@@ -152,7 +167,17 @@ fn build_in(tools: &Tools, group: Option<&Group>, request: &Request) -> Result<(
             drop((tools_ours, report_ours, go_ours, words_ours));
             let spawner = Channel::new(report_theirs);
             let held = group.is_some_and(|group| group.holds(Controller::Memory));
-            inside::run(Inside::new(request, &tools.system, &tools.filter, &tools.image, tools_theirs, words_theirs, go_theirs, spawner, held))
+            inside::run(Inside::new(
+                request,
+                &tools.system,
+                &tools.filter,
+                &tools.image,
+                tools_theirs,
+                words_theirs,
+                go_theirs,
+                spawner,
+                held,
+            ))
         }
         Cloned::Parent { child, pidfd } => (child, pidfd),
     };
@@ -162,7 +187,14 @@ fn build_in(tools: &Tools, group: Option<&Group>, request: &Request) -> Result<(
     go(&go_ours)?;
     // Entering takes milliseconds: the child works on its mounts meanwhile and waits before it needs the group.
     if let Some(group) = group {
-        group.enter(number(id)).map_err(|error| system("enter the control group", "move the first process", &error, "look at the delegation of the spawner's control group"))?;
+        group.enter(number(id)).map_err(|error| {
+            system(
+                "enter the control group",
+                "move the first process",
+                &error,
+                "look at the delegation of the spawner's control group",
+            )
+        })?;
     }
     // A child that failed meanwhile has said so, and its report tells more than a broken pipe.
     let went_on = go(&go_ours);
@@ -172,7 +204,9 @@ fn build_in(tools: &Tools, group: Option<&Group>, request: &Request) -> Result<(
 }
 
 fn go(pipe: &OwnedFd) -> Result<(), BuildError> {
-    rustix::io::write(pipe, b"g").map(drop).map_err(|errno| BuildError::system("let the child go", "write to its pipe", errno, "report this as a defect"))
+    rustix::io::write(pipe, b"g")
+        .map(drop)
+        .map_err(|errno| BuildError::system("let the child go", "write to its pipe", errno, "report this as a defect"))
 }
 
 /// A process id as files of the kernel want it.
@@ -187,13 +221,15 @@ fn stream_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 
 /// Maps the agent to the kernel user, and nobody else.
 fn map_user(child: Pid, request: &Request) -> Result<(), BuildError> {
-    let fix = "run postern as root or as the user that owns its data, and not under a filter that forbids user namespaces";
+    let fix =
+        "run postern as root or as the user that owns its data, and not under a filter that forbids user namespaces";
     for (file, contents) in [
         ("setgroups", "deny".to_owned()),
         ("uid_map", format!("{AGENT_UID} {} 1", request.kernel_uid)),
         ("gid_map", format!("{AGENT_UID} {} 1", request.kernel_gid)),
     ] {
-        fs::write(format!("/proc/{}/{file}", number(child)), contents).map_err(|error| system("map the user", &format!("write {file}"), &error, fix))?;
+        fs::write(format!("/proc/{}/{file}", number(child)), contents)
+            .map_err(|error| system("map the user", &format!("write {file}"), &error, fix))?;
     }
     Ok(())
 }
@@ -220,8 +256,14 @@ fn receive(child: &Channel, until: Instant) -> Result<Option<(Report, Vec<OwnedF
     let timeout = Timespec::try_from(left).map_err(|_| died())?;
     let mut polled = [PollFd::new(child, PollFlags::IN)];
     match rustix::event::poll(&mut polled, Some(&timeout)) {
-        Ok(0) => Err(BuildError::refused(STEP, format!("nothing came for {} s", PATIENCE.as_secs()), "look for a file system of the host that does not answer")),
-        Ok(_) | Err(Errno::INTR) => child.receive(REPORT_LIMIT).map_err(|error| BuildError::refused(STEP, error.to_string(), "report this as a defect")),
+        Ok(0) => Err(BuildError::refused(
+            STEP,
+            format!("nothing came for {} s", PATIENCE.as_secs()),
+            "look for a file system of the host that does not answer",
+        )),
+        Ok(_) | Err(Errno::INTR) => child
+            .receive(REPORT_LIMIT)
+            .map_err(|error| BuildError::refused(STEP, error.to_string(), "report this as a defect")),
         Err(errno) => Err(BuildError::system(STEP, "poll", errno, "report this as a defect")),
     }
 }

@@ -40,7 +40,11 @@ pub(crate) struct Limits {
 impl Limits {
     /// Microseconds of processor time in each [`PERIOD_US`]; the kernel takes no less than a millisecond.
     fn quota_us(&self) -> u64 {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the share was checked to be positive and small")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the share was checked to be positive and small"
+        )]
         let quota = (self.cpus * 100_000.0) as u64;
         quota.max(1000)
     }

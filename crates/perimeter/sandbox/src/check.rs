@@ -46,7 +46,12 @@ fn namespace(control: Control, flag: libc::c_int, builder: Builder) -> ControlSt
 /// Why the kernel refused namespaces, as far as it can be seen from here.
 pub(crate) fn no_namespaces(errno: Errno, builder: Builder) -> BuildError {
     let (cause, fix) = obstacle(errno, builder);
-    BuildError { step: "make the namespaces".into(), cause: format!("{cause} ({errno})"), errno: Some(errno.raw_os_error()), fix: fix.into() }
+    BuildError {
+        step: "make the namespaces".into(),
+        cause: format!("{cause} ({errno})"),
+        errno: Some(errno.raw_os_error()),
+        fix: fix.into(),
+    }
 }
 
 fn obstacle(errno: Errno, builder: Builder) -> (&'static str, &'static str) {
@@ -54,19 +59,31 @@ fn obstacle(errno: Errno, builder: Builder) -> (&'static str, &'static str) {
         return ("user namespaces are limited to none", "sysctl user.max_user_namespaces=10000");
     }
     if errno == Errno::NOSPC || errno == Errno::USERS {
-        return ("the limit of namespaces, or of their nesting, is reached", "raise sysctl user.max_*_namespaces, or run postern less deeply nested");
+        return (
+            "the limit of namespaces, or of their nesting, is reached",
+            "raise sysctl user.max_*_namespaces, or run postern less deeply nested",
+        );
     }
     if errno == Errno::NOSYS || errno == Errno::INVAL {
-        return ("the kernel was built without one of the namespaces", "boot a kernel with CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS and CONFIG_IPC_NS");
+        return (
+            "the kernel was built without one of the namespaces",
+            "boot a kernel with CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS and CONFIG_IPC_NS",
+        );
     }
     if !builder.is_root() && setting("kernel/unprivileged_userns_clone") == Some(0) {
         return ("user namespaces are for root alone", "sysctl kernel.unprivileged_userns_clone=1");
     }
     if !builder.is_root() && setting("kernel/apparmor_restrict_unprivileged_userns") == Some(1) {
-        return ("AppArmor restricts user namespaces", "add an AppArmor profile for postern with `userns,`, or sysctl kernel.apparmor_restrict_unprivileged_userns=0");
+        return (
+            "AppArmor restricts user namespaces",
+            "add an AppArmor profile for postern with `userns,`, or sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+        );
     }
     if filtered() {
-        return ("a seccomp filter around postern forbids them", "in Docker --security-opt seccomp=unconfined; in systemd no RestrictNamespaces=; in Kubernetes seccompProfile Unconfined");
+        return (
+            "a seccomp filter around postern forbids them",
+            "in Docker --security-opt seccomp=unconfined; in systemd no RestrictNamespaces=; in Kubernetes seccompProfile Unconfined",
+        );
     }
     ("the kernel or a security module forbids them", "look into the kernel's log")
 }
@@ -77,17 +94,23 @@ fn setting(path: &str) -> Option<u64> {
 
 /// Whether this process runs under a system call filter itself.
 fn filtered() -> bool {
-    fs::read_to_string("/proc/self/status").is_ok_and(|status| status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"])))
+    fs::read_to_string("/proc/self/status")
+        .is_ok_and(|status| status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"])))
 }
 
 fn seccomp() -> ControlStatus {
     match fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail") {
         Ok(actions) if actions.contains("errno") => ControlStatus::active(Control::Seccomp),
-        _ => ControlStatus::missing(Control::Seccomp, "the kernel has no seccomp filters", "boot a kernel with CONFIG_SECCOMP_FILTER"),
+        _ => ControlStatus::missing(
+            Control::Seccomp,
+            "the kernel has no seccomp filters",
+            "boot a kernel with CONFIG_SECCOMP_FILTER",
+        ),
     }
 }
 
-const DELEGATE: &str = "run postern as a systemd service with Delegate=yes, or give its user the control group it starts in";
+const DELEGATE: &str =
+    "run postern as a systemd service with Delegate=yes, or give its user the control group it starts in";
 
 fn held(groups: Option<&dyn Backend>, controller: Controller) -> bool {
     groups.is_some_and(|groups| groups.controllers().contains(&controller))
@@ -126,7 +149,11 @@ fn distinct_uid(builder: Builder) -> ControlStatus {
     if builder.is_root() {
         ControlStatus::active(Control::DistinctUid)
     } else {
-        ControlStatus::missing(Control::DistinctUid, "an ordinary user has one kernel user for all sandboxes: namespaces and Landlock alone keep them apart", "run postern as root")
+        ControlStatus::missing(
+            Control::DistinctUid,
+            "an ordinary user has one kernel user for all sandboxes: namespaces and Landlock alone keep them apart",
+            "run postern as root",
+        )
     }
 }
 
@@ -139,7 +166,11 @@ mod tests {
         let statuses = check();
         assert_eq!(statuses.iter().map(|status| status.control).collect::<Vec<_>>(), Control::ALL);
         for status in statuses {
-            assert_eq!(status.state == crate::control::State::Active, status.cause.is_empty() && status.fix.is_empty(), "{status:?}");
+            assert_eq!(
+                status.state == crate::control::State::Active,
+                status.cause.is_empty() && status.fix.is_empty(),
+                "{status:?}"
+            );
         }
     }
 

@@ -113,7 +113,11 @@ impl Spawner {
                 self.shared.waiting().exits.remove(&session);
                 Err(error)
             }
-            _ => Err(BuildError::refused("read the spawner's answer", "it does not fit the question", "report this as a defect")),
+            _ => Err(BuildError::refused(
+                "read the spawner's answer",
+                "it does not fit the question",
+                "report this as a defect",
+            )),
         }
     }
 
@@ -157,7 +161,11 @@ impl Shared {
     fn expect_exit(&self, session: &str) -> Result<watch::Receiver<Option<Exit>>, BuildError> {
         let mut waiting = self.waiting();
         if waiting.exits.contains_key(session) {
-            return Err(BuildError::refused("find a free name", format!("session {session} has a sandbox already"), "destroy it first"));
+            return Err(BuildError::refused(
+                "find a free name",
+                format!("session {session} has a sandbox already"),
+                "destroy it first",
+            ));
         }
         let (sender, receiver) = watch::channel(None);
         waiting.exits.insert(session.to_owned(), sender);

@@ -60,7 +60,13 @@ pub enum StartError {
 impl Command {
     /// A program by path, or by name along `PATH`. It inherits the tool server's environment, which is the sandbox's closed list.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
-        Self { program: program.as_ref().to_owned(), arguments: Vec::new(), environment: Vec::new(), directory: None, stderr: Stderr::Joined }
+        Self {
+            program: program.as_ref().to_owned(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            directory: None,
+            stderr: Stderr::Joined,
+        }
     }
 
     /// One more argument.
@@ -106,6 +112,7 @@ impl Command {
                 (Some(OwnedFd::from(ours)), theirs)
             }
         };
+        #[expect(clippy::disallowed_methods, reason = "the one place where model-chosen code is started")]
         let mut command = std::process::Command::new(&self.program);
         command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr));

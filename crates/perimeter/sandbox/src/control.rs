@@ -174,16 +174,24 @@ mod tests {
     fn a_soft_limit_does_not_satisfy_a_requirement_for_a_hard_one() {
         let soft = |control| ControlStatus::degraded(control, "soft", "fix");
         assert!(soft(Control::Landlock).satisfies());
-        for control in [Control::MemoryHard, Control::ProcessesHard, Control::DiskHard, Control::CpuHard, Control::DistinctUid] {
+        for control in
+            [Control::MemoryHard, Control::ProcessesHard, Control::DiskHard, Control::CpuHard, Control::DistinctUid]
+        {
             assert!(!soft(control).satisfies(), "{control}");
         }
     }
 
     #[test]
     fn a_required_control_that_is_missing_or_unreported_is_named() {
-        let statuses = [ControlStatus::active(Control::Seccomp), ControlStatus::missing(Control::CpuHard, "no cgroup", "delegate one")];
+        let statuses = [
+            ControlStatus::active(Control::Seccomp),
+            ControlStatus::missing(Control::CpuHard, "no cgroup", "delegate one"),
+        ];
         assert_eq!(unsatisfied(&[Control::Seccomp], &statuses), None);
-        assert_eq!(unsatisfied(&[Control::Seccomp, Control::CpuHard], &statuses).map(|status| status.cause), Some("no cgroup".into()));
+        assert_eq!(
+            unsatisfied(&[Control::Seccomp, Control::CpuHard], &statuses).map(|status| status.cause),
+            Some("no cgroup".into())
+        );
         assert_eq!(unsatisfied(&[Control::Landlock], &statuses).map(|status| status.state), Some(State::Missing));
     }
 }

@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
+    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated,
+    RulesetCreatedAttr, RulesetError, Scope,
 };
 
 use crate::control::{Control, ControlStatus};
@@ -43,7 +44,8 @@ fn inner_ruleset() -> Result<RulesetCreated, RulesetError> {
 /// Enters the outer domain: the system read-only, and `writable` writable.
 pub(crate) fn enter_outer(writable: &[&str]) -> Result<(), RulesetError> {
     let everything = AccessFs::from_all(NEWEST);
-    let mut ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(everything)?.create()?;
+    let mut ruleset =
+        Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(everything)?.create()?;
     if let Ok(root) = PathFd::new("/") {
         ruleset = ruleset.add_rule(PathBeneath::new(root, AccessFs::from_read(NEWEST)))?;
     }
@@ -62,7 +64,9 @@ pub(crate) fn status() -> ControlStatus {
         Some(version) if version >= SCOPED => ControlStatus::active(Control::Landlock),
         Some(version) => ControlStatus::degraded(
             Control::Landlock,
-            format!("the kernel's Landlock is version {version}: files and tracing are confined, signals to the tool server are not"),
+            format!(
+                "the kernel's Landlock is version {version}: files and tracing are confined, signals to the tool server are not"
+            ),
             fix,
         ),
         None => ControlStatus::missing(Control::Landlock, "the kernel has no Landlock, or it is not enabled", fix),

@@ -32,7 +32,8 @@ pub(crate) fn variables(ca_present: bool, extra: &[(String, String)]) -> Vec<(St
         }
         variables.push(("NODE_EXTRA_CA_CERTS", SESSION_CA));
     }
-    let mut variables: Vec<(String, String)> = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let mut variables: Vec<(String, String)> =
+        variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     for (name, value) in extra {
         variables.retain(|(existing, _)| existing != name);
         variables.push((name.clone(), value.clone()));
@@ -47,7 +48,10 @@ mod tests {
     #[test]
     fn what_the_zone_adds_wins_and_nothing_is_there_twice() {
         let variables = variables(true, &[("TERM".into(), "xterm".into()), ("LEDGER_API_KEY".into(), "pstn".into())]);
-        assert_eq!(variables.iter().filter(|(name, _)| name == "TERM").map(|(_, value)| value.as_str()).collect::<Vec<_>>(), ["xterm"]);
+        assert_eq!(
+            variables.iter().filter(|(name, _)| name == "TERM").map(|(_, value)| value.as_str()).collect::<Vec<_>>(),
+            ["xterm"]
+        );
         let mut names: Vec<_> = variables.iter().map(|(name, _)| name).collect();
         names.sort();
         names.dedup();

@@ -24,10 +24,19 @@ impl BuildError {
 
     /// A failure of the system during a step.
     pub fn system(step: impl Into<String>, doing: &str, errno: rustix::io::Errno, fix: impl Into<String>) -> Self {
-        Self { step: step.into(), cause: format!("{doing}: {errno}"), errno: Some(errno.raw_os_error()), fix: fix.into() }
+        Self {
+            step: step.into(),
+            cause: format!("{doing}: {errno}"),
+            errno: Some(errno.raw_os_error()),
+            fix: fix.into(),
+        }
     }
 
     pub(crate) fn spawner_gone() -> Self {
-        Self::refused("reach the spawner", "the spawner process has ended", "restart the worker: every sandbox it held is gone with it")
+        Self::refused(
+            "reach the spawner",
+            "the spawner process has ended",
+            "restart the worker: every sandbox it held is gone with it",
+        )
     }
 }

@@ -91,38 +91,169 @@ impl<T> Doing<T> for std::io::Result<T> {
 }
 
 const KERNEL: &str = "boot a kernel from 5.12 on";
-const CONTAINER: &str = "allow mounts in user namespaces: outside a container, or in one with seccomp and AppArmor unconfined";
+const CONTAINER: &str =
+    "allow mounts in user namespaces: outside a container, or in one with seccomp and AppArmor unconfined";
 const OWN_DEFECT: &str = "report this as a defect";
 
 /// The steps, in the order that matters: what each needs from the host or from capabilities comes before the step that takes it away.
 const STEPS: &[Step] = &[
-    Step { name: "keep mounts private", reason: "nothing mounted here may appear outside, and nothing mounted outside later may appear here", fix: CONTAINER, run: mounts::keep_private },
-    Step { name: "take the sources", reason: "directories of the host are opened by whoever may, before this becomes the agent, and before they are out of reach", fix: "make the named path readable for the user that runs postern", run: sources::take },
-    Step { name: "become the agent", reason: "files made from here on belong to the agent; no host user is left in this process", fix: OWN_DEFECT, run: identity::become_agent },
-    Step { name: "die with the spawner", reason: "a sandbox must not outlive whoever can end it", fix: OWN_DEFECT, run: identity::die_with_spawner },
-    Step { name: "make a new root", reason: "an empty file system in memory: only what is put in is there", fix: CONTAINER, run: filesystem::new_root },
-    Step { name: "lay out directories", reason: "mount points and links that programs expect", fix: OWN_DEFECT, run: filesystem::lay_out },
-    Step { name: "write /etc", reason: "names, resolver and certificates are generated; the rest is a reviewed list", fix: OWN_DEFECT, run: filesystem::write_etc },
-    Step { name: "mount the system", reason: "/usr and the listed parts of /etc, read-only, no set-user-id, no devices", fix: KERNEL, run: filesystem::mount_system },
-    Step { name: "mount devices", reason: "the six that every program may use, terminals of its own, shared memory", fix: CONTAINER, run: filesystem::mount_devices },
-    Step { name: "mount /tmp", reason: "scratch space that counts as memory and has an end", fix: CONTAINER, run: filesystem::mount_tmp },
-    Step { name: "mount the workspace", reason: "the only place whose files stay", fix: "look at the workspace's file system", run: filesystem::mount_workspace },
-    Step { name: "mount what the zone lends", reason: "directories of the host that the zone names", fix: "look at `mounts` in the zone", run: filesystem::mount_lent },
-    Step { name: "mount /proc", reason: "of the new process namespace, so that no other process can be named", fix: "the host's /proc must not be covered: in a container use --security-opt systempaths=unconfined (Docker), procMount: Unmasked (Kubernetes), or run outside one", run: filesystem::mount_proc },
-    Step { name: "enter the new root", reason: "the old one is unmounted: there is no path back", fix: OWN_DEFECT, run: filesystem::enter_root },
-    Step { name: "mask /proc", reason: "parts of it speak of the machine and of others", fix: OWN_DEFECT, run: filesystem::mask_proc },
-    Step { name: "make the root read-only", reason: "nobody may plant a program or a setting there", fix: OWN_DEFECT, run: filesystem::seal_root },
-    Step { name: "name the host", reason: "the machine's name is nobody's business inside", fix: OWN_DEFECT, run: identity::name_host },
+    Step {
+        name: "keep mounts private",
+        reason: "nothing mounted here may appear outside, and nothing mounted outside later may appear here",
+        fix: CONTAINER,
+        run: mounts::keep_private,
+    },
+    Step {
+        name: "take the sources",
+        reason: "directories of the host are opened by whoever may, before this becomes the agent, and before they are out of reach",
+        fix: "make the named path readable for the user that runs postern",
+        run: sources::take,
+    },
+    Step {
+        name: "become the agent",
+        reason: "files made from here on belong to the agent; no host user is left in this process",
+        fix: OWN_DEFECT,
+        run: identity::become_agent,
+    },
+    Step {
+        name: "die with the spawner",
+        reason: "a sandbox must not outlive whoever can end it",
+        fix: OWN_DEFECT,
+        run: identity::die_with_spawner,
+    },
+    Step {
+        name: "make a new root",
+        reason: "an empty file system in memory: only what is put in is there",
+        fix: CONTAINER,
+        run: filesystem::new_root,
+    },
+    Step {
+        name: "lay out directories",
+        reason: "mount points and links that programs expect",
+        fix: OWN_DEFECT,
+        run: filesystem::lay_out,
+    },
+    Step {
+        name: "write /etc",
+        reason: "names, resolver and certificates are generated; the rest is a reviewed list",
+        fix: OWN_DEFECT,
+        run: filesystem::write_etc,
+    },
+    Step {
+        name: "mount the system",
+        reason: "/usr and the listed parts of /etc, read-only, no set-user-id, no devices",
+        fix: KERNEL,
+        run: filesystem::mount_system,
+    },
+    Step {
+        name: "mount devices",
+        reason: "the six that every program may use, terminals of its own, shared memory",
+        fix: CONTAINER,
+        run: filesystem::mount_devices,
+    },
+    Step {
+        name: "mount /tmp",
+        reason: "scratch space that counts as memory and has an end",
+        fix: CONTAINER,
+        run: filesystem::mount_tmp,
+    },
+    Step {
+        name: "mount the workspace",
+        reason: "the only place whose files stay",
+        fix: "look at the workspace's file system",
+        run: filesystem::mount_workspace,
+    },
+    Step {
+        name: "mount what the zone lends",
+        reason: "directories of the host that the zone names",
+        fix: "look at `mounts` in the zone",
+        run: filesystem::mount_lent,
+    },
+    Step {
+        name: "mount /proc",
+        reason: "of the new process namespace, so that no other process can be named",
+        fix: "the host's /proc must not be covered: in a container use --security-opt systempaths=unconfined (Docker), procMount: Unmasked (Kubernetes), or run outside one",
+        run: filesystem::mount_proc,
+    },
+    Step {
+        name: "enter the new root",
+        reason: "the old one is unmounted: there is no path back",
+        fix: OWN_DEFECT,
+        run: filesystem::enter_root,
+    },
+    Step {
+        name: "mask /proc",
+        reason: "parts of it speak of the machine and of others",
+        fix: OWN_DEFECT,
+        run: filesystem::mask_proc,
+    },
+    Step {
+        name: "make the root read-only",
+        reason: "nobody may plant a program or a setting there",
+        fix: OWN_DEFECT,
+        run: filesystem::seal_root,
+    },
+    Step {
+        name: "name the host",
+        reason: "the machine's name is nobody's business inside",
+        fix: OWN_DEFECT,
+        run: identity::name_host,
+    },
     Step { name: "bring loopback up", reason: "the only link there is", fix: OWN_DEFECT, run: network::loopback },
-    Step { name: "route everything to loopback", reason: "every connection stays inside until the redirect takes it", fix: "boot a kernel with IPv4 and IPv6 (no ipv6.disable=1)", run: network::routes },
-    Step { name: "open the exit", reason: "sockets inside that are answered outside: no link to the host is needed", fix: "boot a kernel with IPv4 and IPv6 (no ipv6.disable=1)", run: network::sockets },
-    Step { name: "set packet rules", reason: "redirect TCP, answer names, refuse the rest, whatever programs do with proxy variables", fix: "boot a kernel with CONFIG_NF_TABLES, CONFIG_NFT_REDIR, CONFIG_NFT_REJECT and CONFIG_NFT_CT", run: network::rules },
-    Step { name: "own the view of control groups", reason: "the host's hierarchy names other sandboxes; made only when the spawner has moved this process into its group, which it does meanwhile", fix: CONTAINER, run: identity::own_cgroup_view },
-    Step { name: "limit resources", reason: "what groups do not hold, and what they do not know: core files, open files, file sizes", fix: OWN_DEFECT, run: identity::limit_resources },
-    Step { name: "drop capabilities", reason: "mounts, routes and rules stand: nothing may change them any more", fix: OWN_DEFECT, run: identity::drop_capabilities },
-    Step { name: "arrange descriptors", reason: "process 1 has four: nothing, words of its own, and the tool channel", fix: OWN_DEFECT, run: identity::arrange_descriptors },
-    Step { name: "enter the Landlock domain", reason: "a second wall behind the mounts", fix: OWN_DEFECT, run: identity::enter_domain },
-    Step { name: "filter system calls", reason: "last, because the steps before need what it forbids", fix: "allow seccomp filters: CONFIG_SECCOMP_FILTER", run: identity::filter_calls },
+    Step {
+        name: "route everything to loopback",
+        reason: "every connection stays inside until the redirect takes it",
+        fix: "boot a kernel with IPv4 and IPv6 (no ipv6.disable=1)",
+        run: network::routes,
+    },
+    Step {
+        name: "open the exit",
+        reason: "sockets inside that are answered outside: no link to the host is needed",
+        fix: "boot a kernel with IPv4 and IPv6 (no ipv6.disable=1)",
+        run: network::sockets,
+    },
+    Step {
+        name: "set packet rules",
+        reason: "redirect TCP, answer names, refuse the rest, whatever programs do with proxy variables",
+        fix: "boot a kernel with CONFIG_NF_TABLES, CONFIG_NFT_REDIR, CONFIG_NFT_REJECT and CONFIG_NFT_CT",
+        run: network::rules,
+    },
+    Step {
+        name: "own the view of control groups",
+        reason: "the host's hierarchy names other sandboxes; made only when the spawner has moved this process into its group, which it does meanwhile",
+        fix: CONTAINER,
+        run: identity::own_cgroup_view,
+    },
+    Step {
+        name: "limit resources",
+        reason: "what groups do not hold, and what they do not know: core files, open files, file sizes",
+        fix: OWN_DEFECT,
+        run: identity::limit_resources,
+    },
+    Step {
+        name: "drop capabilities",
+        reason: "mounts, routes and rules stand: nothing may change them any more",
+        fix: OWN_DEFECT,
+        run: identity::drop_capabilities,
+    },
+    Step {
+        name: "arrange descriptors",
+        reason: "process 1 has four: nothing, words of its own, and the tool channel",
+        fix: OWN_DEFECT,
+        run: identity::arrange_descriptors,
+    },
+    Step {
+        name: "enter the Landlock domain",
+        reason: "a second wall behind the mounts",
+        fix: OWN_DEFECT,
+        run: identity::enter_domain,
+    },
+    Step {
+        name: "filter system calls",
+        reason: "last, because the steps before need what it forbids",
+        fix: "allow seccomp filters: CONFIG_SECCOMP_FILTER",
+        run: identity::filter_calls,
+    },
 ];
 
 /// Builds from inside and becomes process 1. Never returns.
@@ -141,7 +272,12 @@ pub(crate) fn run(mut inside: Inside<'_>) -> ! {
     }
     let errno = identity::become_tool_server(&inside);
     let failure = Failure { doing: "execute the copy of this program".into(), errno: Some(errno) };
-    fail(&inside.spawner, "become the tool server", "look whether /usr holds the libraries this binary is linked with", failure)
+    fail(
+        &inside.spawner,
+        "become the tool server",
+        "look whether /usr holds the libraries this binary is linked with",
+        failure,
+    )
 }
 
 fn fail(spawner: &Channel, step: &str, fix: &str, failure: Failure) -> ! {
@@ -167,7 +303,20 @@ impl<'a> Inside<'a> {
         spawner: Channel,
         memory_held: bool,
     ) -> Self {
-        Self { request, system, filter, image, tools, last_words, go, spawner, memory_held, taken: sources::Taken::default(), new_root: None, sockets: Vec::new() }
+        Self {
+            request,
+            system,
+            filter,
+            image,
+            tools,
+            last_words,
+            go,
+            spawner,
+            memory_held,
+            taken: sources::Taken::default(),
+            new_root: None,
+            sockets: Vec::new(),
+        }
     }
 }
 

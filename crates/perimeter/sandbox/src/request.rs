@@ -15,7 +15,22 @@ const STEP: &str = "check the request";
 
 /// Where no mount may appear, nor above or below it: the sandbox's own directories.
 const OURS: [&str; 16] = [
-    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/proc", "/dev", "/sys", "/tmp", "/run", "/var", "/workspace", "/mnt/session",
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/etc",
+    "/proc",
+    "/dev",
+    "/sys",
+    "/tmp",
+    "/run",
+    "/var",
+    "/workspace",
+    "/mnt/session",
 ];
 
 /// A specification that was checked.
@@ -63,8 +78,13 @@ fn refused(cause: impl Into<String>, fix: &str) -> BuildError {
 }
 
 fn check_name(session: &str) -> Result<(), BuildError> {
-    let good = (1..=128).contains(&session.len()) && session.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
-    if good { Ok(()) } else { Err(refused("the session's name is not one to 128 letters, digits, _ or -", "use the session's id")) }
+    let good = (1..=128).contains(&session.len())
+        && session.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    if good {
+        Ok(())
+    } else {
+        Err(refused("the session's name is not one to 128 letters, digits, _ or -", "use the session's id"))
+    }
 }
 
 fn check_limits(spec: &Spec) -> Result<(), BuildError> {
@@ -86,26 +106,45 @@ fn check_limits(spec: &Spec) -> Result<(), BuildError> {
 
 /// Variables reach process 1 too, so none may make its loader load code.
 fn check_variable(name: &str, value: &str) -> Result<(), BuildError> {
-    let named = name.bytes().enumerate().all(|(at, byte)| byte == b'_' || byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit()));
+    let named = name
+        .bytes()
+        .enumerate()
+        .all(|(at, byte)| byte == b'_' || byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit()));
     if name.is_empty() || !named || name.starts_with("LD_") || name == "GLIBC_TUNABLES" || value.contains('\0') {
-        return Err(refused(format!("the variable {name:?} is not letters, digits and _, or speaks to the loader"), "choose another `env` in the zone"));
+        return Err(refused(
+            format!("the variable {name:?} is not letters, digits and _, or speaks to the loader"),
+            "choose another `env` in the zone",
+        ));
     }
     Ok(())
 }
 
 fn check_mount(mount: &Mount, forbidden: &[PathBuf]) -> Result<(), BuildError> {
     let shown = mount.host.display();
-    let canonical = fs::canonicalize(&mount.host).map_err(|error| refused(format!("the mount {shown} cannot be looked at: {error}"), "create it, or correct `mounts`"))?;
+    let canonical = fs::canonicalize(&mount.host).map_err(|error| {
+        refused(format!("the mount {shown} cannot be looked at: {error}"), "create it, or correct `mounts`")
+    })?;
     if canonical != mount.host {
-        return Err(refused(format!("the mount {shown} is really {}", canonical.display()), "name the real path in `mounts`"));
+        return Err(refused(
+            format!("the mount {shown} is really {}", canonical.display()),
+            "name the real path in `mounts`",
+        ));
     }
     if let Some(reason) = sensitive(&canonical, forbidden) {
-        return Err(refused(format!("the mount {shown} would show {reason}"), "lend a directory that holds only what the agent may see"));
+        return Err(refused(
+            format!("the mount {shown} would show {reason}"),
+            "lend a directory that holds only what the agent may see",
+        ));
     }
-    let plain = mount.at.is_absolute() && mount.at.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-    let ours = OURS.iter().any(|own| mount.at.starts_with(own) || Path::new(own).starts_with(&mount.at)) || mount.at.starts_with("/mnt/memory");
+    let plain = mount.at.is_absolute()
+        && mount.at.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let ours = OURS.iter().any(|own| mount.at.starts_with(own) || Path::new(own).starts_with(&mount.at))
+        || mount.at.starts_with("/mnt/memory");
     if !plain || ours {
-        return Err(refused(format!("a mount at {} would cover the sandbox's own directories", mount.at.display()), "mount it at /data or below /srv or /mnt"));
+        return Err(refused(
+            format!("a mount at {} would cover the sandbox's own directories", mount.at.display()),
+            "mount it at /data or below /srv or /mnt",
+        ));
     }
     Ok(())
 }
@@ -119,27 +158,41 @@ fn sensitive(path: &Path, forbidden: &[PathBuf]) -> Option<String> {
     if let Some(entry) = shipped {
         return Some(entry.reason.to_owned());
     }
-    forbidden.iter().any(|tree| tree.starts_with(path) || path.starts_with(tree)).then(|| "postern's own data".to_owned())
+    forbidden
+        .iter()
+        .any(|tree| tree.starts_with(path) || path.starts_with(tree))
+        .then(|| "postern's own data".to_owned())
 }
 
 fn kernel_user(spec: &Spec, builder: Builder) -> Result<(u32, u32), BuildError> {
     match spec.kernel_uid {
         Some(uid) if builder.is_root() && uid >= LOWEST_KERNEL_UID && uid != u32::MAX => Ok((uid, uid)),
-        Some(uid) if builder.is_root() => Err(refused(format!("the kernel user {uid} is under {LOWEST_KERNEL_UID}"), "report this as a defect")),
+        Some(uid) if builder.is_root() => {
+            Err(refused(format!("the kernel user {uid} is under {LOWEST_KERNEL_UID}"), "report this as a defect"))
+        }
         Some(_) => Err(refused("only root can give a sandbox a kernel user of its own", "leave it out")),
-        None if builder.is_root() => Err(refused("as root each sandbox needs a kernel user of its own", "report this as a defect")),
+        None if builder.is_root() => {
+            Err(refused("as root each sandbox needs a kernel user of its own", "report this as a defect"))
+        }
         None => Ok((builder.uid, builder.gid)),
     }
 }
 
 fn check_workspace(workspace: &Path, kernel_uid: u32) -> Result<(), BuildError> {
     let shown = workspace.display();
-    let about = fs::symlink_metadata(workspace).map_err(|error| refused(format!("the workspace {shown} cannot be looked at: {error}"), "prepare it first"))?;
+    let about = fs::symlink_metadata(workspace)
+        .map_err(|error| refused(format!("the workspace {shown} cannot be looked at: {error}"), "prepare it first"))?;
     if !workspace.is_absolute() || !about.is_dir() {
-        return Err(refused(format!("the workspace {shown} is not a directory by an absolute path"), "report this as a defect"));
+        return Err(refused(
+            format!("the workspace {shown} is not a directory by an absolute path"),
+            "report this as a defect",
+        ));
     }
     if about.uid() != kernel_uid {
-        return Err(refused(format!("the workspace {shown} belongs to user {}, the sandbox is user {kernel_uid}", about.uid()), "prepare it for that user first"));
+        return Err(refused(
+            format!("the workspace {shown} belongs to user {}, the sandbox is user {kernel_uid}", about.uid()),
+            "prepare it for that user first",
+        ));
     }
     Ok(())
 }

@@ -58,7 +58,8 @@ impl Filter {
 }
 
 fn compile(program: &Value, arch: TargetArch) -> Result<BpfProgram, FilterError> {
-    let mut compiled = seccompiler::compile_from_json(program.to_string().as_bytes(), arch).map_err(|error| FilterError::Compile(error.to_string()))?;
+    let mut compiled = seccompiler::compile_from_json(program.to_string().as_bytes(), arch)
+        .map_err(|error| FilterError::Compile(error.to_string()))?;
     compiled.remove("filter").ok_or_else(|| FilterError::Compile("the compiler returned no program".into()))
 }
 
@@ -70,7 +71,11 @@ fn entry_rules(entry: &Entry<'_>) -> Result<Vec<Value>, FilterError> {
         Some((name, arch)) => (arch == std::env::consts::ARCH).then_some(name),
         None => Some(name),
     });
-    Ok(here.map(|name| if conditions.is_empty() { json!({"syscall": name}) } else { json!({"syscall": name, "args": conditions}) }).collect())
+    Ok(here
+        .map(|name| {
+            if conditions.is_empty() { json!({"syscall": name}) } else { json!({"syscall": name, "args": conditions}) }
+        })
+        .collect())
 }
 
 /// `argN=V`, `argN!=V` or `argN&M=V`.
@@ -123,7 +128,13 @@ mod tests {
 
     #[test]
     fn a_list_with_an_unknown_call_action_or_condition_is_refused() {
-        for list in ["allow no_such_call -- x", "permit read -- x", "deny read arg0~1=2 -- x", "deny read argX=2 -- x", "deny read arg0=0xzz -- x"] {
+        for list in [
+            "allow no_such_call -- x",
+            "permit read -- x",
+            "deny read arg0~1=2 -- x",
+            "deny read argX=2 -- x",
+            "deny read arg0=0xzz -- x",
+        ] {
             assert!(Filter::from_list(list).is_err(), "{list}");
         }
     }

@@ -62,10 +62,15 @@ impl<'a> Spawner<'a> {
         let builder = Builder::ourselves();
         if builder.is_root() {
             // A sandbox's process would keep them: they cannot be dropped once groups are denied to it.
-            rustix::thread::set_thread_groups(&[]).map_err(|errno| BuildError::system(STEP, "drop supplementary groups", errno, "report this as a defect"))?;
+            rustix::thread::set_thread_groups(&[]).map_err(|errno| {
+                BuildError::system(STEP, "drop supplementary groups", errno, "report this as a defect")
+            })?;
         }
-        let filter = Filter::compile().map_err(|error| BuildError::refused(STEP, error.to_string(), "report this as a defect"))?;
-        let image = image::copy_of_ourselves().map_err(|error| BuildError::refused(STEP, format!("copy this program to memory: {error}"), "free some memory"))?;
+        let filter = Filter::compile()
+            .map_err(|error| BuildError::refused(STEP, error.to_string(), "report this as a defect"))?;
+        let image = image::copy_of_ourselves().map_err(|error| {
+            BuildError::refused(STEP, format!("copy this program to memory: {error}"), "free some memory")
+        })?;
         let groups = cgroup::detect();
         let statuses = check::statuses(groups.as_deref(), builder);
         let memory_held = groups.as_ref().is_some_and(|groups| groups.controllers().contains(&Controller::Memory));
@@ -117,12 +122,15 @@ impl<'a> Spawner<'a> {
 
     fn poll(&self, timeout: Option<Duration>) -> Result<Woken, Errno> {
         let mut polled = vec![PollFd::new(self.worker, PollFlags::IN)];
-        polled.extend(self.running.values().map(|running| PollFd::from_borrowed_fd(running.process.as_fd(), PollFlags::IN)));
+        polled.extend(
+            self.running.values().map(|running| PollFd::from_borrowed_fd(running.process.as_fd(), PollFlags::IN)),
+        );
         let timeout = timeout.map(|timeout| Timespec::try_from(timeout).expect("a quarter of a second at most"));
         rustix::event::poll(&mut polled, timeout.as_ref())?;
         let mut woken = polled.iter().map(|polled| !polled.revents().is_empty());
         let asked = woken.next().unwrap_or(false);
-        let ended = self.running.keys().zip(woken).filter(|(_, woken)| *woken).map(|(session, _)| session.clone()).collect();
+        let ended =
+            self.running.keys().zip(woken).filter(|(_, woken)| *woken).map(|(session, _)| session.clone()).collect();
         Ok(Woken { asked, ended })
     }
 
@@ -140,20 +148,29 @@ impl<'a> Spawner<'a> {
                 self.end(&session);
                 self.worker.send(&Told::Answer { id, answer: Answer::Destroyed }, &[])
             }
-            Ask::Controls => self.worker.send(&Told::Answer { id, answer: Answer::Controls(self.statuses.clone()) }, &[]),
+            Ask::Controls => {
+                self.worker.send(&Told::Answer { id, answer: Answer::Controls(self.statuses.clone()) }, &[])
+            }
         }
     }
 
     fn build(&mut self, spec: Spec) -> Result<(u32, Vec<OwnedFd>), BuildError> {
         if self.running.contains_key(&spec.session) {
-            return Err(BuildError::refused("find a free name", format!("session {} has a sandbox already", spec.session), "destroy it first"));
+            return Err(BuildError::refused(
+                "find a free name",
+                format!("session {} has a sandbox already", spec.session),
+                "destroy it first",
+            ));
         }
         if let Some(status) = unsatisfied(&spec.require, &self.statuses) {
-            let cause = format!("the zone requires {}, which is {:?} here: {}", status.control, status.state, status.cause).to_lowercase();
+            let cause =
+                format!("the zone requires {}, which is {:?} here: {}", status.control, status.state, status.cause)
+                    .to_lowercase();
             return Err(BuildError::refused("check required controls", cause, status.fix));
         }
         let request = Request::check(spec, self.tools.builder, &self.settings.forbidden_mounts)?;
-        if self.tools.builder.is_root() && self.running.values().any(|running| running.kernel_uid == request.kernel_uid) {
+        if self.tools.builder.is_root() && self.running.values().any(|running| running.kernel_uid == request.kernel_uid)
+        {
             let cause = format!("the kernel user {} has a sandbox already", request.kernel_uid);
             return Err(BuildError::refused("find a free kernel user", cause, "give each session its own"));
         }
@@ -222,5 +239,9 @@ fn refuse_threads() -> Result<(), BuildError> {
     if threads == 1 {
         return Ok(());
     }
-    Err(BuildError::refused("prepare the spawner", format!("this process has {threads} threads, not one"), "start the role before any runtime"))
+    Err(BuildError::refused(
+        "prepare the spawner",
+        format!("this process has {threads} threads, not one"),
+        "start the role before any runtime",
+    ))
 }

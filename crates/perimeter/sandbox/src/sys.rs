@@ -1,5 +1,8 @@
 //! The system calls that no safe wrapper offers. One block, one operation, one argument why it is sound here; everything else in this workspace is safe code.
-#![allow(unsafe_code, reason = "the one module of the workspace that may: clone, execveat, mount_setattr, and what runs between fork and exec")]
+#![allow(
+    unsafe_code,
+    reason = "the one module of the workspace that may: clone, execveat, mount_setattr, and what runs between fork and exec"
+)]
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -43,7 +46,9 @@ pub(crate) fn clone_process(namespaces: libc::c_int) -> Result<Cloned, Errno> {
 pub(crate) fn try_namespaces(namespaces: libc::c_int) -> Result<(), Errno> {
     match clone_process(namespaces)? {
         Cloned::Child => exit_now(0),
-        Cloned::Parent { child, .. } => rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty()).map(|_ended| ()),
+        Cloned::Parent { child, .. } => {
+            rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty()).map(|_ended| ())
+        }
     }
 }
 
@@ -58,7 +63,16 @@ pub(crate) fn execute(image: BorrowedFd<'_>, arguments: &[CString], environment:
     let arguments = null_terminated(arguments);
     let environment = null_terminated(environment);
     // SAFETY: the empty path and both vectors are null-terminated, point at strings that live until after the call, and the kernel only reads them.
-    unsafe { libc::syscall(libc::SYS_execveat, image.as_raw_fd(), c"".as_ptr(), arguments.as_ptr(), environment.as_ptr(), libc::AT_EMPTY_PATH) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            image.as_raw_fd(),
+            c"".as_ptr(),
+            arguments.as_ptr(),
+            environment.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
     last_errno()
 }
 
@@ -80,7 +94,16 @@ pub(crate) fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: u64, recur
     let attr = MountAttr { set: attributes, clear: 0, propagation: 0, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | if recursive == Recursive::Yes { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty null-terminated string, and the kernel reads exactly the size we state of a structure that lives until after the call.
-    let result = unsafe { libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, &raw const attr, size_of::<MountAttr>()) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
     outcome(result)
 }
 
@@ -152,7 +175,8 @@ pub(crate) fn landlock_version() -> Option<i32> {
     /// `LANDLOCK_CREATE_RULESET_VERSION`.
     const VERSION: u32 = 1;
     // SAFETY: with this flag the kernel takes a null pointer of size zero and only returns a number.
-    let result = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<libc::c_void>(), 0, VERSION) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<libc::c_void>(), 0, VERSION) };
     i32::try_from(result).ok().filter(|version| *version > 0)
 }
 
@@ -179,6 +203,8 @@ fn last_errno() -> Errno {
 pub(crate) fn c_string(text: &str) -> CString {
     CString::new(text).unwrap_or_else(|error| {
         let end = error.nul_position();
-        CStr::from_bytes_until_nul(&error.into_vec()[..=end]).expect("the slice ends with the null byte that was found").to_owned()
+        CStr::from_bytes_until_nul(&error.into_vec()[..=end])
+            .expect("the slice ends with the null byte that was found")
+            .to_owned()
     })
 }

@@ -8,8 +8,12 @@ use crate::list::entries;
 const ETC: &str = include_str!("../data/etc.list");
 
 /// Where distributions keep the bundle of certificate authorities.
-const BUNDLES: [&str; 4] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"];
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
 
 /// Directories of the root that are links into /usr on a merged system.
 const LINKS: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
@@ -79,7 +83,19 @@ mod tests {
 
     #[test]
     fn neither_passwords_nor_keys_nor_registry_credentials_are_on_the_list() {
-        let shadowed = ["shadow", "gshadow", "ssh", "sudoers", "npmrc", "pip.conf", "gitconfig", "machine-id", "hostname", "passwd", "krb5.keytab"];
+        let shadowed = [
+            "shadow",
+            "gshadow",
+            "ssh",
+            "sudoers",
+            "npmrc",
+            "pip.conf",
+            "gitconfig",
+            "machine-id",
+            "hostname",
+            "passwd",
+            "krb5.keytab",
+        ];
         for entry in entries(ETC) {
             let path = entry.words[1].trim_start_matches("/etc/");
             assert!(!shadowed.contains(&path) && entry.words[1].starts_with("/etc/"), "{path}");

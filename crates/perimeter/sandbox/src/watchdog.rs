@@ -15,8 +15,14 @@ impl Census {
     /// Counts. A process that ends meanwhile counts as nothing.
     pub(crate) fn take() -> Self {
         let page = rustix::param::page_size() as u64;
-        let numbers = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let processes = numbers.filter_map(|id: u32| Some((id, about(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?, page)?))).collect();
+        let numbers = fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let processes = numbers
+            .filter_map(|id: u32| Some((id, about(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?, page)?)))
+            .collect();
         Self { processes }
     }
 
@@ -27,7 +33,9 @@ impl Census {
 
     fn is_below(&self, id: u32, first: u32) -> bool {
         // No chain of parents is longer than there are processes; a number used again in between must not make a circle endless.
-        std::iter::successors(Some(id), |id| self.processes.get(id).map(|(parent, _)| *parent)).take(self.processes.len() + 1).any(|id| id == first)
+        std::iter::successors(Some(id), |id| self.processes.get(id).map(|(parent, _)| *parent))
+            .take(self.processes.len() + 1)
+            .any(|id| id == first)
     }
 }
 
@@ -53,7 +61,8 @@ mod tests {
 
     #[test]
     fn all_below_a_process_count_and_circles_end() {
-        let processes = HashMap::from([(10, (1, 100)), (11, (10, 20)), (12, (11, 3)), (20, (1, 7)), (30, (31, 1)), (31, (30, 1))]);
+        let processes =
+            HashMap::from([(10, (1, 100)), (11, (10, 20)), (12, (11, 3)), (20, (1, 7)), (30, (31, 1)), (31, (30, 1))]);
         assert_eq!(Census { processes }.resident_bytes(10), 123);
     }
 

@@ -40,7 +40,10 @@ pub(crate) enum Told {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
-    Built { pid: u32, controls: Vec<ControlStatus> },
+    Built {
+        pid: u32,
+        controls: Vec<ControlStatus>,
+    },
     NotBuilt(BuildError),
     /// Nothing of that session is left.
     Destroyed,

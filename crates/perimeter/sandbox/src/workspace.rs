@@ -18,7 +18,12 @@ pub fn prepare(workspace: &Path, kernel_uid: Option<u32>) -> io::Result<()> {
         }
     }
     match kernel_uid {
-        Some(uid) if fs::symlink_metadata(workspace)?.uid() != uid || fs::symlink_metadata(workspace.join(".home"))?.uid() != uid => give(workspace, uid),
+        Some(uid)
+            if fs::symlink_metadata(workspace)?.uid() != uid
+                || fs::symlink_metadata(workspace.join(".home"))?.uid() != uid =>
+        {
+            give(workspace, uid)
+        }
         _ => Ok(()),
     }
 }

@@ -5,7 +5,8 @@ const MOUNTS: &str = "30 29 0:26 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgrou
 
 #[test]
 fn a_groups_directory_is_found_through_a_mount_that_shows_a_part() {
-    let (root, point) = mounted(MOUNTS, |kind, options| kind == "cgroup" && options.contains("memory")).expect("is mounted");
+    let (root, point) =
+        mounted(MOUNTS, |kind, options| kind == "cgroup" && options.contains("memory")).expect("is mounted");
     assert_eq!((root, point), ("/a", "/sys/fs/cgroup/memory"));
     assert_eq!(directory("/a/b", root, point), Some("/sys/fs/cgroup/memory/b".into()));
     assert_eq!(directory("/elsewhere", root, point), None);

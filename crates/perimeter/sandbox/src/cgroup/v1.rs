@@ -13,7 +13,10 @@ pub(super) struct V1 {
 
 /// Finds them; `None` when there is not one.
 pub(super) fn detect(own: &str, mounts: &str) -> Option<V1> {
-    let parents: Vec<_> = Controller::ALL.into_iter().filter_map(|controller| Some((controller, parent(own, mounts, controller)?))).collect();
+    let parents: Vec<_> = Controller::ALL
+        .into_iter()
+        .filter_map(|controller| Some((controller, parent(own, mounts, controller)?)))
+        .collect();
     (!parents.is_empty()).then_some(V1 { parents })
 }
 
@@ -51,7 +54,11 @@ impl Backend for V1 {
                     fs::write(path.join("memory.limit_in_bytes"), limits.memory_bytes.to_string())?;
                     // Memory and swap together; kernels without swap accounting lack the file.
                     match fs::write(path.join("memory.memsw.limit_in_bytes"), limits.memory_bytes.to_string()) {
-                        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => return Err(error),
+                        Err(error)
+                            if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) =>
+                        {
+                            return Err(error);
+                        }
                         _ => {}
                     }
                 }

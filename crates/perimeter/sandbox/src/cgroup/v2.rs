@@ -27,14 +27,18 @@ pub(super) fn detect(own: &str, mounts: &str) -> Option<V2> {
         return None;
     }
     let offered = fs::read_to_string(parent.join("cgroup.controllers")).ok()?;
-    let controllers = Controller::ALL.into_iter().filter(|controller| offered.split_whitespace().any(|name| name == controller.name())).collect();
+    let controllers = Controller::ALL
+        .into_iter()
+        .filter(|controller| offered.split_whitespace().any(|name| name == controller.name()))
+        .collect();
     let v2 = V2 { parent, controllers };
     (!v2.controllers.is_empty()).then_some(v2)
 }
 
 impl V2 {
     fn hand_down_controllers(&self) -> io::Result<()> {
-        let wanted = self.controllers.iter().map(|controller| format!("+{}", controller.name())).collect::<Vec<_>>().join(" ");
+        let wanted =
+            self.controllers.iter().map(|controller| format!("+{}", controller.name())).collect::<Vec<_>>().join(" ");
         let control = self.parent.join("cgroup.subtree_control");
         match fs::write(&control, &wanted) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {

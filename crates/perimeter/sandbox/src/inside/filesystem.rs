@@ -41,7 +41,21 @@ pub(super) fn new_root(inside: &mut Inside<'_>) -> Result<(), Failure> {
 
 /// Step: directories and links.
 pub(super) fn lay_out(inside: &mut Inside<'_>) -> Result<(), Failure> {
-    for directory in ["usr", "etc/postern", "proc", "dev/pts", "dev/shm", "tmp", "workspace", "run", "var", "sys", "mnt/session/uploads", "mnt/session/outputs", "mnt/memory"] {
+    for directory in [
+        "usr",
+        "etc/postern",
+        "proc",
+        "dev/pts",
+        "dev/shm",
+        "tmp",
+        "workspace",
+        "run",
+        "var",
+        "sys",
+        "mnt/session/uploads",
+        "mnt/session/outputs",
+        "mnt/memory",
+    ] {
         make_directory(Path::new(directory))?;
     }
     make_directory(&below(EMPTY_DIRECTORY))?;
@@ -69,7 +83,9 @@ pub(super) fn write_etc(inside: &mut Inside<'_>) -> Result<(), Failure> {
     for (path, contents) in &inside.system.copied {
         write(&below(&path.to_string_lossy()), contents)?;
     }
-    let passwd = format!("root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:{AGENT_UID}:{AGENT_UID}:agent:/workspace/.home:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n");
+    let passwd = format!(
+        "root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:{AGENT_UID}:{AGENT_UID}:agent:/workspace/.home:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+    );
     write(Path::new("etc/passwd"), passwd.as_bytes())?;
     write(Path::new("etc/group"), format!("root:x:0:\nagent:x:{AGENT_UID}:\nnogroup:x:65534:\n").as_bytes())?;
     write(Path::new("etc/resolv.conf"), b"nameserver 127.0.0.1\noptions timeout:2 attempts:2\n")?;
@@ -119,7 +135,8 @@ pub(super) fn mount_devices(inside: &mut Inside<'_>) -> Result<(), Failure> {
     let terminals = mounts::create("devpts", &[("ptmxmode", "0666"), ("mode", "620")], noexec)?;
     mounts::attach(&terminals, Path::new("dev/pts"))?;
     let size = tmp_size(inside);
-    let shared = mounts::create("tmpfs", &[("mode", "1777"), ("size", &size)], quiet() | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
+    let shared =
+        mounts::create("tmpfs", &[("mode", "1777"), ("size", &size)], quiet() | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
     mounts::attach(&shared, Path::new("dev/shm"))
 }
 
@@ -139,7 +156,9 @@ pub(super) fn mount_workspace(inside: &mut Inside<'_>) -> Result<(), Failure> {
     let tree = inside.taken.workspace.take().ok_or_else(|| Failure::other("the workspace was not taken"))?;
     mounts::attach(&tree, Path::new("workspace"))?;
     match fs::DirBuilder::new().mode(0o700).create("workspace/.home") {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error).doing(|| "make the home directory".into()),
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(error).doing(|| "make the home directory".into())
+        }
         _ => Ok(()),
     }
 }
@@ -188,7 +207,8 @@ pub(super) fn mask_proc(_inside: &mut Inside<'_>) -> Result<(), Failure> {
 pub(super) fn seal_root(inside: &mut Inside<'_>) -> Result<(), Failure> {
     let root = inside.new_root.take().ok_or_else(|| Failure::other("there is no new root"))?;
     let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY | quiet();
-    set_mount_attributes(root.as_fd(), read_only.bits().into(), Recursive::No).doing(|| "make the root read-only".into())
+    set_mount_attributes(root.as_fd(), read_only.bits().into(), Recursive::No)
+        .doing(|| "make the root read-only".into())
 }
 
 /// Lays a copy of one place over another, read-only.

@@ -61,7 +61,8 @@ pub(super) fn limit_resources(inside: &mut Inside<'_>) -> Result<(), Failure> {
     for (resource, value) in limits {
         let ceiling = rustix::process::getrlimit(resource).maximum;
         let value = Some(ceiling.map_or(value, |ceiling| ceiling.min(value)));
-        rustix::process::setrlimit(resource, Rlimit { current: value, maximum: value }).doing(|| format!("limit {resource:?}"))?;
+        rustix::process::setrlimit(resource, Rlimit { current: value, maximum: value })
+            .doing(|| format!("limit {resource:?}"))?;
     }
     Ok(())
 }
@@ -75,15 +76,22 @@ pub(super) fn drop_capabilities(_inside: &mut Inside<'_>) -> Result<(), Failure>
             other => other.doing(|| format!("drop capability {number}"))?,
         }
     }
-    let none = CapabilitySets { effective: CapabilitySet::empty(), permitted: CapabilitySet::empty(), inheritable: CapabilitySet::empty() };
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
     rustix::thread::set_capabilities(None, none).doing(|| "empty the capability sets".into())?;
     rustix::thread::set_no_new_privs(true).doing(|| "refuse new privileges".into())
 }
 
 /// Step: descriptors 0 to 3, and nothing else after exec.
 pub(super) fn arrange_descriptors(inside: &mut Inside<'_>) -> Result<(), Failure> {
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).doing(|| "open /dev/null".into())?;
-    for (descriptor, number) in [(null.as_fd(), 0), (null.as_fd(), 1), (inside.last_words.as_fd(), 2), (inside.tools.as_fd(), TOOLS_DESCRIPTOR)] {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .doing(|| "open /dev/null".into())?;
+    for (descriptor, number) in
+        [(null.as_fd(), 0), (null.as_fd(), 1), (inside.last_words.as_fd(), 2), (inside.tools.as_fd(), TOOLS_DESCRIPTOR)]
+    {
         sys::place(descriptor, number).doing(|| format!("place descriptor {number}"))?;
     }
     let first_other = TOOLS_DESCRIPTOR.unsigned_abs() + 1;

@@ -23,7 +23,9 @@ pub(super) enum Use {
 impl Use {
     fn attributes(self) -> u64 {
         let flags = match self {
-            Self::System => MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV,
+            Self::System => {
+                MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV
+            }
             Self::Files => MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV,
             Self::Device => MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC,
         };
@@ -33,7 +35,8 @@ impl Use {
 
 /// Step: nothing travels between this mount namespace and its parent.
 pub(super) fn keep_private(_inside: &mut Inside<'_>) -> Result<(), Failure> {
-    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).doing(|| "make all mounts private".into())
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .doing(|| "make all mounts private".into())
 }
 
 /// Copies what is mounted at a path, to be attached elsewhere. Mounts below it come along: they are locked to it.
@@ -53,7 +56,8 @@ pub(super) fn create(kind: &str, options: &[(&str, &str)], attributes: MountAttr
     let doing = |what: &str| format!("{what} a file system of type {kind}");
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).doing(|| doing("open"))?;
     for (name, value) in options {
-        rustix::mount::fsconfig_set_string(context.as_fd(), *name, *value).doing(|| format!("set {name}={value} on {kind}"))?;
+        rustix::mount::fsconfig_set_string(context.as_fd(), *name, *value)
+            .doing(|| format!("set {name}={value} on {kind}"))?;
     }
     rustix::mount::fsconfig_create(context.as_fd()).doing(|| doing("create"))?;
     rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).doing(|| doing("mount"))
@@ -61,5 +65,6 @@ pub(super) fn create(kind: &str, options: &[(&str, &str)], attributes: MountAttr
 
 /// Attaches a mount at a path.
 pub(super) fn attach(tree: &OwnedFd, at: &Path) -> Result<(), Failure> {
-    rustix::mount::move_mount(tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).doing(|| format!("attach {}", at.display()))
+    rustix::mount::move_mount(tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .doing(|| format!("attach {}", at.display()))
 }

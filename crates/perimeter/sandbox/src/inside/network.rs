@@ -22,7 +22,9 @@ pub(super) fn loopback(_inside: &mut Inside<'_>) -> Result<(), Failure> {
 /// Step: every address of both families is local.
 pub(super) fn routes(_inside: &mut Inside<'_>) -> Result<(), Failure> {
     let socket = routing()?;
-    [V4, V6].iter().try_for_each(|family| route::everything_is_local(&socket, family).doing(|| format!("add the local route with source {family}")))
+    [V4, V6].iter().try_for_each(|family| {
+        route::everything_is_local(&socket, family).doing(|| format!("add the local route with source {family}"))
+    })
 }
 
 fn routing() -> Result<Socket, Failure> {
@@ -53,7 +55,9 @@ fn listen(address: IpAddr, port: u16) -> Result<OwnedFd, Failure> {
 fn datagrams(address: IpAddr, port: u16) -> Result<OwnedFd, Failure> {
     let doing = || format!("take datagrams on {address} port {port}");
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = rustix::net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None).doing(doing)?;
+    let socket =
+        rustix::net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+            .doing(doing)?;
     rustix::net::bind(&socket, &SocketAddr::new(address, port)).doing(doing)?;
     Ok(socket)
 }

@@ -53,10 +53,15 @@ pub(super) fn take(inside: &mut Inside<'_>) -> Result<(), Failure> {
 /// Takes a path of the request, refusing any symbolic link on the way: it was checked without one, and may have been changed since.
 fn take_exactly(path: &Path, allowed: Use) -> Result<(OwnedFd, Kind), Failure> {
     let doing = || format!("open {} without following links", path.display());
-    let place = rustix::fs::openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS).doing(doing)?;
+    let place =
+        rustix::fs::openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+            .doing(doing)?;
     let about = rustix::fs::fstat(&place).doing(doing)?;
     let kind = if rustix::fs::FileType::from_raw_mode(about.st_mode).is_dir() { Kind::Directory } else { Kind::File };
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::AT_EMPTY_PATH;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_EMPTY_PATH;
     let tree = rustix::mount::open_tree(&place, "", flags).doing(doing)?;
     mounts::restrict(&tree, allowed).map(|()| (tree, kind))
 }

@@ -42,7 +42,8 @@ fn a_plain_request_is_taken() {
 
 #[test]
 fn names_limits_and_variables_outside_their_bounds_are_refused() {
-    let cases: [(&str, fn(&mut Spec)); 12] = [
+    type Case = (&'static str, fn(&mut Spec));
+    let cases: [Case; 12] = [
         ("name", |spec| spec.session = "../x".into()),
         ("name", |spec| spec.session = String::new()),
         ("memory", |spec| spec.memory_bytes = 1 << 20),
@@ -76,7 +77,8 @@ fn sensitive_places_are_never_lent_nor_what_holds_or_hides_them() {
         ("/nowhere", "looked at"),
         ("relative", "looked at"),
     ] {
-        let cause = refusal(|spec| spec.mounts.push(Mount { host: host.into(), at: "/data".into(), access: Access::Read }));
+        let cause =
+            refusal(|spec| spec.mounts.push(Mount { host: host.into(), at: "/data".into(), access: Access::Read }));
         let unreadable_here = host == "/root" && !builder().is_root();
         assert!(cause.contains(said) || unreadable_here, "{host}: {cause}");
     }
@@ -87,7 +89,8 @@ fn a_link_to_a_directory_is_not_the_directory() {
     let directory = tempfile::tempdir().expect("makes a directory");
     let link = directory.path().join("link");
     symlink("/usr/share", &link).expect("links");
-    let cause = refusal(|spec| spec.mounts.push(Mount { host: link.clone(), at: "/data".into(), access: Access::Read }));
+    let cause =
+        refusal(|spec| spec.mounts.push(Mount { host: link.clone(), at: "/data".into(), access: Access::Read }));
     assert!(cause.contains("really /usr/share"), "{cause}");
 }
 
@@ -105,11 +108,26 @@ fn our_own_data_is_never_lent_from_above_or_below() {
 
 #[test]
 fn a_mount_never_covers_the_sandboxs_own_directories() {
-    for at in ["/", "/usr/lib", "/etc", "/proc/x", "/workspace/x", "/mnt", "/mnt/session", "/mnt/memory/x", "/data/../etc", "data"] {
-        let cause = refusal(|spec| spec.mounts.push(Mount { host: "/usr/share".into(), at: at.into(), access: Access::Read }));
+    for at in [
+        "/",
+        "/usr/lib",
+        "/etc",
+        "/proc/x",
+        "/workspace/x",
+        "/mnt",
+        "/mnt/session",
+        "/mnt/memory/x",
+        "/data/../etc",
+        "data",
+    ] {
+        let cause =
+            refusal(|spec| spec.mounts.push(Mount { host: "/usr/share".into(), at: at.into(), access: Access::Read }));
         assert!(cause.contains("cover"), "{at}: {cause}");
     }
-    assert_eq!(refusal(|spec| spec.mounts.push(Mount { host: "/usr/share".into(), at: "/data".into(), access: Access::Read })), "");
+    assert_eq!(
+        refusal(|spec| spec.mounts.push(Mount { host: "/usr/share".into(), at: "/data".into(), access: Access::Read })),
+        ""
+    );
 }
 
 #[test]

@@ -16,8 +16,10 @@ const ROUNDS: usize = 100;
 fn start_to_first_command() {
     let runtime = runtime();
     let directory = tempfile::tempdir().expect("makes a directory");
-    let spawner = runtime.block_on(Spawner::start_with(&probe_program(), &Settings::default())).expect("the spawner starts");
-    let (mut ours, mut built, mut again, mut theirs, mut plain) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let spawner =
+        runtime.block_on(Spawner::start_with(&probe_program(), &Settings::default())).expect("the spawner starts");
+    let (mut ours, mut built, mut again, mut theirs, mut plain) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let session = format!("bench{round}");
         let spec = spec(directory.path(), &session);
@@ -34,10 +36,42 @@ fn start_to_first_command() {
         channel.receive::<Told>(4096).expect("answers").expect("lives");
         again.push(second.elapsed());
         runtime.block_on(spawner.destroy(&session)).expect("destroys");
-        theirs.push(time("bwrap", &["--unshare-all", "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "/bin/bash", "-c", "true"]));
+        theirs.push(time(
+            "bwrap",
+            &[
+                "--unshare-all",
+                "--ro-bind",
+                "/usr",
+                "/usr",
+                "--symlink",
+                "usr/bin",
+                "/bin",
+                "--symlink",
+                "usr/lib",
+                "/lib",
+                "--symlink",
+                "usr/lib64",
+                "/lib64",
+                "--proc",
+                "/proc",
+                "--dev",
+                "/dev",
+                "--tmpfs",
+                "/tmp",
+                "/bin/bash",
+                "-c",
+                "true",
+            ],
+        ));
         plain.push(time("/bin/bash", &["-c", "true"]));
     }
-    for (name, mut times) in [("ours, built", built), ("ours, first command done", ours), ("ours, second command", again), ("bwrap --unshare-all", theirs), ("bash alone", plain)] {
+    for (name, mut times) in [
+        ("ours, built", built),
+        ("ours, first command done", ours),
+        ("ours, second command", again),
+        ("bwrap --unshare-all", theirs),
+        ("bash alone", plain),
+    ] {
         times.sort_unstable();
         let at = |share: usize| times[(times.len() * share / 100).min(times.len() - 1)].as_secs_f64() * 1000.0;
         eprintln!("{name:26} p50 {:6.2} p90 {:6.2} p99 {:6.2} ms", at(50), at(90), at(99));

@@ -11,7 +11,11 @@ fn errors(stand: &Stand, calls: &[(&str, &str)]) -> Vec<(String, String)> {
     );
     let told = stand.python(&script);
     assert_eq!(told.code, 0, "{}", told.text);
-    told.text.lines().filter_map(|line| line.split_once(' ')).map(|(name, error)| (name.to_owned(), error.to_owned())).collect()
+    told.text
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, error)| (name.to_owned(), error.to_owned()))
+        .collect()
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -78,7 +82,10 @@ fn dangerous_calls_answer_eperm_and_unknown_ones_enosys() {
     for (name, error) in errors(&stand, &denied) {
         assert_eq!(error, "1", "{name} must answer EPERM");
     }
-    for (name, error) in errors(&stand, &[("clone3", "435, 0, 0"), ("unknown", "1000"), ("nfsservctl_gap", "180"), ("x32", "0x40000001, 1, 0, 0")]) {
+    for (name, error) in errors(
+        &stand,
+        &[("clone3", "435, 0, 0"), ("unknown", "1000"), ("nfsservctl_gap", "180"), ("x32", "0x40000001, 1, 0, 0")],
+    ) {
         let wanted = if name == "nfsservctl_gap" { "1" } else { "38" };
         assert_eq!(error, wanted, "{name}");
     }
@@ -97,6 +104,7 @@ fn what_programs_need_is_made() {
 #[test]
 fn files_move_between_directories() {
     let stand = Stand::new();
-    let told = stand.bash("mkdir a b && echo x > a/f && mv a/f b/g && ln b/g a/h && mv b /workspace/c && cat c/g && mkfifo p");
+    let told =
+        stand.bash("mkdir a b && echo x > a/f && mv a/f b/g && ln b/g a/h && mv b /workspace/c && cat c/g && mkfifo p");
     assert_eq!((told.text.as_str(), told.code), ("x\n", 0));
 }

@@ -20,7 +20,21 @@ fn a_command_runs_as_the_agent_in_its_workspace() {
 #[test]
 fn the_system_is_read_only_everywhere_outside_the_writable_places() {
     let stand = Stand::new();
-    for path in ["/x", "/usr/x", "/usr/bin/x", "/etc/x", "/etc/ssl/x", "/mnt/x", "/mnt/session/x", "/run/x", "/dev/x", "/proc/x", "/proc/sys/kernel/hostname", "/bin/x", "/lib/x"] {
+    for path in [
+        "/x",
+        "/usr/x",
+        "/usr/bin/x",
+        "/etc/x",
+        "/etc/ssl/x",
+        "/mnt/x",
+        "/mnt/session/x",
+        "/run/x",
+        "/dev/x",
+        "/proc/x",
+        "/proc/sys/kernel/hostname",
+        "/bin/x",
+        "/lib/x",
+    ] {
         let told = stand.bash(&format!("echo x > {path}"));
         assert_ne!(told.code, 0, "{path} is writable");
     }
@@ -35,11 +49,41 @@ fn the_system_is_read_only_everywhere_outside_the_writable_places() {
 fn nothing_of_the_host_is_there_but_the_listed_places() {
     let stand = Stand::new();
     let told = stand.bash("ls -A / | tr '\\n' ' '");
-    let allowed = [".empty", "bin", "dev", "etc", "lib", "lib32", "lib64", "libx32", "mnt", "proc", "run", "sbin", "sys", "tmp", "usr", "var", "workspace"];
+    let allowed = [
+        ".empty",
+        "bin",
+        "dev",
+        "etc",
+        "lib",
+        "lib32",
+        "lib64",
+        "libx32",
+        "mnt",
+        "proc",
+        "run",
+        "sbin",
+        "sys",
+        "tmp",
+        "usr",
+        "var",
+        "workspace",
+    ];
     for name in told.text.split_whitespace() {
         assert!(allowed.contains(&name), "/{name} is visible");
     }
-    for path in ["/etc/shadow", "/etc/gshadow", "/etc/ssh", "/etc/sudoers", "/root", "/home", "/sys/kernel", "/etc/machine-id", "/run/dbus", "/etc/npmrc", "/etc/pip.conf"] {
+    for path in [
+        "/etc/shadow",
+        "/etc/gshadow",
+        "/etc/ssh",
+        "/etc/sudoers",
+        "/root",
+        "/home",
+        "/sys/kernel",
+        "/etc/machine-id",
+        "/run/dbus",
+        "/etc/npmrc",
+        "/etc/pip.conf",
+    ] {
         assert_ne!(stand.bash(&format!("ls -d {path}")).code, 0, "{path} is visible");
     }
     assert_eq!(stand.bash("ls -A /tmp /run /etc/ssl/private 2>&1 | grep -v ':$' | grep .").text, "");
@@ -55,6 +99,7 @@ fn every_mount_refuses_set_user_id_and_all_but_devices_refuse_devices() {
     for line in told.text.lines() {
         let fields: Vec<&str> = line.split(' ').collect();
         assert!(fields[5].contains("nosuid"), "{line}");
+        assert!(!line.contains("shared:") && !line.contains("master:"), "it hears of mounts outside: {line}");
         assert!(fields[5].contains("nodev") || fields[4].starts_with("/dev/"), "{line}");
     }
 }
@@ -62,11 +107,23 @@ fn every_mount_refuses_set_user_id_and_all_but_devices_refuse_devices() {
 #[test]
 fn what_proc_says_of_the_machine_is_masked() {
     let stand = Stand::new();
-    for path in ["/proc/cmdline", "/proc/kallsyms", "/proc/modules", "/proc/config.gz", "/proc/keys", "/proc/diskstats", "/proc/timer_list", "/proc/kcore"] {
+    for path in [
+        "/proc/cmdline",
+        "/proc/kallsyms",
+        "/proc/modules",
+        "/proc/config.gz",
+        "/proc/keys",
+        "/proc/diskstats",
+        "/proc/timer_list",
+        "/proc/kcore",
+    ] {
         assert_eq!(stand.bash(&format!("cat {path} 2>/dev/null | head -c 10")).text, "", "{path}");
     }
     assert_ne!(stand.bash("echo h > /proc/sysrq-trigger").code, 0);
-    assert!(stand.bash("cat /proc/sys/kernel/ostype /proc/meminfo /proc/self/cgroup").text.contains("MemTotal"), "what programs need is there");
+    assert!(
+        stand.bash("cat /proc/sys/kernel/ostype /proc/meminfo /proc/self/cgroup").text.contains("MemTotal"),
+        "what programs need is there"
+    );
     let cgroup = stand.bash("cut -d: -f3 /proc/self/cgroup | sort -u").text;
     assert!(!cgroup.contains("postern-"), "the host's hierarchy shows: {cgroup}");
 }
@@ -85,13 +142,23 @@ fn the_sessions_authority_is_trusted_inside_beside_the_systems() {
     let stand = Stand::with(|spec, _| spec.ca_certificate_pem = CA.into());
     for variable in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"] {
         assert_eq!(stand.bash(&format!("grep -c MIIBtest ${variable}")).text, "1\n", "{variable}");
-        assert!(stand.bash(&format!("grep -c BEGIN ${variable}")).text.trim().parse::<u32>().expect("a count") > 1, "{variable} lacks the system's");
+        assert!(
+            stand.bash(&format!("grep -c BEGIN ${variable}")).text.trim().parse::<u32>().expect("a count") > 1,
+            "{variable} lacks the system's"
+        );
     }
     assert_eq!(stand.bash("cat $NODE_EXTRA_CA_CERTS").text, CA);
     if std::path::Path::new("/etc/ssl/certs/ca-certificates.crt").exists() {
-        assert_eq!(stand.bash("grep -c MIIBtest /etc/ssl/certs/ca-certificates.crt").text, "1\n", "programs that read the system's bundle");
+        assert_eq!(
+            stand.bash("grep -c MIIBtest /etc/ssl/certs/ca-certificates.crt").text,
+            "1\n",
+            "programs that read the system's bundle"
+        );
     }
-    assert!(!std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap_or_default().contains("MIIBtest"), "the host is untouched");
+    assert!(
+        !std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap_or_default().contains("MIIBtest"),
+        "the host is untouched"
+    );
 }
 
 #[test]
@@ -101,7 +168,8 @@ fn a_lent_directory_is_there_as_lent() {
             let host = directory.join(name);
             std::fs::create_dir(&host).expect("makes it");
             std::fs::write(host.join("file"), name).expect("writes");
-            postern_sandbox::workspace::give(&host, spec.kernel_uid.unwrap_or(rustix::process::getuid().as_raw())).expect("gives");
+            postern_sandbox::workspace::give(&host, spec.kernel_uid.unwrap_or(rustix::process::getuid().as_raw()))
+                .expect("gives");
             spec.mounts.push(Mount { host, at: format!("/data/{name}").into(), access });
         }
     });

@@ -10,12 +10,16 @@ use crate::stand::{Stand, is_root, spec};
 
 fn wait_ending(stand: &Stand) -> postern_sandbox::Exit {
     let mut ending = stand.sandbox.ending();
-    stand.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), ending.wait()).await }).expect("it ends")
+    stand
+        .runtime
+        .block_on(async { tokio::time::timeout(Duration::from_secs(10), ending.wait()).await })
+        .expect("it ends")
 }
 
 /// Whether a process with this word in its command line is anywhere on the machine.
 fn runs(word: &str) -> bool {
-    let lines = fs::read_dir("/proc").expect("reads").flatten().filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    let lines =
+        fs::read_dir("/proc").expect("reads").flatten().filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
     lines.into_iter().any(|line| line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes()))
 }
 
@@ -45,9 +49,18 @@ fn a_sandbox_dies_with_its_spawner() {
     let stand = Stand::new();
     let spawner = rustix::process::Pid::from_raw(stand.spawner.id().try_into().expect("fits")).expect("not zero");
     rustix::process::kill_process(spawner, rustix::process::Signal::KILL).expect("kills");
-    stand.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), stand.spawner.gone()).await }).expect("is noticed");
+    stand
+        .runtime
+        .block_on(async { tokio::time::timeout(Duration::from_secs(10), stand.spawner.gone()).await })
+        .expect("is noticed");
     assert_eq!(wait_ending(&stand).how, "the spawner ended");
-    assert!(stand.channel.receive::<String>(100).is_ok_and(|end| end.is_none()), "the tool channel closed with its process");
+    let mut end = [rustix::event::PollFd::new(&stand.channel, rustix::event::PollFlags::IN)];
+    let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut end, Some(&limit)), Ok(1), "the tool server outlived its spawner");
+    assert!(
+        stand.channel.receive::<String>(100).is_ok_and(|end| end.is_none()),
+        "the tool channel closed with its process"
+    );
     let again = stand.runtime.block_on(stand.spawner.build(spec(stand.directory.path(), "sesn_after")));
     assert_eq!(again.expect_err("there is no spawner").step, "reach the spawner");
 }
@@ -64,7 +77,11 @@ fn the_end_of_the_tool_server_is_told_with_its_last_words() {
 
 #[test]
 fn a_refused_build_leaves_nothing_and_says_what_to_do() {
-    let error = Stand::try_with(|spec, _| spec.mounts.push(Mount { host: "/etc".into(), at: "/data".into(), access: Access::Read })).err().expect("is refused");
+    let error = Stand::try_with(|spec, _| {
+        spec.mounts.push(Mount { host: "/etc".into(), at: "/data".into(), access: Access::Read })
+    })
+    .err()
+    .expect("is refused");
     assert_eq!(error.step, "check the request");
     assert!(error.cause.contains("/etc") && !error.fix.is_empty());
     let stand = Stand::new();
@@ -75,15 +92,33 @@ fn a_refused_build_leaves_nothing_and_says_what_to_do() {
 
 #[test]
 fn a_required_control_that_is_not_whole_stops_the_build() {
-    let error = Stand::try_with(|spec, _| spec.require = vec![Control::Seccomp, Control::DiskHard]).err().expect("no quota here");
+    let error = Stand::try_with(|spec, _| spec.require = vec![Control::Seccomp, Control::DiskHard])
+        .err()
+        .expect("no quota here");
     assert_eq!(error.step, "check required controls");
     assert!(error.cause.contains("disk-hard") && error.cause.contains("degraded") && !error.fix.is_empty(), "{error}");
-    let always = [Control::Userns, Control::Mountns, Control::Pidns, Control::Netns, Control::Ipcns, Control::Utsns, Control::Cgroupns, Control::Seccomp, Control::Landlock, Control::NoCaps, Control::ProcessesHard];
+    let always = [
+        Control::Userns,
+        Control::Mountns,
+        Control::Pidns,
+        Control::Netns,
+        Control::Ipcns,
+        Control::Utsns,
+        Control::Cgroupns,
+        Control::Seccomp,
+        Control::Landlock,
+        Control::NoCaps,
+        Control::ProcessesHard,
+    ];
     let stand = Stand::with(|spec, _| spec.require = always.to_vec());
     for control in always {
-        assert!(stand.sandbox.controls.iter().any(|status| status.control == control && status.state == State::Active), "{control}");
+        assert!(
+            stand.sandbox.controls.iter().any(|status| status.control == control && status.state == State::Active),
+            "{control}"
+        );
     }
-    let distinct = stand.sandbox.controls.iter().find(|status| status.control == Control::DistinctUid).expect("has a status");
+    let distinct =
+        stand.sandbox.controls.iter().find(|status| status.control == Control::DistinctUid).expect("has a status");
     assert_eq!(distinct.state, if is_root() { State::Active } else { State::Missing });
 }
 
@@ -101,7 +136,11 @@ fn namespaces_are_all_the_sandboxs_own() {
 fn control_groups_are_removed_with_their_sandbox() {
     let stand = Stand::new();
     let path = fs::read_to_string(format!("/proc/{}/cgroup", stand.sandbox.pid)).expect("reads");
-    let held = stand.sandbox.controls.iter().any(|status| status.control == Control::MemoryHard && status.state == State::Active);
+    let held = stand
+        .sandbox
+        .controls
+        .iter()
+        .any(|status| status.control == Control::MemoryHard && status.state == State::Active);
     assert_eq!(path.contains("postern-"), held, "{path}");
     stand.runtime.block_on(stand.spawner.destroy("sesn_test")).expect("destroys");
     for line in path.lines().filter(|line| line.contains("postern-")) {
@@ -123,7 +162,8 @@ fn fifty_sandboxes_in_a_row_leave_no_process_descriptor_or_group() {
     let before = descriptors();
     for round in 0..50 {
         let session = format!("sesn_{round}");
-        let sandbox = stand.runtime.block_on(stand.spawner.build(spec(stand.directory.path(), &session))).expect("builds");
+        let sandbox =
+            stand.runtime.block_on(stand.spawner.build(spec(stand.directory.path(), &session))).expect("builds");
         stand.runtime.block_on(stand.spawner.destroy(&session)).expect("destroys");
         drop(sandbox);
     }
@@ -142,7 +182,9 @@ fn a_caller_that_gives_up_leaves_no_sandbox_behind() {
         loop {
             match stand.spawner.build(again.clone()).await {
                 Ok(_) => break,
-                Err(error) => assert!(error.cause.contains("already") && std::time::Instant::now() < deadline, "{error}"),
+                Err(error) => {
+                    assert!(error.cause.contains("already") && std::time::Instant::now() < deadline, "{error}")
+                }
             }
             tokio::task::yield_now().await;
         }

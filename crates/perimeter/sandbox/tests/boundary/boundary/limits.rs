@@ -29,7 +29,9 @@ fn many_processes_together_do_not_pass_the_memory_limit_either() {
         assert!(told.code == -9 || (told.text.starts_with("killed") && told.text != "killed 0\n"), "{told:?}");
     } else {
         let mut ending = stand.sandbox.ending();
-        let exit = stand.runtime.block_on(async { tokio::time::timeout(std::time::Duration::from_secs(10), ending.wait()).await });
+        let exit = stand
+            .runtime
+            .block_on(async { tokio::time::timeout(std::time::Duration::from_secs(10), ending.wait()).await });
         assert!(exit.expect("the watchdog ends it").how.contains("watchdog"));
     }
     // Not moved before: the sandbox lives until here.
@@ -66,7 +68,8 @@ fn a_file_cannot_pass_the_disk_limit_and_scratch_space_ends() {
     let told = stand.bash("head -c 20000000 /dev/zero > big; stat -c %s big");
     assert_eq!(told.text.lines().last(), Some("8388608"), "{}", told.text);
     assert_eq!(state(&stand, Control::DiskHard), State::Degraded, "and it says that this is not a quota");
-    let told = Stand::with(|spec, _| spec.memory_bytes = 64 << 20).bash("for i in 1 2 3 4 5 6; do head -c 10000000 /dev/zero > /tmp/$i || exit 9; done");
+    let told = Stand::with(|spec, _| spec.memory_bytes = 64 << 20)
+        .bash("for i in 1 2 3 4 5 6; do head -c 10000000 /dev/zero > /tmp/$i || exit 9; done");
     assert_eq!(told.code, 9, "{}", told.text);
     assert!(told.text.contains("No space"), "{}", told.text);
 }
@@ -74,7 +77,10 @@ fn a_file_cannot_pass_the_disk_limit_and_scratch_space_ends() {
 #[test]
 fn there_are_no_core_files_and_open_files_end() {
     let stand = Stand::new();
-    assert_eq!(stand.bash("ulimit -c; ulimit -Hc; ulimit -r; ulimit -n").text.lines().take(3).collect::<Vec<_>>(), ["0", "0", "0"]);
+    assert_eq!(
+        stand.bash("ulimit -c; ulimit -Hc; ulimit -r; ulimit -n").text.lines().take(3).collect::<Vec<_>>(),
+        ["0", "0", "0"]
+    );
     assert!(stand.bash("ulimit -Hn").text.trim().parse::<u32>().expect("a limit") <= 16_384);
     assert_ne!(stand.bash("ulimit -Hc 1").code, 0, "limits only sink");
 }

@@ -29,11 +29,14 @@ fn accept(socket: &OwnedFd) -> TcpStream {
 
 fn original_destination(stream: &TcpStream) -> SocketAddr {
     let v4 = rustix::net::sockopt::ip_original_dst(stream).map(SocketAddr::V4);
-    v4.or_else(|_| rustix::net::sockopt::ipv6_original_dst(stream).map(SocketAddr::V6)).expect("the kernel knows where it was going")
+    v4.or_else(|_| rustix::net::sockopt::ipv6_original_dst(stream).map(SocketAddr::V6))
+        .expect("the kernel knows where it was going")
 }
 
 fn send(family: &str, host: &str, port: u16, options: &str) -> String {
-    format!("import socket\ns = socket.socket(socket.{family}, socket.SOCK_STREAM)\ns.settimeout(5)\n{options}\ns.connect(({host:?}, {port}))\ns.sendall(b'hello')\ns.close()\nprint('sent')")
+    format!(
+        "import socket\ns = socket.socket(socket.{family}, socket.SOCK_STREAM)\ns.settimeout(5)\n{options}\ns.connect(({host:?}, {port}))\ns.sendall(b'hello')\ns.close()\nprint('sent')"
+    )
 }
 
 #[test]
@@ -69,10 +72,17 @@ fn neither_an_own_source_address_nor_missing_proxy_variables_lead_past_the_redir
     let stand = Stand::new();
     let told = stand.python(&send("AF_INET", "203.0.113.9", 443, "s.bind(('198.51.100.7', 0))"));
     assert_eq!(told.text, "sent\n");
-    assert_eq!(original_destination(&accept(&stand.sandbox.network.redirect_v4)), "203.0.113.9:443".parse().expect("an address"));
-    let told = stand.bash("unset HTTP_PROXY HTTPS_PROXY http_proxy https_proxy; exec 5<>/dev/tcp/203.0.113.6/8080 && echo x >&5");
+    assert_eq!(
+        original_destination(&accept(&stand.sandbox.network.redirect_v4)),
+        "203.0.113.9:443".parse().expect("an address")
+    );
+    let told = stand
+        .bash("unset HTTP_PROXY HTTPS_PROXY http_proxy https_proxy; exec 5<>/dev/tcp/203.0.113.6/8080 && echo x >&5");
     assert_eq!(told.code, 0, "{}", told.text);
-    assert_eq!(original_destination(&accept(&stand.sandbox.network.redirect_v4)), "203.0.113.6:8080".parse().expect("an address"));
+    assert_eq!(
+        original_destination(&accept(&stand.sandbox.network.redirect_v4)),
+        "203.0.113.6:8080".parse().expect("an address")
+    );
 }
 
 #[test]
@@ -89,7 +99,11 @@ fn an_answer_comes_back_through_the_redirect() {
 fn questions_of_names_to_any_resolver_are_answered_by_ours() {
     let stand = Stand::new();
     let network = &stand.sandbox.network;
-    for (family, host, socket) in [("AF_INET", "8.8.8.8", &network.dns_udp_v4), ("AF_INET6", "2001:4860:4860::8888", &network.dns_udp_v6), ("AF_INET", "127.0.0.1", &network.dns_udp_v4)] {
+    for (family, host, socket) in [
+        ("AF_INET", "8.8.8.8", &network.dns_udp_v4),
+        ("AF_INET6", "2001:4860:4860::8888", &network.dns_udp_v6),
+        ("AF_INET", "127.0.0.1", &network.dns_udp_v4),
+    ] {
         let socket = UdpSocket::from(socket.try_clone().expect("clones"));
         let answerer = std::thread::spawn(move || {
             wait_readable(&socket);
@@ -102,7 +116,9 @@ fn questions_of_names_to_any_resolver_are_answered_by_ours() {
         assert_eq!(told.text, "answer\n", "{host}");
         assert_eq!(answerer.join().expect("does not panic"), b"question");
     }
-    for (family, host, socket) in [("AF_INET", "9.9.9.9", &network.dns_tcp_v4), ("AF_INET6", "2620:fe::fe", &network.dns_tcp_v6)] {
+    for (family, host, socket) in
+        [("AF_INET", "9.9.9.9", &network.dns_tcp_v4), ("AF_INET6", "2620:fe::fe", &network.dns_tcp_v6)]
+    {
         assert_eq!(stand.python(&send(family, host, 53, "")).text, "sent\n");
         assert_eq!(original_destination(&accept(socket)).port(), 53);
     }
@@ -113,14 +129,19 @@ fn questions_of_names_to_any_resolver_are_answered_by_ours() {
 fn other_datagrams_are_refused_at_once_and_reported() {
     let stand = Stand::new();
     let log = stand.sandbox.network.refused_udp.as_ref().expect("this kernel has the log");
-    for (family, host, port) in [("AF_INET", "203.0.113.5", 443), ("AF_INET6", "2001:db8::5", 443), ("AF_INET", "192.0.2.1", 123)] {
+    for (family, host, port) in
+        [("AF_INET", "203.0.113.5", 443), ("AF_INET6", "2001:db8::5", 443), ("AF_INET", "192.0.2.1", 123)]
+    {
         let told = stand.python(&format!("import socket\ns = socket.socket(socket.{family}, socket.SOCK_DGRAM)\ns.settimeout(5)\ntry:\n s.connect(({host:?}, {port})); s.send(b'quic'); s.recv(10); print('passed')\nexcept socket.timeout: print('timeout')\nexcept OSError as e: print('refused')"));
         assert_eq!(told.text, "refused\n", "{host}");
         wait_readable(log);
         let mut datagram = vec![0; 1 << 16];
         let length = rustix::io::read(log, &mut datagram).expect("reads");
         let refused = parse(&datagram[..length]);
-        assert_eq!((refused[0].protocol, refused[0].destination, refused[0].port), (Protocol::Udp, host.parse().expect("an address"), Some(port)));
+        assert_eq!(
+            (refused[0].protocol, refused[0].destination, refused[0].port),
+            (Protocol::Udp, host.parse().expect("an address"), Some(port))
+        );
     }
 }
 
@@ -136,7 +157,9 @@ fn loopback_inside_stays_inside_and_is_not_the_hosts() {
     let stand = Stand::new();
     let host = TcpListener::bind("127.0.0.1:0").expect("listens on the host");
     let port = host.local_addr().expect("has one").port();
-    let told = stand.python(&format!("import socket\ns = socket.socket(); s.settimeout(5)\nprint(s.connect_ex(('127.0.0.1', {port})))"));
+    let told = stand.python(&format!(
+        "import socket\ns = socket.socket(); s.settimeout(5)\nprint(s.connect_ex(('127.0.0.1', {port})))"
+    ));
     assert_eq!(told.text, "111\n", "the host's port must look closed");
     host.set_nonblocking(true).expect("sets");
     assert!(host.accept().is_err());

@@ -70,7 +70,8 @@ fn the_tool_server_holds_four_descriptors_and_none_of_the_spawners() {
     let directory = format!("/proc/{}/fd", stand.sandbox.pid);
     match fs::read_dir(directory) {
         Ok(entries) => {
-            let mut numbers: Vec<u32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+            let mut numbers: Vec<u32> =
+                entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
             numbers.sort_unstable();
             assert_eq!(numbers, [0, 1, 2, 3]);
         }
