@@ -3,13 +3,21 @@
 //! Shapes and the checks that need nothing but the request. What an event *does* is decided by the session's state
 //! machine.
 
+mod client;
+mod preview;
+#[cfg(test)]
+mod tests;
+
+pub use client::{ClientEvent, MAX_EVENTS, SendEvents};
+pub use preview::{ContentDelta, Preview, Previewable, PreviewedEvent};
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::Timestamp;
 use crate::content::Block;
 use crate::ids::{EventId, ThreadId};
 use crate::session::{SessionAgent, Usage};
-use crate::{Problem, Timestamp};
 
 /// One event of a session's log, as it stands in lists and on streams.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -344,238 +352,4 @@ pub struct ModelUsage {
     pub cache_creation_input_tokens: u64,
     /// Input read from the cache.
     pub cache_read_input_tokens: u64,
-}
-
-/// A frame of a stream that is no event of the log: a preview (contract 3.6).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum Preview {
-    /// An event began to form.
-    EventStart {
-        /// Which.
-        event: PreviewedEvent,
-    },
-    /// More of its text.
-    EventDelta {
-        /// Which event.
-        event_id: EventId,
-        /// The piece.
-        delta: ContentDelta,
-    },
-}
-
-/// The event that a preview announces.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PreviewedEvent {
-    /// `agent.message` or `agent.thinking`.
-    #[serde(rename = "type")]
-    pub kind: Previewable,
-    /// The id it will have.
-    pub id: EventId,
-}
-
-/// The types of events that have previews.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Previewable {
-    /// `agent.message`.
-    #[serde(rename = "agent.message")]
-    Message,
-    /// `agent.thinking`: start only.
-    #[serde(rename = "agent.thinking")]
-    Thinking,
-}
-
-/// A piece of text for one content block.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum ContentDelta {
-    /// More text.
-    ContentDelta {
-        /// Which content block.
-        index: usize,
-        /// The text to append.
-        content: Block,
-    },
-}
-
-/// The body of `POST /v1/sessions/{id}/events`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SendEvents {
-    /// In the order they take effect.
-    pub events: Vec<ClientEvent>,
-}
-
-/// An event as a client sends it.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(tag = "type", deny_unknown_fields)]
-#[expect(missing_docs, reason = "field names and meanings are the contract's, one for one")]
-pub enum ClientEvent {
-    #[serde(rename = "user.message")]
-    UserMessage { content: Vec<Block> },
-    #[serde(rename = "user.interrupt")]
-    UserInterrupt {
-        #[serde(default)]
-        session_thread_id: Option<ThreadId>,
-    },
-    #[serde(rename = "user.tool_confirmation")]
-    UserToolConfirmation {
-        tool_use_id: EventId,
-        result: Verdict,
-        #[serde(default)]
-        deny_message: Option<String>,
-    },
-    #[serde(rename = "user.custom_tool_result")]
-    UserCustomToolResult {
-        custom_tool_use_id: EventId,
-        #[serde(default)]
-        content: Option<Vec<Block>>,
-        #[serde(default)]
-        is_error: Option<bool>,
-    },
-    #[serde(rename = "user.tool_result")]
-    UserToolResult {
-        tool_use_id: EventId,
-        #[serde(default)]
-        content: Option<Vec<Block>>,
-        #[serde(default)]
-        is_error: Option<bool>,
-    },
-    #[serde(rename = "user.define_outcome")]
-    UserDefineOutcome {
-        description: String,
-        rubric: Value,
-        #[serde(default)]
-        max_iterations: Option<u32>,
-    },
-    #[serde(rename = "system.message")]
-    SystemMessage { content: Vec<Block> },
-}
-
-/// The most events one request may carry.
-pub const MAX_EVENTS: usize = 50;
-
-impl ClientEvent {
-    /// The checks that need nothing but the event itself.
-    ///
-    /// # Errors
-    /// 400 with the field and the reason.
-    pub fn check(&self) -> Result<(), Problem> {
-        match self {
-            Self::UserMessage { content } => {
-                if content.is_empty() {
-                    return Err(Problem::invalid_at("content", "must have at least one block"));
-                }
-                check_blocks(content, &["text", "image", "document"])
-            }
-            Self::UserInterrupt { .. } => Ok(()),
-            Self::UserToolConfirmation { result: Verdict::Allow, deny_message: Some(_), .. } => {
-                Err(Problem::invalid_at("deny_message", "is only allowed with result \"deny\""))
-            }
-            Self::UserToolConfirmation { .. } => Ok(()),
-            Self::UserCustomToolResult { content, .. } | Self::UserToolResult { content, .. } => {
-                check_blocks(content.as_deref().unwrap_or_default(), &["text", "image", "document", "search_result"])
-            }
-            Self::UserDefineOutcome { .. } => Err(Problem::invalid(
-                "user.define_outcome: outcomes are not in this build; send the task as a user.message",
-            )),
-            Self::SystemMessage { .. } => Err(Problem::invalid(
-                "system.message: the model endpoint is not known to support system text in mid-conversation; \
-                 put it into the agent's `system` or into a user.message",
-            )
-            .with_code("model_does_not_support_mid_conversation_system")),
-        }
-    }
-}
-
-fn check_blocks(blocks: &[Block], allowed: &[&str]) -> Result<(), Problem> {
-    for (index, block) in blocks.iter().enumerate() {
-        let at = format!("content.{index}");
-        if !allowed.contains(&block.kind()) {
-            return Err(Problem::invalid_at(&at, format!("a `{}` block is not allowed here", block.kind())));
-        }
-        if uses_file(block) {
-            return Err(Problem::invalid_at(&at, "file sources are not in this build; send the content inline"));
-        }
-        if matches!(block, Block::Text { text } if text.is_empty()) {
-            return Err(Problem::invalid_at(&at, "text must not be empty"));
-        }
-    }
-    Ok(())
-}
-
-fn uses_file(block: &Block) -> bool {
-    use crate::content::{DocumentSource, ImageSource};
-    matches!(
-        block,
-        Block::Image { source: ImageSource::File { .. } } | Block::Document { source: DocumentSource::File { .. }, .. }
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn refusal(event: Value) -> String {
-        match serde_json::from_value::<ClientEvent>(event) {
-            Ok(event) => event.check().expect_err("it is refused").message,
-            Err(error) => error.to_string(),
-        }
-    }
-
-    #[test]
-    fn an_event_reads_back_from_what_it_was_written_as() {
-        let body = EventBody::ThreadStatusIdle {
-            agent_name: "a".into(),
-            session_thread_id: ThreadId::parse("sthr_1").unwrap(),
-            stop_reason: StopReason::RequiresAction { event_ids: vec![EventId::parse("sevt_2").unwrap()] },
-            stop_details: None,
-        };
-        let event = Event { id: EventId::parse("sevt_1").unwrap(), processed_at: None, body };
-        let wire = serde_json::to_value(&event).unwrap();
-        assert_eq!(
-            wire,
-            json!({"id": "sevt_1", "processed_at": null, "type": "session.thread_status_idle", "agent_name": "a",
-            "session_thread_id": "sthr_1", "stop_reason": {"type": "requires_action", "event_ids": ["sevt_2"]},
-            "stop_details": null})
-        );
-        assert_eq!(serde_json::from_value::<Event>(wire).unwrap(), event);
-    }
-
-    #[test]
-    fn what_a_client_may_not_send_is_refused_with_the_reason() {
-        let message = |block: Value| json!({"type": "user.message", "content": [block]});
-        let confirm = |more: Value| {
-            let mut event = json!({"type": "user.tool_confirmation", "tool_use_id": "sevt_1", "result": "allow"});
-            event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            event
-        };
-        for (event, part) in [
-            (json!({"type": "agent.message", "content": []}), "unknown variant"),
-            (json!({"type": "user.message"}), "missing field `content`"),
-            (json!({"type": "user.message", "content": []}), "at least one block"),
-            (json!({"type": "user.message", "content": [], "id": "sevt_1"}), "unknown field `id`"),
-            (message(json!({"type": "text", "text": ""})), "must not be empty"),
-            (message(json!({"type": "text", "text": "x", "surprise": 1})), "surprise"),
-            (message(json!({"type": "redacted"})), "`redacted` block is not allowed"),
-            (message(json!({"type": "image", "source": {"type": "file", "file_id": "file_1"}})), "not in this build"),
-            (confirm(json!({"deny_message": "x"})), "only allowed with result"),
-            (confirm(json!({"result": "maybe"})), "maybe"),
-            (confirm(json!({"tool_use_id": "toolu_1"})), "sevt_"),
-            (json!({"type": "user.define_outcome", "description": "d", "rubric": {}}), "not in this build"),
-            (json!({"type": "system.message", "content": [{"type": "text", "text": "x"}]}), "system"),
-        ] {
-            let text = refusal(event.clone());
-            assert!(text.contains(part), "{event}: {text}");
-        }
-    }
-
-    #[test]
-    fn every_kind_that_is_listed_can_be_filtered_by() {
-        for body in [EventBody::StatusRunning {}, EventBody::ModelRequestStart {}, EventBody::AgentThinking {}] {
-            assert!(EventBody::TYPES.contains(&body.kind()));
-        }
-        assert!(!EventBody::TYPES.contains(&EventBody::SessionDeleted {}.kind()), "it is on streams only");
-    }
 }

@@ -7,6 +7,7 @@ mod accept;
 mod backoff;
 mod calls;
 mod conversation;
+mod endings;
 mod input;
 mod machine;
 mod previews;

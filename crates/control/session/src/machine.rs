@@ -12,13 +12,12 @@ use postern_model::ids::{EventId, ThreadId};
 use postern_model::session::{SessionAgent, SessionStatus, Usage};
 use serde_json::Value;
 
+use crate::accept;
 use crate::backoff::Backoff;
-use crate::calls::Owner;
 use crate::conversation::Conversation;
-use crate::input::{Chance, Effect, FailureKind, Input, ModelEvent, ModelFailure};
+use crate::input::{Chance, Effect, Input, ModelEvent};
 use crate::previews::Previews;
 use crate::state::State;
-use crate::{INTERRUPTED, accept};
 
 /// Bounds on what a session does by itself.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -216,97 +215,6 @@ impl Step<'_> {
         self.effects.extend(previews.into_iter().map(Effect::Preview));
     }
 
-    fn failed(&mut self, start: &EventId, failure: ModelFailure) {
-        self.end_request(start, failure.usage, true);
-        let kind = match failure.kind {
-            FailureKind::RateLimited => SessionErrorKind::ModelRateLimitedError,
-            FailureKind::Overloaded => SessionErrorKind::ModelOverloadedError,
-            FailureKind::Transient | FailureKind::Rejected => SessionErrorKind::ModelRequestFailedError,
-            FailureKind::Billing => SessionErrorKind::BillingError,
-        };
-        let helps = !matches!(failure.kind, FailureKind::Billing | FailureKind::Rejected);
-        if !helps || self.state().failures + 1 >= self.session.limits.attempts {
-            return self.exhausted(kind, failure.message);
-        }
-        self.error(kind, failure.message, RetryStatus::Retrying {});
-        self.append(EventBody::StatusRescheduled {});
-        let (agent_name, session_thread_id) = self.named();
-        self.append(EventBody::ThreadStatusRescheduled { agent_name, session_thread_id });
-        let failures = self.state().failures;
-        let delay = self.session.limits.backoff.delay(failures, failure.retry_after, self.chance.jitter());
-        let at = self.now.saturating_add(jiff::SignedDuration::try_from(delay).unwrap_or(jiff::SignedDuration::MAX));
-        self.effects.push(Effect::RetryAt(at.unwrap_or(Timestamp::MAX)));
-    }
-
-    /// The turn is dead: says why, takes what waited into the conversation, goes idle.
-    pub(crate) fn exhausted(&mut self, kind: SessionErrorKind, message: String) {
-        self.error(kind, message, RetryStatus::Exhausted {});
-        self.flush();
-        self.idle(StopReason::RetriesExhausted {}, None);
-    }
-
-    fn work_failed(&mut self, code: &str, message: &str) {
-        self.stop_request();
-        let text = format!("The tool did not run: its worker could not serve this session ({code}). {message}");
-        self.close_calls(&text);
-        self.exhausted(SessionErrorKind::UnknownError, format!("{code}: {message}"));
-    }
-
-    fn archive(&mut self) {
-        self.close_calls("The session was archived before the tool was run.");
-        self.flush();
-        let (agent_name, session_thread_id) = self.named();
-        self.append(EventBody::ThreadStatusTerminated { agent_name, session_thread_id });
-        self.append(EventBody::StatusTerminated {});
-    }
-
-    fn interrupt(&mut self) {
-        let left_by_worker = matches!(self.state().stop, Some(StopReason::RetriesExhausted {}));
-        let had_calls = !self.state().calls.is_empty();
-        self.stop_request();
-        self.close_calls(INTERRUPTED);
-        match self.state().status {
-            SessionStatus::Idle if had_calls => self.idle(StopReason::EndTurn {}, None),
-            SessionStatus::Idle if left_by_worker => self.effects.push(Effect::EnsureWork),
-            SessionStatus::Idle | SessionStatus::Terminated => {}
-            SessionStatus::Running | SessionStatus::Rescheduling => self.idle(StopReason::EndTurn {}, None),
-        }
-    }
-
-    fn stop_request(&mut self) {
-        if let Some(start) = self.state().request.clone() {
-            self.effects.push(Effect::CancelModel);
-            self.end_request(&start, ModelUsage::default(), true);
-        }
-    }
-
-    /// Answers every open call with an error, in the form that tells a worker that the call is answered: a worker that
-    /// comes later must not run it.
-    fn close_calls(&mut self, text: &str) {
-        let open: Vec<_> = self.state().calls.iter().cloned().collect();
-        for call in open {
-            let content = Some(vec![Block::text(text)]);
-            let session_thread_id = Some(self.session.thread.clone());
-            self.append(match call.owner {
-                Owner::Worker => {
-                    EventBody::UserToolResult { tool_use_id: call.id, content, is_error: Some(true), session_thread_id }
-                }
-                Owner::Custom => EventBody::UserCustomToolResult {
-                    custom_tool_use_id: call.id,
-                    content,
-                    is_error: Some(true),
-                    session_thread_id,
-                },
-            });
-        }
-    }
-
-    /// Answers a call that never runs.
-    pub(crate) fn refuse(&mut self, tool_use_id: EventId, text: String) {
-        let content = Some(vec![Block::text(text)]);
-        self.append(EventBody::AgentToolResult { tool_use_id, content, is_error: Some(true) });
-    }
-
     pub(crate) fn end_request(&mut self, start: &EventId, model_usage: ModelUsage, is_error: bool) {
         self.session.previews = Previews::default();
         self.append(EventBody::ModelRequestEnd {
@@ -316,7 +224,7 @@ impl Step<'_> {
         });
     }
 
-    fn error(&mut self, kind: SessionErrorKind, message: String, retry_status: RetryStatus) {
+    pub(crate) fn error(&mut self, kind: SessionErrorKind, message: String, retry_status: RetryStatus) {
         self.append(EventBody::SessionError { error: SessionError { kind, message, retry_status } });
     }
 
@@ -368,7 +276,7 @@ impl Step<'_> {
         &self.session.state
     }
 
-    fn named(&self) -> (String, ThreadId) {
+    pub(crate) fn named(&self) -> (String, ThreadId) {
         (self.session.agent.name.clone(), self.session.thread.clone())
     }
 }

@@ -147,7 +147,7 @@ fn what_is_no_answer_is_an_error() {
         assert!(matches!(read(&events), Err(StreamError::Malformed(_))), "{events:?}");
     }
     let error = json!({"type": "error", "error": {"type": "overloaded_error", "message": "full"}});
-    assert_eq!(read(&[error.clone()]), Err(StreamError::Reported(error.to_string())));
+    assert_eq!(read(std::slice::from_ref(&error)), Err(StreamError::Reported(error.to_string())));
     assert!(Decoder::default().push("message_start", "{").is_err());
 }
 

@@ -1,0 +1,66 @@
+//! How events read and write, and what a client may not send.
+
+use super::*;
+use serde_json::json;
+
+fn refusal(event: Value) -> String {
+    match serde_json::from_value::<ClientEvent>(event) {
+        Ok(event) => event.check().expect_err("it is refused").message,
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn an_event_reads_back_from_what_it_was_written_as() {
+    let body = EventBody::ThreadStatusIdle {
+        agent_name: "a".into(),
+        session_thread_id: ThreadId::parse("sthr_1").unwrap(),
+        stop_reason: StopReason::RequiresAction { event_ids: vec![EventId::parse("sevt_2").unwrap()] },
+        stop_details: None,
+    };
+    let event = Event { id: EventId::parse("sevt_1").unwrap(), processed_at: None, body };
+    let wire = serde_json::to_value(&event).unwrap();
+    assert_eq!(
+        wire,
+        json!({"id": "sevt_1", "processed_at": null, "type": "session.thread_status_idle", "agent_name": "a",
+        "session_thread_id": "sthr_1", "stop_reason": {"type": "requires_action", "event_ids": ["sevt_2"]},
+        "stop_details": null})
+    );
+    assert_eq!(serde_json::from_value::<Event>(wire).unwrap(), event);
+}
+
+#[test]
+fn what_a_client_may_not_send_is_refused_with_the_reason() {
+    let message = |block: Value| json!({"type": "user.message", "content": [block]});
+    let confirm = |more: Value| {
+        let mut event = json!({"type": "user.tool_confirmation", "tool_use_id": "sevt_1", "result": "allow"});
+        event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        event
+    };
+    for (event, part) in [
+        (json!({"type": "agent.message", "content": []}), "unknown variant"),
+        (json!({"type": "user.message"}), "missing field `content`"),
+        (json!({"type": "user.message", "content": []}), "at least one block"),
+        (json!({"type": "user.message", "content": [], "id": "sevt_1"}), "unknown field `id`"),
+        (message(json!({"type": "text", "text": ""})), "must not be empty"),
+        (message(json!({"type": "text", "text": "x", "surprise": 1})), "surprise"),
+        (message(json!({"type": "redacted"})), "`redacted` block is not allowed"),
+        (message(json!({"type": "image", "source": {"type": "file", "file_id": "file_1"}})), "not in this build"),
+        (confirm(json!({"deny_message": "x"})), "only allowed with result"),
+        (confirm(json!({"result": "maybe"})), "maybe"),
+        (confirm(json!({"tool_use_id": "toolu_1"})), "sevt_"),
+        (json!({"type": "user.define_outcome", "description": "d", "rubric": {}}), "not in this build"),
+        (json!({"type": "system.message", "content": [{"type": "text", "text": "x"}]}), "system"),
+    ] {
+        let text = refusal(event.clone());
+        assert!(text.contains(part), "{event}: {text}");
+    }
+}
+
+#[test]
+fn every_kind_that_is_listed_can_be_filtered_by() {
+    for body in [EventBody::StatusRunning {}, EventBody::ModelRequestStart {}, EventBody::AgentThinking {}] {
+        assert!(EventBody::TYPES.contains(&body.kind()));
+    }
+    assert!(!EventBody::TYPES.contains(&EventBody::SessionDeleted {}.kind()), "it is on streams only");
+}

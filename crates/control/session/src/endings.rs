@@ -1,0 +1,105 @@
+//! The ways a turn ends early: failures, interrupts, a worker that cannot serve, archival.
+
+use postern_model::Timestamp;
+use postern_model::content::Block;
+use postern_model::event::{EventBody, ModelUsage, RetryStatus, SessionErrorKind, StopReason};
+use postern_model::ids::EventId;
+use postern_model::session::SessionStatus;
+
+use crate::INTERRUPTED;
+use crate::calls::Owner;
+use crate::input::{Effect, FailureKind, ModelFailure};
+use crate::machine::Step;
+
+impl Step<'_> {
+    pub(crate) fn failed(&mut self, start: &EventId, failure: ModelFailure) {
+        self.end_request(start, failure.usage, true);
+        let kind = match failure.kind {
+            FailureKind::RateLimited => SessionErrorKind::ModelRateLimitedError,
+            FailureKind::Overloaded => SessionErrorKind::ModelOverloadedError,
+            FailureKind::Transient | FailureKind::Rejected => SessionErrorKind::ModelRequestFailedError,
+            FailureKind::Billing => SessionErrorKind::BillingError,
+        };
+        let helps = !matches!(failure.kind, FailureKind::Billing | FailureKind::Rejected);
+        if !helps || self.state().failures + 1 >= self.session.limits.attempts {
+            return self.exhausted(kind, failure.message);
+        }
+        self.error(kind, failure.message, RetryStatus::Retrying {});
+        self.append(EventBody::StatusRescheduled {});
+        let (agent_name, session_thread_id) = self.named();
+        self.append(EventBody::ThreadStatusRescheduled { agent_name, session_thread_id });
+        let failures = self.state().failures;
+        let delay = self.session.limits.backoff.delay(failures, failure.retry_after, self.chance.jitter());
+        let at = self.now.saturating_add(jiff::SignedDuration::try_from(delay).unwrap_or(jiff::SignedDuration::MAX));
+        self.effects.push(Effect::RetryAt(at.unwrap_or(Timestamp::MAX)));
+    }
+
+    /// The turn is dead: says why, takes what waited into the conversation, goes idle.
+    pub(crate) fn exhausted(&mut self, kind: SessionErrorKind, message: String) {
+        self.error(kind, message, RetryStatus::Exhausted {});
+        self.flush();
+        self.idle(StopReason::RetriesExhausted {}, None);
+    }
+
+    pub(crate) fn work_failed(&mut self, code: &str, message: &str) {
+        self.stop_request();
+        let text = format!("The tool did not run: its worker could not serve this session ({code}). {message}");
+        self.close_calls(&text);
+        self.exhausted(SessionErrorKind::UnknownError, format!("{code}: {message}"));
+    }
+
+    pub(crate) fn archive(&mut self) {
+        self.close_calls("The session was archived before the tool was run.");
+        self.flush();
+        let (agent_name, session_thread_id) = self.named();
+        self.append(EventBody::ThreadStatusTerminated { agent_name, session_thread_id });
+        self.append(EventBody::StatusTerminated {});
+    }
+
+    pub(crate) fn interrupt(&mut self) {
+        let left_by_worker = matches!(self.state().stop, Some(StopReason::RetriesExhausted {}));
+        let had_calls = !self.state().calls.is_empty();
+        self.stop_request();
+        self.close_calls(INTERRUPTED);
+        match self.state().status {
+            SessionStatus::Idle if had_calls => self.idle(StopReason::EndTurn {}, None),
+            SessionStatus::Idle if left_by_worker => self.effects.push(Effect::EnsureWork),
+            SessionStatus::Idle | SessionStatus::Terminated => {}
+            SessionStatus::Running | SessionStatus::Rescheduling => self.idle(StopReason::EndTurn {}, None),
+        }
+    }
+
+    fn stop_request(&mut self) {
+        if let Some(start) = self.state().request.clone() {
+            self.effects.push(Effect::CancelModel);
+            self.end_request(&start, ModelUsage::default(), true);
+        }
+    }
+
+    /// Answers every open call with an error, in the form that tells a worker that the call is answered: a worker that
+    /// comes later must not run it.
+    fn close_calls(&mut self, text: &str) {
+        let open: Vec<_> = self.state().calls.iter().cloned().collect();
+        for call in open {
+            let content = Some(vec![Block::text(text)]);
+            let session_thread_id = Some(self.session.thread.clone());
+            self.append(match call.owner {
+                Owner::Worker => {
+                    EventBody::UserToolResult { tool_use_id: call.id, content, is_error: Some(true), session_thread_id }
+                }
+                Owner::Custom => EventBody::UserCustomToolResult {
+                    custom_tool_use_id: call.id,
+                    content,
+                    is_error: Some(true),
+                    session_thread_id,
+                },
+            });
+        }
+    }
+
+    /// Answers a call that never runs.
+    pub(crate) fn refuse(&mut self, tool_use_id: EventId, text: String) {
+        let content = Some(vec![Block::text(text)]);
+        self.append(EventBody::AgentToolResult { tool_use_id, content, is_error: Some(true) });
+    }
+}
