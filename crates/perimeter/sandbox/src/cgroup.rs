@@ -127,20 +127,25 @@ impl Pool {
 
     /// A group with these limits; none where there is no back end.
     pub(crate) fn take(&mut self, limits: &Limits) -> io::Result<Option<Group>> {
-        let group = match self.ready.pop() {
-            Some(group) => group,
-            None => match self.make()? {
-                Some(group) => group,
-                None => return Ok(None),
-            },
-        };
-        if let Some(backend) = &self.backend
-            && let Err(error) = backend.limit(&group, limits)
-        {
-            self.discard(group);
-            return Err(error);
+        while let Some(group) = self.ready.pop() {
+            match self.limit(&group, limits) {
+                Ok(()) => return Ok(Some(group)),
+                // Somebody removed it meanwhile; a fresh one tells whether something is wrong.
+                Err(_) => self.discard(group),
+            }
         }
-        Ok(Some(group))
+        let Some(group) = self.make()? else { return Ok(None) };
+        match self.limit(&group, limits) {
+            Ok(()) => Ok(Some(group)),
+            Err(error) => {
+                self.discard(group);
+                Err(error)
+            }
+        }
+    }
+
+    fn limit(&self, group: &Group, limits: &Limits) -> io::Result<()> {
+        self.backend.as_ref().map_or(Ok(()), |backend| backend.limit(group, limits))
     }
 
     /// Gives a group up; it is removed as soon as the kernel lets it go.
@@ -188,7 +193,7 @@ impl Drop for Pool {
 /// How our groups are named: prefix, the spawner's process, a number.
 const PREFIX: &str = "postern-";
 
-/// Removes the empty groups that spawners left which were killed.
+/// Removes the empty groups that spawners left which were killed, one with this process's number among them. Called before the first is made.
 fn remove_leftovers(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
@@ -196,7 +201,7 @@ fn remove_leftovers(parent: &Path) {
         let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|rest| rest.split('-').next());
         if let Some(owner) = owner
             && owner.bytes().all(|byte| byte.is_ascii_digit())
-            && !Path::new("/proc").join(owner).exists()
+            && (owner == std::process::id().to_string() || !Path::new("/proc").join(owner).exists())
         {
             // A group in use says so.
             let _busy = fs::remove_dir(entry.path());

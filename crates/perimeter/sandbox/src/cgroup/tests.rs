@@ -77,3 +77,15 @@ fn a_processor_share_never_falls_below_what_the_kernel_takes() {
     assert_eq!(Limits { cpus: 0.000_1, ..LIMITS }.quota_us(), 1000);
     assert_eq!(Limits { cpus: 1.5, ..LIMITS }.quota_us(), 150_000);
 }
+
+#[test]
+fn a_group_that_vanished_from_the_pool_is_replaced() {
+    let parent = tempfile::tempdir().expect("makes a directory");
+    fs::write(parent.path().join("cgroup.subtree_control"), "").expect("writes");
+    let mut pool = Pool::new(Some(Box::new(v2::over(parent.path()))));
+    while pool.prepare() {}
+    for group in &pool.ready {
+        group.remove().expect("removes");
+    }
+    assert!(pool.take(&LIMITS).is_ok_and(|group| group.is_some()));
+}

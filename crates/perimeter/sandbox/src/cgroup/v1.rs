@@ -35,11 +35,11 @@ impl Backend for V1 {
     fn create(&self, name: &str) -> io::Result<Group> {
         let mut directories = Vec::new();
         for (controller, parent) in &self.parents {
-            if name.ends_with("-1") {
-                remove_leftovers(parent);
-            }
             let path = parent.join(name);
             if !directories.iter().any(|(_, made)| *made == path) {
+                if name.ends_with("-1") {
+                    remove_leftovers(parent);
+                }
                 fs::create_dir(&path)?;
             }
             directories.push((*controller, path));

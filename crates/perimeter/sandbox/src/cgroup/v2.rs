@@ -100,6 +100,12 @@ impl Backend for V2 {
     }
 }
 
+/// The back end over a directory that is no hierarchy, for tests.
+#[cfg(test)]
+pub(super) fn over(parent: &Path) -> V2 {
+    V2 { parent: parent.to_owned(), controllers: Controller::ALL.to_vec() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -56,7 +56,8 @@ fn a_sandbox_dies_with_its_spawner() {
     assert_eq!(wait_ending(&stand).how, "the spawner ended");
     let mut end = [rustix::event::PollFd::new(&stand.channel, rustix::event::PollFlags::IN)];
     let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
-    assert_eq!(rustix::event::poll(&mut end, Some(&limit)), Ok(1), "the tool server outlived its spawner");
+    let ended = rustix::io::retry_on_intr(|| rustix::event::poll(&mut end, Some(&limit)));
+    assert_eq!(ended, Ok(1), "the tool server outlived its spawner");
     assert!(
         stand.channel.receive::<String>(100).is_ok_and(|end| end.is_none()),
         "the tool channel closed with its process"
