@@ -15,6 +15,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("node", "nodejs"),
     ("setpriv", "util-linux"),
     ("bwrap", "bubblewrap"),
+    ("rg", "ripgrep"),
 ];
 
 /// Installs missing Debian packages as root; names them, with the command, when not.

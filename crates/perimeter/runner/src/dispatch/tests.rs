@@ -1,3 +1,5 @@
+//! Decisions by table, and any order of events against what a worker may ever do.
+
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 

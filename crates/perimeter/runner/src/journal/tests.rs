@@ -1,3 +1,5 @@
+//! What a restart knows, wherever the crash fell.
+
 use super::*;
 
 fn outcome(text: &str) -> Outcome {

@@ -1,3 +1,5 @@
+//! Every answer to a heartbeat and what follows from it.
+
 use super::*;
 
 fn answer(last: &str, ttl_seconds: u64) -> Beat {

@@ -1,3 +1,5 @@
+//! Honest, hostile, silent and dead peers on the tool channel.
+
 use super::*;
 use crate::toolbox::Toolbox;
 use serde_json::json;
