@@ -51,7 +51,8 @@ fn a_timed_out_command_is_killed_with_the_jobs_it_started() {
     assert!(error);
     run(&mut tools, "bash", json!({"restart": true}));
     let (_, job) = run(&mut tools, "read", json!({"file_path": "job"}));
-    let state = format!("grep -qs '^State:[[:space:]]*[^Z]' /proc/{}/status && echo alive || echo gone", job.trim());
+    let state =
+        format!("while grep -qs '^State:[[:space:]]*[RSDT]' /proc/{}/status; do :; done; echo gone", job.trim());
     assert_eq!(run(&mut tools, "bash", json!({"command": state})), (false, "gone".into()));
 }
 
