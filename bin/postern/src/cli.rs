@@ -68,6 +68,9 @@ pub(crate) struct UpArguments {
     /// Leave the worker out.
     #[arg(long)]
     pub(crate) no_worker: bool,
+    /// Leave the gateway out. This build has none to start.
+    #[arg(long)]
+    pub(crate) no_gateway: bool,
     /// Issue a new API key and a new environment key, and print them.
     #[arg(long)]
     pub(crate) new_keys: bool,

@@ -1,0 +1,109 @@
+"""The command line as a person uses it: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from conftest import BINARY, Stack, model_section, script, tool
+
+
+def run(*arguments: str, cwd: Path, env: dict | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run([BINARY, *arguments], cwd=cwd, env=os.environ | (env or {}), capture_output=True, text=True, timeout=120)
+
+
+def text_of(*turns: dict) -> str:
+    return script(*turns)[0]["text"]
+
+
+def test_run_streams_a_turn_and_ends_with_zero(postern: Stack):
+    text = text_of({"text": "I look.", "tool_uses": [tool("bash", command="echo seen-in-the-sandbox")]}, {"text": "That is all."})
+    done = run("run", text, "--data-dir", str(postern.data), cwd=postern.directory)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.strip()] == [
+        "I look.", "> bash echo seen-in-the-sandbox", "  seen-in-the-sandbox", "That is all."]
+
+
+def test_run_by_url_and_key_reaches_a_server_elsewhere(postern: Stack, tmp_path: Path):
+    env = {"POSTERN_URL": postern.base_url, "POSTERN_API_KEY": postern.api_key}
+    done = run("run", text_of({"text": "hello from afar"}), cwd=tmp_path, env=env)
+    assert done.returncode == 0 and "hello from afar" in done.stdout, done.stderr
+
+
+def test_run_says_what_the_model_refused(postern: Stack):
+    text = text_of({"error": {"status": 400, "type": "invalid_request_error"}})
+    done = run("run", text, "--data-dir", str(postern.data), cwd=postern.directory)
+    assert done.returncode == 1 and "model_request_failed_error" in done.stdout + done.stderr
+
+
+def test_without_a_server_run_ends_with_three_and_the_next_step(tmp_path: Path):
+    done = run("run", "hello", cwd=tmp_path)
+    assert done.returncode == 3 and "postern up" in done.stderr
+
+
+def test_a_wrong_key_ends_with_five(postern: Stack, tmp_path: Path):
+    done = run("run", "hello", cwd=tmp_path, env={"POSTERN_URL": postern.base_url, "POSTERN_API_KEY": "pst_api_wrong"})
+    assert done.returncode == 5
+
+
+def test_a_second_up_over_the_same_directory_is_refused(postern: Stack):
+    done = run("up", "--json", "--listen", "127.0.0.1:0", "--data-dir", str(postern.data), cwd=postern.directory)
+    assert done.returncode == 2 and "another `postern up`" in done.stderr
+
+
+def test_up_refuses_to_speak_plain_http_to_the_network(tmp_path: Path):
+    done = run("up", "--json", "--listen", "0.0.0.0:0", cwd=tmp_path)
+    assert done.returncode == 2 and "loopback" in done.stderr
+
+
+def test_an_unknown_flag_is_usage(tmp_path: Path):
+    assert run("up", "--nonsense", cwd=tmp_path).returncode == 2
+
+
+def test_the_printed_snippet_works_as_pasted(tmp_path: Path, rehearsal: dict):
+    (tmp_path / "postern.toml").write_text(model_section(rehearsal))
+    with (tmp_path / "log").open("wb") as log:
+        up = subprocess.Popen([BINARY, "up", "--listen", "127.0.0.1:0"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=log, text=True)
+    try:
+        lines = []
+        for line in up.stdout:
+            lines.append(line)
+            if "Ctrl-C drains" in line:
+                break
+        start = next(n for n, line in enumerate(lines) if "from anthropic import" in line)
+        end = next(n for n, line in enumerate(lines) if "print(event.type)" in line)
+        snippet = textwrap.dedent("".join(lines[start:end + 1])) + "        if event.type == 'session.status_idle': break\n"
+        pasted = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, timeout=60)
+        assert pasted.returncode == 0, pasted.stderr
+        assert pasted.stdout.splitlines()[-1] == "session.status_idle"
+        up.send_signal(signal.SIGINT)
+        assert up.wait(timeout=40) == 0
+    finally:
+        up.kill()
+        up.wait()
+        up.stdout.close()
+
+
+def test_a_drained_stack_ends_with_zero_and_keeps_what_was_acknowledged(new_stack):
+    stack: Stack = new_stack()
+    done = run("run", text_of({"text": "remember this"}), "--data-dir", str(stack.data), cwd=stack.directory)
+    assert done.returncode == 0
+    assert stack.stop() == 0
+    stack.start()
+    from anthropic import Anthropic
+
+    client = Anthropic(base_url=stack.base_url, api_key=stack.api_key)
+    session = client.beta.sessions.list().data[0].id
+    texts = [event.content[0].text for event in client.beta.sessions.events.list(session, types=["agent.message"])]
+    assert texts == ["remember this"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["up", "--help"], ["run", "--help"], ["secrets", "--help"], ["demo", "--help"]])
+def test_help_names_what_it_does(arguments: list[str], tmp_path: Path):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 0 and "Usage:" in done.stdout
