@@ -40,7 +40,9 @@ fn tool_round_trip(rounds: u32) -> Outcome {
     let script = root().join("xtask/bench/tool_round_trip.py");
     let binary = root().join("target/release/postern");
     let measured = json(command(python).env("POSTERN_BINARY", binary).arg(script).arg(rounds.to_string()))?;
-    println!("\n`bash: true` from agent.tool_use stored to its result stored (aim: at most 0.3 of the official Python worker)");
+    println!(
+        "\n`bash: true` from agent.tool_use stored to its result stored (aim: at most 0.3 of the official Python worker)"
+    );
     compare(&measured, "ours", "official")
 }
 

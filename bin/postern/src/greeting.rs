@@ -33,7 +33,8 @@ pub(crate) fn text(
     if !configuration.has_zones {
         out.push_str("  zone              deny-all: no network, no credentials; write [zone.NAME] into postern.toml\n");
     }
-    for (role, _) in [("worker", arguments.no_worker), ("gateway", arguments.no_gateway)].iter().filter(|(_, out)| *out) {
+    for (role, _) in [("worker", arguments.no_worker), ("gateway", arguments.no_gateway)].iter().filter(|(_, out)| *out)
+    {
         let _ = writeln!(out, "  {role:<17} left out");
     }
     for warning in &configuration.warnings {

@@ -132,7 +132,10 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router) {
 }
 
 async fn authorize(State(shared): State<Shared>, request: Request, next: Next) -> Response {
-    let authorized = request.headers().get(header::AUTHORIZATION).is_some_and(|value| shared.authorizations.iter().any(|right| value == right.as_str()));
+    let authorized = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .is_some_and(|value| shared.authorizations.iter().any(|right| value == right.as_str()));
     let line = format!("{} {}", request.method(), request.uri());
     if let Ok(mut seen) = shared.seen.lock() {
         seen.push(Seen { line, authorized, headers: text_of(request.headers()) });
