@@ -14,16 +14,30 @@ pub(crate) fn run() -> Result<(), Failure> {
     for control in &controls {
         println!("{}", line(control));
     }
-    let missing: Vec<_> = controls.iter().filter(|control| control.state == State::Missing).collect();
-    if missing.is_empty() {
+    let lacking: Vec<_> =
+        controls.iter().filter(|status| stops_every_start(status)).map(|status| status.control.name()).collect();
+    if lacking.is_empty() {
         return Ok(());
     }
-    Err(Failure::ControlMissing(format!(
-        "{} of {} controls are missing on this machine",
-        missing.len(),
-        controls.len()
-    )))
+    Err(Failure::ControlMissing(format!("no sandbox starts without {}", lacking.join(", "))))
 }
+
+fn stops_every_start(status: &ControlStatus) -> bool {
+    status.state == State::Missing && IN_EVERY_SANDBOX.contains(&status.control)
+}
+
+/// What every sandbox has, whatever a zone's `require` says.
+const IN_EVERY_SANDBOX: &[Control] = &[
+    Control::Userns,
+    Control::Mountns,
+    Control::Pidns,
+    Control::Netns,
+    Control::Ipcns,
+    Control::Utsns,
+    Control::Cgroupns,
+    Control::Seccomp,
+    Control::NoCaps,
+];
 
 /// `name  state  cause; fix`.
 pub(crate) fn line(status: &ControlStatus) -> String {
@@ -33,4 +47,28 @@ pub(crate) fn line(status: &ControlStatus) -> String {
         State::Missing => "missing",
     };
     format!("{:<16} {state:<9} {}; {}", status.control.name(), status.cause, status.fix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_missing_control_of_every_sandbox_stops_the_start() {
+        let table = [
+            (ControlStatus::active(Control::Seccomp), false),
+            (ControlStatus::degraded(Control::Seccomp, "why", "fix"), false),
+            (ControlStatus::missing(Control::Seccomp, "why", "fix"), true),
+            (ControlStatus::missing(Control::DistinctUid, "why", "fix"), false),
+        ];
+        for (status, stops) in table {
+            assert_eq!(stops_every_start(&status), stops, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_gives_cause_and_fix() {
+        let text = line(&ControlStatus::degraded(Control::DiskHard, "no quota", "use a small disk"));
+        assert_eq!(text, "disk-hard        degraded  no quota; use a small disk");
+    }
 }
