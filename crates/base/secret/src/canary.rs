@@ -40,13 +40,16 @@ pub fn search(bytes: &[u8], needles: &[&[u8]]) -> Vec<Found> {
 /// A list of needles compiled once, for searching many files.
 pub struct Canaries {
     matcher: Matcher,
+    /// Wrapped text shorter than this holds none of the needles: compression does not halve what is worth searching for.
+    shortest_inside: usize,
 }
 
 impl Canaries {
     /// Compiles the needles.
     #[must_use]
     pub fn new(needles: &[&[u8]]) -> Self {
-        Self { matcher: Matcher::new(needles.iter().copied()) }
+        let shortest = needles.iter().map(|needle| needle.len()).min().unwrap_or_default();
+        Self { matcher: Matcher::new(needles.iter().copied()), shortest_inside: shortest / 2 }
     }
 
     /// As [`search`].
@@ -61,14 +64,14 @@ impl Canaries {
         for hit in self.matcher.find_all(bytes) {
             report(Found { needle: hit.index, kind: hit.kind, offset: hit.range.start, inside: inside.clone() });
         }
-        if inside.len() == DEEPEST {
+        if inside.len() == DEEPEST || bytes.len() < self.shortest_inside {
             return;
         }
         for (offset, encoding, content) in compressed(bytes) {
             self.look_inside(offset, Wrapping::Compressed(encoding), &content, inside, report);
         }
         if inside.last() != Some(&Wrapping::Base64) {
-            for (offset, content) in base64_texts(bytes) {
+            for (offset, content) in base64_texts(bytes, self.shortest_inside) {
                 self.look_inside(offset, Wrapping::Base64, &content, inside, report);
             }
         }
@@ -131,15 +134,15 @@ fn as_far_as_possible(encoding: Encoding, encoded: &[u8], ceiling: u64) -> Vec<u
     pieces.map_while(|piece| decoder.push(piece).ok()).flatten().collect()
 }
 
-/// Runs of base64 characters, wrapped or not, decoded from each of the four places where a group may begin.
-fn base64_texts(bytes: &[u8]) -> Vec<(usize, Vec<u8>)> {
+/// Runs of base64 characters, wrapped or not, of at least `shortest` bytes when decoded from each of the four places where a group may begin.
+fn base64_texts(bytes: &[u8], shortest: usize) -> Vec<(usize, Vec<u8>)> {
     let mut texts = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
         let run = bytes[at..].iter().take_while(|byte| is_base64(**byte) || byte.is_ascii_whitespace()).count();
         let characters: Vec<u8> =
             bytes[at..at + run].iter().copied().filter(|byte| is_base64(*byte)).map(url_safe).collect();
-        if characters.len() >= SHORTEST_BASE64 {
+        if characters.len() >= SHORTEST_BASE64.max(shortest * 4 / 3) {
             texts.extend((0..4).filter_map(|start| decode_base64(&characters[start..])).map(|content| (at, content)));
         }
         at += run + 1;
