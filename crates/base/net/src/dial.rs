@@ -2,8 +2,11 @@
 //! the permit and never before. It speaks no protocol over what it opens.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use postern_policy::{ConfiguredPermit, Denial, DialPermit, Host, Permit, Target};
@@ -35,6 +38,8 @@ pub enum DialError {
     Denied {
         /// The name.
         host: String,
+        /// That last address.
+        address: IpAddr,
         /// The refusal.
         denial: Box<Denial>,
     },
@@ -91,38 +96,28 @@ impl Dialable for ConfiguredPermit {
     }
 }
 
-/// The addresses that a permit leads to, at most [`limits::ADDRESSES`], in the resolver's order; a fixed address is
-/// not looked up. None of them may be dialled before the permit was asked about it.
-///
-/// # Errors
-/// The name has no address, or the resolver fails or is too slow.
-pub async fn resolve<P: Dialable>(permit: &P) -> Result<Vec<IpAddr>, DialError> {
-    match permit.target() {
-        Target::Address(address) => Ok(vec![address.ip()]),
-        Target::Resolve(host, port) => look_up(&host, port.number()).await,
-    }
+/// The addresses of a name, or why there are none, when they are known.
+pub type LookingUp<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>>;
+
+/// Whoever knows the addresses of names. The system does; no configuration names another. Tests bring a liar.
+pub trait Resolver: std::fmt::Debug + Send + Sync {
+    /// Every address of `host`, in the order in which they should be tried.
+    fn look_up<'a>(&'a self, host: &'a str, port: u16) -> LookingUp<'a>;
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the place where names are looked up, after the permit")]
-async fn look_up(host: &Host, port: u16) -> Result<Vec<IpAddr>, DialError> {
-    let host = host.to_string();
-    let answer = timeout(limits::RESOLVE, tokio::net::lookup_host((host.as_str(), port))).await;
-    let found: Vec<SocketAddr> = match answer.map(|found| found.map(Iterator::collect)) {
-        Err(_) => return Err(DialError::ResolveSlow(host)),
-        Ok(Err(source)) => return Err(DialError::Resolve { host, source }),
-        Ok(Ok(found)) => found,
-    };
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    for address in found.iter().map(|address| address.ip().to_canonical()) {
-        if addresses.len() < limits::ADDRESSES && !addresses.contains(&address) {
-            addresses.push(address);
-        }
+/// The operating system's resolver.
+#[derive(Debug, Clone, Copy)]
+struct System;
+
+impl Resolver for System {
+    #[expect(clippy::disallowed_methods, reason = "this is the place where names are looked up, after the permit")]
+    fn look_up<'a>(&'a self, host: &'a str, port: u16) -> LookingUp<'a> {
+        Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.map(|found| found.ip()).collect()) })
     }
-    if addresses.is_empty() { Err(DialError::NoAddress(host)) } else { Ok(addresses) }
 }
 
 /// Opens connections.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Dialer {
     /// How long one address may take.
     pub connect: Duration,
@@ -130,11 +125,17 @@ pub struct Dialer {
     pub total: Duration,
     /// How long one address may take before the next is tried beside it.
     pub stagger: Duration,
+    resolver: Arc<dyn Resolver>,
 }
 
 impl Default for Dialer {
     fn default() -> Self {
-        Self { connect: limits::CONNECT, total: limits::CONNECT_TOTAL, stagger: limits::CONNECT_STAGGER }
+        Self {
+            connect: limits::CONNECT,
+            total: limits::CONNECT_TOTAL,
+            stagger: limits::CONNECT_STAGGER,
+            resolver: Arc::new(System),
+        }
     }
 }
 
@@ -143,6 +144,45 @@ impl Dialer {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A dialler that asks another resolver, for tests of what a resolver may answer.
+    #[must_use]
+    pub fn with_resolver(resolver: Arc<dyn Resolver>) -> Self {
+        Self { resolver, ..Self::default() }
+    }
+
+    /// The addresses that a permit leads to, at most [`limits::ADDRESSES`], in the resolver's order; a fixed address
+    /// is not looked up. None of them may be dialled before the permit was asked about it.
+    ///
+    /// # Errors
+    /// The name has no address, or the resolver fails or is too slow.
+    pub async fn resolve<P: Dialable>(&self, permit: &P) -> Result<Vec<IpAddr>, DialError> {
+        match permit.target() {
+            Target::Address(address) => Ok(vec![address.ip()]),
+            Target::Resolve(host, port) => self.look_up(&host, port.number()).await,
+        }
+    }
+
+    /// The addresses a permit leads to and allows. Dialling these permits looks nothing up again.
+    ///
+    /// # Errors
+    /// Nothing resolves, or no address is allowed.
+    pub async fn permitted<P: Dialable>(&self, permit: &P) -> Result<Vec<DialPermit>, DialError> {
+        let mut allowed = Vec::new();
+        let mut refusal = None;
+        for address in self.resolve(permit).await? {
+            match permit.dial(address) {
+                Ok(permit) => allowed.push(permit),
+                Err(denial) => refusal = Some((address, denial)),
+            }
+        }
+        match (allowed.is_empty(), refusal) {
+            (true, Some((address, denial))) => {
+                Err(DialError::Denied { host: describe(&permit.target()), address, denial: Box::new(denial) })
+            }
+            _ => Ok(allowed),
+        }
     }
 
     /// Connects to the one address of the permit. Cancelling leaves no connection behind.
@@ -168,7 +208,23 @@ impl Dialer {
     /// # Errors
     /// Nothing resolves, no address is allowed, or none answers.
     pub async fn reach<P: Dialable>(&self, permit: &P) -> Result<TcpStream, DialError> {
-        self.dial_any(&permitted(permit).await?).await
+        self.dial_any(&self.permitted(permit).await?).await
+    }
+
+    async fn look_up(&self, host: &Host, port: u16) -> Result<Vec<IpAddr>, DialError> {
+        let host = host.to_string();
+        let found = match timeout(limits::RESOLVE, self.resolver.look_up(&host, port)).await {
+            Err(_) => return Err(DialError::ResolveSlow(host)),
+            Ok(Err(source)) => return Err(DialError::Resolve { host, source }),
+            Ok(Ok(found)) => found,
+        };
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for address in found.iter().map(IpAddr::to_canonical) {
+            if addresses.len() < limits::ADDRESSES && !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        if addresses.is_empty() { Err(DialError::NoAddress(host)) } else { Ok(addresses) }
     }
 
     async fn race(&self, permits: &[DialPermit]) -> Result<TcpStream, DialError> {
@@ -190,25 +246,6 @@ impl Dialer {
                 () = next_is_due, if !waiting.is_empty() => {}
             }
         }
-    }
-}
-
-/// The addresses a permit leads to and allows.
-///
-/// # Errors
-/// Nothing resolves, or no address is allowed.
-pub async fn permitted<P: Dialable>(permit: &P) -> Result<Vec<DialPermit>, DialError> {
-    let mut allowed = Vec::new();
-    let mut refusal = None;
-    for address in resolve(permit).await? {
-        match permit.dial(address) {
-            Ok(permit) => allowed.push(permit),
-            Err(denial) => refusal = Some(denial),
-        }
-    }
-    match (allowed.is_empty(), refusal) {
-        (true, Some(denial)) => Err(DialError::Denied { host: describe(&permit.target()), denial: Box::new(denial) }),
-        _ => Ok(allowed),
     }
 }
 

@@ -12,6 +12,6 @@ pub mod tls;
 
 pub use backoff::Backoff;
 pub use client::{Body, ClientError, HttpClient};
-pub use dial::{DialError, Dialer, permitted, resolve};
+pub use dial::{DialError, Dialer, LookingUp, Resolver};
 pub use drain::{Drain, Drained};
 pub use tls::{TlsError, TlsRoots};

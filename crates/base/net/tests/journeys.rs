@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use postern_net::tls::TlsRoots;
-use postern_net::{ClientError, DialError, Dialer, HttpClient, permitted, resolve};
+use postern_net::{ClientError, DialError, Dialer, HttpClient, LookingUp, Resolver};
 use postern_policy::{ConfiguredPermit, Endpoint, configured};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
@@ -299,7 +299,8 @@ async fn a_dead_address_does_not_keep_a_living_one_waiting() {
     let living = permit(&format!("http://127.0.0.1:{port}"));
     // Nobody listens on this loopback address.
     let dead = permit(&format!("http://127.0.0.77:{port}"));
-    let permits = [permitted(&dead).await.unwrap(), permitted(&living).await.unwrap()].concat();
+    let dialer = Dialer::new();
+    let permits = [dialer.permitted(&dead).await.unwrap(), dialer.permitted(&living).await.unwrap()].concat();
     let stream = Dialer::new().dial_any(&permits).await.unwrap();
     assert_eq!(stream.peer_addr().unwrap().port(), port);
     let error = Dialer::new().dial_any(&permits[..1]).await.unwrap_err();
@@ -309,10 +310,41 @@ async fn a_dead_address_does_not_keep_a_living_one_waiting() {
 
 #[tokio::test]
 async fn names_resolve_after_the_permit_and_metadata_addresses_are_refused() {
-    let addresses = resolve(&permit("http://localhost:1")).await.unwrap();
+    let dialer = Dialer::new();
+    let addresses = dialer.resolve(&permit("http://localhost:1")).await.unwrap();
     assert!(!addresses.is_empty() && addresses.iter().all(std::net::IpAddr::is_loopback), "{addresses:?}");
-    let error = permitted(&permit("http://169.254.169.254")).await.unwrap_err();
+    let error = dialer.permitted(&permit("http://169.254.169.254")).await.unwrap_err();
     assert!(matches!(error, DialError::Denied { .. }), "{error:?}");
-    let error = resolve(&permit("http://no-such-name.invalid")).await.unwrap_err();
+    let error = dialer.resolve(&permit("http://no-such-name.invalid")).await.unwrap_err();
     assert!(matches!(error, DialError::Resolve { .. } | DialError::ResolveSlow(_)), "{error:?}");
+}
+
+/// Answers another address each time, as a rebinding name server does.
+#[derive(Debug, Default)]
+struct Rebinding(std::sync::atomic::AtomicUsize);
+
+impl Resolver for Rebinding {
+    fn look_up<'a>(&'a self, _: &'a str, _: u16) -> LookingUp<'a> {
+        let asked = self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let answer = if asked == 0 { [127, 0, 0, 1] } else { [169, 254, 169, 254] };
+        Box::pin(std::future::ready(Ok(vec![answer.into()])))
+    }
+}
+
+#[tokio::test]
+async fn the_address_that_was_checked_is_the_one_that_is_dialled() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let resolver = std::sync::Arc::new(Rebinding::default());
+    let dialer = Dialer::with_resolver(resolver.clone());
+    let named = permit(&format!("http://rebinding.test:{}", address.port()));
+    let permits = dialer.permitted(&named).await.unwrap();
+    assert_eq!(permits[0].address(), address);
+    assert_eq!(dialer.dial_any(&permits).await.unwrap().peer_addr().unwrap(), address);
+    assert_eq!(resolver.0.load(std::sync::atomic::Ordering::SeqCst), 1, "looked up once");
+    let error = dialer.reach(&named).await.unwrap_err();
+    assert!(
+        matches!(error, DialError::Denied { address, .. } if address.to_string() == "169.254.169.254"),
+        "{error:?}"
+    );
 }
