@@ -6,20 +6,42 @@ use std::time::Duration;
 pub const CONNECTIONS_PER_SESSION: usize = 256;
 /// Connections of all sessions together, so that one process' descriptors are not the limit.
 pub const CONNECTIONS_TOTAL: usize = 4096;
-/// How long a sandbox's client is waited for. One value per process, so that tests need not wait as long.
+/// The bounds that take long to reach. One value per process, so that tests need not wait as long or send as much.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct Bounds {
     /// See [`FIRST_BYTES`].
     pub first_bytes: Duration,
+    /// See [`HANDSHAKE`].
+    pub handshake: Duration,
     /// See [`REQUEST_HEAD`].
     pub request_head: Duration,
     /// See [`BODY_IDLE`].
     pub body_idle: Duration,
+    /// See [`RESPONSE_HEAD`].
+    pub response_head: Duration,
+    /// See [`CONNECTION_TOTAL`].
+    pub connection_total: Duration,
+    /// See [`DNS_IDLE`].
+    pub dns_idle: Duration,
+    /// See [`REQUEST_BODY_BYTES`].
+    pub request_body_bytes: u64,
+    /// See [`DECODED_BODY_BYTES`].
+    pub decoded_body_bytes: u64,
 }
 
-impl Default for Patience {
+impl Default for Bounds {
     fn default() -> Self {
-        Self { first_bytes: FIRST_BYTES, request_head: REQUEST_HEAD, body_idle: BODY_IDLE }
+        Self {
+            first_bytes: FIRST_BYTES,
+            handshake: HANDSHAKE,
+            request_head: REQUEST_HEAD,
+            body_idle: BODY_IDLE,
+            response_head: RESPONSE_HEAD,
+            connection_total: CONNECTION_TOTAL,
+            dns_idle: DNS_IDLE,
+            request_body_bytes: REQUEST_BODY_BYTES,
+            decoded_body_bytes: DECODED_BODY_BYTES,
+        }
     }
 }
 
@@ -41,12 +63,15 @@ pub const BODY_IDLE: Duration = Duration::from_secs(120);
 pub const RESPONSE_HEAD: Duration = Duration::from_secs(300);
 /// One connection from a sandbox, whatever it does.
 pub const CONNECTION_TOTAL: Duration = Duration::from_secs(6 * 60 * 60);
-/// Resolving and connecting to one upstream address.
-pub const DIAL: Duration = Duration::from_secs(10);
+/// Resolving an upstream's name and connecting to one of its addresses, all of them together.
+pub const DIAL: Duration = Duration::from_secs(20);
 /// Bytes of a request body that are inspected before the decision; a longer one is inspected as it streams.
 pub const BODY_PREVIEW_BYTES: usize = 256 * 1024;
 /// Bytes of a request body in all.
 pub const REQUEST_BODY_BYTES: u64 = 1 << 30;
+/// Bytes of a form after its encoding is taken off, in which foreign credentials are looked for; a longer form is
+/// taken for one that holds them.
+pub const FORM_BYTES: u64 = 1024 * 1024;
 /// Bytes of a refused request's body that are read and thrown away, so that the client gets to read the refusal.
 pub const REFUSED_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// How long that may take.
@@ -74,6 +99,9 @@ pub const POOL_IDLE: Duration = Duration::from_secs(30);
 pub const LEAVES_KEPT: usize = 256;
 /// Cookies of upstreams remembered per session, to tell them from foreign ones; the oldest go first.
 pub const COOKIES_KEPT: usize = 512;
+/// Secrets of a session that were replaced while it ran and are still recognised and scrubbed. A session whose
+/// credentials change more often gets no further ones.
+pub const FORMER_SECRETS: usize = 16;
 /// Sessions that one process serves.
 pub const SESSIONS: usize = 256;
 /// A session's CA and its leaves, at most.

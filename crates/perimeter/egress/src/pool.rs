@@ -1,5 +1,5 @@
 //! A session's idle upstream connections. A connection is used again only for the same scheme, host, port, rule and
-//! set of credentials; sessions never share one.
+//! set of credentials, and only while it leads to an address that may still be dialled; sessions never share one.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,7 +7,7 @@ use std::{
 };
 
 use hyper::client::conn::http1::SendRequest;
-use postern_policy::{Host, Permit, Port, Scheme};
+use postern_policy::{DialPermit, Host, Permit, Port, Scheme};
 
 use crate::{body::Body, limits};
 
@@ -44,24 +44,29 @@ struct Idle {
     key: PoolKey,
     since: Instant,
     sender: SendRequest<Body>,
+    leads_to: DialPermit,
 }
 
 impl Pool {
-    /// Takes the youngest connection for `key`; drops those that idled too long or were closed.
-    pub(crate) fn take(&self, key: &PoolKey, now: Instant) -> Option<SendRequest<Body>> {
+    /// Takes the youngest connection for `key` that leads where the permit would allow to dial now; drops those that
+    /// idled too long or were closed.
+    pub(crate) fn take(&self, key: &PoolKey, permit: &Permit, now: Instant) -> Option<(SendRequest<Body>, DialPermit)> {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|one| now.duration_since(one.since) < limits::POOL_IDLE && !one.sender.is_closed());
-        let at = idle.iter().rposition(|one| one.key == *key)?;
-        Some(idle.remove(at).sender)
+        let allowed =
+            |leads_to: &DialPermit| permit.dial(leads_to.address().ip()).is_ok_and(|again| again == *leads_to);
+        let at = idle.iter().rposition(|one| one.key == *key && allowed(&one.leads_to))?;
+        let taken = idle.remove(at);
+        Some((taken.sender, taken.leads_to))
     }
 
     /// Keeps a connection; the oldest goes where there are too many.
-    pub(crate) fn put(&self, key: PoolKey, sender: SendRequest<Body>, now: Instant) {
+    pub(crate) fn put(&self, key: PoolKey, sender: SendRequest<Body>, leads_to: DialPermit, now: Instant) {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() >= limits::POOL_PER_SESSION {
             idle.remove(0);
         }
-        idle.push(Idle { key, since: now, sender });
+        idle.push(Idle { key, since: now, sender, leads_to });
     }
 
     /// Closes them all.

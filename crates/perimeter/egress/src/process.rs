@@ -74,7 +74,7 @@ fn build(configuration: Configuration, descriptors: Vec<OwnedFd>) -> Result<Regi
             dialer: Dialer::new(),
             origins: Arc::new(Kernel),
             trust: Default::default(),
-            patience: limits::Patience::default(),
+            bounds: limits::Bounds::default(),
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_TOTAL)),
             catalogue: RwLock::new(Arc::new(Catalogue::new(Vec::new()))),
         }),

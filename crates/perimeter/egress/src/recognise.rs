@@ -1,7 +1,7 @@
 //! Recognises placeholders and secrets in what a sandbox sends, in any rendering: whole texts with everything that
 //! stands in them, streams up to the first one. Knows every placeholder of the perimeter and this session's secrets.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use postern_policy::{CredentialName, FoundValue, Issued};
 use postern_secret::{
@@ -9,6 +9,7 @@ use postern_secret::{
     detect::Detector,
     scrub::{Plan, Scrubber},
 };
+use zeroize::Zeroizing;
 
 use crate::custodian::IssuedPlaceholder;
 
@@ -26,8 +27,10 @@ impl Default for Keyring {
     }
 }
 
-/// One session's credentials: its placeholders and, for those granted, the secrets.
+/// One session's credentials: its placeholders and, for those granted, the secrets. A secret that was replaced stays
+/// known: an upstream may still hold it, and hand it back.
 pub(crate) struct Keyring {
+    /// The youngest first.
     keys: Vec<Key>,
     detector: Detector,
     scrub: Arc<Plan>,
@@ -106,25 +109,37 @@ impl Keyring {
 
     /// The credentials whose secrets are here.
     pub(crate) fn credentials(&self) -> Vec<CredentialName> {
-        self.keys.iter().map(|key| key.credential.clone()).collect()
+        self.keys.iter().map(|key| &key.credential).collect::<BTreeSet<_>>().into_iter().cloned().collect()
     }
 
-    /// The key of a credential.
+    /// Secrets that others replaced.
+    pub(crate) fn former(&self) -> usize {
+        self.keys.len() - self.credentials().len()
+    }
+
+    /// The present key of a credential.
     pub(crate) fn key(&self, credential: &CredentialName) -> Option<&Key> {
         self.keys.iter().find(|key| key.credential == *credential)
     }
 
-    /// The same keys with one added or replaced.
+    /// The same keys with one added before them.
     pub(crate) fn with(&self, added: Key) -> Self {
-        let others = self.keys.iter().filter(|key| key.credential != added.credential);
-        let mut keys: Vec<_> = others.map(Key::duplicate).collect();
-        keys.push(added);
-        Self::new(keys)
+        let same = |key: &&Key| key.credential == added.credential && exposed(&key.secret) == exposed(&added.secret);
+        let others: Vec<_> = self.keys.iter().filter(|key| !same(key)).map(Key::duplicate).collect();
+        Self::new(std::iter::once(added).chain(others).collect())
     }
 
-    /// Whether the text holds a secret when letters' case is ignored: header names arrive in lower case.
-    pub(crate) fn names_a_secret(&self, lower_case: &str) -> bool {
-        self.keys.iter().any(|key| contains(lower_case.as_bytes(), &exposed(&key.secret).to_ascii_lowercase()))
+    /// The secret that a header's name holds, in any rendering: names arrive in lower case, so case is ignored.
+    pub(crate) fn named(&self, lower_case: &str) -> Option<&Key> {
+        let text = lower_case.as_bytes();
+        let rendered = self.detector.find(text).first().map(|hit| hit.index);
+        let lowered = || {
+            self.keys.iter().position(|key| {
+                let secret = Zeroizing::new(exposed(&key.secret).to_ascii_lowercase());
+                contains(text, &secret)
+            })
+        };
+        rendered.or_else(lowered).map(|index| &self.keys[index])
     }
 }
 
@@ -168,16 +183,16 @@ impl Recogniser {
         let secrets = self.keyring.detector.find(text).into_iter().map(|hit| Sighting {
             credential: self.keyring.keys[hit.index].credential.clone(),
             value: FoundValue::Secret,
+            plain: text.get(hit.range.clone()) == Some(exposed(&self.keyring.keys[hit.index].secret)),
             range: hit.range,
-            plain: true,
         });
         placeholders.chain(secrets).collect()
     }
 
-    /// Whatever a header's name holds: names arrive in lower case, so case is ignored.
+    /// Whatever the name of a header or host holds: such names arrive in lower case, so case is ignored.
     pub(crate) fn find_in_name(&self, lower_case: &str) -> Vec<Sighting> {
         let hits = self.catalogue.lower_case.find(lower_case.as_bytes());
-        let sightings = hits.into_iter().map(|hit| {
+        let lowered = hits.into_iter().map(|hit| {
             let issued = &self.catalogue.issued[hit.index];
             Sighting {
                 credential: issued.credential.clone(),
@@ -186,7 +201,30 @@ impl Recogniser {
                 plain: false,
             }
         });
-        sightings.collect()
+        let secret = self.keyring.named(lower_case).map(|key| Sighting {
+            credential: key.credential.clone(),
+            value: FoundValue::Secret,
+            range: 0..lower_case.len(),
+            plain: false,
+        });
+        // Some renderings have no capitals to lose.
+        let known: Vec<_> = self.find_known(lower_case.as_bytes()).into_iter().chain(lowered).chain(secret).collect();
+        if known.is_empty() { self.find(lower_case.as_bytes()) } else { known }
+    }
+
+    /// The text without anything of ours, for records and answers.
+    pub(crate) fn withhold(&self, text: &str) -> String {
+        let mut ranges: Vec<_> = self.find_in_name(text).into_iter().map(|sighting| sighting.range).collect();
+        ranges.sort_by_key(|range| range.start);
+        let mut clean = String::with_capacity(text.len());
+        let mut done = 0;
+        for range in ranges {
+            clean.push_str(text.get(done..range.start.max(done)).unwrap_or_default());
+            clean.push_str(if range.end > done { WITHHELD } else { "" });
+            done = done.max(range.end);
+        }
+        clean.push_str(text.get(done..).unwrap_or_default());
+        clean
     }
 
     /// A recogniser for one stream.
@@ -234,6 +272,8 @@ impl StreamRecogniser {
     }
 }
 
+/// Stands for what is not repeated.
+const WITHHELD: &str = "[withheld]";
 /// Random characters that follow the marker in the shortest unshaped placeholder.
 const AFTER_MARKER: usize = 12;
 

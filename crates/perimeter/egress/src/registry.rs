@@ -25,6 +25,8 @@ pub(crate) struct Registry {
     zones: Zones,
     perimeter: Arc<Perimeter>,
     sessions: Mutex<HashMap<String, Arc<Session>>>,
+    /// One opening at a time: of two lists of placeholders the later one must stay.
+    opening: tokio::sync::Mutex<()>,
 }
 
 /// Why a question is not answered with what was asked for.
@@ -78,7 +80,7 @@ impl Failure {
 impl Registry {
     /// No sessions yet.
     pub(crate) fn new(zones: Zones, perimeter: Arc<Perimeter>) -> Self {
-        Self { zones, perimeter, sessions: Mutex::default() }
+        Self { zones, perimeter, sessions: Mutex::default(), opening: tokio::sync::Mutex::default() }
     }
 
     /// Answers one question of the worker.
@@ -132,22 +134,25 @@ impl Registry {
 
     async fn open(&self, open: OpenSession) -> Result<Opened, Failure> {
         let zone = self.zone(&open)?;
-        if self.lock().contains_key(&open.session) {
-            return Err(Failure::Open(open.session));
-        }
-        self.read_placeholders().await?;
-        let session = Arc::new(self.build(&open, zone)?);
+        let session = {
+            let _one_at_a_time = self.opening.lock().await;
+            self.room_for(&open.session)?;
+            self.read_placeholders().await?;
+            let session = Arc::new(self.build(&open, zone)?);
+            self.lock().insert(open.session, session.clone());
+            session
+        };
+        // Before the answer, so before anything is attached to it.
         self.grant_all(&session).await;
-        let opened = Opened { ca_certificate_pem: session.authority.certificate_pem().to_owned() };
-        let mut sessions = self.lock();
-        if sessions.contains_key(&open.session) {
-            return Err(Failure::Open(open.session));
+        Ok(Opened { ca_certificate_pem: session.authority.certificate_pem().to_owned() })
+    }
+
+    fn room_for(&self, session: &str) -> Result<(), Failure> {
+        let sessions = self.lock();
+        if sessions.contains_key(session) {
+            return Err(Failure::Open(session.to_owned()));
         }
-        if sessions.len() >= limits::SESSIONS {
-            return Err(Failure::Full);
-        }
-        sessions.insert(open.session, session);
-        Ok(opened)
+        if sessions.len() >= limits::SESSIONS { Err(Failure::Full) } else { Ok(()) }
     }
 
     fn zone(&self, open: &OpenSession) -> Result<Arc<Zone>, Failure> {
@@ -196,7 +201,7 @@ impl Registry {
         Ok(())
     }
 
-    fn session(&self, id: &str) -> Result<Arc<Session>, Failure> {
+    pub(crate) fn session(&self, id: &str) -> Result<Arc<Session>, Failure> {
         self.lock().get(id).cloned().ok_or_else(|| Failure::Unknown(id.to_owned()))
     }
 

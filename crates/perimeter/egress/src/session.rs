@@ -38,8 +38,8 @@ pub(crate) struct Perimeter {
     pub(crate) origins: Arc<dyn OriginSource>,
     /// TLS settings towards upstreams.
     pub(crate) trust: Trust,
-    /// How long clients are waited for.
-    pub(crate) patience: limits::Patience,
+    /// What takes long to reach.
+    pub(crate) bounds: limits::Bounds,
     /// Connections of all sessions.
     pub(crate) connections: Arc<Semaphore>,
     /// Placeholders of all sessions.

@@ -95,9 +95,10 @@ where
             continue;
         };
         let work = serve(session.clone(), stream);
+        let total = session.perimeter.bounds.connection_total;
         session.drain.spawn_until_drain(async move {
             let _room = room;
-            if timeout(limits::CONNECTION_TOTAL, work).await.is_err() {
+            if timeout(total, work).await.is_err() {
                 tracing::info!("a connection reached its total time");
             }
         });
@@ -197,16 +198,17 @@ async fn dns_connections(session: Arc<Session>, listener: TcpListener) {
 
 /// RFC 7766: each message follows its length.
 async fn dns_connection(session: &Session, mut stream: TcpStream) -> io::Result<()> {
+    let idle = session.perimeter.bounds.dns_idle;
     loop {
-        let length = usize::from(timeout(limits::DNS_IDLE, stream.read_u16()).await??);
+        let length = usize::from(timeout(idle, stream.read_u16()).await??);
         let mut question = vec![0; length];
-        timeout(limits::DNS_IDLE, stream.read_exact(&mut question)).await??;
+        timeout(idle, stream.read_exact(&mut question)).await??;
         let Some(answer) = answer(session, &question) else {
             return Ok(());
         };
         let mut message = u16::try_from(answer.len()).unwrap_or(u16::MAX).to_be_bytes().to_vec();
         message.extend(answer);
-        timeout(limits::DNS_IDLE, stream.write_all(&message)).await??;
+        timeout(idle, stream.write_all(&message)).await??;
     }
 }
 

@@ -1,7 +1,10 @@
 //! Phase: collects the facts of a request and asks the zone. The answer is a permit or a denial; nothing here acts.
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header, request::Parts};
-use postern_policy::{BasicPart, Denial, Found, Location, Permit, Place, Reason, Request, foreign, overrides};
+use postern_policy::{
+    BasicPart, Denial, ForeignCredential, Found, Location, Permit, Place, Reason, Request, foreign, overrides,
+};
 
 use super::identify::Asked;
 use crate::{
@@ -10,21 +13,42 @@ use crate::{
     session::Session,
 };
 
-/// Asks the zone about a request. `body` is what was found in its body so far; `form` is the body where it is a form
-/// and was read whole.
+/// A body as a form.
+pub(crate) enum Form {
+    /// It is none, or it is not known yet.
+    None,
+    /// As its reader will see it.
+    Text(Bytes),
+    /// It is one, longer than what is looked through.
+    TooLong,
+}
+
+/// Asks the zone about a request. `body` is what was found in its body so far.
 pub(crate) fn decide(
     session: &Session,
     recogniser: &Recogniser,
     asked: &Asked,
     parts: &Parts,
     body: &[Found],
-    form: Option<&[u8]>,
+    form: &Form,
 ) -> Result<Permit, Denial> {
     let query = asked.query.as_deref().map(str::as_bytes);
     let placeholders: Vec<&str> = session.placeholders.iter().map(|(_, placeholder)| placeholder.as_str()).collect();
     let cookies = session.cookies(&asked.named.host);
-    let mut present = head(recogniser, parts);
+    let mut present = head(recogniser, asked, parts);
     present.extend_from_slice(body);
+    let text = if let Form::Text(text) = form { Some(&**text) } else { None };
+    let mut others = foreign::find(&foreign::Evidence {
+        headers: &parts.headers,
+        query,
+        form: text,
+        userinfo: asked.userinfo,
+        ours: &placeholders,
+        cookies: &cookies,
+    });
+    if matches!(form, Form::TooLong) {
+        others.push(ForeignCredential::Form("beyond what is looked through".to_owned()));
+    }
     session.zone.request(&Request {
         host: asked.named.host.clone(),
         port: asked.named.port,
@@ -33,14 +57,7 @@ pub(crate) fn decide(
         path: asked.path.clone(),
         query: asked.query.clone(),
         credentials_present: present,
-        foreign: foreign::find(&foreign::Evidence {
-            headers: &parts.headers,
-            query,
-            form,
-            userinfo: asked.userinfo,
-            ours: &placeholders,
-            cookies: &cookies,
-        }),
+        foreign: others,
         overrides: overrides::find(&parts.headers, query),
     })
 }
@@ -51,7 +68,22 @@ pub(crate) fn carried(parts: &Parts) -> Result<(), Denial> {
         || parts.headers.contains_key("http2-settings")
         || parts.method == http::Method::CONNECT
         || mentions(&parts.headers, &header::CONNECTION, "upgrade");
-    if upgrades { Err(Denial::new(Reason::UpgradeRefused)) } else { Ok(()) }
+    if upgrades { Err(Denial::new(Reason::UpgradeRefused)) } else { framed_once(&parts.headers) }
+}
+
+/// A length beside chunks, or an encoding of the transfer besides chunking, can be read in two ways (RFC 9112,
+/// section 6.1), and the encoding would stay on the body unseen.
+fn framed_once(headers: &http::HeaderMap) -> Result<(), Denial> {
+    let mut transfers = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
+    match (transfers.next(), transfers.next()) {
+        (None, _) if lengths <= 1 => Ok(()),
+        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") && lengths == 0 => Ok(()),
+        _ => Err(Denial::advising(
+            Reason::RequestMalformed,
+            "send one content-length or transfer-encoding: chunked, nothing else",
+        )),
+    }
 }
 
 fn mentions(headers: &http::HeaderMap, name: &HeaderName, token: &str) -> bool {
@@ -60,8 +92,11 @@ fn mentions(headers: &http::HeaderMap, name: &HeaderName, token: &str) -> bool {
 }
 
 /// Everything of ours in a request's head, with its place.
-pub(crate) fn head(recogniser: &Recogniser, parts: &Parts) -> Vec<Found> {
+fn head(recogniser: &Recogniser, asked: &Asked, parts: &Parts) -> Vec<Found> {
     let mut found = Vec::new();
+    note(&mut found, recogniser.find(parts.method.as_str().as_bytes()), &Place::Elsewhere);
+    // Looked up, sent as TLS name and as Host: in lower case.
+    note(&mut found, recogniser.find_in_name(&asked.named.host.to_string()), &Place::Elsewhere);
     note(&mut found, recogniser.find(parts.uri.path().as_bytes()), &Place::Path);
     if let Some(query) = parts.uri.query() {
         note(&mut found, recogniser.find(query.as_bytes()), &Place::Query);
@@ -81,7 +116,11 @@ fn in_header(recogniser: &Recogniser, name: &HeaderName, value: &HeaderValue) ->
     if name == header::AUTHORIZATION
         && let Some(pair) = basic::parse(value.as_bytes())
     {
-        return in_basic(recogniser, &pair);
+        let mut found = in_basic(recogniser, &pair);
+        // What decodes as Basic by chance can be something of ours as it stands.
+        let as_it_stands = recogniser.find(value.as_bytes()).into_iter().filter(|sighting| sighting.plain);
+        note(&mut found, as_it_stands.collect(), &Place::Elsewhere);
+        return found;
     }
     let mut found = Vec::new();
     let place = Place::At(Location::Header(name.as_str().to_owned()));

@@ -3,22 +3,24 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, header, request::Parts};
+use http::{Request, Response, request::Parts};
 use hyper::body::Incoming;
 use postern_audit::Destination;
 use postern_policy::{Denial, Found, Permit, Place, Reason};
 
 use super::{
-    decide, download, forward,
+    decide::{self, Form},
+    download,
+    forward::{self, Dialled},
     identify::{self, Asked},
     inject,
     inspect::{self, Preview},
     intercept::Line,
-    record::{self, Outcome},
+    record::{self, Pending},
     refuse,
     upload::{self, Upload},
 };
-use crate::{body::Body, recognise::Recogniser, session::Session};
+use crate::{body::Body, recognise::Recogniser};
 
 /// Why there is no answer of the upstream, how far the request had come, and what of its body is unread.
 struct Refused {
@@ -53,11 +55,11 @@ async fn carry(line: &Line, request: Request<Incoming>) -> Result<Response<Body>
     };
     let destination = record::of_request(&asked);
     // Decided once on the head alone: a refused request is not asked for its body.
-    let first = match decide::decide(session, &recogniser, &asked, &parts, &[], None) {
+    let first = match decide::decide(session, &recogniser, &asked, &parts, &[], &Form::None) {
         Ok(permit) => permit,
         Err(denial) => return Err(refused(denial, destination, None, Some(incoming))),
     };
-    let preview = inspect::preview(&recogniser, &parts.headers, incoming, session.perimeter.patience.body_idle)
+    let preview = inspect::preview(&recogniser, &parts.headers, incoming, &session.perimeter.bounds)
         .await
         .map_err(|denial| refused(denial, destination.clone(), None, None))?;
     let (permit, upload) = with_body(line, &recogniser, &asked, &parts, first, preview)
@@ -66,13 +68,17 @@ async fn carry(line: &Line, request: Request<Incoming>) -> Result<Response<Body>
     inject::grant(session, &permit).await.map_err(early)?;
     let request = outgoing(line, &parts, &asked, &permit).map_err(early)?;
     let allowed = record::allowed(session, &asked, &permit).await.map_err(early)?;
-    let unfinished = Unfinished { session: Some(session.clone()), allowed };
-    let late = |(denial, unread)| refused(denial, destination.clone(), Some(allowed), unread);
-    let sent = upload::send(session, &permit, request, upload).await.map_err(late);
-    let answered = sent.and_then(|(sent, upload)| {
-        download::answer(session, &destination, &asked, sent, upload, allowed).map_err(|denial| late((denial, None)))
-    });
-    unfinished.answered();
+    let dialled = Dialled::default();
+    let mut pending = Pending::new(session, allowed, destination.clone(), dialled.clone());
+    let late = |(denial, unread)| refused(denial, dialled.note(destination.clone()), Some(allowed), unread);
+    let answered = match upload::send(session, &permit, request, upload, &dialled).await {
+        Ok((sent, upload)) => {
+            download::answer(&mut pending, &asked, sent, upload, session).map_err(|denial| late((denial, None)))
+        }
+        Err(refusal) => Err(late(refusal)),
+    };
+    // Answered by another task, which has taken it over, or refused below.
+    pending.forget();
     answered
 }
 
@@ -105,30 +111,6 @@ fn refused(denial: Denial, destination: Destination, caused_by: Option<u64>, unr
     Box::new(Refused { denial, destination, caused_by, unread })
 }
 
-/// A permitted request whose client goes away before there is an answer has an outcome all the same.
-struct Unfinished {
-    session: Option<Arc<Session>>,
-    allowed: u64,
-}
-
-impl Unfinished {
-    fn answered(mut self) {
-        self.session = None;
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let Some(session) = self.session.take() else { return };
-        let allowed = self.allowed;
-        let drain = session.drain.clone();
-        drain.spawn(async move {
-            let outcome = Outcome { ended: "given up by the client", ..Outcome::default() };
-            record::ended(&session, allowed, &outcome).await;
-        });
-    }
-}
-
 /// Decides again with what the body holds, where that can change anything.
 fn with_body(
     line: &Line,
@@ -140,26 +122,29 @@ fn with_body(
 ) -> Result<(Permit, Upload), (Denial, Option<Incoming>)> {
     match preview {
         Preview::Recognised(found, unread) => Err((recognised(line, recogniser, asked, parts, &found), unread)),
-        Preview::Begun(bytes, inspection) => Ok((first, Upload::Begun(bytes, inspection))),
-        Preview::Whole(bytes) if is_form(parts) && !bytes.is_empty() => {
-            let again = decide::decide(&line.session, recogniser, asked, parts, &[], Some(&bytes));
-            again.map(|permit| (permit, Upload::Whole(bytes))).map_err(|denial| (denial, None))
+        Preview::Begun(bytes, inspection) if inspect::is_form(&parts.headers) => {
+            match decide::decide(&line.session, recogniser, asked, parts, &[], &Form::TooLong) {
+                Ok(permit) => Ok((permit, Upload::Begun(bytes, inspection))),
+                Err(denial) => Err((denial, inspection.into_unread())),
+            }
         }
-        Preview::Whole(bytes) => Ok((first, Upload::Whole(bytes))),
+        Preview::Begun(bytes, inspection) => Ok((first, Upload::Begun(bytes, inspection))),
+        Preview::Whole(bytes) => match inspect::form(&parts.headers, &bytes) {
+            Form::None => Ok((first, Upload::Whole(bytes))),
+            form => {
+                let again = decide::decide(&line.session, recogniser, asked, parts, &[], &form);
+                again.map(|permit| (permit, Upload::Whole(bytes))).map_err(|denial| (denial, None))
+            }
+        },
     }
 }
 
 /// The zone's word on what a body holds; should it have none, the body does not leave all the same.
 fn recognised(line: &Line, recogniser: &Recogniser, asked: &Asked, parts: &Parts, found: &[Found]) -> Denial {
     debug_assert!(found.iter().all(|one| one.place == Place::Body), "a body holds things in the body");
-    decide::decide(&line.session, recogniser, asked, parts, found, None)
+    decide::decide(&line.session, recogniser, asked, parts, found, &Form::None)
         .err()
         .unwrap_or_else(|| Denial::new(Reason::PlaceholderWrongLocation))
-}
-
-fn is_form(parts: &Parts) -> bool {
-    let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
 /// The head that leaves, with secrets in place of placeholders.
@@ -168,6 +153,6 @@ fn outgoing(line: &Line, parts: &Parts, asked: &Asked, permit: &Permit) -> Resul
     let mut head = forward::head(parts, asked.query.as_deref(), permit, !session.keyring().is_empty())?;
     inject::inject(session, permit, &mut head.headers)?;
     let catalogue_only = Recogniser { keyring: Arc::default(), ..session.recogniser() };
-    inject::nothing_left(&catalogue_only, &head.headers)?;
+    inject::nothing_left(&catalogue_only, &head)?;
     Ok(head)
 }

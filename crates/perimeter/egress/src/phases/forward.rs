@@ -1,7 +1,11 @@
 //! Phase: brings a permitted request to its upstream: resolves after the permit, dials only what the permit allows,
 //! verifies the upstream's TLS identity for the decided host, and sends what is needed and nothing of the hop.
 
-use std::time::Instant;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header, request::Parts};
 use hyper::{
@@ -9,9 +13,10 @@ use hyper::{
     client::conn::http1::{self, SendRequest},
 };
 use hyper_util::rt::TokioIo;
-use postern_net::{DialError, TlsError, permitted, tls};
-use postern_policy::{Denial, Permit, Reason, Scheme};
-use tokio::time::timeout;
+use postern_audit::Destination;
+use postern_net::{DialError, TlsError, tls};
+use postern_policy::{Denial, DialPermit, Permit, Reason, Scheme};
+use tokio::{net::TcpStream, time::timeout};
 
 use super::intercept::Stream;
 use crate::{body::Body, limits, pool::PoolKey, session::Session};
@@ -24,6 +29,24 @@ pub(crate) struct Sent {
     pub(crate) connection: SendRequest<Body>,
     /// What it may be used for.
     pub(crate) key: PoolKey,
+    /// Whom it leads to.
+    pub(crate) leads_to: DialPermit,
+}
+
+/// The address that a request went to, or was not allowed to go to, once it is known; for the records.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Dialled(Arc<OnceLock<SocketAddr>>);
+
+impl Dialled {
+    /// The destination with the address.
+    pub(crate) fn note(&self, mut destination: Destination) -> Destination {
+        destination.address = self.0.get().map(ToString::to_string);
+        destination
+    }
+
+    fn at(&self, address: SocketAddr) {
+        let _known = self.0.set(address);
+    }
 }
 
 /// The head that goes out, before injection: the decided target, and no header of the hop.
@@ -48,22 +71,30 @@ pub(crate) fn head(parts: &Parts, query: Option<&str>, permit: &Permit, scrubs: 
 }
 
 /// Sends a request, over an idle connection where there is one.
-pub(crate) async fn send(session: &Session, permit: &Permit, request: Request<Body>) -> Result<Sent, Denial> {
+pub(crate) async fn send(
+    session: &Session,
+    permit: &Permit,
+    request: Request<Body>,
+    dialled: &Dialled,
+) -> Result<Sent, Denial> {
     let key = PoolKey::from(permit);
     let mut request = request;
-    while let Some(mut connection) = session.pool.take(&key, Instant::now()) {
+    while let Some((mut connection, leads_to)) = session.pool.take(&key, permit, Instant::now()) {
         if connection.ready().await.is_err() {
             continue;
         }
         match connection.try_send_request(request).await {
-            Ok(response) => return Ok(Sent { response, connection, key }),
+            Ok(response) => {
+                dialled.at(leads_to.address());
+                return Ok(Sent { response, connection, key, leads_to });
+            }
             // Closed while it idled: the request comes back unsent and goes over another one.
             Err(mut error) => request = error.take_message().ok_or_else(|| unanswered(error.error()))?,
         }
     }
-    let mut connection = connect(session, permit).await?;
+    let (mut connection, leads_to) = connect(session, permit, dialled).await?;
     let response = connection.send_request(request).await.map_err(|error| unanswered(&error))?;
-    Ok(Sent { response, connection, key })
+    Ok(Sent { response, connection, key, leads_to })
 }
 
 /// Whether a header is about this hop (RFC 9110, section 7.6.1) and stays here.
@@ -71,17 +102,44 @@ pub(crate) fn is_hop(name: &HeaderName, headers: &HeaderMap) -> bool {
     HOP.contains(&name.as_str()) || named_by_connection(name, headers)
 }
 
-async fn connect(session: &Session, permit: &Permit) -> Result<SendRequest<Body>, Denial> {
-    let addresses = permitted(permit).await.map_err(not_dialled)?;
-    let stream = session.perimeter.dialer.dial_any(&addresses).await.map_err(not_dialled)?;
-    match permit.scheme() {
+async fn connect(
+    session: &Session,
+    permit: &Permit,
+    dialled: &Dialled,
+) -> Result<(SendRequest<Body>, DialPermit), Denial> {
+    let (stream, leads_to) = timeout(limits::DIAL, dial(session, permit, dialled))
+        .await
+        .unwrap_or_else(|_| Err(Denial::new(Reason::UpstreamUnreachable)))?;
+    let sender = match permit.scheme() {
         Scheme::Http => speak(session, stream).await,
         Scheme::Https => {
             let settings = session.perimeter.trust.settings(permit.ca_pem()).map_err(not_trusted)?;
             let stream = tls::connect(settings, &permit.host().to_string(), stream).await.map_err(not_trusted)?;
             speak(session, stream).await
         }
-    }
+    };
+    Ok((sender?, leads_to))
+}
+
+/// Each address is checked once, and what is dialled is what was checked: nothing is looked up between the two.
+async fn dial(session: &Session, permit: &Permit, dialled: &Dialled) -> Result<(TcpStream, DialPermit), Denial> {
+    let dialer = &session.perimeter.dialer;
+    let note = |error: DialError| {
+        let port = permit.port().number();
+        match &error {
+            DialError::Denied { address, .. } => dialled.at(SocketAddr::new(*address, port)),
+            DialError::Connect { address, .. } | DialError::ConnectSlow(address) => dialled.at(*address),
+            _ => {}
+        }
+        not_dialled(error)
+    };
+    let addresses = dialer.permitted(permit).await.map_err(note)?;
+    let stream = dialer.dial_any(&addresses).await.map_err(note)?;
+    let peer = stream.peer_addr().map_err(|_| Denial::new(Reason::UpstreamUnreachable))?;
+    let leads_to = addresses.into_iter().find(|one| one.address() == peer);
+    let leads_to = leads_to.ok_or_else(|| Denial::new(Reason::AddressNotAllowed))?;
+    dialled.at(peer);
+    Ok((stream, leads_to))
 }
 
 async fn speak<S: Stream>(session: &Session, stream: S) -> Result<SendRequest<Body>, Denial> {
@@ -90,7 +148,7 @@ async fn speak<S: Stream>(session: &Session, stream: S) -> Result<SendRequest<Bo
         .max_header_size(limits::RESPONSE_HEAD_BYTES)
         .max_buf_size(limits::RESPONSE_HEAD_BYTES)
         .handshake(TokioIo::new(stream));
-    let (sender, connection) = timeout(limits::HANDSHAKE, handshake)
+    let (sender, connection) = timeout(session.perimeter.bounds.handshake, handshake)
         .await
         .map_err(|_| Denial::new(Reason::LimitTime))?
         .map_err(|error| unanswered(&error))?;

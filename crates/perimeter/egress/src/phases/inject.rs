@@ -1,13 +1,13 @@
 //! Phase: puts a granted secret where its placeholder stands, in the permit's exact location and nowhere else, and
 //! then makes sure that no placeholder is left in what goes out.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 use postern_policy::{BasicPart, CredentialName, Denial, Injection, Location, Permit, Reason};
 use postern_secret::{Placeholder, SecretBytes};
 use zeroize::Zeroizing;
 
 use crate::{
-    basic,
+    basic, limits,
     recognise::{Key, Recogniser},
     session::Session,
 };
@@ -45,6 +45,12 @@ pub(crate) fn remember(session: &Session, credential: &CredentialName, secret: S
         // The secret was replaced by one of another length since the placeholder was issued.
         return Err(Denial::advising(Reason::PlaceholderUnresolved, "the credential has changed; start a new session"));
     }
+    if known.key(credential).is_some() && known.former() >= limits::FORMER_SECRETS {
+        return Err(Denial::advising(
+            Reason::CustodyDenied,
+            "the credential has changed too often in this session; start a new one",
+        ));
+    }
     session.remember(Key { credential: credential.clone(), placeholder: placeholder.clone(), secret });
     Ok(())
 }
@@ -59,10 +65,17 @@ pub(crate) fn inject(session: &Session, permit: &Permit, headers: &mut HeaderMap
     Ok(())
 }
 
-/// The last look before the headers leave: a placeholder still in them was never to leave.
-pub(crate) fn nothing_left(recogniser: &Recogniser, headers: &HeaderMap) -> Result<(), Denial> {
-    let left = headers.values().any(|value| !recogniser.find(value.as_bytes()).is_empty());
-    if left { Err(Denial::new(Reason::PlaceholderUnresolved)) } else { Ok(()) }
+/// The last look before a head leaves, as it will leave: a placeholder still in it was never to leave.
+pub(crate) fn nothing_left(recogniser: &Recogniser, head: &Parts) -> Result<(), Denial> {
+    let clear = |text: &[u8]| recogniser.find(text).is_empty();
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    let headers = || {
+        head.headers
+            .iter()
+            .all(|(name, value)| clear(value.as_bytes()) && recogniser.find_in_name(name.as_str()).is_empty())
+    };
+    let left_clear = clear(head.method.as_str().as_bytes()) && clear(target.as_bytes()) && headers();
+    if left_clear { Ok(()) } else { Err(Denial::new(Reason::PlaceholderUnresolved)) }
 }
 
 fn one(

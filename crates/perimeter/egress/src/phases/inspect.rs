@@ -1,5 +1,6 @@
 //! Phase: reads a request body before it is forwarded. Its beginning is read before the decision; what is longer is
-//! read as it streams. Nothing in which something of ours was recognised goes on, in plain or inside an encoding.
+//! read as it streams. Nothing in which something of ours was recognised goes on, in plain or inside an encoding: an
+//! encoded body is read as it is and as what it decodes to, for encodings have headers and comments of their own.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -12,8 +13,9 @@ use postern_policy::{Denial, Found, Place, Reason};
 use postern_secret::decode::{DecodeError, Decoder, Encoding};
 use tokio::time::timeout;
 
+use super::decide::Form;
 use crate::{
-    limits,
+    limits::{self, Bounds},
     recognise::{Recogniser, StreamRecogniser},
 };
 
@@ -50,15 +52,20 @@ pub(crate) async fn preview(
     recogniser: &Recogniser,
     headers: &HeaderMap,
     mut incoming: Incoming,
-    idle: Duration,
+    bounds: &Bounds,
 ) -> Result<Preview, Denial> {
     if incoming.is_end_stream() {
         return Ok(Preview::Whole(Bytes::new()));
     }
-    if incoming.size_hint().lower() > limits::REQUEST_BODY_BYTES {
+    if incoming.size_hint().lower() > bounds.request_body_bytes {
         return Err(Denial::new(Reason::LimitBody));
     }
-    let mut reader = Reader::new(recogniser, encodings(headers)?);
+    let encodings = encodings(headers)?;
+    if encodings.len() > 1 {
+        return Err(Denial::advising(Reason::EncodingUnsupported, "send the body in one encoding at most"));
+    }
+    let idle = bounds.body_idle;
+    let mut reader = Reader::new(recogniser, encodings, bounds);
     let mut passed = Vec::new();
     loop {
         match next(&mut incoming, &mut reader, idle).await {
@@ -140,13 +147,35 @@ pub(crate) fn encodings(headers: &HeaderMap) -> Result<Vec<Encoding>, Denial> {
     Ok(found)
 }
 
+/// What a whole body says that may be a form, however it is encoded.
+pub(crate) fn form(headers: &HeaderMap, body: &Bytes) -> Form {
+    let unwrapped = || {
+        let mut unwrapping = Unwrapping::new(&encodings(headers).ok()?, limits::FORM_BYTES);
+        let decoded = unwrapping.push(body).ok()?;
+        unwrapping.finish().ok()?;
+        Some(decoded.into())
+    };
+    match is_form(headers) {
+        false => Form::None,
+        true => unwrapped().map_or(Form::TooLong, Form::Text),
+    }
+}
+
+/// Whether any of its types says so: with several, upstreams choose differently.
+pub(crate) fn is_form(headers: &HeaderMap) -> bool {
+    headers.get_all(header::CONTENT_TYPE).iter().any(|value| {
+        let kind = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+    })
+}
+
 /// Takes encodings off, one after the other.
 pub(crate) struct Unwrapping(Vec<Decoder>);
 
 impl Unwrapping {
     /// For these encodings, the outermost first.
-    pub(crate) fn new(encodings: &[Encoding]) -> Self {
-        Self(encodings.iter().map(|encoding| Decoder::new(*encoding, limits::DECODED_BODY_BYTES)).collect())
+    pub(crate) fn new(encodings: &[Encoding], ceiling: u64) -> Self {
+        Self(encodings.iter().map(|encoding| Decoder::new(*encoding, ceiling)).collect())
     }
 
     /// Whether there is nothing to take off.
@@ -174,8 +203,12 @@ struct Reader {
     recogniser: Recogniser,
     stream: StreamRecogniser,
     unwrapping: Unwrapping,
-    raw: VecDeque<(Bytes, u64)>,
+    /// Reads an encoded body as it is.
+    as_sent: StreamRecogniser,
+    raw: VecDeque<Waiting>,
     taken: u64,
+    limit: u64,
+    cleared: u64,
     decoded: u64,
     released: u64,
     recent: Vec<u8>,
@@ -183,13 +216,16 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(recogniser: &Recogniser, encodings: Vec<Encoding>) -> Self {
+    fn new(recogniser: &Recogniser, encodings: Vec<Encoding>, bounds: &Bounds) -> Self {
         Self {
             recogniser: recogniser.clone(),
             stream: recogniser.stream(),
-            unwrapping: Unwrapping::new(&encodings),
+            unwrapping: Unwrapping::new(&encodings, bounds.decoded_body_bytes),
+            as_sent: recogniser.stream(),
             raw: VecDeque::new(),
             taken: 0,
+            limit: bounds.request_body_bytes,
+            cleared: 0,
             decoded: 0,
             released: 0,
             recent: Vec::new(),
@@ -199,16 +235,21 @@ impl Reader {
 
     fn push(&mut self, chunk: Bytes) -> Result<Bytes, Stopped> {
         self.taken += chunk.len() as u64;
-        if self.taken > limits::REQUEST_BODY_BYTES {
+        if self.taken > self.limit {
             return Err(Stopped::Denied(Denial::new(Reason::LimitBody)));
         }
         if self.unwrapping.is_empty() {
             return self.read(&chunk).map(Bytes::from);
         }
-        let decoded = self.unwrapping.push(&chunk).map_err(undecodable)?;
-        self.decoded += decoded.len() as u64;
-        self.raw.push_back((chunk, self.decoded));
-        let released = self.read(&decoded)?.len() as u64;
+        let mut released = 0;
+        for step in chunk.chunks(STEP_BYTES) {
+            let decoded = self.unwrapping.push(step).map_err(undecodable)?;
+            self.decoded += decoded.len() as u64;
+            released += self.read(&decoded)?.len() as u64;
+        }
+        let cleared = self.as_sent.push(&chunk);
+        self.cleared += cleared.map_err(|_| self.stopped_at(&chunk))?.len() as u64;
+        self.raw.push_back(Waiting { chunk, end: self.taken, decoded: self.decoded });
         Ok(self.release(released))
     }
 
@@ -219,6 +260,8 @@ impl Reader {
         }
         self.unwrapping.finish().map_err(undecodable)?;
         self.end()?;
+        self.as_sent.finish().map_err(|_| self.stopped())?;
+        self.cleared = self.taken;
         Ok(self.release(self.decoded))
     }
 
@@ -234,7 +277,11 @@ impl Reader {
 
     /// What was recognised, for the record: read again from the last bytes.
     fn stopped(&self) -> Stopped {
-        let sightings = self.recogniser.find_known(&self.recent);
+        self.stopped_at(&self.recent)
+    }
+
+    fn stopped_at(&self, text: &[u8]) -> Stopped {
+        let sightings = self.recogniser.find_known(text);
         Stopped::Recognised(
             sightings
                 .into_iter()
@@ -252,12 +299,21 @@ impl Reader {
     fn release(&mut self, more: u64) -> Bytes {
         self.released += more;
         let mut passed = Vec::new();
-        while let Some((chunk, end)) = self.raw.pop_front_if(|(_, end)| *end <= self.released) {
-            let _ = end;
-            passed.extend_from_slice(&chunk);
+        let (released, cleared) = (self.released, self.cleared);
+        while let Some(next) = self.raw.pop_front_if(|next| next.decoded <= released && next.end <= cleared) {
+            passed.extend_from_slice(&next.chunk);
         }
         passed.into()
     }
+}
+
+/// An encoded chunk that waits until it is certain that nothing of ours is in it.
+struct Waiting {
+    chunk: Bytes,
+    /// Where it ends in the body as sent.
+    end: u64,
+    /// How far the body is decoded with it.
+    decoded: u64,
 }
 
 fn undecodable(error: DecodeError) -> Stopped {
@@ -272,6 +328,8 @@ pub(crate) fn not_decoded(error: DecodeError) -> Denial {
     })
 }
 
+/// Encoded bytes that are decoded at once: what they decode to is held in memory.
+pub(crate) const STEP_BYTES: usize = 4096;
 /// Encodings on top of each other that are taken off.
 const ENCODINGS: usize = 3;
 /// More than the longest rendering of a placeholder.

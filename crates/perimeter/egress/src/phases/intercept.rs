@@ -1,7 +1,12 @@
 //! Phase: hears what a connection speaks, ends its TLS with a leaf of the session's CA, and serves HTTP/1.1 on it. TLS
 //! is ended for refused hosts too, so that the refusal can be read.
 
-use std::{convert::Infallible, io, sync::Arc, time::SystemTime};
+use std::{
+    convert::Infallible,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
 
 use http::{Method, Request, Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -42,6 +47,8 @@ pub(crate) struct Line {
     pub(crate) at: Named,
     /// Why every request on it is refused, where the connection itself was wrong.
     pub(crate) refused: Option<Denial>,
+    /// What a CONNECT on it agreed to. Served in the connection's own task: it is still that one connection.
+    pub(crate) tunnel: Mutex<Option<Later<'static, ()>>>,
 }
 
 /// Anything that bytes go through.
@@ -50,7 +57,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
 
 /// Serves a connection that was redirected on its way to `named`.
 pub(crate) async fn redirected<S: Stream>(session: Arc<Session>, named: Named, stream: S) {
-    match timeout(session.perimeter.patience.first_bytes, Prefixed::hear(stream)).await {
+    match timeout(session.perimeter.bounds.first_bytes, Prefixed::hear(stream)).await {
         Ok(Ok((Speech::Tls, stream))) => tls(session, named, stream).await,
         Ok(Ok((Speech::Http, stream))) => {
             let line = Line {
@@ -59,6 +66,7 @@ pub(crate) async fn redirected<S: Stream>(session: Arc<Session>, named: Named, s
                 expected: Expected::Named(named),
                 scheme: Scheme::Http,
                 refused: None,
+                tunnel: Mutex::default(),
             };
             http(Arc::new(line), stream).await;
         }
@@ -70,9 +78,16 @@ pub(crate) async fn redirected<S: Stream>(session: Arc<Session>, named: Named, s
 /// Serves a connection to the explicit proxy.
 pub(crate) async fn proxied(session: Arc<Session>, stream: TcpStream) {
     let Some(at) = listening_at(&stream) else { return };
-    match timeout(session.perimeter.patience.first_bytes, Prefixed::hear(stream)).await {
+    match timeout(session.perimeter.bounds.first_bytes, Prefixed::hear(stream)).await {
         Ok(Ok((Speech::Http, stream))) => {
-            let line = Line { session, at, expected: Expected::Stated, scheme: Scheme::Http, refused: None };
+            let line = Line {
+                session,
+                at,
+                expected: Expected::Stated,
+                scheme: Scheme::Http,
+                refused: None,
+                tunnel: Mutex::default(),
+            };
             http(Arc::new(line), stream).await;
         }
         Ok(Err(_)) => {}
@@ -92,10 +107,16 @@ fn unheard(session: &Session, named: &Named) -> Denial {
 }
 
 async fn tls<S: Stream>(session: Arc<Session>, named: Named, stream: S) {
-    match timeout(limits::HANDSHAKE, handshake(&session, &named, stream)).await {
+    match timeout(session.perimeter.bounds.handshake, handshake(&session, &named, stream)).await {
         Ok(Ok((stream, refused))) => {
-            let line =
-                Line { session, at: named.clone(), expected: Expected::Named(named), scheme: Scheme::Https, refused };
+            let line = Line {
+                session,
+                at: named.clone(),
+                expected: Expected::Named(named),
+                scheme: Scheme::Https,
+                refused,
+                tunnel: Mutex::default(),
+            };
             http(Arc::new(line), stream).await;
         }
         Ok(Err(error)) => refuse::connection(&session, &named, "https", &no_handshake(&error)).await,
@@ -154,7 +175,7 @@ pub(crate) async fn http<S: Stream>(line: Arc<Line>, stream: S) {
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(line.session.perimeter.patience.request_head)
+        .header_read_timeout(line.session.perimeter.bounds.request_head)
         .max_headers(limits::HEADER_LINES)
         .max_header_size(limits::REQUEST_HEAD_BYTES)
         .max_buf_size(limits::REQUEST_HEAD_BYTES)
@@ -165,6 +186,10 @@ pub(crate) async fn http<S: Stream>(line: Arc<Line>, stream: S) {
         Err(error) if error.is_timeout() && !heard.anything() => {}
         Err(error) => unserved(&line, &error).await,
         Ok(()) => {}
+    }
+    let tunnel = line.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(tunnel) = tunnel {
+        tunnel.await;
     }
 }
 
@@ -182,7 +207,7 @@ async fn unserved(line: &Line, error: &hyper::Error) {
 async fn respond(line: Arc<Line>, heard: Heard, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     heard.forget();
     let response = if matches!(line.expected, Expected::Stated) && request.method() == Method::CONNECT {
-        connect(&line.session, request).await
+        connect(&line, request).await
     } else {
         exchange::exchange(&line, request).await
     };
@@ -201,15 +226,16 @@ fn tunnel(session: Arc<Session>, named: Named, request: Request<Incoming>) -> La
 
 /// CONNECT is agreed to whenever it names a destination: what goes through is decided request by request, where a
 /// refusal can be read, exactly as if the connection had been redirected.
-async fn connect(session: &Arc<Session>, request: Request<Incoming>) -> Response<Body> {
+async fn connect(line: &Line, request: Request<Incoming>) -> Response<Body> {
+    let session = &line.session;
     let target = request.uri().authority().cloned();
     let named = target
         .ok_or_else(|| Denial::new(Reason::RequestMalformed))
         .and_then(|target| identify::connect_target(session, &target));
     match named {
         Ok(named) => {
-            let tunnelled = session.clone();
-            session.drain.spawn_until_drain(tunnel(tunnelled, named, request));
+            let agreed = tunnel(session.clone(), named, request);
+            *line.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(agreed);
             Response::new(body::empty())
         }
         Err(denial) => refuse::request(session, postern_audit::Destination::default(), denial, None).await,

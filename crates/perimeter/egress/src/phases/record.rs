@@ -1,9 +1,14 @@
 //! Phase: what is written to the audit log, and always before what it says is done. Without a log nothing is done.
 
+use std::sync::Arc;
+
 use postern_audit::{AuditError, Decision, Destination, Kind, Record};
 use postern_policy::{Denial, Permit, Reason};
 
-use super::identify::{Asked, Named};
+use super::{
+    forward::Dialled,
+    identify::{Asked, Named},
+};
 use crate::session::Session;
 
 /// How a permitted request ended.
@@ -17,6 +22,74 @@ pub(crate) struct Outcome {
     pub(crate) received_bytes: u64,
     /// Secrets put back to placeholders.
     pub(crate) scrubbed: u64,
+}
+
+const END_OF_SESSION: &str = "cut short by the end of the session";
+
+/// A permitted request without an outcome yet. However it ends, by a client that goes away or a session that is closed,
+/// it has one.
+pub(crate) struct Pending {
+    session: Option<Arc<Session>>,
+    allowed: u64,
+    destination: Destination,
+    dialled: Dialled,
+    /// As far as it came.
+    pub(crate) outcome: Outcome,
+}
+
+impl Pending {
+    /// From the record `allowed` on.
+    pub(crate) fn new(session: &Arc<Session>, allowed: u64, destination: Destination, dialled: Dialled) -> Self {
+        Self { session: Some(session.clone()), allowed, destination, dialled, outcome: Outcome::default() }
+    }
+
+    /// The same for another task; this one has nothing to say any more.
+    pub(crate) fn hand_over(&mut self) -> Self {
+        Self {
+            session: self.session.take(),
+            allowed: self.allowed,
+            destination: self.destination.clone(),
+            dialled: self.dialled.clone(),
+            outcome: std::mem::take(&mut self.outcome),
+        }
+    }
+
+    /// It has ended otherwise, and that is recorded otherwise.
+    pub(crate) fn forget(mut self) {
+        self.session = None;
+    }
+
+    /// It has ended as the outcome says. There is nobody left to tell when the log fails now; the next request is
+    /// refused.
+    pub(crate) async fn ended(&mut self) {
+        let Some(session) = self.session.clone() else { return };
+        if session.drain.is_started() {
+            // What the end of the session looks like to the last to notice.
+            self.outcome.ended = END_OF_SESSION;
+        }
+        ended(&session, self.allowed, self.dialled.note(self.destination.clone()), &self.outcome).await;
+        self.session = None;
+    }
+
+    /// It was cut off for a reason.
+    pub(crate) async fn refused(&mut self, denial: &Denial) {
+        let Some(session) = self.session.clone() else { return };
+        let destination = self.dialled.note(self.destination.clone());
+        // Cut off all the same where the log fails.
+        let _unrecorded = refused(&session, Kind::EgressOutcome, destination, denial, Some(self.allowed)).await;
+        self.session = None;
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let Some(session) = self.session.take() else { return };
+        let mut outcome = std::mem::take(&mut self.outcome);
+        outcome.ended = if session.drain.is_started() { END_OF_SESSION } else { "given up by the client" };
+        let (allowed, destination) = (self.allowed, self.dialled.note(self.destination.clone()));
+        let drain = session.drain.clone();
+        drain.spawn(async move { ended(&session, allowed, destination, &outcome).await });
+    }
 }
 
 /// A request is about to be forwarded. Answers the record's number.
@@ -38,6 +111,7 @@ pub(crate) async fn refused(
     caused_by: Option<u64>,
 ) -> Result<u64, Denial> {
     let mut record = base(session, kind, Decision::Deny);
+    let destination = withheld(session, destination);
     denied(&mut record, denial);
     record.destination = Some(destination.clone());
     record.caused_by = caused_by;
@@ -48,10 +122,10 @@ pub(crate) async fn refused(
     Ok(sequence)
 }
 
-/// A permitted request has ended. There is nobody left to tell when the log fails now; the next request is refused.
-pub(crate) async fn ended(session: &Session, allowed: u64, outcome: &Outcome) {
+async fn ended(session: &Session, allowed: u64, destination: Destination, outcome: &Outcome) {
     let mut record = base(session, Kind::EgressOutcome, Decision::Info);
     record.caused_by = Some(allowed);
+    record.destination = Some(destination);
     record.outcome = Some(outcome.ended.to_owned());
     record.counts.extend(outcome.status.map(|status| ("status".to_owned(), u64::from(status))));
     record.counts.insert("received_bytes".to_owned(), outcome.received_bytes);
@@ -59,6 +133,15 @@ pub(crate) async fn ended(session: &Session, allowed: u64, outcome: &Outcome) {
     if let Err(denial) = write(session, record).await {
         tracing::error!(session = %session.id, reason = denial.reason.code(), "the outcome of a request is not recorded");
     }
+}
+
+/// A destination without what is of ours in it: what a refusal is about must not be kept by it.
+pub(crate) fn withheld(session: &Session, mut destination: Destination) -> Destination {
+    let recogniser = session.recogniser();
+    destination.host = destination.host.map(|host| recogniser.withhold(&host));
+    destination.path = destination.path.map(|path| recogniser.withhold(&path));
+    destination.method = destination.method.map(|method| recogniser.withhold(&method));
+    destination
 }
 
 /// A connection ended before there was a request.

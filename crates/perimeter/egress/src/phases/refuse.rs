@@ -35,6 +35,7 @@ pub(crate) async fn request(
     caused_by: Option<u64>,
 ) -> Response<Body> {
     let kind = if caused_by.is_some() { Kind::EgressOutcome } else { Kind::EgressRequest };
+    let destination = record::withheld(session, destination);
     let host = destination.host.clone();
     match record::refused(session, kind, destination, &denial, caused_by).await {
         Ok(_) => problem(&denial, host.as_deref()),
@@ -53,7 +54,7 @@ pub(crate) async fn connection(session: &Session, named: &Named, scheme: &str, d
 /// Adds a refusal that no body carries to the list that the worker collects.
 pub(crate) fn unanswered(session: &Session, named: &Named, denial: &Denial) {
     session.refuse(Refusal {
-        host: named.host.to_string(),
+        host: session.recogniser().withhold(&named.host.to_string()),
         port: named.port.number(),
         reason: denial.reason.code().to_owned(),
         next_step: denial.next_step.clone(),

@@ -8,7 +8,7 @@ use postern_secret::{decode::DecodeError, scrub::Scrubber};
 
 use super::{
     forward::is_hop,
-    inspect::{Unwrapping, encodings},
+    inspect::{STEP_BYTES, Unwrapping, encodings},
 };
 use crate::{recognise::Keyring, session::Session};
 
@@ -49,12 +49,24 @@ pub(crate) fn head<B>(session: &Session, host: &Host, response: &Response<B>) ->
         head.headers_mut().remove("content-digest");
         head.headers_mut().remove("content-md5");
     }
-    let cleaner =
-        Cleaner { unwrapping: Unwrapping::new(&encodings), scrubber: Scrubber::with(keyring.scrub().clone()) };
+    let cleaner = Cleaner {
+        unwrapping: Unwrapping::new(&encodings, session.perimeter.bounds.decoded_body_bytes),
+        scrubber: Scrubber::with(keyring.scrub().clone()),
+    };
     Ok(CleanHead { head, scrubbed, cleaner })
 }
 
 impl Cleaner {
+    /// A chunk in pieces that may be decoded at once.
+    pub(crate) fn steps(&self, mut chunk: Bytes) -> Vec<Bytes> {
+        let mut steps = Vec::new();
+        while !self.unwrapping.is_empty() && chunk.len() > STEP_BYTES {
+            steps.push(chunk.split_to(STEP_BYTES));
+        }
+        steps.push(chunk);
+        steps
+    }
+
     /// What may go on of a chunk.
     pub(crate) fn push(&mut self, chunk: &Bytes) -> Result<Bytes, DecodeError> {
         let scrubbed = if self.unwrapping.is_empty() {
@@ -95,7 +107,7 @@ fn clean_headers(keyring: &Keyring, from: &HeaderMap, into: &mut HeaderMap) -> u
         if is_hop(name, from) || *name == header::ALT_SVC {
             continue;
         }
-        if keyring.names_a_secret(name.as_str()) {
+        if keyring.named(name.as_str()).is_some() {
             scrubbed += 1;
             continue;
         }

@@ -10,7 +10,7 @@ use postern_policy::{Denial, FoundValue, Permit, Reason};
 use tokio::time::{error::Elapsed, timeout};
 
 use super::{
-    forward::{self, Sent},
+    forward::{self, Dialled, Sent},
     inspect::{Inspection, Stopped},
 };
 use crate::{
@@ -43,19 +43,23 @@ pub(crate) async fn send(
     permit: &Permit,
     mut head: Parts,
     upload: Upload,
+    dialled: &Dialled,
 ) -> Result<(Sent, Option<Uploading>), (Denial, Option<Incoming>)> {
     let (begun, inspection) = match upload {
         Upload::Whole(bytes) => {
             let body = if bytes.is_empty() { body::empty() } else { body::full(bytes) };
             keep_length_of_empty(&mut head);
-            let sent = forward::send(session, permit, Request::from_parts(head, body));
-            return in_time(timeout(limits::RESPONSE_HEAD, sent).await).map(|sent| (sent, None));
+            let sent = forward::send(session, permit, Request::from_parts(head, body), dialled);
+            return in_time(timeout(session.perimeter.bounds.response_head, sent).await).map(|sent| (sent, None));
         }
         Upload::Begun(bytes, inspection) => (bytes, inspection),
     };
     let (pipe, body) = body::pipe();
     let mut uploading: Uploading = Box::pin(upload_rest(pipe, begun, inspection));
-    let sending = timeout(limits::RESPONSE_HEAD, forward::send(session, permit, Request::from_parts(head, body)));
+    let sending = timeout(
+        session.perimeter.bounds.response_head,
+        forward::send(session, permit, Request::from_parts(head, body), dialled),
+    );
     let mut sending = std::pin::pin!(sending);
     tokio::select! {
         // Recognised before the upstream answered: dropping `sending` and the pipe cuts the upstream off.

@@ -125,9 +125,9 @@ async fn a_body_that_stalls_is_refused_in_time() {
     assert!(stand.upstream.received().is_empty());
 }
 
-fn impatient() -> limits::Patience {
+fn impatient() -> limits::Bounds {
     let short = std::time::Duration::from_millis(200);
-    limits::Patience { first_bytes: short, request_head: short, body_idle: short }
+    limits::Bounds { first_bytes: short, request_head: short, body_idle: short, ..limits::Bounds::default() }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod bounds;
 mod process;
 mod reflection;
 mod requests;
+mod smuggling;
 mod stand;
 mod transport;
 mod tripwires;

@@ -24,7 +24,7 @@ use tokio_rustls::TlsConnector;
 use super::upstream::{Upstream, dechunk, find};
 use crate::{
     custodian::{Custodian, IssuedPlaceholder, Later, NotGranted},
-    limits::Patience,
+    limits::Bounds,
     message::{Answer, OpenSession, Question, SessionPlaceholder, Socket},
     phases::accept::OriginSource,
     recognise::Catalogue,
@@ -97,6 +97,7 @@ pub(super) struct Stand {
     pub(super) placeholder: String,
     pub(super) others_placeholder: String,
     pub(super) dead_placeholder: String,
+    pub(super) shaped_placeholder: String,
     pub(super) redirect: SocketAddr,
     pub(super) proxy: SocketAddr,
     pub(super) dns_udp: SocketAddr,
@@ -155,6 +156,7 @@ fn zones(upstream: &Upstream) -> String {
     text += &rule("plain.test", "http", 80, &format!("{}credential = \"key\"", local(http)));
     text += &rule("other.test", "https", 443, &format!("{}{ca}", local(https)));
     text += &rule("open.test", "http", 80, &local(http));
+    text += &rule("*.any.test", "http", 80, &local(http));
     text += &rule("untrusted.test", "https", 443, &local(https));
     text += &rule("wrongname.test", "https", 443, &format!("{}{ca}", local(https)));
     // Nothing to dial but what this resolves to, and no address is named.
@@ -165,15 +167,17 @@ fn zones(upstream: &Upstream) -> String {
 
 impl Stand {
     pub(super) async fn start() -> Self {
-        Self::with(Patience::default()).await
+        Self::with(Bounds::default()).await
     }
 
-    pub(super) async fn with(patience: Patience) -> Self {
+    pub(super) async fn with(bounds: Bounds) -> Self {
         let audit = Memory::new();
         let counted = audit.clone();
         let upstream = Upstream::start(Arc::new(move || counted.records().len())).await;
         let issue = || Placeholder::issue(SECRET.len(), None);
         let (own, others, dead) = (issue(), issue(), issue());
+        let shape = postern_secret::Shape::try_from("ghp_*".to_owned()).unwrap();
+        let shaped = Placeholder::issue(SECRET.len(), Some(&shape));
         let placeholder = own.as_str().to_owned();
         let issued = |session: &str, placeholder: &Placeholder, alive| IssuedPlaceholder {
             session: session.to_owned(),
@@ -187,6 +191,7 @@ impl Stand {
                 issued(SESSION, &own, true),
                 issued("sesn_two", &others, true),
                 issued(SESSION, &dead, false),
+                issued("sesn_two", &shaped, true),
             ]),
             revoked: Mutex::default(),
         });
@@ -206,7 +211,7 @@ impl Stand {
             dialer: Dialer::new(),
             origins: origins.clone(),
             trust: Default::default(),
-            patience,
+            bounds,
             connections: Arc::new(Semaphore::new(crate::limits::CONNECTIONS_TOTAL)),
             catalogue: RwLock::new(Arc::new(Catalogue::new(Vec::new()))),
         });
@@ -236,6 +241,7 @@ impl Stand {
             placeholder,
             others_placeholder: others.as_str().to_owned(),
             dead_placeholder: dead.as_str().to_owned(),
+            shaped_placeholder: shaped.as_str().to_owned(),
             redirect: redirect.local_addr().unwrap(),
             proxy: proxy.local_addr().unwrap(),
             dns_udp: udp.local_addr().unwrap(),
@@ -384,6 +390,11 @@ impl Stand {
             Answer::Refusals { refusals } => refusals,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The one session.
+    pub(super) fn session(&self) -> Arc<crate::session::Session> {
+        self.registry.session(SESSION).unwrap()
     }
 
     pub(super) async fn ask(&self, question: Question) -> Answer {
