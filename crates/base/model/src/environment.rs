@@ -68,6 +68,10 @@ impl ConfigInput {
                 "this server runs no cloud sandboxes; use {\"type\":\"self_hosted\"} and start a worker",
             ));
         }
+        // A derived parser would also take an array, by position.
+        if !self.0.is_object() {
+            return Err(Problem::invalid_at("config", "must be an object"));
+        }
         serde_json::from_value(self.0).map_err(|error| Problem::invalid_at("config", error))
     }
 

@@ -10,6 +10,8 @@ use postern_model::Problem;
 use postern_model::problem::Kind;
 use serde::de::DeserializeOwned;
 
+use crate::shape;
+
 /// Reads a body of at most `limit` bytes.
 ///
 /// # Errors
@@ -48,13 +50,13 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     if text.trim().is_empty() {
         return Err(Problem::invalid("The request body is empty; a JSON object is expected."));
     }
-    // A derived parser would also take an array for a struct, by position.
     if !text.trim_start().starts_with('{') {
         return Err(Problem::invalid("The request body must be a JSON object."));
     }
     let mut json = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| refused(&error))?;
     json.end().map_err(|error| Problem::invalid(format!("The request body has text after its JSON: {error}")))?;
+    shape::check(text)?;
     Ok(value)
 }
 

@@ -13,6 +13,7 @@ mod query;
 mod reply;
 mod routes;
 mod serve;
+mod shape;
 mod sse;
 
 pub use app::{App, Limits};

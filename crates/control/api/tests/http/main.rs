@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod authority;
 mod bad_input;
+mod hostile;
 mod operator;
 mod resources;
 mod stream;
