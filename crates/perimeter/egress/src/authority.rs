@@ -83,6 +83,12 @@ impl SessionAuthority {
         Ok(made)
     }
 
+    /// How many leaves are kept.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> usize {
+        self.leaves.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     fn mint(&self, name: &str, now: SystemTime) -> Result<ServerConfig, AuthorityError> {
         let leaf = leaf_params(name, now)?.signed_by(&self.leaf_key, &self.issuer)?;
         let chain = vec![leaf.der().clone(), self.certificate.clone()];

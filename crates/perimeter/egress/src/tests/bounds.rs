@@ -163,13 +163,89 @@ async fn an_upstream_with_an_endless_head_is_refused() {
 }
 
 #[tokio::test]
-async fn the_pool_of_upstream_connections_is_bounded_and_separate_by_what_is_injected() {
-    let stand = Stand::start().await;
-    let bearer = format!("Bearer {}", stand.placeholder);
-    for _ in 0..3 {
-        assert_eq!(stand.get(Way::Redirect, "https", "api.test", 443, "/v1/x", &[]).await.status, 200);
-        let with = stand.get(Way::Redirect, "https", "api.test", 443, "/v1/x", &[("authorization", &bearer)]).await;
-        assert_eq!(with.status, 200);
+async fn a_tls_handshake_that_stalls_is_refused_in_time() {
+    let short = std::time::Duration::from_millis(200);
+    let stand = Stand::with(limits::Bounds { handshake: short, ..limits::Bounds::default() }).await;
+    let mut stream = stand.towards(Way::Redirect, "api.test", 443).await;
+    stream.write_all(b"\x16\x03\x01\x02\x00\x01").await.unwrap();
+    let mut rest = Vec::new();
+    let _reset = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap();
+    assert_eq!(stand.record(Kind::EgressConnect, 0).unwrap().reason.as_deref(), Some("limit_time"));
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_its_total_time_tunnelled_or_not() {
+    let total = std::time::Duration::from_secs(1);
+    let stand = Stand::with(limits::Bounds { connection_total: total, ..limits::Bounds::default() }).await;
+    for way in [Way::Redirect, Way::Proxy] {
+        let mut stream = stand.towards(way, "open.test", 80).await;
+        let mut byte = [0];
+        assert_eq!(timeout(PATIENCE, stream.read(&mut byte)).await.unwrap().unwrap_or(0), 0, "{way:?}");
+        // The wait for its first bytes is longer and would have left a record.
+        assert!(stand.record(Kind::EgressConnect, 0).is_none(), "{way:?}");
     }
-    assert_eq!(stand.upstream.received().len(), 6);
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_answer_is_given_up_in_time() {
+    let short = std::time::Duration::from_millis(300);
+    let stand = Stand::with(limits::Bounds { response_head: short, ..limits::Bounds::default() }).await;
+    stand.upstream.replies(|_| Vec::new());
+    for request in [get("http", "open.test", 80, "/", &[]), long_post(limits::BODY_PREVIEW_BYTES * 2)] {
+        let from = stand.audit.records().len();
+        let seen = stand.send(Way::Redirect, "http", "open.test", 80, &request).await;
+        assert_eq!((seen.status, seen.reason().as_deref()), (504, Some("limit_time")));
+        let outcome = stand.record(Kind::EgressOutcome, from).unwrap();
+        let address = outcome.destination.unwrap().address;
+        assert_eq!(address, Some(stand.upstream.http.to_string()));
+    }
+}
+
+fn long_post(length: usize) -> Vec<u8> {
+    super::stand::post("open.test", "/", &[], &vec![b'a'; length])
+}
+
+fn chunked_post(more: &str, body: &[u8]) -> Vec<u8> {
+    let mut request =
+        format!("POST / HTTP/1.1\r\nhost: open.test\r\n{more}transfer-encoding: chunked\r\n\r\n").into_bytes();
+    for chunk in body.chunks(50_000) {
+        request.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+        request.extend_from_slice(chunk);
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"0\r\n\r\n");
+    request
+}
+
+#[tokio::test]
+async fn a_body_of_no_stated_length_is_cut_off_at_the_bound_wherever_it_is_reached() {
+    for bound in [100_000, 600_000] {
+        let stand = Stand::with(limits::Bounds { request_body_bytes: bound, ..limits::Bounds::default() }).await;
+        let request = chunked_post("", &vec![b'a'; 1_000_000]);
+        let seen = stand.send(Way::Redirect, "http", "open.test", 80, &request).await;
+        assert_eq!((seen.status, seen.reason().as_deref()), (413, Some("limit_body")), "{bound}");
+        assert!(stand.upstream.received().is_empty(), "{bound}");
+        let request = chunked_post("", &vec![b'a'; 100_000]);
+        assert_eq!(stand.send(Way::Redirect, "http", "open.test", 80, &request).await.status, 200, "{bound}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_body_decodes_to_is_bounded_in_both_directions() {
+    let stand = Stand::with(limits::Bounds { decoded_body_bytes: 100_000, ..limits::Bounds::default() }).await;
+    let pack = |length| {
+        let zeros = vec![0; length];
+        ruzstd::encoding::compress_to_vec(&zeros[..], ruzstd::encoding::CompressionLevel::Fastest)
+    };
+    let (fits, surplus) = (pack(90_000), pack(200_000));
+    let request = chunked_post("content-encoding: zstd\r\n", &surplus);
+    let seen = stand.send(Way::Redirect, "http", "open.test", 80, &request).await;
+    assert_eq!(seen.reason().as_deref(), Some("limit_decoded"), "{}", seen.head);
+    assert!(stand.upstream.received().is_empty());
+    let request = chunked_post("content-encoding: zstd\r\n", &fits);
+    assert_eq!(stand.send(Way::Redirect, "http", "open.test", 80, &request).await.status, 200);
+    stand.upstream.replies(move |_| super::upstream::chunked(&[("content-encoding", "zstd")], &surplus, 4096));
+    let seen = stand.get(Way::Redirect, "http", "open.test", 80, "/", &[]).await;
+    assert_ne!(seen.status, 200, "not a whole answer");
+    assert!(stand.refusals().await.iter().any(|refusal| refusal.reason == "limit_decoded"));
 }

@@ -3,7 +3,10 @@
 
 #![expect(clippy::disallowed_methods, reason = "the tests are the sandbox's clients")]
 
+mod addresses;
 mod bounds;
+mod garbage;
+mod kept;
 mod process;
 mod reflection;
 mod requests;

@@ -1,15 +1,15 @@
 //! The stand that tests are run on: one session with its sockets on loopback, and a client inside it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, RwLock},
     time::Duration,
 };
 
 use postern_audit::{Kind, Memory, Record};
-use postern_net::Dialer;
+use postern_net::{Dialer, LookingUp, Resolver};
 use postern_policy::{CredentialName, Document, Zones, document::DocumentText};
 use postern_secret::{Placeholder, SecretBytes};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
@@ -55,6 +55,34 @@ impl OriginSource for Origins {
     fn original(&self, stream: &TcpStream) -> io::Result<SocketAddr> {
         let known = self.0.lock().unwrap().get(&stream.peer_addr()?).copied();
         known.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+}
+
+/// A resolver that answers what a test says, each answer once and the last one for ever.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    answers: Mutex<VecDeque<Vec<IpAddr>>>,
+    asked: Mutex<Vec<String>>,
+}
+
+impl Names {
+    pub(super) fn answer(&self, answers: &[&[&str]]) {
+        let parsed = |answer: &&[&str]| answer.iter().map(|address| address.parse().unwrap()).collect();
+        *self.answers.lock().unwrap() = answers.iter().map(parsed).collect();
+        self.asked.lock().unwrap().clear();
+    }
+
+    pub(super) fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+impl Resolver for Names {
+    fn look_up<'a>(&'a self, host: &'a str, _: u16) -> LookingUp<'a> {
+        self.asked.lock().unwrap().push(host.to_owned());
+        let mut answers = self.answers.lock().unwrap();
+        let answer = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
+        Box::pin(std::future::ready(answer.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))))
     }
 }
 
@@ -104,6 +132,7 @@ pub(super) struct Stand {
     pub(super) dns_tcp: SocketAddr,
     pub(super) ca: CertificateDer<'static>,
     origins: Arc<Origins>,
+    pub(super) names: Arc<Names>,
 }
 
 /// A response as a client sees it.
@@ -159,8 +188,10 @@ fn zones(upstream: &Upstream) -> String {
     text += &rule("*.any.test", "http", 80, &local(http));
     text += &rule("untrusted.test", "https", 443, &local(https));
     text += &rule("wrongname.test", "https", 443, &format!("{}{ca}", local(https)));
-    // Nothing to dial but what this resolves to, and no address is named.
-    text += &rule("localhost", "http", 80, "");
+    // Nothing to dial but what these resolve to; the first names no address.
+    text += &rule("gate.test", "http", 80, "");
+    text += &rule("gate.test", "https", 443, ca);
+    text += &rule("bound.test", "http", http.port(), "addresses = [\"127.0.0.0/8\"]\n");
     text += &rule("closed.test", "http", 80, "connect = \"127.0.0.1:1\"\naddresses = [\"127.0.0.0/8\"]\n");
     text
 }
@@ -205,10 +236,11 @@ impl Stand {
         let zones = Zones::load(&document, &environments).unwrap();
         let digest = zones.named("t").unwrap().digest().to_owned();
         let origins = Arc::new(Origins::default());
+        let resolver = Arc::new(Names::default());
         let perimeter = Arc::new(Perimeter {
             audit: Arc::new(audit.clone()),
             custody: custody.clone(),
-            dialer: Dialer::new(),
+            dialer: Dialer::with_resolver(resolver.clone()),
             origins: origins.clone(),
             trust: Default::default(),
             bounds,
@@ -248,6 +280,7 @@ impl Stand {
             dns_tcp: dns.local_addr().unwrap(),
             ca: CertificateDer::from_pem_slice(opened.ca_certificate_pem.as_bytes()).unwrap(),
             origins,
+            names: resolver,
             upstream,
             registry,
             perimeter,

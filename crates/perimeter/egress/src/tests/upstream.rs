@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,6 +44,8 @@ pub(super) struct Upstream {
     pub(super) http: SocketAddr,
     pub(super) ca_pem: String,
     pub(super) received: Arc<Mutex<Vec<Received>>>,
+    /// Connections so far.
+    pub(super) connections: Arc<AtomicUsize>,
     reply: Arc<Mutex<Reply>>,
 }
 
@@ -55,6 +60,7 @@ impl Upstream {
             http: http.local_addr().unwrap(),
             ca_pem,
             received: Arc::default(),
+            connections: Arc::default(),
             reply: Arc::new(Mutex::new(Arc::new(|_: &Received| vec![whole("200 OK", &[], b"hello")]))),
         };
         tokio::spawn(accept(https, Some(acceptor), upstream.clone(), records.clone()));
@@ -127,6 +133,7 @@ async fn accept(
 ) {
     while let Ok((stream, _)) = listener.accept().await {
         stream.set_nodelay(true).unwrap();
+        upstream.connections.fetch_add(1, Ordering::SeqCst);
         let (tls, upstream, records) = (tls.clone(), upstream.clone(), records.clone());
         tokio::spawn(async move {
             match tls {
@@ -167,7 +174,7 @@ async fn read_request<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>
         }
         fill(stream, buffer).await?;
     };
-    let head = String::from_utf8(buffer.drain(..end).collect()).unwrap();
+    let head = String::from_utf8_lossy(&buffer.drain(..end).collect::<Vec<u8>>()).into_owned();
     let mut request = Received { head, ..Received::default() };
     if let Some(length) = request.header("content-length") {
         let length: usize = length.parse().unwrap();
