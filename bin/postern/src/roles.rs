@@ -54,6 +54,7 @@ impl Role {
             // No runtime and no thread besides this one: it forks.
             return postern_sandbox::spawner_main();
         }
+        keep_memory_private();
         if !matches!(self, Self::Server) {
             logging::start(LevelFilter::INFO, None);
         }
@@ -82,6 +83,17 @@ impl Role {
             Self::Server | Self::Egress | Self::Worker => cores.max(2),
             Self::Spawner | Self::Custody | Self::Audit => 1,
         }
+    }
+}
+
+/// No core file and no other process of this user gets at this one's memory, environment or descriptors. Not for the
+/// spawner: a child of an undumpable process cannot be given its user mapping, and the spawner holds nothing.
+pub(crate) fn keep_memory_private() {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let bounded = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    let hidden = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    if let Err(error) = bounded.and(hidden) {
+        tracing::warn!(%error, "this process could not close its memory to others of its user");
     }
 }
 

@@ -19,7 +19,7 @@ use crate::cli::UpArguments;
 use crate::config::{self, Configuration, DEFAULT_ENVIRONMENT};
 use crate::data::Data;
 use crate::failure::{Failure, Or};
-use crate::roles::worker_configuration;
+use crate::roles::{keep_memory_private, worker_configuration};
 use crate::server::{ServerConfiguration, ServerReady};
 
 /// Runs until SIGTERM or Ctrl-C, then drains.
@@ -27,6 +27,7 @@ use crate::server::{ServerConfiguration, ServerReady};
 /// # Errors
 /// Configuration, data directory or a role that does not start.
 pub(crate) async fn run(arguments: &UpArguments, log: &'static str) -> Result<(), Failure> {
+    keep_memory_private();
     let configuration = config::read(&arguments.place)?;
     let data = Data::open(&arguments.place.data_dir)?;
     let _held = data.hold()?;

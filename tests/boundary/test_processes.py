@@ -1,0 +1,52 @@
+"""Our own processes, seen from inside a sandbox and from outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conftest import Stack, results_of, tool
+
+LISTENING = "0A"
+
+
+def listening_ports() -> set[int]:
+    """TCP ports that somebody in this network namespace listens on."""
+    ports = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for row in Path(table).read_text().splitlines()[1:]:
+            fields = row.split()
+            if fields[3] == LISTENING:
+                ports.add(int(fields[1].rsplit(":", 1)[1], 16))
+    return ports
+
+
+def test_boundary_nothing_in_the_perimeter_listens_for_the_server(new_stack):
+    before = listening_ports()
+    stack: Stack = new_stack()
+    results_of(stack, tool("bash", command="true"))
+    server = int(stack.base_url.rsplit(":", 1)[1])
+    # Other stacks of this run may come and go; what this one opened is the server's port alone.
+    assert server in listening_ports()
+    opened = listening_ports() - before - {server}
+    assert not opened, f"somebody also listens on {opened}"
+
+
+def test_boundary_processes_of_the_perimeter_do_not_exist_inside(postern: Stack):
+    pids = postern.pids()
+    assert len(pids) >= 6, "server, worker, audit, custody, egress and spawner run"
+    probe = "; ".join(f"cat /proc/{pid}/environ /proc/{pid}/cmdline; ls /proc/{pid}/fd; head -c1 /proc/{pid}/mem" for pid in pids)
+    text, = results_of(postern, tool("bash", command=f"({probe}) 2>&1 | grep -vc 'No such file'; ls -d /proc/[0-9]* | wc -l"))
+    seen, own = text.split()
+    assert int(seen) == 0, text
+    assert int(own) < 12, "a sandbox sees its own processes alone"
+
+
+def test_boundary_memory_of_our_processes_is_closed_to_their_user(postern: Stack):
+    for pid in postern.pids():
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        role = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1].decode()
+        if role in ("server", "worker", "egress", "custody", "audit", "up"):
+            core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
+            assert core.split()[4:6] == ["0", "0"], f"{role} may write a core file"
+            # The kernel gives what lies in /proc of an undumpable process to root.
+            assert Path(f"/proc/{pid}/environ").stat().st_uid == 0, f"{role} is readable by its user"
