@@ -190,3 +190,31 @@ async fn a_later_sessions_placeholder_is_recognised_in_an_earlier_one() {
     let seen = stand.send(Way::Redirect, "https", "api.test", 443, &request).await;
     assert_eq!(seen.reason().as_deref(), Some("placeholder_wrong_session"));
 }
+
+#[tokio::test]
+async fn something_of_ours_that_decodes_as_basic_by_chance_is_still_seen() {
+    use postern_policy::CredentialName;
+    use postern_secret::Placeholder;
+    let stand = Stand::start().await;
+    // "user:password" in base64 is a text like any other: here it is a placeholder.
+    let text = STANDARD.encode("user:password-of-21-b");
+    let placeholder = Placeholder::from_issued(text.clone());
+    stand.custody.issued.lock().unwrap().push(crate::custodian::IssuedPlaceholder {
+        session: "sesn_two".to_owned(),
+        credential: CredentialName::new("key"),
+        placeholder,
+        alive: true,
+    });
+    let digest = stand.registry.zone_digest("t");
+    let open = crate::message::OpenSession {
+        session: "sesn_two".to_owned(),
+        agent: None,
+        zone_name: "t".to_owned(),
+        digest,
+        placeholders: Vec::new(),
+    };
+    stand.ask(crate::message::Question::Open(open)).await;
+    let value = format!("Basic {text}");
+    let seen = stand.get(Way::Redirect, "https", "other.test", 443, "/", &[("authorization", &value)]).await;
+    assert_alarmed(&stand, 0, &seen, "placeholder_wrong_session", "basic by chance").await;
+}
