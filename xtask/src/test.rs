@@ -18,7 +18,7 @@ const PARTS: &[Part] = &[
     ("tidy", tidy::all),
     ("lints", lints),
     ("rust", rust),
-    ("boundary", boundary::as_root_and_as_ordinary_user),
+    ("boundary", boundary::as_ordinary_user),
     ("journeys", journeys::all),
 ];
 
