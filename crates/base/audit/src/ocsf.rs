@@ -9,7 +9,7 @@ pub(crate) fn class(kind: Kind) -> u32 {
         Kind::ToolUse | Kind::ToolOutcome => 6003,
         Kind::EgressConnect => 4001,
         Kind::EgressRequest | Kind::EgressOutcome => 4002,
-        Kind::CredentialUse | Kind::CredentialDenied | Kind::CredentialRevoked => 3002,
+        Kind::CredentialGranted | Kind::CredentialUse | Kind::CredentialDenied | Kind::CredentialRevoked => 3002,
         Kind::Approval => 3005,
         Kind::Alarm => 2004,
         Kind::SessionOpened
@@ -32,6 +32,7 @@ pub(crate) fn activity(kind: Kind) -> u32 {
         Kind::ToolUse
         | Kind::EgressConnect
         | Kind::EgressRequest
+        | Kind::CredentialGranted
         | Kind::CredentialUse
         | Kind::SessionOpened
         | Kind::SandboxBuilt

@@ -90,7 +90,9 @@ pub enum Kind {
     EgressRequest,
     /// A request or connection ended.
     EgressOutcome,
-    /// A secret is about to be handed to the egress proxy.
+    /// A secret is about to be handed to the egress proxy so that it is recognised in answers and requests; nothing is injected by it.
+    CredentialGranted,
+    /// A secret is about to be injected into a request.
     CredentialUse,
     /// A secret was refused.
     CredentialDenied,

@@ -8,7 +8,7 @@ use postern_exec::role;
 use postern_exec::rpc::{CallError, Caller};
 use postern_secret::{Secret, SecretBytes};
 
-use crate::message::{Answer, Ask, CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Ready};
+use crate::message::{Answer, Ask, CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Purpose, Ready};
 use crate::process::ROLE;
 use crate::refusal::Refusal;
 
@@ -111,11 +111,18 @@ impl EgressClient {
     ///
     /// # Errors
     /// [`CustodyError`].
-    pub async fn grant(&self, session: &str, credential: &str, policy_digest: &str) -> Result<Grant, CustodyError> {
+    pub async fn grant(
+        &self,
+        session: &str,
+        credential: &str,
+        policy_digest: &str,
+        purpose: Purpose,
+    ) -> Result<Grant, CustodyError> {
         let question = Ask::Grant {
             session: session.to_owned(),
             credential: credential.to_owned(),
             policy_digest: policy_digest.to_owned(),
+            purpose,
         };
         match ask(&self.caller, question, Vec::new()).await? {
             Answer::Granted { secret } => Ok(Secret::new(secret.into_bytes())),

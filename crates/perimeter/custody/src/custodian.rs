@@ -10,7 +10,7 @@ use postern_policy::{CredentialName, GrantPermit, Zone, Zones};
 use postern_secret::{Placeholder, SecretBytes};
 
 use crate::ledger::Ledger;
-use crate::message::{CallerKind, Issued, KnownPlaceholder, OpenSession};
+use crate::message::{CallerKind, Issued, KnownPlaceholder, OpenSession, Purpose};
 use crate::refusal::{Refusal, RefusalReason};
 use crate::source::Sources;
 
@@ -73,6 +73,7 @@ impl Custodian {
         session: &str,
         credential: &str,
         policy_digest: &str,
+        purpose: Purpose,
     ) -> Result<SecretBytes, Refusal> {
         let name = CredentialName::new(credential);
         let granted = self.may_grant(caller, session, &name, policy_digest);
@@ -83,7 +84,11 @@ impl Custodian {
                 return Err(refusal);
             }
         };
-        let mut record = about(Kind::CredentialUse, Decision::Allow, session, Some(&zone), agent.as_deref());
+        let kind = match purpose {
+            Purpose::Recognise => Kind::CredentialGranted,
+            Purpose::Inject => Kind::CredentialUse,
+        };
+        let mut record = about(kind, Decision::Allow, session, Some(&zone), agent.as_deref());
         record.credential = Some(permit.credential().to_string());
         self.record(record).await?;
         // The session may have ended while the record was written.

@@ -13,7 +13,7 @@ pub mod store;
 
 pub use client::{Client, CustodyError, EgressClient, Grant, start};
 pub use keys::PerimeterPublicKey;
-pub use message::{CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Ready};
+pub use message::{CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Purpose, Ready};
 pub use process::{ROLE, process_main};
 pub use refusal::{Refusal, RefusalReason};
 pub use source::variables;

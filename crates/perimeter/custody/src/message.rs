@@ -44,6 +44,16 @@ pub enum CallerKind {
     Egress,
 }
 
+/// What the egress proxy wants a secret for; the record says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// To scrub answers and to recognise it in requests.
+    Recognise,
+    /// To put it into one permitted request.
+    Inject,
+}
+
 /// A session to be opened, as the worker selected its zone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenSession {
@@ -87,7 +97,7 @@ pub(crate) enum Ask {
     Open(OpenSession),
     Close { session: String },
     Attach { caller: CallerKind },
-    Grant { session: String, credential: String, policy_digest: String },
+    Grant { session: String, credential: String, policy_digest: String, purpose: Purpose },
     Revoke { session: String, credential: String },
     Placeholders,
 }

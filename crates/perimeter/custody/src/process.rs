@@ -151,8 +151,8 @@ async fn answer(custodian: &Custodian, caller: CallerKind, ask: Ask) -> Answer {
         Ask::Attach { .. } => {
             Err(Refusal::new(RefusalReason::WrongConnection, "only the worker's own connection attaches others"))
         }
-        Ask::Grant { session, credential, policy_digest } => custodian
-            .grant(caller, &session, &credential, &policy_digest)
+        Ask::Grant { session, credential, policy_digest, purpose } => custodian
+            .grant(caller, &session, &credential, &policy_digest, purpose)
             .await
             .map(|secret| Answer::Granted { secret: for_the_wire(&secret) }),
         Ask::Revoke { session, credential } => {

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use postern_custody::{
-    CallerKind, Client, Configuration, CustodyError, EgressClient, OpenSession, RefusalReason, store::Store,
+    CallerKind, Client, Configuration, CustodyError, EgressClient, OpenSession, Purpose, RefusalReason, store::Store,
 };
 use postern_exec::asynchronous::Channel;
 use postern_exec::{WireBytes, role};
@@ -105,7 +105,7 @@ async fn a_secret_reaches_the_proxy_of_an_open_session_and_the_worker_never_gets
     let (ours, theirs) = Channel::pair().unwrap();
     worker.attach(CallerKind::Egress, theirs).await.unwrap();
     let egress = EgressClient::new(ours);
-    let secret = egress.grant("sesn_1", "ledger-api", &session().digest).await.unwrap();
+    let secret = egress.grant("sesn_1", "ledger-api", &session().digest, Purpose::Inject).await.unwrap();
     #[expect(clippy::disallowed_methods, reason = "the test compares what was granted")]
     let granted = secret.expose() == VALUE.as_bytes();
     assert!(granted);
@@ -114,12 +114,12 @@ async fn a_secret_reaches_the_proxy_of_an_open_session_and_the_worker_never_gets
     let (ours, theirs) = Channel::pair().unwrap();
     worker.attach(CallerKind::Worker, theirs).await.unwrap();
     let posing = EgressClient::new(ours);
-    let refused = posing.grant("sesn_1", "ledger-api", &session().digest).await.unwrap_err();
+    let refused = posing.grant("sesn_1", "ledger-api", &session().digest, Purpose::Inject).await.unwrap_err();
     assert!(matches!(&refused, CustodyError::Refused(refusal) if refusal.reason == RefusalReason::WrongConnection));
     assert!(!format!("{refused} {refused:?}").contains(VALUE));
 
     worker.close("sesn_1").await.unwrap();
-    assert!(egress.grant("sesn_1", "ledger-api", &session().digest).await.is_err());
+    assert!(egress.grant("sesn_1", "ledger-api", &session().digest, Purpose::Inject).await.is_err());
     drop((worker, egress, posing));
     assert!(child.end(Duration::from_secs(20)).await.unwrap().success());
     drop(log_client);
@@ -150,7 +150,7 @@ async fn when_the_log_dies_no_secret_is_handed_out_and_the_role_ends() {
     worker.attach(CallerKind::Egress, theirs).await.unwrap();
     let egress = EgressClient::new(ours);
     log_child.kill().unwrap();
-    assert!(egress.grant("sesn_1", "ledger-api", &session().digest).await.is_err());
+    assert!(egress.grant("sesn_1", "ledger-api", &session().digest, Purpose::Inject).await.is_err());
     worker.gone().await;
     assert!(!child.wait().await.unwrap().success());
 }

@@ -3,6 +3,7 @@
 
 use std::pin::Pin;
 
+use postern_custody::Purpose;
 use postern_policy::CredentialName;
 use postern_secret::{Placeholder, SecretBytes};
 
@@ -35,6 +36,7 @@ pub(crate) trait Custodian: Send + Sync {
         session: &'a str,
         credential: &'a CredentialName,
         policy_digest: &'a str,
+        purpose: Purpose,
     ) -> Later<'a, Result<SecretBytes, NotGranted>>;
 
     /// Says that the session's copy of a secret is gone.
@@ -50,9 +52,10 @@ impl Custodian for postern_custody::EgressClient {
         session: &'a str,
         credential: &'a CredentialName,
         policy_digest: &'a str,
+        purpose: Purpose,
     ) -> Later<'a, Result<SecretBytes, NotGranted>> {
         Box::pin(async move {
-            let granted = Self::grant(self, session, credential.as_str(), policy_digest).await;
+            let granted = Self::grant(self, session, credential.as_str(), policy_digest, purpose).await;
             granted.map_err(|error| NotGranted(error.to_string()))
         })
     }

@@ -8,6 +8,7 @@ use std::{
     time::SystemTime,
 };
 
+use postern_custody::Purpose;
 use postern_policy::{CredentialName, Zone, Zones};
 use postern_secret::Placeholder;
 
@@ -182,7 +183,7 @@ impl Registry {
     /// again when it is needed, and refused then if need be.
     async fn grant_all(&self, session: &Session) {
         for (credential, _) in &session.placeholders {
-            if let Ok(secret) = inject::granted(session, credential, session.zone.digest()).await
+            if let Ok(secret) = inject::granted(session, credential, session.zone.digest(), Purpose::Recognise).await
                 && let Err(denial) = inject::remember(session, credential, secret)
             {
                 tracing::warn!(session = %session.id, %credential, %denial, "a granted credential cannot be used");

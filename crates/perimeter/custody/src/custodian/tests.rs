@@ -74,7 +74,7 @@ impl Fixture {
     }
 
     async fn grant(&self, session: &str, credential: &str) -> Result<SecretBytes, Refusal> {
-        self.custodian.grant(CallerKind::Egress, session, credential, &self.digest).await
+        self.custodian.grant(CallerKind::Egress, session, credential, &self.digest, Purpose::Inject).await
     }
 
     fn kinds(&self) -> Vec<Kind> {
@@ -125,7 +125,8 @@ async fn every_wrong_question_for_a_secret_is_refused_and_recorded() {
         (CallerKind::Egress, "sesn_1", "another", digest, RefusalReason::NotGranted, Kind::CredentialDenied),
     ];
     for (caller, session, credential, digest, reason, kind) in table {
-        let refusal = fixture.custodian.grant(caller, session, credential, digest).await.expect_err("refused");
+        let refusal =
+            fixture.custodian.grant(caller, session, credential, digest, Purpose::Inject).await.expect_err("refused");
         assert_eq!(refusal.reason, reason, "{caller:?} {session} {credential}");
         assert!(!refusal.next_step.is_empty() && !format!("{refusal:?} {refusal}").contains("s3cret"));
         let record = fixture.recorder.records().pop().unwrap();
@@ -230,4 +231,14 @@ async fn swapped_rows_are_refused_and_alarmed() {
     let alarm = fixture.recorder.records().pop().unwrap();
     assert_eq!((alarm.kind, alarm.reason.as_deref()), (Kind::Alarm, Some("store_row_changed")));
     assert_eq!(alarm.credential.as_deref(), Some("ledger-api"));
+}
+
+#[tokio::test]
+async fn a_secret_handed_out_for_recognition_is_not_recorded_as_a_use() {
+    let fixture = fixture();
+    fixture.open("sesn_1").await;
+    let asked =
+        fixture.custodian.grant(CallerKind::Egress, "sesn_1", "ledger-api", &fixture.digest, Purpose::Recognise);
+    assert_eq!(text(&asked.await.unwrap()), VALUE);
+    assert_eq!(fixture.kinds(), [Kind::SessionOpened, Kind::CredentialGranted]);
 }

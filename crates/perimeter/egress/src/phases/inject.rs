@@ -2,6 +2,7 @@
 //! then makes sure that no placeholder is left in what goes out.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
+use postern_custody::Purpose;
 use postern_policy::{BasicPart, CredentialName, Denial, Injection, Location, Permit, Reason};
 use postern_secret::{Placeholder, SecretBytes};
 use zeroize::Zeroizing;
@@ -16,7 +17,7 @@ use crate::{
 pub(crate) async fn grant(session: &Session, permit: &Permit) -> Result<(), Denial> {
     for injection in permit.injections() {
         let credential = injection.credential();
-        let secret = granted(session, credential, permit.policy_digest()).await?;
+        let secret = granted(session, credential, permit.policy_digest(), Purpose::Inject).await?;
         remember(session, credential, secret)?;
     }
     Ok(())
@@ -27,8 +28,9 @@ pub(crate) async fn granted(
     session: &Session,
     credential: &CredentialName,
     policy_digest: &str,
+    purpose: Purpose,
 ) -> Result<SecretBytes, Denial> {
-    session.perimeter.custody.grant(&session.id, credential, policy_digest).await.map_err(|error| {
+    session.perimeter.custody.grant(&session.id, credential, policy_digest, purpose).await.map_err(|error| {
         tracing::warn!(session = %session.id, %credential, %error, "custody does not grant a credential");
         Denial::new(Reason::CustodyDenied)
     })

@@ -9,6 +9,7 @@ use std::{
 };
 
 use postern_audit::{Kind, Memory, Record};
+use postern_custody::Purpose;
 use postern_net::{Dialer, LookingUp, Resolver};
 use postern_policy::{CredentialName, Document, Zones, document::DocumentText};
 use postern_secret::{Placeholder, SecretBytes};
@@ -99,6 +100,7 @@ impl Custodian for Custody {
         _session: &'a str,
         credential: &'a CredentialName,
         _policy_digest: &'a str,
+        _purpose: Purpose,
     ) -> Later<'a, Result<SecretBytes, NotGranted>> {
         let secret = self.secrets.lock().unwrap().get(credential.as_str()).cloned();
         let granted = secret.map(|secret| SecretBytes::new(secret.into_bytes()));
