@@ -17,7 +17,7 @@ impl Default for Backoff {
     fn default() -> Self {
         Self {
             first: Duration::from_secs(1),
-            longest: Duration::from_secs(60),
+            longest: Duration::from_secs(30),
             longest_imposed: Duration::from_secs(3600),
         }
     }
@@ -44,13 +44,22 @@ mod tests {
             (1, None, 1.0, seconds(1)),
             (1, None, 0.0, Duration::from_millis(500)),
             (4, None, 1.0, seconds(8)),
-            (40, None, 1.0, seconds(60)),
-            (u32::MAX, None, 1.0, seconds(60)),
+            (40, None, 1.0, seconds(30)),
+            (u32::MAX, None, 1.0, seconds(30)),
             (1, Some(seconds(30)), 1.0, seconds(30)),
-            (7, Some(seconds(3)), 1.0, seconds(60)),
+            (7, Some(seconds(3)), 1.0, seconds(30)),
             (1, Some(seconds(86_400)), 1.0, seconds(3600)),
         ] {
             assert_eq!(backoff.delay(failures, retry_after, jitter), expected, "{failures} {retry_after:?} {jitter}");
         }
+    }
+
+    #[test]
+    fn all_attempts_at_an_endpoint_that_refuses_at_once_take_two_minutes_at_most() {
+        let attempts = crate::Limits::default().attempts;
+        let total: Duration = (1..attempts).map(|failures| Backoff::default().delay(failures, None, 1.0)).sum();
+        assert!(total <= Duration::from_secs(120), "{total:?}");
+        let total: Duration = (1..attempts).map(|failures| Backoff::default().delay(failures, None, 0.0)).sum();
+        assert!(total >= Duration::from_secs(30), "an endpoint that restarts is waited for: {total:?}");
     }
 }

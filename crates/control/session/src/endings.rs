@@ -22,9 +22,13 @@ impl Step<'_> {
         };
         let helps = !matches!(failure.kind, FailureKind::Billing | FailureKind::Rejected);
         if !helps || self.state().failures + 1 >= self.session.limits.attempts {
-            return self.exhausted(kind, failure.message);
+            let next = match helps {
+                true => " Every try failed. Send a message to try again; the server's log has the cause.",
+                false => "",
+            };
+            return self.exhausted(kind, failure.message + next);
         }
-        self.error(kind, failure.message, RetryStatus::Retrying {});
+        self.error(kind, failure.message + " It is tried again.", RetryStatus::Retrying {});
         self.append(EventBody::StatusRescheduled {});
         let (agent_name, session_thread_id) = self.named();
         self.append(EventBody::ThreadStatusRescheduled { agent_name, session_thread_id });

@@ -16,8 +16,9 @@ use postern_secret::SecretBytes;
 use postern_session::{ModelEvent, ModelFailure};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, warn};
 
+use crate::failure::Failed;
 use crate::stream::{Decoder, StreamError};
 use crate::{Model, failure, models};
 
@@ -94,7 +95,10 @@ impl Shared {
         let mut decoder = Decoder::default();
         let ended = match self.stream(body, &mut decoder, pieces).await {
             Ok(()) => return,
-            Err(failure) => ModelFailure { message: self.without_key(failure.message), ..failure },
+            Err(Failed { failure, cause }) => {
+                warn!(cause = self.without_key(cause), "a model request failed");
+                ModelFailure { message: self.without_key(failure.message), ..failure }
+            }
         };
         // The receiver may be gone; then nobody waits for the reason.
         let _ = pieces.send(ModelEvent::Failed(ended)).await;
@@ -105,10 +109,10 @@ impl Shared {
         body: Bytes,
         decoder: &mut Decoder,
         pieces: &mpsc::Sender<ModelEvent>,
-    ) -> Result<(), ModelFailure> {
+    ) -> Result<(), Failed> {
         let request = self.request(Method::POST, "/v1/messages", body);
         let sent = self.http.request(request, self.settings.begin).await;
-        let response = sent.map_err(|error| failure::transient(chain(&error), ModelUsage::default()))?;
+        let response = sent.map_err(|error| failure::unreached(chain(&error)))?;
         let status = response.status().as_u16();
         if status != 200 {
             let retry_after = retry_after(response.headers());
@@ -118,12 +122,12 @@ impl Shared {
         let mut body = response.into_body().with_silence(self.settings.silence);
         let mut events = sse::Decoder::default();
         loop {
-            let read = body.chunk().await.map_err(|error| failure::transient(chain(&error), decoder.usage()))?;
+            let read = body.chunk().await.map_err(|error| failure::broken_off(chain(&error), decoder.usage()))?;
             let Some(chunk) = read else {
-                let message = format!("The model endpoint {} ended its answer in the middle.", self.http.endpoint());
-                return Err(failure::transient(message, decoder.usage()));
+                let cause = format!("{} ended its answer in the middle", self.http.endpoint());
+                return Err(failure::broken_off(cause, decoder.usage()));
             };
-            let read = events.push(&chunk).map_err(|error| failure::transient(chain(&error), decoder.usage()))?;
+            let read = events.push(&chunk).map_err(|error| failure::broken_off(chain(&error), decoder.usage()))?;
             for event in read {
                 let Some(news) =
                     decoder.push(&event.event, &event.data).map_err(|e| self.broken(e, decoder.usage()))?
@@ -138,10 +142,10 @@ impl Shared {
         }
     }
 
-    fn broken(&self, error: StreamError, usage: ModelUsage) -> ModelFailure {
+    fn broken(&self, error: StreamError, usage: ModelUsage) -> Failed {
         match error {
             StreamError::Reported(data) => failure::of_event(self.http.endpoint(), &data, usage),
-            other => failure::transient(format!("The model endpoint {}: {other}.", self.http.endpoint()), usage),
+            other => failure::broken_off(format!("{}: {other}", self.http.endpoint()), usage),
         }
     }
 
@@ -207,7 +211,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     milliseconds.map(Duration::from_millis).or_else(|| backoff::retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?))
 }
 
-/// The whole chain of causes in one line: this text is all that a session's log shows.
+/// The whole chain of causes in one line, for the server's log.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -22,29 +22,55 @@ struct Detail {
     message: String,
 }
 
+/// A failure, and the cause for the server's log: with addresses and the words of systems, which clients are not told.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) failure: ModelFailure,
+    pub(crate) cause: String,
+}
+
 /// The failure that an HTTP answer other than 200 means.
-pub(crate) fn of_status(endpoint: &str, status: u16, body: &[u8], retry_after: Option<Duration>) -> ModelFailure {
+pub(crate) fn of_status(endpoint: &str, status: u16, body: &[u8], retry_after: Option<Duration>) -> Failed {
     let detail = serde_json::from_slice::<Envelope>(body).ok().map(|envelope| envelope.error);
     let said = detail.as_ref().map(|detail| detail.message.as_str()).unwrap_or_default();
     let kind = detail.as_ref().and_then(|detail| of_type(&detail.kind)).unwrap_or_else(|| of_code(status));
     let next = next_step(status);
-    let message = format!("The model endpoint {endpoint} answered {status}: {}.{next}", clean(said));
-    ModelFailure { kind, message, retry_after, usage: ModelUsage::default() }
+    // What is wrong with the request is the caller's to know; anything else is between the two servers.
+    let reason = match (kind, status) {
+        (FailureKind::Rejected, 400 | 404 | 413 | 422) if !said.is_empty() => {
+            format!(": {}", without_address(endpoint, &clean(said)))
+        }
+        _ => String::new(),
+    };
+    let message = format!("The model endpoint answered {status}{reason}.{next}");
+    let body = String::from_utf8_lossy(&body[..body.len().min(4 * MAX_MESSAGE)]);
+    let cause = format!("{endpoint} answered {status}: {}", clean(&body));
+    Failed { failure: ModelFailure { kind, message, retry_after, usage: ModelUsage::default() }, cause }
 }
 
 /// The failure that an `error` event in a stream means.
-pub(crate) fn of_event(endpoint: &str, data: &str, usage: ModelUsage) -> ModelFailure {
+pub(crate) fn of_event(endpoint: &str, data: &str, usage: ModelUsage) -> Failed {
     let detail = serde_json::from_str::<Envelope>(data).ok().map(|envelope| envelope.error);
-    let (kind, said) = detail.map_or((FailureKind::Transient, String::new()), |detail| {
-        (of_type(&detail.kind).unwrap_or(FailureKind::Transient), detail.message)
-    });
-    let message = format!("The model endpoint {endpoint} broke its answer off: {}.", clean(&said));
-    ModelFailure { kind, message, retry_after: None, usage }
+    let kind = detail.and_then(|detail| of_type(&detail.kind)).unwrap_or(FailureKind::Transient);
+    let message = "The model endpoint broke its answer off with an error.".to_owned();
+    let cause = format!("{endpoint} broke its answer off: {}", clean(data));
+    Failed { failure: ModelFailure { kind, message, retry_after: None, usage }, cause }
 }
 
-/// Trouble on the way to the endpoint or in the stream: worth another try.
-pub(crate) fn transient(message: String, usage: ModelUsage) -> ModelFailure {
-    ModelFailure { kind: FailureKind::Transient, message, retry_after: None, usage }
+/// No answer began: worth another try.
+pub(crate) fn unreached(cause: String) -> Failed {
+    let message = "The model endpoint could not be reached or did not begin an answer in time.";
+    transient(message, cause, ModelUsage::default())
+}
+
+/// An answer began and did not end as one: worth another try.
+pub(crate) fn broken_off(cause: String, usage: ModelUsage) -> Failed {
+    transient("The model endpoint's answer broke off.", cause, usage)
+}
+
+fn transient(message: &str, cause: String, usage: ModelUsage) -> Failed {
+    let failure = ModelFailure { kind: FailureKind::Transient, message: message.to_owned(), retry_after: None, usage };
+    Failed { failure, cause }
 }
 
 fn of_type(kind: &str) -> Option<FailureKind> {
@@ -75,8 +101,8 @@ fn of_code(status: u16) -> FailureKind {
 
 fn next_step(status: u16) -> &'static str {
     match status {
-        401 | 403 => " Check the model key (ANTHROPIC_API_KEY or --model-key-file) and `[model] url`.",
-        404 => " Check the agent's model and `[model] url`.",
+        401 | 403 => " Check the server's model key (ANTHROPIC_API_KEY or --model-key-file) and `[model] url`.",
+        404 => " Check the agent's model and the server's `[model] url`.",
         _ => "",
     }
 }
@@ -86,6 +112,14 @@ fn clean(said: &str) -> String {
     let line: String = said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE).collect();
     let line = line.trim().trim_end_matches('.');
     if line.is_empty() { "no reason given".to_owned() } else { line.to_owned() }
+}
+
+/// Words that are addresses or name the endpoint's are left out.
+fn without_address(endpoint: &str, said: &str) -> String {
+    let authority = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest).split('/').next().unwrap_or_default();
+    let is_address = |word: &str| word.contains("://") || (!authority.is_empty() && word.contains(authority));
+    let words = said.split(' ').map(|word| if is_address(word) { "[address]" } else { word });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -111,20 +145,46 @@ mod tests {
             (413, typed("request_too_large"), FailureKind::Rejected),
             (418, typed("surprise"), FailureKind::Rejected),
         ] {
-            assert_eq!(of_status("http://m", status, body.as_bytes(), None).kind, kind, "{status} {body}");
+            assert_eq!(of_status("http://m", status, body.as_bytes(), None).failure.kind, kind, "{status} {body}");
         }
     }
 
     #[test]
-    fn what_an_endpoint_says_is_one_bounded_line() {
-        let body = serde_json::json!({"error": {"type": "api_error", "message": format!("a\nb{}", "x".repeat(9999))}});
-        let failure = of_status("http://m", 500, body.to_string().as_bytes(), None);
-        assert!(failure.message.starts_with("The model endpoint http://m answered 500: a b"));
+    fn what_an_endpoint_says_of_the_request_is_one_bounded_line() {
+        let said = format!("a\nb{}", "x".repeat(9999));
+        let body = serde_json::json!({"error": {"type": "invalid_request_error", "message": said}});
+        let failure = of_status("http://m", 400, body.to_string().as_bytes(), None).failure;
+        assert!(failure.message.starts_with("The model endpoint answered 400: a b"), "{}", failure.message);
         assert!(failure.message.len() < 600 && !failure.message.contains('\n'));
     }
 
     #[test]
     fn a_wrong_key_names_the_next_step() {
-        assert!(of_status("http://m", 401, b"", None).message.contains("ANTHROPIC_API_KEY"));
+        assert!(of_status("http://m", 401, b"", None).failure.message.contains("ANTHROPIC_API_KEY"));
+    }
+
+    #[test]
+    fn callers_are_told_no_address_and_the_log_is_told_all() {
+        let endpoint = "http://llm.corp.internal:9100/base";
+        let body = |kind: &str| {
+            let said = "no route via http://10.0.0.7/x or llm.corp.internal:9100, sorry";
+            serde_json::json!({"error": {"type": kind, "message": said}}).to_string()
+        };
+        for failed in [
+            of_status(endpoint, 400, body("invalid_request_error").as_bytes(), None),
+            of_status(endpoint, 401, body("authentication_error").as_bytes(), None),
+            of_status(endpoint, 500, body("api_error").as_bytes(), None),
+            of_status(endpoint, 502, b"<html>llm.corp.internal", None),
+            of_event(endpoint, &body("overloaded_error"), ModelUsage::default()),
+            unreached(format!("connect to {endpoint}: Connection refused (os error 111)")),
+            broken_off(format!("{endpoint}: Connection reset by peer (os error 104)"), ModelUsage::default()),
+        ] {
+            let message = &failed.failure.message;
+            let told = ["corp", "10.0.0.7", "9100", "os error"].iter().any(|part| message.contains(part));
+            assert!(!told, "{message}");
+            assert!(failed.cause.contains("llm.corp.internal"), "{}", failed.cause);
+        }
+        let told = of_status(endpoint, 400, body("invalid_request_error").as_bytes(), None).failure.message;
+        assert_eq!(told, "The model endpoint answered 400: no route via [address] or [address] sorry.");
     }
 }

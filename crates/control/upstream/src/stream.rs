@@ -7,6 +7,8 @@ use postern_session::{ModelEvent, Response, ResponseBlock, Stop};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+/// The deepest input of a call.
+const MAX_INPUT_DEPTH: usize = 64;
 /// The largest answer that is put together, in bytes of text, thinking and tool input.
 const MAX_ANSWER: usize = 32 << 20;
 
@@ -240,12 +242,33 @@ impl Forming {
     fn input(&self) -> Result<Map<String, Value>, String> {
         if self.text.trim().is_empty() {
             return match self.block.get("input") {
-                Some(Value::Object(input)) => Ok(input.clone()),
+                Some(Value::Object(input)) => shallow(input.clone()),
                 _ => Ok(Map::new()),
             };
         }
-        serde_json::from_str(&self.text).map_err(|error| error.to_string())
+        let input = serde_json::from_str(&self.text).map_err(|error| error.to_string())?;
+        shallow(input)
     }
+}
+
+/// Refuses what could be stored with a few levels round it and then not be read again.
+fn shallow(input: Map<String, Value>) -> Result<Map<String, Value>, String> {
+    if is_deeper(&input, MAX_INPUT_DEPTH) {
+        return Err(format!("it is nested deeper than {MAX_INPUT_DEPTH} levels"));
+    }
+    Ok(input)
+}
+
+fn is_deeper(object: &Map<String, Value>, levels: usize) -> bool {
+    // Bounded by the parser's own recursion limit, so this recursion is too.
+    fn depth(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+            Value::Object(entries) => 1 + entries.values().map(depth).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+    1 + object.values().map(depth).max().unwrap_or(0) > levels
 }
 
 fn kind(block: &Map<String, Value>) -> &str {

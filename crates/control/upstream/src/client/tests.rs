@@ -49,11 +49,79 @@ async fn the_key_is_sent_and_taken_out_of_what_the_endpoint_repeats() {
     let (mut socket, head) = request(&listener).await;
     assert!(head.starts_with("POST /base/v1/messages "), "{head}");
     assert!(head.contains(&format!("x-api-key: {KEY}")));
-    let body = format!(r#"{{"error":{{"type":"authentication_error","message":"bad key {KEY}"}}}}"#);
-    answer(&mut socket, "401 Unauthorized", "", &body).await;
+    let body = format!(r#"{{"error":{{"type":"invalid_request_error","message":"bad key {KEY}"}}}}"#);
+    answer(&mut socket, "400 Bad Request", "", &body).await;
     let failure = failure(news).await;
     assert_eq!(failure.kind, FailureKind::Rejected);
     assert!(failure.message.contains("bad key [key]") && !failure.message.contains(KEY), "{}", failure.message);
+}
+
+/// A log that a test reads.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_key_is_in_no_failure_and_in_no_log_and_the_cause_is_in_the_log_alone() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
+    // Tests of tokio run on one thread: what the client spawns logs here too.
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let (listener, client) = server().await;
+    let said = format!("{{\"error\":{{\"type\":\"TYPE\",\"message\":\"your key {KEY} is odd\"}}}}");
+    let mut messages = Vec::new();
+    for (status, kind) in [
+        ("400 Bad Request", "invalid_request_error"),
+        ("401 Unauthorized", "authentication_error"),
+        ("429 Too Many Requests", "rate_limit_error"),
+        ("500 Internal Server Error", "api_error"),
+        ("502 Bad Gateway", "surprise"),
+    ] {
+        let news = client.start(Bytes::from_static(b"{}"));
+        let (mut socket, _) = request(&listener).await;
+        answer(&mut socket, status, &format!("x-echo: {KEY}\r\n"), &said.replace("TYPE", kind)).await;
+        messages.push(failure(news).await);
+    }
+    for stream in [
+        format!("event: error\ndata: {}\n\n", said.replace("TYPE", "api_error")),
+        format!("event: {KEY}\ndata: {KEY}\n\n"),
+    ] {
+        let news = client.start(Bytes::from_static(b"{}"));
+        let (mut socket, _) = request(&listener).await;
+        answer(&mut socket, "200 OK", "content-type: text/event-stream\r\n", &stream).await;
+        messages.push(failure(news).await);
+    }
+    let news = client.start(Bytes::from_static(b"{}"));
+    let (mut socket, _) = request(&listener).await;
+    socket.write_all(format!("{KEY} is no HTTP\r\n\r\n").as_bytes()).await.unwrap();
+    drop(socket);
+    messages.push(failure(news).await);
+    let authority = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    messages.push(failure(client.start(Bytes::from_static(b"{}"))).await);
+
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(log.matches("a model request failed").count(), messages.len(), "{log}");
+    assert!(log.contains(&authority) && log.contains("[key]"), "the operator finds the cause: {log}");
+    for text in messages.iter().map(|failure| format!("{failure:?}")).chain([log]) {
+        assert!(!text.contains(KEY), "{text}");
+    }
+    for failure in messages {
+        let told = failure.message.contains(&authority) || failure.message.contains("os error");
+        assert!(!told, "{}", failure.message);
+    }
 }
 
 #[tokio::test]

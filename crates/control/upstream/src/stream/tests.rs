@@ -116,6 +116,18 @@ fn input_that_is_no_object_is_reported_not_guessed() {
 }
 
 #[test]
+fn input_that_could_be_stored_and_not_read_again_is_refused() {
+    for (depth, is_taken) in [(10, true), (62, true), (63, true), (64, false), (120, false), (126, false)] {
+        let nested = format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+        let mut events = call(&[&nested], true);
+        events.extend(end("tool_use"));
+        let response = read(&events).unwrap().1.unwrap();
+        let ResponseBlock::ToolUse { input, .. } = &response.blocks[0].1 else { panic!() };
+        assert_eq!(input.is_ok(), is_taken, "{depth}");
+    }
+}
+
+#[test]
 fn every_reason_to_stop_is_known() {
     for (reason, expected) in [
         ("end_turn", Stop::EndTurn),
