@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -25,6 +25,8 @@ use crate::caller::OverOperatorSocket;
 const MAX_CONNECTIONS: usize = 1024;
 /// How long a client may take to send its request's head.
 const HEAD_TIME: Duration = Duration::from_secs(30);
+/// How long what was sent may stay unread, in milliseconds.
+const STALL_MS: u32 = 60_000;
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// After an accept failed for lack of descriptors: long enough for some to be closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -41,14 +43,20 @@ pub async fn serve(listener: TcpListener, router: Router, drain: CancellationTok
         };
         match accepted {
             Ok((stream, _)) => {
-                // Small frames of a stream are worth a packet each; a refusal here costs only latency.
-                stream.set_nodelay(true).ok();
+                prepare(&stream);
                 connections.spawn(stream, router.clone(), None, permit);
             }
             Err(error) => pause(&error).await,
         }
     }
     connections.end().await;
+}
+
+fn prepare(stream: &TcpStream) {
+    // Small frames of a stream are worth a packet each; a refusal here costs only latency.
+    stream.set_nodelay(true).ok();
+    // A client that asks and never reads would hold its connection for ever; where the kernel refuses this it may.
+    rustix::net::sockopt::set_tcp_user_timeout(stream.as_fd(), STALL_MS).ok();
 }
 
 /// Serves the router to the owner of this process over a Unix socket: every request from another user is closed
@@ -130,5 +138,21 @@ impl Connections {
 
     async fn end(self) {
         self.graceful.shutdown().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_whose_client_does_not_read_is_ended_by_the_kernel() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "the test is the client")]
+        let (_client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (stream, _) = accepted.unwrap();
+        prepare(&stream);
+        assert_eq!(rustix::net::sockopt::tcp_user_timeout(stream.as_fd()), Ok(STALL_MS));
     }
 }

@@ -8,7 +8,7 @@ use postern_model::ids::{EventId, SessionId};
 use postern_session::{Author, Input, ModelEvent, Session};
 use postern_store::events::{self, Log, WAITING};
 use postern_store::sessions::{self, Record};
-use postern_store::{StoreError, Tx};
+use postern_store::{StoreError, Tx, work};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -33,7 +33,6 @@ pub(crate) struct Actor {
     pub(crate) subscribers: Subscribers,
     pub(crate) request: Option<(EventId, mpsc::Receiver<ModelEvent>)>,
     pub(crate) retry_at: Option<Instant>,
-    fruitless_items: u32,
 }
 
 /// Why a session's task ends.
@@ -107,7 +106,6 @@ impl Actor {
             subscribers: Subscribers::default(),
             request: None,
             retry_at: None,
-            fruitless_items: 0,
         }
     }
 
@@ -214,9 +212,6 @@ impl Actor {
     async fn send(&mut self, sent: Vec<ClientEvent>, author: Author) -> Result<Vec<Event>, Failure> {
         self.session.check(&sent, author)?;
         let count = sent.len();
-        if sent.iter().any(|event| matches!(event, ClientEvent::UserToolResult { .. })) {
-            self.fruitless_items = 0;
-        }
         let Performed { accepted } = self.perform(Input::Events(sent)).await?;
         debug_assert_eq!(accepted.len(), count, "each accepted event is stored once");
         Ok(accepted)
@@ -226,11 +221,13 @@ impl Actor {
         if !self.session.state().needs_worker() {
             return Ok(());
         }
-        self.fruitless_items += 1;
-        if self.fruitless_items < FRUITLESS_ITEMS {
+        // Counted in the queue and the log, so that a restart in between changes nothing.
+        let mut reader = self.shared.store.read().await.map_err(problem)?;
+        let in_vain = work::ended_in_vain(&mut reader, &self.record.id).await.map_err(problem)?;
+        drop(reader);
+        if in_vain < FRUITLESS_ITEMS {
             return self.enqueue().await;
         }
-        self.fruitless_items = 0;
         let message = format!(
             "{FRUITLESS_ITEMS} work items in a row ended without a result. Look at the worker's log, then send a message."
         );

@@ -11,7 +11,7 @@ mod read;
 mod tests;
 
 pub use lease::{Beat, acknowledge, heartbeat, stop};
-pub use read::{find, list, live, stats};
+pub use read::{ended_in_vain, find, list, live, stats};
 
 use std::time::Duration;
 

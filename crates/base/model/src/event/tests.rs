@@ -58,6 +58,38 @@ fn what_a_client_may_not_send_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_block_that_every_endpoint_would_refuse_does_not_get_into_a_conversation() {
+    let result = |block: &Value| json!({"type": "user.tool_result", "tool_use_id": "sevt_1", "content": [block]});
+    let base64 = |data: &str, media_type: &str| json!({"type": "base64", "data": data, "media_type": media_type});
+    let image = |source: Value| json!({"type": "image", "source": source});
+    let document = |source: Value| json!({"type": "document", "source": source});
+    for (block, part) in [
+        (image(base64("", "image/png")), "must be base64"),
+        (image(base64("not base64", "image/png")), "must be base64"),
+        (image(base64("QUJD=", "image/png")), "must be base64"),
+        (image(base64("QQ===", "image/png")), "must be base64"),
+        (image(base64("QUJD", "image/svg+xml")), "media_type"),
+        (image(json!({"type": "url", "url": "file:///etc/passwd"})), "http"),
+        (document(base64("QUJD", "text/html")), "application/pdf"),
+        (document(base64("Q", "application/pdf")), "must be base64"),
+        (document(json!({"type": "text", "data": "x", "media_type": "text/html"})), "text/plain"),
+    ] {
+        let text = refusal(result(&block));
+        assert!(text.starts_with("content.0.source: ") && text.contains(part), "{block}: {text}");
+    }
+    for block in [
+        image(base64("QUJD", "image/png")),
+        image(base64("QUI=", "image/webp")),
+        image(json!({"type": "url", "url": "https://example.com/x.png"})),
+        document(base64("QQ==", "application/pdf")),
+        document(json!({"type": "text", "data": "", "media_type": "text/plain"})),
+    ] {
+        let event: ClientEvent = serde_json::from_value(result(&block)).unwrap();
+        assert_eq!(event.check(), Ok(()), "{block}");
+    }
+}
+
+#[test]
 fn every_kind_that_is_listed_can_be_filtered_by() {
     for body in [EventBody::StatusRunning {}, EventBody::ModelRequestStart {}, EventBody::AgentThinking {}] {
         assert!(EventBody::TYPES.contains(&body.kind()));

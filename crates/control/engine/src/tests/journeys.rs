@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use postern_model::event::{Event, EventBody, Previewable, StopReason};
+use postern_model::ids::SessionId;
 use postern_model::session::SessionStatus;
 use postern_session::{FailureKind, INTERRUPTED};
 use postern_store::work;
@@ -211,18 +212,41 @@ async fn worker_items_without_results_are_queued_again_and_then_said_to_be_lost(
     stage.say(&id, "hello").await;
     stage.script.call().await.uses(&["bash"]).await;
     watch.until("session.status_idle").await;
-    let stop = async || {
-        let mut tx = stage.engine.shared.store.write().await.unwrap();
-        work::stop_all(&mut tx, &id, postern_model::Timestamp::now()).await.unwrap();
-        tx.commit().await.unwrap();
-        stage.engine.work_ended(&id).await.unwrap();
-        let mut reader = stage.engine.shared.store.read().await.unwrap();
-        work::live(&mut reader, &id).await.unwrap().is_some()
-    };
-    assert!(stop().await && stop().await, "queued again");
-    assert!(!stop().await, "not for ever");
+    assert!(item_ends(&stage, &id).await && item_ends(&stage, &id).await, "queued again");
+    assert!(!item_ends(&stage, &id).await, "not for ever");
     let shown = watch.until("session.status_idle").await;
     assert!(shown.iter().any(|frame| frame.data.contains("worker_left")));
+}
+
+/// Ends the session's item without an error and says whether another one waits.
+async fn item_ends(stage: &Stage, id: &SessionId) -> bool {
+    let mut tx = stage.engine.shared.store.write().await.unwrap();
+    work::stop_all(&mut tx, id, postern_model::Timestamp::now()).await.unwrap();
+    tx.commit().await.unwrap();
+    stage.engine.work_ended(id).await.unwrap();
+    let mut reader = stage.engine.shared.store.read().await.unwrap();
+    work::live(&mut reader, id).await.unwrap().is_some()
+}
+
+#[tokio::test]
+async fn a_restart_forgets_none_of_the_items_that_ended_in_vain_and_a_result_forgives_them() {
+    let mut stage = Stage::new().await;
+    let id = stage.session().await;
+    let mut watch = stage.watch(&id, &[]).await;
+    stage.say(&id, "hello").await;
+    stage.script.call().await.uses(&["bash", "bash"]).await;
+    watch.until("session.status_idle").await;
+    assert!(item_ends(&stage, &id).await && item_ends(&stage, &id).await);
+    let call = calls(&stage.log(&id).await).remove(0);
+    stage.result(&id, &call).await.unwrap();
+    for _ in 0..2 {
+        assert!(item_ends(&stage, &id).await, "counted from the result on");
+        stage.restart().await;
+    }
+    let is_told = async || serde_json::to_string(&stage.log(&id).await).unwrap().contains("worker_left");
+    assert!(!is_told().await);
+    item_ends(&stage, &id).await;
+    assert!(is_told().await, "the third since the result");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use postern_model::problem::Kind;
 use postern_model::work::{Heartbeat, HeartbeatTag, LeaseState, Work, WorkState};
 use postern_model::{Problem, Timestamp};
 
-use super::{after, read};
+use super::{after, before, read};
 use crate::row::micros;
 use crate::{StoreError, Tx};
 
@@ -17,6 +17,9 @@ const NO_HEARTBEAT: &str = "NO_HEARTBEAT";
 const MAX_TTL: Duration = Duration::from_secs(300);
 /// The shortest.
 const MIN_TTL: Duration = Duration::from_secs(5);
+
+/// Longer than any one tool may take: what kills its worker does so sooner.
+const LASTING: Duration = Duration::from_secs(600);
 
 /// A heartbeat.
 #[derive(Clone, Debug)]
@@ -125,18 +128,19 @@ pub async fn stop(
 }
 
 async fn prolong(tx: &mut Tx, id: &WorkId, now: Timestamp, ttl: Duration) -> Result<Heartbeat, StoreError> {
-    // Microseconds, so that two beats of two workers never read the same. A second beat shows a worker that lasts, so
-    // only hand-outs lost before it count towards giving up.
+    // Microseconds, so that two beats of two workers never read the same. A worker that lasted this long was not lost to
+    // what it was given, so only hand-outs lost sooner count towards giving up.
     let text = format!("{now:.6}");
     sqlx::query(
         "UPDATE work SET state = 'active', last_heartbeat = ?2, latest_heartbeat_at = ?3, lease_expires_at = ?4, \
            started_at = COALESCE(started_at, ?3), \
-           attempts = CASE WHEN last_heartbeat IS NULL THEN attempts ELSE 1 END WHERE id = ?1",
+           attempts = CASE WHEN started_at <= ?5 THEN 1 ELSE attempts END WHERE id = ?1",
     )
     .bind(id.as_str())
     .bind(&text)
     .bind(micros(now))
     .bind(after(now, ttl))
+    .bind(before(now, LASTING))
     .execute(&mut **tx)
     .await?;
     Ok(answer(text, Extended::Yes, WorkState::Active, ttl))

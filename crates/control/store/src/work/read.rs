@@ -41,6 +41,22 @@ pub async fn live(connection: &mut Connection, session: &SessionId) -> Result<Op
     id.map(|id| parsed(WorkId::parse(&id), "work.id")).transpose()
 }
 
+/// How many items of a session ended since its calls last came further: since one was made, confirmed or answered.
+///
+/// # Errors
+/// The database failed.
+pub async fn ended_in_vain(connection: &mut Connection, session: &SessionId) -> Result<u32, StoreError> {
+    let count: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM work WHERE session_id = ?1 AND state = 'stopped' AND stopped_at > COALESCE((\
+           SELECT MAX(accepted_at) FROM session_events WHERE session_id = ?1 \
+             AND type IN ('agent.tool_use', 'user.tool_confirmation', 'user.tool_result')), 0)",
+    )
+    .bind(session.as_str())
+    .fetch_one(connection)
+    .await?;
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
 /// One page of an environment's items, newest first, and one item more when another page follows.
 ///
 /// # Errors

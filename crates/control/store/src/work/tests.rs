@@ -285,18 +285,33 @@ async fn an_item_that_is_always_lost_is_reported_and_not_handed_out_for_ever() {
     assert_eq!(work::lost(&mut reader, &queue.environment, queue.now).await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn a_worker_that_lasts_clears_the_count_of_losses() {
+/// Hands an item out again and again to workers that beat for this many minutes and are lost; gives how often.
+async fn lose_workers_after(minutes: u32) -> i64 {
     let mut queue = Queue::new().await;
     let id = queue.enqueue(&SessionId::generate()).await;
     for attempt in 0..2 * MAX_ATTEMPTS {
-        assert!(queue.claim(&format!("t{attempt}")).await.is_some(), "attempt {attempt}");
+        if queue.claim(&format!("t{attempt}")).await.is_none() {
+            return attempt;
+        }
         queue.acknowledge(&id).await.unwrap();
-        let first = queue.beat(&id, Some("NO_HEARTBEAT")).await.unwrap();
-        queue.advance(30);
-        queue.beat(&id, Some(&first.last_heartbeat)).await.unwrap();
+        let mut last = "NO_HEARTBEAT".to_owned();
+        for _ in 0..=minutes {
+            last = queue.beat(&id, Some(&last)).await.unwrap().last_heartbeat;
+            queue.advance(60);
+        }
         queue.advance(91);
     }
+    2 * MAX_ATTEMPTS
+}
+
+#[tokio::test]
+async fn a_worker_that_lasts_clears_the_count_of_losses() {
+    assert_eq!(lose_workers_after(11).await, 2 * MAX_ATTEMPTS);
+}
+
+#[tokio::test]
+async fn what_kills_every_worker_within_minutes_is_given_up() {
+    assert_eq!(lose_workers_after(2).await, MAX_ATTEMPTS);
 }
 
 #[tokio::test]
