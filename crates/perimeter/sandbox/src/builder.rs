@@ -1,9 +1,11 @@
-//! The spawner's half of a build: clones, maps the user, enters the group, and waits for the child's report. Steps again, each with its own error.
+//! The spawner's half of a build: takes a stub, limits its group, maps the user, orders, and waits for the report. Steps again, each with its own error.
 //! Whatever fails, nothing is left: the child is killed and waited for, its group removed.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use postern_exec::Channel;
@@ -14,15 +16,15 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::cgroup::{Controller, Group, Limits, Pool};
 use crate::error::BuildError;
-use crate::inside::{self, Inside, Report};
+use crate::inside::{Order, Report};
 use crate::request::{Builder, Request};
 use crate::sandbox::{Exit, Network};
 use crate::seccomp::Filter;
 use crate::spec::AGENT_UID;
-use crate::sys::{self, Cloned};
+use crate::stub::{Stub, Stubs};
 use crate::system::System;
 
-/// The namespaces that are made at once; the cgroup namespace follows when the group was entered.
+/// The namespaces that a stub is cloned into; the cgroup namespace follows when the group was entered.
 pub(crate) const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
@@ -42,6 +44,8 @@ pub(crate) struct Tools {
     pub(crate) system: System,
     pub(crate) filter: Filter,
     pub(crate) image: OwnedFd,
+    /// `/dev/null`.
+    pub(crate) nothing: OwnedFd,
 }
 
 /// A running sandbox, as the spawner holds it. Dropping it kills it.
@@ -50,6 +54,8 @@ pub(crate) struct Running {
     pub(crate) group: Option<Group>,
     pub(crate) kernel_uid: u32,
     pub(crate) memory_bytes: u64,
+    pub(crate) workspace: PathBuf,
+    pub(crate) disk_bytes: u64,
     last_words: OwnedFd,
 }
 
@@ -73,6 +79,10 @@ impl AsFd for Process {
 }
 
 impl Process {
+    pub(crate) fn new(id: Pid, pidfd: OwnedFd) -> Self {
+        Self { id, pidfd, waited: false }
+    }
+
     /// Kills it, waits, and says how it ended when it had ended before.
     fn end(&mut self) -> String {
         if self.waited {
@@ -110,7 +120,7 @@ impl Running {
         if let Some(group) = self.group.take() {
             pool.discard(group);
         }
-        Exit { how, last_words: self.last_words() }
+        Exit { how, passed: None, last_words: self.last_words() }
     }
 
     fn last_words(&self) -> String {
@@ -124,89 +134,69 @@ impl Running {
     }
 }
 
-/// Builds one sandbox.
-pub(crate) fn build(tools: &Tools, pool: &mut Pool, request: &Request) -> Result<(Running, Handed), BuildError> {
-    let spec = &request.spec;
-    let group = pool
-        .take(&Limits { memory_bytes: spec.memory_bytes, processes: spec.processes, cpus: spec.cpus })
-        .map_err(|error| {
-            system(
-                "make a control group",
-                "write its limits",
-                &error,
-                "look at the delegation of the spawner's control group",
-            )
-        })?;
-    match build_in(tools, group.as_ref(), request) {
-        Ok((process, last_words, handed)) => Ok((
-            Running { process, group, kernel_uid: request.kernel_uid, memory_bytes: spec.memory_bytes, last_words },
-            handed,
-        )),
+/// Builds one sandbox: in a stub that was prepared, or in a fresh one when there is none or the prepared one is of no use.
+pub(crate) fn build(
+    tools: &Tools,
+    stubs: &mut Stubs,
+    pool: &mut Pool,
+    request: &Request,
+) -> Result<(Running, Handed), BuildError> {
+    while let Some(stub) = stubs.take(pool) {
+        if let Ok(built) = build_in(stub, pool, request) {
+            return Ok(built);
+        }
+    }
+    build_in(Stub::start(tools, pool)?, pool, request)
+}
+
+fn build_in(stub: Stub, pool: &mut Pool, request: &Request) -> Result<(Running, Handed), BuildError> {
+    let built = limit(&stub, pool, request).and_then(|()| serve(&stub, request));
+    match built {
+        Ok((last_words, handed)) => {
+            let Stub { process, group, .. } = stub;
+            let spec = &request.spec;
+            let running = Running {
+                process,
+                group,
+                kernel_uid: request.kernel_uid,
+                memory_bytes: spec.memory_bytes,
+                workspace: spec.workspace.clone(),
+                disk_bytes: spec.disk_bytes,
+                last_words,
+            };
+            Ok((running, handed))
+        }
         Err(error) => {
-            if let Some(group) = group {
-                pool.discard(group);
-            }
+            stub.discard(pool);
             Err(error)
         }
     }
 }
 
-fn build_in(tools: &Tools, group: Option<&Group>, request: &Request) -> Result<(Process, OwnedFd, Handed), BuildError> {
-    let sockets = |error: Errno| {
-        BuildError::system("make the sockets", "make a socket pair or pipe", error, "raise the limit of open files")
-    };
-    let (tools_ours, tools_theirs) = stream_pair().map_err(sockets)?;
-    let (report_ours, report_theirs) = stream_pair().map_err(sockets)?;
-    let (go_theirs, go_ours) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(sockets)?;
-    let (words_ours, words_theirs) =
-        rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(sockets)?;
-    let cloned = sys::clone_process(NAMESPACES).map_err(|errno| crate::check::no_namespaces(errno, tools.builder))?;
-    let (id, pidfd) = match cloned {
-        Cloned::Child => {
-            // Only the parent's copies keep these open, so that its death is seen.
-            drop((tools_ours, report_ours, go_ours, words_ours));
-            let spawner = Channel::new(report_theirs);
-            let held = group.is_some_and(|group| group.holds(Controller::Memory));
-            inside::run(Inside::new(
-                request,
-                &tools.system,
-                &tools.filter,
-                &tools.image,
-                tools_theirs,
-                words_theirs,
-                go_theirs,
-                spawner,
-                held,
-            ))
-        }
-        Cloned::Parent { child, pidfd } => (child, pidfd),
-    };
-    let process = Process { id, pidfd, waited: false };
-    drop((tools_theirs, report_theirs, go_theirs, words_theirs));
-    map_user(id, request)?;
-    go(&go_ours)?;
-    // Entering takes milliseconds: the child works on its mounts meanwhile and waits before it needs the group.
-    if let Some(group) = group {
-        group.enter(number(id)).map_err(|error| {
-            system(
-                "enter the control group",
-                "move the first process",
-                &error,
-                "look at the delegation of the spawner's control group",
-            )
-        })?;
-    }
-    // A child that failed meanwhile has said so, and its report tells more than a broken pipe.
-    let went_on = go(&go_ours);
-    let sockets = wait_for_report(&Channel::new(report_ours))?;
-    went_on?;
-    Ok((process, words_ours, Handed { tools: tools_ours, sockets }))
+/// Before anything of the session runs in the group.
+fn limit(stub: &Stub, pool: &Pool, request: &Request) -> Result<(), BuildError> {
+    let Some(group) = &stub.group else { return Ok(()) };
+    let spec = &request.spec;
+    let limits = Limits { memory_bytes: spec.memory_bytes, processes: spec.processes, cpus: spec.cpus };
+    pool.limit(group, &limits).map_err(|error| {
+        let fix = "look at the delegation of the spawner's control group";
+        system("limit the control group", "write its limits", &error, fix)
+    })
 }
 
-fn go(pipe: &OwnedFd) -> Result<(), BuildError> {
-    rustix::io::write(pipe, b"g")
-        .map(drop)
-        .map_err(|errno| BuildError::system("let the child go", "write to its pipe", errno, "report this as a defect"))
+fn serve(stub: &Stub, request: &Request) -> Result<(OwnedFd, Handed), BuildError> {
+    let (tools_ours, tools_theirs) = stream_pair()?;
+    let (words_ours, words_theirs) =
+        rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(no_sockets)?;
+    map_user(stub.process.id, request)?;
+    let memory_held = stub.group.as_ref().is_some_and(|group| group.holds(Controller::Memory));
+    let order = Order::Serve { request: Cow::Borrowed(request), memory_held };
+    // A stub that failed before has said so, and its report tells more than a broken pipe.
+    let ordered = stub.channel.send(&order, &[tools_theirs.as_fd(), words_theirs.as_fd()]);
+    drop((tools_theirs, words_theirs));
+    let sockets = wait_for_report(&stub.channel)?;
+    ordered.map_err(|error| BuildError::refused("order the build", error.to_string(), "report this as a defect"))?;
+    Ok((words_ours, Handed { tools: tools_ours, sockets }))
 }
 
 /// A process id as files of the kernel want it.
@@ -214,9 +204,13 @@ pub(crate) fn number(id: Pid) -> u32 {
     id.as_raw_nonzero().get().unsigned_abs()
 }
 
-fn stream_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+pub(crate) fn stream_pair() -> Result<(OwnedFd, OwnedFd), BuildError> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
-    rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(no_sockets)
+}
+
+fn no_sockets(errno: Errno) -> BuildError {
+    BuildError::system("make the sockets", "make a socket pair or pipe", errno, "raise the limit of open files")
 }
 
 /// Maps the agent to the kernel user, and nobody else.
@@ -272,6 +266,6 @@ fn died() -> BuildError {
     BuildError::refused("hear from the child", "it ended without a word", "look for a memory limit on postern itself")
 }
 
-fn system(step: &str, doing: &str, error: &io::Error, fix: &str) -> BuildError {
+pub(crate) fn system(step: &str, doing: &str, error: &io::Error, fix: &str) -> BuildError {
     BuildError { step: step.into(), cause: format!("{doing}: {error}"), errno: error.raw_os_error(), fix: fix.into() }
 }

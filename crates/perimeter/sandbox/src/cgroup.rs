@@ -80,6 +80,10 @@ impl Group {
         self.paths().try_for_each(|path| fs::write(path.join("cgroup.procs"), process.to_string()))
     }
 
+    fn exists(&self) -> bool {
+        self.paths().all(Path::exists)
+    }
+
     /// Removes the group; fails while a process is in it.
     pub(crate) fn remove(&self) -> io::Result<()> {
         self.paths().try_for_each(|path| match fs::remove_dir(path) {
@@ -114,37 +118,27 @@ pub(crate) struct Pool {
     ready: Vec<Group>,
     discarded: Vec<Group>,
     made: u64,
+    failed: bool,
 }
 
 /// How many groups are kept ready.
-const READY: usize = 4;
+const READY: usize = 2;
 
 impl Pool {
     /// A pool over this machine's back end.
     pub(crate) fn new(backend: Option<Box<dyn Backend>>) -> Self {
-        Self { backend, ready: Vec::new(), discarded: Vec::new(), made: 0 }
+        Self { backend, ready: Vec::new(), discarded: Vec::new(), made: 0, failed: false }
     }
 
-    /// A group with these limits; none where there is no back end.
-    pub(crate) fn take(&mut self, limits: &Limits) -> io::Result<Option<Group>> {
-        while let Some(group) = self.ready.pop() {
-            match self.limit(&group, limits) {
-                Ok(()) => return Ok(Some(group)),
-                // Somebody removed it meanwhile; a fresh one tells whether something is wrong.
-                Err(_) => self.discard(group),
-            }
-        }
-        let Some(group) = self.make()? else { return Ok(None) };
-        match self.limit(&group, limits) {
-            Ok(()) => Ok(Some(group)),
-            Err(error) => {
-                self.discard(group);
-                Err(error)
-            }
-        }
+    /// A group, not yet limited; none where there is no back end.
+    pub(crate) fn take(&mut self) -> io::Result<Option<Group>> {
+        // Somebody may have removed those that nobody is in.
+        self.ready.retain(Group::exists);
+        self.ready.pop().map_or_else(|| self.make(), |group| Ok(Some(group)))
     }
 
-    fn limit(&self, group: &Group, limits: &Limits) -> io::Result<()> {
+    /// Limits a group, whether anybody is in it or not.
+    pub(crate) fn limit(&self, group: &Group, limits: &Limits) -> io::Result<()> {
         self.backend.as_ref().map_or(Ok(()), |backend| backend.limit(group, limits))
     }
 
@@ -154,29 +148,30 @@ impl Pool {
         self.sweep();
     }
 
-    /// Does one piece of work ahead of need. False when there is none.
-    pub(crate) fn prepare(&mut self) -> bool {
-        self.sweep();
-        if self.backend.is_none() || self.ready.len() >= READY {
-            return false;
-        }
+    /// Whether one more group should be made ahead of need.
+    pub(crate) fn wanted(&self) -> bool {
+        self.backend.is_some() && !self.failed && self.ready.len() < READY
+    }
+
+    /// Makes one more.
+    pub(crate) fn prepare(&mut self) {
         match self.make() {
-            Ok(Some(group)) => {
-                self.ready.push(group);
-                true
-            }
+            Ok(group) => self.ready.extend(group),
             // Whoever needs a group next meets the error and reports it.
-            Ok(None) | Err(_) => false,
+            Err(_) => self.failed = true,
         }
     }
 
     fn make(&mut self) -> io::Result<Option<Group>> {
         self.made += 1;
         let name = format!("{PREFIX}{}-{}", std::process::id(), self.made);
-        self.backend.as_ref().map(|backend| backend.create(&name)).transpose()
+        let made = self.backend.as_ref().map(|backend| backend.create(&name)).transpose()?;
+        self.failed = false;
+        Ok(made)
     }
 
-    fn sweep(&mut self) {
+    /// Removes what the kernel has let go of meanwhile.
+    pub(crate) fn sweep(&mut self) {
         self.discarded.retain(|group| group.remove().is_err());
     }
 }

@@ -132,7 +132,7 @@ fn processes(_groups: Option<&dyn Backend>) -> ControlStatus {
 fn disk() -> ControlStatus {
     ControlStatus::degraded(
         Control::DiskHard,
-        "no quota: one file cannot pass the limit, all together are only measured",
+        "no quota: one file cannot pass the limit; a watchdog that measures every few seconds ends a sandbox whose files together do",
         "put the data directory on a file system of the size that sandboxes may fill",
     )
 }

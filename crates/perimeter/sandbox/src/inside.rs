@@ -1,4 +1,5 @@
-//! What the new process does to itself between clone and exec: an ordered list of steps, each with its reason and its own error.
+//! What the new process does to itself between clone and exec: two ordered lists of steps, each with its reason and its own error. The first list
+//! knows nothing of a session and is done ahead of need; then the process waits for its order, whose session the second list serves.
 //! Everything here runs in the child, single-threaded, in the new namespaces; it never returns to the spawner's loop.
 
 mod filesystem;
@@ -7,6 +8,7 @@ mod mounts;
 mod network;
 mod sources;
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -18,26 +20,41 @@ use crate::error::BuildError;
 use crate::request::Request;
 use crate::seccomp::Filter;
 use crate::system::System;
+use crate::wire::MESSAGE_LIMIT;
 
-/// What the steps work with.
-pub(crate) struct Inside<'a> {
-    pub(crate) request: &'a Request,
+/// What the steps ahead of need work with.
+pub(crate) struct Ahead<'a> {
     pub(crate) system: &'a System,
     pub(crate) filter: &'a Filter,
     pub(crate) image: &'a OwnedFd,
-    /// The other end of the tool channel.
-    pub(crate) tools: OwnedFd,
-    /// Takes what process 1 writes to its standard error.
-    pub(crate) last_words: OwnedFd,
-    /// From the spawner: a byte when the user is mapped, another when the group was entered. Its end means that the spawner gave up.
-    pub(crate) go: OwnedFd,
-    /// To the spawner: the report.
+    /// To and from the spawner: orders and reports. Its end means that the spawner gave up.
     pub(crate) spawner: Channel,
+    pub(crate) taken: sources::Taken,
+    pub(crate) sockets: Vec<OwnedFd>,
+}
+
+/// What the steps of a session work with.
+pub(crate) struct Inside<'a> {
+    ahead: Ahead<'a>,
+    request: Request,
     /// Whether a group holds memory; a softer limit is set otherwise.
-    pub(crate) memory_held: bool,
-    taken: sources::Taken,
+    memory_held: bool,
+    /// The other end of the tool channel.
+    tools: OwnedFd,
+    /// Takes what process 1 writes to its standard error.
+    last_words: OwnedFd,
+    borrowed: sources::Borrowed,
     new_root: Option<OwnedFd>,
-    sockets: Vec<OwnedFd>,
+}
+
+/// What the spawner tells the child, in this order.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Order<'a> {
+    /// This process is in its control group, if there is one.
+    Entered,
+    /// The user is mapped and the limits are set: serve this session. The tool channel's end and the pipe for last words come with it.
+    Serve { request: Cow<'a, Request>, memory_held: bool },
 }
 
 /// What the child tells the spawner.
@@ -50,14 +67,14 @@ pub(crate) enum Report {
 }
 
 /// One step.
-struct Step {
+struct Step<Run> {
     name: &'static str,
     /// Why it is there. Read by people and by the test that no step lacks one.
     #[cfg_attr(not(test), expect(dead_code, reason = "written for the reader of this list"))]
     reason: &'static str,
     /// What to do when it fails.
     fix: &'static str,
-    run: fn(&mut Inside<'_>) -> Result<(), Failure>,
+    run: Run,
 }
 
 /// Why a step failed.
@@ -95,8 +112,14 @@ const CONTAINER: &str =
     "allow mounts in user namespaces: outside a container, or in one with seccomp and AppArmor unconfined";
 const OWN_DEFECT: &str = "report this as a defect";
 
-/// The steps, in the order that matters: what each needs from the host or from capabilities comes before the step that takes it away.
-const STEPS: &[Step] = &[
+/// The steps that no session changes, done ahead of need: they are the slow ones. Nobody is mapped yet, so no file can be made.
+const AHEAD: &[Step<fn(&mut Ahead<'_>) -> Result<(), Failure>>] = &[
+    Step {
+        name: "die with the spawner",
+        reason: "nothing may outlive whoever can end it",
+        fix: OWN_DEFECT,
+        run: identity::die_with_spawner_unordered,
+    },
     Step {
         name: "keep mounts private",
         reason: "nothing mounted here may appear outside, and nothing mounted outside later may appear here",
@@ -104,10 +127,51 @@ const STEPS: &[Step] = &[
         run: mounts::keep_private,
     },
     Step {
-        name: "take the sources",
-        reason: "directories of the host are opened by whoever may, before this becomes the agent, and before they are out of reach",
+        name: "take the system",
+        reason: "the host's /usr and devices are opened by whoever may, before this becomes the agent, and before they are out of reach",
         fix: "make the named path readable for the user that runs postern",
-        run: sources::take,
+        run: sources::take_system,
+    },
+    Step {
+        name: "name the host",
+        reason: "the machine's name is nobody's business inside",
+        fix: OWN_DEFECT,
+        run: identity::name_host,
+    },
+    Step { name: "bring loopback up", reason: "the only link there is", fix: OWN_DEFECT, run: network::loopback },
+    Step {
+        name: "route everything to loopback",
+        reason: "every connection stays inside until the redirect takes it",
+        fix: "boot a kernel with IPv4 and IPv6 (no ipv6.disable=1)",
+        run: network::routes,
+    },
+    Step {
+        name: "open the exit",
+        reason: "sockets inside that are answered outside: no link to the host is needed",
+        fix: "boot a kernel with IPv4 and IPv6 (no ipv6.disable=1)",
+        run: network::sockets,
+    },
+    Step {
+        name: "set packet rules",
+        reason: "redirect TCP, answer names, refuse the rest, whatever programs do with proxy variables",
+        fix: "boot a kernel with CONFIG_NF_TABLES, CONFIG_NFT_REDIR, CONFIG_NFT_REJECT and CONFIG_NFT_CT",
+        run: network::rules,
+    },
+    Step {
+        name: "own the view of control groups",
+        reason: "the host's hierarchy names other sandboxes; made only when the spawner has moved this process into its group, which takes milliseconds and is done meanwhile",
+        fix: CONTAINER,
+        run: identity::own_cgroup_view,
+    },
+];
+
+/// The steps of a session, in the order that matters: what each needs from the host or from capabilities comes before the step that takes it away.
+const STEPS: &[Step<fn(&mut Inside<'_>) -> Result<(), Failure>>] = &[
+    Step {
+        name: "take the workspace",
+        reason: "what the request names is opened by whoever may, before this becomes the agent, and before it is out of reach",
+        fix: "make the named path readable for the user that runs postern",
+        run: sources::take_requested,
     },
     Step {
         name: "become the agent",
@@ -116,8 +180,8 @@ const STEPS: &[Step] = &[
         run: identity::become_agent,
     },
     Step {
-        name: "die with the spawner",
-        reason: "a sandbox must not outlive whoever can end it",
+        name: "still die with the spawner",
+        reason: "the change of user took the death signal away, and a sandbox must not outlive whoever can end it",
         fix: OWN_DEFECT,
         run: identity::die_with_spawner,
     },
@@ -194,37 +258,6 @@ const STEPS: &[Step] = &[
         run: filesystem::seal_root,
     },
     Step {
-        name: "name the host",
-        reason: "the machine's name is nobody's business inside",
-        fix: OWN_DEFECT,
-        run: identity::name_host,
-    },
-    Step { name: "bring loopback up", reason: "the only link there is", fix: OWN_DEFECT, run: network::loopback },
-    Step {
-        name: "route everything to loopback",
-        reason: "every connection stays inside until the redirect takes it",
-        fix: "boot a kernel with IPv4 and IPv6 (no ipv6.disable=1)",
-        run: network::routes,
-    },
-    Step {
-        name: "open the exit",
-        reason: "sockets inside that are answered outside: no link to the host is needed",
-        fix: "boot a kernel with IPv4 and IPv6 (no ipv6.disable=1)",
-        run: network::sockets,
-    },
-    Step {
-        name: "set packet rules",
-        reason: "redirect TCP, answer names, refuse the rest, whatever programs do with proxy variables",
-        fix: "boot a kernel with CONFIG_NF_TABLES, CONFIG_NFT_REDIR, CONFIG_NFT_REJECT and CONFIG_NFT_CT",
-        run: network::rules,
-    },
-    Step {
-        name: "own the view of control groups",
-        reason: "the host's hierarchy names other sandboxes; made only when the spawner has moved this process into its group, which it does meanwhile",
-        fix: CONTAINER,
-        run: identity::own_cgroup_view,
-    },
-    Step {
         name: "limit resources",
         reason: "what groups do not hold, and what they do not know: core files, open files, file sizes",
         fix: OWN_DEFECT,
@@ -256,24 +289,30 @@ const STEPS: &[Step] = &[
     },
 ];
 
-/// Builds from inside and becomes process 1. Never returns.
-pub(crate) fn run(mut inside: Inside<'_>) -> ! {
-    if inside.wait_for_go().is_err() {
-        crate::sys::exit_now(1);
-    }
-    for step in STEPS {
-        if let Err(failure) = (step.run)(&mut inside) {
-            fail(&inside.spawner, step.name, step.fix, failure);
+/// Prepares, waits for the order, builds from inside and becomes process 1. Never returns.
+pub(crate) fn run(mut ahead: Ahead<'_>) -> ! {
+    for step in AHEAD {
+        if let Err(failure) = (step.run)(&mut ahead) {
+            fail(&ahead.spawner, step.name, step.fix, failure);
         }
     }
-    let sockets: Vec<_> = inside.sockets.iter().map(AsFd::as_fd).collect();
-    if inside.spawner.send(&Report::Ready, &sockets).is_err() {
+    let Ok(mut inside) = Inside::ordered(ahead) else {
+        // The spawner gave up: nobody is left to tell.
+        crate::sys::exit_now(1)
+    };
+    for step in STEPS {
+        if let Err(failure) = (step.run)(&mut inside) {
+            fail(&inside.ahead.spawner, step.name, step.fix, failure);
+        }
+    }
+    let sockets: Vec<_> = inside.ahead.sockets.iter().map(AsFd::as_fd).collect();
+    if inside.ahead.spawner.send(&Report::Ready, &sockets).is_err() {
         crate::sys::exit_now(1);
     }
     let errno = identity::become_tool_server(&inside);
     let failure = Failure { doing: "execute the copy of this program".into(), errno: Some(errno) };
     fail(
-        &inside.spawner,
+        &inside.ahead.spawner,
         "become the tool server",
         "look whether /usr holds the libraries this binary is linked with",
         failure,
@@ -290,42 +329,31 @@ fn fail(spawner: &Channel, step: &str, fix: &str, failure: Failure) -> ! {
     crate::sys::exit_now(1)
 }
 
-impl<'a> Inside<'a> {
-    #[expect(clippy::too_many_arguments, reason = "one call, from the builder; each is a thing of its own")]
-    pub(crate) fn new(
-        request: &'a Request,
-        system: &'a System,
-        filter: &'a Filter,
-        image: &'a OwnedFd,
-        tools: OwnedFd,
-        last_words: OwnedFd,
-        go: OwnedFd,
-        spawner: Channel,
-        memory_held: bool,
-    ) -> Self {
-        Self {
-            request,
-            system,
-            filter,
-            image,
-            tools,
-            last_words,
-            go,
-            spawner,
-            memory_held,
-            taken: sources::Taken::default(),
-            new_root: None,
-            sockets: Vec::new(),
+impl<'a> Ahead<'a> {
+    pub(crate) fn new(system: &'a System, filter: &'a Filter, image: &'a OwnedFd, spawner: Channel) -> Self {
+        Self { system, filter, image, spawner, taken: sources::Taken::default(), sockets: Vec::new() }
+    }
+
+    /// Waits for the spawner's next word.
+    fn hear(&self) -> Result<(Order<'static>, Vec<OwnedFd>), Failure> {
+        match self.spawner.receive(MESSAGE_LIMIT) {
+            Ok(Some(heard)) => Ok(heard),
+            Ok(None) => Err(Failure::other("the spawner gave up")),
+            Err(error) => Err(Failure::other(error.to_string())),
         }
     }
 }
 
-impl Inside<'_> {
-    fn wait_for_go(&self) -> Result<(), Failure> {
-        match rustix::io::read(&self.go, &mut [0; 1]).doing(|| "wait for the spawner".into())? {
-            1 => Ok(()),
-            _ => Err(Failure::other("the spawner gave up")),
-        }
+impl<'a> Inside<'a> {
+    /// Waits for the order.
+    fn ordered(ahead: Ahead<'a>) -> Result<Self, Failure> {
+        let (Order::Serve { request, memory_held }, descriptors) = ahead.hear()? else {
+            return Err(Failure::other("the spawner repeats itself"));
+        };
+        let [tools, last_words] = <[OwnedFd; 2]>::try_from(descriptors)
+            .map_err(|_| Failure::other("the order came without its two descriptors"))?;
+        let borrowed = sources::Borrowed::default();
+        Ok(Self { ahead, request: request.into_owned(), memory_held, tools, last_words, borrowed, new_root: None })
     }
 }
 
@@ -338,23 +366,31 @@ fn below(path: &str) -> PathBuf {
 mod tests {
     use super::*;
 
+    /// Name, reason and fix of every step, in order.
+    fn steps() -> Vec<(&'static str, &'static str, &'static str)> {
+        let ahead = AHEAD.iter().map(|step| (step.name, step.reason, step.fix));
+        ahead.chain(STEPS.iter().map(|step| (step.name, step.reason, step.fix))).collect()
+    }
+
     #[test]
     fn every_step_has_a_name_of_its_own_a_reason_and_a_fix() {
-        let mut names: Vec<_> = STEPS.iter().map(|step| step.name).collect();
+        let mut names: Vec<_> = steps().iter().map(|(name, ..)| *name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), STEPS.len());
-        assert!(STEPS.iter().all(|step| !step.reason.is_empty() && !step.fix.is_empty()));
+        assert_eq!(names.len(), steps().len());
+        assert!(steps().iter().all(|(_, reason, fix)| !reason.is_empty() && !fix.is_empty()));
     }
 
     #[test]
     fn what_takes_power_away_comes_after_what_needs_it() {
-        let at = |name: &str| STEPS.iter().position(|step| step.name == name).expect("is a step");
-        assert!(at("take the sources") < at("become the agent"));
-        assert!(at("become the agent") < at("die with the spawner"), "a change of user clears the death signal");
+        let at = |name: &str| steps().iter().position(|(step, ..)| *step == name).expect("is a step");
+        assert_eq!(at("die with the spawner"), 0, "whatever waits must not wait for ever");
+        assert!(at("keep mounts private") < at("take the system"));
+        assert!(at("take the workspace") < at("become the agent"));
+        assert!(at("become the agent") < at("still die with the spawner"), "a change of user clears the death signal");
         assert!(at("set packet rules") < at("drop capabilities"));
         assert!(at("own the view of control groups") < at("drop capabilities"));
         assert!(at("drop capabilities") < at("filter system calls"));
-        assert_eq!(at("filter system calls"), STEPS.len() - 1);
+        assert_eq!(at("filter system calls"), steps().len() - 1);
     }
 }

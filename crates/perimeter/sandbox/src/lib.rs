@@ -23,6 +23,7 @@ mod sandbox;
 mod seccomp;
 mod spawner;
 mod spec;
+mod stub;
 mod sys;
 mod system;
 mod watchdog;
@@ -33,7 +34,7 @@ pub use check::check;
 pub use client::{Spawner, SpawnerGone, StartError};
 pub use control::{Control, ControlStatus, State};
 pub use error::BuildError;
-pub use sandbox::{DNS_PORT, Ending, Exit, Network, PROXY_PORT, REDIRECT_PORT, REFUSED_GROUP, Sandbox};
+pub use sandbox::{DNS_PORT, Ending, Exit, Limit, Network, PROXY_PORT, REDIRECT_PORT, REFUSED_GROUP, Sandbox};
 pub use spawner::spawner_main;
 pub use spec::{AGENT_UID, Access, LOWEST_KERNEL_UID, Mount, Settings, Spec};
 

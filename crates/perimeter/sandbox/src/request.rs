@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::BuildError;
 use crate::list::entries;
 use crate::spec::{LOWEST_KERNEL_UID, Mount, Spec};
@@ -33,7 +35,8 @@ const OURS: [&str; 16] = [
     "/mnt/session",
 ];
 
-/// A specification that was checked.
+/// A specification that was checked. Serialised only on its way from the spawner to the process that serves it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) spec: Spec,
     /// The user and group outside.
@@ -66,7 +69,9 @@ impl Request {
         check_name(&spec.session)?;
         check_limits(&spec)?;
         spec.environment.iter().try_for_each(|(name, value)| check_variable(name, value))?;
-        spec.mounts.iter().try_for_each(|mount| check_mount(mount, forbidden))?;
+        let forbidden: Vec<PathBuf> =
+            forbidden.iter().map(|tree| fs::canonicalize(tree).unwrap_or_else(|_| tree.clone())).collect();
+        spec.mounts.iter().try_for_each(|mount| check_mount(mount, &forbidden))?;
         let (kernel_uid, kernel_gid) = kernel_user(&spec, builder)?;
         check_workspace(&spec.workspace, kernel_uid)?;
         Ok(Self { spec, kernel_uid, kernel_gid })

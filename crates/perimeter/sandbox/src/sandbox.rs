@@ -51,7 +51,7 @@ impl Ending {
     pub async fn wait(&mut self) -> Exit {
         match self.exit.wait_for(Option::is_some).await {
             Ok(exit) => exit.clone().expect("just waited until it is there"),
-            Err(_gone) => Exit { how: "the spawner ended".into(), last_words: String::new() },
+            Err(_gone) => Exit { how: "the spawner ended".into(), passed: None, last_words: String::new() },
         }
     }
 }
@@ -61,8 +61,30 @@ impl Ending {
 pub struct Exit {
     /// In words: `exited with code 0`, `killed by signal 9`, `destroyed`.
     pub how: String,
+    /// The limit that it had passed when the watchdog ended it; none when it ended otherwise.
+    pub passed: Option<Limit>,
     /// The end of what its first process wrote to standard error. Hostile input.
     pub last_words: String,
+}
+
+/// A limit that the watchdog holds where the kernel does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// Memory of all processes.
+    Memory,
+    /// What the files of the workspace take on disk.
+    Disk,
+}
+
+impl Limit {
+    /// In words, for whoever hears of the sandbox's end.
+    pub(crate) fn how(self) -> &'static str {
+        match self {
+            Self::Memory => "ended by the watchdog: over its memory limit",
+            Self::Disk => "ended by the watchdog: its files take more than its disk limit",
+        }
+    }
 }
 
 /// The sockets that a sandbox's network ends in, opened inside its network namespace and usable from outside. All are non-blocking.

@@ -2,6 +2,8 @@
 //! Two programs: an allow-list that answers ENOSYS to the rest, then a deny-list that answers EPERM. Both run on every call and the later
 //! installed one's error wins, so a dangerous call says EPERM while clone3 says ENOSYS and the C library falls back to clone.
 
+mod shortcut;
+
 use std::collections::BTreeMap;
 
 use seccompiler::{BpfProgram, TargetArch};
@@ -60,7 +62,18 @@ impl Filter {
 fn compile(program: &Value, arch: TargetArch) -> Result<BpfProgram, FilterError> {
     let mut compiled = seccompiler::compile_from_json(program.to_string().as_bytes(), arch)
         .map_err(|error| FilterError::Compile(error.to_string()))?;
-    compiled.remove("filter").ok_or_else(|| FilterError::Compile("the compiler returned no program".into()))
+    let program =
+        compiled.remove("filter").ok_or_else(|| FilterError::Compile("the compiler returned no program".into()))?;
+    Ok(shortcut::before(&program, audit_number(arch)))
+}
+
+/// `AUDIT_ARCH_*`, by which a filter knows the architecture of a call. A wrong one would make the filter slow and nothing else.
+fn audit_number(arch: TargetArch) -> u32 {
+    match arch {
+        TargetArch::x86_64 => 0xC000_003E,
+        TargetArch::aarch64 => 0xC000_00B7,
+        TargetArch::riscv64 => 0xC000_00F3,
+    }
 }
 
 /// The rules of one line: each of its calls that this architecture has, under the line's conditions.

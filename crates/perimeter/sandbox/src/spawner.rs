@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postern_exec::{Channel, ChannelError, role};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -17,10 +17,12 @@ use crate::cgroup::{self, Controller, Pool};
 use crate::control::{ControlStatus, unsatisfied};
 use crate::error::BuildError;
 use crate::request::{Builder, Request};
-use crate::sandbox::Exit;
+use crate::sandbox::{Exit, Limit};
 use crate::seccomp::Filter;
 use crate::spec::{Settings, Spec};
+use crate::stub::Stubs;
 use crate::system::System;
+use crate::watchdog::disk::{Gauge, Subject};
 use crate::watchdog::{self, Census};
 use crate::wire::{Answer, Ask, Asked, MESSAGE_LIMIT, Ready, Told};
 use crate::{check, image};
@@ -49,10 +51,12 @@ struct Spawner<'a> {
     worker: &'a Channel,
     settings: Settings,
     tools: Tools,
+    stubs: Stubs,
     pool: Pool,
     statuses: Vec<ControlStatus>,
     memory_held: bool,
     running: BTreeMap<String, Running>,
+    gauge: Gauge,
 }
 
 impl<'a> Spawner<'a> {
@@ -74,8 +78,21 @@ impl<'a> Spawner<'a> {
         let groups = cgroup::detect();
         let statuses = check::statuses(groups.as_deref(), builder);
         let memory_held = groups.as_ref().is_some_and(|groups| groups.controllers().contains(&Controller::Memory));
-        let tools = Tools { builder, system: System::look(), filter, image };
-        Ok(Self { worker, settings, tools, pool: Pool::new(groups), statuses, memory_held, running: BTreeMap::new() })
+        let nothing = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| BuildError::system(STEP, "open /dev/null", errno, "mount /dev with its usual devices"))?;
+        let tools = Tools { builder, system: System::look(), filter, image, nothing };
+        let (stubs, pool) = (Stubs::new(), Pool::new(groups));
+        Ok(Self {
+            worker,
+            settings,
+            tools,
+            stubs,
+            pool,
+            statuses,
+            memory_held,
+            running: BTreeMap::new(),
+            gauge: Gauge::default(),
+        })
     }
 
     fn serve(&mut self) -> ExitCode {
@@ -98,24 +115,31 @@ impl<'a> Spawner<'a> {
                     Ok(None) => return ExitCode::SUCCESS,
                     Err(_) => return ExitCode::FAILURE,
                 }
-            } else if !self.memory_held {
-                self.end_the_oversized();
+            } else {
+                self.watch();
             }
         }
     }
 
-    /// Waits for a question or for a sandbox's end; prepares groups while there is neither.
+    /// Waits for a question, for a sandbox's end or for the watchdog's hour; prepares ahead of need while it is quiet.
     fn wait(&mut self) -> Result<Woken, Errno> {
         loop {
-            let more_to_prepare = self.pool.prepare();
-            let timeout = if more_to_prepare {
-                Some(Duration::ZERO)
-            } else {
-                (!self.memory_held && !self.running.is_empty()).then_some(Duration::from_millis(watchdog::INTERVAL_MS))
+            self.pool.sweep();
+            let ahead = self.pool.wanted() || self.stubs.wanted();
+            let watched = !self.running.is_empty();
+            let timeout = match (ahead, watched) {
+                (true, _) => Some(QUIET),
+                (false, true) => Some(watchdog::INTERVAL),
+                (false, false) => None,
             };
             let woken = self.poll(timeout)?;
-            if woken.asked || !woken.ended.is_empty() || !more_to_prepare {
+            if !ahead || woken.asked || !woken.ended.is_empty() {
                 return Ok(woken);
+            }
+            if self.stubs.wanted() {
+                self.stubs.prepare(&self.tools, &mut self.pool);
+            } else {
+                self.pool.prepare();
             }
         }
     }
@@ -174,7 +198,7 @@ impl<'a> Spawner<'a> {
             let cause = format!("the kernel user {} has a sandbox already", request.kernel_uid);
             return Err(BuildError::refused("find a free kernel user", cause, "give each session its own"));
         }
-        let (running, handed) = builder::build(&self.tools, &mut self.pool, &request)?;
+        let (running, handed) = builder::build(&self.tools, &mut self.stubs, &mut self.pool, &request)?;
         let pid = builder::number(running.process.id);
         self.running.insert(request.spec.session, running);
         Ok((pid, std::iter::once(handed.tools).chain(handed.sockets).collect()))
@@ -185,35 +209,58 @@ impl<'a> Spawner<'a> {
         self.end_because(session, None);
     }
 
-    fn end_because(&mut self, session: &str, reason: Option<&str>) {
+    fn end_because(&mut self, session: &str, passed: Option<Limit>) {
         let Some(running) = self.running.remove(session) else { return };
-        let exit = running.end(&mut self.pool);
-        let exit = Exit { how: reason.map_or(exit.how, str::to_owned), last_words: exit.last_words };
+        let mut exit = running.end(&mut self.pool);
+        if let Some(limit) = passed {
+            exit = Exit { how: limit.how().to_owned(), passed, ..exit };
+        }
         // A worker that is gone is noticed by the next wait.
         let _gone = self.worker.send(&Told::Ended { session: session.to_owned(), exit }, &[]);
     }
 
-    fn end_the_oversized(&mut self) {
-        let census = Census::take();
-        let oversized: Vec<String> = self
-            .running
-            .iter()
-            .filter(|(_, running)| census.resident_bytes(builder::number(running.process.id)) > running.memory_bytes)
-            .map(|(session, _)| session.clone())
-            .collect();
-        for session in oversized {
-            self.end_because(&session, Some("ended by the watchdog: over its memory limit"));
+    /// Ends what is over a limit that the kernel does not hold here.
+    fn watch(&mut self) {
+        let memory = if self.memory_held { Vec::new() } else { self.over_memory() };
+        for session in memory {
+            self.end_because(&session, Some(Limit::Memory));
         }
+        if let Some(session) = self.over_disk() {
+            self.end_because(&session, Some(Limit::Disk));
+        }
+    }
+
+    fn over_memory(&self) -> Vec<String> {
+        let census = Census::take();
+        let over =
+            |running: &Running| census.resident_bytes(builder::number(running.process.id)) > running.memory_bytes;
+        self.running.iter().filter(|(_, running)| over(running)).map(|(session, _)| session.clone()).collect()
+    }
+
+    fn over_disk(&mut self) -> Option<String> {
+        let subjects = self.running.iter().map(|(session, running)| Subject {
+            session,
+            workspace: &running.workspace,
+            limit_bytes: running.disk_bytes,
+        });
+        self.gauge.look(subjects, Instant::now())
     }
 }
 
 impl Drop for Spawner<'_> {
     fn drop(&mut self) {
+        self.stubs.discard_all(&mut self.pool);
         for (_, running) in std::mem::take(&mut self.running) {
             running.end(&mut self.pool);
         }
     }
 }
+
+/// The first descriptor that may be anything: those below are reserved.
+pub(crate) const FIRST_FREE: i32 = 10;
+
+/// How long nothing must happen before work ahead of need begins: a sandbox that was just built uses the processor for its first command.
+const QUIET: Duration = Duration::from_millis(20);
 
 struct Woken {
     asked: bool,
@@ -221,12 +268,11 @@ struct Woken {
 }
 
 fn reserve_low_descriptors() -> Vec<OwnedFd> {
-    const FIRST_FREE: i32 = 10;
     let mut reserved = Vec::new();
     while let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
         let number = std::os::fd::AsRawFd::as_raw_fd(&null);
         reserved.push(null);
-        if number >= FIRST_FREE {
+        if number + 1 >= FIRST_FREE {
             break;
         }
     }

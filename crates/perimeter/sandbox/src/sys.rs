@@ -149,6 +149,28 @@ pub(crate) fn close_at_exec_from(first: u32) -> Result<(), Errno> {
     outcome(result)
 }
 
+/// In the child of a clone that never returns to its caller: closes every descriptor from `first` upward but those two, and puts `nothing` in place of
+/// standard input.
+pub(crate) fn close_all_but(first: i32, mut kept: [BorrowedFd<'_>; 2], nothing: BorrowedFd<'_>) -> Result<(), Errno> {
+    place(nothing, 0)?;
+    kept.sort_unstable_by_key(AsRawFd::as_raw_fd);
+    let mut from = first;
+    for kept in kept.map(|kept| kept.as_raw_fd()) {
+        close_between(from, kept - 1)?;
+        from = kept + 1;
+    }
+    close_between(from, i32::MAX)
+}
+
+fn close_between(first: i32, last: i32) -> Result<(), Errno> {
+    if last < first {
+        return Ok(());
+    }
+    // SAFETY: close_range touches no memory. The values that own these descriptors are copies of the parent's, which this process never uses or drops.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    outcome(result)
+}
+
 /// Has the child of `command` confine itself between fork and exec: see [`confine`].
 pub(crate) fn confine_before_exec(command: &mut Command, domain: Domain) {
     // SAFETY: `confine` makes system calls on memory prepared before the fork; it neither allocates nor takes a lock.

@@ -1,10 +1,13 @@
 //! Measuring memory where no group holds it: the resident pages of every process below a sandbox's first one, from the host's /proc.
 
+pub(crate) mod disk;
+
 use std::collections::HashMap;
 use std::fs;
+use std::time::Duration;
 
 /// How long a sandbox may be over its limit before anybody looks.
-pub(crate) const INTERVAL_MS: u64 = 250;
+pub(crate) const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Processes of the machine: parent and resident bytes of each.
 pub(crate) struct Census {

@@ -1,4 +1,4 @@
-//! The session's directory on the host: made, given to the sandbox's kernel user, and measured. Never follows a symbolic link: the agent wrote them.
+//! The session's directory on the host: made, and given to the sandbox's kernel user. Never follows a symbolic link: the agent wrote them.
 
 use std::fs;
 use std::io;
@@ -40,14 +40,4 @@ pub fn give(path: &Path, kernel_uid: u32) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The bytes that a directory takes on disk, links not followed: for a watchdog. What vanishes while it is measured counts as nothing.
-pub fn size_bytes(path: &Path) -> u64 {
-    let Ok(about) = fs::symlink_metadata(path) else { return 0 };
-    let below = match fs::read_dir(path) {
-        Ok(entries) if about.is_dir() => entries.flatten().map(|entry| size_bytes(&entry.path())).sum(),
-        _ => 0,
-    };
-    about.blocks() * 512 + below
 }

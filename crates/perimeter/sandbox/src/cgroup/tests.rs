@@ -43,17 +43,25 @@ fn groups(directory: &Path) -> usize {
     fs::read_dir(directory).expect("reads").count()
 }
 
+fn prepare_all(pool: &mut Pool) {
+    while pool.wanted() {
+        pool.prepare();
+    }
+}
+
 #[test]
 fn a_pool_makes_groups_ahead_and_leaves_none_behind() {
     let parent = tempfile::tempdir().expect("makes a directory");
     let mut pool = Pool::new(Some(Box::new(Directories(parent.path().to_owned()))));
-    while pool.prepare() {}
+    prepare_all(&mut pool);
     assert_eq!(groups(parent.path()), READY);
-    let taken = pool.take(&LIMITS).expect("takes").expect("there is a back end");
-    assert!(pool.prepare());
+    let taken = pool.take().expect("takes").expect("there is a back end");
+    prepare_all(&mut pool);
     assert_eq!(groups(parent.path()), READY + 1);
+    assert!(pool.limit(&taken, &LIMITS).is_ok());
+    let refused = pool.limit(&taken, &Limits { processes: 0, ..LIMITS });
+    assert!(refused.is_err(), "limits that the kernel refuses are an error");
     pool.discard(taken);
-    assert!(pool.take(&Limits { processes: 0, ..LIMITS }).is_err(), "limits that the kernel refuses are an error");
     drop(pool);
     assert_eq!(groups(parent.path()), 0);
 }
@@ -62,14 +70,14 @@ fn a_pool_makes_groups_ahead_and_leaves_none_behind() {
 fn a_group_that_is_still_busy_is_removed_later() {
     let parent = tempfile::tempdir().expect("makes a directory");
     let mut pool = Pool::new(Some(Box::new(Directories(parent.path().to_owned()))));
-    let group = pool.take(&LIMITS).expect("takes").expect("there is a back end");
+    let group = pool.take().expect("takes").expect("there is a back end");
     let busy = group.directories[0].1.join("process");
     fs::create_dir(&busy).expect("makes it busy");
     pool.discard(group);
     assert_eq!(groups(parent.path()), 1);
     fs::remove_dir(busy).expect("ends");
-    pool.prepare();
-    assert_eq!(groups(parent.path()), READY.min(1));
+    pool.sweep();
+    assert_eq!(groups(parent.path()), 0);
 }
 
 #[test]
@@ -83,9 +91,9 @@ fn a_group_that_vanished_from_the_pool_is_replaced() {
     let parent = tempfile::tempdir().expect("makes a directory");
     fs::write(parent.path().join("cgroup.subtree_control"), "").expect("writes");
     let mut pool = Pool::new(Some(Box::new(v2::over(parent.path()))));
-    while pool.prepare() {}
+    prepare_all(&mut pool);
     for group in &pool.ready {
         group.remove().expect("removes");
     }
-    assert!(pool.take(&LIMITS).is_ok_and(|group| group.is_some()));
+    assert!(pool.take().is_ok_and(|group| group.is_some()));
 }

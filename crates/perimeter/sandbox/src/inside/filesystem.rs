@@ -1,6 +1,7 @@
 //! The steps that make what the agent sees as files. Until "enter the new root" the working directory is the new root and paths are relative to it.
 
 use std::fs;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
@@ -60,7 +61,7 @@ pub(super) fn lay_out(inside: &mut Inside<'_>) -> Result<(), Failure> {
     }
     make_directory(&below(EMPTY_DIRECTORY))?;
     write(&below(EMPTY_FILE), b"")?;
-    for (link, target) in &inside.system.links {
+    for (link, target) in &inside.ahead.system.links {
         make_link(target, &below(&link.to_string_lossy()))?;
     }
     for (target, link) in [
@@ -80,7 +81,7 @@ pub(super) fn lay_out(inside: &mut Inside<'_>) -> Result<(), Failure> {
 
 /// Step: the files of /etc that are ours or copied.
 pub(super) fn write_etc(inside: &mut Inside<'_>) -> Result<(), Failure> {
-    for (path, contents) in &inside.system.copied {
+    for (path, contents) in &inside.ahead.system.copied {
         write(&below(&path.to_string_lossy()), contents)?;
     }
     let passwd = format!(
@@ -93,12 +94,10 @@ pub(super) fn write_etc(inside: &mut Inside<'_>) -> Result<(), Failure> {
     write(Path::new("etc/hostname"), b"sandbox\n")?;
     let session = inside.request.spec.ca_certificate_pem.as_bytes();
     if !session.is_empty() {
-        let mut bundle = inside.system.authorities.clone();
-        if bundle.last().is_some_and(|byte| *byte != b'\n') {
-            bundle.push(b'\n');
-        }
-        bundle.extend_from_slice(session);
-        write(&below(BUNDLE), &bundle)?;
+        let authorities = &inside.ahead.system.authorities;
+        let end_of_line: &[u8] = if authorities.ends_with(b"\n") || authorities.is_empty() { b"" } else { b"\n" };
+        write(&below(BUNDLE), b"")?;
+        append(&below(BUNDLE), [authorities, end_of_line, session])?;
         write(&below(SESSION_CA), session)?;
     }
     Ok(())
@@ -106,18 +105,18 @@ pub(super) fn write_etc(inside: &mut Inside<'_>) -> Result<(), Failure> {
 
 /// Step: the read-only directories of the host, the trust bundle over its own place.
 pub(super) fn mount_system(inside: &mut Inside<'_>) -> Result<(), Failure> {
-    for (path, tree) in std::mem::take(&mut inside.taken.shown) {
+    for (path, tree) in std::mem::take(&mut inside.ahead.taken.shown) {
         let at = below(&path.to_string_lossy());
         if !at.exists() {
             make_directory(&at)?;
         }
         mounts::attach(&tree, &at)?;
     }
-    for hidden in &inside.system.hidden {
+    for hidden in &inside.ahead.system.hidden {
         cover(&below(EMPTY_DIRECTORY), &below(&hidden.to_string_lossy()))?;
     }
     if !inside.request.spec.ca_certificate_pem.is_empty() {
-        for bundle in &inside.system.bundles {
+        for bundle in &inside.ahead.system.bundles {
             cover(&below(BUNDLE), &below(&bundle.to_string_lossy()))?;
         }
     }
@@ -126,7 +125,7 @@ pub(super) fn mount_system(inside: &mut Inside<'_>) -> Result<(), Failure> {
 
 /// Step: /dev.
 pub(super) fn mount_devices(inside: &mut Inside<'_>) -> Result<(), Failure> {
-    for (name, node) in std::mem::take(&mut inside.taken.devices) {
+    for (name, node) in std::mem::take(&mut inside.ahead.taken.devices) {
         let at = Path::new("dev").join(name);
         write(&at, b"")?;
         mounts::attach(&node, &at)?;
@@ -153,7 +152,7 @@ fn tmp_size(inside: &Inside<'_>) -> String {
 
 /// Step: /workspace, with a home in it.
 pub(super) fn mount_workspace(inside: &mut Inside<'_>) -> Result<(), Failure> {
-    let tree = inside.taken.workspace.take().ok_or_else(|| Failure::other("the workspace was not taken"))?;
+    let tree = inside.borrowed.workspace.take().ok_or_else(|| Failure::other("the workspace was not taken"))?;
     mounts::attach(&tree, Path::new("workspace"))?;
     match fs::DirBuilder::new().mode(0o700).create("workspace/.home") {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -165,7 +164,7 @@ pub(super) fn mount_workspace(inside: &mut Inside<'_>) -> Result<(), Failure> {
 
 /// Step: what the zone lends.
 pub(super) fn mount_lent(inside: &mut Inside<'_>) -> Result<(), Failure> {
-    for (path, tree, kind) in std::mem::take(&mut inside.taken.lent) {
+    for (path, tree, kind) in std::mem::take(&mut inside.borrowed.lent) {
         let at = below(&path.to_string_lossy());
         match kind {
             Kind::Directory => make_directory(&at)?,
@@ -222,6 +221,13 @@ fn make_directory(path: &Path) -> Result<(), Failure> {
 
 fn make_link(target: &Path, link: &Path) -> Result<(), Failure> {
     symlink(target, link).doing(|| format!("link {}", link.display()))
+}
+
+/// Adds to a file piece by piece: the authorities are too many to be copied together first.
+fn append(path: &Path, pieces: [&[u8]; 3]) -> Result<(), Failure> {
+    let doing = || format!("write {}", path.display());
+    let mut file = fs::OpenOptions::new().append(true).open(path).doing(doing)?;
+    pieces.into_iter().try_for_each(|piece| file.write_all(piece)).doing(doing)
 }
 
 /// Writes a file that everybody may read: the umask of "become the agent" sees to that.

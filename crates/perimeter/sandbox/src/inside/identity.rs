@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Resource, Rlimit, Signal, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::{Doing, Failure, Inside};
+use super::{Ahead, Doing, Failure, Inside, Order};
 use crate::spec::AGENT_UID;
 use crate::{TOOLS_DESCRIPTOR, TOOLS_NAME, domain, environment, sys};
 
@@ -18,8 +18,8 @@ const WRITABLE: [&str; 6] = ["/workspace", "/tmp", "/dev", "/proc", "/mnt", "/sr
 const OPEN_FILES: u64 = 16_384;
 
 /// Step: a cgroup namespace whose root is the group that was just entered.
-pub(super) fn own_cgroup_view(inside: &mut Inside<'_>) -> Result<(), Failure> {
-    inside.wait_for_go()?;
+pub(super) fn own_cgroup_view(ahead: &mut Ahead<'_>) -> Result<(), Failure> {
+    let (Order::Entered, _) = ahead.hear()? else { return Err(Failure::other("the spawner skipped the group")) };
     sys::new_cgroup_namespace().doing(|| "make a cgroup namespace".into())
 }
 
@@ -32,13 +32,22 @@ pub(super) fn become_agent(_inside: &mut Inside<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Step: the kernel kills this process when the spawner dies. A spawner that died before is noticed by the report.
+/// Step: the kernel kills this process when the spawner dies. A spawner that died before is noticed by the end of its channel.
+pub(super) fn die_with_spawner_unordered(_ahead: &mut Ahead<'_>) -> Result<(), Failure> {
+    set_death_signal()
+}
+
+/// Step: the same once more.
 pub(super) fn die_with_spawner(_inside: &mut Inside<'_>) -> Result<(), Failure> {
+    set_death_signal()
+}
+
+fn set_death_signal() -> Result<(), Failure> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).doing(|| "set the death signal".into())
 }
 
 /// Step: the host name.
-pub(super) fn name_host(_inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn name_host(_ahead: &mut Ahead<'_>) -> Result<(), Failure> {
     rustix::system::sethostname(b"sandbox").doing(|| "set the host name".into())
 }
 
@@ -107,7 +116,7 @@ pub(super) fn enter_domain(inside: &mut Inside<'_>) -> Result<(), Failure> {
 
 /// Step: the system call filter.
 pub(super) fn filter_calls(inside: &mut Inside<'_>) -> Result<(), Failure> {
-    inside.filter.install().map_err(|error| Failure::other(error.to_string()))
+    inside.ahead.filter.install().map_err(|error| Failure::other(error.to_string()))
 }
 
 /// Becomes the tool server; returns why not.
@@ -115,5 +124,5 @@ pub(super) fn become_tool_server(inside: &Inside<'_>) -> Errno {
     let spec = &inside.request.spec;
     let variables = environment::variables(!spec.ca_certificate_pem.is_empty(), &spec.environment);
     let variables: Vec<_> = variables.iter().map(|(name, value)| sys::c_string(&format!("{name}={value}"))).collect();
-    sys::execute(inside.image.as_fd(), &[sys::c_string(TOOLS_NAME)], &variables)
+    sys::execute(inside.ahead.image.as_fd(), &[sys::c_string(TOOLS_NAME)], &variables)
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::CWD;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 
-use super::{Doing, Failure, Inside};
+use super::{Ahead, Doing, Failure};
 use crate::sys::{Recursive, set_mount_attributes};
 
 /// What a copied mount allows.
@@ -34,7 +34,7 @@ impl Use {
 }
 
 /// Step: nothing travels between this mount namespace and its parent.
-pub(super) fn keep_private(_inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn keep_private(_ahead: &mut Ahead<'_>) -> Result<(), Failure> {
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .doing(|| "make all mounts private".into())
 }

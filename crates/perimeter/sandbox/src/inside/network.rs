@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::{Doing, Failure, Inside};
+use super::{Ahead, Doing, Failure};
 use crate::netlink::filter::Logging;
 use crate::netlink::{Socket, filter, log, route};
 use crate::sandbox::{DNS_PORT, PROXY_PORT, REDIRECT_PORT};
@@ -14,13 +14,13 @@ const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
 /// Step: `lo` up.
-pub(super) fn loopback(_inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn loopback(_ahead: &mut Ahead<'_>) -> Result<(), Failure> {
     let socket = routing()?;
     route::loopback_up(&socket).doing(|| "set lo up".into())
 }
 
 /// Step: every address of both families is local.
-pub(super) fn routes(_inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn routes(_ahead: &mut Ahead<'_>) -> Result<(), Failure> {
     let socket = routing()?;
     [V4, V6].iter().try_for_each(|family| {
         route::everything_is_local(&socket, family).doing(|| format!("add the local route with source {family}"))
@@ -32,8 +32,8 @@ fn routing() -> Result<Socket, Failure> {
 }
 
 /// Step: the sockets, in the order of `Network`.
-pub(super) fn sockets(inside: &mut Inside<'_>) -> Result<(), Failure> {
-    inside.sockets = vec![
+pub(super) fn sockets(ahead: &mut Ahead<'_>) -> Result<(), Failure> {
+    ahead.sockets = vec![
         listen(V4, REDIRECT_PORT)?,
         listen(V6, REDIRECT_PORT)?,
         datagrams(V4, DNS_PORT)?,
@@ -63,11 +63,11 @@ fn datagrams(address: IpAddr, port: u16) -> Result<OwnedFd, Failure> {
 }
 
 /// Step: the packet rules, with the log of what they refuse where the kernel has one.
-pub(super) fn rules(inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn rules(ahead: &mut Ahead<'_>) -> Result<(), Failure> {
     let refused = log::open().ok();
     let logging = if refused.is_some() { Logging::On } else { Logging::Off };
     let socket = Socket::open(Some(rustix::net::netlink::NETFILTER)).doing(|| "open a netfilter socket".into())?;
     socket.perform(&filter::rules(logging)).doing(|| "set the rules".into())?;
-    inside.sockets.extend(refused);
+    ahead.sockets.extend(refused);
     Ok(())
 }

@@ -7,17 +7,22 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::OpenTreeFlags;
 
 use super::mounts::{self, Use};
-use super::{Doing, Failure, Inside};
+use super::{Ahead, Doing, Failure, Inside};
 use crate::spec::Access;
 use crate::system::DEVICES;
 
-/// Mounts that are taken and not yet attached.
+/// Mounts of the host that every sandbox gets, taken and not yet attached.
 #[derive(Default)]
-pub(super) struct Taken {
+pub(crate) struct Taken {
     /// Read-only directories, by where they go.
     pub(super) shown: Vec<(PathBuf, OwnedFd)>,
     /// Device nodes, by name.
     pub(super) devices: Vec<(&'static str, OwnedFd)>,
+}
+
+/// Mounts of the host that this session gets, taken and not yet attached.
+#[derive(Default)]
+pub(super) struct Borrowed {
     pub(super) workspace: Option<OwnedFd>,
     /// What the zone lends, by where it goes, and whether it is a directory.
     pub(super) lent: Vec<(PathBuf, OwnedFd, Kind)>,
@@ -30,22 +35,27 @@ pub(super) enum Kind {
     File,
 }
 
-/// Step: takes everything that a later step attaches.
-pub(super) fn take(inside: &mut Inside<'_>) -> Result<(), Failure> {
-    for path in &inside.system.shown {
-        inside.taken.shown.push((path.clone(), mounts::copy(path, Use::System)?));
+/// Step: takes what is the same for every session.
+pub(super) fn take_system(ahead: &mut Ahead<'_>) -> Result<(), Failure> {
+    for path in &ahead.system.shown {
+        ahead.taken.shown.push((path.clone(), mounts::copy(path, Use::System)?));
     }
     for name in DEVICES {
-        inside.taken.devices.push((name, mounts::copy(&Path::new("/dev").join(name), Use::Device)?));
+        ahead.taken.devices.push((name, mounts::copy(&Path::new("/dev").join(name), Use::Device)?));
     }
-    inside.taken.workspace = Some(take_exactly(&inside.request.spec.workspace, Use::Files)?.0);
+    Ok(())
+}
+
+/// Step: takes what the request names.
+pub(super) fn take_requested(inside: &mut Inside<'_>) -> Result<(), Failure> {
+    inside.borrowed.workspace = Some(take_exactly(&inside.request.spec.workspace, Use::Files)?.0);
     for mount in &inside.request.spec.mounts {
         let allowed = match mount.access {
             Access::Read => Use::System,
             Access::Write => Use::Files,
         };
         let (tree, kind) = take_exactly(&mount.host, allowed)?;
-        inside.taken.lent.push((mount.at.clone(), tree, kind));
+        inside.borrowed.lent.push((mount.at.clone(), tree, kind));
     }
     Ok(())
 }

@@ -4,6 +4,5 @@
 #[allow(dead_code, reason = "the messages are shared with the program, its main is not run here")]
 mod probe;
 
-mod bench;
 mod boundary;
 mod stand;

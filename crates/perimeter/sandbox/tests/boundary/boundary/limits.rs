@@ -1,6 +1,6 @@
 //! What there is only so much of.
 
-use postern_sandbox::{Control, State};
+use postern_sandbox::{Control, Limit, State};
 
 use crate::stand::{Stand, is_root};
 
@@ -65,13 +65,29 @@ fn processor_time_is_shared_as_told() {
 #[test]
 fn a_file_cannot_pass_the_disk_limit_and_scratch_space_ends() {
     let stand = Stand::with(|spec, _| spec.disk_bytes = 8 << 20);
-    let told = stand.bash("head -c 20000000 /dev/zero > big; stat -c %s big");
+    // Empty space takes no disk, so that only the limit of one file is met here.
+    let told = stand.bash("truncate -s 8388608 big && ! truncate -s 8388609 big && stat -c %s big");
     assert_eq!(told.text.lines().last(), Some("8388608"), "{}", told.text);
     assert_eq!(state(&stand, Control::DiskHard), State::Degraded, "and it says that this is not a quota");
     let told = Stand::with(|spec, _| spec.memory_bytes = 64 << 20)
         .bash("for i in 1 2 3 4 5 6; do head -c 10000000 /dev/zero > /tmp/$i || exit 9; done");
     assert_eq!(told.code, 9, "{}", told.text);
     assert!(told.text.contains("No space"), "{}", told.text);
+}
+
+#[test]
+fn many_files_together_do_not_pass_the_disk_limit_for_long() {
+    let stand = Stand::with(|spec, _| spec.disk_bytes = 8 << 20);
+    let told =
+        stand.bash("mkdir -p deep/er && for i in 1 2 3; do head -c 4000000 /dev/zero > deep/er/$i; done; echo written");
+    assert_eq!(told.text, "written\n");
+    let mut ending = stand.sandbox.ending();
+    let limit = std::time::Duration::from_secs(20);
+    let exit = stand.runtime.block_on(async { tokio::time::timeout(limit, ending.wait()).await });
+    let exit = exit.expect("the watchdog ends it");
+    assert_eq!(exit.passed, Some(Limit::Disk), "{exit:?}");
+    assert!(exit.how.contains("disk"), "{exit:?}");
+    assert!(stand.directory.path().join("sesn_test/deep/er/3").exists(), "the files stay for whoever looks");
 }
 
 #[test]

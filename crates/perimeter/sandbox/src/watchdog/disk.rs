@@ -1,0 +1,214 @@
+//! Measuring workspaces where no quota holds them: what the files of each take on disk, summed up a few thousand entries at a time, so that a large
+//! workspace never holds up the spawner. Never follows a symbolic link and never leaves the workspace: the agent changes it meanwhile.
+//! A soft limit: files that were deleted while open, and directories that the agent closed to postern's own user, are not seen.
+
+use std::collections::{HashSet, VecDeque};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+/// How many entries are looked at in one go: some milliseconds.
+const PORTION: usize = 4000;
+/// How long to rest when every workspace has been measured.
+const REST: Duration = Duration::from_secs(2);
+/// Files with several names are counted once, as long as this many are remembered.
+const REMEMBERED: usize = 100_000;
+/// What a file system gives as the unit of `st_blocks`.
+const BLOCK: u64 = 512;
+
+/// Measures one workspace after the other.
+#[derive(Default)]
+pub(crate) struct Gauge {
+    waiting: VecDeque<String>,
+    current: Option<(String, Walk)>,
+    rested: Option<Instant>,
+}
+
+/// A workspace and what it may take.
+pub(crate) struct Subject<'a> {
+    pub(crate) session: &'a str,
+    pub(crate) workspace: &'a Path,
+    pub(crate) limit_bytes: u64,
+}
+
+impl Gauge {
+    /// Looks at one portion; the session whose workspace takes more than it may, if that has come out.
+    pub(crate) fn look<'a>(
+        &mut self,
+        subjects: impl Iterator<Item = Subject<'a>> + Clone,
+        now: Instant,
+    ) -> Option<String> {
+        if self.current.is_none() {
+            self.current = self.next(subjects.clone(), now);
+        }
+        let (session, mut walk) = self.current.take()?;
+        let subject = subjects.into_iter().find(|subject| subject.session == session)?;
+        match walk.go_on(subject.limit_bytes) {
+            Progress::Over => return Some(session),
+            Progress::More => self.current = Some((session, walk)),
+            Progress::Done => {}
+        }
+        None
+    }
+
+    fn next<'a>(
+        &mut self,
+        mut subjects: impl Iterator<Item = Subject<'a>> + Clone,
+        now: Instant,
+    ) -> Option<(String, Walk)> {
+        if self.waiting.is_empty() {
+            if self.rested.is_some_and(|since| now.duration_since(since) < REST) {
+                return None;
+            }
+            self.rested = Some(now);
+            self.waiting = subjects.clone().map(|subject| subject.session.to_owned()).collect();
+        }
+        let session = self.waiting.pop_front()?;
+        let subject = subjects.find(|subject| subject.session == session)?;
+        Some((session, Walk::of(subject.workspace)?))
+    }
+}
+
+enum Progress {
+    Done,
+    More,
+    Over,
+}
+
+/// One walk through a workspace.
+struct Walk {
+    root: OwnedFd,
+    /// Directories that have not been looked at, relative to the root.
+    pending: Vec<PathBuf>,
+    counted: HashSet<u64>,
+    bytes: u64,
+}
+
+impl Walk {
+    fn of(workspace: &Path) -> Option<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat2(CWD, workspace, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).ok()?;
+        Some(Self { root, pending: vec![PathBuf::from(".")], counted: HashSet::new(), bytes: 0 })
+    }
+
+    fn go_on(&mut self, limit_bytes: u64) -> Progress {
+        let mut seen = 0;
+        while let Some(directory) = self.pending.pop() {
+            match self.measure(&directory) {
+                Ok(entries) => seen += entries,
+                // So deep that no path reaches it: nobody can tell what lies there.
+                Err(Errno::NAMETOOLONG) => return Progress::Over,
+                // Gone, replaced or closed meanwhile.
+                Err(_) => {}
+            }
+            if self.bytes > limit_bytes {
+                return Progress::Over;
+            }
+            if seen >= PORTION {
+                return Progress::More;
+            }
+        }
+        Progress::Done
+    }
+
+    /// Adds what lies directly in a directory; how many entries there were.
+    fn measure(&mut self, directory: &Path) -> Result<usize, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let opened = rustix::fs::openat2(&self.root, directory, flags, Mode::empty(), resolve)?;
+        let mut entries = 0;
+        for entry in Dir::read_from(&opened)?.flatten() {
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            entries += 1;
+            if let Ok(about) = rustix::fs::statat(opened.as_fd(), entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+                self.count(&about);
+                if FileType::from_raw_mode(about.st_mode).is_dir() {
+                    self.pending.push(directory.join(OsStr::from_bytes(name)));
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    fn count(&mut self, about: &Stat) {
+        let several_names = about.st_nlink > 1 && !FileType::from_raw_mode(about.st_mode).is_dir();
+        let again = several_names && self.counted.len() < REMEMBERED && !self.counted.insert(about.st_ino);
+        if !again {
+            self.bytes = self.bytes.saturating_add(u64::try_from(about.st_blocks).unwrap_or(0).saturating_mul(BLOCK));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn measured(workspace: &Path, limit_bytes: u64) -> bool {
+        let mut walk = Walk::of(workspace).expect("opens");
+        loop {
+            match walk.go_on(limit_bytes) {
+                Progress::Over => return true,
+                Progress::Done => return false,
+                Progress::More => {}
+            }
+        }
+    }
+
+    #[test]
+    fn files_of_all_directories_are_summed_and_links_are_neither_followed_nor_counted_twice() {
+        let workspace = tempfile::tempdir().expect("makes a directory");
+        let elsewhere = tempfile::tempdir().expect("makes a directory");
+        fs::write(elsewhere.path().join("large"), vec![1; 4 << 20]).expect("writes");
+        fs::create_dir_all(workspace.path().join("a/b")).expect("makes");
+        fs::write(workspace.path().join("a/b/file"), vec![1; 1 << 20]).expect("writes");
+        fs::hard_link(workspace.path().join("a/b/file"), workspace.path().join("again")).expect("links");
+        std::os::unix::fs::symlink(elsewhere.path(), workspace.path().join("out")).expect("links");
+        assert!(measured(workspace.path(), 1 << 19));
+        assert!(!measured(workspace.path(), 3 << 19));
+        fs::write(workspace.path().join("more"), vec![1; 1 << 20]).expect("writes");
+        assert!(measured(workspace.path(), 3 << 19));
+    }
+
+    #[test]
+    fn a_large_directory_takes_several_looks_and_ends() {
+        let workspace = tempfile::tempdir().expect("makes a directory");
+        for directory in 0..3 {
+            let directory = workspace.path().join(directory.to_string());
+            fs::create_dir(&directory).expect("makes");
+            (0..=PORTION / 2).for_each(|file| fs::write(directory.join(file.to_string()), "").expect("writes"));
+        }
+        let mut walk = Walk::of(workspace.path()).expect("opens");
+        assert!(matches!(walk.go_on(u64::MAX), Progress::More));
+        assert!(matches!(walk.go_on(u64::MAX), Progress::Done));
+    }
+
+    #[test]
+    fn every_workspace_has_its_turn_and_then_there_is_rest() {
+        let full = tempfile::tempdir().expect("makes a directory");
+        fs::write(full.path().join("file"), vec![1; 1 << 20]).expect("writes");
+        let empty = tempfile::tempdir().expect("makes a directory");
+        let subjects =
+            [("empty", empty.path()), ("full", full.path())].map(|(session, workspace)| (session, workspace));
+        let look = |gauge: &mut Gauge, now| {
+            let subjects = subjects.iter();
+            gauge.look(subjects.map(|(session, workspace)| Subject { session, workspace, limit_bytes: 1 << 16 }), now)
+        };
+        let (mut gauge, now) = (Gauge::default(), Instant::now());
+        assert_eq!(look(&mut gauge, now), None);
+        assert_eq!(look(&mut gauge, now).as_deref(), Some("full"));
+        assert_eq!(look(&mut gauge, now), None);
+        assert!(gauge.current.is_none() && gauge.waiting.is_empty(), "it rests");
+        look(&mut gauge, now + REST);
+        assert_eq!(gauge.waiting.len(), 1);
+    }
+}
