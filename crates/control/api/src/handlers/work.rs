@@ -207,7 +207,11 @@ async fn settle_lost(app: &App, environment: &EnvironmentId) -> Result<(), Probl
                 other => other?,
             };
         }
-        report(app, &work, &session, failure.as_ref()).await?;
+        // A session that cannot be told, for instance because its log does not read, holds up no other. A later poll
+        // tries again.
+        if let Err(problem) = report(app, &work, &session, failure.as_ref()).await {
+            tracing::error!(%work, %session, %problem, "a session could not be told that its work item ended");
+        }
     }
     Ok(())
 }
