@@ -89,7 +89,7 @@ impl Perimeter for Boundary {
         let parts = Arc::clone(&self.parts);
         let zone = parts.zone(&facts).await?;
         let (environment, ca_certificate_pem) = parts.open_exit(&facts, &zone).await?;
-        Ok(SandboxHands { parts, facts, zone, environment, ca_certificate_pem, inside: None })
+        Ok(SandboxHands { parts, facts, zone, environment, ca_certificate_pem, entered: false, inside: None })
     }
 }
 
@@ -167,6 +167,8 @@ pub(crate) struct SandboxHands {
     /// Placeholders, by the variables that show them.
     environment: Vec<(String, String)>,
     ca_certificate_pem: String,
+    /// A sandbox was asked for since the last one was destroyed: one may stand even where `inside` does not know of it.
+    entered: bool,
     inside: Option<Inside>,
 }
 
@@ -220,6 +222,8 @@ impl SandboxHands {
 
     async fn run(&mut self, call: &ToolCall) -> Outcome {
         if let Err(error) = self.enter().await {
+            // What stands of it by now would be in the way of the next try.
+            self.leave().await;
             tracing::error!(session = self.facts.session, error = chain(&*error), "no sandbox");
             return Outcome::failed(format!("[postern] not run reason=sandbox_unavailable next={error}"));
         }
@@ -245,7 +249,10 @@ impl SandboxHands {
         if self.inside.is_some() {
             return Ok(());
         }
-        let sandbox = self.parts.spawner.build(self.spec()?).await.inspect_err(|error| self.tell_build_error(error))?;
+        let spec = self.spec()?;
+        // Said before the question: whoever gives up waiting for its answer still leaves.
+        self.entered = true;
+        let sandbox = self.parts.spawner.build(spec).await.inspect_err(|error| self.tell_build_error(error))?;
         let ending = sandbox.ending();
         self.record_sandbox(&sandbox).await?;
         let Sandbox { tools, network, .. } = sandbox;
@@ -306,7 +313,8 @@ impl SandboxHands {
     }
 
     async fn leave(&mut self) {
-        if self.inside.take().is_none() {
+        self.inside = None;
+        if !std::mem::take(&mut self.entered) {
             return;
         }
         if let Err(error) = self.parts.spawner.destroy(&self.facts.session).await {

@@ -14,6 +14,11 @@ use crate::hands::ToolCall;
 /// How long a finished turn is waited on for a next one.
 pub const MAX_IDLE: Duration = Duration::from_secs(60);
 
+/// What one session may keep in the worker's memory.
+const MEMORY_BYTES: usize = 256 * 1024 * 1024;
+/// How far back an answer's tool use is looked for.
+const NEWEST: usize = 256;
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
@@ -40,6 +45,8 @@ pub enum Input {
         /// Its tool use.
         id: String,
     },
+    /// Another session waits for this one's place in the worker.
+    MakeRoom,
     /// Run nothing more.
     Drain,
     /// Time passed.
@@ -74,8 +81,10 @@ pub enum Effect {
 pub enum End {
     /// The session is terminated or deleted.
     SessionOver,
-    /// The turn is over, and nothing came for [`MAX_IDLE`].
+    /// The turn is over, and nothing came for [`MAX_IDLE`], or another session needs the room.
     Idle,
+    /// The server announced more than the worker can hold.
+    Flooded,
     /// The worker drains. A turn that is not over is left to whoever claims the session next.
     Drained {
         /// Whether the turn was over.
@@ -110,6 +119,9 @@ pub struct Dispatch {
     turn_over: bool,
     draining: bool,
     over: bool,
+    /// What events have added since memory was last counted.
+    uncounted_bytes: usize,
+    worked_before: bool,
 }
 
 #[derive(Debug, Default)]
@@ -137,7 +149,14 @@ impl Dispatch {
             turn_over: false,
             draining: false,
             over: false,
+            uncounted_bytes: 0,
+            worked_before: false,
         }
+    }
+
+    /// Whether the history has a tool use that a worker ran: there must be files of it somewhere.
+    pub fn worked_before(&self) -> bool {
+        self.worked_before
     }
 
     /// When [`Input::Tick`] is due, if ever.
@@ -149,6 +168,11 @@ impl Dispatch {
     pub fn handle(&mut self, input: Input, now: Duration) -> Vec<Effect> {
         if self.over {
             return Vec::new();
+        }
+        if let Input::History(event) | Input::Live(event) = &input
+            && self.is_too_much(event)
+        {
+            return self.advance(Some(End::Flooded), now);
         }
         let ended = match input {
             Input::HistoryBegins => {
@@ -176,9 +200,25 @@ impl Dispatch {
                 self.draining = true;
                 None
             }
+            Input::MakeRoom => self.clock.due().map(|_| End::Idle),
             Input::Tick => None,
         };
         self.advance(ended, now)
+    }
+
+    /// Whether the session would outgrow its share of the worker's memory: other sessions live there too.
+    fn is_too_much(&mut self, event: &SessionEvent) -> bool {
+        self.uncounted_bytes += event.weight();
+        if self.uncounted_bytes < MEMORY_BYTES / 8 {
+            return false;
+        }
+        let sets = [&self.seen, &self.answered, &self.ended_threads];
+        let ids: usize =
+            sets.iter().flat_map(|set| set.iter()).chain(self.verdicts.keys()).map(|id| id.len() + 64).sum();
+        let queued = self.queue.iter().chain(&self.current).map(|queued| &queued.tool_use);
+        let open: usize = queued.chain(&self.held).chain(&self.reading.tool_uses).map(ToolUse::weight).sum();
+        let held_bytes = ids + open + std::mem::take(&mut self.uncounted_bytes);
+        held_bytes > MEMORY_BYTES
     }
 
     fn advance(&mut self, ended: Option<End>, now: Duration) -> Vec<Effect> {
@@ -204,7 +244,13 @@ impl Dispatch {
                 self.seen.insert(tool_use.call.id.clone());
                 self.reading.tool_uses.push(tool_use);
             }
-            SessionEvent::Answered(id) => {
+            SessionEvent::Answered { tool_use: id, worked } => {
+                // What is answered need not be kept until the end. It is among the newest, or it stays.
+                let newest = self.reading.tool_uses.iter_mut().rev().take(NEWEST);
+                if let Some(asked) = newest.into_iter().find(|tool_use| tool_use.call.id == id) {
+                    asked.call.input.clear();
+                    self.worked_before |= worked && !asked.custom && (self.owns)(&asked.call.name);
+                }
                 self.answered.insert(id);
             }
             SessionEvent::Verdict { tool_use, allow } => {
@@ -216,7 +262,7 @@ impl Dispatch {
                 self.ended_threads.insert(thread);
             }
             SessionEvent::Over => self.reading.session_over = true,
-            SessionEvent::Idle { .. } | SessionEvent::Other => {}
+            SessionEvent::Idle { .. } | SessionEvent::Updated | SessionEvent::Other => {}
         }
     }
 
@@ -276,8 +322,8 @@ impl Dispatch {
                     self.route(tool_use, now);
                 }
             }
-            SessionEvent::Answered(id) => {
-                self.answered.insert(id);
+            SessionEvent::Answered { tool_use, .. } => {
+                self.answered.insert(tool_use);
             }
             SessionEvent::Verdict { tool_use, allow } => {
                 self.verdicts.insert(tool_use.clone(), allow);
@@ -291,7 +337,7 @@ impl Dispatch {
                 self.drop_held_of_ended_threads(now);
             }
             SessionEvent::Over => return Some(End::SessionOver),
-            SessionEvent::Idle { .. } | SessionEvent::Other => {}
+            SessionEvent::Idle { .. } | SessionEvent::Updated | SessionEvent::Other => {}
         }
         None
     }

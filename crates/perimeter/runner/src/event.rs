@@ -10,7 +10,12 @@ pub enum SessionEvent {
     /// A tool use of the agent's built-in tools, or of a custom one.
     ToolUse(ToolUse),
     /// A tool use was answered, by whomever.
-    Answered(String),
+    Answered {
+        /// The tool use.
+        tool_use: String,
+        /// A worker ran it, and it did what it should: it may have left files.
+        worked: bool,
+    },
     /// A person's verdict on a held tool use.
     Verdict {
         /// The tool use.
@@ -25,6 +30,8 @@ pub enum SessionEvent {
         /// Whether the turn is over; a session that waits for an action is not.
         turn_over: bool,
     },
+    /// The session was changed; its agent's definition may be another now.
+    Updated,
     /// The session is terminated or deleted.
     Over,
     /// Anything else: a sign of activity.
@@ -59,8 +66,16 @@ impl SessionEvent {
         match text(event, "type").unwrap_or_default() {
             "agent.tool_use" => Self::tool_use(event, false),
             "agent.custom_tool_use" => Self::tool_use(event, true),
-            "user.tool_result" | "agent.tool_result" => Self::about(event, "tool_use_id", Self::Answered),
-            "user.custom_tool_result" => Self::about(event, "custom_tool_use_id", Self::Answered),
+            "user.tool_result" => Self::about(event, "tool_use_id", |tool_use| Self::Answered {
+                tool_use,
+                worked: event.get("is_error").and_then(Value::as_bool) != Some(true),
+            }),
+            "agent.tool_result" => {
+                Self::about(event, "tool_use_id", |tool_use| Self::Answered { tool_use, worked: false })
+            }
+            "user.custom_tool_result" => {
+                Self::about(event, "custom_tool_use_id", |tool_use| Self::Answered { tool_use, worked: false })
+            }
             "user.tool_confirmation" => Self::about(event, "tool_use_id", |tool_use| Self::Verdict {
                 tool_use,
                 allow: text(event, "result") == Some("allow"),
@@ -69,6 +84,7 @@ impl SessionEvent {
             "session.status_idle" => Self::Idle {
                 turn_over: event.get("stop_reason").and_then(|reason| text(reason, "type")) != Some("requires_action"),
             },
+            "session.updated" => Self::Updated,
             "session.status_terminated" | "session.deleted" => Self::Over,
             _ => Self::Other,
         }
@@ -82,7 +98,12 @@ impl SessionEvent {
             Some(Value::String(word)) if word == "deny" => Gate::Denied,
             Some(_) => Gate::Ask,
         };
-        let input = event.get("input").and_then(Value::as_object).cloned().unwrap_or_else(Map::new);
+        let input = match event.get("input") {
+            None | Some(Value::Null) => Map::new(),
+            Some(Value::Object(input)) => input.clone(),
+            // Arguments without names fit no tool: it says so in its own words, and nothing is made up for it.
+            Some(other) => Map::from_iter([("input".to_owned(), other.clone())]),
+        };
         let thread = text(event, "session_thread_id").map(str::to_owned);
         let call = ToolCall { id: id.to_owned(), name: name.to_owned(), input, thread };
         Self::ToolUse(ToolUse { call, gate, custom })
@@ -92,15 +113,50 @@ impl SessionEvent {
         text(event, key).map_or(Self::Other, |id| read(id.to_owned()))
     }
 
-    /// Events that neither show activity nor end a turn (contract section 3.6).
+    /// Events that neither show activity nor end a turn (contract section 3.6). A change of the session is the operator's and no turn's.
     pub(crate) fn is_neutral(&self) -> bool {
-        matches!(self, Self::Verdict { .. } | Self::ThreadEnded(_))
+        matches!(self, Self::Verdict { .. } | Self::ThreadEnded(_) | Self::Updated)
     }
 
     pub(crate) fn ends_turn(&self) -> bool {
         matches!(self, Self::Idle { turn_over: true })
     }
 }
+
+impl SessionEvent {
+    /// About how many bytes it may leave behind.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Self::ToolUse(tool_use) => tool_use.weight(),
+            Self::ThreadEnded(id) | Self::Answered { tool_use: id, .. } | Self::Verdict { tool_use: id, .. } => {
+                id.len() + ENTRY_BYTES
+            }
+            Self::Idle { .. } | Self::Updated | Self::Over | Self::Other => 0,
+        }
+    }
+}
+
+impl ToolUse {
+    pub(crate) fn weight(&self) -> usize {
+        let call = &self.call;
+        let members: usize = call.input.iter().map(|(name, value)| name.len() + weight(value) + ENTRY_BYTES).sum();
+        // Its id stands in a set of its own too.
+        2 * call.id.len() + call.name.len() + members + 2 * ENTRY_BYTES
+    }
+}
+
+fn weight(value: &Value) -> usize {
+    ENTRY_BYTES
+        + match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(weight).sum(),
+            Value::Object(members) => members.iter().map(|(name, value)| name.len() + weight(value)).sum(),
+        }
+}
+
+/// What one entry of a map or list takes besides its text.
+const ENTRY_BYTES: usize = 64;
 
 fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
     value.get(key).and_then(Value::as_str)

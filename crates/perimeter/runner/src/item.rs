@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use postern_net::Backoff;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::canonical::definition_digest;
+use crate::definition::{facts, read_session, unreadable};
 use crate::dispatch::{End, MAX_IDLE};
 use crate::hands::{Hands, Outcome, Perimeter, Refused, SessionFacts, ToolCall};
 use crate::journal::Journal;
 use crate::lease::{Beat, Lease, LeaseEnd};
 use crate::place::{HeldLease, Place, Places};
 use crate::remote::{Bearer, Remote, RemoteError, WorkItem};
-use crate::session::{self, LeaseView, Served, Subject, chain, lease_end, random};
+use crate::session::{self, LeaseView, Patience, Served, Subject, chain, lease_end, random};
 
 /// What all items of a worker share.
 pub(crate) struct Shared<P> {
@@ -29,6 +29,8 @@ pub(crate) struct Shared<P> {
     pub(crate) drain: CancellationToken,
     pub(crate) max_idle: Duration,
     pub(crate) serving: Serving,
+    /// Told when a session has no room.
+    pub(crate) crowded: Arc<Notify>,
 }
 
 impl<P> Shared<P> {
@@ -39,8 +41,8 @@ impl<P> Shared<P> {
         places: Arc<Places>,
         drain: CancellationToken,
     ) -> Self {
-        let serving = Serving::default();
-        Self { remote, key: Arc::new(key), perimeter, places, drain, max_idle: MAX_IDLE, serving }
+        let (serving, crowded) = (Serving::default(), Arc::default());
+        Self { remote, key: Arc::new(key), perimeter, places, drain, max_idle: MAX_IDLE, serving, crowded }
     }
 }
 
@@ -140,105 +142,113 @@ async fn serve<P: Perimeter>(
         _ = lease_end(&mut lease) => return Ended::Done,
     };
     let subject = Subject { remote: &shared.remote, key, session };
-    let opened = tokio::select! {
-        opened = open(shared, subject, ours) => opened,
-        end = lease_end(&mut lease) => {
-            tracing::info!(session, ?end, "the item ended before its session was open");
-            return Ended::Done;
+    loop {
+        let read = tokio::select! {
+            read = read_session(subject) => read,
+            end = lease_end(&mut lease) => {
+                tracing::info!(session, ?end, "the item ended before its session was open");
+                return Ended::Done;
+            }
+        };
+        // Not given up half-way: what the perimeter opened it must also close, or the session could never be opened again.
+        let Opened { mut hands, mut journal, judged } = match open(shared, subject, ours, read).await {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return Ended::Done,
+            Err(refused) => return failed(session, refused),
+        };
+        let patience = || Patience {
+            drain: shared.drain.clone(),
+            max_idle: shared.max_idle,
+            crowded: Arc::clone(&shared.crowded),
+        };
+        let served = session::serve(subject, &mut hands, &mut journal, judged, lease.clone(), patience()).await;
+        // The heartbeat goes on while everything is taken down.
+        hands.close().await;
+        match served {
+            Served::Elsewhere if !ours => {
+                let mut hands: ItemHands<P::Hands> = ItemHands::Refusing(workspace_gone());
+                let served = session::serve(subject, &mut hands, &mut journal, None, lease, patience()).await;
+                return after(session, served);
+            }
+            Served::Redefined => tracing::info!(session, "the agent's definition changed: the session is judged again"),
+            served => return after(session, served),
         }
-    };
-    let (mut hands, mut journal) = match opened {
-        Ok(Some(opened)) => opened,
-        Ok(None) => return Ended::Done,
-        Err(refused) => {
-            tracing::warn!(session, code = refused.code, reason = refused.message, "the session is not served");
-            return Ended::Failed(refused);
-        }
-    };
-    let served = session::serve(subject, &mut hands, &mut journal, lease, shared.drain.clone(), shared.max_idle).await;
-    // The heartbeat goes on while everything is taken down.
-    hands.close().await;
-    after(session, served)
+    }
+}
+
+fn failed(session: &str, refused: Refused) -> Ended {
+    tracing::warn!(session, code = refused.code, reason = refused.message, "the session is not served");
+    Ended::Failed(refused)
 }
 
 fn after(session: &str, served: Served) -> Ended {
     match served {
         Served::Ended(End::Drained { turn_over: false }) => Ended::Left,
+        Served::Ended(End::Flooded) => failed(session, flooded()),
         Served::Ended(end) => {
             tracing::info!(session, ?end, "the session was served");
             Ended::Done
         }
         Served::LeaseEnded(LeaseEnd::Lost | LeaseEnd::AssumedLost) => Ended::Left,
-        Served::LeaseEnded(LeaseEnd::Stop | LeaseEnd::Rejected) => Ended::Done,
-        Served::Refused(error) => {
-            tracing::error!(session, error = chain(&error), "the server does not show the session's events");
-            Ended::Done
-        }
+        Served::LeaseEnded(LeaseEnd::Stop | LeaseEnd::Rejected) | Served::Redefined => Ended::Done,
+        Served::Refused(error) => failed(session, unreadable(&error)),
+        Served::Elsewhere => failed(session, workspace_gone()),
     }
 }
 
-/// Reads the session, has the perimeter judge it, and opens its journal. `None`: there is nothing to serve.
+/// A session that is open, and what it was judged by, where that could be read.
+struct Opened<H> {
+    hands: ItemHands<H>,
+    journal: Journal,
+    judged: Option<SessionFacts>,
+}
+
+/// Has the perimeter judge a session and opens its journal. `None`: there is nothing to serve.
 async fn open<P: Perimeter>(
     shared: &Shared<P>,
     subject: Subject<'_>,
     ours: bool,
-) -> Result<Option<(ItemHands<P::Hands>, Journal)>, Refused> {
-    let session = read_session(subject).await.map_err(|error| unreadable(&error))?;
+    read: Result<Value, RemoteError>,
+) -> Result<Option<Opened<P::Hands>>, Refused> {
+    let session = read.map_err(|error| unreadable(&error))?;
     if session.get("status").and_then(Value::as_str) == Some("terminated") {
         tracing::info!(session = subject.session, "the session is terminated; nothing to serve");
         return Ok(None);
     }
     let place = shared.places.of(subject.session).map_err(|error| no_place(&error))?;
     let journal = Journal::open(&place.journal).map_err(|error| no_place(&error))?;
-    let hands = match facts(shared, subject, &session) {
-        Ok(facts) => shared.perimeter.open(facts).await,
-        Err(refused) => Err(refused),
+    let judged = facts(subject, &session);
+    let hands = match (files(&place, &journal), &judged) {
+        (Ok(()), Ok(facts)) => shared.perimeter.open(facts.clone()).await,
+        (Err(refused), _) => Err(refused),
+        (_, Err(refused)) => Err(refused.clone()),
     };
-    match hands {
-        Ok(hands) => Ok(Some((ItemHands::Real(hands), journal))),
+    let hands = match hands {
+        Ok(hands) => ItemHands::Real(hands),
         // A server that knows no stop with an error would wait for ever: each tool use is answered with the reason instead.
-        Err(refused) if !ours => Ok(Some((ItemHands::Refusing(refused), journal))),
-        Err(refused) => Err(refused),
-    }
-}
-
-async fn read_session(subject: Subject<'_>) -> Result<Value, RemoteError> {
-    let mut attempt = 0;
-    loop {
-        match subject.remote.session(subject.key, subject.session).await {
-            Err(error) if !error.is_fatal() && attempt < READS => {
-                tracing::warn!(session = subject.session, error = chain(&error), "the session is read again");
-                tokio::time::sleep(Backoff::default().delay(attempt, error.retry_after(), random())).await;
-                attempt += 1;
-            }
-            other => return other,
-        }
-    }
-}
-
-fn facts<P>(shared: &Shared<P>, subject: Subject<'_>, session: &Value) -> Result<SessionFacts, Refused> {
-    let agent = &session["agent"];
-    let (Some(id), Some(version)) = (agent["id"].as_str(), agent["version"].as_u64()) else {
-        return Err(Refused {
-            code: "session_unreadable".to_owned(),
-            message: "the session names no agent and version, so no zone can cover it. Next step: check the server's version.".to_owned(),
-        });
+        Err(refused) if !ours => ItemHands::Refusing(refused),
+        Err(refused) => return Err(refused),
     };
-    Ok(SessionFacts {
-        session: subject.session.to_owned(),
-        environment: shared.remote.environment().to_owned(),
-        agent_id: id.to_owned(),
-        agent_version: version,
-        definition_digest: definition_digest(agent),
-    })
+    Ok(Some(Opened { hands, journal, judged: judged.ok() }))
 }
 
-fn unreadable(error: &RemoteError) -> Refused {
-    let message = format!(
-        "the worker could not read the session: {}. Next step: check the worker's key and the server's log.",
-        chain(error)
-    );
-    Refused { code: "session_unreadable".to_owned(), message }
+/// The workspace is made before the first tool use and never again: a session that ran here and has none has lost its files, and is told so.
+fn files(place: &Place, journal: &Journal) -> Result<(), Refused> {
+    if journal.is_blank() {
+        place.make_workspace().map_err(|error| no_place(&error))?;
+    }
+    if place.has_workspace() { Ok(()) } else { Err(workspace_gone()) }
+}
+
+/// Files of an earlier turn that are not here: an empty directory in their place would be a lie.
+fn workspace_gone() -> Refused {
+    let message = "the files of this session's earlier tool uses are not on this worker's host. Next step: an operator restores the session's directory, or start a new session.";
+    Refused { code: "workspace_gone".to_owned(), message: message.to_owned() }
+}
+
+fn flooded() -> Refused {
+    let message = "the session has more open tool uses than the worker can hold. Next step: start a new session.";
+    Refused { code: "limit_session_events".to_owned(), message: message.to_owned() }
 }
 
 fn no_place(error: &(dyn std::error::Error + 'static)) -> Refused {
@@ -338,5 +348,4 @@ impl Serving {
     }
 }
 
-const READS: u32 = 4;
 const STOPS: u32 = 5;

@@ -73,6 +73,11 @@ impl Journal {
         Ok(Self { file: Arc::new(file), entries })
     }
 
+    /// Whether nothing of this session was ever started here.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// What is known of a tool use; `None` when it was never started here.
     pub(crate) fn standing(&self, id: &str) -> Option<&Standing> {
         self.entries.get(id)

@@ -5,6 +5,7 @@
 mod boundary;
 mod canonical;
 mod config;
+mod definition;
 pub mod dispatch;
 mod event;
 mod hands;

@@ -172,10 +172,13 @@ impl Said {
 }
 
 impl Children {
-    /// Ends the processes in good order: the last words go on record and are signed, then each socket of ours closes and each process is awaited.
+    /// Ends the processes in good order, each awaited; the last words go on record and are signed before the log closes.
     /// The worker's other clients must be dropped by then: a process ends when the last of its sockets closes.
     pub(crate) async fn end(self) {
         let Self { audit, custody, egress, log } = self;
+        // Egress first, for it still speaks to custody; both still speak to audit.
+        await_end(egress).await;
+        await_end(custody).await;
         if let Err(error) = log.append(&Record::new(Kind::WorkerStopped, Decision::Info)).await {
             tracing::warn!(%error, "the worker's end is not on record");
         }
@@ -183,13 +186,14 @@ impl Children {
             tracing::warn!(%error, "the audit log has no last checkpoint");
         }
         drop(log);
-        // Egress first: it still speaks to the others.
-        for mut child in [egress, custody, audit] {
-            let role = child.role();
-            if let Err(error) = child.end(PATIENCE).await {
-                tracing::warn!(role, %error, "a process could not be awaited");
-            }
-        }
+        await_end(audit).await;
+    }
+}
+
+async fn await_end(mut child: Child) {
+    let role = child.role();
+    if let Err(error) = child.end(PATIENCE).await {
+        tracing::warn!(role, %error, "a process could not be awaited");
     }
 }
 

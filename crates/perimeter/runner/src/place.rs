@@ -2,8 +2,8 @@
 //! Never makes a path from a name it did not check: session ids come from a server that may be hostile.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -46,11 +46,24 @@ pub(crate) struct HeldLease {
 }
 
 impl Place {
+    /// Whether the workspace is there.
+    pub(crate) fn has_workspace(&self) -> bool {
+        fs::symlink_metadata(&self.workspace).is_ok_and(|about| about.is_dir())
+    }
+
+    /// Makes the workspace where there is none: from then on a workspace that is missing is one that was lost.
+    pub(crate) fn make_workspace(&self) -> Result<(), PlaceError> {
+        match fs::DirBuilder::new().mode(0o700).create(&self.workspace) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                Err(PlaceError::Make { path: self.workspace.clone(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Remembers the lease. Losing it costs time and nothing else, so it is not synced.
     pub(crate) fn remember(&self, lease: &HeldLease) -> io::Result<()> {
-        let written = self.lease.with_extension("new");
-        fs::write(&written, serde_json::to_vec(lease)?)?;
-        fs::rename(&written, &self.lease)
+        replace(&self.lease, &serde_json::to_vec(lease)?)
     }
 
     /// Forgets the lease.
@@ -121,10 +134,16 @@ impl Places {
             let taken = read_uid(&entry.path().join("kernel_uid"))?;
             next = next.max(taken.map_or(next, |taken| taken.saturating_add(1)));
         }
-        let written = place.kernel_uid.with_extension("new");
-        fs::write(&written, next.to_string()).and_then(|()| fs::rename(&written, &place.kernel_uid)).map_err(failed)?;
+        replace(&place.kernel_uid, next.to_string().as_bytes()).map_err(failed)?;
         Ok(Some(next))
     }
+}
+
+/// Puts a whole file in the place of another, readable by us alone.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let written = path.with_extension("new");
+    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&written)?.write_all(content)?;
+    fs::rename(&written, path)
 }
 
 fn read_uid(path: &Path) -> Result<Option<u32>, PlaceError> {
@@ -146,6 +165,8 @@ fn names_a_directory(session: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn places(kernel_uids: KernelUids) -> (tempfile::TempDir, Places) {
@@ -184,6 +205,8 @@ mod tests {
         let held = HeldLease { work: "w".into(), session: "sesn_1".into(), last_heartbeat: "t".into(), ours: true };
         place.remember(&held).expect("written");
         assert_eq!(Places::new(directory.path()).leases(), [held]);
+        let mode = fs::metadata(&place.lease).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
         place.forget();
         place.forget();
         assert_eq!(places.leases(), []);

@@ -103,6 +103,11 @@ impl RemoteError {
         }
     }
 
+    /// Whether the server answered, with something that is no answer.
+    pub(crate) fn is_garbled(&self) -> bool {
+        matches!(self, Self::Garbled { .. } | Self::Stream(_))
+    }
+
     /// When the server wants to be asked again.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -1,16 +1,18 @@
 //! Serves one session: reads its events, runs its tool uses one after the other, posts their results. A thin shell around [`Dispatch`].
 //! Ends with the session, with its turn, with the lease, or with the worker.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use postern_net::Backoff;
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::definition::{facts, read_session};
 use crate::dispatch::{Dispatch, Effect, End, History, Input, SessionEvent};
-use crate::hands::{Hands, Outcome, ToolCall};
+use crate::hands::{Hands, Outcome, SessionFacts, ToolCall};
 use crate::journal::{Journal, Standing};
 use crate::lease::LeaseEnd;
 use crate::remote::{Bearer, EventStream, Remote, RemoteError};
@@ -39,19 +41,33 @@ pub(crate) enum Served {
     Ended(End),
     /// With the lease.
     LeaseEnded(LeaseEnd),
-    /// The server refuses to show the session.
+    /// The server does not show the session, or nothing that reads as one.
     Refused(RemoteError),
+    /// The agent is not the one that was judged any more: its zone may be another.
+    Redefined,
+    /// The session's files are on another host, or gone.
+    Elsewhere,
 }
 
-/// Serves the session to its end. What it was doing then is left as the journal has it.
+/// How long serving goes on.
+pub(crate) struct Patience {
+    pub(crate) drain: CancellationToken,
+    pub(crate) max_idle: Duration,
+    /// Told when a session that only waits for its next turn should make room for another.
+    pub(crate) crowded: Arc<Notify>,
+}
+
+/// Serves the session to its end. What it was doing then is left as the journal has it. `judged` is what its zone was chosen by; without it the hands
+/// refuse everything anyway.
 pub(crate) async fn serve<H: Hands>(
     subject: Subject<'_>,
     hands: &mut H,
     journal: &mut Journal,
+    judged: Option<SessionFacts>,
     lease: watch::Receiver<LeaseView>,
-    drain: CancellationToken,
-    max_idle: Duration,
+    patience: Patience,
 ) -> Served {
+    let Patience { drain, max_idle, crowded } = patience;
     let (inputs, received) = mpsc::channel(INPUTS);
     let pump = Pump {
         dispatch: Dispatch::new(postern_tools::owns, max_idle),
@@ -60,6 +76,9 @@ pub(crate) async fn serve<H: Hands>(
         lease: lease.clone(),
         drain,
         draining: false,
+        judged,
+        may_be_redefined: false,
+        crowded,
     };
     tokio::select! {
         served = pump.run(subject, hands, journal, lease) => served,
@@ -75,6 +94,10 @@ struct Pump {
     lease: watch::Receiver<LeaseView>,
     drain: CancellationToken,
     draining: bool,
+    judged: Option<SessionFacts>,
+    /// The session was changed since it was judged, or may have been.
+    may_be_redefined: bool,
+    crowded: Arc<Notify>,
 }
 
 impl Pump {
@@ -110,6 +133,7 @@ impl Pump {
             let input = match effect {
                 Effect::End(end) => return Err(Served::Ended(end)),
                 Effect::Run(call) => {
+                    self.admit(subject, journal).await?;
                     outcome = Some(self.alongside(execute(&call, hands, journal)).await?);
                     Input::Ran { id: call.id }
                 }
@@ -124,7 +148,24 @@ impl Pump {
         Ok(())
     }
 
+    /// Before every run: is it still the agent that was judged, and are its files here?
+    async fn admit(&mut self, subject: Subject<'_>, journal: &Journal) -> Result<(), Served> {
+        let Some(judged) = self.judged.clone() else { return Ok(()) };
+        if journal.is_blank() && self.dispatch.worked_before() {
+            return Err(Served::Elsewhere);
+        }
+        while std::mem::take(&mut self.may_be_redefined) {
+            let session = self.alongside(read_session(subject)).await?.map_err(Served::Refused)?;
+            if facts(subject, &session).ok().as_ref() != Some(&judged) {
+                return Err(Served::Redefined);
+            }
+        }
+        Ok(())
+    }
+
     fn handle(&mut self, input: Input) -> Vec<Effect> {
+        self.may_be_redefined |=
+            matches!(input, Input::History(SessionEvent::Updated) | Input::Live(SessionEvent::Updated));
         let now = self.began.elapsed();
         self.dispatch.handle(input, now)
     }
@@ -153,6 +194,7 @@ impl Pump {
                 self.draining = true;
                 Ok(Input::Drain)
             }
+            () = self.crowded.notified(), if due.is_some() => Ok(Input::MakeRoom),
             input = self.received.recv() => Ok(input.unwrap_or(Input::Tick)),
             () = tokio::time::sleep_until(due.unwrap_or(self.began)), if due.is_some() => Ok(Input::Tick),
         }
@@ -218,12 +260,33 @@ enum Delivery {
     Failed,
 }
 
+/// Posts an outcome. One that the server does not take as it is (too long, say) is answered for by its reason: a tool use without any answer would hold
+/// its turn for ever.
 async fn deliver(subject: Subject<'_>, id: &str, outcome: &Outcome, lease: &watch::Receiver<LeaseView>) -> Delivery {
+    match deliver_as_is(subject, id, outcome, lease).await {
+        Ok(delivery) => delivery,
+        Err(RemoteError::Refused { status: status @ (400 | 413 | 422), message, .. }) => {
+            let instead = Outcome::failed(format!(
+                "[postern] the tool use ran and its result was refused reason=result_refused status={status} next=ask for less at a time, or write it to a file ({message})"
+            ));
+            deliver_as_is(subject, id, &instead, lease).await.unwrap_or(Delivery::Refused)
+        }
+        Err(_) => Delivery::Refused,
+    }
+}
+
+/// Posts one outcome until it is taken, or refused for good: that is the error.
+async fn deliver_as_is(
+    subject: Subject<'_>,
+    id: &str,
+    outcome: &Outcome,
+    lease: &watch::Receiver<LeaseView>,
+) -> Result<Delivery, RemoteError> {
     let event = json!({"type": "user.tool_result", "tool_use_id": id, "is_error": outcome.is_error, "content": outcome.content});
     let began = Instant::now();
     for attempt in 0.. {
         let error = match subject.remote.post(subject.key, subject.session, &event).await {
-            Ok(()) => return Delivery::Taken,
+            Ok(()) => return Ok(Delivery::Taken),
             Err(error) if error.is_fatal() => {
                 tracing::warn!(
                     session = subject.session,
@@ -231,7 +294,7 @@ async fn deliver(subject: Subject<'_>, id: &str, outcome: &Outcome, lease: &watc
                     error = chain(&error),
                     "the server refused a result"
                 );
-                return Delivery::Refused;
+                return Err(error);
             }
             Err(error) => error,
         };
@@ -243,7 +306,7 @@ async fn deliver(subject: Subject<'_>, id: &str, outcome: &Outcome, lease: &watc
                 error = chain(&error),
                 "a result could not be delivered"
             );
-            return Delivery::Failed;
+            return Ok(Delivery::Failed);
         }
         tracing::warn!(
             session = subject.session,
@@ -254,7 +317,7 @@ async fn deliver(subject: Subject<'_>, id: &str, outcome: &Outcome, lease: &watc
         );
         tokio::time::sleep(SEND.delay(attempt, error.retry_after(), random()).min(left)).await;
     }
-    Delivery::Failed
+    Ok(Delivery::Failed)
 }
 
 fn settle(id: &str, delivery: Delivery, journal: &mut Journal) -> Input {
@@ -273,15 +336,19 @@ fn settle(id: &str, delivery: Delivery, journal: &mut Journal) -> Input {
 /// Streams and lists the session's events for as long as it is read: stream first, so that nothing falls between the two. Returns only
 /// when the server refuses for good.
 async fn feed(subject: Subject<'_>, inputs: mpsc::Sender<Input>) -> RemoteError {
-    let mut attempt = 0;
+    let (mut attempt, mut garbled) = (0, 0);
     loop {
         let ended = match subject.remote.stream(subject.key, subject.session).await {
-            Ok(stream) => follow(subject, stream, &inputs, &mut attempt).await,
+            Ok(stream) => follow(subject, stream, &inputs, &mut attempt, &mut garbled).await,
             Err(error) => Err(error),
         };
         match ended {
             Err(error) if error.is_fatal() => return error,
             Err(error) => {
+                garbled = if error.is_garbled() { garbled + 1 } else { 0 };
+                if garbled >= GARBLED {
+                    return error;
+                }
                 tracing::warn!(session = subject.session, error = chain(&error), "the event stream is opened again")
             }
             Ok(()) => {}
@@ -296,17 +363,16 @@ async fn follow(
     mut stream: EventStream,
     inputs: &mpsc::Sender<Input>,
     attempt: &mut u32,
+    garbled: &mut u32,
 ) -> Result<(), RemoteError> {
     // The receiver lives as long as this future: both are branches of one select.
     let _ = inputs.send(Input::HistoryBegins).await;
-    let history = match history(subject, inputs).await {
-        Ok(()) => History::Complete,
-        Err(error) => {
-            tracing::warn!(session = subject.session, error = chain(&error), "the session's history could not be read");
-            History::Failed
-        }
-    };
+    let read = history(subject, inputs).await;
+    let history = if read.is_ok() { History::Complete } else { History::Failed };
     let _ = inputs.send(Input::HistoryEnds(history)).await;
+    // Without it what is open is not known, however well the stream goes on: both are begun anew.
+    read?;
+    *garbled = 0;
     while let Some(event) = stream.next().await? {
         *attempt = 0;
         let _ = inputs.send(Input::Live(SessionEvent::read(&event))).await;
@@ -339,6 +405,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 const INPUTS: usize = 256;
+/// A server that answers so often with something else than a session's events will not come round.
+const GARBLED: u32 = 6;
 /// A history longer than ten million events is a server that goes round in circles.
 const PAGES: usize = 10_000;
 const SEND: Backoff =

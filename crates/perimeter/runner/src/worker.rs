@@ -8,7 +8,7 @@ use postern_exec::asynchronous::Channel;
 use postern_net::{Drain, Drained, HttpClient, TlsRoots};
 use postern_policy::ConfiguredPermit;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::config::{Order, Report, WorkerConfig};
@@ -75,8 +75,7 @@ impl<P: Perimeter> Worker<P> {
     /// Goes on with what an earlier run held: after a crash nobody else would before the leases run out.
     async fn resume(&self) {
         for held in self.shared.places.leases() {
-            // The semaphore is never closed.
-            let Ok(room) = Arc::clone(&self.room).acquire_owned().await else { return };
+            let room = self.room().await;
             let shared = Arc::clone(&self.shared);
             self.drain.spawn(async move {
                 let _room = room;
@@ -85,13 +84,21 @@ impl<P: Perimeter> Worker<P> {
         }
     }
 
+    /// A place for one more session. A session that only waits for its next turn gives up its own where there is none.
+    async fn room(&self) -> OwnedSemaphorePermit {
+        if let Ok(room) = Arc::clone(&self.room).try_acquire_owned() {
+            return room;
+        }
+        self.shared.crowded.notify_one();
+        Arc::clone(&self.room).acquire_owned().await.expect("nothing closes this semaphore")
+    }
+
     /// Returns only when the server rejects the worker.
     async fn poll(&self) -> RemoteError {
         self.resume().await;
         let mut failures: u32 = 0;
         loop {
-            // The semaphore is never closed.
-            let Ok(room) = Arc::clone(&self.room).acquire_owned().await else { continue };
+            let room = self.room().await;
             let asked = Instant::now();
             match self.shared.remote.poll(&self.shared.key).await {
                 Err(error) if error.is_fatal() => return error,

@@ -39,7 +39,7 @@ impl<C: Serialize> Supervisor<C> {
         &mut self.configuration
     }
 
-    /// Starts the role and waits for its first message. After a start that did not live long it waits first: 100 ms, doubled each time up to 5 s.
+    /// Starts the role and waits for its first message. After a start that did not live long it waits first: 100 ms, doubled each time up to 2 s.
     ///
     /// # Errors
     /// [`StartError`]; calling again tries again, after the pause.
@@ -76,7 +76,7 @@ impl Running {
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const LIVED_LONG: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(supervisor.next_pause(now), Duration::ZERO);
         supervisor.last_start = Some(now);
         let pauses: Vec<_> = (0..8).map(|_| supervisor.next_pause(now).as_millis()).collect();
-        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(pauses, [100, 200, 400, 800, 1600, 2000, 2000, 2000]);
     }
 
     #[test]

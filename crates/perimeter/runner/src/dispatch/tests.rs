@@ -103,6 +103,59 @@ fn thread_ended(thread: &str) -> Value {
 }
 
 #[test]
+fn only_a_session_that_waits_for_its_next_turn_makes_room() {
+    let idle = json!({"id": "i", "type": "session.status_idle", "stop_reason": {"type": "end_turn"}});
+    let asks = json!({"id": "i", "type": "session.status_idle", "stop_reason": {"type": "requires_action"}});
+    for (history, said) in [
+        (vec![idle.clone()], vec!["end Idle"]),
+        (vec![asks], vec![]),
+        (vec![tool("a")], vec!["run a"]),
+        (vec![], vec![]),
+    ] {
+        let mut machine = Machine::after(&history);
+        machine.put(Input::MakeRoom);
+        assert_eq!(machine.said(), said, "{history:?}");
+    }
+    let mut machine = Machine::after(&[idle]);
+    machine.sees(tool("a")).put(Input::MakeRoom);
+    assert_eq!(machine.said(), ["run a"]);
+}
+
+#[test]
+fn a_session_that_outgrows_its_share_of_memory_ends_and_an_answered_one_of_the_same_size_does_not() {
+    let large = |id: usize| with(tool(&format!("sevt_{id}")), "input", json!({"command": "x".repeat(8 << 20)}));
+    let answer =
+        |id: usize| json!({"type": "user.tool_result", "tool_use_id": format!("sevt_{id}"), "is_error": false});
+    let mut open = Machine::new();
+    let mut answered = Machine::new();
+    open.put(Input::HistoryBegins);
+    answered.put(Input::HistoryBegins);
+    for id in 0..40 {
+        open.put(Input::History(SessionEvent::read(&large(id))));
+        answered.put(Input::History(SessionEvent::read(&large(id))));
+        answered.put(Input::History(SessionEvent::read(&answer(id))));
+    }
+    assert_eq!(open.said(), ["end Flooded"]);
+    assert_eq!(answered.said(), Vec::<String>::new());
+}
+
+#[test]
+fn arguments_that_are_no_object_reach_the_tool_as_what_they_are() {
+    for (input, expected) in [
+        (json!({"command": "true"}), json!({"command": "true"})),
+        (json!(null), json!({})),
+        (json!("rm -rf ."), json!({"input": "rm -rf ."})),
+        (json!([1, 2]), json!({"input": [1, 2]})),
+        (json!(7), json!({"input": 7})),
+    ] {
+        let SessionEvent::ToolUse(read) = SessionEvent::read(&with(tool("a"), "input", input)) else {
+            panic!("a tool use")
+        };
+        assert_eq!(Value::Object(read.call.input), expected);
+    }
+}
+
+#[test]
 fn tool_uses_run_one_after_the_other_and_each_is_posted() {
     let mut machine = Machine::after(&[]);
     machine.sees(tool("a")).sees(tool("b"));

@@ -1,6 +1,7 @@
 //! The strict host: it plays one session by a script and notes every request that the official worker would not send.
 
 mod rules;
+pub(crate) mod setting;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -33,6 +34,10 @@ pub(crate) enum Poll {
     Empty,
     Trouble,
     Forbidden,
+    /// To another address, in the hope that the credential follows.
+    Redirect(u16),
+    /// An item with this as its secret.
+    Secret(&'static str),
 }
 
 /// What the host plays.
@@ -52,6 +57,12 @@ pub(crate) struct Script {
     pub(crate) stopping_after: Option<usize>,
     pub(crate) failing_posts: usize,
     pub(crate) refused_posts: usize,
+    pub(crate) failing_lists: usize,
+    pub(crate) garbled_lists: usize,
+    /// The agent's tools as each reading of the session shows them; the last one stays.
+    pub(crate) definitions: Vec<Value>,
+    /// What each stream begins with.
+    pub(crate) stream_begins: &'static [u8],
     /// So many streams end as soon as they were opened.
     pub(crate) streams_end_after_history: usize,
     pub(crate) ours: bool,
@@ -73,6 +84,10 @@ impl Default for Script {
             stopping_after: None,
             failing_posts: 0,
             refused_posts: 0,
+            failing_lists: 0,
+            garbled_lists: 0,
+            definitions: Vec::new(),
+            stream_begins: b": hello\n\nevent: ping\ndata: {}\n\n",
             streams_end_after_history: 0,
             ours: false,
         }
@@ -207,6 +222,10 @@ impl State {
             Some(rules::Route::Session) => {
                 self.seen.sessions_read += 1;
                 let mut session = session();
+                let reading = self.seen.sessions_read.min(self.script.definitions.len());
+                if let Some(tools) = reading.checked_sub(1).and_then(|at| self.script.definitions.get(at)) {
+                    session["agent"]["tools"] = tools.clone();
+                }
                 session["status"] = json!(self.script.status);
                 self.json(200, &session)
             }
@@ -229,6 +248,14 @@ impl State {
             Poll::Empty => self.respond(200, Bytes::new()),
             Poll::Trouble => {
                 self.json(503, &json!({"type": "error", "error": {"type": "overloaded_error", "message": "later"}}))
+            }
+            Poll::Redirect(port) => Response::builder()
+                .status(307)
+                .header("location", format!("http://127.0.0.1:{port}/v1/environments/{ENVIRONMENT}/work/poll"))
+                .body(Reply::Whole(None))
+                .expect("a response"),
+            Poll::Secret(secret) => {
+                self.json(200, &item("queued", "session", self.script.session, Some(secret.to_owned())))
             }
             Poll::Forbidden => self
                 .json(403, &json!({"type": "error", "error": {"type": "permission_error", "message": "not this key"}})),
@@ -262,6 +289,14 @@ impl State {
         if self.seen.streams == 0 {
             self.seen.violations.push("the history is read before the stream is open".to_owned());
         }
+        if self.script.failing_lists > 0 {
+            self.script.failing_lists -= 1;
+            return self.json(503, &json!({"type": "error", "error": {"type": "api_error", "message": "later"}}));
+        }
+        if self.script.garbled_lists > 0 {
+            self.script.garbled_lists -= 1;
+            return self.respond(200, Bytes::from_static(b"{\"data\": 7}"));
+        }
         let start: usize = rules::parameter(query, "page").map_or(0, |page| page.parse().unwrap_or(0));
         let end = (start + self.script.page_size).min(self.events.len());
         let next = (end < self.events.len()).then(|| end.to_string());
@@ -272,7 +307,7 @@ impl State {
     fn stream(&mut self) -> Response<Reply> {
         self.seen.streams += 1;
         let (sender, receiver) = mpsc::unbounded_channel();
-        let _ = sender.send(Bytes::from_static(b": hello\n\nevent: ping\ndata: {}\n\n"));
+        let _ = sender.send(Bytes::from_static(self.script.stream_begins));
         if self.script.streams_end_after_history > 0 {
             self.script.streams_end_after_history -= 1;
         } else {

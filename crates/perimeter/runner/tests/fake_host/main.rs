@@ -2,146 +2,15 @@
 //! **by documentation** (contract part 4), since the hosted platform itself is not reachable from a test.
 
 mod host;
+mod hostile;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
-use host::{Host, Poll, Script};
-use postern_net::{HttpClient, TlsRoots};
-use postern_runner::{
-    Bearer, Ended, Hands, Outcome, Perimeter, Places, Refused, Remote, SessionFacts, ToolCall, Worker,
-};
-use postern_tools::Block;
-use serde_json::{Value, json};
-
-const IDLE: Duration = Duration::from_millis(300);
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A perimeter without a sandbox: it notes what it is asked.
-#[derive(Clone, Default)]
-struct Double {
-    refuses: Option<Refused>,
-    slow: Option<Arc<tokio::sync::Notify>>,
-    calls: Arc<Mutex<Vec<String>>>,
-    facts: Arc<Mutex<Vec<SessionFacts>>>,
-    closed: Arc<Mutex<usize>>,
-}
-
-struct DoubleHands(Double);
-
-impl Perimeter for Double {
-    type Hands = DoubleHands;
-
-    async fn open(&self, facts: SessionFacts) -> Result<DoubleHands, Refused> {
-        self.facts.lock().expect("not poisoned").push(facts);
-        match &self.refuses {
-            Some(refused) => Err(refused.clone()),
-            None => Ok(DoubleHands(self.clone())),
-        }
-    }
-}
-
-impl Hands for DoubleHands {
-    async fn call(&mut self, call: &ToolCall) -> Outcome {
-        self.0.calls.lock().expect("not poisoned").push(call.id.clone());
-        if let Some(slow) = &self.0.slow {
-            slow.notified().await;
-        }
-        Outcome { is_error: false, content: vec![Block::text(format!("{} of {}", call.name, call.id))] }
-    }
-
-    async fn close(self) {
-        *self.0.closed.lock().expect("not poisoned") += 1;
-    }
-}
-
-struct Setting {
-    host: Host,
-    perimeter: Double,
-    data: tempfile::TempDir,
-}
-
-impl Setting {
-    async fn new(script: Script) -> Self {
-        Self::with(script, Double::default()).await
-    }
-
-    async fn with(script: Script, perimeter: Double) -> Self {
-        Self { host: Host::start(script).await, perimeter, data: tempfile::tempdir().expect("a directory") }
-    }
-
-    fn worker(&self) -> Worker<Double> {
-        let endpoint = self.host.url().parse().expect("an endpoint");
-        let permit = postern_policy::permit::configured(&endpoint);
-        let http = HttpClient::new(permit, &TlsRoots::Platform).expect("a client");
-        let remote = Remote::new(http, host::ENVIRONMENT, "box-0123456789ab");
-        let places = Arc::new(Places::new(self.data.path()));
-        Worker::new(remote, Bearer::new(host::KEY.into()), self.perimeter.clone(), places, 4).with_max_idle(IDLE)
-    }
-
-    /// Runs a worker until the host saw this many stops, then drains it.
-    async fn until_stopped(&self, stops: usize) {
-        let worker = self.worker();
-        let drain = worker.drain();
-        let running = tokio::spawn(worker.run(PATIENCE));
-        self.host.wait_for(|seen| seen.stops.len() >= stops).await;
-        drain.start();
-        assert!(matches!(running.await.expect("it ended"), Ended::Drained));
-        self.host.assert_no_violation();
-    }
-
-    fn calls(&self) -> Vec<String> {
-        self.perimeter.calls.lock().expect("not poisoned").clone()
-    }
-
-    fn journal(&self) -> std::path::PathBuf {
-        self.data.path().join("perimeter/work").join(host::SESSION).join("journal")
-    }
-}
-
-fn tool(id: &str, name: &str) -> Value {
-    json!({"id": id, "type": "agent.tool_use", "name": name, "input": {"command": "true"}, "evaluated_permission": "allow",
-           "processed_at": "2026-01-01T00:00:00Z"})
-}
-
-fn with(mut event: Value, key: &str, value: Value) -> Value {
-    event[key] = value;
-    event
-}
-
-fn event(id: &str, kind: &str) -> Value {
-    json!({"id": id, "type": kind, "processed_at": "2026-01-01T00:00:00Z"})
-}
-
-fn end_of_turn(id: &str) -> Value {
-    with(event(id, "session.status_idle"), "stop_reason", json!({"type": "end_turn"}))
-}
-
-fn waits_for(id: &str, ids: &[&str]) -> Value {
-    with(event(id, "session.status_idle"), "stop_reason", json!({"type": "requires_action", "event_ids": ids}))
-}
-
-/// Three tool uses, one after the other, then the end of the turn.
-fn three_tool_uses() -> Script {
-    Script {
-        history: vec![
-            event("sevt_0", "session.status_running"),
-            tool("sevt_1", "bash"),
-            waits_for("sevt_i1", &["sevt_1"]),
-        ],
-        after_result: vec![
-            vec![
-                event("sevt_r2", "session.status_running"),
-                tool("sevt_2", "write"),
-                waits_for("sevt_i2", &["sevt_2"]),
-            ],
-            vec![event("sevt_r3", "session.status_running"), tool("sevt_3", "read"), waits_for("sevt_i3", &["sevt_3"])],
-            vec![event("sevt_r4", "session.status_running"), end_of_turn("sevt_i4")],
-        ],
-        ..Script::default()
-    }
-}
+use host::setting::{Double, PATIENCE, Setting, end_of_turn, event, remember_lease, three_tool_uses, tool, with};
+use host::{Poll, Script};
+use postern_runner::{Ended, Refused};
+use serde_json::json;
 
 #[tokio::test]
 async fn a_session_with_three_tool_uses_is_served_to_the_end_of_its_turn() {
@@ -285,9 +154,9 @@ async fn a_result_is_posted_again_until_it_is_taken() {
 }
 
 #[tokio::test]
-async fn a_refused_result_is_given_up() {
+async fn a_refused_result_is_given_up_when_its_reason_is_refused_too() {
     let script = Script {
-        refused_posts: 1,
+        refused_posts: 2,
         history: vec![tool("sevt_1", "bash"), tool("sevt_2", "bash")],
         after_result: vec![vec![end_of_turn("sevt_3")]],
         ..Script::default()
@@ -334,6 +203,7 @@ async fn what_a_dead_worker_started_is_not_run_again_and_what_it_finished_is_pos
         r#"{"started":{"id":"sev"#,
     );
     std::fs::create_dir_all(setting.journal().parent().expect("a directory")).expect("made");
+    std::fs::create_dir(setting.journal().with_file_name("workspace")).expect("made before the first tool use");
     std::fs::write(setting.journal(), lines).expect("written");
     setting.until_stopped(1).await;
     assert_eq!(setting.calls(), ["sevt_3"]);
@@ -413,14 +283,6 @@ async fn a_hostile_session_id_makes_no_directory() {
     assert_eq!(setting.host.seen().stops[0]["error"]["code"], json!("worker_storage"));
     assert!(!Path::new(&setting.data.path().join("escape")).exists());
     assert!(!setting.data.path().join("perimeter/escape").exists());
-}
-
-/// What a killed worker leaves beside its session.
-fn remember_lease(setting: &Setting, last_heartbeat: &str) {
-    let lease = json!({"work": host::WORK, "session": host::SESSION, "last_heartbeat": last_heartbeat, "ours": false});
-    let directory = setting.journal().parent().expect("a directory").to_owned();
-    std::fs::create_dir_all(&directory).expect("made");
-    std::fs::write(directory.join("lease"), lease.to_string()).expect("written");
 }
 
 #[tokio::test]
