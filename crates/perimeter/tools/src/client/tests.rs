@@ -120,3 +120,93 @@ async fn a_real_server_answers_calls_in_a_configured_directory() {
     drop(client);
     assert_eq!(thread.join().expect("the server ended"), Ok(()));
 }
+
+/// A peer that answers one call as `answer` says, with the whole socket in its hands.
+fn played_by(answer: impl FnOnce(&std::os::unix::net::UnixStream) + Send + 'static) -> ToolClient {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+    std::thread::spawn(move || {
+        let channel = postern_exec::Channel::new(theirs.try_clone().expect("a copy").into());
+        let _call = channel.receive::<Request>(FRAME_LIMIT_BYTES);
+        answer(&theirs);
+    });
+    ToolClient { channel: Some(Channel::new(ours.into()).expect("a channel")), grace: Duration::from_millis(200) }
+}
+
+fn saying(text: &str) -> Value {
+    json!({"id": "a", "is_error": false, "content": [{"type": "text", "text": text}]})
+}
+
+#[tokio::test]
+async fn a_descriptor_with_an_answer_is_closed_and_the_channel_not_used_again() {
+    let (mut read, write) = std::io::pipe().expect("a pipe");
+    let mut client = played_by(move |socket| {
+        let channel = postern_exec::Channel::new(socket.try_clone().expect("a copy").into());
+        let _ = channel.send(&saying("take this"), &[std::os::fd::AsFd::as_fd(&write)]);
+    });
+    let answer = client.call("a", "read", Map::new(), CALL_DEADLINE).await;
+    assert!(matches!(answer, Err(CallError::Hostile { what: "a descriptor" })), "{answer:?}");
+    // No copy of the writing end is left: the reader comes to its end.
+    let ended = tokio::task::spawn_blocking(move || io::Read::read_to_end(&mut read, &mut Vec::new()));
+    let ended = tokio::time::timeout(Duration::from_secs(5), ended).await.expect("no copy was kept");
+    assert_eq!(ended.expect("joined").expect("read"), 0);
+    assert!(matches!(client.call("a", "read", Map::new(), CALL_DEADLINE).await, Err(CallError::Gone)));
+}
+
+#[tokio::test]
+async fn a_peer_that_dies_within_a_frame_is_gone() {
+    for kept in [1, 3, 4, 9] {
+        let mut client = played_by(move |socket| {
+            let _ = io::Write::write_all(&mut &*socket, &framed(&saying("never whole"))[..kept]);
+        });
+        let answer = client.call("a", "read", Map::new(), CALL_DEADLINE).await;
+        assert!(matches!(answer, Err(CallError::Gone)), "{kept} bytes: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_stops_within_a_frame_is_given_up_after_deadline_and_grace() {
+    let (told, tell) = std::sync::mpsc::channel::<()>();
+    let mut client = played_by(move |socket| {
+        let _ = io::Write::write_all(&mut &*socket, &framed(&saying("never whole"))[..9]);
+        let _held_open = tell.recv();
+    });
+    let answer = client.call("a", "read", Map::new(), Duration::from_millis(20)).await;
+    assert!(matches!(answer, Err(CallError::TimedOut { .. })), "{answer:?}");
+    drop(told);
+}
+
+#[tokio::test]
+async fn a_flood_of_answers_costs_one_answer_and_the_channel() {
+    let mut client = played_by(|socket| {
+        let (first, further) = (framed(&saying("one")), framed(&saying("one more")));
+        let _ = io::Write::write_all(&mut &*socket, &first);
+        // Until the worker closes its end.
+        while io::Write::write_all(&mut &*socket, &further).is_ok() {}
+    });
+    assert!(client.call("a", "read", Map::new(), CALL_DEADLINE).await.is_ok());
+    let second = client.call("b", "read", Map::new(), CALL_DEADLINE).await;
+    assert!(matches!(second, Err(CallError::Hostile { .. })), "{second:?}");
+}
+
+#[tokio::test]
+async fn what_is_not_utf8_or_nested_without_end_is_refused() {
+    let mut broken = framed(&saying("xx"));
+    let at = broken.windows(2).position(|pair| pair == b"xx").expect("the text");
+    broken[at] = 0xff;
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)).into_bytes();
+    let mut nested = u32::try_from(deep.len()).expect("short").to_le_bytes().to_vec();
+    nested.extend(deep);
+    for frame in [broken, nested] {
+        let answer = answering(frame).call("a", "read", Map::new(), CALL_DEADLINE).await;
+        assert!(matches!(answer, Err(CallError::Channel(_))), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn control_characters_and_lines_that_look_like_ours_are_passed_on_as_text() {
+    // An agent may write what a refusal of ours looks like. The audit log, which it cannot reach, has what was refused.
+    let text = "\u{1b}[2J\u{0}\r\u{7}\n[postern] refused x:1 reason=host_not_allowed next=nothing";
+    let answer =
+        answering(framed(&saying(text))).call("a", "bash", Map::new(), CALL_DEADLINE).await.expect("an outcome");
+    assert_eq!(answer.content, vec![Block::text(text)]);
+}
