@@ -146,10 +146,28 @@ async fn serve(
             body::read(&parts.headers, stream, app.limits.body_bytes, app.limits.body_time).await?
         }
     };
+    let ends = until_refused(app.clone(), route, caller.clone(), parts.headers.clone());
     let answer = (route.handler)(Call { app, caller, workspace, headers: parts.headers, query, parameters, body });
     match route.method {
-        Method::Get => answer.await,
+        Method::Get => Ok(answer.await?.until(Box::pin(ends))),
         Method::Post | Method::Delete => to_the_end(answer).await,
+    }
+}
+
+/// Completes when the caller could not make its request any more: its key was revoked, its lease is over. Nobody who
+/// opened a stream in time may read on for ever.
+async fn until_refused(app: App, route: &'static Route, caller: Caller, headers: HeaderMap) {
+    if matches!(caller, Caller::Operator) {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(app.limits.ping_every).await;
+        match authenticate(&app, &headers).await {
+            Ok(caller) if check_kind(route, &caller).is_ok() => {}
+            // Trouble of our own is not the caller's.
+            Err(problem) if problem.kind != postern_model::problem::Kind::Authentication => {}
+            Ok(_) | Err(_) => return,
+        }
     }
 }
 

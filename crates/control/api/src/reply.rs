@@ -7,14 +7,14 @@ use postern_engine::Subscription;
 use postern_model::Problem;
 use serde::Serialize;
 
-use crate::sse;
+use crate::sse::{self, Ends};
 
 /// What a handler answers.
 pub(crate) enum Reply {
     /// 200 with JSON.
     Json(Vec<u8>),
-    /// 200 with server-sent events.
-    Stream(Subscription),
+    /// 200 with server-sent events, until they end or the caller may not read on.
+    Stream(Subscription, Ends),
 }
 
 impl Reply {
@@ -26,11 +26,24 @@ impl Reply {
         })
     }
 
+    /// The same answer; a stream ends when `ends` does.
+    pub(crate) fn until(self, ends: Ends) -> Self {
+        match self {
+            Self::Stream(events, _) => Self::Stream(events, ends),
+            Self::Json(json) => Self::Json(json),
+        }
+    }
+
+    /// A stream that nothing but its events ends.
+    pub(crate) fn stream(events: Subscription) -> Self {
+        Self::Stream(events, Box::pin(std::future::pending()))
+    }
+
     pub(crate) fn into_response(self, ping_every: std::time::Duration) -> Response<Body> {
         match self {
             Self::Json(json) => response(StatusCode::OK, "application/json", Body::from(json)),
-            Self::Stream(events) => {
-                let body = Body::new(sse::EventStream::new(events, ping_every));
+            Self::Stream(events, ends) => {
+                let body = Body::new(sse::EventStream::new(events, ends, ping_every));
                 let mut response = response(StatusCode::OK, "text/event-stream", body);
                 response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
                 response

@@ -19,19 +19,23 @@ const PING: &str = ": ping\n\n";
 
 type Next = Pin<Box<dyn Future<Output = (Subscription, Option<Frame>)> + Send>>;
 
+/// Completes when the stream must end although its events go on.
+pub(crate) type Ends = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// The body of a stream.
 pub(crate) struct EventStream {
     /// `None` when the stream is over.
     next: Option<Next>,
+    ends: Ends,
     ping: Interval,
     opened: bool,
 }
 
 impl EventStream {
-    pub(crate) fn new(events: Subscription, ping_every: Duration) -> Self {
+    pub(crate) fn new(events: Subscription, ends: Ends, ping_every: Duration) -> Self {
         let mut ping = interval_at(Instant::now() + ping_every, ping_every);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { next: Some(next(events)), ping, opened: false }
+        Self { next: Some(next(events)), ends, ping, opened: false }
     }
 }
 
@@ -46,6 +50,9 @@ impl Body for EventStream {
         if !self.opened {
             self.opened = true;
             return ready(Bytes::from_static(OPEN.as_bytes()));
+        }
+        if self.next.is_some() && self.ends.as_mut().poll(cx).is_ready() {
+            self.next = None;
         }
         let Some(future) = self.next.as_mut() else { return Poll::Ready(None) };
         match future.as_mut().poll(cx) {

@@ -39,7 +39,7 @@ pub(crate) async fn stream(mut call: Call) -> Result<Reply, Problem> {
     let session = visible(&call).await?;
     let previews = previews(&mut call.query)?;
     call.query.finish()?;
-    Ok(Reply::Stream(call.app.engine.subscribe(&call.workspace, &session.id, previews).await?))
+    Ok(Reply::stream(call.app.engine.subscribe(&call.workspace, &session.id, previews).await?))
 }
 
 pub(super) fn previews(query: &mut Query) -> Result<HashSet<Previewable>, Problem> {

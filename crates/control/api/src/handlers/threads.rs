@@ -42,7 +42,7 @@ pub(crate) async fn stream(mut call: Call) -> Result<Reply, Problem> {
     let thread = thread(&call).await?;
     let previews = previews(&mut call.query)?;
     call.query.finish()?;
-    Ok(Reply::Stream(call.app.engine.subscribe(&call.workspace, &thread.session_id, previews).await?))
+    Ok(Reply::stream(call.app.engine.subscribe(&call.workspace, &thread.session_id, previews).await?))
 }
 
 async fn thread(call: &Call) -> Result<Thread, Problem> {

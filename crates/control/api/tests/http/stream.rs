@@ -13,8 +13,12 @@ struct Stream {
 
 impl Stream {
     fn open(server: &Server, path: &str) -> Self {
+        Self::open_as(server, &server.key, path)
+    }
+
+    fn open_as(server: &Server, credential: &str, path: &str) -> Self {
         let mut socket = connect(server.address);
-        socket.write_all(&server.request("GET", path).bytes()).unwrap();
+        socket.write_all(&server.request_as(credential, "GET", path).bytes()).unwrap();
         let mut stream = Self { reader: BufReader::new(socket) };
         assert_eq!(stream.line().as_deref(), Some("HTTP/1.1 200 OK"));
         let mut headers = Vec::new();
@@ -95,4 +99,27 @@ async fn a_stream_shows_a_turn_with_named_frames_and_ends_when_the_session_is_de
     });
     assert_eq!(last.unwrap().0, "session.deleted");
     server.get(&path).await.refused(404, "not_found_error");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_with_the_credential_that_opened_it() {
+    let server = Server::start().await;
+    let (environment, key) = server.environment("e").await;
+    let item = crate::work::polled(&server, &environment, &key).await;
+    let path = format!("/v1/sessions/{}/events/stream", item.session);
+    let open = |credential: &str| tokio::task::block_in_place(|| Stream::open_as(&server, credential, &path));
+    let (mut of_client, mut of_key, mut of_token) = (open(&server.key), open(&key), open(&item.token));
+    let pings = |stream: &mut Stream| tokio::task::block_in_place(|| (0..5).for_each(|_| stream.until(": ping")));
+    pings(&mut of_token);
+
+    let stop = format!("/v1/environments/{environment}/work/{}/stop", item.work);
+    server.send(server.request_as(&item.token, "POST", &stop).json(&json!({"force": true}))).await.ok();
+    let ends = |stream: &mut Stream| tokio::task::block_in_place(|| while stream.event().is_some() {});
+    ends(&mut of_token);
+    pings(&mut of_key);
+    let keys = format!("/v1/environments/{environment}/keys");
+    let id = server.get(&keys).await.ok()["data"][0]["id"].as_str().unwrap().to_owned();
+    server.send(server.request("DELETE", &format!("{keys}/{id}"))).await.ok();
+    ends(&mut of_key);
+    pings(&mut of_client);
 }
