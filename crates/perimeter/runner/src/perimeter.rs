@@ -50,7 +50,8 @@ pub(crate) async fn start(config: WorkerConfig, places: Arc<Places>) -> Result<S
     let zones = zones(&config)?;
     let one = |problem: String| vec![problem];
     let perimeter_dir = config.data_dir.join("perimeter");
-    let settings = Settings { forbidden_mounts: vec![config.data_dir.clone()] };
+    let ours = [Some(&config.data_dir), config.audit_dir.as_ref(), config.custody_dir.as_ref()];
+    let settings = Settings { forbidden_mounts: ours.into_iter().flatten().cloned().collect() };
     let spawner = Spawner::start_with(&config.exe, &settings).await.map_err(|error| one(chain(&error)))?;
     let controls = spawner.controls().await.map_err(|error| one(chain(&error)))?;
 

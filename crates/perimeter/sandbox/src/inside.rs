@@ -66,15 +66,20 @@ pub(crate) enum Report {
     Failed(BuildError),
 }
 
+/// What a step ahead of need does.
+type AheadRun = fn(&mut Ahead<'_>) -> Result<(), Failure>;
+/// What a step of a session does.
+type Run = fn(&mut Inside<'_>) -> Result<(), Failure>;
+
 /// One step.
-struct Step<Run> {
+struct Step<R> {
     name: &'static str,
     /// Why it is there. Read by people and by the test that no step lacks one.
     #[cfg_attr(not(test), expect(dead_code, reason = "written for the reader of this list"))]
     reason: &'static str,
     /// What to do when it fails.
     fix: &'static str,
-    run: Run,
+    run: R,
 }
 
 /// Why a step failed.
@@ -113,7 +118,7 @@ const CONTAINER: &str =
 const OWN_DEFECT: &str = "report this as a defect";
 
 /// The steps that no session changes, done ahead of need: they are the slow ones. Nobody is mapped yet, so no file can be made.
-const AHEAD: &[Step<fn(&mut Ahead<'_>) -> Result<(), Failure>>] = &[
+const AHEAD: &[Step<AheadRun>] = &[
     Step {
         name: "die with the spawner",
         reason: "nothing may outlive whoever can end it",
@@ -166,7 +171,7 @@ const AHEAD: &[Step<fn(&mut Ahead<'_>) -> Result<(), Failure>>] = &[
 ];
 
 /// The steps of a session, in the order that matters: what each needs from the host or from capabilities comes before the step that takes it away.
-const STEPS: &[Step<fn(&mut Inside<'_>) -> Result<(), Failure>>] = &[
+const STEPS: &[Step<Run>] = &[
     Step {
         name: "take the workspace",
         reason: "what the request names is opened by whoever may, before this becomes the agent, and before it is out of reach",

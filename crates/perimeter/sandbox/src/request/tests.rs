@@ -156,3 +156,21 @@ fn a_workspace_of_another_user_is_refused() {
     let expected = if builder().uid == 0 { "belongs to user 0" } else { "belongs to user" };
     assert!(cause.contains(expected), "{cause}");
 }
+
+#[test]
+fn what_postern_keeps_is_not_lent_however_its_place_is_written() {
+    let directory = tempfile::tempdir().expect("makes a directory");
+    let own = std::fs::canonicalize(directory.path()).expect("exists").join("data");
+    std::fs::create_dir_all(own.join("perimeter")).expect("makes");
+    let link = own.with_file_name("link");
+    std::os::unix::fs::symlink(&own, &link).expect("links");
+    for forbidden in [own.clone(), link, own.join("perimeter/..")] {
+        for lent in [own.clone(), own.join("perimeter"), own.parent().expect("has one").to_owned()] {
+            let mut spec = spec(&directory.path().join("workspace"));
+            spec.mounts.push(Mount { host: lent.clone(), at: "/data".into(), access: Access::Read });
+            let cause =
+                Request::check(spec, builder(), std::slice::from_ref(&forbidden)).err().map(|error| error.cause);
+            assert!(cause.is_some_and(|cause| cause.contains("postern's own data")), "{}", lent.display());
+        }
+    }
+}

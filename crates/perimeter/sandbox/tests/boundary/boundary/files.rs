@@ -200,3 +200,34 @@ fn the_tool_server_can_read_the_workspace_as_the_agent() {
     stand.bash("umask 077; echo mine > private");
     assert_eq!(stand.ask(&Ask::Read("/workspace/private".into())).text, "mine\n");
 }
+
+/// As root alone: nobody else may mount on the host.
+#[test]
+fn what_the_host_mounted_after_stubs_were_prepared_is_lent_as_it_is_now() {
+    use rustix::mount::{MountFlags, UnmountFlags};
+    let stand = Stand::new();
+    if !is_root() {
+        let lent = crate::stand::spec(stand.directory.path(), "sesn_second");
+        assert!(stand.runtime.block_on(stand.spawner.build(lent)).is_ok(), "an ordinary user's stubs serve as well");
+        return;
+    }
+    let spawner = stand.spawner.id();
+    let children = || std::fs::read_to_string(format!("/proc/{spawner}/task/{spawner}/children")).expect("reads");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while children().split_whitespace().count() < 2 {
+        assert!(std::time::Instant::now() < deadline, "no stub was prepared");
+        std::thread::yield_now();
+    }
+    let place = stand.directory.path().join("mounted");
+    std::fs::create_dir(&place).expect("makes");
+    rustix::mount::mount("tmpfs", &place, "tmpfs", MountFlags::empty(), c"mode=0755").expect("mounts");
+    std::fs::write(place.join("seen"), "now\n").expect("writes");
+    let mut lent = crate::stand::spec(stand.directory.path(), "sesn_second");
+    lent.mounts.push(Mount { host: place.clone(), at: "/data".into(), access: Access::Read });
+    let sandbox = stand.runtime.block_on(stand.spawner.build(lent));
+    rustix::mount::unmount(&place, UnmountFlags::DETACH).expect("unmounts");
+    let channel = postern_exec::Channel::new(sandbox.expect("builds").tools);
+    channel.send(&Ask::Read("/data/seen".into()), &[]).expect("sends");
+    let (told, _) = channel.receive::<crate::probe::Told>(4096).expect("answers").expect("lives");
+    assert_eq!(told.text, "now\n");
+}
