@@ -112,6 +112,48 @@ def test_boundary_a_tool_that_the_zone_forbids_ends_in_an_error_with_the_next_st
     assert [record for record in records(stack) if named(record, "policy_forbidden") and named(record, "tool_use")]
 
 
+def test_boundary_a_credential_that_custody_cannot_open_is_said_and_nothing_runs(new_stack, tmp_path):
+    secret = tmp_path / "token"
+    secret.write_text("journey-token-0c9b2e5f7a1d4863")
+    secret.chmod(0o600)
+    stack: Stack = new_stack(f"""
+[zone.ledger]
+environment = "default"
+[[zone.ledger.credential]]
+name = "ledger-api"
+source = "file:{secret}"
+env = "LEDGER_API_KEY"
+inject = [{{ header = "authorization" }}]
+[[zone.ledger.egress]]
+host = "{API_HOST}"
+ports = [443]
+credential = "ledger-api"
+""")
+    secret.unlink()
+    events = turn(stack, {"tool_uses": [tool("bash", command="touch ran")]}, {"text": "done"})
+    errors = [event.error.message for event in events if event.type == "session.error"]
+    assert errors and "custody_denied" in errors[0] and "ledger-api" in errors[0], events
+    assert not list(stack.data.glob("perimeter/work/*/workspace/ran"))
+    assert [record for record in records(stack) if named(record, "credential_denied")]
+
+
+def turn(stack: Stack, *turns: dict) -> list:
+    """The events of a session that plays these turns and comes to rest, whatever the reason."""
+    from anthropic import Anthropic
+
+    client = Anthropic(base_url=stack.base_url, api_key=stack.api_key)
+    agent = client.beta.agents.create(name="journey", model="rehearsal-1", tools=[{"type": "agent_toolset_20260401"}])
+    session = client.beta.sessions.create(agent=agent.id, environment_id=stack.environment_id).id
+    client.beta.sessions.events.send(session, events=[{"type": "user.message", "content": script(*turns)}])
+
+    def rested():
+        events = list(client.beta.sessions.events.list(session, limit=1000))
+        over = events and events[-1].type == "session.status_idle" and events[-1].stop_reason.type != "requires_action"
+        return events if over else None
+
+    return until(rested, 60, "the end of the turn")
+
+
 def test_boundary_a_follow_up_after_the_worker_was_killed_finds_its_files_or_hears_that_they_are_gone(small: Stack):
     from anthropic import Anthropic
 

@@ -100,6 +100,12 @@ def marks(stack: Stack, session: str) -> Counter:
     return Counter(file.read_text().split()) if file.exists() else Counter()
 
 
+def recorded(stack: Stack, session: str) -> int:
+    """How many of the session's tool uses the audit log has: each is written before it runs."""
+    lines = [line for file in (stack.data / "perimeter/audit").glob("*.jsonl") for line in file.read_text().splitlines()]
+    return len([line for line in lines if session in line and '"tool_use"' in line and '"allow"' in line])
+
+
 @pytest.mark.parametrize("what", ["whole", "server", "worker", *PERIMETER])
 def test_nothing_is_lost_or_doubled(stack: Stack, agent: str, what: str):
     kill = kill_whole if what == "whole" else kill_role(what)
@@ -124,6 +130,7 @@ def test_nothing_is_lost_or_doubled(stack: Stack, agent: str, what: str):
     for session, message in sessions.items():
         events = until(lambda: settled(client, session), SETTLED_SECONDS, f"{what}: the end of session {session}")
         outcomes[check(events, message, marks(stack, session))] += 1
+        assert sum(marks(stack, session).values()) <= recorded(stack, session), "something ran that is not on record"
     recoveries.sort()
     print(f"{what}: {dict(outcomes)}; going on after {recoveries[len(recoveries) // 2]:.1f} s, at worst {recoveries[-1]:.1f} s")
     assert sum(outcomes.values()) == kills

@@ -72,13 +72,7 @@ impl Boundary {
     }
 
     pub(crate) fn watch(&self) -> Watch {
-        let parts = &self.parts;
-        Watch {
-            spawner: parts.spawner.clone(),
-            audit: parts.audit.clone(),
-            custody: parts.custody.clone(),
-            egress: parts.egress.clone(),
-        }
+        self.parts.watch()
     }
 }
 
@@ -87,13 +81,41 @@ impl Perimeter for Boundary {
 
     async fn open(&self, facts: SessionFacts) -> Result<SandboxHands, Refused> {
         let parts = Arc::clone(&self.parts);
-        let zone = parts.zone(&facts).await?;
-        let (environment, ca_certificate_pem) = parts.open_exit(&facts, &zone).await?;
+        let (zone, environment, ca_certificate_pem) = match parts.open(&facts).await {
+            Ok(opened) => opened,
+            Err(refused) => {
+                parts.still_stands().await;
+                return Err(refused);
+            }
+        };
         Ok(SandboxHands { parts, facts, zone, environment, ca_certificate_pem, entered: false, inside: None })
     }
 }
 
 impl Parts {
+    fn watch(&self) -> Watch {
+        Watch {
+            spawner: self.spawner.clone(),
+            audit: self.audit.clone(),
+            custody: self.custody.clone(),
+            egress: self.egress.clone(),
+        }
+    }
+
+    /// Returns when every part of the perimeter is there. When one is gone the worker is about to end, and the next one goes on with the session:
+    /// a failure that is only that end must not be told as the session's.
+    async fn still_stands(&self) {
+        if tokio::time::timeout(GONE_PATIENCE, self.watch().gone()).await.is_ok() {
+            std::future::pending().await
+        }
+    }
+
+    async fn open(&self, facts: &SessionFacts) -> Result<(Arc<Zone>, Vec<(String, String)>, String), Refused> {
+        let zone = self.zone(facts).await?;
+        let (environment, ca_certificate_pem) = self.open_exit(facts, &zone).await?;
+        Ok((zone, environment, ca_certificate_pem))
+    }
+
     async fn zone(&self, facts: &SessionFacts) -> Result<Arc<Zone>, Refused> {
         let selected = self.zones.select(&postern_policy::SessionFacts {
             environment_id: facts.environment.clone(),
@@ -213,22 +235,29 @@ impl SandboxHands {
             Ok(permit) => record.rule = Some(permit.rule().to_owned()),
             Err(denial) => deny(&mut record, denial),
         }
-        let seq = self.parts.audit.append(&record).await.map_err(|error| {
-            tracing::error!(session = self.facts.session, %error, "a tool use is not on record and is not run");
-            not_run("audit_unavailable", "an operator repairs the audit log or its disk; then try again")
-        })?;
+        let seq = match self.parts.audit.append(&record).await {
+            Ok(seq) => seq,
+            Err(error) => {
+                tracing::error!(session = self.facts.session, %error, "a tool use is not on record and is not run");
+                self.parts.still_stands().await;
+                let next_step = "an operator repairs the audit log or its disk; then try again";
+                return Err(not_run("audit_unavailable", next_step));
+            }
+        };
         permit.map(|_| seq).map_err(|denial| not_run(denial.reason.code(), &denial.next_step))
     }
 
     async fn run(&mut self, call: &ToolCall) -> Outcome {
         if let Err(error) = self.enter().await {
+            tracing::error!(session = self.facts.session, error = chain(&*error), "no sandbox");
+            self.parts.still_stands().await;
             // What stands of it by now would be in the way of the next try.
             self.leave().await;
-            tracing::error!(session = self.facts.session, error = chain(&*error), "no sandbox");
             return Outcome::failed(format!("[postern] not run reason=sandbox_unavailable next={error}"));
         }
         if let Err(error) = self.parts.egress.current_tool_use(&self.facts.session, Some(&call.id)).await {
             tracing::error!(session = self.facts.session, error = chain(&error), "egress does not know the session");
+            self.parts.still_stands().await;
             return not_run("egress_unavailable", "an operator restarts the worker; then try again");
         }
         let Some(inside) = &mut self.inside else {
@@ -303,6 +332,7 @@ impl SandboxHands {
             _ => String::new(),
         };
         tracing::warn!(session = self.facts.session, error = chain(&error), how, "a tool use lost its sandbox");
+        self.parts.still_stands().await;
         self.leave().await;
         Outcome::failed(match error {
             CallError::TimedOut { .. } => error.to_string(),
@@ -452,6 +482,8 @@ const PROCESSES: u32 = 256;
 const DISK_BYTES: u64 = 4 << 30;
 /// The spawner reports a death at once; the tool channel may notice it a moment earlier.
 const EXIT_PATIENCE: Duration = Duration::from_secs(5);
+/// Of two sockets that a dying process closes, the second closes within this.
+const GONE_PATIENCE: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {

@@ -349,3 +349,19 @@ impl Serving {
 }
 
 const STOPS: u32 = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_session_claimed_twice_is_served_by_one_item_at_a_time() {
+        let serving = Serving::default();
+        let first = serving.turn("a").await;
+        assert!(tokio::time::timeout(Duration::from_millis(10), serving.turn("a")).await.is_err());
+        let other = tokio::time::timeout(Duration::from_secs(5), serving.turn("b")).await;
+        assert!(other.is_ok(), "another session does not wait");
+        drop(first);
+        assert!(tokio::time::timeout(Duration::from_secs(5), serving.turn("a")).await.is_ok());
+    }
+}

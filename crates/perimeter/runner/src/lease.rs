@@ -11,6 +11,8 @@ const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(5);
 /// Assumed until the first answer says.
 const ASSUMED_TTL: Duration = Duration::from_secs(90);
+/// A server that says more is not believed: for this long at most nothing is heard from it.
+const LONGEST_TTL: Duration = Duration::from_secs(3_600);
 /// How long results are retried until the first answer says.
 const ASSUMED_SEND_WINDOW: Duration = Duration::from_secs(300);
 
@@ -100,7 +102,7 @@ impl Lease {
                 self.last = last_heartbeat;
                 self.last_success = now;
                 if ttl_seconds > 0 {
-                    let ttl = Duration::from_secs(ttl_seconds);
+                    let ttl = Duration::from_secs(ttl_seconds).min(LONGEST_TTL);
                     self.ttl = Some(ttl);
                     self.interval = (ttl / 2).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
                 }

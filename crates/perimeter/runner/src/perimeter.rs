@@ -180,14 +180,25 @@ impl Children {
         // Egress first, for it still speaks to custody; both still speak to audit.
         await_end(egress).await;
         await_end(custody).await;
-        if let Err(error) = log.append(&Record::new(Kind::WorkerStopped, Decision::Info)).await {
-            tracing::warn!(%error, "the worker's end is not on record");
-        }
-        if let Err(error) = log.checkpoint().await {
-            tracing::warn!(%error, "the audit log has no last checkpoint");
-        }
+        last_words(&log).await;
         drop(log);
         await_end(audit).await;
+    }
+
+    /// The last words alone: a worker that ends in the middle of its work is soon to be replaced, and its processes end with it.
+    pub(crate) async fn leave(self) {
+        if tokio::time::timeout(LAST_WORDS_PATIENCE, last_words(&self.log)).await.is_err() {
+            tracing::warn!("the audit log does not answer; the worker's end is not on record");
+        }
+    }
+}
+
+async fn last_words(log: &postern_audit::Client) {
+    if let Err(error) = log.append(&Record::new(Kind::WorkerStopped, Decision::Info)).await {
+        tracing::warn!(%error, "the worker's end is not on record");
+    }
+    if let Err(error) = log.checkpoint().await {
+        tracing::warn!(%error, "the audit log has no last checkpoint");
     }
 }
 
@@ -200,3 +211,4 @@ async fn await_end(mut child: Child) {
 
 /// How long a process may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(2);
+const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(500);

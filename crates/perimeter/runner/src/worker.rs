@@ -174,16 +174,21 @@ pub async fn worker_main(config: WorkerConfig, server: ConfiguredPermit, mut sup
     let watch = perimeter.watch();
     let worker = Worker::new(Remote::new(http, environment, worker_name()), key, perimeter, places, sessions);
     let drain = worker.drain();
-    let code = tokio::select! {
-        ended = worker.run(patience) => code(&ended),
+    let (code, orderly) = tokio::select! {
+        ended = worker.run(patience) => (code(&ended), !matches!(ended, Ended::DrainedLate(_))),
         part = watch.gone() => {
             tracing::error!(part, "a part of the perimeter ended; the worker ends with it");
-            ExitCode::FAILURE
+            (ExitCode::FAILURE, false)
         }
-        code = orders(supervisor, drain) => code,
+        code = orders(supervisor, drain) => (code, false),
     };
     drop(watch);
-    children.end().await;
+    if orderly {
+        children.end().await;
+    } else {
+        // Items still hold connections to the processes, which end with this one.
+        children.leave().await;
+    }
     code
 }
 

@@ -52,6 +52,14 @@ fn a_lease_is_assumed_lost_after_its_length_without_a_beat() {
 }
 
 #[test]
+fn a_lease_of_any_length_is_an_hour_at_most() {
+    let mut lease = Lease::new(NOW);
+    lease.heard(answer("a", u64::MAX), NOW).expect("held");
+    assert_eq!(lease.send_window(), Duration::from_secs(3_600));
+    assert_eq!(lease.heard(Beat::Failed, NOW + Duration::from_secs(3_601)), Err(LeaseEnd::AssumedLost));
+}
+
+#[test]
 fn a_resumed_lease_expects_the_last_word_it_heard() {
     assert_eq!(Lease::resumed("2026-01-01T00:00:00Z".into(), NOW).expected(), "2026-01-01T00:00:00Z");
 }
