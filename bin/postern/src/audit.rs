@@ -68,7 +68,7 @@ fn place(destination: &Destination) -> String {
 }
 
 /// One record on one line: when, what, where, and why not.
-fn line(entry: &Entry) -> String {
+pub(crate) fn line(entry: &Entry) -> String {
     let kind = kind_of(entry.record.kind);
     let record = &entry.record;
     let decision = match record.decision {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use postern_audit::Kind;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 
@@ -155,8 +156,12 @@ fn nothing_left_behind(stage: &Stage, played: &Played, from_api: &[Value]) -> Ro
 pub(crate) fn audit_summary(stage: &Stage) -> Result<String, Failure> {
     let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
     let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
+    let mut shown = Vec::new();
     for record in postern_audit::entries(&stage.data_dir().join("perimeter/audit")).or_misused("read the audit log")? {
         let record = record.or_misused("read the audit log")?;
+        if matches!(record.record.kind, Kind::Alarm | Kind::SandboxBuilt) {
+            shown.push(format!("  {}", crate::audit::line(&record)));
+        }
         *kinds.entry(crate::audit::kind_of(record.record.kind)).or_default() += 1;
         if let Some(reason) = record.record.reason {
             *reasons.entry(reason).or_default() += 1;
@@ -165,5 +170,6 @@ pub(crate) fn audit_summary(stage: &Stage) -> Result<String, Failure> {
     let listed = |counts: &BTreeMap<String, u64>| {
         counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
     };
-    Ok(format!("  audit records   {}\n  refused because {}\n", listed(&kinds), listed(&reasons)))
+    let counted = format!("  audit records   {}\n  refused because {}", listed(&kinds), listed(&reasons));
+    Ok(format!("{counted}\n\n  from the audit log (all of it: postern audit show):\n{}\n", shown.join("\n")))
 }
