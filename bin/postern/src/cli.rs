@@ -46,7 +46,7 @@ pub(crate) enum Command {
     Audit(AuditArguments),
     /// Show agents and the digest that a zone can name.
     Agent(AgentArguments),
-    /// The worker role; with --check it prints each control of the sandbox and ends.
+    /// Serve the queue of a server elsewhere from this machine; with --check print each control of the sandbox.
     Worker(WorkerArguments),
     /// Run the main job for real, with an agent that turns hostile, and print what held.
     Demo(DemoArguments),
@@ -214,9 +214,26 @@ pub(crate) enum AgentVerb {
 
 #[derive(Args)]
 pub(crate) struct WorkerArguments {
-    /// Print each control of the sandbox as active, degraded or missing, with cause and fix.
-    #[arg(long, required = true)]
+    /// Print each control of the sandbox as active, degraded or missing, with cause and fix, and end.
+    #[arg(long, conflicts_with_all = ["url", "environment", "environment_key_file"])]
     pub(crate) check: bool,
+    /// Base URL of the server whose queue to serve: ours, or the hosted platform's.
+    #[arg(long, value_name = "URL", required_unless_present = "check")]
+    pub(crate) url: Option<String>,
+    /// The environment to serve, env_...; zones name it, or `default` for it.
+    #[arg(long, value_name = "ID", required_unless_present = "check")]
+    pub(crate) environment: Option<String>,
+    /// File with the environment's key.
+    #[arg(long, value_name = "FILE", required_unless_present = "check")]
+    pub(crate) environment_key_file: Option<PathBuf>,
+    /// A CA to trust for the server, besides the system's.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// How long the first Ctrl-C or SIGTERM lets running tools end.
+    #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
+    pub(crate) drain: Duration,
+    #[command(flatten)]
+    pub(crate) place: Place,
 }
 
 #[derive(Args)]

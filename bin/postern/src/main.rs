@@ -18,6 +18,7 @@ mod run;
 mod secrets;
 mod server;
 mod up;
+mod worker;
 mod zone;
 
 use std::process::ExitCode;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     logging::start(arguments.log, arguments.log_format);
     match command(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             #[expect(clippy::print_stderr, reason = "why the command failed is for the person who typed it")]
             {
@@ -51,21 +52,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn command(arguments: &Arguments) -> Result<(), Failure> {
-    match &arguments.command {
+fn command(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let done = match &arguments.command {
         Command::Up(up) => asynchronously(up::run(up, logging::level_name(arguments.log))),
         Command::Run(run) => asynchronously(run::run(run)),
         Command::Secrets(secrets) => secrets::run(&secrets.verb),
         Command::Zone(zone) => zone::run(&zone.verb),
         Command::Audit(audit) => audit::run(&audit.verb),
         Command::Agent(agent) => asynchronously(agent::run(&agent.verb)),
-        Command::Worker(_) => check::run(),
+        Command::Worker(worker) if worker.check => check::run(),
+        Command::Worker(worker) => return asynchronously(worker::run(worker)),
         Command::Demo(demo) => asynchronously(demo::run(demo)),
         Command::Rehearsal(rehearsal) => asynchronously(rehearsal::run(rehearsal)),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
-fn asynchronously(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn asynchronously<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.or_misused("start the runtime")?.block_on(work)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,11 +12,10 @@ use postern_policy::{Endpoint, Zones, configured};
 use postern_runner::WorkerConfig;
 use tracing::level_filters::LevelFilter;
 
-use crate::config::Configuration;
+use crate::config::{Configuration, DEFAULT_ENVIRONMENT};
 use crate::data::Data;
 use crate::failure::{Failure, Or};
-use crate::server::{self, ServerReady};
-use crate::{logging, up};
+use crate::{logging, server};
 
 /// A role and how it runs.
 #[derive(Clone, Copy)]
@@ -115,25 +115,33 @@ async fn worker() -> ExitCode {
     postern_runner::worker_main(configuration, configured(&endpoint), Some(channel)).await
 }
 
-/// What `up` hands its worker.
+/// Where a worker finds its server, and as whom.
+pub(crate) struct Service {
+    pub(crate) server_url: String,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) environment_id: String,
+    pub(crate) environment_key_file: PathBuf,
+    pub(crate) drain: Duration,
+}
+
+/// What a worker is handed, by `up` or by its own command.
 ///
 /// # Errors
 /// The environment's key cannot be read, or the zones do not load.
 pub(crate) fn worker_configuration(
     configuration: &Configuration,
     data: &Data,
-    ready: &ServerReady,
-    drain: Duration,
+    service: Service,
 ) -> Result<WorkerConfig, Failure> {
-    let environments = up::names(ready);
-    let key_file = data.environment_key();
-    let key = std::fs::read(&key_file).or_misused(&format!("read {}", key_file.display()))?;
+    let environments = BTreeMap::from([(DEFAULT_ENVIRONMENT.to_owned(), service.environment_id.clone())]);
+    let key_file = &service.environment_key_file;
+    let key = std::fs::read_to_string(key_file).or_misused(&format!("read {}", key_file.display()))?;
     Ok(WorkerConfig {
         exe: postern_exec::program::own_executable().or_misused("find this executable")?,
-        server_url: ready.base_url.clone(),
-        ca_file: None,
-        environment_id: ready.environment_id.clone(),
-        environment_key: WireBytes::new(key),
+        server_url: service.server_url,
+        ca_file: service.ca_file,
+        environment_id: service.environment_id,
+        environment_key: WireBytes::new(key.trim().as_bytes().to_vec()),
         document: configuration.document.text().clone(),
         variables: variables(configuration, &environments)?,
         environments,
@@ -141,7 +149,7 @@ pub(crate) fn worker_configuration(
         audit_dir: None,
         custody_dir: None,
         sessions: postern_runner::SESSIONS,
-        drain_seconds: drain.as_secs(),
+        drain_seconds: service.drain.as_secs(),
     })
 }
 

@@ -16,10 +16,10 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::UpArguments;
-use crate::config::{self, Configuration, DEFAULT_ENVIRONMENT};
+use crate::config::{self, Configuration};
 use crate::data::Data;
 use crate::failure::{Failure, Or};
-use crate::roles::{keep_memory_private, worker_configuration};
+use crate::roles::{Service, keep_memory_private, worker_configuration};
 use crate::server::{ServerConfiguration, ServerReady};
 
 /// Runs until SIGTERM or Ctrl-C, then drains.
@@ -98,7 +98,14 @@ impl Up {
         data: &Data,
         exe: PathBuf,
     ) -> Result<(), Failure> {
-        let worker = worker_configuration(configuration, data, &self.ready, arguments.drain)?;
+        let service = Service {
+            server_url: self.ready.base_url.clone(),
+            ca_file: None,
+            environment_id: self.ready.environment_id.clone(),
+            environment_key_file: data.environment_key(),
+            drain: arguments.drain,
+        };
+        let worker = worker_configuration(configuration, data, service)?;
         let mut supervisor = Supervisor::new("worker", exe, worker, vec![]);
         let (running, report) = supervisor.start::<Report>().await.or_misused("start the worker")?;
         match report {
@@ -239,9 +246,4 @@ impl Signals {
             _ = self.interrupt.recv() => (),
         }
     }
-}
-
-/// The local name of the environment and its id, as zones refer to it.
-pub(crate) fn names(ready: &ServerReady) -> std::collections::BTreeMap<String, String> {
-    std::collections::BTreeMap::from([(DEFAULT_ENVIRONMENT.to_owned(), ready.environment_id.clone())])
 }

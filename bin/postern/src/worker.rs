@@ -1,0 +1,42 @@
+//! `postern worker`: a perimeter on this machine that serves the queue of a server elsewhere, ours or the hosted platform's.
+//!
+//! It holds what `up`'s worker holds: the environment's key from a file, the zones, custody and the audit log under its own
+//! data directory. Everything is dialled from here.
+
+use std::process::ExitCode;
+
+use postern_policy::{Endpoint, configured};
+
+use crate::cli::WorkerArguments;
+use crate::config;
+use crate::data::Data;
+use crate::failure::{Failure, Or};
+use crate::roles::{Service, keep_memory_private, worker_configuration};
+
+/// Serves until SIGTERM or Ctrl-C, then drains; the worker's own exit code.
+///
+/// # Errors
+/// Configuration, data directory, key file or URL.
+pub(crate) async fn run(arguments: &WorkerArguments) -> Result<ExitCode, Failure> {
+    keep_memory_private();
+    let configuration = config::read(&arguments.place)?;
+    let (Some(url), Some(environment), Some(key_file)) =
+        (&arguments.url, &arguments.environment, &arguments.environment_key_file)
+    else {
+        return Err(Failure::Misused("a worker needs --url, --environment and --environment-key-file".into()));
+    };
+    let endpoint: Endpoint = url.parse().or_misused("read the server's URL")?;
+    let data = Data::open(&arguments.place.data_dir)?;
+    let held = data.hold()?;
+    let service = Service {
+        server_url: url.clone(),
+        ca_file: arguments.ca_file.clone(),
+        environment_id: environment.clone(),
+        environment_key_file: key_file.clone(),
+        drain: arguments.drain,
+    };
+    let worker = worker_configuration(&configuration, &data, service)?;
+    let code = postern_runner::worker_main(worker, configured(&endpoint), None).await;
+    drop(held);
+    Ok(code)
+}
