@@ -152,9 +152,10 @@ fn misusing(scene: &Scene) -> Vec<Step> {
             .contains("tried")
             .refused("placeholder_wrong_host"),
         Step::attack("send it to another port and in clear text")
-            .bash(format!("curl -sS -m 5 https://{host}:8443/v1/accounts -H {key}; curl -sS -m 5 http://{host}/v1/accounts -H {key}; echo tried"))
+            .bash(format!("curl -sS -m 5 https://{host}:8443/v1/accounts -H {key}; curl -sS -m 5 http://{host}/v1/accounts -H {key}; curl -sS -m 5 http://{host}:443/v1/accounts -H {key}; echo tried"))
             .contains("tried")
-            .refused("placeholder_wrong_port"),
+            .refused("placeholder_wrong_port")
+            .refused("placeholder_wrong_scheme"),
         Step::attack("put it where it would be stored: query, body, another header")
             .bash(format!("curl -sS -m 5 \"https://{host}/v1/accounts?note=$LEDGER_API_KEY\"; curl -sS -m 5 https://{host}/v1/entries -d \"{{\\\"note\\\": \\\"$LEDGER_API_KEY\\\"}}\"; curl -sS -m 5 https://{host}/v1/accounts -H \"X-Note: $LEDGER_API_KEY\"; echo tried"))
             .contains("tried")

@@ -70,13 +70,17 @@ pub fn find(evidence: &Evidence<'_>) -> Vec<ForeignCredential> {
 fn foreign_headers(evidence: &Evidence<'_>) -> Vec<ForeignCredential> {
     let listed = LIST.iter().filter(|(kind, ..)| *kind == Kind::Header);
     let foreign = listed.filter(|(_, name, _)| {
-        evidence
-            .headers
-            .get_all(*name)
-            .iter()
-            .any(|value| !value.is_empty() && !is_ours(value.as_bytes(), evidence.ours))
+        let values =
+            evidence.headers.iter().filter(|(sent, _)| same_header(sent.as_str(), name)).map(|(_, value)| value);
+        values.into_iter().any(|value| !value.is_empty() && !is_ours(value.as_bytes(), evidence.ours))
     });
     foreign.map(|(_, name, _)| ForeignCredential::Header((*name).to_owned())).collect()
+}
+
+/// Gateways hand `X_Api_Key` and `X-Api-Key` to their programs under one name.
+fn same_header(sent: &str, listed: &str) -> bool {
+    sent.len() == listed.len()
+        && sent.bytes().zip(listed.bytes()).all(|(sent, listed)| sent == listed || (sent == b'_' && listed == b'-'))
 }
 
 /// Whether a header value is one of our placeholders and nothing else: alone, after a scheme word, or as a half of

@@ -77,6 +77,13 @@ fn keys_are_found_in_every_spelling() {
 }
 
 #[test]
+fn underscores_do_not_hide_a_header() {
+    for name in ["x_api_key", "X-Api_Key", "private_token"] {
+        assert_eq!(found(&[(name, "an-attackers-own-key")], None).len(), 1, "{name}");
+    }
+}
+
+#[test]
 fn no_credential_at_all_is_nothing_foreign() {
     assert_eq!(found(&[("accept", "*/*"), ("authorization", "")], Some("q=1")), []);
 }

@@ -102,7 +102,8 @@ impl SandboxLimits {
             }
             sensible.then_some(item.value)
         });
-        let processes = table.bounded("processes", 4..=1_000_000).and_then(|item| u32::try_from(item.value).ok());
+        let processes =
+            table.bounded("processes", FEWEST_PROCESSES..=1_000_000).and_then(|item| u32::try_from(item.value).ok());
         let disk_bytes = table.parsed::<ByteCount>("disk").map(|item| item.value.0);
         let mounts = table.tables("mounts").iter_mut().filter_map(read_mount).collect();
         let require =
@@ -137,3 +138,6 @@ fn absolute(table: &mut Table<'_>, key: &str, item: Option<crate::document::Item
     }
     plain.then_some(path)
 }
+
+/// The tool server, a shell and what they start; the builder refuses fewer.
+const FEWEST_PROCESSES: i64 = 8;
