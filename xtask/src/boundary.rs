@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::prepare;
-use crate::run::{Outcome, command, is_root, output, root, run};
+use crate::run::{Outcome, command, is_root, output, root, run, run_quietly};
 
 const NOBODY: &str = "65534";
 
@@ -28,7 +28,7 @@ pub(crate) fn as_ordinary_user() -> Outcome {
     for binary in &built {
         let copy = place.copy(binary)?;
         println!("-- as uid {NOBODY}: {}", copy.display());
-        run(place.as_ordinary_user(&copy).args(["--quiet", "--test-threads=2"]))?;
+        run_quietly(place.as_ordinary_user(&copy).args(["--quiet", "--test-threads=2"]))?;
     }
     journeys_as_ordinary_user(&place)
 }

@@ -24,6 +24,18 @@ pub(crate) fn run(command: &mut Command) -> Outcome {
     if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", line(command))) }
 }
 
+/// Runs it and shows what it printed only when it fails; otherwise its last line that is not blank.
+pub(crate) fn run_quietly(command: &mut Command) -> Outcome {
+    let output = command.stdin(Stdio::null()).output().map_err(|cause| format!("start {}: {cause}", line(command)))?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    if output.status.success() {
+        println!("{}", printed.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default());
+        return Ok(());
+    }
+    println!("{printed}{}", String::from_utf8_lossy(&output.stderr));
+    Err(format!("{} ended with {}", line(command), output.status))
+}
+
 /// Runs it and returns its standard output.
 pub(crate) fn output(command: &mut Command) -> Outcome<String> {
     let output = command
