@@ -96,3 +96,26 @@ def test_boundary_second_start_finds_everything_again(new_stack):
         ["curl", "-sS", f"{stack.base_url}/v1/environments/{environment}", "-H", f"authorization: Bearer {stack.api_key}",
          "-H", "anthropic-beta: managed-agents-2026-04-01"], capture_output=True, text=True, check=True, env=os.environ).stdout)
     assert listed["id"] == environment
+
+
+def test_boundary_approval_is_on_record_before_the_tool_use_it_allows(postern: Stack):
+    from anthropic import Anthropic
+    from conftest import ended, script, tool, until
+
+    client = Anthropic(base_url=postern.base_url, api_key=postern.api_key)
+    ask = {"type": "agent_toolset_20260401", "default_config": {"permission_policy": {"type": "always_ask"}}}
+    agent = client.beta.agents.create(name="asks", model="rehearsal-1", tools=[ask])
+    session = client.beta.sessions.create(agent=agent.id, environment_id=postern.environment_id).id
+    turns = script({"tool_uses": [tool("bash", command="true")]}, {"text": "done"})
+    client.beta.sessions.events.send(session, events=[{"type": "user.message", "content": turns}])
+    uses = until(lambda: client.beta.sessions.events.list(session, types=["agent.tool_use"]).data, what="a call that asks")
+    client.beta.sessions.events.send(session, events=[
+        {"type": "user.tool_confirmation", "tool_use_id": uses[0].id, "result": "allow"}])
+    until(lambda: ended(client, session), 60, "the end of the turn")
+    shown = run("audit", "show", "--json", "--session", session, "--data-dir", str(postern.data)).stdout
+    records = [json.loads(line) for line in shown.splitlines()]
+    approval = next(record for record in records if record["kind"] == "approval")
+    use = next(record for record in records if record["kind"] == "tool_use")
+    assert approval["seq"] < use["seq"] and use["caused_by"] == approval["seq"]
+    assert approval["tool_use"] == use["tool_use"] == uses[0].id
+    assert approval["digests"]["input"] == use["digests"]["input"]

@@ -226,24 +226,35 @@ impl Hands for SandboxHands {
 }
 
 impl SandboxHands {
+    /// Has a record written; without it the tool use is not run, and says why.
+    async fn on_record(&self, record: &Record) -> Result<u64, Outcome> {
+        match self.parts.audit.append(record).await {
+            Ok(seq) => Ok(seq),
+            Err(error) => {
+                tracing::error!(session = self.facts.session, %error, "a tool use is not on record and is not run");
+                self.parts.still_stands().await;
+                let next_step = "an operator repairs the audit log or its disk; then try again";
+                Err(not_run("audit_unavailable", next_step))
+            }
+        }
+    }
+
     /// Decides and records; nothing runs before the record is written.
     async fn record_use(&self, call: &ToolCall) -> Result<u64, Outcome> {
         let permit = self.zone.tool_use(&postern_policy::ToolUse { name: call.name.clone() });
         let mut record = self.record(Kind::ToolUse, Decision::Allow, Some(call));
         record.digests.insert("input".to_owned(), input_digest(call));
+        if call.asked {
+            let mut approval = self.record(Kind::Approval, Decision::Allow, Some(call));
+            approval.digests.insert("input".to_owned(), input_digest(call));
+            approval.outcome = Some("confirmed through the control plane".to_owned());
+            record.caused_by = Some(self.on_record(&approval).await?);
+        }
         match &permit {
             Ok(permit) => record.rule = Some(permit.rule().to_owned()),
             Err(denial) => deny(&mut record, denial),
         }
-        let seq = match self.parts.audit.append(&record).await {
-            Ok(seq) => seq,
-            Err(error) => {
-                tracing::error!(session = self.facts.session, %error, "a tool use is not on record and is not run");
-                self.parts.still_stands().await;
-                let next_step = "an operator repairs the audit log or its disk; then try again";
-                return Err(not_run("audit_unavailable", next_step));
-            }
-        };
+        let seq = self.on_record(&record).await?;
         permit.map(|_| seq).map_err(|denial| not_run(denial.reason.code(), &denial.next_step))
     }
 
@@ -506,6 +517,7 @@ mod tests {
             name: "bash".into(),
             input: serde_json::from_str(text).expect("an object"),
             thread: None,
+            asked: false,
         };
         assert_eq!(input_digest(&call(r#"{"a":1,"b":2}"#)), input_digest(&call(r#"{"b":2,"a":1}"#)));
         assert_ne!(input_digest(&call(r#"{"a":1}"#)), input_digest(&call(r#"{"a":2}"#)));

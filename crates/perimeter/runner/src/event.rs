@@ -105,7 +105,8 @@ impl SessionEvent {
             Some(other) => Map::from_iter([("input".to_owned(), other.clone())]),
         };
         let thread = text(event, "session_thread_id").map(str::to_owned);
-        let call = ToolCall { id: id.to_owned(), name: name.to_owned(), input, thread };
+        let asked = gate == Gate::Ask;
+        let call = ToolCall { id: id.to_owned(), name: name.to_owned(), input, thread, asked };
         Self::ToolUse(ToolUse { call, gate, custom })
     }
 

@@ -16,6 +16,8 @@ pub struct ToolCall {
     pub input: Map<String, Value>,
     /// The thread it belongs to, where the event says so.
     pub thread: Option<String>,
+    /// Whether it waited for a confirmation: one that runs was allowed by whoever the control plane took for a person.
+    pub asked: bool,
 }
 
 /// How a tool use ended.
