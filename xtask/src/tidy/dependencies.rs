@@ -16,6 +16,17 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ("postern-custody", &["sqlx", "axum"], "the perimeter does not drag in what only the server needs"),
     ("postern-egress", &["sqlx", "axum"], "the perimeter does not drag in what only the server needs"),
     ("postern-runner", &["sqlx", "axum"], "the perimeter does not drag in what only the server needs"),
+    (
+        "postern-connector",
+        &["postern-gateway", "postern-custody", "sqlx", "axum"],
+        "what faces the edge sees ciphertext",
+    ),
+    ("postern-edge", &["postern-gateway", "postern-custody"], "the edge carries ciphertext"),
+    (
+        "postern-gateway",
+        &["postern-connector", "rmcp", "sqlx", "axum"],
+        "a tunnel forwards HTTP and parses with few words",
+    ),
 ];
 
 /// Two versions of one crate that the build carries, and why that cannot be mended here.
@@ -23,6 +34,12 @@ const DOUBLED: &[(&str, &str)] = &[
     ("cpufeatures", "sha2 and chacha20 of different generations, below sqlx and rand"),
     ("base64", "sqlx, and the PEM reader below rcgen"),
     ("hashbrown", "sqlx and indexmap"),
+    ("block-buffer", "sha2 of two generations, below sqlx and rmcp"),
+    ("crypto-common", "sha2 of two generations, below sqlx and rmcp"),
+    ("digest", "sha2 of two generations, below sqlx and rmcp"),
+    ("sha2", "sqlx and rmcp"),
+    ("synstructure", "procedural macros of two generations; build time only"),
+    ("untrusted", "aws-lc-rs's ring-compatible face, which jsonwebtoken asks for, and webpki"),
     ("syn", "procedural macros of two generations; build time only"),
     ("unicode-width", "cedar's error reports"),
 ];
@@ -159,8 +176,16 @@ fn doubled() -> Outcome<Vec<String>> {
         "--depth",
         "0",
     ]))?;
+    // One version that is built for the machine and for a procedural macro is one version.
+    let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for line in tree.lines() {
+        let mut words = line.split(' ');
+        if let (Some(name), Some(version)) = (words.next().filter(|name| !name.is_empty()), words.next()) {
+            versions.entry(name).or_default().insert(version);
+        }
+    }
     let doubled: BTreeSet<&str> =
-        tree.lines().filter_map(|line| line.split(' ').next()).filter(|name| !name.is_empty()).collect();
+        versions.iter().filter(|(_, versions)| versions.len() > 1).map(|(name, _)| *name).collect();
     let new = doubled.iter().filter(|name| DOUBLED.iter().all(|(known, _)| known != *name));
     let gone = DOUBLED.iter().filter(|(known, _)| !doubled.contains(known));
     Ok(new
