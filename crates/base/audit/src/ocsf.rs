@@ -6,7 +6,7 @@ use crate::record::{Decision, Kind};
 /// User Access Management 3005, Detection Finding 2004.
 pub(crate) fn class(kind: Kind) -> u32 {
     match kind {
-        Kind::ToolUse | Kind::ToolOutcome => 6003,
+        Kind::ToolUse | Kind::ToolOutcome | Kind::McpCall | Kind::McpOutcome => 6003,
         Kind::EgressConnect => 4001,
         Kind::EgressRequest | Kind::EgressOutcome => 4002,
         Kind::CredentialGranted | Kind::CredentialUse | Kind::CredentialDenied | Kind::CredentialRevoked => 3002,
@@ -20,6 +20,8 @@ pub(crate) fn class(kind: Kind) -> u32 {
         | Kind::LogOpened
         | Kind::LogClosed
         | Kind::Checkpoint
+        | Kind::GatewayStarted
+        | Kind::GatewayStopped
         | Kind::WorkerStarted
         | Kind::WorkerStopped
         | Kind::ConfigurationLoaded => 6002,
@@ -39,13 +41,17 @@ pub(crate) fn activity(kind: Kind) -> u32 {
         | Kind::Approval
         | Kind::Alarm
         | Kind::LogOpened
+        | Kind::McpCall
+        | Kind::GatewayStarted
         | Kind::WorkerStarted => 1,
         Kind::ToolOutcome
         | Kind::EgressOutcome
+        | Kind::McpOutcome
         | Kind::CredentialRevoked
         | Kind::SessionClosed
         | Kind::SandboxDestroyed
         | Kind::LogClosed
+        | Kind::GatewayStopped
         | Kind::WorkerStopped => 2,
         Kind::CredentialDenied | Kind::Recovered | Kind::Checkpoint | Kind::ConfigurationLoaded => 99,
     }

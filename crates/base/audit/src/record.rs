@@ -118,6 +118,14 @@ pub enum Kind {
     LogClosed,
     /// A signature over everything before it.
     Checkpoint,
+    /// A call of a private MCP server was decided.
+    McpCall,
+    /// Such a call ended.
+    McpOutcome,
+    /// A gateway began.
+    GatewayStarted,
+    /// A gateway ended in good order.
+    GatewayStopped,
     /// A worker began.
     WorkerStarted,
     /// A worker ended in good order.
