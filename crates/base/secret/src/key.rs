@@ -5,10 +5,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::Secret;
+use crate::{Secret, SecretBytes};
 
 /// Why a text is not a key of the wanted type. It never repeats the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -58,12 +59,6 @@ macro_rules! keys {
             /// What every key of this type begins with.
             pub const PREFIX: &'static str = $prefix;
 
-            /// A fresh key from the system's random source.
-            #[must_use]
-            pub fn issue() -> Self {
-                Self(Secret::new(fresh($prefix)))
-            }
-
             /// Reads a key, checking prefix, length, alphabet and checksum.
             ///
             /// # Errors
@@ -103,6 +98,18 @@ macro_rules! keys {
     )*};
 }
 
+macro_rules! issued {
+    ($($name:ident)*) => {$(
+        impl $name {
+            /// A fresh key from the system's random source.
+            #[must_use]
+            pub fn issue() -> Self {
+                Self(Secret::new(fresh(Self::PREFIX)))
+            }
+        }
+    )*};
+}
+
 keys! {
     /// Opens the API for a client.
     ApiKey = "pst_api_";
@@ -110,12 +117,38 @@ keys! {
     EnvironmentKey = "pst_env_";
     /// Lets a worker post results of one session, until its lease ends.
     SessionToken = "pst_ses_";
+    /// Lets a connector and its gateway serve one tunnel. Not random but derived, so that it can be shown again without being stored.
+    TunnelToken = "pst_tun_";
+    /// Lets a perimeter speak for itself.
+    PerimeterKey = "pst_per_";
+}
+
+issued! { ApiKey EnvironmentKey SessionToken PerimeterKey }
+
+impl TunnelToken {
+    /// The token of a tunnel's `generation` under the server's own key: HMAC-SHA256, in the form of every key. Equal arguments give an equal token.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the token is computed from the key's bytes")]
+    pub fn derive(server_key: &SecretBytes, tunnel_id: &str, generation: u64) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, server_key.expose());
+        let mut context = hmac::Context::with_key(&key);
+        // The generation has a fixed length and comes before the id, so that no two pairs give one message.
+        context.update(b"postern tunnel token 1\0");
+        context.update(&generation.to_be_bytes());
+        context.update(tunnel_id.as_bytes());
+        Self(Secret::new(spelled(Self::PREFIX, context.sign().as_ref())))
+    }
 }
 
 fn fresh(prefix: &str) -> String {
     let mut random = Zeroizing::new([0; RANDOM_BYTES]);
     fill_random(random.as_mut_slice());
-    let body = base62(random.as_slice());
+    spelled(prefix, random.as_slice())
+}
+
+/// 32 bytes as a key's text.
+fn spelled(prefix: &str, bytes: &[u8]) -> String {
+    let body = base62(bytes);
     let sum = checksum(prefix, &body);
     format!("{prefix}{}{sum}", body.as_str())
 }
@@ -173,7 +206,7 @@ pub(crate) fn random_index(bound: usize) -> usize {
     }
 }
 
-fn fill_random(bytes: &mut [u8]) {
+pub(crate) fn fill_random(bytes: &mut [u8]) {
     aws_lc_rs::rand::fill(bytes)
         .expect("the library's generator is seeded by the system before its first use, or aborts");
 }
@@ -225,6 +258,23 @@ mod tests {
     fn damaged_texts_are_refused() {
         for text in ["", "pst_api_", "pst_api_short", "pst_api_\u{e9}", &format!("pst_api_{}", "0".repeat(48))] {
             assert!(ApiKey::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_derived_token_is_the_same_for_the_same_tunnel_and_generation_and_no_other() {
+        let server_key = Secret::new(vec![7; 32]);
+        let token = TunnelToken::derive(&server_key, "tnl_1", 1);
+        assert_eq!(TunnelToken::parse(token.secret().expose()).unwrap().digest(), token.digest());
+        assert_eq!(TunnelToken::derive(&server_key, "tnl_1", 1).digest(), token.digest());
+        let others = [
+            TunnelToken::derive(&server_key, "tnl_1", 2),
+            TunnelToken::derive(&server_key, "tnl_11", 1),
+            TunnelToken::derive(&server_key, "tnl_", 1),
+            TunnelToken::derive(&Secret::new(vec![8; 32]), "tnl_1", 1),
+        ];
+        for other in others {
+            assert_ne!(other.digest(), token.digest());
         }
     }
 

@@ -1,6 +1,6 @@
 //! What every side must know about secrets without holding any: a value type that cannot be
 //! printed, placeholders, the one list of renderings in which a value may reappear, and the
-//! matcher, scrubber, detector and canary search built on that list. Also the keys Postern issues.
+//! matcher, scrubber, detector and canary search built on that list. Also the keys Postern issues, and sealing to a perimeter.
 //!
 //! It never opens a store, a file or a socket, and never decides who may have a secret.
 
@@ -13,6 +13,7 @@ pub mod matcher;
 mod placeholder;
 pub mod renderings;
 pub mod scrub;
+pub mod seal;
 mod symbols;
 mod trie;
 mod value;

@@ -1,0 +1,302 @@
+//! Sealing a value to perimeters, so that only a custody that holds one of their private keys can open it: one data key per value (AES-256-GCM), wrapped
+//! for each perimeter by HPKE (RFC 9180, base mode, X25519-HKDF-SHA256, AES-256-GCM). What the value may be used for, the [`Binding`], is authenticated
+//! data of both layers. It never opens: that is custody's, and there is no function for it here.
+
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, RandomizedNonceKey};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use rustls::crypto::aws_lc_rs::hpke::DH_KEM_X25519_HKDF_SHA256_AES_256;
+use rustls::crypto::hpke::{Hpke, HpkePublicKey};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use zeroize::Zeroizing;
+
+use crate::SecretBytes;
+
+/// What a sealed value belongs to and where it may be used. Changing any of it makes the value unopenable.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Binding {
+    // In the order of their names, which is that of canonical JSON.
+    /// Id of the credential.
+    pub credential: String,
+    /// Hosts it may go to, as they were written; empty where the kind has none.
+    pub hosts: Vec<String>,
+    /// `static_bearer`, `mcp_oauth`, `environment_variable`.
+    pub kind: String,
+    /// Normalised URL of the MCP server it is for.
+    pub mcp_url: Option<String>,
+    /// Where its tokens are refreshed.
+    pub token_endpoint: Option<String>,
+    /// Id of the vault.
+    pub vault: String,
+    /// Id of the workspace.
+    pub workspace: String,
+}
+
+impl Binding {
+    /// The authenticated data: RFC 8785 JSON of every field, absent ones as `null`.
+    #[must_use]
+    pub fn canonical(&self) -> Vec<u8> {
+        // Names in order, no numbers, no white space: what serde_json writes for this struct is its canonical form.
+        serde_json::to_vec(self).expect("texts are JSON")
+    }
+}
+
+/// A perimeter's public key (X25519), written as 64 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PerimeterPublicKey([u8; KEY_BYTES]);
+
+/// Why a text is not a perimeter's public key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a perimeter's public key is 64 hexadecimal digits, as its worker or gateway prints it at start")]
+pub struct BadPublicKey;
+
+impl PerimeterPublicKey {
+    /// Takes a key's bytes.
+    ///
+    /// # Errors
+    /// [`BadPublicKey`] for another length, and for the few points to which nothing can be sealed.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, BadPublicKey> {
+        let key = Self(bytes.try_into().map_err(|_| BadPublicKey)?);
+        // A point of small order gives the same shared secret to everybody; the library refuses it, and so does registration.
+        suite().setup_sealer(b"", &key.hpke()).map_err(|_| BadPublicKey)?;
+        Ok(key)
+    }
+
+    /// The key's bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn hpke(&self) -> HpkePublicKey {
+        HpkePublicKey(self.0.to_vec())
+    }
+}
+
+impl FromStr for PerimeterPublicKey {
+    type Err = BadPublicKey;
+
+    fn from_str(text: &str) -> Result<Self, BadPublicKey> {
+        let digits = text.as_bytes();
+        if digits.len() != KEY_BYTES * 2 {
+            return Err(BadPublicKey);
+        }
+        let value = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let bytes: Option<Vec<u8>> =
+            digits.chunks_exact(2).map(|pair| Some(value(pair[0])? << 4 | value(pair[1])?)).collect();
+        Self::from_bytes(&bytes.ok_or(BadPublicKey)?)
+    }
+}
+
+impl fmt::Display for PerimeterPublicKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+impl Serialize for PerimeterPublicKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PerimeterPublicKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// A perimeter to seal to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    /// The id under which it was registered.
+    pub perimeter_id: String,
+    /// Its public key.
+    pub public_key: PerimeterPublicKey,
+}
+
+/// A sealed value: ciphertext, and the data key wrapped for each perimeter. Safe to store and to show; useless without a perimeter's private key and the
+/// very [`Binding`] it was sealed with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sealed {
+    /// [`VERSION`]; any other is not opened.
+    pub version: u32,
+    /// Nonce of the value's encryption, base64.
+    pub nonce: String,
+    /// The encrypted, padded value with its tag, base64.
+    pub ciphertext: String,
+    /// The data key for each recipient.
+    pub wraps: Vec<Wrap>,
+}
+
+/// The data key for one perimeter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wrap {
+    /// The id under which the perimeter was registered; authenticated.
+    pub perimeter_id: String,
+    /// The public key it was wrapped for, hexadecimal: how a perimeter finds its own.
+    pub public_key: String,
+    /// HPKE's encapsulated key, base64.
+    pub enc: String,
+    /// The wrapped data key with its tag, base64.
+    pub key: String,
+}
+
+/// A sealed value together with its binding, as it travels to the perimeter that is to open it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealedCredential {
+    /// What it may be used for; only the right one opens it.
+    pub binding: Binding,
+    /// The ciphertext.
+    pub sealed: Sealed,
+}
+
+/// Why a text is not a sealed credential. What it says is not repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a sealed credential of this version")]
+pub struct BadSealed;
+
+impl SealedCredential {
+    /// As text that fits a header: base64url of its JSON.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).expect("texts and numbers are JSON"))
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`BadSealed`], also for a text longer than [`LONGEST_ENCODED`].
+    pub fn decode(text: &str) -> Result<Self, BadSealed> {
+        if text.len() > LONGEST_ENCODED {
+            return Err(BadSealed);
+        }
+        let json = URL_SAFE_NO_PAD.decode(text).map_err(|_| BadSealed)?;
+        serde_json::from_slice(&json).map_err(|_| BadSealed)
+    }
+}
+
+/// Why nothing was sealed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// There is nobody who could open it.
+    #[error("no perimeter is registered that could open it; run `postern perimeter register`")]
+    NoRecipient,
+    /// More perimeters than a value is wrapped for.
+    #[error("a value is sealed to at most {MOST_RECIPIENTS} perimeters; delete those that are gone")]
+    TooManyRecipients,
+    /// A longer value than any credential has.
+    #[error("a value of more than {LONGEST_VALUE} bytes is not sealed")]
+    TooLong,
+    /// The library refused a recipient's key.
+    #[error("the public key of perimeter {perimeter_id} cannot be sealed to; register the perimeter again")]
+    Recipient {
+        /// The perimeter's id.
+        perimeter_id: String,
+    },
+}
+
+/// Seals `value` for each of `recipients`, for use as `binding` says and in no other way. The ciphertext tells the value's length only as a power of two.
+///
+/// # Errors
+/// [`SealError`]; nothing was sealed then.
+pub fn seal(value: &SecretBytes, binding: &Binding, recipients: &[Recipient]) -> Result<Sealed, SealError> {
+    let rules = [
+        (recipients.is_empty(), SealError::NoRecipient),
+        (recipients.len() > MOST_RECIPIENTS, SealError::TooManyRecipients),
+        (value.len() > LONGEST_VALUE, SealError::TooLong),
+    ];
+    if let Some((_, error)) = rules.into_iter().find(|(broken, _)| *broken) {
+        return Err(error);
+    }
+    let binding = binding.canonical();
+    let data_key = data_key();
+    let wraps =
+        recipients.iter().map(|recipient| wrap(&data_key, &binding, recipient)).collect::<Result<Vec<_>, _>>()?;
+    let mut buffer = padded(value);
+    let nonce = RandomizedNonceKey::new(&AES_256_GCM, &*data_key)
+        .expect("the data key has the length of an AES-256 key")
+        .seal_in_place_append_tag(Aad::from(value_aad(&binding)), &mut *buffer)
+        .expect("a padded value is far shorter than what one AES-GCM seal takes");
+    Ok(Sealed {
+        version: VERSION,
+        nonce: STANDARD.encode(nonce.as_ref()),
+        ciphertext: STANDARD.encode(&*buffer),
+        wraps,
+    })
+}
+
+fn data_key() -> Zeroizing<[u8; KEY_BYTES]> {
+    let mut key = Zeroizing::new([0; KEY_BYTES]);
+    crate::key::fill_random(key.as_mut_slice());
+    key
+}
+
+fn wrap(data_key: &[u8; KEY_BYTES], binding: &[u8], recipient: &Recipient) -> Result<Wrap, SealError> {
+    let Recipient { perimeter_id, public_key } = recipient;
+    let aad = wrap_aad(binding, perimeter_id);
+    let (enc, key) = suite()
+        .seal(WRAP_INFO, &aad, data_key, &public_key.hpke())
+        .map_err(|_| SealError::Recipient { perimeter_id: perimeter_id.clone() })?;
+    Ok(Wrap {
+        perimeter_id: perimeter_id.clone(),
+        public_key: public_key.to_string(),
+        enc: STANDARD.encode(enc.0),
+        key: STANDARD.encode(key),
+    })
+}
+
+/// Authenticated data of the value's encryption.
+#[must_use]
+pub fn value_aad(binding: &[u8]) -> Vec<u8> {
+    [VALUE_DOMAIN, binding].concat()
+}
+
+/// Authenticated data of one wrap. The id comes last, after JSON, which says where it ends.
+#[must_use]
+pub fn wrap_aad(binding: &[u8], perimeter_id: &str) -> Vec<u8> {
+    [binding, perimeter_id.as_bytes()].concat()
+}
+
+/// Its length, the value, zeros up to a power of two.
+#[expect(clippy::disallowed_methods, reason = "sealing needs the plaintext")]
+fn padded(value: &SecretBytes) -> Zeroizing<Vec<u8>> {
+    let length = u32::try_from(value.len()).expect("checked against LONGEST_VALUE by the caller").to_be_bytes();
+    let padded_length = (length.len() + value.len()).next_power_of_two().max(SHORTEST_PADDED);
+    let mut buffer = Zeroizing::new(Vec::with_capacity(padded_length + AES_256_GCM.tag_len()));
+    buffer.extend_from_slice(&length);
+    buffer.extend_from_slice(value.expose());
+    buffer.resize(padded_length, 0);
+    buffer
+}
+
+/// The HPKE suite, for custody's opening too.
+#[must_use]
+pub fn suite() -> &'static dyn Hpke {
+    DH_KEM_X25519_HKDF_SHA256_AES_256
+}
+
+/// The form of [`Sealed`] that is made and opened here.
+pub const VERSION: u32 = 1;
+/// HPKE's `info` of a wrap: another use of the same key pair can never be taken for this one.
+pub const WRAP_INFO: &[u8] = b"postern seal 1 data key";
+/// Bytes of a public key and of a data key.
+pub const KEY_BYTES: usize = 32;
+/// The longest value that is sealed.
+pub const LONGEST_VALUE: usize = 64 << 10;
+/// The most perimeters one value is wrapped for.
+pub const MOST_RECIPIENTS: usize = 32;
+/// The longest text that [`SealedCredential::decode`] reads.
+pub const LONGEST_ENCODED: usize = 256 << 10;
+const VALUE_DOMAIN: &[u8] = b"postern seal 1 value\0";
+const SHORTEST_PADDED: usize = 64;
+
+#[cfg(test)]
+mod tests;
