@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod content;
+pub mod control;
 pub mod environment;
 pub mod event;
 pub mod field;
