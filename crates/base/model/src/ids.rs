@@ -113,6 +113,16 @@ ids! {
     RequestId = "req_";
     /// A vault.
     VaultId = "vlt_";
+    /// A credential of a vault.
+    CredentialId = "vcrd_";
+    /// A tunnel.
+    TunnelId = "tnl_";
+    /// One value of a tunnel's token: another after each rotation. Never the token itself.
+    TunnelTokenId = "ttok_";
+    /// A CA certificate of a tunnel.
+    CertificateId = "tcrt_";
+    /// A registered perimeter.
+    PerimeterId = "perim_";
 }
 
 impl WorkspaceId {

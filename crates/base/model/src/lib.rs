@@ -14,9 +14,12 @@ pub mod key;
 pub mod metadata;
 pub mod model_info;
 pub mod page;
+pub mod perimeter;
 pub mod problem;
 pub mod session;
 pub mod tool;
+pub mod tunnel;
+pub mod vault;
 pub mod work;
 
 pub use field::Field;
