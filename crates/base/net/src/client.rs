@@ -196,6 +196,17 @@ impl HttpClient {
         Ok(self.answer(response, connection))
     }
 
+    /// Sends over a connection of its own, which ends with what is given back beside the answer.
+    pub(crate) async fn send_alone(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Response<Incoming>, impl Send), ClientError> {
+        let request = self.shared.prepare(request).map_err(ClientError::Malformed)?;
+        let mut connection = self.shared.connect().await?;
+        let response = connection.sender.send_request(request).await.map_err(|source| self.shared.broken(source))?;
+        Ok((response, connection))
+    }
+
     fn answer(&self, response: Response<Incoming>, connection: Connection) -> Response<Body> {
         let shared = Arc::clone(&self.shared);
         response.map(|incoming| {
@@ -273,7 +284,7 @@ impl Shared {
             .map_err(|source| self.broken(source))?;
         // Whatever ends the connection is also told to the request or body that needs it.
         let driver = tokio::spawn(async move {
-            let _ = connection.await;
+            let _ = connection.with_upgrades().await;
         });
         Ok(Connection { sender, driver })
     }

@@ -4,11 +4,14 @@
 
 pub mod backoff;
 pub mod client;
+pub mod control;
 pub mod dial;
 pub mod drain;
+pub mod frames;
 pub mod limits;
 pub mod sse;
 pub mod tls;
+pub mod upgrade;
 
 pub use backoff::Backoff;
 pub use client::{Body, ClientError, HttpClient};
