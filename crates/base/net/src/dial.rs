@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postern_policy::{ConfiguredPermit, Denial, DialPermit, Host, Permit, Target};
+use postern_policy::{ConfiguredPermit, Denial, DialPermit, Host, Permit, PublicPermit, RoutePermit, Target};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -74,6 +74,8 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for postern_policy::Permit {}
     impl Sealed for postern_policy::ConfiguredPermit {}
+    impl Sealed for postern_policy::RoutePermit {}
+    impl Sealed for postern_policy::PublicPermit {}
 }
 
 impl Dialable for Permit {
@@ -93,6 +95,26 @@ impl Dialable for ConfiguredPermit {
 
     fn dial(&self, address: IpAddr) -> Result<DialPermit, Denial> {
         ConfiguredPermit::dial(self, address)
+    }
+}
+
+impl Dialable for RoutePermit {
+    fn target(&self) -> Target {
+        RoutePermit::target(self)
+    }
+
+    fn dial(&self, address: IpAddr) -> Result<DialPermit, Denial> {
+        RoutePermit::dial(self, address)
+    }
+}
+
+impl Dialable for PublicPermit {
+    fn target(&self) -> Target {
+        PublicPermit::target(self)
+    }
+
+    fn dial(&self, address: IpAddr) -> Result<DialPermit, Denial> {
+        PublicPermit::dial(self, address)
     }
 }
 

@@ -2,11 +2,14 @@
 //! Never opens a socket or a file, reads a clock or the environment, or sees a secret.
 
 pub mod address;
+pub mod canonical;
 mod cedar;
 pub mod credential;
 mod data;
+pub mod deployment;
 pub mod document;
 pub mod foreign;
+pub mod gateway;
 mod host;
 pub mod minting;
 pub mod overrides;
@@ -21,14 +24,15 @@ pub use address::{AddressClass, classify};
 pub use credential::{BasicPart, Credential, CredentialName, Location, Source};
 pub use document::{ConfigError, Document};
 pub use foreign::ForeignCredential;
+pub use gateway::{BadMcpUrl, HeaderFormat, Route, RouteCredential, Routes, normalise_mcp_url};
 pub use host::{BadHost, Host, HostPattern};
 pub use overrides::Override;
 pub use path::{BadGlob, BadPath, CanonicalPath, PathGlob};
 pub use permit::{
-    BadEndpoint, ConfiguredPermit, ConnectPermit, DialPermit, Endpoint, GrantPermit, Injection, Permit, Target,
-    ToolPermit, configured,
+    BadEndpoint, ConfiguredPermit, ConnectPermit, DialPermit, Endpoint, GrantPermit, Injection, McpPermit, Permit,
+    PublicPermit, RoutePermit, Target, ToolPermit, configured, public_server,
 };
 pub use reason::{Denial, Reason};
-pub use request::{Connect, Found, FoundValue, Issued, Place, Request, SessionFacts, ToolUse, Transport};
+pub use request::{Connect, Found, FoundValue, Issued, McpCall, Place, Request, SessionFacts, ToolUse, Transport};
 pub use wire::{BadMethod, Method, Port, Scheme};
 pub use zone::{Control, Mount, MountAccess, SandboxLimits, Zone, Zones};

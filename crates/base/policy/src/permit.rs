@@ -304,6 +304,15 @@ impl std::str::FromStr for Endpoint {
     }
 }
 
+impl Endpoint {
+    fn target(&self) -> Target {
+        match self.host.address() {
+            Some(address) => Target::Address(SocketAddr::new(address, self.port.number())),
+            None => Target::Resolve(self.host.clone(), self.port),
+        }
+    }
+}
+
 fn split_port(authority: &str, scheme: Scheme) -> Result<(&str, Port), BadEndpoint> {
     match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => {
@@ -342,10 +351,7 @@ impl ConfiguredPermit {
     /// How to find the address.
     #[must_use]
     pub fn target(&self) -> Target {
-        match self.endpoint.host.address() {
-            Some(address) => Target::Address(SocketAddr::new(address, self.endpoint.port.number())),
-            None => Target::Resolve(self.endpoint.host.clone(), self.endpoint.port),
-        }
+        self.endpoint.target()
     }
 
     /// The operator's word is enough: private and loopback addresses are dialled.
@@ -364,6 +370,164 @@ impl ConfiguredPermit {
                 })
             }
         }
+    }
+}
+
+/// This MCP message may go to this route, for a session of this zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct McpPermit {
+    pub(crate) route: String,
+    pub(crate) method: String,
+    pub(crate) tool: Option<String>,
+    pub(crate) rule: String,
+    pub(crate) zone: String,
+    pub(crate) policy_digest: String,
+}
+
+impl McpPermit {
+    /// The route decided on.
+    #[must_use]
+    pub fn route(&self) -> &str {
+        &self.route
+    }
+
+    /// The MCP method decided on.
+    #[must_use]
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// The tool decided on, where the method calls one.
+    #[must_use]
+    pub fn tool(&self) -> Option<&str> {
+        self.tool.as_deref()
+    }
+
+    /// The rule that allows it; `gateway/probe` where the operator's own probe is what asks.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        &self.rule
+    }
+
+    /// The zone's name; empty for a probe.
+    #[must_use]
+    pub fn zone(&self) -> &str {
+        &self.zone
+    }
+
+    /// The digest of the zone that decided; of the routes, for a probe.
+    #[must_use]
+    pub fn policy_digest(&self) -> &str {
+        &self.policy_digest
+    }
+}
+
+/// This route's upstream may be dialled. Made by [`crate::gateway::Route::permit`] alone.
+#[derive(Clone, Debug)]
+pub struct RoutePermit {
+    pub(crate) destination: Destination,
+    pub(crate) scheme: Scheme,
+    pub(crate) route: String,
+    pub(crate) rule: String,
+}
+
+impl RoutePermit {
+    /// The upstream's host: what is dialled, verified in TLS and sent as Host.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.destination.host
+    }
+
+    /// The upstream's port.
+    #[must_use]
+    pub fn port(&self) -> Port {
+        self.destination.port
+    }
+
+    /// The scheme to speak.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The route's name.
+    #[must_use]
+    pub fn route(&self) -> &str {
+        &self.route
+    }
+
+    /// The rule that allowed the call.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        &self.rule
+    }
+
+    /// The upstream's CA, where the route names one.
+    #[must_use]
+    pub fn ca_pem(&self) -> Option<&str> {
+        self.destination.ca_pem.as_deref()
+    }
+
+    /// How to find the address.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        self.destination.target()
+    }
+
+    /// Whether this address may be dialled for the permit.
+    ///
+    /// # Errors
+    /// The address is special and the route does not name it, or the route names others.
+    pub fn dial(&self, address: IpAddr) -> Result<DialPermit, Denial> {
+        self.destination.dial(address).map_err(|denial| denial.by(&self.rule))
+    }
+}
+
+/// A public MCP server that an agent's definition names may be dialled: at public addresses, and at those special
+/// ones that the operator's own list names.
+#[derive(Clone, Debug)]
+pub struct PublicPermit {
+    endpoint: Endpoint,
+    extra: Arc<[IpNet]>,
+}
+
+/// The permit for an MCP server outside any tunnel.
+///
+/// # Errors
+/// The endpoint is not https.
+pub fn public_server(endpoint: &Endpoint, extra: &[IpNet]) -> Result<PublicPermit, Denial> {
+    match endpoint.scheme {
+        Scheme::Https => Ok(PublicPermit { endpoint: endpoint.clone(), extra: extra.into() }),
+        Scheme::Http => Err(Denial::advising(Reason::SchemeNotAllowed, "name the MCP server by an https:// URL")),
+    }
+}
+
+impl PublicPermit {
+    /// The endpoint.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// How to find the address.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        self.endpoint.target()
+    }
+
+    /// Whether this address may be dialled for the permit.
+    ///
+    /// # Errors
+    /// The address is not public and the operator's list does not name it.
+    pub fn dial(&self, address: IpAddr) -> Result<DialPermit, Denial> {
+        let address = address.to_canonical();
+        if address::classify(address) != AddressClass::Public {
+            address_allowed(address, &self.extra)?;
+        }
+        Ok(DialPermit {
+            address: SocketAddr::new(address, self.endpoint.port.number()),
+            host: self.endpoint.host.clone(),
+        })
     }
 }
 

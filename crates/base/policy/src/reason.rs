@@ -120,6 +120,42 @@ reasons! {
     LimitTime = "limit_time", "ask for less at a time, or try again later";
     /// A compressed body grows beyond the limit.
     LimitDecoded = "limit_decoded", "ask for an uncompressed or smaller answer";
+    /// No `mcp` rule of the zone names this route.
+    McpServerNotAllowed = "mcp_server_not_allowed", "no mcp rule of the zone names this server; use another server, or ask the operator for a rule that names it";
+    /// The route is allowed, with other MCP methods.
+    McpMethodNotAllowed = "mcp_method_not_allowed", "use a tool that the zone allows; other MCP methods must be named in the rule's `methods`";
+    /// The route is allowed, with other tools.
+    ToolNotAllowed = "tool_not_allowed", "use a tool that the zone's rule for this server names";
+    /// The tool is allowed, with other arguments.
+    ArgumentNotAllowed = "argument_not_allowed", "change the arguments to what the zone's rule for this tool allows";
+    /// The gateway has no route of this name or URL.
+    RouteUnknown = "route_unknown", "no [[gateway.route]] has this name or URL; ask the operator to add one";
+    /// Name dialled, TLS name, Host, URL and permit do not mean one route.
+    RouteMismatch = "route_mismatch", "call each MCP server by its own host; a call for one route is not carried to another";
+    /// A call without the caller's identity.
+    IdentityMissing = "identity_missing", "calls come from the control plane, which signs each of them; nothing else may call the gateway";
+    /// The caller's identity is not signed by a known key, is for another tunnel, or does not fit the call.
+    IdentityInvalid = "identity_invalid", "the gateway does not trust the caller's signature; the operator must check `identity_key_file` and the server's keys";
+    /// The caller's identity was valid once.
+    IdentityExpired = "identity_expired", "call again; if it is refused again the clocks of server and gateway disagree";
+    /// The caller's identity was used before.
+    IdentityReplayed = "identity_replayed", "call again; each call carries an identity of its own";
+    /// A sealed credential that this perimeter cannot open: sealed for another, or changed since.
+    CredentialUnopenable = "credential_unopenable", "this perimeter cannot open the credential; create it again, now that the perimeter is registered";
+    /// The credential is bound to another MCP URL than the route's.
+    CredentialNotForRoute = "credential_not_for_route", "a vault credential is used only at its own MCP server URL, by a route with source = \"api:\"";
+    /// A kind of credential that cannot be used here.
+    CredentialKindUnsupported = "credential_kind_unsupported", "credentials of this kind are stored but not used by this build; use a static_bearer credential";
+    /// The upstream did not accept the credential.
+    UpstreamUnauthorized = "upstream_unauthorized", "the MCP server refused the credential; the operator must check it";
+    /// The upstream answered with something that is not MCP.
+    UpstreamProtocol = "upstream_protocol", "the upstream's answer is not well-formed MCP; tell the operator";
+    /// An answer is larger than the route allows.
+    ResultTooLarge = "result_too_large", "ask the tool for less at a time";
+    /// The gateway does as much as it may at a time.
+    GatewayBusy = "gateway_busy", "the gateway is at its limit; try again shortly";
+    /// The gateway is about to end.
+    GatewayDraining = "gateway_draining", "the gateway is stopping; try again shortly";
 }
 
 impl std::fmt::Display for Reason {
@@ -174,15 +210,21 @@ impl Reason {
     #[must_use]
     pub fn is_alarming(self) -> bool {
         use Reason::{
-            AddressMetadata, AuthorityMismatch, ForeignCredential, PlaceholderUnresolved, PlaceholderWrongHost,
+            AddressMetadata, AuthorityMismatch, CredentialNotForRoute, CredentialUnopenable, ForeignCredential,
+            IdentityInvalid, IdentityMissing, IdentityReplayed, PlaceholderUnresolved, PlaceholderWrongHost,
             PlaceholderWrongLocation, PlaceholderWrongPort, PlaceholderWrongScheme, PlaceholderWrongSession,
-            RealSecretSeen,
+            RealSecretSeen, RouteMismatch,
         };
         matches!(
             self,
             AddressMetadata
                 | AuthorityMismatch
+                | CredentialNotForRoute
+                | CredentialUnopenable
                 | ForeignCredential
+                | IdentityInvalid
+                | IdentityMissing
+                | IdentityReplayed
                 | PlaceholderUnresolved
                 | PlaceholderWrongHost
                 | PlaceholderWrongLocation
@@ -190,6 +232,7 @@ impl Reason {
                 | PlaceholderWrongScheme
                 | PlaceholderWrongSession
                 | RealSecretSeen
+                | RouteMismatch
         )
     }
 }

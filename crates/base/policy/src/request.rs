@@ -116,6 +116,20 @@ pub struct Request {
     pub overrides: Vec<Override>,
 }
 
+/// May this MCP message go to a route?
+#[derive(Clone, Copy, Debug)]
+pub struct McpCall<'a> {
+    /// The route's name: the label before the tunnel's domain.
+    pub route: &'a str,
+    /// The method, such as `tools/call`.
+    pub method: &'a str,
+    /// `params.name` of `tools/call`; otherwise `None`.
+    pub tool: Option<&'a str>,
+    /// `params.arguments` of `tools/call`, parsed so that no key stands twice: what is decided on must be what is
+    /// sent. `None` where there are none.
+    pub arguments: Option<&'a serde_json::Map<String, serde_json::Value>>,
+}
+
 /// May this tool be used?
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToolUse {

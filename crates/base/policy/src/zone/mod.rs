@@ -2,6 +2,7 @@
 
 mod connect;
 mod load;
+mod mcp;
 mod read_credential;
 mod read_rule;
 mod request;
@@ -14,9 +15,9 @@ pub use select::Zones;
 
 use crate::cedar::{Action, Attribute, Builder, Policies, tools_rule};
 use crate::credential::{Credential, CredentialName};
-use crate::permit::{ConnectPermit, GrantPermit, Permit, ToolPermit};
+use crate::permit::{ConnectPermit, GrantPermit, McpPermit, Permit, ToolPermit};
 use crate::reason::{Denial, Reason};
-use crate::request::{Connect, Request, ToolUse};
+use crate::request::{Connect, McpCall, Request, ToolUse};
 use rule::Rule;
 
 /// The name of the built-in zone of an environment without any.
@@ -113,6 +114,20 @@ impl Zone {
         }
     }
 
+    /// May this MCP message go to its route?
+    ///
+    /// # Errors
+    /// The typed refusal, by the rule that came nearest.
+    pub fn mcp(&self, call: &McpCall<'_>) -> Result<McpPermit, Denial> {
+        mcp::decide(self, call)
+    }
+
+    /// The routes that its `mcp` rules name, each once, in the order of the file. They may live in another file.
+    #[must_use]
+    pub fn mcp_servers(&self) -> Vec<&str> {
+        mcp::servers(self)
+    }
+
     /// May this tool be used? Yes, unless the zone's policy file forbids it.
     ///
     /// # Errors
@@ -127,11 +142,14 @@ impl Zone {
 
 /// The digest of a zone: its name and everything written in its section and the files that names.
 fn digest(name: &str, canonical: &[u8]) -> String {
+    digest_of(b"postern zone 1\0", &[name.as_bytes(), b"\0", canonical])
+}
+
+/// `sha256:` and 64 hexadecimal digits of the parts, after a label that says what they are.
+pub(crate) fn digest_of(label: &[u8], parts: &[&[u8]]) -> String {
     let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    context.update(b"postern zone 1\0");
-    context.update(name.as_bytes());
-    context.update(b"\0");
-    context.update(canonical);
+    context.update(label);
+    parts.iter().for_each(|part| context.update(part));
     let hex: String = context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }

@@ -1,0 +1,130 @@
+//! The sections that say where each role listens, whom it dials and where it keeps things: `[server]`, `[edge]`,
+//! `[worker]`, `[gateway]`, `[custody]`, `[audit]`. Plain facts for the composition root; nothing here decides.
+
+use crate::Endpoint;
+use ipnet::IpNet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// What the file says about roles. Files are relative to the configuration file's directory, joined already.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deployment {
+    /// `[server]`.
+    pub server: Server,
+    /// `[edge]`.
+    pub edge: Edge,
+    /// `[worker]`.
+    pub worker: Worker,
+    /// `[gateway]`, without its routes.
+    pub gateway: Gateway,
+    /// `[custody] dir`.
+    pub custody: Custody,
+    /// `[audit] dir`.
+    pub audit: Audit,
+}
+
+/// A certificate and its key, two PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, its chain after it.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// How a listener of the server is kept from the open network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// Nothing is said: plain HTTP, on loopback only.
+    Loopback,
+    /// TLS by these files.
+    Tls(TlsFiles),
+    /// Plain HTTP, behind a proxy that does TLS: `behind = "proxy"`.
+    BehindProxy,
+}
+
+/// `[server]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Where the API listens.
+    pub listen: Option<SocketAddr>,
+    /// How.
+    pub protection: Protection,
+    /// Special ranges in which public MCP URLs may lie all the same.
+    pub mcp_addresses: Vec<IpNet>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self { listen: None, protection: Protection::Loopback, mcp_addresses: Vec::new() }
+    }
+}
+
+/// `[edge]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Edge {
+    /// Where connectors arrive.
+    pub listen: Option<SocketAddr>,
+    /// The edge's certificate.
+    pub tls: Option<TlsFiles>,
+    /// What tunnels' domains end in, lower case.
+    pub domain: Option<String>,
+}
+
+/// `[worker]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// The server.
+    pub server: Option<Endpoint>,
+    /// The server's CA, besides the public roots.
+    pub ca_file: Option<PathBuf>,
+    /// `env_...`.
+    pub environment: Option<String>,
+    /// Holds the environment key.
+    pub environment_key_file: Option<PathBuf>,
+    /// How many sessions at a time.
+    pub sessions: u16,
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self { server: None, ca_file: None, environment: None, environment_key_file: None, sessions: 16 }
+    }
+}
+
+/// `[gateway]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gateway {
+    /// The server, for the control stream.
+    pub server: Option<Endpoint>,
+    /// The server's CA, besides the public roots.
+    pub ca_file: Option<PathBuf>,
+    /// The edge.
+    pub edge: Option<Endpoint>,
+    /// The edge's CA, instead of the public roots.
+    pub edge_ca_file: Option<PathBuf>,
+    /// An HTTP proxy that is asked to CONNECT to the edge.
+    pub proxy: Option<Endpoint>,
+    /// `tnl_...`.
+    pub tunnel: Option<String>,
+    /// Holds the tunnel token.
+    pub tunnel_token_file: Option<PathBuf>,
+    /// Holds `leaf.pem` and `leaf.key`.
+    pub tls_dir: Option<PathBuf>,
+    /// Pins the keys that sign callers' identities.
+    pub identity_key_file: Option<PathBuf>,
+}
+
+/// `[custody]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Custody {
+    /// Its directory.
+    pub dir: Option<PathBuf>,
+}
+
+/// `[audit]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Its directory.
+    pub dir: Option<PathBuf>,
+}
