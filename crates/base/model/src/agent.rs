@@ -3,8 +3,11 @@
 //! A request is resolved once, on arrival: what is stored and shown says everything explicitly.
 
 mod check;
+mod mcp;
 mod model_config;
 
+pub use check::fitting_mcp;
+pub use mcp::{MAX_MCP_SERVERS, McpServer, McpServerTag};
 pub use model_config::{Effort, EffortLevel, ModelConfig, ModelParam, Speed};
 
 use serde::{Deserialize, Serialize};
@@ -58,8 +61,8 @@ pub struct AgentDefinition {
     pub model: ModelConfig,
     /// Who the agent acts as.
     pub execution_identity: ExecutionIdentity,
-    /// MCP servers; empty in this build.
-    pub mcp_servers: Vec<Value>,
+    /// MCP servers, each with its `mcp_toolset` in `tools`.
+    pub mcp_servers: Vec<McpServer>,
     /// Skills; empty in this build.
     pub skills: Vec<Value>,
     /// Toolsets and custom tools.
@@ -93,9 +96,9 @@ pub struct CreateAgent {
     /// Null or `service_account`.
     #[serde(default)]
     pub execution_identity: Option<Value>,
-    /// Empty in this build.
+    /// At most 20, each with its `mcp_toolset` in `tools`.
     #[serde(default)]
-    pub mcp_servers: Option<Vec<Value>>,
+    pub mcp_servers: Option<Vec<McpServer>>,
     /// The caller's pairs.
     #[serde(default)]
     pub metadata: Option<Metadata>,
@@ -126,7 +129,7 @@ pub struct UpdateAgent {
     /// Replaces; null means the default.
     pub execution_identity: Field<Value>,
     /// Replaces; null clears.
-    pub mcp_servers: Field<Vec<Value>>,
+    pub mcp_servers: Field<Vec<McpServer>>,
     /// Merged; null deletes a key.
     pub metadata: Field<MetadataPatch>,
     /// Null clears; anything else is not in this build.

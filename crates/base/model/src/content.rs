@@ -60,6 +60,41 @@ impl Block {
             Self::Redacted {} => "redacted",
         }
     }
+
+    /// Why a model endpoint would refuse this block: then every later request of the session would be refused with it.
+    pub fn unreadable(&self) -> Option<&'static str> {
+        match self {
+            Self::Image { source: ImageSource::Base64 { data, media_type } } => {
+                match IMAGES.contains(&media_type.as_str()) {
+                    false => Some("`media_type` must be image/jpeg, image/png, image/gif or image/webp"),
+                    true => not_base64(data),
+                }
+            }
+            Self::Document { source: DocumentSource::Base64 { data, media_type }, .. } => match media_type.as_str() {
+                "application/pdf" => not_base64(data),
+                _ => Some("`media_type` must be application/pdf"),
+            },
+            Self::Document { source: DocumentSource::Text { media_type, .. }, .. } if media_type != "text/plain" => {
+                Some("`media_type` must be text/plain")
+            }
+            Self::Image { source: ImageSource::Url { url } }
+            | Self::Document { source: DocumentSource::Url { url }, .. } => {
+                let is_web = url.starts_with("https://") || url.starts_with("http://");
+                (!is_web).then_some("`url` must be an http or https URL")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The image types that the Messages API reads.
+const IMAGES: &[&str] = &["image/jpeg", "image/png", "image/gif", "image/webp"];
+
+fn not_base64(data: &str) -> Option<&'static str> {
+    let digits = data.trim_end_matches('=');
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+    let is_whole = data.len().is_multiple_of(4) && data.len() - digits.len() <= 2;
+    (digits.is_empty() || !is_whole || !digits.bytes().all(is_digit)).then_some("`data` must be base64")
 }
 
 /// Text inside a search result.

@@ -93,6 +93,24 @@ pub enum EventBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         is_error: Option<bool>,
     },
+    #[serde(rename = "agent.mcp_tool_use")]
+    AgentMcpToolUse {
+        mcp_server_name: String,
+        name: String,
+        input: Map<String, Value>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evaluated_permission: Option<Permission>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evaluation: Option<Evaluation>,
+    },
+    #[serde(rename = "agent.mcp_tool_result")]
+    AgentMcpToolResult {
+        mcp_tool_use_id: EventId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<Vec<Block>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        is_error: Option<bool>,
+    },
     #[serde(rename = "agent.custom_tool_use")]
     AgentCustomToolUse { name: String, input: Map<String, Value> },
     #[serde(rename = "session.status_running")]
@@ -195,6 +213,8 @@ impl EventBody {
             Self::AgentThinking {} => "agent.thinking",
             Self::AgentToolUse { .. } => "agent.tool_use",
             Self::AgentToolResult { .. } => "agent.tool_result",
+            Self::AgentMcpToolUse { .. } => "agent.mcp_tool_use",
+            Self::AgentMcpToolResult { .. } => "agent.mcp_tool_result",
             Self::AgentCustomToolUse { .. } => "agent.custom_tool_use",
             Self::StatusRunning {} => "session.status_running",
             Self::StatusRescheduled {} => "session.status_rescheduled",
@@ -305,6 +325,9 @@ pub struct SessionError {
     /// The type.
     #[serde(rename = "type")]
     pub kind: SessionErrorKind,
+    /// The MCP server that failed; only with the kinds that are about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mcp_server_name: Option<String>,
     /// What happened and what to do.
     pub message: String,
     /// Whether the server goes on by itself.
@@ -325,6 +348,10 @@ pub enum SessionErrorKind {
     ModelRequestFailedError,
     /// The model's endpoint wants to be paid.
     BillingError,
+    /// An MCP server could not be reached or did not speak the protocol. The session goes on without its tools.
+    McpConnectionFailedError,
+    /// An MCP server refused who we are. The session goes on without its tools.
+    McpAuthenticationFailedError,
     /// Too many model requests in one turn.
     ToolUseLimitReachedError,
 }

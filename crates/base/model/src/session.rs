@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::agent::{AgentDefinition, AgentTag, ExecutionIdentity, ModelConfig, ModelParam};
+use crate::agent::{AgentDefinition, AgentTag, ExecutionIdentity, McpServer, ModelConfig, ModelParam};
 use crate::event::ClientEvent;
-use crate::ids::{AgentId, EnvironmentId, SessionId, ThreadId};
+use crate::ids::{AgentId, EnvironmentId, SessionId, ThreadId, VaultId};
 use crate::metadata::MetadataPatch;
 use crate::tool::{Tool, ToolParam};
 use crate::{Field, Metadata, Timestamp};
@@ -30,8 +30,8 @@ pub struct Session {
     pub metadata: Metadata,
     /// Always null: budgets are not in this build.
     pub budget: Option<Value>,
-    /// Always empty: vaults are not in this build.
-    pub vault_ids: Vec<String>,
+    /// Where its MCP servers' credentials are looked for, in this order.
+    pub vault_ids: Vec<VaultId>,
     /// Always empty: resources are not in this build.
     pub resources: Vec<Value>,
     /// Always empty: outcomes are not in this build.
@@ -77,8 +77,8 @@ pub struct SessionAgent {
     pub model: ModelConfig,
     /// In whose name it acts.
     pub execution_identity: ExecutionIdentity,
-    /// Its MCP servers: none in this build.
-    pub mcp_servers: Vec<Value>,
+    /// Its MCP servers.
+    pub mcp_servers: Vec<McpServer>,
     /// Always empty: skills are not in this build.
     pub skills: Vec<Value>,
     /// Its tools.
@@ -233,7 +233,7 @@ pub struct CreateSession {
     /// The caller's title.
     #[serde(default)]
     pub title: Option<String>,
-    /// Not in this build unless empty.
+    /// At most 50 vaults, none archived.
     #[serde(default)]
     pub vault_ids: Option<Vec<String>>,
 }
@@ -279,9 +279,9 @@ pub enum AgentReferenceParam {
         /// Null clears.
         #[serde(default)]
         tools: Field<Vec<ToolParam>>,
-        /// Not in this build unless empty.
+        /// Null clears.
         #[serde(default)]
-        mcp_servers: Field<Vec<Value>>,
+        mcp_servers: Field<Vec<McpServer>>,
         /// Not in this build unless empty.
         #[serde(default)]
         skills: Field<Vec<Value>>,
@@ -316,7 +316,7 @@ pub struct UpdateSessionAgent {
     /// The whole array; null clears.
     #[serde(default)]
     pub tools: Field<Vec<ToolParam>>,
-    /// Not in this build unless empty.
+    /// The whole array; null clears.
     #[serde(default)]
-    pub mcp_servers: Field<Vec<Value>>,
+    pub mcp_servers: Field<Vec<McpServer>>,
 }

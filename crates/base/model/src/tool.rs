@@ -2,6 +2,8 @@
 //!
 //! Says which tools exist and under which policy; never runs one.
 
+mod mcp;
+
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
@@ -66,7 +68,8 @@ pub enum PermissionPolicy {
     AlwaysAllow {},
     /// Every call waits for a person.
     AlwaysAsk {},
-    /// A judge decides: refused by [`resolve`], this build has no judge model.
+    /// A judge decides. This build has no judge model: refused for the built-in toolset by [`resolve`], and for tools of
+    /// an MCP server the same as always ask.
     Auto {},
 }
 
@@ -135,6 +138,41 @@ impl AgentToolset {
     }
 }
 
+/// The resolved configuration of one tool of an MCP server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct McpToolConfig {
+    /// The server's name for it.
+    pub name: String,
+    /// Whether it is offered.
+    pub enabled: bool,
+    /// Its policy.
+    pub permission_policy: PermissionPolicy,
+}
+
+/// The tools of one MCP server, resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct McpToolset {
+    /// Which of the agent's `mcp_servers`.
+    pub mcp_server_name: String,
+    /// For tools not in `configs`.
+    pub default_config: DefaultConfig,
+    /// Per tool.
+    pub configs: Vec<McpToolConfig>,
+}
+
+impl McpToolset {
+    /// What holds for one tool.
+    pub fn config(&self, tool: &str) -> DefaultConfig {
+        let named = self.configs.iter().find(|config| config.name == tool);
+        named.map_or(self.default_config, |config| DefaultConfig {
+            enabled: config.enabled,
+            permission_policy: config.permission_policy,
+        })
+    }
+}
+
 /// One entry of an agent's `tools`, resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type")]
@@ -145,6 +183,9 @@ pub enum Tool {
     /// A custom tool.
     #[serde(rename = "custom")]
     Custom(CustomTool),
+    /// The tools of an MCP server.
+    #[serde(rename = "mcp_toolset")]
+    McpToolset(McpToolset),
 }
 
 /// One entry of `tools` as a client sends it.
@@ -171,17 +212,17 @@ pub enum ToolParam {
         /// Its input.
         input_schema: Map<String, Value>,
     },
-    /// Tools of an MCP server: not in this build.
+    /// The tools of an MCP server.
     #[serde(rename = "mcp_toolset")]
     McpToolset {
         /// The server.
         mcp_server_name: String,
         /// For tools not in `configs`.
         #[serde(default)]
-        default_config: Option<Value>,
+        default_config: Option<DefaultConfigParam>,
         /// Per tool.
         #[serde(default)]
-        configs: Option<Value>,
+        configs: Option<Vec<McpToolConfigParam>>,
     },
 }
 
@@ -192,7 +233,7 @@ pub struct DefaultConfigParam {
     /// Absent: true.
     #[serde(default)]
     pub enabled: Option<bool>,
-    /// Absent: always allow.
+    /// Absent: always allow for the built-in toolset, always ask for an MCP server's.
     #[serde(default)]
     pub permission_policy: Option<PermissionPolicy>,
 }
@@ -206,6 +247,20 @@ pub struct ToolConfigParam {
     /// The same again, if present.
     #[serde(default, rename = "type")]
     pub kind: Option<Builtin>,
+    /// Absent: the toolset's default.
+    #[serde(default)]
+    pub enabled: Option<bool>,
+    /// Absent: the toolset's default.
+    #[serde(default)]
+    pub permission_policy: Option<PermissionPolicy>,
+}
+
+/// One of an `mcp_toolset`'s `configs` as sent.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct McpToolConfigParam {
+    /// The server's name for the tool.
+    pub name: String,
     /// Absent: the toolset's default.
     #[serde(default)]
     pub enabled: Option<bool>,
@@ -232,8 +287,12 @@ pub const MAX_TOOLS: usize = 256;
 /// # Errors
 /// The first entry that the contract refuses, or that this build cannot serve.
 pub fn resolve(params: Vec<ToolParam>) -> Result<Vec<Tool>, ToolError> {
-    if params.len() > MAX_TOOLS {
-        return Err(ToolError { index: MAX_TOOLS, message: format!("at most {MAX_TOOLS} tools are allowed") });
+    let mut total = 0;
+    for (index, param) in params.iter().enumerate() {
+        total += named_tools(param);
+        if total > MAX_TOOLS {
+            return Err(ToolError { index, message: format!("at most {MAX_TOOLS} tools are allowed") });
+        }
     }
     let mut names = HashSet::new();
     let resolve_at = |(index, param)| {
@@ -242,6 +301,8 @@ pub fn resolve(params: Vec<ToolParam>) -> Result<Vec<Tool>, ToolError> {
         let name = match &tool {
             Tool::AgentToolset(_) => "agent_toolset_20260401".to_owned(),
             Tool::Custom(custom) => custom.name.clone(),
+            // A space cannot stand in a custom tool's name: the two kinds never collide.
+            Tool::McpToolset(toolset) => format!("mcp_toolset {}", toolset.mcp_server_name),
         };
         if names.contains(&name) {
             return Err(fail(format!("`{name}` may appear only once")));
@@ -250,6 +311,14 @@ pub fn resolve(params: Vec<ToolParam>) -> Result<Vec<Tool>, ToolError> {
         Ok(tool)
     };
     params.into_iter().enumerate().map(resolve_at).collect()
+}
+
+/// How many tools an entry names.
+fn named_tools(param: &ToolParam) -> usize {
+    match param {
+        ToolParam::McpToolset { configs, .. } => configs.as_ref().map_or(0, Vec::len).max(1),
+        ToolParam::AgentToolset { .. } | ToolParam::Custom { .. } => 1,
+    }
 }
 
 fn resolve_one(param: ToolParam) -> Result<Tool, String> {
@@ -261,8 +330,9 @@ fn resolve_one(param: ToolParam) -> Result<Tool, String> {
             check_custom(&name, &description, &input_schema)?;
             Ok(Tool::Custom(CustomTool { name, description, input_schema }))
         }
-        ToolParam::McpToolset { mcp_server_name, .. } => {
-            Err(format!("mcp_toolset `{mcp_server_name}`: MCP servers are not in this build; remove the entry"))
+        ToolParam::McpToolset { mcp_server_name, default_config, configs } => {
+            mcp::resolve(mcp_server_name, default_config.unwrap_or_default(), configs.unwrap_or_default())
+                .map(Tool::McpToolset)
         }
     }
 }

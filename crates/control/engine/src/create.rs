@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use postern_model::agent::AgentDefinition;
+use postern_model::agent::{AgentDefinition, McpServer};
 use postern_model::environment::Environment;
 use postern_model::event::ClientEvent;
 use postern_model::ids::{AgentId, EnvironmentId, SessionId, ThreadId, WorkspaceId};
@@ -44,6 +44,7 @@ pub(crate) async fn create(
         agent,
         title: request.title,
         metadata,
+        vault_ids: Vec::new(),
         progress: Progress {
             status: SessionStatus::Idle,
             usage: Usage::default(),
@@ -168,7 +169,7 @@ fn overridden(
     model: Field<postern_model::agent::ModelParam>,
     system: Field<String>,
     tools: Field<Vec<ToolParam>>,
-    mcp_servers: Field<Vec<serde_json::Value>>,
+    mcp_servers: Field<Vec<McpServer>>,
     skills: Field<Vec<serde_json::Value>>,
 ) -> Result<AgentDefinition, Problem> {
     match model {

@@ -225,7 +225,7 @@ impl Step<'_> {
     }
 
     pub(crate) fn error(&mut self, kind: SessionErrorKind, message: String, retry_status: RetryStatus) {
-        self.append(EventBody::SessionError { error: SessionError { kind, message, retry_status } });
+        self.append(EventBody::SessionError { error: SessionError { kind, mcp_server_name: None, message, retry_status } });
     }
 
     /// Every message that waits takes effect now.

@@ -100,12 +100,14 @@ impl State {
             EventBody::UserToolConfirmation { result: Verdict::Deny, .. } | EventBody::UserInterrupt { .. } => {}
             EventBody::UserToolResult { tool_use_id: call, content, is_error, .. }
             | EventBody::UserCustomToolResult { custom_tool_use_id: call, content, is_error, .. }
-            | EventBody::AgentToolResult { tool_use_id: call, content, is_error } => {
+            | EventBody::AgentToolResult { tool_use_id: call, content, is_error }
+            | EventBody::AgentMcpToolResult { mcp_tool_use_id: call, content, is_error } => {
                 self.calls.close(call);
                 self.answered.insert(call.clone());
                 self.conversation.result(call, content.as_deref(), is_error.unwrap_or(false));
             }
             EventBody::AgentToolUse { evaluated_permission, .. } => self.open_call(event, *evaluated_permission),
+            EventBody::AgentMcpToolUse { evaluated_permission, .. } => self.open_call(event, *evaluated_permission),
             EventBody::AgentCustomToolUse { .. } => {
                 let id = event.id.clone();
                 self.calls.open(Call { id, owner: Owner::Custom, progress: Progress::Free });

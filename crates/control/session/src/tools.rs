@@ -47,14 +47,14 @@ impl Permissions<'_> {
                 let config = toolset.config(tool);
                 config.enabled.then_some(config.permission_policy)
             }
-            Tool::Custom(_) => None,
+            Tool::Custom(_) | Tool::McpToolset(_) => None,
         })
     }
 
     fn not_enabled(&self, name: &str) -> String {
         let custom = self.0.tools.iter().filter_map(|tool| match tool {
             Tool::Custom(custom) => Some(custom.name.as_str()),
-            Tool::AgentToolset(_) => None,
+            Tool::AgentToolset(_) | Tool::McpToolset(_) => None,
         });
         let mut names: Vec<&str> = self.offered().into_iter().map(Builtin::name).collect();
         names.extend(custom);

@@ -20,6 +20,7 @@ pub type Connection = sqlx::SqliteConnection;
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "resources", include_str!("../migrations/sqlite/0001_resources.sql")),
     (2, "sessions", include_str!("../migrations/sqlite/0002_sessions.sql")),
+    (4, "mcp_calls", include_str!("../migrations/sqlite/0004_mcp_calls.sql")),
 ];
 
 const READERS: u32 = 8;

@@ -9,6 +9,7 @@ pub mod environments;
 pub mod events;
 pub mod keys;
 pub mod list;
+pub mod mcp_calls;
 mod row;
 pub mod sessions;
 pub mod work;

@@ -1,7 +1,7 @@
 //! Sessions as stored: the record beside the log. What a session *does* is in its log; the columns here are a summary for
 //! lists, written in the same transaction.
 
-use postern_model::ids::{EnvironmentId, SessionId, ThreadId, WorkspaceId};
+use postern_model::ids::{EnvironmentId, SessionId, ThreadId, VaultId, WorkspaceId};
 use postern_model::page::{Cursor, Direction, Order};
 use postern_model::session::{Session, SessionAgent, SessionStatus, SessionTag, Stats, Thread, ThreadTag, Usage};
 use postern_model::{Metadata, Timestamp};
@@ -30,6 +30,8 @@ pub struct Record {
     pub title: Option<String>,
     /// The caller's pairs.
     pub metadata: Metadata,
+    /// Where its MCP servers' credentials are looked for, in this order.
+    pub vault_ids: Vec<VaultId>,
     /// What the log comes to.
     pub progress: Progress,
     /// When it was created.
@@ -75,7 +77,7 @@ impl Record {
             title: self.title.clone(),
             metadata: self.metadata.clone(),
             budget: None,
-            vault_ids: Vec::new(),
+            vault_ids: self.vault_ids.clone(),
             resources: Vec::new(),
             outcome_evaluations: Vec::new(),
             stats: self.stats(now),
@@ -146,8 +148,8 @@ pub struct SessionList {
 pub async fn create(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO sessions (workspace_id, id, environment_id, thread_id, agent_id, agent_version, agent, title, metadata, \
-           status, usage, active_since, has_run, has_been_idle, created_at, updated_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+           status, usage, active_since, has_run, has_been_idle, created_at, updated_at, vault_ids) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
     )
     .bind(record.workspace_id.as_str())
     .bind(record.id.as_str())
@@ -165,6 +167,7 @@ pub async fn create(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
     .bind(record.progress.has_been_idle)
     .bind(micros(record.created_at))
     .bind(micros(record.updated_at))
+    .bind(json(&record.vault_ids))
     .execute(&mut **tx)
     .await?;
     sqlx::query("INSERT INTO threads (workspace_id, id, session_id, created_at) VALUES (?1, ?2, ?3, ?4)")
@@ -298,6 +301,7 @@ fn record(row: &SqliteRow) -> Result<Record, StoreError> {
         agent: from_json(row.try_get("agent")?, "sessions.agent")?,
         title: row.try_get("title")?,
         metadata: from_json(row.try_get("metadata")?, "sessions.metadata")?,
+        vault_ids: from_json(row.try_get("vault_ids")?, "sessions.vault_ids")?,
         progress: Progress {
             status: SessionStatus::parse(row.try_get("status")?)
                 .ok_or(StoreError::Corrupt { what: "sessions.status" })?,

@@ -15,7 +15,7 @@ pub(crate) fn definitions(agent: &SessionAgent) -> Vec<Value> {
         Tool::Custom(tool) => {
             Some(json!({"name": tool.name, "description": tool.description, "input_schema": tool.input_schema}))
         }
-        Tool::AgentToolset(_) => None,
+        Tool::AgentToolset(_) | Tool::McpToolset(_) => None,
     });
     builtin.chain(custom).collect()
 }

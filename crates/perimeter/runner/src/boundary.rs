@@ -13,10 +13,10 @@ use postern_tools::client::CALL_DEADLINE;
 use postern_tools::{Block, CallError, ToolClient, ToolOutcome};
 use serde_json::Value;
 
-use crate::canonical::canonical_json;
 use crate::hands::{Hands, Outcome, Perimeter, Refused, SessionFacts, ToolCall};
 use crate::place::Places;
 use crate::session::chain;
+use postern_policy::canonical::canonical_json;
 
 /// What a zone that says nothing gets.
 pub(crate) struct Defaults {

@@ -3,10 +3,10 @@
 use postern_net::Backoff;
 use serde_json::Value;
 
-use crate::canonical::definition_digest;
 use crate::hands::{Refused, SessionFacts};
 use crate::remote::RemoteError;
 use crate::session::{Subject, chain, random};
+use postern_policy::canonical::definition_digest;
 
 /// Reads the session, with patience for trouble that passes.
 pub(crate) async fn read_session(subject: Subject<'_>) -> Result<Value, RemoteError> {

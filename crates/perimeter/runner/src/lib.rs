@@ -3,7 +3,6 @@
 //! Never runs model-chosen code itself, never sees a secret of a credential, and never decides by anything but the perimeter's own zones.
 
 mod boundary;
-mod canonical;
 mod config;
 mod definition;
 pub mod dispatch;
@@ -18,9 +17,9 @@ mod remote;
 mod session;
 mod worker;
 
-pub use canonical::{canonical_json, definition_digest};
 pub use config::{Order, Report, SESSIONS, WorkerConfig};
 pub use hands::{Hands, Outcome, Perimeter, Refused, SessionFacts, ToolCall};
 pub use place::Places;
+pub use postern_policy::canonical::{canonical_json, definition_digest};
 pub use remote::{Bearer, Remote, RemoteError};
 pub use worker::{Ended, Worker, worker_main};

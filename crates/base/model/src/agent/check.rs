@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::{AgentDefinition, ExecutionIdentity};
+use super::{AgentDefinition, ExecutionIdentity, MAX_MCP_SERVERS, McpServer};
 use crate::Problem;
-use crate::tool::{Tool, ToolParam, resolve};
+use crate::tool::{McpToolset, Tool, ToolParam, resolve};
 
 const MAX_NAME: usize = 256;
 const MAX_DESCRIPTION: usize = 2048;
@@ -20,10 +20,47 @@ pub(super) fn definition(agent: &AgentDefinition) -> Result<(), Problem> {
     if agent.multiagent.is_some() {
         return Err(Problem::invalid_at("multiagent", "multiagent is not in this build; send null"));
     }
-    if !agent.mcp_servers.is_empty() {
-        return Err(Problem::invalid_at("mcp_servers", "MCP servers are not in this build; send an empty list"));
+    fitting_mcp(&agent.mcp_servers, &agent.tools)
+}
+
+/// Checks a definition's MCP servers, and that each has its toolset and each toolset its server.
+///
+/// # Errors
+/// 400 naming the place.
+pub fn fitting_mcp(servers: &[McpServer], tools: &[Tool]) -> Result<(), Problem> {
+    if servers.len() > MAX_MCP_SERVERS {
+        let message = format!("at most {MAX_MCP_SERVERS} servers are allowed, got {}", servers.len());
+        return Err(Problem::invalid_at("mcp_servers", message));
     }
-    Ok(())
+    for (index, server) in servers.iter().enumerate() {
+        let at = format!("mcp_servers[{index}]");
+        server.check().map_err(|reason| Problem::invalid_at(&at, reason))?;
+        let name = &server.name;
+        if servers[..index].iter().any(|other| other.name == *name) {
+            return Err(Problem::invalid_at(&at, format!("the name `{name}` is already taken; names are unique")));
+        }
+        if !toolsets(tools).any(|(_, toolset)| toolset.mcp_server_name == *name) {
+            let entry = format!("{{\"type\":\"mcp_toolset\",\"mcp_server_name\":\"{name}\"}}");
+            return Err(Problem::invalid_at(&at, format!("`{name}` has no mcp_toolset; add {entry} to `tools`")));
+        }
+    }
+    match toolsets(tools).find(|(_, toolset)| !servers.iter().any(|server| server.name == toolset.mcp_server_name)) {
+        Some((index, toolset)) => Err(Problem::invalid_at(
+            &format!("tools[{index}]"),
+            format!(
+                "no server is named `{}`; add it to `mcp_servers` or remove this mcp_toolset",
+                toolset.mcp_server_name
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn toolsets(tools: &[Tool]) -> impl Iterator<Item = (usize, &McpToolset)> {
+    tools.iter().enumerate().filter_map(|(index, tool)| match tool {
+        Tool::McpToolset(toolset) => Some((index, toolset)),
+        Tool::AgentToolset(_) | Tool::Custom(_) => None,
+    })
 }
 
 pub(super) fn tools(sent: Vec<ToolParam>) -> Result<Vec<Tool>, Problem> {

@@ -107,7 +107,7 @@ fn check_blocks(blocks: &[Block], allowed: &[&str]) -> Result<(), Problem> {
         if uses_file(block) {
             return Err(Problem::invalid_at(&at, "file sources are not in this build; send the content inline"));
         }
-        if let Some(reason) = unreadable(block) {
+        if let Some(reason) = block.unreadable() {
             return Err(Problem::invalid_at(&format!("{at}.source"), reason));
         }
         if matches!(block, Block::Text { text } if text.is_empty()) {
@@ -115,40 +115,6 @@ fn check_blocks(blocks: &[Block], allowed: &[&str]) -> Result<(), Problem> {
         }
     }
     Ok(())
-}
-
-const IMAGES: &[&str] = &["image/jpeg", "image/png", "image/gif", "image/webp"];
-
-/// Why a model endpoint would refuse this block: then every later request of the session would be refused with it.
-fn unreadable(block: &Block) -> Option<&'static str> {
-    match block {
-        Block::Image { source: ImageSource::Base64 { data, media_type } } => {
-            match IMAGES.contains(&media_type.as_str()) {
-                false => Some("`media_type` must be image/jpeg, image/png, image/gif or image/webp"),
-                true => not_base64(data),
-            }
-        }
-        Block::Document { source: DocumentSource::Base64 { data, media_type }, .. } => match media_type.as_str() {
-            "application/pdf" => not_base64(data),
-            _ => Some("`media_type` must be application/pdf"),
-        },
-        Block::Document { source: DocumentSource::Text { media_type, .. }, .. } if media_type != "text/plain" => {
-            Some("`media_type` must be text/plain")
-        }
-        Block::Image { source: ImageSource::Url { url } }
-        | Block::Document { source: DocumentSource::Url { url }, .. } => {
-            let is_web = url.starts_with("https://") || url.starts_with("http://");
-            (!is_web).then_some("`url` must be an http or https URL")
-        }
-        _ => None,
-    }
-}
-
-fn not_base64(data: &str) -> Option<&'static str> {
-    let digits = data.trim_end_matches('=');
-    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
-    let is_whole = data.len().is_multiple_of(4) && data.len() - digits.len() <= 2;
-    (digits.is_empty() || !is_whole || !digits.bytes().all(is_digit)).then_some("`data` must be base64")
 }
 
 fn uses_file(block: &Block) -> bool {
