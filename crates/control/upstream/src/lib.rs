@@ -5,6 +5,7 @@
 
 mod client;
 mod failure;
+pub mod mcp;
 mod models;
 mod request;
 mod stream;
