@@ -20,4 +20,4 @@ pub use app::{App, Limits};
 pub use caller::Kind;
 pub use dispatch::router;
 pub use routes::{Beta, Method, ROUTES, Route};
-pub use serve::{serve, serve_operator};
+pub use serve::{serve, serve_operator, serve_tls};

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +13,13 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::caller::OverOperatorSocket;
@@ -27,6 +30,8 @@ const MAX_CONNECTIONS: usize = 1024;
 const HEAD_TIME: Duration = Duration::from_secs(30);
 /// How long what was sent may stay unread, in milliseconds.
 const STALL_MS: u32 = 60_000;
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// After an accept failed for lack of descriptors: long enough for some to be closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -34,7 +39,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves the router on a TCP listener until `drain` is cancelled, then lets open requests end. The caller bounds how
 /// long that may take.
 pub async fn serve(listener: TcpListener, router: Router, drain: CancellationToken) {
-    let connections = Connections::new();
+    listen(listener, None, router, drain).await;
+}
+
+/// As [`serve`], over TLS by this configuration.
+pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, router: Router, drain: CancellationToken) {
+    listen(listener, Some(TlsAcceptor::from(tls)), router, drain).await;
+}
+
+async fn listen(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, drain: CancellationToken) {
+    let connections = Connections::new(drain.clone());
     loop {
         let Some(permit) = connections.permit(&drain).await else { break };
         let accepted = tokio::select! {
@@ -44,7 +58,10 @@ pub async fn serve(listener: TcpListener, router: Router, drain: CancellationTok
         match accepted {
             Ok((stream, _)) => {
                 prepare(&stream);
-                connections.spawn(stream, router.clone(), None, permit);
+                match tls.clone() {
+                    Some(acceptor) => connections.shake_hands(acceptor, stream, router.clone(), permit),
+                    None => connections.spawn(stream, router.clone(), None, permit),
+                }
             }
             Err(error) => pause(&error).await,
         }
@@ -62,7 +79,7 @@ fn prepare(stream: &TcpStream) {
 /// Serves the router to the owner of this process over a Unix socket: every request from another user is closed
 /// unanswered.
 pub async fn serve_operator(listener: UnixListener, router: Router, drain: CancellationToken) {
-    let connections = Connections::new();
+    let connections = Connections::new(drain.clone());
     loop {
         let Some(permit) = connections.permit(&drain).await else { break };
         let accepted = tokio::select! {
@@ -94,14 +111,16 @@ async fn pause(error: &io::Error) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
+#[derive(Clone)]
 struct Connections {
     permits: Arc<Semaphore>,
-    graceful: GracefulShutdown,
+    open: TaskTracker,
+    drain: CancellationToken,
 }
 
 impl Connections {
-    fn new() -> Self {
-        Self { permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)), graceful: GracefulShutdown::new() }
+    fn new(drain: CancellationToken) -> Self {
+        Self { permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)), open: TaskTracker::new(), drain }
     }
 
     async fn permit(&self, drain: &CancellationToken) -> Option<OwnedSemaphorePermit> {
@@ -109,6 +128,18 @@ impl Connections {
             permit = Arc::clone(&self.permits).acquire_owned() => permit.ok(),
             () = drain.cancelled() => None,
         }
+    }
+
+    /// Serves a connection once its handshake is done; it holds its permit meanwhile.
+    fn shake_hands(&self, acceptor: TlsAcceptor, stream: TcpStream, router: Router, permit: OwnedSemaphorePermit) {
+        let connections = self.clone();
+        self.open.spawn(async move {
+            match tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => connections.spawn(stream, router, None, permit),
+                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!("a TLS handshake took too long"),
+            }
+        });
     }
 
     fn spawn<S>(&self, stream: S, router: Router, mark: Option<OverOperatorSocket>, permit: OwnedSemaphorePermit)
@@ -125,11 +156,19 @@ impl Connections {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIME)
             .max_buf_size(MAX_HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), service);
-        let connection = self.graceful.watch(connection);
-        // Owned by `graceful`, which `end` awaits.
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let drain = self.drain.clone();
+        self.open.spawn(async move {
+            let mut connection = pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = drain.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended early");
             }
             drop(permit);
@@ -137,7 +176,8 @@ impl Connections {
     }
 
     async fn end(self) {
-        self.graceful.shutdown().await;
+        self.open.close();
+        self.open.wait().await;
     }
 }
 
