@@ -152,6 +152,16 @@ reasons! {
     UpstreamProtocol = "upstream_protocol", "the upstream's answer is not well-formed MCP; tell the operator";
     /// An answer is larger than the route allows.
     ResultTooLarge = "result_too_large", "ask the tool for less at a time";
+    /// The upstream did not answer within the route's timeout.
+    Timeout = "timeout", "ask for less at a time; the operator can raise the route's `timeout`";
+    /// The upstream took the call and the connection broke before its answer.
+    OutcomeUnknown = "outcome_unknown", "the call may have taken effect; look before you repeat it";
+    /// The upstream answered with a redirect, which is not followed.
+    RedirectRefused = "redirect_refused", "the operator must name the MCP server's own URL as the route's `upstream`";
+    /// An MCP session id that was not issued to this caller by this route.
+    McpSessionUnknown = "mcp_session_unknown", "initialize a new MCP session";
+    /// The session's grants were revoked for good.
+    GrantsRevoked = "grants_revoked", "the operator has revoked this session's credentials; start a new session";
     /// The gateway does as much as it may at a time.
     GatewayBusy = "gateway_busy", "the gateway is at its limit; try again shortly";
     /// The gateway is about to end.
@@ -211,9 +221,9 @@ impl Reason {
     pub fn is_alarming(self) -> bool {
         use Reason::{
             AddressMetadata, AuthorityMismatch, CredentialNotForRoute, CredentialUnopenable, ForeignCredential,
-            IdentityInvalid, IdentityMissing, IdentityReplayed, PlaceholderUnresolved, PlaceholderWrongHost,
-            PlaceholderWrongLocation, PlaceholderWrongPort, PlaceholderWrongScheme, PlaceholderWrongSession,
-            RealSecretSeen, RouteMismatch,
+            IdentityInvalid, IdentityMissing, IdentityReplayed, McpSessionUnknown, PlaceholderUnresolved,
+            PlaceholderWrongHost, PlaceholderWrongLocation, PlaceholderWrongPort, PlaceholderWrongScheme,
+            PlaceholderWrongSession, RealSecretSeen, RouteMismatch,
         };
         matches!(
             self,
@@ -225,6 +235,7 @@ impl Reason {
                 | IdentityInvalid
                 | IdentityMissing
                 | IdentityReplayed
+                | McpSessionUnknown
                 | PlaceholderUnresolved
                 | PlaceholderWrongHost
                 | PlaceholderWrongLocation
