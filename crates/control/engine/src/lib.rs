@@ -7,6 +7,7 @@
 mod actor;
 mod change;
 mod command;
+pub mod control;
 mod create;
 mod lists;
 mod perform;
