@@ -75,6 +75,14 @@ pub enum ClientError {
     /// A response body larger than the caller takes.
     #[error("the response body is larger than {0} bytes")]
     TooLarge(usize),
+    /// Whoever makes the connections made none.
+    #[error("connect to {endpoint}")]
+    Connect {
+        /// The endpoint.
+        endpoint: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The request's path or host cannot be sent.
     #[error("the request cannot be sent")]
     Malformed(#[source] http::Error),
@@ -84,8 +92,25 @@ impl ClientError {
     /// Whether the request certainly did not reach the peer, so that sending it again cannot do anything twice.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
-        matches!(self, Self::Dial { .. } | Self::Unix { .. } | Self::Tls { .. } | Self::Malformed(_))
+        matches!(
+            self,
+            Self::Dial { .. } | Self::Unix { .. } | Self::Tls { .. } | Self::Connect { .. } | Self::Malformed(_)
+        )
     }
+}
+
+/// Bytes both ways, over which HTTP/1.1 is spoken.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A connection, when it is made.
+pub type Connecting<'a> =
+    Pin<Box<dyn Future<Output = Result<Box<dyn Duplex>, Box<dyn std::error::Error + Send + Sync>>> + Send + 'a>>;
+
+/// Whoever makes an [`HttpClient`]'s connections where they are not simply dialled. Sends nothing of a request.
+pub trait Connect: Send + Sync {
+    /// A connection, with whatever security it is to have. Cancelling leaves none behind.
+    fn connect(&self) -> Connecting<'_>;
 }
 
 /// A client of one endpoint. `Clone` shares its connections.
@@ -100,9 +125,12 @@ struct Shared {
     authority: HeaderValue,
     base_path: String,
     idle: Mutex<Vec<Idle>>,
+    idle_connections: usize,
+    idle_time: Duration,
 }
 
 enum Reach {
+    Made(Arc<dyn Connect>),
     Endpoint { permit: ConfiguredPermit, tls: Option<Arc<ClientConfig>>, dialer: Dialer },
     Unix(PathBuf),
 }
@@ -149,7 +177,41 @@ impl HttpClient {
     }
 
     fn over(reach: Reach, name: String, authority: HeaderValue, base_path: String) -> Self {
-        Self { shared: Arc::new(Shared { reach, name, authority, base_path, idle: Mutex::default() }) }
+        let (idle, idle_connections, idle_time) = (Mutex::default(), limits::IDLE_CONNECTIONS, limits::IDLE);
+        let shared = Shared { reach, name, authority, base_path, idle, idle_connections, idle_time };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// A client over connections that somebody else makes. It keeps at most `idle_connections` of them, each for at
+    /// most `idle_time` without use.
+    #[must_use]
+    pub fn made_by(
+        connect: Arc<dyn Connect>,
+        name: String,
+        authority: HeaderValue,
+        idle_connections: usize,
+        idle_time: Duration,
+    ) -> Self {
+        let (reach, base_path, idle) = (Reach::Made(connect), String::new(), Mutex::default());
+        let shared = Shared { reach, name, authority, base_path, idle, idle_connections, idle_time };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// A connection that can take a request: an idle one, or a new one. Nothing of a request is sent. Has no time of
+    /// its own beside that of dialling.
+    ///
+    /// # Errors
+    /// No connection came about.
+    pub async fn acquire(&self) -> Result<Acquired, ClientError> {
+        while let Some(mut connection) = self.shared.take_idle() {
+            // An error here means that the peer closed the connection while it lay idle.
+            if connection.sender.ready().await.is_ok() {
+                return Ok(Acquired { client: self.clone(), connection, is_new: false });
+            }
+        }
+        let mut connection = self.shared.connect().await?;
+        connection.sender.ready().await.map_err(|source| self.shared.broken(source))?;
+        Ok(Acquired { client: self.clone(), connection, is_new: true })
     }
 
     /// What the client talks to, for messages.
@@ -218,6 +280,49 @@ impl HttpClient {
     }
 }
 
+/// A connection that waits for its one request.
+pub struct Acquired {
+    client: HttpClient,
+    connection: Connection,
+    is_new: bool,
+}
+
+/// No answer came to a request.
+pub struct Unanswered {
+    /// Why.
+    pub error: ClientError,
+    /// The request, where certainly no byte of it was sent.
+    pub unsent: Option<Box<Request<Full<Bytes>>>>,
+}
+
+impl Acquired {
+    /// Whether the connection was made for this request.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Sends the request, once, and waits for the head of the answer, without a time of its own. Cancelling closes the
+    /// connection; the peer may have acted.
+    ///
+    /// # Errors
+    /// No answer; where nothing was sent the request comes back.
+    pub async fn send(mut self, request: Request<Full<Bytes>>) -> Result<Response<Body>, Unanswered> {
+        let request = self
+            .client
+            .shared
+            .prepare(request)
+            .map_err(|error| Unanswered { error: ClientError::Malformed(error), unsent: None })?;
+        match self.connection.sender.try_send_request(request).await {
+            Ok(response) => Ok(self.client.answer(response, self.connection)),
+            Err(mut error) => {
+                let unsent = error.take_message().map(Box::new);
+                Err(Unanswered { error: self.client.shared.broken(error.into_error()), unsent })
+            }
+        }
+    }
+}
+
 impl Shared {
     /// Puts the base path before the request's path and names the host.
     fn prepare(&self, mut request: Request<Full<Bytes>>) -> Result<Request<Full<Bytes>>, http::Error> {
@@ -232,7 +337,7 @@ impl Shared {
     fn take_idle(&self) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(Idle { connection, since }) = idle.pop() {
-            if since.elapsed() < limits::IDLE && !connection.sender.is_closed() {
+            if since.elapsed() < self.idle_time && !connection.sender.is_closed() {
                 return Some(connection);
             }
         }
@@ -241,14 +346,19 @@ impl Shared {
 
     fn put_idle(&self, connection: Connection) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|idle| idle.since.elapsed() < limits::IDLE && !idle.connection.sender.is_closed());
-        if idle.len() < limits::IDLE_CONNECTIONS && !connection.sender.is_closed() {
+        idle.retain(|idle| idle.since.elapsed() < self.idle_time && !idle.connection.sender.is_closed());
+        if idle.len() < self.idle_connections && !connection.sender.is_closed() {
             idle.push(Idle { connection, since: Instant::now() });
         }
     }
 
     async fn connect(&self) -> Result<Connection, ClientError> {
         match &self.reach {
+            Reach::Made(connect) => {
+                let endpoint = || self.name.clone();
+                let made = connect.connect().await;
+                self.handshake(made.map_err(|source| ClientError::Connect { endpoint: endpoint(), source })?).await
+            }
             Reach::Unix(path) => {
                 let stream =
                     connect_unix(path).await.map_err(|source| ClientError::Unix { path: path.clone(), source })?;

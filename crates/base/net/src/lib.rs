@@ -14,7 +14,7 @@ pub mod tls;
 pub mod upgrade;
 
 pub use backoff::Backoff;
-pub use client::{Body, ClientError, HttpClient};
+pub use client::{Acquired, Body, ClientError, Connect, Connecting, Duplex, HttpClient, Unanswered};
 pub use dial::{DialError, Dialer, LookingUp, Resolver};
 pub use drain::{Drain, Drained};
 pub use tls::{TlsError, TlsRoots};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 pub use tokio_rustls::client::TlsStream;
 
@@ -123,16 +123,15 @@ pub fn client_config(roots: &TlsRoots, alpn: &[&[u8]]) -> Result<Arc<ClientConfi
     Ok(Arc::new(config))
 }
 
-/// The handshake over a dialled stream; `name` is what the peer must prove, a DNS name or an address (an IPv6
+/// The handshake over a dialled or carried stream; `name` is what the peer must prove, a DNS name or an address (an IPv6
 /// address with or without brackets).
 ///
 /// # Errors
 /// The peer is not who it must be, speaks no TLS, or is too slow.
-pub async fn connect(
-    config: Arc<ClientConfig>,
-    name: &str,
-    stream: TcpStream,
-) -> Result<TlsStream<TcpStream>, TlsError> {
+pub async fn connect<S>(config: Arc<ClientConfig>, name: &str, stream: S) -> Result<TlsStream<S>, TlsError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let server_name = server_name(name)?;
     let handshake = TlsConnector::from(config).connect(server_name, stream);
     match tokio::time::timeout(limits::HANDSHAKE, handshake).await {
