@@ -1,4 +1,4 @@
-//! The two faces of custody: the worker's, which has no way to ask for a secret, and the egress proxy's.
+//! The three faces of custody: the worker's, which has no way to ask for a secret, the egress proxy's, and the gateway's.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -8,7 +8,9 @@ use postern_exec::role;
 use postern_exec::rpc::{CallError, Caller};
 use postern_secret::{Secret, SecretBytes};
 
-use crate::message::{Answer, Ask, CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Purpose, Ready};
+use crate::message::{
+    Answer, Ask, CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Purpose, Ready, RouteGrant,
+};
 use crate::process::ROLE;
 use crate::refusal::Refusal;
 
@@ -38,7 +40,13 @@ pub struct EgressClient {
     caller: Caller<Ask, Answer>,
 }
 
-/// A secret for one credential of an open session; zeroed when dropped.
+/// The gateway's connection. Clones share it.
+#[derive(Clone)]
+pub struct GatewayClient {
+    caller: Caller<Ask, Answer>,
+}
+
+/// A secret for one credential of a session; zeroed when dropped.
 pub type Grant = SecretBytes;
 
 /// Starts the role with its connection to the audit process. The answer says whether it can work: [`Ready::problems`].
@@ -81,6 +89,30 @@ impl Client {
             Answer::Closed => Ok(()),
             other => Err(unfitting(other)),
         }
+    }
+
+    /// Freezes a session: until it is thawed nothing is granted for injection on its behalf, to anybody. Survives a restart.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn freeze(&self, session: &str) -> Result<(), CustodyError> {
+        held(ask(&self.caller, Ask::Freeze { session: session.to_owned() }, Vec::new()).await?)
+    }
+
+    /// Ends a freeze. Thawing a session that is not frozen is fine.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn thaw(&self, session: &str) -> Result<(), CustodyError> {
+        held(ask(&self.caller, Ask::Thaw { session: session.to_owned() }, Vec::new()).await?)
+    }
+
+    /// Revokes a session's grants for good: its secrets are zeroed here, and nothing is granted on its behalf again. Survives a restart.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn revoke_grants(&self, session: &str) -> Result<(), CustodyError> {
+        held(ask(&self.caller, Ask::RevokeGrants { session: session.to_owned() }, Vec::new()).await?)
     }
 
     /// Hands custody a further connection, of this kind for as long as it lives.
@@ -159,11 +191,103 @@ impl EgressClient {
     }
 }
 
+impl GatewayClient {
+    /// Speaks to custody as the gateway; must be called inside a runtime.
+    #[must_use]
+    pub fn new(channel: Channel) -> Self {
+        Self { caller: Caller::new(channel, ANSWER_LIMIT) }
+    }
+
+    /// The secret for one MCP call: the route's own, or the vault credential that came with the call where the route says so. Custody has recorded the
+    /// use when it answers. To be asked for each call; the copy lives no longer than the call needs it.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn grant(&self, grant: RouteGrant) -> Result<Grant, CustodyError> {
+        match ask(&self.caller, Ask::GrantRoute(Box::new(grant)), Vec::new()).await? {
+            Answer::Granted { secret } => Ok(Secret::new(secret.into_bytes())),
+            other => Err(unfitting(other)),
+        }
+    }
+
+    /// Every secret that this gateway was granted for a session and that is not zeroed yet: what its answers are scrubbed of and its arguments are
+    /// searched for.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn known_for_scrubbing(&self, session: &str) -> Result<Vec<SecretBytes>, CustodyError> {
+        match ask(&self.caller, Ask::Known { session: session.to_owned() }, Vec::new()).await? {
+            Answer::Known { secrets } => {
+                Ok(secrets.into_iter().map(|secret| Secret::new(secret.into_bytes())).collect())
+            }
+            other => Err(unfitting(other)),
+        }
+    }
+
+    /// Ends a session's grants here: custody zeroes its copies. A later call is granted anew. Closing what is not open is fine.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn close(&self, session: &str) -> Result<(), CustodyError> {
+        match ask(&self.caller, Ask::Close { session: session.to_owned() }, Vec::new()).await? {
+            Answer::Closed => Ok(()),
+            other => Err(unfitting(other)),
+        }
+    }
+
+    /// Freezes a session: until it is thawed nothing is granted for injection on its behalf, to anybody. Survives a restart.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn freeze(&self, session: &str) -> Result<(), CustodyError> {
+        held(ask(&self.caller, Ask::Freeze { session: session.to_owned() }, Vec::new()).await?)
+    }
+
+    /// Ends a freeze. Thawing a session that is not frozen is fine.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn thaw(&self, session: &str) -> Result<(), CustodyError> {
+        held(ask(&self.caller, Ask::Thaw { session: session.to_owned() }, Vec::new()).await?)
+    }
+
+    /// Revokes a session's grants for good: its secrets are zeroed here, and nothing is granted on its behalf again. Survives a restart.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn revoke_grants(&self, session: &str) -> Result<(), CustodyError> {
+        held(ask(&self.caller, Ask::RevokeGrants { session: session.to_owned() }, Vec::new()).await?)
+    }
+
+    /// Every placeholder to recognise: of open sessions, and of those that ended within 24 h.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn placeholders(&self) -> Result<Vec<KnownPlaceholder>, CustodyError> {
+        match ask(&self.caller, Ask::Placeholders, Vec::new()).await? {
+            Answer::Placeholders { known } => Ok(known),
+            other => Err(unfitting(other)),
+        }
+    }
+
+    /// Waits until the process is gone.
+    pub async fn gone(&self) {
+        self.caller.gone().await;
+    }
+}
+
 async fn ask(caller: &Caller<Ask, Answer>, ask: Ask, descriptors: Vec<OwnedFd>) -> Result<Answer, CustodyError> {
     match caller.call_with_fds(ask, descriptors).await {
         Ok((answer, _)) => Ok(answer),
         Err(CallError::Gone) => Err(CustodyError::Gone),
         Err(CallError::Late(_) | CallError::Misread(_) | CallError::Channel(_)) => Err(CustodyError::Misanswered),
+    }
+}
+
+fn held(answer: Answer) -> Result<(), CustodyError> {
+    match answer {
+        Answer::Held => Ok(()),
+        other => Err(unfitting(other)),
     }
 }
 
@@ -174,6 +298,8 @@ fn unfitting(answer: Answer) -> CustodyError {
         | Answer::Closed
         | Answer::Attached
         | Answer::Granted { .. }
+        | Answer::Known { .. }
+        | Answer::Held
         | Answer::Revoked
         | Answer::Placeholders { .. } => CustodyError::Misanswered,
     }

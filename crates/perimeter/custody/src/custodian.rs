@@ -1,30 +1,66 @@
 //! What custody does with each question: check, record, answer. In that order, and nothing in between can be skipped: a secret leaves only through
-//! [`Custodian::grant`], with the zone's permit, after the record of its use was written.
+//! [`Custodian::grant`] and [`Custodian::grant_route`], with the zone's permit, after the record of its use was written.
+
+mod routes;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use postern_audit::{Decision, Kind, Record, Recorder};
-use postern_policy::{CredentialName, GrantPermit, Zone, Zones};
+use postern_policy::{CredentialName, GrantPermit, Routes, Zone, Zones};
 use postern_secret::{Placeholder, SecretBytes};
 
+use crate::holds::{Hold, Holds};
 use crate::ledger::Ledger;
 use crate::message::{CallerKind, Issued, KnownPlaceholder, OpenSession, Purpose};
+use crate::open::Opener;
 use crate::refusal::{Refusal, RefusalReason};
 use crate::source::Sources;
+use routes::RouteGrants;
 
 /// Everything custody holds.
 pub(crate) struct Custodian {
     zones: Zones,
+    routes: Routes,
     sources: Arc<Sources>,
+    opener: Arc<Opener>,
     recorder: Arc<dyn Recorder>,
     sessions: Mutex<HashMap<String, Session>>,
+    route_grants: Mutex<RouteGrants>,
     ledger: Arc<Mutex<Ledger>>,
+    holds: Arc<Mutex<Holds>>,
+}
+
+/// What a custodian is made of.
+pub(crate) struct Parts {
+    pub(crate) zones: Zones,
+    pub(crate) routes: Routes,
+    pub(crate) sources: Sources,
+    pub(crate) opener: Opener,
+    pub(crate) ledger: Ledger,
+    pub(crate) holds: Holds,
+    pub(crate) recorder: Arc<dyn Recorder>,
+}
+
+/// Who asks: of which kind, and over which connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asker {
+    pub(crate) kind: CallerKind,
+    pub(crate) connection: u64,
+}
+
+impl From<CallerKind> for Asker {
+    /// The one connection of its kind.
+    fn from(kind: CallerKind) -> Self {
+        Self { kind, connection: 0 }
+    }
 }
 
 /// An open session; dropping it zeroes its secrets.
 struct Session {
+    /// The worker's connection; the session ends with it.
+    owner: u64,
     zone: Arc<Zone>,
     agent: Option<String>,
     /// `None` while the session is being opened: the name is taken, nothing can be granted.
@@ -32,16 +68,28 @@ struct Session {
 }
 
 impl Custodian {
-    pub(crate) fn new(zones: Zones, sources: Sources, ledger: Ledger, recorder: Arc<dyn Recorder>) -> Self {
-        let sources = Arc::new(sources);
-        Self { zones, sources, recorder, sessions: Mutex::default(), ledger: Arc::new(Mutex::new(ledger)) }
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { zones, routes, sources, opener, ledger, holds, recorder } = parts;
+        Self {
+            zones,
+            routes,
+            sources: Arc::new(sources),
+            opener: Arc::new(opener),
+            recorder,
+            sessions: Mutex::default(),
+            route_grants: Mutex::default(),
+            ledger: Arc::new(Mutex::new(ledger)),
+            holds: Arc::new(Mutex::new(holds)),
+        }
     }
 
     /// Opens a session and issues its placeholders. Nothing of it stays when this fails or is dropped.
-    pub(crate) async fn open(&self, caller: CallerKind, open: OpenSession) -> Result<Vec<Issued>, Refusal> {
-        require(caller, CallerKind::Worker)?;
+    pub(crate) async fn open(&self, asker: impl Into<Asker>, open: OpenSession) -> Result<Vec<Issued>, Refusal> {
+        let asker = asker.into();
+        require(asker.kind, CallerKind::Worker)?;
+        self.not_revoked(&open.session)?;
         let zone = self.zone(&open)?;
-        let reservation = self.reserve(&open, &zone)?;
+        let reservation = self.reserve(asker, &open, &zone)?;
         let opened = self.prepare(&open, &zone).await;
         if let Err(refusal) = &opened {
             self.note_refusal(refusal, &open.session, Some(&zone), open.agent.as_deref()).await;
@@ -57,7 +105,28 @@ impl Custodian {
 
     /// Ends a session: its secrets are zeroed at once, its placeholders dead.
     pub(crate) async fn close(&self, caller: CallerKind, session: &str) -> Result<(), Refusal> {
+        if caller == CallerKind::Gateway {
+            return self.close_route_grants(session).await;
+        }
         require(caller, CallerKind::Worker)?;
+        self.end_session(session).await
+    }
+
+    /// A connection ended, and with it whatever was opened or granted over it.
+    pub(crate) async fn left(&self, connection: u64) {
+        let orphans: Vec<String> = {
+            let sessions = self.sessions();
+            sessions.iter().filter(|(_, session)| session.owner == connection).map(|(name, _)| name.clone()).collect()
+        };
+        for session in orphans {
+            if let Err(error) = self.end_session(&session).await {
+                tracing::error!(%session, %error, "the end of a session whose worker is gone is not on record");
+            }
+        }
+        self.route_grants().left(connection);
+    }
+
+    async fn end_session(&self, session: &str) -> Result<(), Refusal> {
         let Some(ended) = self.sessions().remove(session) else { return Ok(()) };
         let mut record = about(Kind::SessionClosed, Decision::Info, session, Some(&ended.zone), ended.agent.as_deref());
         drop(ended);
@@ -76,7 +145,7 @@ impl Custodian {
         purpose: Purpose,
     ) -> Result<SecretBytes, Refusal> {
         let name = CredentialName::new(credential);
-        let granted = self.may_grant(caller, session, &name, policy_digest);
+        let granted = self.may_grant(caller, session, &name, policy_digest, purpose);
         let (permit, zone, agent) = match granted {
             Ok(granted) => granted,
             Err(refusal) => {
@@ -91,7 +160,8 @@ impl Custodian {
         let mut record = about(kind, Decision::Allow, session, Some(&zone), agent.as_deref());
         record.credential = Some(permit.credential().to_string());
         self.record(record).await?;
-        // The session may have ended while the record was written.
+        // The session may have ended, or been frozen, while the record was written.
+        self.not_held(session, purpose).map_err(|refusal| refusal.about(credential))?;
         self.secret(session, &permit).ok_or_else(|| not_open(session).about(credential))
     }
 
@@ -105,8 +175,74 @@ impl Custodian {
 
     /// The placeholders to recognise.
     pub(crate) fn placeholders(&self, caller: CallerKind) -> Result<Vec<KnownPlaceholder>, Refusal> {
-        require(caller, CallerKind::Egress)?;
+        if caller != CallerKind::Gateway {
+            require(caller, CallerKind::Egress)?;
+        }
         Ok(lock(&self.ledger).known(Timestamp::now()))
+    }
+
+    /// Freezes a session, for worker or gateway.
+    pub(crate) async fn freeze(&self, caller: CallerKind, session: &str) -> Result<(), Refusal> {
+        self.hold(caller, session, "session frozen", Holds::freeze).await
+    }
+
+    /// Thaws a session, for worker or gateway.
+    pub(crate) async fn thaw(&self, caller: CallerKind, session: &str) -> Result<(), Refusal> {
+        self.hold(caller, session, "session thawed", Holds::thaw).await
+    }
+
+    /// Revokes a session's grants for good, for worker or gateway.
+    pub(crate) async fn revoke_grants(&self, caller: CallerKind, session: &str) -> Result<(), Refusal> {
+        let held = self.hold(caller, session, "grants revoked for good", Holds::revoke).await;
+        require_holder(caller)?;
+        // Whatever became of the record: what was granted ends.
+        let ended = self.end_session(session).await.and(self.close_route_grants(session).await);
+        held.and(ended)
+    }
+
+    /// The hold comes first, for stopping must not wait for a disk; a thaw is recorded before it is done.
+    async fn hold(
+        &self,
+        caller: CallerKind,
+        session: &str,
+        what: &str,
+        change: fn(&mut Holds, &str, Timestamp) -> std::io::Result<()>,
+    ) -> Result<(), Refusal> {
+        require_holder(caller)?;
+        let mut record = about(Kind::CredentialRevoked, Decision::Info, session, None, None);
+        record.outcome = Some(what.to_owned());
+        let lifts = what == "session thawed";
+        if lifts {
+            self.record(record.clone()).await?;
+        }
+        let (holds, name) = (Arc::clone(&self.holds), session.to_owned());
+        let written = blocking(move || change(&mut lock(&holds), &name, Timestamp::now())).await;
+        if !lifts {
+            self.record(record).await?;
+        }
+        written.map_err(|error| {
+            let next = format!("it holds until custody ends: its directory cannot be written ({})", error.kind());
+            Refusal::new(RefusalReason::LedgerUnwritable, next)
+        })
+    }
+
+    fn not_revoked(&self, session: &str) -> Result<(), Refusal> {
+        self.not_held(session, Purpose::Recognise)
+    }
+
+    /// A frozen session's secrets are still recognised, so that what comes back is scrubbed; none is injected.
+    fn not_held(&self, session: &str, purpose: Purpose) -> Result<(), Refusal> {
+        match (lock(&self.holds).of(session), purpose) {
+            (None, _) | (Some(Hold::Frozen { .. }), Purpose::Recognise) => Ok(()),
+            (Some(Hold::Frozen { .. }), Purpose::Inject) => Err(Refusal::new(
+                RefusalReason::SessionFrozen,
+                "an operator froze this session: wait until it is thawed",
+            )),
+            (Some(Hold::Revoked { .. }), _) => Err(Refusal::new(
+                RefusalReason::GrantsRevoked,
+                "an operator revoked this session's grants: start another session",
+            )),
+        }
     }
 
     fn zone(&self, open: &OpenSession) -> Result<Arc<Zone>, Refusal> {
@@ -120,12 +256,13 @@ impl Custodian {
         Ok(zone)
     }
 
-    fn reserve(&self, open: &OpenSession, zone: &Arc<Zone>) -> Result<Reservation<'_>, Refusal> {
+    fn reserve(&self, asker: Asker, open: &OpenSession, zone: &Arc<Zone>) -> Result<Reservation<'_>, Refusal> {
         let mut sessions = self.sessions();
         if sessions.contains_key(&open.session) {
             return Err(Refusal::new(RefusalReason::SessionOpen, "close the session before it is opened again"));
         }
-        let session = Session { zone: Arc::clone(zone), agent: open.agent.clone(), secrets: None };
+        let session =
+            Session { owner: asker.connection, zone: Arc::clone(zone), agent: open.agent.clone(), secrets: None };
         sessions.insert(open.session.clone(), session);
         Ok(Reservation { custodian: self, session: open.session.clone() })
     }
@@ -170,8 +307,10 @@ impl Custodian {
         session: &str,
         credential: &CredentialName,
         policy_digest: &str,
+        purpose: Purpose,
     ) -> Result<(GrantPermit, Arc<Zone>, Option<String>), Refusal> {
         require(caller, CallerKind::Egress).map_err(|refusal| refusal.about(credential.as_str()))?;
+        self.not_held(session, purpose).map_err(|refusal| refusal.about(credential.as_str()))?;
         let sessions = self.sessions();
         let open = sessions.get(session).filter(|session| session.secrets.is_some());
         let open = open.ok_or_else(|| not_open(session).about(credential.as_str()))?;
@@ -196,13 +335,13 @@ impl Custodian {
             .map_err(|error| Refusal::new(RefusalReason::AuditUnavailable, error.to_string()))
     }
 
-    /// A refusal stands whether or not it can be recorded. A changed row is an alarm: someone wrote to the store.
     async fn note_refusal(&self, refusal: &Refusal, session: &str, zone: Option<&Zone>, agent: Option<&str>) {
-        let kind = match refusal.reason {
-            RefusalReason::StoreRowChanged | RefusalReason::WrongConnection => Kind::Alarm,
-            _ => Kind::CredentialDenied,
-        };
-        let mut record = about(kind, Decision::Deny, session, zone, agent);
+        let record = about(refusal.reason.kind(), Decision::Deny, session, zone, agent);
+        self.note(refusal, record).await;
+    }
+
+    /// A refusal stands whether or not it can be recorded.
+    async fn note(&self, refusal: &Refusal, mut record: Record) {
         record.credential.clone_from(&refusal.credential);
         record.reason = Some(refusal.reason.code().to_owned());
         record.next_step = Some(refusal.next_step.clone());
@@ -265,6 +404,14 @@ fn require(caller: CallerKind, needed: CallerKind) -> Result<(), Refusal> {
         RefusalReason::WrongConnection,
         "this connection may not ask that: look for a process that is not what it says",
     ))
+}
+
+/// Freezing and revoking is for those who serve the control stream.
+fn require_holder(caller: CallerKind) -> Result<(), Refusal> {
+    match caller {
+        CallerKind::Worker | CallerKind::Gateway => Ok(()),
+        CallerKind::Egress => require(caller, CallerKind::Worker),
+    }
 }
 
 fn same_digest(zone: &Zone, digest: &str) -> Result<(), Refusal> {

@@ -8,17 +8,14 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::agreement::{PrivateKey, X25519};
 use aws_lc_rs::encoding::{AsBigEndian, Curve25519SeedBin};
+use postern_secret::seal::PerimeterPublicKey;
 use postern_secret::{Secret, SecretBytes};
 use zeroize::Zeroizing;
 
-/// The perimeter's public key (X25519), written as 64 hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PerimeterPublicKey(Vec<u8>);
-
-impl std::fmt::Display for PerimeterPublicKey {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
-    }
+/// The perimeter's key pair (X25519).
+pub(crate) struct PerimeterPair {
+    pub(crate) private: SecretBytes,
+    pub(crate) public: PerimeterPublicKey,
 }
 
 /// Why a key cannot be used.
@@ -61,19 +58,22 @@ pub(crate) fn make_master(directory: &Path) -> Result<SecretBytes, KeyError> {
 }
 
 /// The perimeter's key pair, made at its first use; the caller holds the store's lock.
-pub(crate) fn perimeter(directory: &Path) -> Result<PerimeterPublicKey, KeyError> {
+pub(crate) fn perimeter(directory: &Path) -> Result<PerimeterPair, KeyError> {
     let file = directory.join(PERIMETER_FILE);
     let broken = || KeyError::Broken { file: file.clone() };
-    let key = match read(file.clone(), PERIMETER_BYTES)? {
-        Some(seed) => PrivateKey::from_private_key(&X25519, expose(&seed)).map_err(|_| broken())?,
+    let private = match read(file.clone(), PERIMETER_BYTES)? {
+        Some(seed) => seed,
         None => {
             let key = PrivateKey::generate(&X25519).map_err(|_| broken())?;
             let seed: Curve25519SeedBin<'_> = key.as_be_bytes().map_err(|_| broken())?;
             replace(&file, seed.as_ref()).map_err(|source| KeyError::System { file: file.clone(), source })?;
-            key
+            Secret::new(seed.as_ref().to_vec())
         }
     };
-    Ok(PerimeterPublicKey(key.compute_public_key().map_err(|_| broken())?.as_ref().to_vec()))
+    let key = PrivateKey::from_private_key(&X25519, expose(&private)).map_err(|_| broken())?;
+    let public = key.compute_public_key().map_err(|_| broken())?;
+    let public = PerimeterPublicKey::from_bytes(public.as_ref()).map_err(|_| broken())?;
+    Ok(PerimeterPair { private, public })
 }
 
 /// Puts a small file of mode 0600 in place whole: written beside, synced, renamed, and the directory synced.

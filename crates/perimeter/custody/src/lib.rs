@@ -3,17 +3,21 @@
 
 mod client;
 mod custodian;
+mod holds;
 mod keys;
 mod ledger;
 mod message;
+mod open;
 mod process;
 mod refusal;
 mod source;
 pub mod store;
 
-pub use client::{Client, CustodyError, EgressClient, Grant, start};
-pub use keys::PerimeterPublicKey;
-pub use message::{CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Purpose, Ready};
+pub use client::{Client, CustodyError, EgressClient, GatewayClient, Grant, start};
+pub use message::{
+    CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Purpose, Ready, RouteGrant, RoutePurpose,
+};
+pub use postern_secret::seal::PerimeterPublicKey;
 pub use process::{ROLE, process_main};
 pub use refusal::{Refusal, RefusalReason};
-pub use source::variables;
+pub use source::{route_variables, variables};

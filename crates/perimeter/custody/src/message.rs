@@ -1,4 +1,4 @@
-//! What custody is told and asked. One message alone carries a secret: the answer to a grant.
+//! What custody is told and asked. Two messages alone carry secrets: the answer to a grant, and to the gateway's question which it was granted.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use postern_exec::WireBytes;
 use postern_policy::document::DocumentText;
 use postern_secret::Placeholder;
+use postern_secret::seal::SealedCredential;
 use serde::{Deserialize, Serialize};
 
 use crate::refusal::Refusal;
@@ -42,6 +43,8 @@ pub enum CallerKind {
     Worker,
     /// Gets secrets of open sessions, and the placeholders to recognise.
     Egress,
+    /// Gets the credentials of gateway routes for MCP calls, and the placeholders to recognise.
+    Gateway,
 }
 
 /// What the egress proxy wants a secret for; the record says it.
@@ -65,6 +68,40 @@ pub struct OpenSession {
     pub zone: String,
     /// The zone's digest as the worker read it.
     pub digest: String,
+}
+
+/// An MCP call that a route's credential is wanted for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteGrant {
+    /// The route's name.
+    pub route: String,
+    /// The session on whose behalf, as the caller's identity says it; a probe's own id for a probe.
+    pub session: String,
+    /// The agent as `id@version`, for the records.
+    pub agent: Option<String>,
+    /// The tool use, for the records.
+    pub tool_use: Option<String>,
+    /// What it is for.
+    pub purpose: RoutePurpose,
+    /// The MCP URL that the caller used: of the tunnel's host, or the public one that the route stands for.
+    pub mcp_url: String,
+    /// The vault credential that came with the call.
+    pub sealed: Option<SealedCredential>,
+}
+
+/// Who stands behind an MCP call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoutePurpose {
+    /// A session, permitted by the zone of this name as the gateway loaded it.
+    Call {
+        /// The zone's name.
+        zone: String,
+        /// The zone's digest as the gateway read it.
+        policy_digest: String,
+    },
+    /// The operator's probe, which no zone decides and which uses the route's own credential alone.
+    Probe,
 }
 
 /// A placeholder for one credential of a session.
@@ -99,6 +136,11 @@ pub(crate) enum Ask {
     Attach { caller: CallerKind },
     Grant { session: String, credential: String, policy_digest: String, purpose: Purpose },
     Revoke { session: String, credential: String },
+    GrantRoute(Box<RouteGrant>),
+    Known { session: String },
+    Freeze { session: String },
+    Thaw { session: String },
+    RevokeGrants { session: String },
     Placeholders,
 }
 
@@ -109,7 +151,9 @@ pub(crate) enum Answer {
     Closed,
     Attached,
     Granted { secret: WireBytes },
+    Known { secrets: Vec<WireBytes> },
     Revoked,
+    Held,
     Placeholders { known: Vec<KnownPlaceholder> },
     Refused(Refusal),
 }

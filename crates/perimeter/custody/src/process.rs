@@ -1,21 +1,24 @@
-//! The role `custody`: reads the zones, opens the store, serves the worker on descriptor 0 and whomever the worker attaches.
+//! The role `custody`: reads zones and routes, opens the store, serves its starter on descriptor 0 and whomever the starter attaches.
 
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use postern_audit::Client as Audit;
 use postern_exec::asynchronous::Channel;
 use postern_exec::{WireBytes, role, rpc};
-use postern_policy::{Document, Zones};
+use postern_policy::{Document, Routes, Zones};
 use postern_secret::{Secret, SecretBytes};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::custodian::Custodian;
+use crate::custodian::{Asker, Custodian, Parts};
+use crate::holds::Holds;
 use crate::ledger::Ledger;
 use crate::message::{Answer, Ask, CallerKind, Configuration, Ready};
+use crate::open::Opener;
 use crate::refusal::{Refusal, RefusalReason};
 use crate::source::Sources;
 use crate::store::Store;
@@ -25,14 +28,17 @@ pub const ROLE: &str = "custody";
 
 /// The role itself; ends when descriptor 0 closes or the audit process is gone.
 pub async fn process_main() -> ExitCode {
-    let (configuration, descriptors, mut channel) = match role::first_message::<Configuration>() {
+    let (configuration, mut descriptors, mut channel) = match role::first_message::<Configuration>() {
         Ok(first) => first,
         Err(error) => {
             tracing::error!(%error, "custody does not start");
             return ExitCode::FAILURE;
         }
     };
-    let begun = begin(configuration, descriptors);
+    let audit = descriptors.pop();
+    // What else came is kept open as long as this process lives: the perimeter's lock, where a keeper started it.
+    let _kept = descriptors;
+    let begun = begin(configuration, audit);
     let ready = match &begun {
         Ok((_, _, ready)) => ready.clone(),
         Err(problems) => {
@@ -53,22 +59,30 @@ pub async fn process_main() -> ExitCode {
     }
 }
 
-fn begin(
-    configuration: Configuration,
-    mut descriptors: Vec<OwnedFd>,
-) -> Result<(Custodian, Audit, Ready), Vec<String>> {
+fn begin(configuration: Configuration, audit: Option<OwnedFd>) -> Result<(Custodian, Audit, Ready), Vec<String>> {
     let Configuration { document, environments, directory, snapshot } = configuration;
     let document = Document::from_text(document).map_err(|errors| texts(&errors))?;
     let zones = Zones::load(&document, &environments).map_err(|errors| texts(&errors))?;
-    let audit = descriptors.pop().ok_or_else(|| vec!["no audit connection came with the configuration".to_owned()])?;
+    let routes = Routes::load(&document).map_err(|errors| texts(&errors))?;
+    let audit = audit.ok_or_else(|| vec!["no audit connection came with the configuration".to_owned()])?;
     let audit = Audit::new(Channel::new(audit).map_err(|error| vec![format!("the audit connection: {error}")])?);
     let store = Store::open(&directory).map_err(|error| vec![chain(&error)])?;
-    let key = store.perimeter_public_key().map_err(|error| vec![chain(&error)])?;
+    let pair = store.perimeter().map_err(|error| vec![chain(&error)])?;
     let ledger =
         Ledger::open(&directory, Timestamp::now()).map_err(|error| vec![format!("the placeholder ledger: {error}")])?;
-    let ready = Ready { problems: Vec::new(), degraded: store.degraded(), perimeter_public_key: key.to_string() };
+    let holds = Holds::open(&directory).map_err(|error| vec![format!("the frozen and revoked sessions: {error}")])?;
+    let ready =
+        Ready { problems: Vec::new(), degraded: store.degraded(), perimeter_public_key: pair.public.to_string() };
     let snapshot = snapshot.into_iter().map(|(name, value)| (name, Secret::new(value.into_bytes()))).collect();
-    let custodian = Custodian::new(zones, Sources { store, snapshot }, ledger, Arc::new(audit.clone()));
+    let custodian = Custodian::new(Parts {
+        zones,
+        routes,
+        sources: Sources { store, snapshot },
+        opener: Opener::new(&pair),
+        ledger,
+        holds,
+        recorder: Arc::new(audit.clone()),
+    });
     Ok((custodian, audit, ready))
 }
 
@@ -76,13 +90,14 @@ async fn run(channel: Channel, custodian: Arc<Custodian>, audit: Audit) -> ExitC
     let (attached, attachments) = mpsc::channel(ATTACHMENTS);
     let mut attending = JoinSet::new();
     attending.spawn(attend(attachments, Arc::clone(&custodian)));
+    attending.spawn(forget_idle(Arc::clone(&custodian)));
     let handler = Arc::clone(&custodian);
     let serving = rpc::serve(channel, REQUEST_LIMIT, move |ask, descriptors| {
         let (custodian, attached) = (Arc::clone(&handler), attached.clone());
         async move {
             let answer = match ask {
                 Ask::Attach { caller } => attach(caller, descriptors, &attached).await,
-                ask => answer(&custodian, CallerKind::Worker, ask).await,
+                ask => answer(&custodian, CallerKind::Worker.into(), ask).await,
             };
             (answer, Vec::new())
         }
@@ -118,10 +133,17 @@ async fn attach(
 /// Serves the attached connections, each as what it was attached as.
 async fn attend(mut attachments: mpsc::Receiver<(CallerKind, OwnedFd)>, custodian: Arc<Custodian>) {
     let mut connections = JoinSet::new();
+    let mut connection = 0;
     loop {
         tokio::select! {
             attachment = attachments.recv() => match attachment {
-                Some((caller, socket)) => { connections.spawn(serve_one(caller, socket, Arc::clone(&custodian))); }
+                Some((kind, _)) if connections.len() >= CONNECTIONS => {
+                    tracing::error!(?kind, "more connections than custody serves; this one is closed");
+                }
+                Some((kind, socket)) => {
+                    connection += 1;
+                    connections.spawn(serve_one(Asker { kind, connection }, socket, Arc::clone(&custodian)));
+                }
                 None => return,
             },
             Some(_) = connections.join_next() => {}
@@ -129,27 +151,40 @@ async fn attend(mut attachments: mpsc::Receiver<(CallerKind, OwnedFd)>, custodia
     }
 }
 
-pub(crate) async fn serve_one(caller: CallerKind, socket: OwnedFd, custodian: Arc<Custodian>) {
+/// Serves one connection; what was opened or granted over it ends with it.
+async fn serve_one(asker: Asker, socket: OwnedFd, custodian: Arc<Custodian>) {
     let channel = match Channel::new(socket) {
         Ok(channel) => channel,
-        Err(error) => return tracing::error!(?caller, %error, "an attached connection is not a stream socket"),
+        Err(error) => return tracing::error!(?asker, %error, "an attached connection is not a stream socket"),
     };
+    let handler = Arc::clone(&custodian);
     let served = rpc::serve(channel, REQUEST_LIMIT, move |ask, _| {
-        let custodian = Arc::clone(&custodian);
-        async move { (answer(&custodian, caller, ask).await, Vec::new()) }
+        let custodian = Arc::clone(&handler);
+        async move { (answer(&custodian, asker, ask).await, Vec::new()) }
     })
     .await;
     if let Err(error) = served {
-        tracing::error!(?caller, %error, "an attached connection failed");
+        tracing::error!(?asker, %error, "an attached connection failed");
+    }
+    custodian.left(asker.connection).await;
+}
+
+/// Zeroes what no call has used for long.
+async fn forget_idle(custodian: Arc<Custodian>) {
+    let mut minutes = tokio::time::interval(Duration::from_secs(60));
+    loop {
+        minutes.tick().await;
+        custodian.forget_idle(Instant::now());
     }
 }
 
-async fn answer(custodian: &Custodian, caller: CallerKind, ask: Ask) -> Answer {
+async fn answer(custodian: &Custodian, asker: Asker, ask: Ask) -> Answer {
+    let caller = asker.kind;
     let answer = match ask {
-        Ask::Open(open) => custodian.open(caller, open).await.map(|issued| Answer::Opened { issued }),
+        Ask::Open(open) => custodian.open(asker, open).await.map(|issued| Answer::Opened { issued }),
         Ask::Close { session } => custodian.close(caller, &session).await.map(|()| Answer::Closed),
         Ask::Attach { .. } => {
-            Err(Refusal::new(RefusalReason::WrongConnection, "only the worker's own connection attaches others"))
+            Err(Refusal::new(RefusalReason::WrongConnection, "only the starter's own connection attaches others"))
         }
         Ask::Grant { session, credential, policy_digest, purpose } => custodian
             .grant(caller, &session, &credential, &policy_digest, purpose)
@@ -158,12 +193,21 @@ async fn answer(custodian: &Custodian, caller: CallerKind, ask: Ask) -> Answer {
         Ask::Revoke { session, credential } => {
             custodian.revoke(caller, &session, &credential).await.map(|()| Answer::Revoked)
         }
+        Ask::GrantRoute(grant) => {
+            custodian.grant_route(asker, *grant).await.map(|secret| Answer::Granted { secret: for_the_wire(&secret) })
+        }
+        Ask::Known { session } => custodian
+            .known(asker, &session)
+            .map(|secrets| Answer::Known { secrets: secrets.iter().map(for_the_wire).collect() }),
+        Ask::Freeze { session } => custodian.freeze(caller, &session).await.map(|()| Answer::Held),
+        Ask::Thaw { session } => custodian.thaw(caller, &session).await.map(|()| Answer::Held),
+        Ask::RevokeGrants { session } => custodian.revoke_grants(caller, &session).await.map(|()| Answer::Held),
         Ask::Placeholders => custodian.placeholders(caller).map(|known| Answer::Placeholders { known }),
     };
     answer.unwrap_or_else(Answer::Refused)
 }
 
-#[expect(clippy::disallowed_methods, reason = "a grant hands the value to the egress proxy of the session")]
+#[expect(clippy::disallowed_methods, reason = "a grant hands the value to the egress proxy or gateway of the session")]
 fn for_the_wire(secret: &SecretBytes) -> WireBytes {
     WireBytes::new(secret.expose().clone())
 }
@@ -177,4 +221,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 const ATTACHMENTS: usize = 16;
-const REQUEST_LIMIT: usize = 64 << 10;
+/// Attached connections served at one time; further ones are closed.
+const CONNECTIONS: usize = 64;
+/// A sealed credential of the largest size fits.
+const REQUEST_LIMIT: usize = 512 << 10;

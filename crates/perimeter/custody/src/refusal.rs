@@ -1,5 +1,6 @@
 //! Custody's refusals: why, about which credential, and what to do. Never a value, nor a part of one.
 
+use postern_audit::Kind;
 use serde::{Deserialize, Serialize};
 
 /// A refusal, as it crosses the wire and reaches the operator.
@@ -53,11 +54,48 @@ pub enum RefusalReason {
     StoreUnusable,
     /// The use could not be recorded, so it does not happen.
     AuditUnavailable,
-    /// The placeholders could not be remembered, so none are issued.
+    /// The placeholders could not be remembered, so none are issued; or a freeze could not, so it does not outlive this process.
     LedgerUnwritable,
+    /// The session is frozen: nothing is granted until it is thawed.
+    SessionFrozen,
+    /// The session's grants were revoked for good.
+    GrantsRevoked,
+    /// The gateway has no such route here.
+    RouteUnknown,
+    /// A sealed value that does not open: sealed for other perimeters, changed, moved to another row, or of an unknown version.
+    CredentialUnopenable,
+    /// The vault credential is not for this route: another URL, or a route that takes none.
+    CredentialNotForRoute,
+    /// A kind of vault credential that no MCP call can use here.
+    CredentialKindUnsupported,
 }
 
 impl RefusalReason {
+    /// What a record of it is: an alarm where someone wrote to a store or database, or is not what it says.
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::WrongConnection
+            | Self::StoreRowChanged
+            | Self::CredentialUnopenable
+            | Self::CredentialNotForRoute => Kind::Alarm,
+            Self::ZoneUnknown
+            | Self::DigestMismatch
+            | Self::SessionNotOpen
+            | Self::SessionOpen
+            | Self::NotGranted
+            | Self::SourceMissing
+            | Self::SourceUnreadable
+            | Self::SecretWeak
+            | Self::StoreUnusable
+            | Self::AuditUnavailable
+            | Self::LedgerUnwritable
+            | Self::SessionFrozen
+            | Self::GrantsRevoked
+            | Self::RouteUnknown
+            | Self::CredentialKindUnsupported => Kind::CredentialDenied,
+        }
+    }
+
     /// The stable code that stands in records, events and tool results.
     #[must_use]
     pub fn code(self) -> &'static str {
@@ -75,6 +113,12 @@ impl RefusalReason {
             Self::StoreUnusable => "store_unusable",
             Self::AuditUnavailable => "audit_unavailable",
             Self::LedgerUnwritable => "ledger_unwritable",
+            Self::SessionFrozen => "session_frozen",
+            Self::GrantsRevoked => "grants_revoked",
+            Self::RouteUnknown => "route_unknown",
+            Self::CredentialUnopenable => "credential_unopenable",
+            Self::CredentialNotForRoute => "credential_not_for_route",
+            Self::CredentialKindUnsupported => "credential_kind_unsupported",
         }
     }
 }

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use postern_policy::{Credential, Source, Zones};
+use postern_policy::{Credential, Routes, Source, Zones};
 use postern_secret::{Secret, SecretBytes, admit};
 use zeroize::Zeroizing;
 
@@ -16,10 +16,18 @@ use crate::store::{Store, StoreError};
 /// The variables of the operator's environment that zones name as sources: what a snapshot needs to hold, and no more.
 #[must_use]
 pub fn variables(zones: &Zones) -> Vec<String> {
-    let mut names: Vec<_> = zones
-        .iter()
-        .flat_map(|zone| zone.credentials())
-        .filter_map(|credential| match &credential.source {
+    named(zones.iter().flat_map(|zone| zone.credentials()).map(|credential| &credential.source))
+}
+
+/// As [`variables`], of the gateway's routes. Custody has one instance for worker and gateway, so whoever starts it needs both.
+#[must_use]
+pub fn route_variables(routes: &Routes) -> Vec<String> {
+    named(routes.sources().map(|(_, source)| source))
+}
+
+fn named<'a>(sources: impl Iterator<Item = &'a Source>) -> Vec<String> {
+    let mut names: Vec<_> = sources
+        .filter_map(|source| match source {
             Source::Env(name) => Some(name.clone()),
             Source::Store(_) | Source::File(_) => None,
         })
@@ -38,13 +46,18 @@ pub(crate) struct Sources {
 impl Sources {
     /// Resolves a credential's secret. Blocks on the file system.
     pub(crate) fn resolve(&self, credential: &Credential) -> Result<SecretBytes, Refusal> {
-        let (value, danger_short) = match &credential.source {
+        self.resolve_for(credential.name.as_str(), &credential.source)
+    }
+
+    /// As [`Self::resolve`], for whatever bears that name. Blocks on the file system.
+    pub(crate) fn resolve_for(&self, name: &str, source: &Source) -> Result<SecretBytes, Refusal> {
+        let (value, danger_short) = match source {
             Source::Store(name) => self.stored(name),
             Source::Env(name) => self.in_snapshot(name).map(|value| (value, false)),
             Source::File(path) => in_file(path).map(|value| (value, false)),
         }
-        .map_err(|refusal| refusal.about(credential.name.as_str()))?;
-        strong(value, danger_short, credential)
+        .map_err(|refusal| refusal.about(name))?;
+        strong(value, danger_short, name, source)
     }
 
     fn stored(&self, name: &str) -> Result<(SecretBytes, bool), Refusal> {
@@ -105,16 +118,16 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Judged at each use: a file or variable may have become weak, and the list of guesses grows.
-fn strong(value: SecretBytes, danger_short: bool, credential: &Credential) -> Result<SecretBytes, Refusal> {
+fn strong(value: SecretBytes, danger_short: bool, credential: &str, source: &Source) -> Result<SecretBytes, Refusal> {
     admit(into_bytes(&value), danger_short).map_err(|weak| {
-        let name = match &credential.source {
+        let name = match source {
             Source::Store(name) => name.as_str(),
-            Source::Env(_) | Source::File(_) => credential.name.as_str(),
+            Source::Env(_) | Source::File(_) => credential,
         };
         let next = format!(
             "{weak}: use a stronger secret, or store it knowingly with `postern secrets set {name} --danger-short` and `source = \"store:{name}\"`"
         );
-        Refusal::new(RefusalReason::SecretWeak, next).about(credential.name.as_str())
+        Refusal::new(RefusalReason::SecretWeak, next).about(credential)
     })
 }
 

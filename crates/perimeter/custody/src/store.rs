@@ -8,10 +8,11 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use postern_secret::seal::PerimeterPublicKey;
 use postern_secret::{SecretBytes, Weak, admit};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::keys::{self, KeyError, PerimeterPublicKey};
+use crate::keys::{self, KeyError, PerimeterPair};
 use sealed::{Contents, Row};
 
 /// The store of one custody directory. Holds no secret and no lock between calls.
@@ -159,6 +160,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn perimeter_public_key(&self) -> Result<PerimeterPublicKey, StoreError> {
+        Ok(self.perimeter()?.public)
+    }
+
+    /// The perimeter's key pair, for opening what others sealed.
+    pub(crate) fn perimeter(&self) -> Result<PerimeterPair, StoreError> {
         let _lock = self.lock()?;
         Ok(keys::perimeter(&self.directory)?)
     }

@@ -1,0 +1,98 @@
+//! Opening what was sealed to this perimeter, the only code in the product that does. A value opens with the very binding it was sealed with and in no
+//! other way; why one does not is not told apart further than an operator needs, and never to whoever sent it.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use postern_secret::seal::{
+    KEY_BYTES, MOST_RECIPIENTS, PerimeterPublicKey, Sealed, SealedCredential, VERSION, WRAP_INFO, Wrap, suite,
+    value_aad, wrap_aad,
+};
+use postern_secret::{Secret, SecretBytes};
+use rustls::crypto::hpke::{EncapsulatedSecret, HpkePrivateKey};
+use zeroize::Zeroizing;
+
+use crate::keys::PerimeterPair;
+
+/// Opens with one perimeter's private key.
+pub(crate) struct Opener {
+    private: HpkePrivateKey,
+    public: PerimeterPublicKey,
+}
+
+/// Why a sealed value does not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unopenable {
+    /// Made by another version.
+    Version,
+    /// Sealed to other perimeters.
+    NotForUs,
+    /// Ciphertext, wrapped key or binding are not what was sealed together.
+    Changed,
+}
+
+impl Opener {
+    #[expect(clippy::disallowed_methods, reason = "opening needs the private key")]
+    pub(crate) fn new(pair: &PerimeterPair) -> Self {
+        Self { private: HpkePrivateKey::from(pair.private.expose().clone()), public: pair.public.clone() }
+    }
+
+    /// The value, if this perimeter may open it and every part is as it was sealed.
+    pub(crate) fn open(&self, credential: &SealedCredential) -> Result<SecretBytes, Unopenable> {
+        let SealedCredential { binding, sealed } = credential;
+        if sealed.version != VERSION {
+            return Err(Unopenable::Version);
+        }
+        if sealed.wraps.len() > MOST_RECIPIENTS {
+            return Err(Unopenable::Changed);
+        }
+        let (ours, binding) = (self.public.to_string(), binding.canonical());
+        let mut wraps = sealed.wraps.iter().filter(|wrap| wrap.public_key == ours).peekable();
+        wraps.peek().ok_or(Unopenable::NotForUs)?;
+        // A perimeter that was registered twice has two wraps of one key.
+        let data_key = wraps.find_map(|wrap| self.unwrap_key(wrap, &binding)).ok_or(Unopenable::Changed)?;
+        value(sealed, &data_key, &binding).ok_or(Unopenable::Changed)
+    }
+
+    fn unwrap_key(&self, wrap: &Wrap, binding: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let enc = EncapsulatedSecret(decoded(&wrap.enc)?);
+        let key = decoded(&wrap.key)?;
+        let aad = wrap_aad(binding, &wrap.perimeter_id);
+        let opened = suite().open(&enc, WRAP_INFO, &aad, &key, &self.private).ok()?;
+        Some(Zeroizing::new(opened)).filter(|key| key.len() == KEY_BYTES)
+    }
+}
+
+impl Unopenable {
+    /// What the operator can do.
+    pub(crate) fn next_step(self) -> &'static str {
+        match self {
+            Self::Version => {
+                "this credential was sealed by another version of postern: update this perimeter, or create the credential again"
+            }
+            Self::NotForUs => {
+                "this credential was sealed before this perimeter was registered: create the credential again"
+            }
+            Self::Changed => {
+                "this credential or what it may be used for was changed or moved after it was sealed: create it again, and find out who wrote to the database"
+            }
+        }
+    }
+}
+
+fn value(sealed: &Sealed, data_key: &[u8], binding: &[u8]) -> Option<SecretBytes> {
+    let nonce = Nonce::try_assume_unique_for_key(&decoded(&sealed.nonce)?).ok()?;
+    let mut buffer = Zeroizing::new(decoded(&sealed.ciphertext)?);
+    let key = RandomizedNonceKey::new(&AES_256_GCM, data_key).ok()?;
+    let padded = key.open_in_place(nonce, Aad::from(value_aad(binding)), &mut buffer).ok()?;
+    let (length, rest) = padded.split_first_chunk::<4>()?;
+    let value = rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+    Some(Secret::new(value.to_vec()))
+}
+
+/// Strict base64: one text for each value.
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(text).ok()
+}
+
+#[cfg(test)]
+mod tests;
