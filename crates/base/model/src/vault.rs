@@ -2,17 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{CredentialId, VaultId, WorkspaceId};
+use crate::ids::{CredentialId, VaultId};
 use crate::metadata::MetadataPatch;
 use crate::tunnel::display_name;
 use crate::{Field, Metadata, Problem, Timestamp};
 
 mod hosts;
-mod url;
 mod validation;
 
 pub use hosts::{MAX_ALLOWED_HOSTS, allowed_hosts, covers};
-pub use url::{normalise_mcp_url, token_endpoint};
 pub use validation::{CapturedResponse, CredentialValidation, McpProbe, RefreshAttempt, RefreshStatus, Verdict};
 
 /// The most credentials of a vault that are not archived.
@@ -198,19 +196,6 @@ impl CredentialAuth {
             Self::EnvironmentVariable { .. } => CredentialKind::EnvironmentVariable,
         }
     }
-
-    /// What only one active credential of a vault may have.
-    ///
-    /// # Errors
-    /// 400 when the MCP server's URL is none.
-    pub fn key(&self) -> Result<String, Problem> {
-        match self {
-            Self::StaticBearer { mcp_server_url } | Self::McpOauth { mcp_server_url, .. } => {
-                Ok(format!("url:{}", normalise_mcp_url(mcp_server_url)?))
-            }
-            Self::EnvironmentVariable { secret_name, .. } => Ok(format!("variable:{secret_name}")),
-        }
-    }
 }
 
 /// The kinds of credential.
@@ -300,25 +285,6 @@ pub struct InjectionLocation {
     pub body: bool,
 }
 
-/// What a secret is bound to: sealed with it as authenticated data, so that changing any of it makes it unopenable.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CredentialBinding {
-    /// The workspace.
-    pub workspace: WorkspaceId,
-    /// The vault.
-    pub vault: VaultId,
-    /// The credential.
-    pub credential: CredentialId,
-    /// Its kind.
-    pub kind: CredentialKind,
-    /// The hosts a variable's value may go to, `*` for any; none for the other kinds.
-    pub hosts: Vec<String>,
-    /// The MCP server's URL, normalised.
-    pub mcp_url: Option<String>,
-    /// The token endpoint.
-    pub token_endpoint: Option<String>,
-}
-
 /// Which secret of a credential: the value itself, or what only refreshing needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -339,5 +305,10 @@ impl SecretPart {
             Self::RefreshToken => "refresh_token",
             Self::ClientSecret => "client_secret",
         }
+    }
+
+    /// Reads the word.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Value, Self::RefreshToken, Self::ClientSecret].into_iter().find(|part| part.as_str() == text)
     }
 }

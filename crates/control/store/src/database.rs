@@ -20,6 +20,7 @@ pub type Connection = sqlx::SqliteConnection;
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "resources", include_str!("../migrations/sqlite/0001_resources.sql")),
     (2, "sessions", include_str!("../migrations/sqlite/0002_sessions.sql")),
+    (3, "tunnels_and_vaults", include_str!("../migrations/sqlite/0003_tunnels_and_vaults.sql")),
     (4, "mcp_calls", include_str!("../migrations/sqlite/0004_mcp_calls.sql")),
 ];
 
@@ -82,6 +83,8 @@ impl Store {
             // In WAL mode a commit then survives the death of every process; only a power cut can take the last ones.
             .synchronous(SqliteSynchronous::Normal)
             .foreign_keys(true)
+            // What is purged is overwritten, not only forgotten: ciphertext of archived credentials too.
+            .pragma("secure_delete", "ON")
             .busy_timeout(BUSY_TIMEOUT);
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
         migrator().run(&writer).await?;

@@ -4,14 +4,19 @@
 //! no plaintext credential is ever written. Queries keep to SQL that SQLite and Postgres both run.
 
 pub mod agents;
+pub mod certificates;
+pub mod credentials;
 mod database;
 pub mod environments;
 pub mod events;
 pub mod keys;
 pub mod list;
 pub mod mcp_calls;
+pub mod perimeters;
 mod row;
 pub mod sessions;
+pub mod tunnels;
+pub mod vaults;
 pub mod work;
 
 pub use database::{Connection, Store, StoreError, Tx};

@@ -1,0 +1,389 @@
+//! Credentials of vaults: what the API shows of them, what their secrets are bound to, and ciphertext.
+//!
+//! No plaintext comes here: a secret is sealed before its row is written, and only a perimeter's custody opens it.
+
+use postern_model::ids::{CredentialId, VaultId, WorkspaceId};
+use postern_model::vault::{Credential, CredentialAuth, CredentialKind, CredentialTag, MAX_CREDENTIALS, SecretPart};
+use postern_model::{Metadata, Problem, Timestamp};
+use postern_secret::seal::{Binding, Sealed, SealedCredential};
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use crate::list::ListQuery;
+use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
+use crate::{Connection, StoreError, Tx, vaults};
+
+/// What a new credential is made of. The caller chose the id, because the secrets are bound to it.
+#[derive(Clone, Debug)]
+pub struct NewCredential<'a> {
+    /// What the API shows, and what its secrets are bound to.
+    pub shown: Shown<'a>,
+    /// What only one active credential of the vault may have.
+    pub key: &'a str,
+    /// The sealed secrets.
+    pub secrets: &'a [(SecretPart, Sealed)],
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What the API shows of a credential, and what its secrets are bound to.
+#[derive(Clone, Debug)]
+pub struct Shown<'a> {
+    /// How it authenticates, without secrets.
+    pub auth: &'a CredentialAuth,
+    /// The caller's name for it.
+    pub display_name: Option<&'a str>,
+    /// The caller's pairs.
+    pub metadata: &'a Metadata,
+    /// What its value is sealed to.
+    pub binding: &'a Binding,
+}
+
+/// A credential's value as it goes to a perimeter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredCredential {
+    /// The vault.
+    pub vault_id: VaultId,
+    /// The credential.
+    pub id: CredentialId,
+    /// Its kind.
+    pub kind: CredentialKind,
+    /// The ciphertext.
+    pub sealed: Sealed,
+    /// What it is bound to, as the columns say: edited ones make it unopenable.
+    pub binding: Binding,
+}
+
+impl StoredCredential {
+    /// Ciphertext and binding as text that fits a header, for the perimeter that is to open it.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        SealedCredential { binding: self.binding.clone(), sealed: self.sealed.clone() }.encode()
+    }
+}
+
+/// Stores a new credential.
+///
+/// # Errors
+/// Refused with 404, 400 (`vault_archived`, `credential_limit_reached`) or 409 `credential_key_taken`; or the database
+/// failed.
+pub async fn create(
+    tx: &mut Tx,
+    workspace: &WorkspaceId,
+    vault: &VaultId,
+    id: &CredentialId,
+    new: &NewCredential<'_>,
+) -> Result<Credential, StoreError> {
+    check_room(tx, workspace, vault, new.key).await?;
+    let Shown { auth, display_name, metadata, binding } = &new.shown;
+    sqlx::query(
+        "INSERT INTO vault_credentials (workspace_id, id, vault_id, display_name, metadata, auth, key, kind, hosts, \
+           mcp_url, token_endpoint, created_at, updated_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12)",
+    )
+    .bind(workspace.as_str())
+    .bind(id.as_str())
+    .bind(vault.as_str())
+    .bind(*display_name)
+    .bind(json(metadata))
+    .bind(json(auth))
+    .bind(new.key)
+    .bind(auth.kind().as_str())
+    .bind(json(&binding.hosts))
+    .bind(&binding.mcp_url)
+    .bind(&binding.token_endpoint)
+    .bind(micros(new.now))
+    .execute(&mut **tx)
+    .await?;
+    put_secrets(tx, workspace, id, new.secrets).await?;
+    required(tx, workspace, vault, id).await
+}
+
+/// One credential of a vault, archived or not.
+///
+/// # Errors
+/// Refused with 404, for the vault or the credential; or the database failed.
+pub async fn required(
+    connection: &mut Connection,
+    workspace: &WorkspaceId,
+    vault: &VaultId,
+    id: &CredentialId,
+) -> Result<Credential, StoreError> {
+    credential(&required_row(connection, workspace, vault, id).await?)
+}
+
+/// One credential that is not archived, and what its value is sealed to.
+///
+/// # Errors
+/// Refused with 404, or 400 (`vault_archived`, `credential_archived`); or the database failed.
+pub async fn active(
+    connection: &mut Connection,
+    workspace: &WorkspaceId,
+    vault: &VaultId,
+    id: &CredentialId,
+) -> Result<(Credential, Binding), StoreError> {
+    let row = required_row(connection, workspace, vault, id).await?;
+    let found = credential(&row)?;
+    if found.archived_at.is_some() {
+        let message = format!("Credential {id} is archived for good: its secret is gone. Create another one.");
+        return Err(Problem::invalid(message).with_code("credential_archived").into());
+    }
+    Ok((found, binding(&row)?))
+}
+
+/// Stores what an update left, and the secrets it brought.
+///
+/// # Errors
+/// The database failed.
+pub async fn update(
+    tx: &mut Tx,
+    workspace: &WorkspaceId,
+    stored: &Credential,
+    shown: &Shown<'_>,
+    secrets: &[(SecretPart, Sealed)],
+    now: Timestamp,
+) -> Result<Credential, StoreError> {
+    sqlx::query(
+        "UPDATE vault_credentials SET display_name = ?2, metadata = ?3, auth = ?4, hosts = ?5, updated_at = ?6 WHERE id = ?1",
+    )
+    .bind(stored.id.as_str())
+    .bind(shown.display_name)
+    .bind(json(shown.metadata))
+    .bind(json(shown.auth))
+    .bind(json(&shown.binding.hosts))
+    .bind(micros(now))
+    .execute(&mut **tx)
+    .await?;
+    put_secrets(tx, workspace, &stored.id, secrets).await?;
+    required(tx, workspace, &stored.vault_id, &stored.id).await
+}
+
+/// Archives a credential for good: its secrets are gone with the commit, its key is free. Repeating it changes nothing.
+///
+/// # Errors
+/// Refused with 404; or the database failed.
+pub async fn archive(
+    tx: &mut Tx,
+    workspace: &WorkspaceId,
+    vault: &VaultId,
+    id: &CredentialId,
+    now: Timestamp,
+) -> Result<Credential, StoreError> {
+    let stored = required(tx, workspace, vault, id).await?;
+    if stored.archived_at.is_some() {
+        return Ok(stored);
+    }
+    sqlx::query("DELETE FROM credential_secrets WHERE credential_id = ?1").bind(id.as_str()).execute(&mut **tx).await?;
+    sqlx::query("UPDATE vault_credentials SET archived_at = ?2, updated_at = ?2 WHERE id = ?1")
+        .bind(id.as_str())
+        .bind(micros(now))
+        .execute(&mut **tx)
+        .await?;
+    required(tx, workspace, vault, id).await
+}
+
+/// Removes a credential with its secrets.
+///
+/// # Errors
+/// Refused with 404; or the database failed.
+pub async fn delete(
+    tx: &mut Tx,
+    workspace: &WorkspaceId,
+    vault: &VaultId,
+    id: &CredentialId,
+) -> Result<(), StoreError> {
+    required(tx, workspace, vault, id).await?;
+    sqlx::query("DELETE FROM vault_credentials WHERE id = ?1").bind(id.as_str()).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// One page of a vault's credentials, newest first, and one more when another page follows.
+///
+/// # Errors
+/// Refused with 404; or the database failed.
+pub async fn list(
+    connection: &mut Connection,
+    workspace: &WorkspaceId,
+    vault: &VaultId,
+    query: &ListQuery,
+) -> Result<Vec<Credential>, StoreError> {
+    vaults::required(connection, workspace, vault).await?;
+    let (key, id) = query.below();
+    let rows = sqlx::query(
+        "SELECT * FROM vault_credentials WHERE vault_id = ?1 AND (created_at < ?2 OR (created_at = ?2 AND id < ?3)) \
+           AND (?4 OR archived_at IS NULL) ORDER BY created_at DESC, id DESC LIMIT ?5",
+    )
+    .bind(vault.as_str())
+    .bind(key)
+    .bind(id)
+    .bind(query.include_archived)
+    .bind(query.limit_plus_one())
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(credential).collect()
+}
+
+/// The credential for an MCP server: of the vaults in their order, the first active one for this normalised URL.
+///
+/// # Errors
+/// The database failed.
+pub async fn for_url(
+    connection: &mut Connection,
+    workspace: &WorkspaceId,
+    vaults: &[VaultId],
+    url: &str,
+) -> Result<Option<StoredCredential>, StoreError> {
+    for vault in vaults {
+        let row = sqlx::query(
+            "SELECT c.*, s.sealed FROM vault_credentials c \
+               JOIN credential_secrets s ON s.credential_id = c.id AND s.part = ?4 \
+             WHERE c.workspace_id = ?1 AND c.vault_id = ?2 AND c.mcp_url = ?3 AND c.archived_at IS NULL LIMIT 1",
+        )
+        .bind(workspace.as_str())
+        .bind(vault.as_str())
+        .bind(url)
+        .bind(SecretPart::Value.as_str())
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(row) = row {
+            return stored(&row).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a secret of this part is stored.
+///
+/// # Errors
+/// The database failed.
+pub async fn has_secret(connection: &mut Connection, id: &CredentialId, part: SecretPart) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT 1 FROM credential_secrets WHERE credential_id = ?1 AND part = ?2")
+        .bind(id.as_str())
+        .bind(part.as_str())
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.is_some())
+}
+
+/// What one part of a credential is bound to: another kind for each, so that a refresh token cannot stand where the
+/// access token belongs.
+#[must_use]
+pub fn part_binding(binding: &Binding, part: SecretPart) -> Binding {
+    let kind = match part {
+        SecretPart::Value => binding.kind.clone(),
+        SecretPart::RefreshToken | SecretPart::ClientSecret => format!("{}.{}", binding.kind, part.as_str()),
+    };
+    Binding { kind, ..binding.clone() }
+}
+
+/// Archives every credential of a vault.
+pub(crate) async fn archive_all(tx: &mut Tx, vault: &VaultId, now: Timestamp) -> Result<(), StoreError> {
+    sqlx::query(
+        "DELETE FROM credential_secrets WHERE credential_id IN (SELECT id FROM vault_credentials WHERE vault_id = ?1)",
+    )
+    .bind(vault.as_str())
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query(
+        "UPDATE vault_credentials SET archived_at = ?2, updated_at = ?2 WHERE vault_id = ?1 AND archived_at IS NULL",
+    )
+    .bind(vault.as_str())
+    .bind(micros(now))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn check_room(tx: &mut Tx, workspace: &WorkspaceId, vault: &VaultId, key: &str) -> Result<(), StoreError> {
+    vaults::active(tx, workspace, vault).await?;
+    let rows = sqlx::query("SELECT id, key FROM vault_credentials WHERE vault_id = ?1 AND archived_at IS NULL")
+        .bind(vault.as_str())
+        .fetch_all(&mut **tx)
+        .await?;
+    for row in &rows {
+        if row.try_get::<&str, _>("key")? == key {
+            let id: &str = row.try_get("id")?;
+            let message =
+                format!("Credential {id} of this vault has the same server URL or variable. Archive it first.");
+            return Err(Problem::conflict(message).with_code("credential_key_taken").into());
+        }
+    }
+    if rows.len() >= MAX_CREDENTIALS {
+        let message = format!("A vault has at most {MAX_CREDENTIALS} credentials. Archive one, or use another vault.");
+        return Err(Problem::invalid(message).with_code("credential_limit_reached").into());
+    }
+    Ok(())
+}
+
+async fn put_secrets(
+    tx: &mut Tx,
+    workspace: &WorkspaceId,
+    id: &CredentialId,
+    secrets: &[(SecretPart, Sealed)],
+) -> Result<(), StoreError> {
+    for (part, sealed) in secrets {
+        sqlx::query(
+            "INSERT INTO credential_secrets (workspace_id, credential_id, part, sealed) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT (credential_id, part) DO UPDATE SET sealed = excluded.sealed",
+        )
+        .bind(workspace.as_str())
+        .bind(id.as_str())
+        .bind(part.as_str())
+        .bind(json(sealed))
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(())
+}
+
+async fn required_row(
+    connection: &mut Connection,
+    workspace: &WorkspaceId,
+    vault: &VaultId,
+    id: &CredentialId,
+) -> Result<SqliteRow, StoreError> {
+    vaults::required(connection, workspace, vault).await?;
+    let row = sqlx::query("SELECT * FROM vault_credentials WHERE vault_id = ?1 AND id = ?2")
+        .bind(vault.as_str())
+        .bind(id.as_str())
+        .fetch_optional(connection)
+        .await?;
+    row.ok_or_else(|| Problem::not_found(format!("Credential {id} was not found in this vault.")).into())
+}
+
+fn stored(row: &SqliteRow) -> Result<StoredCredential, StoreError> {
+    Ok(StoredCredential {
+        vault_id: parsed(VaultId::parse(row.try_get("vault_id")?), "vault_credentials.vault_id")?,
+        id: parsed(CredentialId::parse(row.try_get("id")?), "vault_credentials.id")?,
+        kind: CredentialKind::parse(row.try_get("kind")?)
+            .ok_or(StoreError::Corrupt { what: "vault_credentials.kind" })?,
+        sealed: from_json(row.try_get("sealed")?, "credential_secrets.sealed")?,
+        binding: binding(row)?,
+    })
+}
+
+fn binding(row: &SqliteRow) -> Result<Binding, StoreError> {
+    Ok(Binding {
+        credential: row.try_get("id")?,
+        hosts: from_json(row.try_get("hosts")?, "vault_credentials.hosts")?,
+        kind: row.try_get("kind")?,
+        mcp_url: row.try_get("mcp_url")?,
+        token_endpoint: row.try_get("token_endpoint")?,
+        vault: row.try_get("vault_id")?,
+        workspace: row.try_get("workspace_id")?,
+    })
+}
+
+fn credential(row: &SqliteRow) -> Result<Credential, StoreError> {
+    Ok(Credential {
+        id: parsed(CredentialId::parse(row.try_get("id")?), "vault_credentials.id")?,
+        kind: CredentialTag::VaultCredential,
+        vault_id: parsed(VaultId::parse(row.try_get("vault_id")?), "vault_credentials.vault_id")?,
+        auth: from_json(row.try_get("auth")?, "vault_credentials.auth")?,
+        display_name: row.try_get("display_name")?,
+        metadata: from_json(row.try_get("metadata")?, "vault_credentials.metadata")?,
+        created_at: instant(row.try_get("created_at")?, "vault_credentials.created_at")?,
+        updated_at: instant(row.try_get("updated_at")?, "vault_credentials.updated_at")?,
+        archived_at: optional_instant(row.try_get("archived_at")?, "vault_credentials.archived_at")?,
+    })
+}
