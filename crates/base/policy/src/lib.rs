@@ -2,6 +2,7 @@
 //! Never opens a socket or a file, reads a clock or the environment, or sees a secret.
 
 pub mod address;
+mod argument;
 pub mod canonical;
 mod cedar;
 pub mod credential;

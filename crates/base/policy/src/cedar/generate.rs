@@ -24,6 +24,17 @@ pub(super) fn egress_permit(zone: &str, rule: &str, credential: Option<&str>) ->
     )
 }
 
+/// The permit of one MCP rule. Facts about a tool exist only where one is called.
+pub(super) fn mcp_permit(zone: &str, rule: &str, server: &str) -> String {
+    let call = asked("mcp.call", rule, &["server", "method", "tool", "arguments"]);
+    let other = asked("mcp.call", rule, &["server", "method"]);
+    format!(
+        "permit (\n  principal == Postern::Zone::{},\n  action == Postern::Action::\"mcp.call\",\n  resource == Postern::McpServer::{}\n) when {{\n  {call} ||\n  (context.method != \"tools/call\" && {other})\n}};\n",
+        quoted(zone),
+        quoted(server)
+    )
+}
+
 /// The permit for the tools of a sandbox: all of them, until a policy file forbids some.
 pub(super) fn tools_permit(zone: &str) -> String {
     format!(

@@ -1,8 +1,8 @@
 //! Compiling a zone's policies: the generated permits and the zone's own file, all validated against the schema.
 
 use super::Policies;
-use super::generate::{egress_permit, tools_permit};
-use cedar_policy::{ActionConstraint, Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use super::generate::{egress_permit, mcp_permit, tools_permit};
+use cedar_policy::{Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::LazyLock;
@@ -38,6 +38,12 @@ impl Builder {
         self.add_generated(rule, &text);
     }
 
+    /// The permit of one MCP rule.
+    pub(crate) fn add_mcp_rule(&mut self, rule: &str, server: &str) {
+        let text = mcp_permit(&self.zone, rule, server);
+        self.add_generated(rule, &text);
+    }
+
     fn add_generated(&mut self, id: &str, text: &str) {
         let policy = Policy::parse(Some(PolicyId::new(id)), text).expect("generated from checked names only");
         self.set.add(policy).expect("rule ids are numbered, so each is new");
@@ -68,12 +74,9 @@ impl Builder {
         let label = label(policy);
         if policy.effect() == Effect::Permit {
             return Err(format!(
-                "policy {label} is a permit; a policy file adds `forbid` only, permits come from [[zone.{}.egress]]",
+                "policy {label} is a permit; a policy file adds `forbid` only, permits come from [[zone.{0}.egress]] and [[zone.{0}.mcp]]",
                 self.zone
             ));
-        }
-        if speaks_of_mcp(policy) {
-            return Err(format!("policy {label}: not in this build: mcp.call"));
         }
         Ok(policy.new_id(PolicyId::new(format!("{}/policy/{label}", self.zone))))
     }
@@ -101,15 +104,6 @@ impl Builder {
 
 fn label(policy: &Policy) -> String {
     policy.annotation("id").map_or_else(|| policy.id().to_string(), str::to_owned)
-}
-
-fn speaks_of_mcp(policy: &Policy) -> bool {
-    let is_mcp = |action: &cedar_policy::EntityUid| action.id().unescaped() == "mcp.call";
-    match policy.action_constraint() {
-        ActionConstraint::Any => false,
-        ActionConstraint::Eq(action) => is_mcp(&action),
-        ActionConstraint::In(actions) => actions.iter().any(is_mcp),
-    }
 }
 
 fn with_details(error: &dyn std::error::Error) -> String {

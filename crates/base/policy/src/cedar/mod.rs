@@ -23,6 +23,7 @@ pub(crate) enum Action {
     Request,
     CredentialUse,
     ToolUse,
+    McpCall,
 }
 
 impl Action {
@@ -32,6 +33,7 @@ impl Action {
             Action::Request => "egress.request",
             Action::CredentialUse => "credential.use",
             Action::ToolUse => "tool.use",
+            Action::McpCall => "mcp.call",
         }
     }
 
@@ -40,6 +42,7 @@ impl Action {
             Action::Connect | Action::Request => &HOST,
             Action::CredentialUse => &CREDENTIAL,
             Action::ToolUse => &TOOL,
+            Action::McpCall => &MCP_SERVER,
         }
     }
 }
@@ -48,10 +51,11 @@ static ZONE: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Postern::Zon
 static HOST: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Postern::Host"));
 static CREDENTIAL: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Postern::Credential"));
 static TOOL: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Postern::Tool"));
+static MCP_SERVER: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Postern::McpServer"));
 static ACTION: LazyLock<EntityTypeName> = LazyLock::new(|| type_name("Postern::Action"));
 
 fn type_name(text: &str) -> EntityTypeName {
-    text.parse().expect("the five type names of the schema are well-formed")
+    text.parse().expect("the six type names of the schema are well-formed")
 }
 
 /// The compiled policies of a zone: for each generated permit a set of it and every `forbid`, so that a question costs

@@ -1,10 +1,12 @@
 //! The one configuration file: parsed once with positions, read in sections by whoever owns them.
 //! Every error of the whole file comes out together; nothing unknown is passed over. Opens no file itself.
 
+mod literal;
 mod reader;
 mod size;
 mod tree;
 
+pub(crate) use literal::Literal;
 pub use reader::{At, Item, Reader, Table};
 pub use size::{ByteCount, Duration};
 

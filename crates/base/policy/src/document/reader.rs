@@ -12,7 +12,7 @@
 //! ```
 
 use super::tree::{Entry, Node, Value};
-use super::{ConfigError, Document};
+use super::{ConfigError, Document, Literal};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -203,6 +203,19 @@ impl<'r> Table<'r> {
         })
     }
 
+    /// A value of any kind but a table or a date.
+    pub(crate) fn literal(&mut self, key: &str) -> Option<Item<Literal>> {
+        let node = &self.entry(key)?.node;
+        let value = self.literal_of(key, node, 0)?;
+        Some(Item { value, at: At(node.at) })
+    }
+
+    /// Its keys, in the order of the file.
+    #[must_use]
+    pub fn keys(&self) -> Vec<Item<&'r str>> {
+        self.entries.iter().map(|entry| Item { value: entry.key.as_str(), at: At(entry.at) }).collect()
+    }
+
     /// True or false.
     pub fn boolean(&mut self, key: &str) -> Option<Item<bool>> {
         self.typed(key, "true or false", |value| match value {
@@ -264,8 +277,7 @@ impl<'r> Table<'r> {
         let Some(mut outer) = self.table(key) else {
             return Vec::new();
         };
-        let names: Vec<Item<&'r str>> =
-            outer.entries.iter().map(|entry| Item { value: entry.key.as_str(), at: At(entry.at) }).collect();
+        let names = outer.keys();
         names.into_iter().filter_map(|name| Some((name, outer.table(name.value)?))).collect()
     }
 
@@ -326,6 +338,24 @@ impl<'r> Table<'r> {
             Ok(value) => Some(Item { value, at: text.at }),
             Err(cause) => {
                 self.reader.error(text.at, format!("{key}: {cause}"));
+                None
+            }
+        }
+    }
+
+    fn literal_of(&self, key: &str, node: &Node, depth: usize) -> Option<Literal> {
+        match &node.value {
+            Value::String(text) => Some(Literal::Text(text.clone())),
+            Value::Integer(number) => Some(Literal::Integer(*number)),
+            Value::Float(number) => Some(Literal::Float(*number)),
+            Value::Boolean(flag) => Some(Literal::Flag(*flag)),
+            Value::Array(items) if depth < Literal::DEEPEST => {
+                let values: Vec<Literal> =
+                    items.iter().filter_map(|item| self.literal_of(key, item, depth + 1)).collect();
+                (values.len() == items.len()).then_some(Literal::List(values))
+            }
+            Value::Array(_) | Value::Table(_) | Value::Other => {
+                self.wrong_type(key, node, "a string, a number, true, false, or an array of these");
                 None
             }
         }

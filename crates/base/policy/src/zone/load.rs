@@ -1,6 +1,8 @@
 //! Reading zones from the configuration: everything that is wrong, in one go, each with its place.
 
+use super::mcp_rule::McpRule;
 use super::read_credential::read_credentials;
+use super::read_mcp::read_mcp_rules;
 use super::read_rule::read_rules;
 use super::sandbox::SandboxLimits;
 use super::select::{AgentSelector, Covering};
@@ -51,12 +53,14 @@ fn read_zone(
     let environment_id = read_environment(&mut table, names);
     let agents = read_agents(&mut table);
     read_mode(&mut table);
-    table.not_in_this_build(&["mcp", "ask", "approvers", "audit", "tools", "detect"]);
+    table.not_in_this_build(&["ask", "approvers", "audit", "tools", "detect"]);
     let sandbox = table.table("sandbox").map(|mut sandbox| SandboxLimits::read(&mut sandbox)).unwrap_or_default();
     let credentials = read_credentials(&mut table);
     let rules = read_rules(document, name.value, &mut table, &credentials);
+    let mcp_rules = read_mcp_rules(name.value, &mut table);
     let policies = if named_well {
-        read_policies(document, name.value, &mut table, rules.as_deref().unwrap_or_default())
+        let (rules, mcp_rules) = (rules.as_deref().unwrap_or_default(), mcp_rules.as_deref().unwrap_or_default());
+        read_policies(document, name.value, &mut table, rules, mcp_rules)
     } else {
         None
     };
@@ -66,6 +70,7 @@ fn read_zone(
         sandbox,
         credentials: credentials?,
         rules: rules?,
+        mcp_rules: mcp_rules?,
         policies: policies?,
     };
     Some(Read {
@@ -120,10 +125,14 @@ fn read_policies(
     zone: &str,
     table: &mut Table<'_>,
     rules: &[Rule],
+    mcp_rules: &[McpRule],
 ) -> Option<crate::cedar::Policies> {
     let mut builder = Builder::new(zone);
     for rule in rules {
         builder.add_rule(&rule.id, rule.credential.as_ref().map(crate::CredentialName::as_str));
+    }
+    for rule in mcp_rules {
+        builder.add_mcp_rule(&rule.id, &rule.server);
     }
     let file = table.string("policy_file");
     let report = |at: At, messages: Vec<String>| {

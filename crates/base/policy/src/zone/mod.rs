@@ -3,7 +3,9 @@
 mod connect;
 mod load;
 mod mcp;
+mod mcp_rule;
 mod read_credential;
+mod read_mcp;
 mod read_rule;
 mod request;
 mod rule;
@@ -18,6 +20,7 @@ use crate::credential::{Credential, CredentialName};
 use crate::permit::{ConnectPermit, GrantPermit, McpPermit, Permit, ToolPermit};
 use crate::reason::{Denial, Reason};
 use crate::request::{Connect, McpCall, Request, ToolUse};
+use mcp_rule::McpRule;
 use rule::Rule;
 
 /// The name of the built-in zone of an environment without any.
@@ -31,6 +34,7 @@ pub struct Zone {
     sandbox: SandboxLimits,
     credentials: Vec<Credential>,
     rules: Vec<Rule>,
+    mcp_rules: Vec<McpRule>,
     policies: Policies,
 }
 
@@ -43,6 +47,7 @@ impl Zone {
             sandbox: SandboxLimits::default(),
             credentials: Vec::new(),
             rules: Vec::new(),
+            mcp_rules: Vec::new(),
             policies: Builder::new(DENY_ALL).finish().expect("the built-in permit for tools is validated by a test"),
         }
     }
