@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use tree::Node;
 
-/// Keys in zones that name a file.
+/// Keys in zones and routes that name a file.
 const FILE_KEYS: &[&str] = &["policy_file", "ca_file"];
 
 /// Something wrong in the configuration, where it is.
@@ -98,12 +98,16 @@ impl Document {
         &self.source
     }
 
-    /// Names of the files that zones refer to (`policy_file`, `ca_file`), to be read and attached before
-    /// [`crate::Zones::load`]; relative to the configuration file's directory.
+    /// Names of the files that zones and routes refer to (`policy_file`, `ca_file`), to be read and attached before
+    /// [`crate::Zones::load`] and [`crate::Routes::load`]; relative to the configuration file's directory.
     #[must_use]
     pub fn referenced_files(&self) -> Vec<String> {
         let mut names = Vec::new();
         tree::strings_in(tree::entry_named(&self.root, "zone"), FILE_KEYS, &mut names);
+        // Routes only: the section's own `ca_file` is read by the role itself.
+        for entry in tree::entry_named(&self.root, "gateway").iter().filter(|entry| entry.key == "route") {
+            tree::strings_under(&entry.node, FILE_KEYS, &mut names);
+        }
         names.sort();
         names.dedup();
         names

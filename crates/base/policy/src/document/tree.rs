@@ -90,7 +90,7 @@ pub(super) fn entry_named<'n>(root: &'n Node, key: &str) -> &'n [Entry] {
 }
 
 /// The texts of all keys of these names, at any depth.
-fn strings_under(root: &Node, keys: &[&str], found: &mut Vec<String>) {
+pub(super) fn strings_under(root: &Node, keys: &[&str], found: &mut Vec<String>) {
     match &root.value {
         Value::Table(entries) => strings_in(entries, keys, found),
         Value::Array(items) => items.iter().for_each(|item| strings_under(item, keys, found)),

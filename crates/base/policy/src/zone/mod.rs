@@ -12,6 +12,13 @@ mod rule;
 mod sandbox;
 mod select;
 
+/// How parts of a rule are read, wherever they stand in the file.
+pub(crate) mod reading {
+    pub(crate) use super::load::is_name;
+    pub(crate) use super::read_credential::{read_source, reserved_header};
+    pub(crate) use super::read_rule::{read_addresses, read_ca};
+}
+
 pub use sandbox::{Control, Mount, MountAccess, SandboxLimits};
 pub use select::Zones;
 

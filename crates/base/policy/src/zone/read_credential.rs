@@ -48,7 +48,8 @@ fn read_name(table: &mut Table<'_>) -> Option<CredentialName> {
     well_formed.then(|| CredentialName::new(item.value))
 }
 
-fn read_source(table: &Table<'_>, item: Item<&str>) -> Option<Source> {
+/// Where a secret comes from.
+pub(crate) fn read_source(table: &Table<'_>, item: Item<&str>) -> Option<Source> {
     let known = "store: env: file: command: vault: aws-sm: k8s: api:";
     let Some((kind, rest)) = item.value.split_once(':') else {
         table.reader().error(item.at, format!("source must begin with one of {known}"));
@@ -160,11 +161,16 @@ fn read_header(table: &Table<'_>, item: Item<&str>) -> Option<Location> {
         table.reader().error(item.at, "not in this build: header = \"cookie\"");
         return None;
     }
-    if FRAMING.contains(&name.as_str()) {
+    if reserved_header(&name) {
         table.reader().error(item.at, format!("header: {name} is set by the proxy and cannot hold a credential"));
         return None;
     }
     Some(Location::Header(name.as_str().to_owned()))
+}
+
+/// Whether a header is not for a credential.
+pub(crate) fn reserved_header(name: &http::HeaderName) -> bool {
+    FRAMING.contains(&name.as_str())
 }
 
 /// Headers that say where a message goes or ends, or that the proxy rewrites.

@@ -164,7 +164,8 @@ fn read_foreign(table: &mut Table<'_>) -> Option<Option<ForeignCredentials>> {
     }
 }
 
-fn read_addresses(table: &mut Table<'_>) -> Option<Vec<IpNet>> {
+/// The ranges of a rule; none where the key is left out.
+pub(crate) fn read_addresses(table: &mut Table<'_>) -> Option<Vec<IpNet>> {
     if !table.has("addresses") {
         return Some(Vec::new());
     }
@@ -192,7 +193,7 @@ fn read_net(table: &Table<'_>, item: Item<&str>) -> Option<IpNet> {
 }
 
 /// The PEM text of the rule's CA. The outer `None` is an error.
-fn read_ca(document: &Document, table: &mut Table<'_>, scheme: Option<Scheme>) -> Option<Option<Arc<str>>> {
+pub(crate) fn read_ca(document: &Document, table: &mut Table<'_>, scheme: Option<Scheme>) -> Option<Option<Arc<str>>> {
     let Some(item) = table.string("ca_file") else {
         return (!table.has("ca_file")).then_some(None);
     };
