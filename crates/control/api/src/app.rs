@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postern_engine::Engine;
+use postern_engine::control::ControlHub;
 use postern_model::{Problem, Timestamp};
 use postern_store::{Store, StoreError};
 
@@ -40,12 +41,25 @@ pub struct App {
     pub(crate) store: Store,
     pub(crate) limits: Limits,
     pub(crate) pollers: Arc<Pollers>,
+    pub(crate) control: ControlHub,
 }
 
 impl App {
     /// An application over an engine and its store.
     pub fn new(engine: Engine, store: Store, limits: Limits) -> Self {
-        Self { engine, store, limits, pollers: Arc::default() }
+        Self { engine, store, limits, pollers: Arc::default(), control: ControlHub::default() }
+    }
+
+    /// The same with a hub of control streams that others use too.
+    #[must_use]
+    pub fn with_control(mut self, control: ControlHub) -> Self {
+        self.control = control;
+        self
+    }
+
+    /// The hub of control streams, to be drained at the end.
+    pub fn control(&self) -> &ControlHub {
+        &self.control
     }
 
     /// The time, as microseconds: what the database keeps.

@@ -9,6 +9,7 @@ use axum::extract::{RawPathParams, State};
 use axum::routing::{MethodFilter, on};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
+use hyper::upgrade::OnUpgrade;
 use postern_model::Problem;
 use postern_model::ids::{InvalidId, RequestId, WorkspaceId};
 use serde::de::DeserializeOwned;
@@ -27,6 +28,8 @@ pub(crate) struct Call {
     pub(crate) workspace: WorkspaceId,
     pub(crate) headers: HeaderMap,
     pub(crate) query: Query,
+    /// The connection itself, where the client offers to speak something else on it.
+    pub(crate) upgrade: Option<OnUpgrade>,
     parameters: Vec<(String, String)>,
     body: Bytes,
 }
@@ -127,7 +130,8 @@ async fn serve(
     request: Request<Body>,
     authenticated: &mut Option<Caller>,
 ) -> Result<Reply, Problem> {
-    let (parts, stream) = request.into_parts();
+    let (mut parts, stream) = request.into_parts();
+    let upgrade = parts.extensions.remove::<OnUpgrade>();
     let caller = match parts.extensions.get::<OverOperatorSocket>() {
         Some(OverOperatorSocket) => Caller::Operator,
         None => authenticate(&app, &parts.headers).await?,
@@ -147,7 +151,8 @@ async fn serve(
         }
     };
     let ends = until_refused(app.clone(), route, caller.clone(), parts.headers.clone());
-    let answer = (route.handler)(Call { app, caller, workspace, headers: parts.headers, query, parameters, body });
+    let headers = parts.headers;
+    let answer = (route.handler)(Call { app, caller, workspace, headers, query, upgrade, parameters, body });
     match route.method {
         Method::Get => Ok(answer.await?.until(Box::pin(ends))),
         Method::Post | Method::Delete => to_the_end(answer).await,

@@ -2,10 +2,12 @@
 
 pub(crate) mod agents;
 pub(crate) mod api_keys;
+pub(crate) mod control;
 pub(crate) mod environment_keys;
 pub(crate) mod environments;
 pub(crate) mod events;
 pub(crate) mod models;
+pub(crate) mod perimeter_status;
 pub(crate) mod sessions;
 pub(crate) mod threads;
 pub(crate) mod work;

@@ -1,7 +1,7 @@
 //! From a handler's answer to an HTTP response.
 
 use axum::body::Body;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::{HeaderValue, Response, StatusCode};
 use postern_engine::Subscription;
 use postern_model::Problem;
@@ -13,6 +13,8 @@ use crate::sse::{self, Ends};
 pub(crate) enum Reply {
     /// 200 with JSON.
     Json(Vec<u8>),
+    /// 101: the connection speaks this protocol from now on.
+    Switch(&'static str),
     /// 200 with server-sent events, until they end or the caller may not read on.
     Stream(Subscription, Ends),
 }
@@ -31,6 +33,7 @@ impl Reply {
         match self {
             Self::Stream(events, _) => Self::Stream(events, ends),
             Self::Json(json) => Self::Json(json),
+            Self::Switch(protocol) => Self::Switch(protocol),
         }
     }
 
@@ -42,6 +45,7 @@ impl Reply {
     pub(crate) fn into_response(self, ping_every: std::time::Duration) -> Response<Body> {
         match self {
             Self::Json(json) => response(StatusCode::OK, "application/json", Body::from(json)),
+            Self::Switch(protocol) => switched(protocol),
             Self::Stream(events, ends) => {
                 let body = Body::new(sse::EventStream::new(events, ends, ping_every));
                 let mut response = response(StatusCode::OK, "text/event-stream", body);
@@ -50,6 +54,14 @@ impl Reply {
             }
         }
     }
+}
+
+fn switched(protocol: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static(protocol));
+    response
 }
 
 /// The error envelope as a response.

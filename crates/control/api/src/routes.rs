@@ -8,7 +8,10 @@ use postern_model::Problem;
 
 use crate::caller::Kind;
 use crate::dispatch::Call;
-use crate::handlers::{agents, api_keys, environment_keys, environments, events, models, sessions, threads, work};
+use crate::handlers::{
+    agents, api_keys, control, environment_keys, environments, events, models, perimeter_status, sessions, threads,
+    work,
+};
 use crate::reply::Reply;
 
 /// One route.
@@ -74,6 +77,8 @@ const CLIENT_OR_WORKER: &[Kind] = &[Kind::Operator, Kind::ApiKey, Kind::Environm
 const CLIENT_OR_ENVIRONMENT: &[Kind] = &[Kind::Operator, Kind::ApiKey, Kind::EnvironmentKey];
 /// E.
 const ENVIRONMENT: &[Kind] = &[Kind::EnvironmentKey];
+/// Whoever faces the server from a perimeter.
+const PERIMETER: &[Kind] = &[Kind::EnvironmentKey];
 /// E and S.
 const WORKER: &[Kind] = &[Kind::EnvironmentKey, Kind::SessionToken];
 /// E and S, the latter also when its lease is over: so it learns that.
@@ -138,6 +143,12 @@ pub const ROUTES: &[Route] = routes! {
     Get    "/v1/sessions/{session}/threads/{thread}/events"         ManagedAgents CLIENT_OR_WORKER       threads::events;
     Get    "/v1/sessions/{session}/threads/{thread}/stream"         ManagedAgents CLIENT_OR_WORKER       threads::stream;
 
+    Post   "/v1/sessions/{session}/freeze"                          ManagedAgents CLIENT                 perimeter_status::freeze;
+    Post   "/v1/sessions/{session}/thaw"                            ManagedAgents CLIENT                 perimeter_status::thaw;
+    Post   "/v1/sessions/{session}/revoke_grants"                   ManagedAgents CLIENT                 perimeter_status::revoke_grants;
+    Get    "/v1/perimeter/status"                                   ManagedAgents CLIENT                 perimeter_status::status;
+    Get    "/v1/perimeter/control"                                  ManagedAgents PERIMETER              control::connect;
+
     Get    "/v1/models"                                             None          CLIENT                 models::list;
     Get    "/v1/models/{model}"                                     None          CLIENT                 models::get;
 
@@ -161,6 +172,5 @@ pub(crate) const NOT_IN_THIS_BUILD: &[Absent] = &[
     Absent { segments: &["v1", "user_profiles"], noun: "User profiles" },
     Absent { segments: &["v1", "dreams"], noun: "Dreams" },
     Absent { segments: &["v1", "perimeters"], noun: "Perimeters" },
-    Absent { segments: &["v1", "perimeter"], noun: "Control streams" },
     Absent { segments: &["v1", "messages"], noun: "Direct model requests" },
 ];

@@ -102,6 +102,7 @@ async fn worker_credentials_reach_nothing_but_queue_sessions_and_events() {
     for route in ROUTES {
         let worker = route.allowed.iter().any(|kind| !matches!(kind, Kind::Operator | Kind::ApiKey));
         let expected = route.path.contains("/work")
+            || route.path == "/v1/perimeter/control"
             || (route.path.contains("{session}") && {
                 let reads = route.method == Method::Get;
                 let posts_events = route.method == Method::Post && route.path.ends_with("/events");

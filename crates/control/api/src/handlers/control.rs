@@ -1,0 +1,101 @@
+//! Control streams: a worker's or gateway's request is switched to the stream and handed to the hub, and ended within a
+//! second once its credential would not open it any more.
+
+use std::future::Future;
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::UPGRADE;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use postern_engine::control::{Owner, Seat};
+use postern_model::control::PROTOCOL;
+use postern_model::problem::Kind as ProblemKind;
+use postern_model::{Problem, Timestamp};
+use postern_store::environments;
+use tokio::time::timeout;
+
+use crate::app::{App, problem};
+use crate::caller::{Caller, authenticate, unknown_environment};
+use crate::dispatch::Call;
+use crate::reply::Reply;
+
+/// Switches the connection to a control stream.
+pub(crate) async fn connect(mut call: Call) -> Result<Reply, Problem> {
+    let upgrade = call.upgrade.take().filter(|_| asks_for_it(&call.headers)).ok_or_else(not_asked_for)?;
+    let owner = owner(&call.app, &call.caller).await?;
+    let seat = call.app.control.seat(&call.workspace, &owner).ok_or_else(no_seat)?;
+    let (app, headers) = (call.app.clone(), call.headers.clone());
+    call.finish_without_body()?;
+    // Owned by the hub, which counts its seat and awaits it when it drains.
+    tokio::spawn(serve(app, headers, owner, seat, upgrade));
+    Ok(Reply::Switch(PROTOCOL))
+}
+
+async fn serve(app: App, headers: HeaderMap, owner: Owner, seat: Seat, upgrade: OnUpgrade) {
+    match timeout(SWITCH, upgrade).await {
+        Ok(Ok(switched)) => {
+            let ends = until_refused(app.clone(), headers, owner);
+            app.control.attach(seat, TokioIo::new(switched), ends).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, "a control stream was not taken up"),
+        Err(_) => tracing::debug!("a control stream was not taken up in time"),
+    }
+}
+
+/// Completes when the credential would not open this stream any more: its key was revoked, its environment archived.
+async fn until_refused(app: App, headers: HeaderMap, owner: Owner) {
+    loop {
+        tokio::time::sleep(RECHECK).await;
+        match still(&app, &headers).await {
+            Ok(now) if now == owner => {}
+            // Trouble of our own is not the caller's.
+            Err(problem) if problem.kind == ProblemKind::Internal => {}
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
+fn still(app: &App, headers: &HeaderMap) -> impl Future<Output = Result<Owner, Problem>> + Send {
+    async move { owner(app, &authenticate(app, headers).await?).await }
+}
+
+/// Whose stream this is, where it may be one now.
+async fn owner(app: &App, caller: &Caller) -> Result<Owner, Problem> {
+    let Caller::Environment(grant) = caller else {
+        return Err(Problem::permission("A control stream takes an environment key or a tunnel token."));
+    };
+    let mut connection = app.store.read().await.map_err(problem)?;
+    let found = environments::find(&mut connection, &grant.workspace, &grant.environment).await.map_err(problem)?;
+    let found = found.ok_or_else(|| unknown_environment(&grant.environment))?;
+    match found.archived_at {
+        Some(at) => Err(archived(at)),
+        None => Ok(Owner::Environment(grant.environment.clone())),
+    }
+}
+
+fn archived(at: Timestamp) -> Problem {
+    Problem::invalid(format!("The environment was archived at {at} and is not served any more."))
+        .with_code("environment_archived")
+}
+
+fn asks_for_it(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE).and_then(|value| value.to_str().ok()).is_some_and(|token| token.eq_ignore_ascii_case(PROTOCOL))
+}
+
+fn not_asked_for() -> Problem {
+    Problem::invalid(format!(
+        "Send `connection: upgrade` and `upgrade: {PROTOCOL}` over HTTP/1.1; workers and gateways do."
+    ))
+    .with_code("upgrade_required")
+}
+
+fn no_seat() -> Problem {
+    Problem::new(ProblemKind::RateLimited, "There are as many control streams as this credential or server may have.")
+        .with_code("limit_control_streams")
+}
+
+/// How soon a revoked credential is noticed: its streams end within a second.
+const RECHECK: Duration = Duration::from_millis(400);
+/// How long a client may take to take up what it asked for.
+const SWITCH: Duration = Duration::from_secs(10);
