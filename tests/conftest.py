@@ -249,3 +249,156 @@ def results_of(stack: Stack, *tool_uses: dict) -> list[str]:
 def ended(client, session: str) -> bool:
     last = client.beta.sessions.events.list(session, order="desc", limit=1).data
     return bool(last) and last[0].type == "session.status_idle" and last[0].stop_reason.type == "end_turn"
+
+
+WIKI_TOKEN = "journey-wiki-token-3b8e61d0f7c2a945"
+
+
+@dataclass
+class Process:
+    """A helper process that printed one JSON line when it was ready."""
+
+    process: subprocess.Popen
+    ready: dict
+    log: Path
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        self.log.unlink(missing_ok=True)
+
+
+def start_process(arguments: list[str], stdin: bytes = b"", prefix: list[str] | None = None) -> Process:
+    """Starts the binary with these arguments; `prefix` is put before it, as in `ip netns exec NAME`."""
+    log = Path(tempfile.mkstemp(prefix="postern-helper-")[1])
+    with log.open("wb") as stderr:
+        process = subprocess.Popen([*(prefix or []), BINARY, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
+    process.stdin.write(stdin)
+    process.stdin.close()
+    return Process(process, first_json_line(process, log), log)
+
+
+def start_wiki(*arguments: str, token: str = WIKI_TOKEN, prefix: list[str] | None = None) -> Process:
+    """A private MCP server: `ready["url"]`."""
+    return start_process(["private-mcp", *arguments], token.encode(), prefix)
+
+
+def seen_by(wiki: Process) -> dict:
+    """What reached a private MCP server."""
+    import urllib.request
+
+    with urllib.request.urlopen(wiki.ready["url"].removesuffix("/mcp") + "/seen", timeout=10) as answer:
+        return json.load(answer)
+
+
+@pytest.fixture(scope="session")
+def wiki() -> Iterator[Process]:
+    server = start_wiki()
+    yield server
+    server.kill()
+
+
+WIKI_RULE = """
+[[zone.ledger.mcp]]
+server = "wiki"
+tools = ["search", "read_*", "reflect_headers", "server_info", "large", "slow", "fail"]
+[[zone.ledger.mcp]]
+server = "wiki"
+tools = ["delete_page"]
+arguments = { path = { glob = "/drafts/**" } }
+"""
+
+
+def wiki_sections(url: str, token_file: Path, extra: str = "", route: str = "") -> str:
+    """A zone and a route for a private MCP server."""
+    return f"""
+[zone.ledger]
+environment = "default"
+{WIKI_RULE}
+{extra}
+[[gateway.route]]
+host = "wiki"
+upstream = "{url}"
+addresses = ["127.0.0.0/8"]
+credential = {{ source = "file:{token_file}", header = "authorization", format = "Bearer {{secret}}" }}
+{route}
+"""
+
+
+def secret_file(value: str) -> Path:
+    path = Path(tempfile.mkdtemp(prefix="postern-secret-")) / "token"
+    path.write_text(value)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture(scope="session")
+def stack_with_wiki(new_stack, wiki: Process) -> Stack:
+    """A stack whose gateway has a route to the private MCP server, with its token."""
+    return new_stack(wiki_sections(wiki.ready["url"], secret_file(WIKI_TOKEN)))
+
+
+@dataclass
+class McpSession:
+    """A session whose agent uses one MCP server, driven by the official SDK."""
+
+    stack: Stack
+    client: object
+    id: str
+
+    def send(self, *tool_uses: dict) -> None:
+        turn = {"tool_uses": list(tool_uses)}
+        turns = script(turn, {"text": "done"}) if tool_uses else script({"text": "done"})
+        self.client.beta.sessions.events.send(self.id, events=[{"type": "user.message", "content": turns}])
+
+    def events(self) -> list:
+        return list(self.client.beta.sessions.events.list(self.id, limit=1000))
+
+    def stop_reason(self) -> str | None:
+        last = self.client.beta.sessions.events.list(self.id, order="desc", limit=1).data
+        return last[0].stop_reason.type if last and last[0].type == "session.status_idle" else None
+
+    def finish(self, seconds: float = 60) -> list:
+        until(lambda: self.stop_reason() == "end_turn", seconds, "the end of the turn")
+        return self.events()
+
+    def results(self) -> list[tuple[bool, str]]:
+        """Each MCP call's result in the order of the calls: whether it is an error, and its text."""
+        events = self.events()
+        by_call = {event.mcp_tool_use_id: event for event in events if event.type == "agent.mcp_tool_result"}
+        texts = []
+        for call in (event for event in events if event.type == "agent.mcp_tool_use"):
+            if result := by_call.get(call.id):
+                texts.append((bool(result.is_error), "\n".join(block.text for block in result.content or [] if block.type == "text")))
+        return texts
+
+    def call(self, *tool_uses: dict, seconds: float = 60) -> list[tuple[bool, str]]:
+        before = len(self.results())
+        self.send(*tool_uses)
+        self.finish(seconds)
+        return self.results()[before:]
+
+    def errors(self) -> list:
+        return [event.error for event in self.events() if event.type == "session.error"]
+
+
+def mcp_session(stack: Stack, route: str = "wiki", url: str | None = None, permission: str = "always_allow", **more) -> McpSession:
+    """An agent with this route as MCP server, and a session of it. `more` goes to the session's creation."""
+    from anthropic import Anthropic
+
+    client = Anthropic(base_url=stack.base_url, api_key=stack.api_key)
+    url = url or f"https://{route}.{stack.ready['tunnel_domain']}/mcp"
+    toolset = {"type": "mcp_toolset", "mcp_server_name": route}
+    if permission:
+        toolset["default_config"] = {"permission_policy": {"type": permission}}
+    agent = client.beta.agents.create(
+        name="mcp journey", model="rehearsal-1", mcp_servers=[{"type": "url", "name": route, "url": url}],
+        tools=[{"type": "agent_toolset_20260401"}, toolset])
+    session = client.beta.sessions.create(agent=agent.id, environment_id=stack.environment_id, **more)
+    return McpSession(stack, client, session.id)
+
+
+def mcp(name: str, route: str = "wiki", **arguments) -> dict:
+    """A call of an MCP server's tool, as the model names it."""
+    return tool(f"mcp__{route}__{name}", **arguments)

@@ -7,6 +7,14 @@ use crate::run::{Outcome, command, root, run};
 pub(crate) fn all() -> Outcome {
     run(command("cargo").args(["build", "--package", "postern"]))?;
     let python = prepare::venv()?;
+    let foreign = prepare::foreign()?;
     let binary = root().join("target/debug/postern");
-    run(command(python).env("POSTERN_BINARY", binary).args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]))
+    run(command(python).env("POSTERN_BINARY", binary).env("POSTERN_FOREIGN", foreign).args([
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests",
+    ]))
 }

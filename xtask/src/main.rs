@@ -32,7 +32,7 @@ enum Command {
     Tidy,
     /// Time our commands beside their peers and print ratios.
     Bench(bench::Options),
-    /// Build the Python environment with the official SDK in target/venv.
+    /// Fetch what the journeys need: the official SDK into target/venv, foreign peers into target/foreign.
     Venv,
 }
 
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::all(&options),
         Command::Tidy => tidy::all(),
         Command::Bench(options) => bench::all(&options),
-        Command::Venv => prepare::venv().map(|_| ()),
+        Command::Venv => prepare::venv().and_then(|_| prepare::foreign()).map(|_| ()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

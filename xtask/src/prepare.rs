@@ -1,4 +1,5 @@
-//! What the tests need from the machine: Debian packages, and the official SDK in a Python environment of our own.
+//! What the tests need from the machine: Debian packages, the official SDK and foreign MCP servers in a Python environment
+//! of our own, and the foreign peers that come from npm.
 
 use std::path::PathBuf;
 
@@ -6,6 +7,8 @@ use crate::run::{Outcome, command, found, is_root, output, root, run};
 
 const SDK: &str = "anthropic==2.12.0";
 const PYTEST: &str = "pytest==8.4.2";
+/// MCP servers that others wrote, and what puts them behind HTTP.
+const MCP_SERVERS: &[&str] = &["mcp-server-git==2026.10.10", "mcp-proxy==0.13.0"];
 
 /// A program the tests call, and the Debian package that brings it.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -13,6 +16,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("git", "git"),
     ("node", "nodejs"),
+    ("npm", "npm"),
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
     ("setpriv", "util-linux"),
     ("bwrap", "bubblewrap"),
     ("rg", "ripgrep"),
@@ -48,12 +54,34 @@ pub(crate) fn venv() -> Outcome<PathBuf> {
     let directory = root().join("target/venv");
     let python = directory.join("bin/python");
     let stamp = directory.join("installed");
-    let wanted = format!("{SDK} {PYTEST}");
+    let wanted = format!("{SDK} {PYTEST} {}", MCP_SERVERS.join(" "));
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(python);
     }
     run(command("/usr/bin/python3").args(["-m", "venv", "--clear"]).arg(&directory))?;
-    run(command(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", SDK, PYTEST]))?;
+    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", SDK, PYTEST];
+    run(command(&python).args(install).args(MCP_SERVERS))?;
     std::fs::write(&stamp, wanted).map_err(|cause| format!("write {}: {cause}", stamp.display()))?;
     Ok(python)
+}
+
+/// `target/foreign`, with what `tests/foreign/package-lock.json` names: a Node.js, MCP servers and the conformance suite.
+pub(crate) fn foreign() -> Outcome<PathBuf> {
+    let directory = root().join("target/foreign");
+    let source = root().join("tests/foreign");
+    let stamp = directory.join("installed");
+    let read =
+        |path: PathBuf| std::fs::read_to_string(&path).map_err(|cause| format!("read {}: {cause}", path.display()));
+    let wanted = read(source.join("package-lock.json"))?;
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(directory);
+    }
+    let wrote = |cause: std::io::Error| format!("write {}: {cause}", directory.display());
+    std::fs::create_dir_all(&directory).map_err(wrote)?;
+    for name in ["package.json", "package-lock.json"] {
+        std::fs::copy(source.join(name), directory.join(name)).map_err(wrote)?;
+    }
+    run(command("npm").current_dir(&directory).args(["ci", "--no-audit", "--no-fund", "--loglevel", "error"]))?;
+    std::fs::write(&stamp, wanted).map_err(wrote)?;
+    Ok(directory)
 }
