@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use postern_policy::{ConfigError, Document, Endpoint, Zones};
+use postern_policy::{ConfigError, Deployment, Document, Endpoint, Routes, Zones, deployment};
 
 use crate::cli::Place;
 use crate::failure::{Failure, Or};
@@ -25,6 +25,20 @@ pub(crate) struct Configuration {
     pub(crate) warnings: Vec<String>,
     /// Whether any zone is written.
     pub(crate) has_zones: bool,
+    /// The gateway's routes.
+    pub(crate) routes: Routes,
+    /// `[server]`.
+    pub(crate) server: deployment::Server,
+    /// `[edge]`.
+    pub(crate) edge: deployment::Edge,
+    /// `[worker]`.
+    pub(crate) worker: deployment::Worker,
+    /// `[gateway]`, without its routes.
+    pub(crate) gateway: deployment::Gateway,
+    /// `[custody]`.
+    pub(crate) custody: deployment::Custody,
+    /// `[audit]`.
+    pub(crate) audit: deployment::Audit,
 }
 
 /// The `[model]` section.
@@ -67,31 +81,36 @@ pub(crate) fn read_file(path: &Path) -> Result<Configuration, Failure> {
 }
 
 fn check(document: Document, directory: &Path) -> Result<Configuration, Failure> {
-    let (model, has_zones, mut errors) = sections(&document, directory);
+    let mut errors = Vec::new();
+    let (model, has_zones) = collect(sections(&document, directory), &mut errors).unwrap_or((None, false));
     let names = BTreeMap::from([(DEFAULT_ENVIRONMENT.to_owned(), ANY_ENVIRONMENT.to_owned())]);
-    let warnings = match Zones::load(&document, &names) {
-        Ok(zones) => zones.warnings().iter().map(ToString::to_string).collect(),
-        Err(more) => {
-            errors.extend(more);
-            vec![]
-        }
+    let zones = collect(Zones::load(&document, &names), &mut errors);
+    let routes = collect(Routes::load(&document), &mut errors);
+    let deployment = collect(Deployment::load(&document, directory), &mut errors);
+    let (Some(model), Some(zones), Some(routes), Some(deployment)) = (model, zones, routes, deployment) else {
+        return Err(all_errors(errors));
     };
-    match model {
-        Some(model) if errors.is_empty() => Ok(Configuration { document, model, warnings, has_zones }),
-        _ => Err(all_errors(errors)),
-    }
+    let warnings = zones.warnings().iter().chain(routes.warnings()).map(ToString::to_string).collect();
+    let Deployment { server, edge, worker, gateway, custody, audit } = deployment;
+    Ok(Configuration { document, model, warnings, has_zones, routes, server, edge, worker, gateway, custody, audit })
 }
 
-/// The sections that are not zones.
-fn sections(document: &Document, directory: &Path) -> (Option<Model>, bool, Vec<ConfigError>) {
+fn collect<T>(loaded: Result<T, Vec<ConfigError>>, errors: &mut Vec<ConfigError>) -> Option<T> {
+    loaded.map_err(|more| errors.extend(more)).ok()
+}
+
+/// The model's section, whether there are zones, and every key at the top that no section has.
+fn sections(document: &Document, directory: &Path) -> Result<(Option<Model>, bool), Vec<ConfigError>> {
     let reader = document.reader();
     let mut root = reader.root();
-    root.leave("zone");
-    root.not_in_this_build(&["server", "worker", "edge", "gateway", "custody", "audit"]);
+    for read_elsewhere in ["zone", "server", "worker", "edge", "gateway", "custody", "audit"] {
+        root.leave(read_elsewhere);
+    }
     let has_zones = root.has("zone");
     let model = model(&mut root, directory);
     drop(root);
-    (model, has_zones, reader.finish())
+    let errors = reader.finish();
+    if errors.is_empty() { Ok((model, has_zones)) } else { Err(errors) }
 }
 
 fn model(root: &mut postern_policy::document::Table<'_>, directory: &Path) -> Option<Model> {
@@ -143,7 +162,32 @@ mod tests {
     }
 
     #[test]
-    fn a_section_this_build_cannot_enforce_is_refused_at_its_line() {
-        assert!(errors_of("config = 1\n[gateway]\nserver = \"x\"\n").contains("postern.toml:2:"));
+    fn what_this_build_cannot_enforce_is_refused_at_its_line() {
+        let errors = errors_of("config = 1\n[server]\ndatabase = \"postgres://\"\n[zone.a]\nask = []\n");
+        assert!(errors.contains("postern.toml:3:1: not in this build: database"), "{errors}");
+        assert!(errors.contains("postern.toml:5:1: not in this build: ask"), "{errors}");
+    }
+
+    #[test]
+    fn errors_of_routes_and_roles_stand_beside_those_of_zones() {
+        let errors = errors_of(
+            "config = 1\n[gateway]\nserver = \"http://far.example\"\n[[gateway.route]]\nhost = \"Wiki\"\n[zone.a]\nenvironment = 7\n",
+        );
+        for place in ["postern.toml:3:10", "postern.toml:5:8", "postern.toml:7:15"] {
+            assert!(errors.contains(place), "{place} in {errors}");
+        }
+    }
+
+    #[test]
+    fn the_sections_of_the_roles_are_read_and_their_files_lie_beside_the_configuration() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("postern.toml");
+        let text = "config = 1\n[gateway]\ntls_dir = \"tls\"\n[[gateway.route]]\nhost = \"wiki\"\nupstream = \"https://wiki.example/mcp\"\nca_file = \"ca.pem\"\n[[zone.a.mcp]]\nserver = \"other\"\ntools = [\"*\"]\n[zone.a]\nenvironment = \"default\"\n";
+        std::fs::write(directory.path().join("ca.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
+        std::fs::write(&path, text).unwrap();
+        let configuration = read_file(&path).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(configuration.gateway.tls_dir, Some(directory.path().join("tls")));
+        assert!(configuration.routes.by_host_label("wiki").unwrap().ca_pem.is_some());
+        assert!(configuration.warnings.iter().any(|line| line.contains("no [[gateway.route]]")));
     }
 }

@@ -23,6 +23,7 @@ pub mod zone;
 
 pub use address::{AddressClass, classify};
 pub use credential::{BasicPart, Credential, CredentialName, Location, Source};
+pub use deployment::{Deployment, Role};
 pub use document::{ConfigError, Document};
 pub use foreign::ForeignCredential;
 pub use gateway::{BadMcpUrl, HeaderFormat, Route, RouteCredential, Routes, normalise_mcp_url};

@@ -16,7 +16,7 @@ mod select;
 pub(crate) mod reading {
     pub(crate) use super::load::is_name;
     pub(crate) use super::read_credential::{read_source, reserved_header};
-    pub(crate) use super::read_rule::{read_addresses, read_ca};
+    pub(crate) use super::read_rule::{read_addresses, read_ca, read_nets};
 }
 
 pub use sandbox::{Control, Mount, MountAccess, SandboxLimits};

@@ -166,19 +166,24 @@ fn read_foreign(table: &mut Table<'_>) -> Option<Option<ForeignCredentials>> {
 
 /// The ranges of a rule; none where the key is left out.
 pub(crate) fn read_addresses(table: &mut Table<'_>) -> Option<Vec<IpNet>> {
-    if !table.has("addresses") {
+    read_nets(table, "addresses")
+}
+
+/// The ranges that a key lists; none where it is left out.
+pub(crate) fn read_nets(table: &mut Table<'_>, key: &str) -> Option<Vec<IpNet>> {
+    if !table.has(key) {
         return Some(Vec::new());
     }
-    let items = table.strings("addresses")?;
-    not_empty(table, "addresses", items.len())?;
-    let nets: Vec<IpNet> = items.iter().filter_map(|item| read_net(table, *item)).collect();
+    let items = table.strings(key)?;
+    not_empty(table, key, items.len())?;
+    let nets: Vec<IpNet> = items.iter().filter_map(|item| read_net(table, key, *item)).collect();
     (nets.len() == items.len()).then_some(nets)
 }
 
-fn read_net(table: &Table<'_>, item: Item<&str>) -> Option<IpNet> {
+fn read_net(table: &Table<'_>, key: &str, item: Item<&str>) -> Option<IpNet> {
     let net = item.value.parse::<IpNet>().or_else(|_| item.value.parse::<IpAddr>().map(IpNet::from));
     let Ok(net) = net else {
-        table.reader().error(item.at, format!("addresses: {:?} is not a range such as 10.3.0.0/24", item.value));
+        table.reader().error(item.at, format!("{key}: {:?} is not a range such as 10.3.0.0/24", item.value));
         return None;
     };
     let net = net.trunc();
@@ -186,7 +191,7 @@ fn read_net(table: &Table<'_>, item: Item<&str>) -> Option<IpNet> {
     if !whole {
         table.reader().error(
             item.at,
-            format!("addresses: {net} reaches across public and special ranges; name each range that is meant"),
+            format!("{key}: {net} reaches across public and special ranges; name each range that is meant"),
         );
     }
     whole.then_some(net)

@@ -1,10 +1,13 @@
 //! The sections that say where each role listens, whom it dials and where it keeps things: `[server]`, `[edge]`,
 //! `[worker]`, `[gateway]`, `[custody]`, `[audit]`. Plain facts for the composition root; nothing here decides.
 
+mod read;
+
 use crate::Endpoint;
+use crate::document::{At, ConfigError, Document, Table};
 use ipnet::IpNet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What the file says about roles. Files are relative to the configuration file's directory, joined already.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +24,73 @@ pub struct Deployment {
     pub custody: Custody,
     /// `[audit] dir`.
     pub audit: Audit,
+}
+
+/// A process that reads sections of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// `postern server`, the edge not counted: a server without `[edge]` has none.
+    Server,
+    /// The edge, in the server or apart.
+    Edge,
+    /// `postern worker`.
+    Worker,
+    /// `postern gateway`.
+    Gateway,
+}
+
+impl Role {
+    /// The section, and the keys without which the role cannot run on its own. `postern up` fills them in itself.
+    fn needs(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Role::Server => ("server", &["listen"]),
+            Role::Edge => ("edge", &["listen", "tls", "domain"]),
+            Role::Worker => ("worker", &["server", "environment", "environment_key_file"]),
+            Role::Gateway => ("gateway", &["server", "edge", "tunnel", "tunnel_token_file", "tls_dir"]),
+        }
+    }
+}
+
+impl Deployment {
+    /// Reads the sections. `directory` is the configuration file's: relative files and directories are below it.
+    ///
+    /// # Errors
+    /// Everything that is wrong in them, with its place.
+    pub fn load(document: &Document, directory: &Path) -> Result<Self, Vec<ConfigError>> {
+        read::load(document, directory)
+    }
+
+    /// What the file must still say before this role can run on its own.
+    #[must_use]
+    pub fn missing(document: &Document, role: Role) -> Vec<ConfigError> {
+        let (section, keys) = role.needs();
+        let reader = document.reader();
+        let mut root = reader.root();
+        root.leave_rest();
+        match root.table(section) {
+            None => reader.error(At::start(), format!("missing section: [{section}], with {}", keys.join(", "))),
+            Some(mut table) => {
+                table.leave_rest();
+                for key in keys {
+                    table.required::<()>(key, None);
+                }
+                require_id(&mut table, role);
+            }
+        }
+        drop(root);
+        reader.finish()
+    }
+}
+
+/// Only `up` knows environments by their local names.
+fn require_id(table: &mut Table<'_>, role: Role) {
+    let named = match role {
+        Role::Worker => table.string("environment"),
+        Role::Server | Role::Edge | Role::Gateway => None,
+    };
+    if let Some(item) = named.filter(|item| !item.value.starts_with("env_")) {
+        table.reader().error(item.at, "environment must be an id here: env_...");
+    }
 }
 
 /// A certificate and its key, two PEM files.
@@ -78,7 +148,7 @@ pub struct Worker {
     pub server: Option<Endpoint>,
     /// The server's CA, besides the public roots.
     pub ca_file: Option<PathBuf>,
-    /// `env_...`.
+    /// `env_...`; or a local name, which `up` alone resolves.
     pub environment: Option<String>,
     /// Holds the environment key.
     pub environment_key_file: Option<PathBuf>,
@@ -128,3 +198,6 @@ pub struct Audit {
     /// Its directory.
     pub dir: Option<PathBuf>,
 }
+
+#[cfg(test)]
+mod tests;
