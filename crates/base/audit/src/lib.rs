@@ -18,7 +18,7 @@ pub use key::{BadKey, PublicKey};
 pub use line::Entry;
 pub use log::{Log, LogError, OpenError, SyncJob};
 pub use memory::Memory;
-pub use process::{Configuration, ROLE, Started, process_main, start};
+pub use process::{Configuration, ROLE, Started, process_main, start, start_keeping};
 pub use reader::{Entries, ReadError, entries};
 pub use record::{Decision, Destination, Kind, Record};
 pub use verify::{Broken, Problem, Report, verify, verify_with};

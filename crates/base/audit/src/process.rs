@@ -1,7 +1,7 @@
 //! The writer process: role `audit`. One log, one lock, a connection from the worker and those it attaches.
 //! An answer means that `write` returned. A second task syncs what was written, within 20 ms; a third signs.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -68,14 +68,26 @@ pub(crate) enum Answer {
 /// # Errors
 /// [`role::StartError`]; a log that cannot be opened is not an error here but [`Started::Refused`].
 pub async fn start(exe: &Path, directory: &Path) -> Result<(role::Child, Client, Started), role::StartError> {
+    start_keeping(exe, directory, &[]).await
+}
+
+/// As [`start`], with descriptors that stay open as long as the process lives: a lock that must not be free before it ended.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_keeping(
+    exe: &Path,
+    directory: &Path,
+    kept: &[BorrowedFd<'_>],
+) -> Result<(role::Child, Client, Started), role::StartError> {
     let configuration = Configuration { directory: directory.to_owned() };
-    let (child, channel, started) = role::start_and_wait(ROLE, &configuration, exe, &[]).await?;
+    let (child, channel, started) = role::start_and_wait(ROLE, &configuration, exe, kept).await?;
     Ok((child, Client::new(channel), started))
 }
 
 /// The role itself; ends when descriptor 0 closes, with a last signature and a sync.
 pub async fn process_main() -> ExitCode {
-    let (configuration, _, mut channel) = match role::first_message::<Configuration>() {
+    let (configuration, _kept, mut channel) = match role::first_message::<Configuration>() {
         Ok(first) => first,
         Err(error) => return failed(&error),
     };

@@ -29,7 +29,7 @@ impl Channel {
         socket.set_nonblocking(true)?;
         let socket = Arc::new(UnixStream::from_std(socket)?);
         Ok(Self {
-            sender: Sender { socket: Arc::clone(&socket), broken: false },
+            sender: Sender { socket: Arc::clone(&socket), broken: false, handed_on: false },
             receiver: Receiver { socket, assembler: Assembler::default() },
         })
     }
@@ -46,6 +46,21 @@ impl Channel {
     /// The two directions apart, each to be owned by one task.
     pub fn split(self) -> (Sender, Receiver) {
         (self.sender, self.receiver)
+    }
+
+    /// The socket again, still connected, to be handed to another process; what was received of the next frame must be nothing.
+    ///
+    /// # Errors
+    /// `InvalidData` when the peer began a frame that was not asked for; the system's.
+    pub fn into_socket(self) -> io::Result<OwnedFd> {
+        let Self { mut sender, receiver: Receiver { socket, assembler } } = self;
+        if assembler.end().is_err() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        sender.handed_on = true;
+        drop(sender);
+        let socket = Arc::into_inner(socket).ok_or_else(|| io::Error::other("the other half is still in use"))?;
+        Ok(socket.into_std()?.into())
     }
 
     /// Sends one message: see [`Sender::send`].
@@ -76,6 +91,7 @@ impl Channel {
 pub struct Sender {
     socket: Arc<UnixStream>,
     broken: bool,
+    handed_on: bool,
 }
 
 impl Sender {
@@ -119,6 +135,9 @@ impl Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
+        if self.handed_on {
+            return;
+        }
         // The receiver may live on with its own handle to the socket: the peer must still learn that this direction ended. A socket already gone is fine.
         let _gone = rustix::net::shutdown(&*self.socket, Shutdown::Write);
     }

@@ -4,6 +4,7 @@
 mod client;
 mod custodian;
 mod holds;
+pub mod keeper;
 mod keys;
 mod ledger;
 mod message;
