@@ -143,6 +143,30 @@ impl Client {
         }
     }
 
+    /// Cuts the session's connections and refuses new ones until it is thawed. Freezing twice is no error.
+    ///
+    /// # Errors
+    /// When the session is not open.
+    pub async fn freeze(&self, session: &str) -> Result<(), EgressError> {
+        self.done(Question::Freeze { session: session.to_owned() }, Vec::new()).await
+    }
+
+    /// Lets the session's connections through again.
+    ///
+    /// # Errors
+    /// When the session is not open.
+    pub async fn thaw(&self, session: &str) -> Result<(), EgressError> {
+        self.done(Question::Thaw { session: session.to_owned() }, Vec::new()).await
+    }
+
+    /// Cuts the session's connections and forgets its secrets; requests that would need one are refused from then on.
+    ///
+    /// # Errors
+    /// When the session is not open.
+    pub async fn revoke(&self, session: &str) -> Result<(), EgressError> {
+        self.done(Question::Revoke { session: session.to_owned() }, Vec::new()).await
+    }
+
     /// Ends the session: its tasks stop, its secrets are zeroed, its CA is forgotten. Closing twice is no error.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ pub mod client;
 mod custodian;
 mod datagram;
 mod dns;
+mod halt;
 mod heard;
 pub mod limits;
 pub mod message;

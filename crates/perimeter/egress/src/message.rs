@@ -98,6 +98,21 @@ pub enum Question {
         /// Tool use id, or none between two of them.
         tool_use: Option<String>,
     },
+    /// Cut what is open and refuse what would begin, until the session is thawed.
+    Freeze {
+        /// Session id.
+        session: String,
+    },
+    /// Let traffic begin again.
+    Thaw {
+        /// Session id.
+        session: String,
+    },
+    /// Cut what is open and forget the session's secrets; none of them is used any more.
+    Revoke {
+        /// Session id.
+        session: String,
+    },
     /// End the session: stop its tasks, forget its secrets.
     Close {
         /// Session id.

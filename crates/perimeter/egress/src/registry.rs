@@ -123,6 +123,18 @@ impl Registry {
                 self.session(&session)?.at_tool_use(tool_use);
                 Ok(Answer::Done)
             }
+            Question::Freeze { session } => {
+                self.session(&session)?.freeze().await;
+                Ok(Answer::Done)
+            }
+            Question::Thaw { session } => {
+                self.session(&session)?.halt.thaw();
+                Ok(Answer::Done)
+            }
+            Question::Revoke { session } => {
+                self.session(&session)?.revoke().await;
+                Ok(Answer::Done)
+            }
             Question::Close { session } => {
                 let closed = self.lock().remove(&session);
                 if let Some(closed) = closed {

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    future::Future,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
@@ -16,6 +17,7 @@ use tokio::sync::Semaphore;
 use crate::{
     authority::SessionAuthority,
     custodian::Custodian,
+    halt::Halt,
     limits,
     message::Refusal,
     names::NameTable,
@@ -62,6 +64,8 @@ pub(crate) struct Session {
     pub(crate) placeholders: Vec<(CredentialName, Placeholder)>,
     /// Its tasks.
     pub(crate) drain: Drain,
+    /// Whether it is frozen, and what cuts its traffic.
+    pub(crate) halt: Halt,
     /// Its connections.
     pub(crate) connections: Arc<Semaphore>,
     /// Its upstream connections.
@@ -72,6 +76,8 @@ pub(crate) struct Session {
     refusals: Mutex<Refusals>,
     tool_use: Mutex<Option<String>>,
     cookies: Mutex<Vec<(Host, String)>>,
+    /// Hosts that were sent a secret in this session, and may say it again.
+    injected: Mutex<BTreeSet<String>>,
 }
 
 impl Session {
@@ -92,6 +98,7 @@ impl Session {
             names: Mutex::default(),
             placeholders,
             drain: Drain::new(),
+            halt: Halt::default(),
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_PER_SESSION)),
             pool: Pool::default(),
             perimeter,
@@ -99,6 +106,7 @@ impl Session {
             refusals: Mutex::default(),
             tool_use: Mutex::default(),
             cookies: Mutex::default(),
+            injected: Mutex::default(),
         }
     }
 
@@ -162,9 +170,43 @@ impl Session {
         cookies.iter().filter(|(at, _)| at == host).map(|(_, cookie)| cookie.clone()).collect()
     }
 
+    /// Notes that a host is about to be sent a secret.
+    pub(crate) fn note_injected(&self, host: &Host) {
+        self.injected.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_string());
+    }
+
+    /// Whether a host was sent a secret.
+    pub(crate) fn was_injected(&self, host: &Host) -> bool {
+        self.injected.lock().unwrap_or_else(PoisonError::into_inner).contains(&host.to_string())
+    }
+
+    /// Runs a task of the session's traffic: it ends with the session, and when traffic is cut.
+    pub(crate) fn spawn<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.drain.spawn_until_drain(self.halt.cut().over(task));
+    }
+
+    /// Cuts what is open and refuses what would begin, until [`Halt::thaw`].
+    pub(crate) async fn freeze(&self) {
+        self.halt.freeze().await;
+        self.pool.clear();
+    }
+
+    /// Cuts what is open and forgets the session's secrets: none is used or known here any more.
+    pub(crate) async fn revoke(&self) {
+        self.halt.revoke().await;
+        self.forget_secrets().await;
+    }
+
     /// Stops the session's tasks and forgets its secrets.
     pub(crate) async fn end(&self) {
         self.drain.finish(DRAIN).await;
+        self.forget_secrets().await;
+    }
+
+    async fn forget_secrets(&self) {
         self.pool.clear();
         let gone = std::mem::take(&mut *self.keyring.write().unwrap_or_else(PoisonError::into_inner));
         let credentials = gone.credentials();

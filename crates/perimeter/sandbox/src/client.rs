@@ -129,6 +129,29 @@ impl Spawner {
         self.shared.ask(Ask::Destroy { session: session.to_owned() }, None).await.map(|_destroyed| ())
     }
 
+    /// Stops every process of a session's sandbox; answers whether it has one. None of them runs until [`Spawner::resume`].
+    ///
+    /// # Errors
+    /// [`SpawnerGone`]: then no sandbox is left either.
+    pub async fn pause(&self, session: &str) -> Result<bool, SpawnerGone> {
+        self.signal(Ask::Pause { session: session.to_owned() }).await
+    }
+
+    /// Lets a paused sandbox go on; answers whether there is one.
+    ///
+    /// # Errors
+    /// [`SpawnerGone`]: then no sandbox is left either.
+    pub async fn resume(&self, session: &str) -> Result<bool, SpawnerGone> {
+        self.signal(Ask::Resume { session: session.to_owned() }).await
+    }
+
+    async fn signal(&self, ask: Ask) -> Result<bool, SpawnerGone> {
+        match self.shared.ask(ask, None).await? {
+            (Answer::Signalled { found }, _) => Ok(found),
+            _ => Err(SpawnerGone),
+        }
+    }
+
     /// What this machine and this user can do about each control, measured by the spawner.
     ///
     /// # Errors

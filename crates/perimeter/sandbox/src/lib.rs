@@ -16,6 +16,7 @@ mod image;
 mod inside;
 mod list;
 mod netlink;
+mod pause;
 mod reaper;
 pub mod refused;
 mod request;

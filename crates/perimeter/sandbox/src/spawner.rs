@@ -25,7 +25,7 @@ use crate::system::System;
 use crate::watchdog::disk::{Gauge, Subject};
 use crate::watchdog::{self, Census};
 use crate::wire::{Answer, Ask, Asked, MESSAGE_LIMIT, Ready, Told};
-use crate::{check, image};
+use crate::{check, image, pause};
 
 /// The role `spawner`. Returns when the worker's end of its socket closes, with every sandbox ended.
 pub fn spawner_main() -> ExitCode {
@@ -172,10 +172,18 @@ impl<'a> Spawner<'a> {
                 self.end(&session);
                 self.worker.send(&Told::Answer { id, answer: Answer::Destroyed }, &[])
             }
+            Ask::Pause { session } => self.signal(id, &session, pause::stop),
+            Ask::Resume { session } => self.signal(id, &session, pause::go_on),
             Ask::Controls => {
                 self.worker.send(&Told::Answer { id, answer: Answer::Controls(self.statuses.clone()) }, &[])
             }
         }
+    }
+
+    fn signal(&mut self, id: u64, session: &str, signal: fn(u32)) -> Result<(), ChannelError> {
+        let running = self.running.get(session);
+        running.iter().for_each(|running| signal(builder::number(running.process.id)));
+        self.worker.send(&Told::Answer { id, answer: Answer::Signalled { found: running.is_some() } }, &[])
     }
 
     fn build(&mut self, spec: Spec) -> Result<(u32, Vec<OwnedFd>), BuildError> {

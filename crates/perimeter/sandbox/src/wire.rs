@@ -24,6 +24,8 @@ pub(crate) struct Asked {
 pub(crate) enum Ask {
     Build(Box<Spec>),
     Destroy { session: String },
+    Pause { session: String },
+    Resume { session: String },
     Controls,
 }
 
@@ -48,4 +50,8 @@ pub(crate) enum Answer {
     /// Nothing of that session is left.
     Destroyed,
     Controls(Vec<ControlStatus>),
+    /// Every process of that session is stopped, or goes on; whether it has a sandbox.
+    Signalled {
+        found: bool,
+    },
 }

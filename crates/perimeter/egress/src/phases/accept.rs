@@ -90,16 +90,26 @@ where
     let mut window = Window::default();
     loop {
         let stream = next_connection(&listener).await;
+        // Before the question whether it is frozen: a freeze that comes later ends what runs under this.
+        let cut = session.halt.cut();
+        if let Some(denial) = session.halt.refusal() {
+            refuse_at_rate(&session, &named_or_local(&session, &stream), "tcp", &denial, &mut window).await;
+            continue;
+        }
         let Some(room) = room(&session) else {
             no_room(&session, &stream, &mut window).await;
             continue;
         };
-        let work = serve(session.clone(), stream);
-        let total = session.perimeter.bounds.connection_total;
+        let named = named_or_local(&session, &stream);
+        let work = cut.over(timeout(session.perimeter.bounds.connection_total, serve(session.clone(), stream)));
+        let session_of_task = session.clone();
         session.drain.spawn_until_drain(async move {
             let _room = room;
-            if timeout(total, work).await.is_err() {
-                tracing::info!("a connection reached its total time");
+            match work.await {
+                Some(Ok(())) => {}
+                Some(Err(_)) => tracing::info!("a connection reached its total time"),
+                // Its requests have their records; this is for the tool's result.
+                None => cut.denial().iter().for_each(|denial| refuse::unanswered(&session_of_task, &named, denial)),
             }
         });
     }

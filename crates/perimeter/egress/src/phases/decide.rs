@@ -49,7 +49,7 @@ pub(crate) fn decide(
     if matches!(form, Form::TooLong) {
         others.push(ForeignCredential::Form("beyond what is looked through".to_owned()));
     }
-    session.zone.request(&Request {
+    let permit = session.zone.request(&Request {
         host: asked.named.host.clone(),
         port: asked.named.port,
         scheme: asked.scheme,
@@ -59,7 +59,18 @@ pub(crate) fn decide(
         credentials_present: present,
         foreign: others,
         overrides: overrides::find(&parts.headers, query),
-    })
+    })?;
+    still_granted(session, permit)
+}
+
+/// Without its grants a session uses no credential, and hears no host that could say a secret back which nobody here
+/// would recognise any more.
+fn still_granted(session: &Session, permit: Permit) -> Result<Permit, Denial> {
+    let Some(denial) = session.halt.without_grants() else { return Ok(permit) };
+    if !permit.injections().is_empty() {
+        return Err(Denial { alarm: true, ..denial }.by(permit.rule()));
+    }
+    if session.was_injected(permit.host()) { Err(denial.by(permit.rule())) } else { Ok(permit) }
 }
 
 /// Refuses what this build does not carry, before anything else is asked.

@@ -48,7 +48,7 @@ pub(crate) fn answer(
         idle: session.perimeter.bounds.body_idle,
     };
     let (task_session, named) = (session.clone(), asked.named.clone());
-    session.drain.spawn_until_drain(async move {
+    session.spawn(async move {
         match download.run(upload).await {
             Ok(true) => {
                 task_session.pool.put(key, connection, leads_to, Instant::now());

@@ -38,7 +38,7 @@ pub(crate) async fn exchange(line: &Line, request: Request<Incoming>) -> Respons
             let Refused { denial, destination, caused_by, unread } = *refused;
             if let Some(unread) = unread {
                 // Beside the answer: a client that is still sending gets to read it.
-                line.session.drain.spawn_until_drain(inspect::discard(unread));
+                line.session.spawn(inspect::discard(unread));
             }
             refuse::request(&line.session, destination, denial, caused_by).await
         }
@@ -66,6 +66,9 @@ async fn carry(line: &Line, request: Request<Incoming>) -> Result<Response<Body>
         .map_err(|(denial, unread)| refused(denial, destination.clone(), None, unread))?;
     let early = |denial| refused(denial, destination.clone(), None, None);
     inject::grant(session, &permit).await.map_err(early)?;
+    if !permit.injections().is_empty() {
+        session.note_injected(permit.host());
+    }
     let request = outgoing(line, &parts, &asked, &permit).map_err(early)?;
     let allowed = record::allowed(session, &asked, &permit).await.map_err(early)?;
     let dialled = Dialled::default();

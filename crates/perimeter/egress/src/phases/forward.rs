@@ -152,7 +152,7 @@ async fn speak<S: Stream>(session: &Session, stream: S) -> Result<SendRequest<Bo
         .await
         .map_err(|_| Denial::new(Reason::LimitTime))?
         .map_err(|error| unanswered(&error))?;
-    session.drain.spawn_until_drain(async move {
+    session.spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "an upstream connection ended");
         }

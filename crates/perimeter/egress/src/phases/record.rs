@@ -9,7 +9,7 @@ use super::{
     forward::Dialled,
     identify::{Asked, Named},
 };
-use crate::session::Session;
+use crate::{halt::Cut, session::Session};
 
 /// How a permitted request ended.
 #[derive(Debug, Default)]
@@ -30,6 +30,7 @@ const END_OF_SESSION: &str = "cut short by the end of the session";
 /// it has one.
 pub(crate) struct Pending {
     session: Option<Arc<Session>>,
+    cut: Cut,
     allowed: u64,
     destination: Destination,
     dialled: Dialled,
@@ -40,13 +41,15 @@ pub(crate) struct Pending {
 impl Pending {
     /// From the record `allowed` on.
     pub(crate) fn new(session: &Arc<Session>, allowed: u64, destination: Destination, dialled: Dialled) -> Self {
-        Self { session: Some(session.clone()), allowed, destination, dialled, outcome: Outcome::default() }
+        let cut = session.halt.cut();
+        Self { session: Some(session.clone()), cut, allowed, destination, dialled, outcome: Outcome::default() }
     }
 
     /// The same for another task; this one has nothing to say any more.
     pub(crate) fn hand_over(&mut self) -> Self {
         Self {
             session: self.session.take(),
+            cut: self.cut.clone(),
             allowed: self.allowed,
             destination: self.destination.clone(),
             dialled: self.dialled.clone(),
@@ -62,6 +65,9 @@ impl Pending {
     /// It has ended as the outcome says. There is nobody left to tell when the log fails now; the next request is
     /// refused.
     pub(crate) async fn ended(&mut self) {
+        if let Some(denial) = self.cut.denial() {
+            return self.refused(&denial).await;
+        }
         let Some(session) = self.session.clone() else { return };
         if session.drain.is_started() {
             // What the end of the session looks like to the last to notice.
@@ -87,8 +93,16 @@ impl Drop for Pending {
         let mut outcome = std::mem::take(&mut self.outcome);
         outcome.ended = if session.drain.is_started() { END_OF_SESSION } else { "given up by the client" };
         let (allowed, destination) = (self.allowed, self.dialled.note(self.destination.clone()));
-        let drain = session.drain.clone();
-        drain.spawn(async move { ended(&session, allowed, destination, &outcome).await });
+        let (drain, cut) = (session.drain.clone(), self.cut.denial());
+        drain.spawn(async move {
+            match cut {
+                // Cut off all the same where the log fails.
+                Some(denial) => {
+                    let _unrecorded = refused(&session, Kind::EgressOutcome, destination, &denial, Some(allowed)).await;
+                }
+                None => ended(&session, allowed, destination, &outcome).await,
+            }
+        });
     }
 }
 
