@@ -96,6 +96,91 @@ pub enum TunnelTokenRevokedTag {
     TunnelTokenRevoked,
 }
 
+/// What an operator may know of a tunnel as it stands. Ours; the contract has no such resource.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TunnelStatus {
+    /// Always `tunnel_status`.
+    #[serde(rename = "type")]
+    pub kind: TunnelStatusTag,
+    /// Which tunnel.
+    pub tunnel_id: TunnelId,
+    /// Its domain.
+    pub domain: String,
+    /// When it was archived.
+    pub archived_at: Option<Timestamp>,
+    /// Its token, without the value.
+    pub token: TokenStatus,
+    /// The connections that its connectors hold to this server's edge.
+    pub connections: Vec<TunnelConnection>,
+    /// The CA certificates that are trusted now. None: all traffic is refused.
+    pub certificates: Vec<CertificateStatus>,
+    /// What went wrong with its connections, the newest last.
+    pub last_errors: Vec<TunnelError>,
+}
+
+/// The constant `tunnel_status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TunnelStatusTag {
+    /// `tunnel_status`.
+    #[default]
+    #[serde(rename = "tunnel_status")]
+    TunnelStatus,
+}
+
+/// The current token's record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenStatus {
+    /// Its id.
+    pub id: TunnelTokenId,
+    /// Counts rotations, from 1.
+    pub generation: u64,
+    /// Since when it opens nothing.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// One live connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TunnelConnection {
+    /// Unique in the server's process.
+    pub id: u64,
+    /// The connector's own random id.
+    pub connector: String,
+    /// `interactive` or `bulk`.
+    pub lane: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// From where.
+    pub peer: String,
+    /// Streams that are open now.
+    pub open_streams: u64,
+    /// Bytes carried both ways, ciphertext.
+    pub carried_bytes: u64,
+}
+
+/// A trusted certificate and how long it lasts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// Its id.
+    pub id: CertificateId,
+    /// SHA-256 of its DER form, lower-case hex.
+    pub fingerprint: String,
+    /// When it expires.
+    pub expires_at: Option<Timestamp>,
+    /// Whole days until then; negative once it has.
+    pub days_left: Option<i64>,
+}
+
+/// Something that went wrong.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TunnelError {
+    /// When.
+    pub at: Timestamp,
+    /// A stable word.
+    pub code: String,
+    /// A sentence.
+    pub message: String,
+}
+
 /// The body that creates a tunnel; it may be left out.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -11,7 +11,9 @@ mod hosts;
 mod validation;
 
 pub use hosts::{MAX_ALLOWED_HOSTS, allowed_hosts, covers};
-pub use validation::{CapturedResponse, CredentialValidation, McpProbe, RefreshAttempt, RefreshStatus, Verdict};
+pub use validation::{
+    CapturedResponse, CredentialValidation, McpProbe, RefreshAttempt, RefreshStatus, ValidationTag, Verdict,
+};
 
 /// The most credentials of a vault that are not archived.
 pub const MAX_CREDENTIALS: usize = 20;

@@ -9,6 +9,7 @@ use postern_model::{Problem, Timestamp};
 use postern_store::{Store, StoreError};
 
 use crate::pollers::Pollers;
+use crate::tunnels::TunnelService;
 
 /// Bounds and times of the API. The defaults are the contract's; tests shorten them.
 #[derive(Clone, Copy, Debug)]
@@ -42,12 +43,13 @@ pub struct App {
     pub(crate) limits: Limits,
     pub(crate) pollers: Arc<Pollers>,
     pub(crate) control: ControlHub,
+    pub(crate) tunnels: Option<Arc<TunnelService>>,
 }
 
 impl App {
     /// An application over an engine and its store.
     pub fn new(engine: Engine, store: Store, limits: Limits) -> Self {
-        Self { engine, store, limits, pollers: Arc::default(), control: ControlHub::default() }
+        Self { engine, store, limits, pollers: Arc::default(), control: ControlHub::default(), tunnels: None }
     }
 
     /// The same with a hub of control streams that others use too.

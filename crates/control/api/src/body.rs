@@ -44,6 +44,20 @@ pub(crate) async fn read(
 /// # Errors
 /// 400 naming the path: broken UTF-8, malformed JSON, an unknown field, a wrong type, a missing field.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    parse_with(body, refused)
+}
+
+/// The same for a body that holds a secret: an error says what was expected, never what was there.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_confidential<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    parse_with(body, refused_without_values)
+}
+
+type Refuse = fn(&serde_path_to_error::Error<serde_json::Error>) -> Problem;
+
+fn parse_with<T: DeserializeOwned>(body: &[u8], refuse: Refuse) -> Result<T, Problem> {
     let text = std::str::from_utf8(body).map_err(|error| {
         Problem::invalid(format!("The request body is not UTF-8: the byte at offset {} is wrong.", error.valid_up_to()))
     })?;
@@ -54,7 +68,7 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         return Err(Problem::invalid("The request body must be a JSON object."));
     }
     let mut json = serde_json::Deserializer::from_str(text);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| refused(&error))?;
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| refuse(&error))?;
     json.end().map_err(|error| Problem::invalid(format!("The request body has text after its JSON: {error}")))?;
     shape::check(text)?;
     Ok(value)
@@ -81,6 +95,18 @@ fn refused(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
         "." => Problem::invalid(inner.to_string()),
         path => Problem::invalid_at(path, inner),
     }
+}
+
+/// The parser repeats a value of the wrong type; what it expected comes last and is ours.
+fn refused_without_values(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    let (path, inner) = (error.path().to_string(), error.inner());
+    let text = inner.to_string();
+    let ours = ["missing field ", "duplicate field ", "unknown field "].iter().any(|start| text.starts_with(start));
+    if inner.is_syntax() || inner.is_eof() || ours {
+        return refused(error);
+    }
+    let expected = text.rsplit_once("expected ").map_or("another value", |(_, expected)| expected);
+    Problem::invalid_at(if path == "." { "body" } else { &path }, format!("expected {expected}"))
 }
 
 fn too_large(limit: usize) -> Problem {

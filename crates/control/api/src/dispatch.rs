@@ -13,6 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use postern_model::Problem;
 use postern_model::ids::{InvalidId, RequestId, WorkspaceId};
 use serde::de::DeserializeOwned;
+use zeroize::Zeroize;
 
 use crate::app::App;
 use crate::body;
@@ -49,6 +50,16 @@ impl Call {
     /// The JSON body.
     pub(crate) fn body<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         body::parse(&self.body)
+    }
+
+    /// A JSON body that holds a secret: an error repeats no value of it, and its bytes are wiped where they are ours alone.
+    pub(crate) fn confidential_body<T: DeserializeOwned>(&mut self) -> Result<T, Problem> {
+        let body = std::mem::take(&mut self.body);
+        let parsed = body::parse_confidential(&body);
+        if let Ok(mut bytes) = body.try_into_mut() {
+            bytes.as_mut().zeroize();
+        }
+        parsed
     }
 
     /// The JSON body, where leaving it out means the default.
@@ -250,6 +261,7 @@ impl Beta {
     fn header(self) -> Option<&'static str> {
         match self {
             Self::ManagedAgents => Some("managed-agents-2026-04-01"),
+            Self::Tunnels => Some("mcp-tunnels-2026-06-22"),
             Self::None => None,
         }
     }

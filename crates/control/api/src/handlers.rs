@@ -2,14 +2,19 @@
 
 pub(crate) mod agents;
 pub(crate) mod api_keys;
+pub(crate) mod certificates;
 pub(crate) mod control;
+pub(crate) mod credentials;
 pub(crate) mod environment_keys;
 pub(crate) mod environments;
 pub(crate) mod events;
 pub(crate) mod models;
 pub(crate) mod perimeter_status;
+pub(crate) mod perimeters;
 pub(crate) mod sessions;
 pub(crate) mod threads;
+pub(crate) mod tunnels;
+pub(crate) mod vaults;
 pub(crate) mod work;
 
 use postern_model::Problem;

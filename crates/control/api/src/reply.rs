@@ -13,6 +13,8 @@ use crate::sse::{self, Ends};
 pub(crate) enum Reply {
     /// 200 with JSON.
     Json(Vec<u8>),
+    /// 200 with JSON and one header more.
+    JsonWith(Vec<u8>, (&'static str, &'static str)),
     /// 101: the connection speaks this protocol from now on.
     Switch(&'static str),
     /// 200 with server-sent events, until they end or the caller may not read on.
@@ -28,11 +30,20 @@ impl Reply {
         })
     }
 
+    /// A JSON answer with one header more.
+    pub(crate) fn json_with<T: Serialize>(value: &T, header: (&'static str, &'static str)) -> Result<Self, Problem> {
+        match Self::json(value)? {
+            Self::Json(json) => Ok(Self::JsonWith(json, header)),
+            other => Ok(other),
+        }
+    }
+
     /// The same answer; a stream ends when `ends` does.
     pub(crate) fn until(self, ends: Ends) -> Self {
         match self {
             Self::Stream(events, _) => Self::Stream(events, ends),
             Self::Json(json) => Self::Json(json),
+            Self::JsonWith(json, header) => Self::JsonWith(json, header),
             Self::Switch(protocol) => Self::Switch(protocol),
         }
     }
@@ -45,6 +56,11 @@ impl Reply {
     pub(crate) fn into_response(self, ping_every: std::time::Duration) -> Response<Body> {
         match self {
             Self::Json(json) => response(StatusCode::OK, "application/json", Body::from(json)),
+            Self::JsonWith(json, (name, value)) => {
+                let mut response = response(StatusCode::OK, "application/json", Body::from(json));
+                response.headers_mut().insert(name, HeaderValue::from_static(value));
+                response
+            }
             Self::Switch(protocol) => switched(protocol),
             Self::Stream(events, ends) => {
                 let body = Body::new(sse::EventStream::new(events, ends, ping_every));

@@ -9,8 +9,8 @@ use postern_model::Problem;
 use crate::caller::Kind;
 use crate::dispatch::Call;
 use crate::handlers::{
-    agents, api_keys, control, environment_keys, environments, events, models, perimeter_status, sessions, threads,
-    work,
+    agents, api_keys, certificates, control, credentials, environment_keys, environments, events, models,
+    perimeter_status, perimeters, sessions, threads, tunnels, vaults, work,
 };
 use crate::reply::Reply;
 
@@ -43,6 +43,8 @@ pub enum Method {
 pub enum Beta {
     /// `managed-agents-2026-04-01`.
     ManagedAgents,
+    /// `mcp-tunnels-2026-06-22`.
+    Tunnels,
     /// No beta.
     None,
 }
@@ -149,6 +151,39 @@ pub const ROUTES: &[Route] = routes! {
     Get    "/v1/perimeter/status"                                   ManagedAgents CLIENT                 perimeter_status::status;
     Get    "/v1/perimeter/control"                                  ManagedAgents PERIMETER              control::connect;
 
+    Post   "/v1/vaults"                                             ManagedAgents CLIENT                 vaults::create;
+    Get    "/v1/vaults"                                             ManagedAgents CLIENT                 vaults::list;
+    Get    "/v1/vaults/{vault}"                                     ManagedAgents CLIENT                 vaults::get;
+    Post   "/v1/vaults/{vault}"                                     ManagedAgents CLIENT                 vaults::update;
+    Delete "/v1/vaults/{vault}"                                     ManagedAgents CLIENT                 vaults::delete;
+    Post   "/v1/vaults/{vault}/archive"                             ManagedAgents CLIENT                 vaults::archive;
+    Post   "/v1/vaults/{vault}/credentials"                         ManagedAgents CLIENT                 credentials::create;
+    Get    "/v1/vaults/{vault}/credentials"                         ManagedAgents CLIENT                 credentials::list;
+    Get    "/v1/vaults/{vault}/credentials/{credential}"            ManagedAgents CLIENT                 credentials::get;
+    Post   "/v1/vaults/{vault}/credentials/{credential}"            ManagedAgents CLIENT                 credentials::update;
+    Delete "/v1/vaults/{vault}/credentials/{credential}"            ManagedAgents CLIENT                 credentials::delete;
+    Post   "/v1/vaults/{vault}/credentials/{credential}/archive"    ManagedAgents CLIENT                 credentials::archive;
+    Post   "/v1/vaults/{vault}/credentials/{credential}/mcp_oauth_validate"
+                                                                    ManagedAgents CLIENT                 credentials::validate;
+
+    Post   "/v1/tunnels"                                            Tunnels       CLIENT                 tunnels::create;
+    Get    "/v1/tunnels"                                            Tunnels       CLIENT                 tunnels::list;
+    Get    "/v1/tunnels/{tunnel}"                                   Tunnels       CLIENT                 tunnels::get;
+    Post   "/v1/tunnels/{tunnel}/archive"                           Tunnels       CLIENT                 tunnels::archive;
+    Post   "/v1/tunnels/{tunnel}/reveal_token"                      Tunnels       CLIENT                 tunnels::reveal_token;
+    Post   "/v1/tunnels/{tunnel}/rotate_token"                      Tunnels       CLIENT                 tunnels::rotate_token;
+    Post   "/v1/tunnels/{tunnel}/revoke_token"                      Tunnels       CLIENT                 tunnels::revoke_token;
+    Get    "/v1/tunnels/{tunnel}/status"                            Tunnels       CLIENT                 tunnels::status;
+    Post   "/v1/tunnels/{tunnel}/probe"                             Tunnels       CLIENT                 tunnels::probe;
+    Post   "/v1/tunnels/{tunnel}/certificates"                      Tunnels       CLIENT                 certificates::create;
+    Get    "/v1/tunnels/{tunnel}/certificates"                      Tunnels       CLIENT                 certificates::list;
+    Get    "/v1/tunnels/{tunnel}/certificates/{certificate}"        Tunnels       CLIENT                 certificates::get;
+    Post   "/v1/tunnels/{tunnel}/certificates/{certificate}/archive" Tunnels      CLIENT                 certificates::archive;
+
+    Post   "/v1/perimeters"                                         ManagedAgents CLIENT                 perimeters::create;
+    Get    "/v1/perimeters"                                         ManagedAgents CLIENT                 perimeters::list;
+    Delete "/v1/perimeters/{perimeter}"                             ManagedAgents CLIENT                 perimeters::delete;
+
     Get    "/v1/models"                                             None          CLIENT                 models::list;
     Get    "/v1/models/{model}"                                     None          CLIENT                 models::get;
 
@@ -161,8 +196,6 @@ pub const ROUTES: &[Route] = routes! {
 pub(crate) const NOT_IN_THIS_BUILD: &[Absent] = &[
     Absent { segments: &["v1", "sessions", "*", "resources"], noun: "Session resources" },
     Absent { segments: &["v1", "sessions", "*", "threads", "*", "archive"], noun: "Child threads" },
-    Absent { segments: &["v1", "vaults"], noun: "Vaults" },
-    Absent { segments: &["v1", "tunnels"], noun: "Tunnels" },
     Absent { segments: &["v1", "organizations"], noun: "Organisation routes" },
     Absent { segments: &["v1", "skills"], noun: "Skills" },
     Absent { segments: &["v1", "files"], noun: "Files" },
@@ -171,6 +204,5 @@ pub(crate) const NOT_IN_THIS_BUILD: &[Absent] = &[
     Absent { segments: &["v1", "deployment_runs"], noun: "Deployments" },
     Absent { segments: &["v1", "user_profiles"], noun: "User profiles" },
     Absent { segments: &["v1", "dreams"], noun: "Dreams" },
-    Absent { segments: &["v1", "perimeters"], noun: "Perimeters" },
     Absent { segments: &["v1", "messages"], noun: "Direct model requests" },
 ];

@@ -13,10 +13,24 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 const MAX_DEPTH: usize = 64;
 
 /// Keys whose value is an array; its elements are objects or words.
-const ARRAYS: &[&str] = &["configs", "content", "events", "initial_events", "tools", "vault_ids"];
+const ARRAYS: &[&str] = &["allowed_hosts", "configs", "content", "events", "initial_events", "tools", "vault_ids"];
 /// Keys whose value is, or may be, an object.
-const OBJECTS: &[&str] =
-    &["agent", "citations", "default_config", "effort", "error", "metadata", "model", "permission_policy", "source"];
+const OBJECTS: &[&str] = &[
+    "agent",
+    "auth",
+    "citations",
+    "default_config",
+    "effort",
+    "error",
+    "injection_location",
+    "metadata",
+    "model",
+    "networking",
+    "permission_policy",
+    "refresh",
+    "source",
+    "token_endpoint_auth",
+];
 /// Keys whose value is looked at where it is used, not by a derived parser.
 const ANYTHING: &[&str] = &[
     "budget",

@@ -3,6 +3,7 @@
 use postern_model::ids::{EnvironmentId, PerimeterId, TunnelId, WorkspaceId};
 use postern_model::perimeter::{CreatePerimeter, Perimeter, PerimeterTag};
 use postern_model::{Problem, Timestamp};
+use postern_secret::seal::MOST_RECIPIENTS;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -14,7 +15,7 @@ use crate::{Connection, StoreError, Tx, environments, tunnels};
 /// changes nothing.
 ///
 /// # Errors
-/// Refused with 404 (environment, tunnel), 400 (archived, malformed) or 409 (the key serves something else); or the
+/// Refused with 404 (environment, tunnel), 400 (archived, malformed, `perimeter_limit_reached`) or 409 (the key serves something else); or the
 /// database failed.
 pub async fn create(
     tx: &mut Tx,
@@ -32,6 +33,7 @@ pub async fn create(
             format!("This key is registered as {}, which serves something else. Delete that one first.", stored.id);
         return Err(Problem::conflict(message).with_code("perimeter_registered").into());
     }
+    check_room(tx, workspace).await?;
     let row = sqlx::query(
         "INSERT INTO perimeters (workspace_id, id, name, public_key, environment_id, tunnel_id, created_at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING *",
@@ -117,6 +119,17 @@ async fn check_served(tx: &mut Tx, workspace: &WorkspaceId, body: &CreatePerimet
     }
     if let Some(id) = &body.tunnel_id {
         tunnels::active(tx, workspace, id).await?;
+    }
+    Ok(())
+}
+
+/// A value is wrapped for each perimeter, and for so many at most.
+async fn check_room(tx: &mut Tx, workspace: &WorkspaceId) -> Result<(), StoreError> {
+    let count = sqlx::query("SELECT COUNT(*) AS n FROM perimeters WHERE workspace_id = ?1").bind(workspace.as_str());
+    let registered: i64 = count.fetch_one(&mut **tx).await?.try_get("n")?;
+    if usize::try_from(registered).is_ok_and(|registered| registered >= MOST_RECIPIENTS) {
+        let message = format!("A workspace has at most {MOST_RECIPIENTS} perimeters. Delete those that are gone.");
+        return Err(Problem::invalid(message).with_code("perimeter_limit_reached").into());
     }
     Ok(())
 }

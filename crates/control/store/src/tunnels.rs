@@ -25,6 +25,19 @@ pub struct NewTunnel<'a> {
     pub now: Timestamp,
 }
 
+/// What a rotation brings.
+#[derive(Clone, Debug)]
+pub struct NewToken<'a> {
+    /// One more than the current one's.
+    pub generation: u64,
+    /// SHA-256 of the value.
+    pub digest: &'a str,
+    /// Why, in the caller's words.
+    pub reason: Option<&'a str>,
+    /// The time.
+    pub now: Timestamp,
+}
+
 /// The current value of a tunnel's token, by its digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRecord {
@@ -77,7 +90,8 @@ pub async fn create(tx: &mut Tx, workspace: &WorkspaceId, new: &NewTunnel<'_>) -
         .bind(micros(new.now))
         .execute(&mut **tx)
         .await?;
-    insert_token(tx, workspace, new.id, 1, new.token_digest, new.now).await?;
+    let token = NewToken { generation: 1, digest: new.token_digest, reason: None, now: new.now };
+    insert_token(tx, workspace, new.id, &token).await?;
     required(tx, workspace, new.id).await
 }
 
@@ -184,8 +198,7 @@ pub async fn token(connection: &mut Connection, id: &TunnelId) -> Result<TokenRe
     token_record(&row.ok_or(StoreError::Corrupt { what: "tunnel_tokens.tunnel_id" })?)
 }
 
-/// Makes the value behind `digest` the tunnel's token, of the generation after the current one. The value before it is
-/// refused from the commit on.
+/// Makes another value the tunnel's token. The one before it is refused from the commit on.
 ///
 /// # Errors
 /// Refused with 404 or 400 `tunnel_archived`; or the database failed.
@@ -193,13 +206,11 @@ pub async fn rotate_token(
     tx: &mut Tx,
     workspace: &WorkspaceId,
     id: &TunnelId,
-    generation: u64,
-    digest: &str,
-    now: Timestamp,
+    new: &NewToken<'_>,
 ) -> Result<TokenRecord, StoreError> {
     active(tx, workspace, id).await?;
-    revoke_all(tx, id, now).await?;
-    insert_token(tx, workspace, id, generation, digest, now).await?;
+    revoke_all(tx, id, new.now).await?;
+    insert_token(tx, workspace, id, new).await?;
     token(tx, id).await
 }
 
@@ -276,20 +287,19 @@ async fn insert_token(
     tx: &mut Tx,
     workspace: &WorkspaceId,
     tunnel: &TunnelId,
-    generation: u64,
-    digest: &str,
-    now: Timestamp,
+    new: &NewToken<'_>,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO tunnel_tokens (workspace_id, id, tunnel_id, generation, digest, created_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO tunnel_tokens (workspace_id, id, tunnel_id, generation, digest, reason, created_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )
     .bind(workspace.as_str())
     .bind(TunnelTokenId::generate().as_str())
     .bind(tunnel.as_str())
-    .bind(i64::try_from(generation).unwrap_or(i64::MAX))
-    .bind(digest)
-    .bind(micros(now))
+    .bind(i64::try_from(new.generation).unwrap_or(i64::MAX))
+    .bind(new.digest)
+    .bind(new.reason)
+    .bind(micros(new.now))
     .execute(&mut **tx)
     .await?;
     Ok(())

@@ -19,6 +19,8 @@ CREATE TABLE tunnel_tokens (
     tunnel_id    TEXT NOT NULL REFERENCES tunnels (id),
     generation   BIGINT NOT NULL,
     digest       TEXT NOT NULL UNIQUE,
+    -- What the caller gave as the reason for the rotation that made it.
+    reason       TEXT,
     created_at   BIGINT NOT NULL,
     revoked_at   BIGINT
 );

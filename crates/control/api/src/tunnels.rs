@@ -1,0 +1,162 @@
+//! What the API needs of tunnels besides their rows: the key that tokens are derived from, the edge, a prober.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use postern_edge::{Edge, TunnelEntry};
+use postern_model::Problem;
+use postern_model::ids::{TunnelId, WorkspaceId};
+use postern_model::problem::Kind;
+use postern_secret::SecretBytes;
+use postern_secret::key::{KeyDigest, TunnelToken};
+use postern_store::tunnels::{self, EdgeTunnel};
+use postern_store::{StoreError, Tx};
+use postern_tunnel::certificate::stored_ca;
+use serde_json::Value;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::app::{App, problem};
+
+/// The tunnels of a server process.
+pub struct Tunnels {
+    /// What tokens are derived from: kept by the server alone, the same at every start.
+    pub server_key: SecretBytes,
+    /// New tunnels get `<label>.<this>`.
+    pub domain: String,
+    /// The edge of this process, whose directory follows the database.
+    pub edge: Edge,
+    /// Who probes routes, where somebody does.
+    pub prober: Option<Arc<dyn TunnelProber>>,
+}
+
+/// Which tunnel to probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunnelFacts {
+    /// The tunnel.
+    pub id: TunnelId,
+    /// Where.
+    pub workspace: WorkspaceId,
+    /// Its domain: the host is `<route>.<domain>`.
+    pub domain: String,
+}
+
+/// Makes a real MCP `initialize` and `tools/list` through a tunnel.
+pub trait TunnelProber: Send + Sync {
+    /// Probes one route; what it found, hop by hop, as JSON. A failed hop is a finding, not a problem.
+    fn probe(&self, tunnel: TunnelFacts, route: String) -> Probing<'_>;
+}
+
+/// A probe under way.
+pub type Probing<'a> = Pin<Box<dyn Future<Output = Result<Value, Problem>> + Send + 'a>>;
+
+pub(crate) struct TunnelService {
+    pub(crate) parts: Tunnels,
+    /// Held from before a change to after the directory has it: the directory never goes back to an older state.
+    order: Arc<Mutex<()>>,
+}
+
+impl From<Tunnels> for TunnelService {
+    fn from(parts: Tunnels) -> Self {
+        Self { parts, order: Arc::default() }
+    }
+}
+
+impl TunnelService {
+    /// The token of a tunnel's generation.
+    pub(crate) fn token(&self, id: &TunnelId, generation: u64) -> TunnelToken {
+        TunnelToken::derive(&self.parts.server_key, id.as_str(), generation)
+    }
+
+    /// A domain that no tunnel had before, as far as 80 random bits go; the database has the last word.
+    pub(crate) fn fresh_domain(&self) -> String {
+        let random = TunnelId::generate();
+        let label = &random.as_str()[TunnelId::PREFIX.len()..][..LABEL_LENGTH];
+        format!("{}.{}", label.to_ascii_lowercase(), self.parts.domain)
+    }
+}
+
+/// A change of one tunnel, which the directory learns right after the commit.
+pub(crate) struct Change {
+    pub(crate) tx: Tx,
+    service: Arc<TunnelService>,
+    _order: OwnedMutexGuard<()>,
+}
+
+impl Change {
+    /// Makes the change durable and has the edge follow it.
+    pub(crate) async fn commit(mut self, id: &TunnelId) -> Result<(), Problem> {
+        let entry = tunnels::entry(&mut self.tx, id).await.map_err(problem)?;
+        self.tx.commit().await.map_err(problem)?;
+        if let Some(entry) = entry {
+            self.service.parts.edge.directory().put(edge_entry(entry));
+        }
+        Ok(())
+    }
+
+    /// Likewise; every connection of the tunnel ends.
+    pub(crate) async fn commit_and_sever(self, id: &TunnelId) -> Result<(), Problem> {
+        let service = Arc::clone(&self.service);
+        self.commit(id).await?;
+        service.parts.edge.sever(id.as_str());
+        Ok(())
+    }
+}
+
+impl App {
+    /// The same with tunnels. Without them their routes answer 503.
+    #[must_use]
+    pub fn with_tunnels(mut self, tunnels: Tunnels) -> Self {
+        self.tunnels = Some(Arc::new(tunnels.into()));
+        self
+    }
+
+    /// Fills the edge's directory from the database: before the edge serves.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn fill_directory(&self) -> Result<(), StoreError> {
+        let Some(service) = &self.tunnels else { return Ok(()) };
+        let _order = service.order.lock().await;
+        let mut connection = self.store.read().await?;
+        let entries = tunnels::entries(&mut connection).await?;
+        service.parts.edge.directory().replace_all(entries.into_iter().map(edge_entry).collect());
+        Ok(())
+    }
+
+    pub(crate) fn tunnels(&self) -> Result<&Arc<TunnelService>, Problem> {
+        self.tunnels.as_ref().ok_or_else(|| Problem::new(Kind::Unavailable, "This server was started without tunnels."))
+    }
+
+    /// Begins a change of a tunnel.
+    pub(crate) async fn change_tunnel(&self) -> Result<Change, Problem> {
+        let service = Arc::clone(self.tunnels()?);
+        let order = Arc::clone(&service.order).lock_owned().await;
+        Ok(Change { tx: self.store.write().await.map_err(problem)?, service, _order: order })
+    }
+}
+
+fn edge_entry(tunnel: EdgeTunnel) -> TunnelEntry {
+    let certificates = tunnel.certificates.iter().filter_map(|pem| match stored_ca(pem) {
+        Ok(ca) => Some(ca),
+        Err(error) => {
+            tracing::error!(tunnel = %tunnel.id, %error, "a stored certificate does not read back and is not trusted");
+            None
+        }
+    });
+    TunnelEntry {
+        certificates: certificates.collect(),
+        token_digest: tunnel.token_digest.as_deref().and_then(stored_digest),
+        id: tunnel.id.to_string(),
+        workspace: tunnel.workspace.to_string(),
+        domain: tunnel.domain,
+        token_generation: tunnel.token_generation,
+        archived: tunnel.archived,
+    }
+}
+
+/// A digest as the database has it.
+fn stored_digest(hex: &str) -> Option<KeyDigest> {
+    serde_json::from_value(Value::from(hex)).ok()
+}
+
+const LABEL_LENGTH: usize = 16;
