@@ -51,6 +51,17 @@ pub struct TokenRecord {
     pub revoked_at: Option<Timestamp>,
 }
 
+/// What a tunnel token opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunnelGrant {
+    /// Where.
+    pub workspace: WorkspaceId,
+    /// Which tunnel.
+    pub tunnel: TunnelId,
+    /// Which value of its token.
+    pub token: TunnelTokenId,
+}
+
 /// What an edge must know of a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EdgeTunnel {
@@ -196,6 +207,26 @@ pub async fn token(connection: &mut Connection, id: &TunnelId) -> Result<TokenRe
         .fetch_optional(connection)
         .await?;
     token_record(&row.ok_or(StoreError::Corrupt { what: "tunnel_tokens.tunnel_id" })?)
+}
+
+/// What a live tunnel token opens. Neither a rotated nor a revoked one opens anything, nor one of an archived tunnel.
+///
+/// # Errors
+/// The database failed.
+pub async fn find_token(connection: &mut Connection, digest: &str) -> Result<Option<TunnelGrant>, StoreError> {
+    let row = sqlx::query(
+        "SELECT k.workspace_id, k.tunnel_id, k.id FROM tunnel_tokens k JOIN tunnels t ON t.id = k.tunnel_id \
+         WHERE k.digest = ?1 AND k.revoked_at IS NULL AND t.archived_at IS NULL",
+    )
+    .bind(digest)
+    .fetch_optional(connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(TunnelGrant {
+        workspace: parsed(WorkspaceId::parse(row.try_get("workspace_id")?), "tunnel_tokens.workspace_id")?,
+        tunnel: parsed(TunnelId::parse(row.try_get("tunnel_id")?), "tunnel_tokens.tunnel_id")?,
+        token: parsed(TunnelTokenId::parse(row.try_get("id")?), "tunnel_tokens.id")?,
+    }))
 }
 
 /// Makes another value the tunnel's token. The one before it is refused from the commit on.
