@@ -6,16 +6,18 @@ use crate::record::{Decision, Kind};
 /// User Access Management 3005, Detection Finding 2004.
 pub(crate) fn class(kind: Kind) -> u32 {
     match kind {
-        Kind::ToolUse | Kind::ToolOutcome | Kind::McpCall | Kind::McpOutcome => 6003,
+        Kind::ToolUse | Kind::ToolOutcome | Kind::McpCall | Kind::McpOutcome | Kind::FilePut => 6003,
         Kind::EgressConnect => 4001,
         Kind::EgressRequest | Kind::EgressOutcome => 4002,
         Kind::CredentialGranted | Kind::CredentialUse | Kind::CredentialDenied | Kind::CredentialRevoked => 3002,
-        Kind::Approval => 3005,
+        Kind::Approval | Kind::GrantsRevoked => 3005,
         Kind::Alarm => 2004,
         Kind::SessionOpened
         | Kind::SessionClosed
         | Kind::SandboxBuilt
         | Kind::SandboxDestroyed
+        | Kind::SessionFrozen
+        | Kind::SessionThawed
         | Kind::Recovered
         | Kind::LogOpened
         | Kind::LogClosed
@@ -41,6 +43,7 @@ pub(crate) fn activity(kind: Kind) -> u32 {
         | Kind::Approval
         | Kind::Alarm
         | Kind::LogOpened
+        | Kind::SessionThawed
         | Kind::McpCall
         | Kind::GatewayStarted
         | Kind::WorkerStarted => 1,
@@ -50,10 +53,12 @@ pub(crate) fn activity(kind: Kind) -> u32 {
         | Kind::CredentialRevoked
         | Kind::SessionClosed
         | Kind::SandboxDestroyed
+        | Kind::SessionFrozen
+        | Kind::GrantsRevoked
         | Kind::LogClosed
         | Kind::GatewayStopped
         | Kind::WorkerStopped => 2,
-        Kind::CredentialDenied | Kind::Recovered | Kind::Checkpoint | Kind::ConfigurationLoaded => 99,
+        Kind::CredentialDenied | Kind::FilePut | Kind::Recovered | Kind::Checkpoint | Kind::ConfigurationLoaded => 99,
     }
 }
 

@@ -106,6 +106,14 @@ pub enum Kind {
     SandboxBuilt,
     /// A sandbox was taken down.
     SandboxDestroyed,
+    /// A command of the control plane froze a session, or was refused.
+    SessionFrozen,
+    /// A command of the control plane thawed a session, or was refused.
+    SessionThawed,
+    /// A command of the control plane revoked a session's grants, or was refused.
+    GrantsRevoked,
+    /// A file of the control plane's is about to be written to a workspace, or was refused.
+    FilePut,
     /// A person approved or refused one exact call.
     Approval,
     /// Someone must look: a placeholder misused, a secret seen, a stored row swapped.
