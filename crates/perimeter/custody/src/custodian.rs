@@ -3,7 +3,7 @@
 
 mod routes;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -27,6 +27,8 @@ pub(crate) struct Custodian {
     opener: Arc<Opener>,
     recorder: Arc<dyn Recorder>,
     sessions: Mutex<HashMap<String, Session>>,
+    /// Connections that ended: nothing is kept on their behalf any more, however late an answer to them is ready.
+    departed: Mutex<HashSet<u64>>,
     route_grants: Mutex<RouteGrants>,
     ledger: Arc<Mutex<Ledger>>,
     holds: Arc<Mutex<Holds>>,
@@ -77,6 +79,7 @@ impl Custodian {
             opener: Arc::new(opener),
             recorder,
             sessions: Mutex::default(),
+            departed: Mutex::default(),
             route_grants: Mutex::default(),
             ledger: Arc::new(Mutex::new(ledger)),
             holds: Arc::new(Mutex::new(holds)),
@@ -114,6 +117,7 @@ impl Custodian {
 
     /// A connection ended, and with it whatever was opened or granted over it.
     pub(crate) async fn left(&self, connection: u64) {
+        lock(&self.departed).insert(connection);
         let orphans: Vec<String> = {
             let sessions = self.sessions();
             sessions.iter().filter(|(_, session)| session.owner == connection).map(|(name, _)| name.clone()).collect()
@@ -124,6 +128,10 @@ impl Custodian {
             }
         }
         self.route_grants().left(connection);
+    }
+
+    fn has_left(&self, connection: u64) -> bool {
+        lock(&self.departed).contains(&connection)
     }
 
     async fn end_session(&self, session: &str) -> Result<(), Refusal> {
@@ -193,8 +201,8 @@ impl Custodian {
 
     /// Revokes a session's grants for good, for worker or gateway.
     pub(crate) async fn revoke_grants(&self, caller: CallerKind, session: &str) -> Result<(), Refusal> {
-        let held = self.hold(caller, session, "grants revoked for good", Holds::revoke).await;
         require_holder(caller)?;
+        let held = self.hold(caller, session, "grants revoked for good", Holds::revoke).await;
         // Whatever became of the record: what was granted ends.
         let ended = self.end_session(session).await.and(self.close_route_grants(session).await);
         held.and(ended)
@@ -365,11 +373,11 @@ impl Reservation<'_> {
     /// Whether the session is open now; not if it was closed meanwhile.
     fn fill(self, secrets: HashMap<CredentialName, SecretBytes>) -> bool {
         match self.custodian.sessions().get_mut(&self.session) {
-            Some(session) => {
+            Some(session) if !self.custodian.has_left(session.owner) => {
                 session.secrets = Some(secrets);
                 true
             }
-            None => false,
+            Some(_) | None => false,
         }
     }
 }

@@ -1,13 +1,15 @@
-//! Starts the perimeter's processes in the order that keeps secrets where they belong: the spawner before anything secret is opened, then audit,
-//! custody, egress, each joined to the ones before it by a socket of its own. Any of them ending ends the worker.
+//! Starts the perimeter's processes in the order that keeps secrets where they belong: the spawner before anything secret is opened, then audit and
+//! custody (or the door to those that a gateway of this directory keeps), then egress, joined to the ones before it by sockets of its own. Any of them
+//! ending ends the worker.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use postern_audit::{Decision, Kind, Record};
 use postern_custody::CallerKind;
+use postern_custody::keeper::{self, Keeper, KeeperError};
+use postern_exec::asynchronous::Channel;
 use postern_exec::role::Child;
 use postern_policy::{Document, Zones};
 use postern_sandbox::{ControlStatus, Settings, Spawner, State};
@@ -28,8 +30,7 @@ pub(crate) struct Started {
 
 /// The processes, to be awaited at the end. The spawner's is kept by its own client.
 pub(crate) struct Children {
-    audit: Child,
-    custody: Child,
+    keeper: Keeper,
     egress: Child,
     log: postern_audit::Client,
 }
@@ -55,27 +56,26 @@ pub(crate) async fn start(config: WorkerConfig, places: Arc<Places>) -> Result<S
     let spawner = Spawner::start_with(&config.exe, &settings).await.map_err(|error| one(chain(&error)))?;
     let controls = spawner.controls().await.map_err(|error| one(chain(&error)))?;
 
-    let audit_dir = config.audit_dir.unwrap_or_else(|| perimeter_dir.join("audit"));
-    let (audit_child, audit, audit_key) = start_audit(&config.exe, &audit_dir).await.map_err(one)?;
-
-    let directory = config.custody_dir.unwrap_or_else(|| perimeter_dir.join("custody"));
-    let custody_configuration = postern_custody::Configuration {
-        document: config.document.clone(),
-        environments: config.environments.clone(),
-        directory,
-        snapshot: config.variables,
+    let settings = keeper::Settings {
+        exe: config.exe.clone(),
+        audit: config.audit_dir.unwrap_or_else(|| perimeter_dir.join("audit")),
+        custody: postern_custody::Configuration {
+            document: config.document.clone(),
+            environments: config.environments.clone(),
+            directory: config.custody_dir.unwrap_or_else(|| perimeter_dir.join("custody")),
+            snapshot: config.variables,
+        },
+        perimeter: perimeter_dir,
     };
-    let audit_for_custody = audit_connection(&audit, "custody").await.map_err(one)?;
-    let started = postern_custody::start(&config.exe, &custody_configuration, &audit_for_custody).await;
-    let (custody_child, custody, ready) = started.map_err(|error| one(chain(&error)))?;
-    if !ready.problems.is_empty() {
-        return Err(ready.problems);
-    }
+    let problems = |error: KeeperError| error.problems();
+    let keeper = keeper::join_or_start(settings, CallerKind::Worker).await.map_err(problems)?;
+    let audit = postern_audit::Client::new(channel(keeper.audit(CallerKind::Worker).await)?);
+    let custody = postern_custody::Client::new(channel(keeper.custody(CallerKind::Worker).await)?);
 
     let egress_configuration =
         postern_egress::client::Configuration { document: config.document, environments: config.environments };
-    let audit_for_egress = audit_connection(&audit, "egress").await.map_err(one)?;
-    let custody_for_egress = custody_connection(&custody).await.map_err(one)?;
+    let audit_for_egress = keeper.audit(CallerKind::Egress).await.map_err(problems)?;
+    let custody_for_egress = keeper.custody(CallerKind::Egress).await.map_err(problems)?;
     let started =
         postern_egress::client::start(&config.exe, &egress_configuration, &audit_for_egress, &custody_for_egress).await;
     let (egress_child, egress) = started.map_err(|error| one(chain(&error)))?;
@@ -84,11 +84,17 @@ pub(crate) async fn start(config: WorkerConfig, places: Arc<Places>) -> Result<S
     let defaults = Defaults { require: everything_active(&controls) };
     let key = String::from_utf8(config.environment_key.into_bytes())
         .map_err(|_| one("the environment key is not text; issue a new one".to_owned()))?;
-    let said = Said { controls, degraded: ready.degraded, audit_key, perimeter_public_key: ready.perimeter_public_key };
+    let standing = keeper.standing().clone();
+    let said = Said {
+        controls,
+        degraded: standing.degraded,
+        audit_key: standing.audit_key,
+        perimeter_public_key: standing.perimeter_public_key,
+    };
     Ok(Started {
         perimeter: Boundary::new(spawner, audit.clone(), custody, egress, zones, places, defaults),
         key: Bearer::new(key.trim().to_owned()),
-        children: Children { audit: audit_child, custody: custody_child, egress: egress_child, log: audit },
+        children: Children { keeper, egress: egress_child, log: audit },
         report: said.announce(),
     })
 }
@@ -108,25 +114,9 @@ fn zones(config: &WorkerConfig) -> Result<Zones, Vec<String>> {
     Ok(zones)
 }
 
-async fn start_audit(exe: &Path, directory: &Path) -> Result<(Child, postern_audit::Client, String), String> {
-    match postern_audit::start(exe, directory).await.map_err(|error| chain(&error))? {
-        (child, client, postern_audit::Started::Ready { key, .. }) => Ok((child, client, key)),
-        (_, _, postern_audit::Started::Refused { reason }) => Err(format!("the audit log cannot be opened: {reason}")),
-    }
-}
-
-async fn audit_connection(audit: &postern_audit::Client, caller: &str) -> Result<OwnedFd, String> {
-    let (theirs, ours) =
-        std::os::unix::net::UnixStream::pair().map_err(|error| format!("make a socket pair: {error}"))?;
-    audit.attach(caller, theirs.into()).await.map_err(|error| chain(&error))?;
-    Ok(ours.into())
-}
-
-async fn custody_connection(custody: &postern_custody::Client) -> Result<OwnedFd, String> {
-    let (theirs, ours) =
-        std::os::unix::net::UnixStream::pair().map_err(|error| format!("make a socket pair: {error}"))?;
-    custody.attach(CallerKind::Egress, theirs.into()).await.map_err(|error| chain(&error))?;
-    Ok(ours.into())
+fn channel(connection: Result<OwnedFd, KeeperError>) -> Result<Channel, Vec<String>> {
+    let socket = connection.map_err(|error| error.problems())?;
+    Channel::new(socket).map_err(|error| vec![format!("speak over a socket: {error}")])
 }
 
 async fn record_start(
@@ -173,16 +163,14 @@ impl Said {
 }
 
 impl Children {
-    /// Ends the processes in good order, each awaited; the last words go on record and are signed before the log closes.
-    /// The worker's other clients must be dropped by then: a process ends when the last of its sockets closes.
+    /// Ends the processes in good order, each awaited; the last words go on record, and are signed where this worker keeps the log, which closes then.
     pub(crate) async fn end(self) {
-        let Self { audit, custody, egress, log } = self;
+        let Self { keeper, egress, log } = self;
         // Egress first, for it still speaks to custody; both still speak to audit.
         await_end(egress).await;
-        await_end(custody).await;
         last_words(&log).await;
         drop(log);
-        await_end(audit).await;
+        keeper.end().await;
     }
 
     /// The last words alone: a worker that ends in the middle of its work is soon to be replaced, and its processes end with it.
@@ -196,9 +184,6 @@ impl Children {
 async fn last_words(log: &postern_audit::Client) {
     if let Err(error) = log.append(&Record::new(Kind::WorkerStopped, Decision::Info)).await {
         tracing::warn!(%error, "the worker's end is not on record");
-    }
-    if let Err(error) = log.checkpoint().await {
-        tracing::warn!(%error, "the audit log has no last checkpoint");
     }
 }
 

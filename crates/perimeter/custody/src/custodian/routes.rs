@@ -55,7 +55,10 @@ impl Custodian {
         self.record(record).await?;
         // The session may have been frozen while the record was written.
         self.not_held(&grant.session, Purpose::Inject).map_err(|refusal| refusal.about(&name))?;
-        self.route_grants().keep(asker.connection, &grant.session, &name, secret.duplicate(), Instant::now());
+        let mut grants = self.route_grants();
+        if !self.has_left(asker.connection) {
+            grants.keep(asker.connection, &grant.session, &name, secret.duplicate(), Instant::now());
+        }
         Ok(secret)
     }
 

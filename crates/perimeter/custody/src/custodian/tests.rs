@@ -8,8 +8,11 @@ use postern_secret::Secret;
 use super::*;
 use crate::store::Store;
 
+mod gateway;
+
 const VALUE: &str = "s3cret-Value-of-the-ledger";
 const OTHER: &str = "Another-s3cret-0f-the-wiki";
+const WIKI: &str = "the-wiki's-0wn-s3cret-token";
 const CONFIGURATION: &str = r#"
 config = 1
 
@@ -36,6 +39,42 @@ ports = [443]
 methods = ["GET"]
 paths = ["/v1/**"]
 credential = "ledger-api"
+
+[[zone.ledger.mcp]]
+server = "wiki"
+tools = ["search"]
+
+[[zone.ledger.mcp]]
+server = "crm"
+tools = ["*"]
+
+[[zone.ledger.mcp]]
+server = "open"
+tools = ["*"]
+
+[[gateway.route]]
+host = "wiki"
+upstream = "http://127.0.0.1:9300/mcp"
+addresses = ["127.0.0.0/8"]
+credential = { source = "store:wiki-token", header = "authorization", format = "Bearer {secret}" }
+
+[[gateway.route]]
+host = "crm"
+upstream = "https://crm.internal/mcp"
+addresses = ["10.0.0.0/8"]
+credential = { source = "api:" }
+url = "https://crm.example/mcp"
+
+[[gateway.route]]
+host = "open"
+upstream = "http://127.0.0.1:9301/mcp"
+addresses = ["127.0.0.0/8"]
+
+[[gateway.route]]
+host = "unnamed"
+upstream = "http://127.0.0.1:9302/mcp"
+addresses = ["127.0.0.0/8"]
+credential = { source = "store:wiki-token", header = "x-api-key", format = "{secret}" }
 "#;
 
 struct Fixture {
@@ -43,6 +82,7 @@ struct Fixture {
     custodian: Custodian,
     recorder: Memory,
     digest: String,
+    public_key: postern_secret::seal::PerimeterPublicKey,
 }
 
 fn store(directory: &Path) -> Store {
@@ -57,11 +97,21 @@ fn fixture() -> Fixture {
     let digest = zones.named("ledger").unwrap().digest().to_owned();
     let store = store(directory.path());
     store.set("ledger-api", VALUE.as_bytes().to_vec(), false).unwrap();
+    store.set("wiki-token", WIKI.as_bytes().to_vec(), false).unwrap();
     let snapshot = BTreeMap::from([("UNUSED".to_owned(), Secret::new(OTHER.as_bytes().to_vec()))]);
     let ledger = Ledger::open(directory.path(), Timestamp::now()).unwrap();
     let recorder = Memory::new();
-    let custodian = Custodian::new(zones, Sources { store, snapshot }, ledger, Arc::new(recorder.clone()));
-    Fixture { directory, custodian, recorder, digest }
+    let pair = store.perimeter().unwrap();
+    let custodian = Custodian::new(Parts {
+        zones,
+        routes: Routes::load(&document).unwrap(),
+        sources: Sources { store, snapshot },
+        opener: Opener::new(&pair),
+        ledger,
+        holds: Holds::open(directory.path()).unwrap(),
+        recorder: Arc::new(recorder.clone()),
+    });
+    Fixture { directory, custodian, recorder, digest, public_key: pair.public }
 }
 
 impl Fixture {
