@@ -8,12 +8,13 @@ use postern_model::ids::{EventId, SessionId};
 use postern_session::{Author, Input, ModelEvent, Session};
 use postern_store::events::{self, Log, WAITING};
 use postern_store::sessions::{self, Record};
-use postern_store::{StoreError, Tx, work};
+use postern_store::{StoreError, Tx, mcp_calls, work};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::command::{Command, Envelope};
+use crate::mcp::Servers;
 use crate::perform::Performed;
 use crate::shared::Shared;
 use crate::subscribers::Subscribers;
@@ -33,6 +34,7 @@ pub(crate) struct Actor {
     pub(crate) subscribers: Subscribers,
     pub(crate) request: Option<(EventId, mpsc::Receiver<ModelEvent>)>,
     pub(crate) retry_at: Option<Instant>,
+    pub(crate) mcp: Servers,
 }
 
 /// Why a session's task ends.
@@ -77,12 +79,16 @@ async fn load(shared: &Arc<Shared>, id: &SessionId) -> Result<Option<Actor>, Sto
     let mut reader = shared.store.read().await?;
     let Some(record) = sessions::find(&mut reader, id).await? else { return Ok(None) };
     let entries = events::replay(&mut reader, id).await?;
+    let started = mcp_calls::started(&mut reader, id).await?;
     drop(reader);
     let mut actor = Actor::new(shared, record);
     for entry in entries {
         let next = if entry.seq < WAITING { &mut actor.next } else { &mut actor.next_waiting };
         *next = entry.seq + 1;
         actor.session.replay(&entry.event, entry.kept);
+    }
+    for call in &started {
+        actor.session.replay_started(call);
     }
     Ok(Some(actor))
 }
@@ -106,6 +112,7 @@ impl Actor {
             subscribers: Subscribers::default(),
             request: None,
             retry_at: None,
+            mcp: Servers::default(),
         }
     }
 
@@ -122,6 +129,7 @@ impl Actor {
                 () = drain.cancelled() => Err(Over::Finished),
                 Some(envelope) = commands.recv() => self.obey(envelope).await,
                 news = Self::news(&mut self.request) => self.take_news(news).await,
+                input = self.mcp.next() => self.perform(input).await.map(drop),
                 () = tokio::time::sleep_until(self.retry_at.unwrap_or(linger)), if self.retry_at.is_some() => {
                     self.retry_at = None;
                     self.perform(Input::RetryDue).await.map(drop)
@@ -135,7 +143,7 @@ impl Actor {
         debug!(session = %self.record.id, ?over, "session task ends");
         let shared = Arc::clone(&self.shared);
         let id = self.record.id.clone();
-        // Streams end and the model request is dropped before a successor can begin.
+        // Streams end, the model request and MCP calls are dropped before a successor can begin.
         drop(self);
         shared.retire(&id, &mut commands);
         if over == Over::Broken {
@@ -144,7 +152,7 @@ impl Actor {
     }
 
     fn is_busy(&mut self) -> bool {
-        self.request.is_some() || self.retry_at.is_some() || !self.subscribers.is_empty()
+        self.request.is_some() || self.retry_at.is_some() || self.mcp.is_busy() || !self.subscribers.is_empty()
     }
 
     async fn news(request: &mut Option<(EventId, mpsc::Receiver<ModelEvent>)>) -> Option<ModelEvent> {

@@ -1,5 +1,6 @@
 //! Changing, archiving and deleting a session.
 
+use postern_model::agent::fitting_mcp;
 use postern_model::event::{Event, EventBody};
 use postern_model::ids::EventId;
 use postern_model::session::{Session, SessionAgent, SessionStatus, UpdateSession, UpdateSessionAgent};
@@ -111,16 +112,15 @@ impl Actor {
         if self.session.state().status != SessionStatus::Idle {
             return Err(Problem::conflict("`agent` can be changed only while the session is idle."));
         }
-        if update.mcp_servers.value().is_some_and(|servers| !servers.is_empty()) {
-            return Err(Problem::invalid_at(
-                "agent.mcp_servers",
-                "MCP servers are not in this build; send an empty list",
-            ));
-        }
         let mut agent = self.record.agent.clone();
+        if !update.mcp_servers.is_absent() {
+            agent.mcp_servers = update.mcp_servers.value().unwrap_or_default();
+        }
         if !update.tools.is_absent() {
             agent.tools = resolve_tools(update.tools)?;
         }
+        fitting_mcp(&agent.mcp_servers, &agent.tools)
+            .map_err(|problem| Problem { message: format!("agent.{}", problem.message), ..problem })?;
         Ok((agent != self.record.agent).then(|| Box::new(agent)))
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use postern_model::agent::{AgentDefinition, McpServer};
 use postern_model::environment::Environment;
 use postern_model::event::ClientEvent;
-use postern_model::ids::{AgentId, EnvironmentId, SessionId, ThreadId, WorkspaceId};
+use postern_model::ids::{AgentId, EnvironmentId, SessionId, ThreadId, VaultId, WorkspaceId};
 use postern_model::session::{
     AgentParam, AgentReferenceParam, CreateSession, Session, SessionAgent, SessionStatus, Usage,
 };
@@ -19,6 +19,8 @@ use crate::actor::Actor;
 use crate::problem;
 use crate::shared::Shared;
 
+/// The most vaults a session may name.
+const MAX_VAULTS: usize = 50;
 /// The most events a session may begin with.
 const MAX_INITIAL_EVENTS: usize = 50;
 
@@ -31,10 +33,12 @@ pub(crate) async fn create(
     let initial = request.initial_events.unwrap_or_default();
     check_initial_events(&initial)?;
     let metadata = request.metadata.unwrap_or_default().checked()?;
+    let vault_ids = vaults(request.vault_ids.unwrap_or_default())?;
     // One transaction from the look-ups on: an agent or environment that is archived meanwhile cannot slip in.
     let mut tx = shared.store.write().await.map_err(problem)?;
     let environment_id = environment(&mut tx, workspace, &request.environment_id).await?;
     let agent = agent(&mut tx, workspace, request.agent).await?;
+    postern_store::vaults::check_usable(&mut tx, workspace, &vault_ids).await.map_err(problem)?;
     let now = now();
     let record = Record {
         workspace_id: workspace.clone(),
@@ -44,7 +48,7 @@ pub(crate) async fn create(
         agent,
         title: request.title,
         metadata,
-        vault_ids: Vec::new(),
+        vault_ids,
         progress: Progress {
             status: SessionStatus::Idle,
             usage: Usage::default(),
@@ -88,13 +92,21 @@ fn check_parts_not_in_this_build(request: &CreateSession) -> Result<(), Problem>
             "`resources` are not supported with self-hosted environments in this build; send an empty list",
         ));
     }
-    if request.vault_ids.as_ref().is_some_and(|vaults| !vaults.is_empty()) {
-        return Err(Problem::invalid_at(
-            "vault_ids",
-            "vaults are not in this build; put the credential into the zone that serves this environment",
-        ));
-    }
     Ok(())
+}
+
+/// The ids as ids; whether the vaults are there is looked up in the transaction.
+fn vaults(sent: Vec<String>) -> Result<Vec<VaultId>, Problem> {
+    if sent.len() > MAX_VAULTS {
+        return Err(Problem::invalid_at("vault_ids", format!("at most {MAX_VAULTS} are allowed, got {}", sent.len())));
+    }
+    let parse = |(index, id): (usize, String)| {
+        VaultId::parse(&id).map_err(|_| {
+            Problem::invalid_at(&format!("vault_ids[{index}]"), format!("vault {id} was not found"))
+                .with_code("vault_not_found")
+        })
+    };
+    sent.into_iter().enumerate().map(parse).collect()
 }
 
 fn check_initial_events(events: &[ClientEvent]) -> Result<(), Problem> {

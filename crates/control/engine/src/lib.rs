@@ -10,6 +10,7 @@ mod command;
 pub mod control;
 mod create;
 mod lists;
+mod mcp;
 mod perform;
 mod query;
 mod shared;
@@ -32,6 +33,7 @@ use postern_upstream::Model;
 use tracing::{error, info};
 
 use command::Command;
+pub use mcp::{McpSettings, Surroundings};
 pub use postern_session::{Author, Limits};
 pub use query::{EventQuery, SessionQuery, TimeRange};
 use shared::Shared;
@@ -44,6 +46,8 @@ pub struct Settings {
     pub max_output_tokens: u32,
     /// Bounds on what a session does by itself.
     pub limits: Limits,
+    /// Deadlines of what is done with MCP servers.
+    pub mcp: McpSettings,
     /// How long a session's task lives on without anything to do.
     pub linger: Duration,
     /// How long a session rests after the store failed under it.
@@ -55,6 +59,7 @@ impl Default for Settings {
         Self {
             max_output_tokens: postern_upstream::MAX_OUTPUT_TOKENS,
             limits: Limits::default(),
+            mcp: McpSettings::default(),
             linger: Duration::from_secs(60),
             recovery: Duration::from_secs(10),
         }
@@ -68,16 +73,30 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts over a store and goes on with every session that was at work when its log ended.
+    /// Starts over a store and goes on with every session that was at work when its log ended. Without a client for MCP:
+    /// every MCP server counts as failed.
     ///
     /// # Errors
     /// The store cannot be read.
     pub async fn start(store: Store, model: Arc<dyn Model>, settings: Settings) -> Result<Self, StoreError> {
+        Self::start_with(store, model, Surroundings::default(), settings).await
+    }
+
+    /// As [`Engine::start`], with what reaches MCP servers and workers.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn start_with(
+        store: Store,
+        model: Arc<dyn Model>,
+        surroundings: Surroundings,
+        settings: Settings,
+    ) -> Result<Self, StoreError> {
         let at_work = {
             let mut reader = store.read().await?;
             postern_store::sessions::at_work(&mut reader).await?
         };
-        let shared = Arc::new(Shared::new(store, model, settings));
+        let shared = Arc::new(Shared::new(store, model, surroundings, settings));
         if !at_work.is_empty() {
             info!(sessions = at_work.len(), "going on with sessions that were at work");
         }
@@ -88,7 +107,7 @@ impl Engine {
     }
 
     /// Stops taking input, lets commits finish, ends every stream. A model request that runs is dropped; the next start
-    /// repeats it. Returns whether all was quiet within `limit`.
+    /// repeats it. An MCP call that runs is cancelled; the next start answers it with an unknown outcome. Returns whether all was quiet within `limit`.
     pub async fn drain(&self, limit: Duration) -> bool {
         self.shared.drain(limit).await
     }

@@ -6,7 +6,7 @@ use postern_model::ids::EventId;
 use postern_model::session::SessionStatus;
 use postern_session::{Chance, Effect, FailureKind, Input, ModelEvent, ModelFailure};
 use postern_store::sessions::{self, Progress};
-use postern_store::{StoreError, Tx, events, work};
+use postern_store::{StoreError, Tx, events, mcp_calls, work};
 use tokio::time::Instant;
 use tracing::error;
 
@@ -62,9 +62,12 @@ impl Actor {
                 }
                 Effect::Keep(event, blocks) => events::keep(tx, &self.log, event, blocks).await?,
                 Effect::EnsureWork => self.ensure_work(tx).await?,
+                Effect::CallMcp { call, .. } => mcp_calls::start(tx, &self.log, call, now).await?,
                 Effect::Accepted(_)
                 | Effect::CallModel(_)
                 | Effect::CancelModel
+                | Effect::ConnectMcp { .. }
+                | Effect::CancelMcp
                 | Effect::RetryAt(_)
                 | Effect::Preview(_) => {}
             }
@@ -113,6 +116,9 @@ impl Actor {
                 Effect::Preview(preview) => self.subscribers.preview(&preview),
                 Effect::CallModel(start) => self.call_model(start),
                 Effect::CancelModel => self.request = None,
+                Effect::ConnectMcp { attempt, servers } => self.connect_mcp(attempt, servers),
+                Effect::CallMcp { call, server, tool, input } => self.call_mcp(call, server, tool, input),
+                Effect::CancelMcp => self.mcp.cancel(),
                 Effect::RetryAt(at) => {
                     let wait = at.duration_since(Timestamp::now());
                     self.retry_at = Some(Instant::now() + wait.try_into().unwrap_or_default());
@@ -128,7 +134,8 @@ impl Actor {
 
     fn call_model(&mut self, start: EventId) {
         let max_tokens = self.shared.settings.max_output_tokens;
-        let body = postern_upstream::body(self.session.agent(), self.session.conversation(), max_tokens);
+        let (agent, servers) = (self.session.agent(), self.session.mcp_tools());
+        let body = postern_upstream::body(agent, servers, self.session.conversation(), max_tokens);
         self.request = Some((start, self.shared.model.start(body)));
     }
 
@@ -151,7 +158,7 @@ impl Actor {
 }
 
 fn is_stored(effect: &Effect) -> bool {
-    matches!(effect, Effect::Append(_) | Effect::Process(_) | Effect::Keep(..) | Effect::EnsureWork)
+    matches!(effect, Effect::Append(_) | Effect::Process(_) | Effect::Keep(..) | Effect::EnsureWork | Effect::CallMcp { .. })
 }
 
 fn accepted_id(effect: &Effect) -> Option<&EventId> {

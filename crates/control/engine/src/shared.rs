@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::Settings;
+use crate::{Settings, Surroundings};
 use crate::actor::{self, Actor};
 use crate::command::{Command, Envelope, Reply};
 
@@ -22,6 +22,7 @@ const WAITING_COMMANDS: usize = 64;
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) model: Arc<dyn Model>,
+    pub(crate) surroundings: Surroundings,
     pub(crate) settings: Settings,
     pub(crate) drain: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -32,10 +33,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(store: Store, model: Arc<dyn Model>, settings: Settings) -> Self {
+    pub(crate) fn new(store: Store, model: Arc<dyn Model>, surroundings: Surroundings, settings: Settings) -> Self {
         Self {
             store,
             model,
+            surroundings,
             settings,
             drain: CancellationToken::new(),
             tasks: TaskTracker::new(),

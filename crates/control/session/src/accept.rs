@@ -71,6 +71,10 @@ impl After<'_> {
             let right = match call.0 {
                 Owner::Worker => "user.tool_result",
                 Owner::Custom => "user.custom_tool_result",
+                Owner::Server => {
+                    let message = format!("`{id}` is a call to an MCP server: this server makes it and answers it");
+                    return Err(Problem::invalid(message));
+                }
             };
             return Err(Problem::invalid(format!("`{id}` is answered with {right}")));
         }

@@ -1,6 +1,7 @@
 //! Calls that are not answered yet.
 
 use postern_model::ids::EventId;
+use serde_json::{Map, Value};
 
 /// Who answers a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +10,8 @@ pub(crate) enum Owner {
     Worker,
     /// Whoever registered the name, with `user.custom_tool_result`.
     Custom,
+    /// This server, which calls the tool of an MCP server.
+    Server,
 }
 
 /// How far an open call has come.
@@ -18,8 +21,10 @@ pub(crate) enum Progress {
     Asking,
     /// It may run, by policy.
     Free,
-    /// It may run: a person said so. Nobody but the worker has to act any more.
+    /// It may run: a person said so. Nobody but its owner has to act any more.
     Confirmed,
+    /// It was begun, which is in the journal. Only of calls that this server makes.
+    Started,
 }
 
 /// One open call.
@@ -28,6 +33,27 @@ pub(crate) struct Call {
     pub(crate) id: EventId,
     pub(crate) owner: Owner,
     pub(crate) progress: Progress,
+    /// What to call, where this server does it.
+    pub(crate) target: Option<Target>,
+}
+
+/// A tool of an MCP server and its input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) server: String,
+    pub(crate) tool: String,
+    pub(crate) input: Map<String, Value>,
+}
+
+impl Call {
+    /// Whether someone outside has to act.
+    fn waits(&self) -> bool {
+        match self.progress {
+            Progress::Asking => true,
+            Progress::Free => self.owner != Owner::Server,
+            Progress::Confirmed | Progress::Started => false,
+        }
+    }
 }
 
 /// The open calls, in the order they were made.
@@ -49,6 +75,23 @@ impl Calls {
         }
     }
 
+    pub(crate) fn start(&mut self, id: &EventId) {
+        if let Some(call) = self.0.iter_mut().find(|call| call.id == *id && call.owner == Owner::Server) {
+            call.progress = Progress::Started;
+        }
+    }
+
+    /// The calls that this server has begun.
+    pub(crate) fn started(&self) -> impl Iterator<Item = &Call> {
+        self.0.iter().filter(|call| call.progress == Progress::Started)
+    }
+
+    /// The calls that this server may begin, in the order they were made.
+    pub(crate) fn ready(&self) -> impl Iterator<Item = &Call> {
+        let may_run = |call: &&Call| matches!(call.progress, Progress::Free | Progress::Confirmed);
+        self.0.iter().filter(|call| call.owner == Owner::Server).filter(may_run)
+    }
+
     pub(crate) fn close(&mut self, id: &EventId) {
         self.0.retain(|call| call.id != *id);
     }
@@ -61,9 +104,10 @@ impl Calls {
         self.0.iter()
     }
 
-    /// The calls that wait for someone outside: what `requires_action` lists. A confirmed call is executing instead.
+    /// The calls that wait for someone outside: what `requires_action` lists. A confirmed call is executing instead, and
+    /// so is one that this server makes.
     pub(crate) fn waiting(&self) -> Vec<EventId> {
-        self.0.iter().filter(|call| call.progress != Progress::Confirmed).map(|call| call.id.clone()).collect()
+        self.0.iter().filter(|call| call.waits()).map(|call| call.id.clone()).collect()
     }
 
     /// Whether a worker has something to do.

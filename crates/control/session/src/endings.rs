@@ -10,6 +10,7 @@ use crate::INTERRUPTED;
 use crate::calls::Owner;
 use crate::input::{Effect, FailureKind, ModelFailure};
 use crate::machine::Step;
+use crate::servers::closed;
 
 impl Step<'_> {
     pub(crate) fn failed(&mut self, start: &EventId, failure: ModelFailure) {
@@ -47,7 +48,10 @@ impl Step<'_> {
 
     pub(crate) fn work_failed(&mut self, code: &str, message: &str) {
         self.stop_request();
-        let text = format!("The tool did not run: its worker could not serve this session ({code}). {message}");
+        self.stop_servers();
+        let text = format!(
+            "The turn ended before this tool was done: a worker could not serve the session ({code}). {message}"
+        );
         self.close_calls(&text);
         self.exhausted(SessionErrorKind::UnknownError, format!("{code}: {message}"));
     }
@@ -64,6 +68,7 @@ impl Step<'_> {
         let left_by_worker = matches!(self.state().stop, Some(StopReason::RetriesExhausted {}));
         let had_calls = !self.state().calls.is_empty();
         self.stop_request();
+        self.stop_servers();
         self.close_calls(INTERRUPTED);
         match self.state().status {
             SessionStatus::Idle if had_calls => self.idle(StopReason::EndTurn {}, None),
@@ -85,7 +90,7 @@ impl Step<'_> {
     fn close_calls(&mut self, text: &str) {
         let open: Vec<_> = self.state().calls.iter().cloned().collect();
         for call in open {
-            let content = Some(vec![Block::text(text)]);
+            let content = Some(vec![Block::text(closed(&call, text))]);
             let session_thread_id = Some(self.session.thread.clone());
             self.append(match call.owner {
                 Owner::Worker => {
@@ -97,12 +102,18 @@ impl Step<'_> {
                     is_error: Some(true),
                     session_thread_id,
                 },
+                Owner::Server => {
+                    EventBody::AgentMcpToolResult { mcp_tool_use_id: call.id, content, is_error: Some(true) }
+                }
             });
         }
     }
 
     /// Answers a call that never runs.
     pub(crate) fn refuse(&mut self, tool_use_id: EventId, text: String) {
+        if self.state().calls.find(&tool_use_id).is_some_and(|call| call.owner == Owner::Server) {
+            return self.answer_call(tool_use_id, vec![Block::text(text)], true);
+        }
         let content = Some(vec![Block::text(text)]);
         self.append(EventBody::AgentToolResult { tool_use_id, content, is_error: Some(true) });
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use postern_model::agent::McpServer;
+use postern_model::content::Block;
 use postern_model::event::{ClientEvent, Event, ModelUsage, Preview, StopDetails};
 use postern_model::ids::EventId;
 use postern_model::session::SessionAgent;
@@ -34,6 +36,22 @@ pub enum Input {
     Events(Vec<ClientEvent>),
     /// News of the model request that began with this event; of any other it is ignored.
     Model(EventId, ModelEvent),
+    /// What the servers of [`Effect::ConnectMcp`] answered; of an attempt that nobody waits for it is ignored.
+    McpConnected {
+        /// Which attempt.
+        attempt: u64,
+        /// One entry per server; a server without one counts as failed.
+        servers: Vec<McpNews>,
+    },
+    /// What became of an [`Effect::CallMcp`]; of a call that is answered already it is ignored.
+    McpResult {
+        /// The event that asked for the call.
+        call: EventId,
+        /// What the model and everyone else are shown.
+        content: Vec<Block>,
+        /// Whether it failed.
+        is_error: bool,
+    },
     /// The time of the last [`Effect::RetryAt`] has come.
     RetryDue,
     /// A worker could not serve the session's work item.
@@ -54,6 +72,60 @@ pub enum Input {
         /// The new title, if it changed.
         title: Option<String>,
     },
+}
+
+/// What became of connecting to one MCP server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct McpNews {
+    /// The agent's name for the server.
+    pub server: String,
+    /// Its tools, or why there are none.
+    pub tools: Result<Vec<ServerTool>, McpFailure>,
+}
+
+/// A tool as its server describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerTool {
+    /// The server's name for it.
+    pub name: String,
+    /// What the server says about it.
+    pub description: Option<String>,
+    /// The schema of its input.
+    pub input_schema: Value,
+}
+
+/// Why an MCP server cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct McpFailure {
+    /// Which of the contract's two errors it is.
+    pub kind: McpFailureKind,
+    /// What happened and what to do, for people and for the model; never a credential.
+    pub message: String,
+}
+
+/// The contract's two errors of MCP servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum McpFailureKind {
+    /// It could not be reached, or did not speak the protocol.
+    Connection,
+    /// It refused who we are.
+    Authentication,
+}
+
+impl McpFailure {
+    pub(crate) fn unanswered() -> Self {
+        let message = "The server was not asked. Look at this server's log, then send a message to try again.";
+        Self { kind: McpFailureKind::Connection, message: message.into() }
+    }
+
+    pub(crate) fn too_many(left_out: usize) -> Self {
+        let message = format!(
+            "{left_out} of its tools are not offered to the model, which takes {} of all servers together. Disable \
+             what is not needed in `configs` of the mcp_toolset.",
+            crate::mcp::MOST_TOOLS
+        );
+        Self { kind: McpFailureKind::Connection, message }
+    }
 }
 
 /// News of a model request.
@@ -169,6 +241,28 @@ pub enum Effect {
     CallModel(EventId),
     /// Forget the model request that runs.
     CancelModel,
+    /// See that these servers are connected, all at once, and hand in [`Input::McpConnected`] when each has answered or
+    /// failed. Those that are connected may be kept.
+    ConnectMcp {
+        /// The number to answer with.
+        attempt: u64,
+        /// The agent's servers.
+        servers: Vec<McpServer>,
+    },
+    /// Mark this call as begun, in the transaction of the effects around it, and call the tool once that is committed.
+    /// Hand in [`Input::McpResult`] with what became of it.
+    CallMcp {
+        /// The event that asks for it.
+        call: EventId,
+        /// The agent's name for the server.
+        server: String,
+        /// The server's name for the tool.
+        tool: String,
+        /// Its arguments.
+        input: Map<String, Value>,
+    },
+    /// Forget every connecting and every call that runs: cancel them.
+    CancelMcp,
     /// Hand in [`Input::RetryDue`] then.
     RetryAt(Timestamp),
     /// Show this to those who want previews; store nothing.

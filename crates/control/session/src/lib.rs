@@ -10,8 +10,10 @@ mod conversation;
 mod endings;
 mod input;
 mod machine;
+mod mcp;
 mod previews;
 mod response;
+mod servers;
 mod settle;
 mod state;
 mod tools;
@@ -21,10 +23,18 @@ mod tests;
 
 pub use backoff::Backoff;
 pub use conversation::{Conversation, Message, Role};
-pub use input::{Author, Chance, Effect, FailureKind, Input, ModelEvent, ModelFailure, Response, ResponseBlock, Stop};
+pub use input::{
+    Author, Chance, Effect, FailureKind, Input, McpFailure, McpFailureKind, McpNews, ModelEvent, ModelFailure,
+    Response, ResponseBlock, ServerTool, Stop,
+};
 pub use machine::{Limits, Session};
+pub use mcp::McpTool;
 pub use state::State;
 pub use tools::Permissions;
 
 /// What a closed call is answered with when an interrupt ended its turn (contract 3.11).
 pub const INTERRUPTED: &str = "Tool execution was interrupted before completion. Please retry.";
+
+/// What an MCP call is answered with that was begun before the server died, or whose end nobody saw.
+pub const OUTCOME_UNKNOWN: &str = "The outcome of this call is unknown: the server stopped while it ran. It may have taken \
+                                   effect and was not run again. Check its effect before you call it again.";

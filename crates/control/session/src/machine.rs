@@ -12,10 +12,12 @@ use postern_model::ids::{EventId, ThreadId};
 use postern_model::session::{SessionAgent, SessionStatus, Usage};
 use serde_json::Value;
 
+use crate::OUTCOME_UNKNOWN;
 use crate::accept;
 use crate::backoff::Backoff;
 use crate::conversation::Conversation;
 use crate::input::{Chance, Effect, Input, ModelEvent};
+use crate::mcp::{McpTool, Servers};
 use crate::previews::Previews;
 use crate::state::State;
 
@@ -28,13 +30,21 @@ pub struct Limits {
     pub requests_per_turn: u32,
     /// How many messages may wait.
     pub queued_messages: usize,
+    /// How many calls to MCP servers may run at once.
+    pub parallel_mcp_calls: usize,
     /// Waits between attempts.
     pub backoff: Backoff,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { attempts: 8, requests_per_turn: 1000, queued_messages: 200, backoff: Backoff::default() }
+        Self {
+            attempts: 8,
+            requests_per_turn: 1000,
+            queued_messages: 200,
+            parallel_mcp_calls: 16,
+            backoff: Backoff::default(),
+        }
     }
 }
 
@@ -46,18 +56,36 @@ pub struct Session {
     pub(crate) limits: Limits,
     pub(crate) state: State,
     pub(crate) previews: Previews,
+    pub(crate) servers: Servers,
 }
 
 impl Session {
     /// A session whose log is empty.
     pub fn new(thread: ThreadId, agent: Arc<SessionAgent>, limits: Limits) -> Self {
-        Self { thread, agent, limits, state: State::default(), previews: Previews::default() }
+        Self {
+            thread,
+            agent,
+            limits,
+            state: State::default(),
+            previews: Previews::default(),
+            servers: Servers::default(),
+        }
     }
 
     /// Takes in the next event of a stored log, with the blocks kept beside it. When all are in, hand in
     /// [`Input::Resume`].
     pub fn replay(&mut self, event: &Event, kept: Option<Vec<Value>>) {
         self.state.apply(event, kept);
+    }
+
+    /// Takes in that the journal says an MCP call was begun. After the event that asks for it.
+    pub fn replay_started(&mut self, call: &EventId) {
+        self.state.start(call);
+    }
+
+    /// The tools of MCP servers that the model is told of, always in the same order.
+    pub fn mcp_tools(&self) -> &[McpTool] {
+        self.servers.tools()
     }
 
     /// What the log says.
@@ -120,6 +148,8 @@ impl Step<'_> {
                     self.model(start, event);
                 }
             }
+            Input::McpConnected { attempt, servers } => self.connected(attempt, servers),
+            Input::McpResult { call, content, is_error } => self.called(&call, content, is_error),
             Input::RetryDue => {
                 if self.state().status == SessionStatus::Rescheduling {
                     self.run();
@@ -131,6 +161,7 @@ impl Step<'_> {
             Input::Updated { agent, metadata, title } => {
                 if let Some(agent) = &agent {
                     self.session.agent = Arc::new((**agent).clone());
+                    self.session.servers = Servers::default();
                 }
                 self.append(EventBody::SessionUpdated { agent, metadata, title });
             }
@@ -141,6 +172,7 @@ impl Step<'_> {
         if let Some(start) = self.state().request.clone() {
             self.end_request(&start, ModelUsage::default(), true);
         }
+        self.close_started(OUTCOME_UNKNOWN);
         match self.state().status {
             SessionStatus::Rescheduling => self.effects.push(Effect::RetryAt(self.now)),
             SessionStatus::Idle | SessionStatus::Running => {
@@ -169,7 +201,8 @@ impl Step<'_> {
                     session_thread_id: thread,
                 });
                 match result {
-                    Verdict::Allow => self.effects.push(Effect::EnsureWork),
+                    Verdict::Allow if self.state().needs_worker() => self.effects.push(Effect::EnsureWork),
+                    Verdict::Allow => {}
                     Verdict::Deny => self.refuse(tool_use_id, denial(deny_message)),
                 }
             }
@@ -225,7 +258,17 @@ impl Step<'_> {
     }
 
     pub(crate) fn error(&mut self, kind: SessionErrorKind, message: String, retry_status: RetryStatus) {
-        self.append(EventBody::SessionError { error: SessionError { kind, mcp_server_name: None, message, retry_status } });
+        self.error_of(kind, None, message, retry_status);
+    }
+
+    pub(crate) fn error_of(
+        &mut self,
+        kind: SessionErrorKind,
+        mcp_server_name: Option<String>,
+        message: String,
+        retry_status: RetryStatus,
+    ) {
+        self.append(EventBody::SessionError { error: SessionError { kind, mcp_server_name, message, retry_status } });
     }
 
     /// Every message that waits takes effect now.
@@ -238,6 +281,9 @@ impl Step<'_> {
     }
 
     pub(crate) fn run(&mut self) {
+        if self.state().status == SessionStatus::Idle {
+            self.session.servers.lapse();
+        }
         self.append(EventBody::StatusRunning {});
         let (agent_name, session_thread_id) = self.named();
         self.append(EventBody::ThreadStatusRunning { agent_name, session_thread_id });

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::input::{Effect, Response, ResponseBlock, Stop};
 use crate::machine::Step;
-use crate::tools::{Permissions, Ruling};
+use crate::tools::{McpName, Permissions, Ruling};
 
 /// What became of a response's blocks.
 #[derive(Default)]
@@ -101,10 +101,11 @@ impl Step<'_> {
     }
 
     fn call(&mut self, name: String, input: Result<Map<String, Value>, String>, rendered: &mut Rendered) {
+        let ruling = Permissions(&self.session.agent).rule(&name, &self.session.servers);
         let ruling = match &input {
-            Ok(_) => Permissions(&self.session.agent).rule(&name),
+            Ok(_) => ruling,
             Err(cause) => {
-                Ruling::Refused(format!("The input of `{name}` is not a JSON object: {cause}. Call it again."))
+                ruling.refused(format!("The input of `{name}` is not a JSON object: {cause}. Call it again."))
             }
         };
         let input = input.unwrap_or_default();
@@ -112,7 +113,9 @@ impl Step<'_> {
         let (body, refusal) = match ruling {
             Ruling::Worker(permission, evaluation) => (tool_use(name, input, permission, Some(evaluation)), None),
             Ruling::Custom => (EventBody::AgentCustomToolUse { name, input }, None),
+            Ruling::Server(of, permission, evaluation) => (mcp_use(of, input, permission, Some(evaluation)), None),
             Ruling::Refused(text) => (tool_use(name, input, Permission::Deny, None), Some(text)),
+            Ruling::RefusedServer(of, text) => (mcp_use(of, input, Permission::Deny, None), Some(text)),
         };
         let id = self.append(body);
         // The event's id is the call's id everywhere: for clients, workers and the model.
@@ -136,6 +139,16 @@ fn tool_use(
     evaluation: Option<postern_model::event::Evaluation>,
 ) -> EventBody {
     EventBody::AgentToolUse { name, input, evaluated_permission: Some(permission), evaluation }
+}
+
+fn mcp_use(
+    of: McpName,
+    input: Map<String, Value>,
+    permission: Permission,
+    evaluation: Option<postern_model::event::Evaluation>,
+) -> EventBody {
+    let McpName { server: mcp_server_name, tool: name } = of;
+    EventBody::AgentMcpToolUse { mcp_server_name, name, input, evaluated_permission: Some(permission), evaluation }
 }
 
 fn with_id(mut block: Value, id: &EventId) -> Value {

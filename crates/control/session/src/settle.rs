@@ -37,10 +37,17 @@ impl Step<'_> {
     }
 
     fn settle_running(&mut self) {
-        let state = self.state();
-        if state.request.is_some() {
+        if self.state().request.is_some() || self.session.servers.is_asking() {
             return;
         }
+        if !self.call_servers() {
+            // A worker goes on beside them.
+            if self.state().needs_worker() {
+                self.effects.push(Effect::EnsureWork);
+            }
+            return;
+        }
+        let state = self.state();
         let waiting = state.calls.waiting();
         if !waiting.is_empty() {
             if state.needs_worker() {
@@ -53,12 +60,15 @@ impl Step<'_> {
         // Else every open call was confirmed and is being executed: its result goes on from here.
     }
 
-    /// Begins the next model request of this turn.
-    pub(crate) fn ask_model(&mut self) {
+    /// Begins the next model request of this turn, when the servers whose tools it names have answered.
+    fn ask_model(&mut self) {
         let limit = self.session.limits.requests_per_turn;
         if self.state().requests >= limit {
             let message = format!("The turn made {limit} model requests without an end. Send a message to go on.");
             return self.exhausted(SessionErrorKind::ToolUseLimitReachedError, message);
+        }
+        if !self.connect() {
+            return;
         }
         self.flush();
         let start = self.append(EventBody::ModelRequestStart {});

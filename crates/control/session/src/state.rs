@@ -1,14 +1,14 @@
 //! The state of a session: a fold over its log. The one place where an event changes anything.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use postern_model::Timestamp;
-use postern_model::event::{Event, EventBody, Permission, RetryStatus, StopReason, Verdict};
+use postern_model::event::{Event, EventBody, Permission, RetryStatus, SessionError, StopReason, Verdict};
 use postern_model::ids::EventId;
 use postern_model::session::{SessionStatus, Usage};
 use serde_json::Value;
 
-use crate::calls::{Call, Calls, Owner, Progress};
+use crate::calls::{Call, Calls, Owner, Progress, Target};
 use crate::conversation::Conversation;
 
 /// What the log says. Two states folded from the same log are equal.
@@ -32,6 +32,8 @@ pub struct State {
     pub(crate) failures: u32,
     /// Model requests of this turn.
     pub(crate) requests: u32,
+    /// The MCP servers whose failure this turn has been told of.
+    pub(crate) reported: BTreeSet<String>,
     /// The last time in the log; the next event is not earlier.
     pub(crate) last_at: Timestamp,
     pub(crate) conversation: Conversation,
@@ -52,6 +54,7 @@ impl Default for State {
             request: None,
             failures: 0,
             requests: 0,
+            reported: BTreeSet::new(),
             last_at: Timestamp::UNIX_EPOCH,
             conversation: Conversation::default(),
             usage: Usage::default(),
@@ -106,12 +109,14 @@ impl State {
                 self.answered.insert(call.clone());
                 self.conversation.result(call, content.as_deref(), is_error.unwrap_or(false));
             }
-            EventBody::AgentToolUse { evaluated_permission, .. } => self.open_call(event, *evaluated_permission),
-            EventBody::AgentMcpToolUse { evaluated_permission, .. } => self.open_call(event, *evaluated_permission),
-            EventBody::AgentCustomToolUse { .. } => {
-                let id = event.id.clone();
-                self.calls.open(Call { id, owner: Owner::Custom, progress: Progress::Free });
+            EventBody::AgentToolUse { evaluated_permission, .. } => {
+                self.open_call(event, Owner::Worker, *evaluated_permission, None);
             }
+            EventBody::AgentMcpToolUse { mcp_server_name, name, input, evaluated_permission, .. } => {
+                let target = Target { server: mcp_server_name.clone(), tool: name.clone(), input: input.clone() };
+                self.open_call(event, Owner::Server, *evaluated_permission, Some(target));
+            }
+            EventBody::AgentCustomToolUse { .. } => self.open_call(event, Owner::Custom, None, None),
             EventBody::ModelRequestStart {} => {
                 self.request = Some(event.id.clone());
                 self.requests += 1;
@@ -127,6 +132,9 @@ impl State {
                     self.conversation.assistant(kept.unwrap_or_default());
                 }
             }
+            EventBody::SessionError { error: SessionError { mcp_server_name: Some(server), .. } } => {
+                self.reported.insert(server.clone());
+            }
             EventBody::SessionError { error } => {
                 if matches!(error.retry_status, RetryStatus::Retrying {}) {
                     self.failures += 1;
@@ -135,6 +143,7 @@ impl State {
             EventBody::StatusRunning {} => {
                 if self.status == SessionStatus::Idle && !matches!(self.stop, Some(StopReason::RequiresAction { .. })) {
                     self.requests = 0;
+                    self.reported.clear();
                 }
                 self.has_run = true;
                 self.has_new_input = false;
@@ -165,13 +174,18 @@ impl State {
         self.conversation.assistant(kept);
     }
 
-    fn open_call(&mut self, event: &Event, permission: Option<Permission>) {
+    /// Takes in that the journal says this call was begun.
+    pub(crate) fn start(&mut self, call: &EventId) {
+        self.calls.start(call);
+    }
+
+    fn open_call(&mut self, event: &Event, owner: Owner, permission: Option<Permission>, target: Option<Target>) {
         let progress = match permission {
             Some(Permission::Ask) => Progress::Asking,
             // A denied call is open until its synthetic result, which follows in the same transaction.
             Some(Permission::Allow | Permission::Deny) | None => Progress::Free,
         };
-        self.calls.open(Call { id: event.id.clone(), owner: Owner::Worker, progress });
+        self.calls.open(Call { id: event.id.clone(), owner, progress, target });
     }
 
     fn become_status(&mut self, status: SessionStatus) {

@@ -2,4 +2,5 @@
 
 mod journeys;
 mod properties;
+mod servers;
 mod world;

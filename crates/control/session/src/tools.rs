@@ -4,6 +4,8 @@ use postern_model::event::{AutoPermission, Evaluation, Permission};
 use postern_model::session::SessionAgent;
 use postern_model::tool::{Builtin, PermissionPolicy, Tool};
 
+use crate::mcp::{self, McpTool, Servers};
+
 /// What is to happen with one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ruling {
@@ -11,9 +13,33 @@ pub(crate) enum Ruling {
     Worker(Permission, Evaluation),
     /// A custom tool: someone registered for it, no policy applies.
     Custom,
+    /// A tool of an MCP server, which this server calls; with what was evaluated.
+    Server(McpName, Permission, Evaluation),
     /// It is not run; the model is told this.
     Refused(String),
+    /// A tool that an MCP server may have, but that is not offered: it is not called; the model is told this.
+    RefusedServer(McpName, String),
 }
+
+impl Ruling {
+    /// The same call, refused with this text.
+    pub(crate) fn refused(self, text: String) -> Self {
+        match self {
+            Self::Server(of, ..) | Self::RefusedServer(of, _) => Self::RefusedServer(of, text),
+            Self::Worker(..) | Self::Custom | Self::Refused(_) => Self::Refused(text),
+        }
+    }
+}
+
+/// The names of a server and of one of its tools.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct McpName {
+    pub(crate) server: String,
+    pub(crate) tool: String,
+}
+
+/// How many tools a refusal names.
+const MOST_NAMES: usize = 50;
 
 /// The tools of one agent and their policies.
 #[derive(Clone, Copy, Debug)]
@@ -25,19 +51,40 @@ impl Permissions<'_> {
         Builtin::IN_SANDBOX.into_iter().filter(|tool| self.policy(*tool).is_some()).collect()
     }
 
-    pub(crate) fn rule(&self, name: &str) -> Ruling {
+    pub(crate) fn rule(&self, name: &str, servers: &Servers) -> Ruling {
+        if name.starts_with("mcp__") {
+            return self.rule_server(name, servers);
+        }
         if self.0.tools.iter().any(|tool| matches!(tool, Tool::Custom(custom) if custom.name == name)) {
             return Ruling::Custom;
         }
         let builtin = Builtin::named(name).filter(|tool| tool.runs_in_sandbox());
         match builtin.and_then(|tool| self.policy(tool)) {
-            Some(PermissionPolicy::AlwaysAllow {}) => Ruling::Worker(Permission::Allow, Evaluation::AlwaysAllow {}),
-            Some(PermissionPolicy::AlwaysAsk {}) => Ruling::Worker(Permission::Ask, Evaluation::AlwaysAsk {}),
-            Some(PermissionPolicy::Auto {}) => Ruling::Worker(
-                Permission::Ask,
-                Evaluation::Auto { evaluated_permission: AutoPermission::Ask { reason_code: "indeterminate".into() } },
-            ),
-            None => Ruling::Refused(self.not_enabled(name)),
+            Some(policy) => {
+                let (permission, evaluation) = evaluate(policy);
+                Ruling::Worker(permission, evaluation)
+            }
+            None => Ruling::Refused(self.not_enabled(name, servers)),
+        }
+    }
+
+    fn rule_server(&self, name: &str, servers: &Servers) -> Ruling {
+        if let Some(McpTool { server, tool, .. }) = servers.find(name) {
+            let config = mcp::toolset(self.0, server).map(|toolset| toolset.config(tool));
+            let (permission, evaluation) = evaluate(config.map_or(PermissionPolicy::ASK, |c| c.permission_policy));
+            return Ruling::Server(McpName { server: server.clone(), tool: tool.clone() }, permission, evaluation);
+        }
+        match mcp::meant(self.0, name) {
+            Some((server, tool)) => {
+                let reason = match servers.failure(server) {
+                    Some(reason) => format!(
+                        "The tool was not run: the MCP server `{server}` is not connected. {reason} Go on without it."
+                    ),
+                    None => self.not_enabled(name, servers),
+                };
+                Ruling::RefusedServer(McpName { server: server.to_owned(), tool }, reason)
+            }
+            None => Ruling::Refused(self.not_enabled(name, servers)),
         }
     }
 
@@ -51,18 +98,33 @@ impl Permissions<'_> {
         })
     }
 
-    fn not_enabled(&self, name: &str) -> String {
+    fn not_enabled(&self, name: &str, servers: &Servers) -> String {
         let custom = self.0.tools.iter().filter_map(|tool| match tool {
             Tool::Custom(custom) => Some(custom.name.as_str()),
             Tool::AgentToolset(_) | Tool::McpToolset(_) => None,
         });
         let mut names: Vec<&str> = self.offered().into_iter().map(Builtin::name).collect();
         names.extend(custom);
+        names.extend(servers.tools().iter().map(|tool| tool.name.as_str()));
         if names.is_empty() {
             return format!(
                 "The tool `{name}` is not enabled for this agent, and no other tool is. Answer without tools."
             );
         }
-        format!("The tool `{name}` is not enabled for this agent. Use one of: {}.", names.join(", "))
+        let more = if names.len() > MOST_NAMES { ", ..." } else { "" };
+        names.truncate(MOST_NAMES);
+        format!("The tool `{name}` is not enabled for this agent. Use one of: {}{more}.", names.join(", "))
+    }
+}
+
+/// What a policy makes of a call. There is no judge: where one was to decide, a person is asked.
+fn evaluate(policy: PermissionPolicy) -> (Permission, Evaluation) {
+    match policy {
+        PermissionPolicy::AlwaysAllow {} => (Permission::Allow, Evaluation::AlwaysAllow {}),
+        PermissionPolicy::AlwaysAsk {} => (Permission::Ask, Evaluation::AlwaysAsk {}),
+        PermissionPolicy::Auto {} => {
+            let evaluated_permission = AutoPermission::Ask { reason_code: "indeterminate".into() };
+            (Permission::Ask, Evaluation::Auto { evaluated_permission })
+        }
     }
 }

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use postern_model::agent::EffortLevel;
 use postern_model::session::SessionAgent;
-use postern_session::{Conversation, Message, Role};
+use postern_session::{Conversation, McpTool, Message, Role};
 use serde_json::{Map, Value, json};
 
 use crate::tools;
@@ -14,13 +14,13 @@ use crate::tools;
 /// How many tokens an answer may have unless configured otherwise.
 pub const MAX_OUTPUT_TOKENS: u32 = 32_000;
 
-/// The body that asks `agent`'s model to go on with `conversation`.
-pub fn body(agent: &SessionAgent, conversation: &Conversation, max_tokens: u32) -> Bytes {
+/// The body that asks `agent`'s model to go on with `conversation`, with the tools of the MCP `servers` that answered.
+pub fn body(agent: &SessionAgent, servers: &[McpTool], conversation: &Conversation, max_tokens: u32) -> Bytes {
     let mut request = Map::new();
     request.insert("model".into(), agent.model.id.clone().into());
     request.insert("max_tokens".into(), max_tokens.into());
     request.insert("stream".into(), true.into());
-    let definitions = marked(tools::definitions(agent));
+    let definitions = marked(tools::definitions(agent, servers));
     if !definitions.is_empty() {
         request.insert("tools".into(), definitions.into());
     }
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn an_agent_without_choices_sends_only_what_every_endpoint_knows() {
-        let request: Value = serde_json::from_slice(&body(&agent(json!([])), &Conversation::default(), 9)).unwrap();
+        let request: Value = serde_json::from_slice(&body(&agent(json!([])), &[], &Conversation::default(), 9)).unwrap();
         assert_eq!(
             request,
             json!({"model": "m", "max_tokens": 9, "stream": true, "messages": [],
@@ -100,7 +100,7 @@ mod tests {
     fn effort_becomes_adaptive_thinking_with_that_effort() {
         let mut agent = agent(json!([]));
         agent.model = serde_json::from_value(json!({"id": "m", "effort": {"type": "xhigh"}, "speed": "fast"})).unwrap();
-        let request: Value = serde_json::from_slice(&body(&agent, &Conversation::default(), 9)).unwrap();
+        let request: Value = serde_json::from_slice(&body(&agent, &[], &Conversation::default(), 9)).unwrap();
         assert_eq!(request["thinking"], json!({"type": "adaptive"}));
         assert_eq!(request["output_config"], json!({"effort": "xhigh"}));
         assert_eq!(request["speed"], "fast");
@@ -119,7 +119,7 @@ mod tests {
         ]);
         let marks: Vec<_> = rendered.iter().map(|m| m["content"][0].get("cache_control").is_some()).collect();
         assert_eq!(marks, [false, false, true, false, true]);
-        let request: Value = serde_json::from_slice(&body(&agent, &Conversation::default(), 9)).unwrap();
+        let request: Value = serde_json::from_slice(&body(&agent, &[], &Conversation::default(), 9)).unwrap();
         let tools = request["tools"].as_array().unwrap();
         assert!(tools.last().unwrap().get("cache_control").is_some());
         assert!(tools[..tools.len() - 1].iter().all(|tool| tool.get("cache_control").is_none()));

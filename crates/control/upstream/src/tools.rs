@@ -2,11 +2,12 @@
 
 use postern_model::session::SessionAgent;
 use postern_model::tool::{Builtin, Tool};
-use postern_session::Permissions;
+use postern_session::{McpTool, Permissions};
 use serde_json::{Value, json};
 
-/// The definitions of every tool this agent may use, always in the same order.
-pub(crate) fn definitions(agent: &SessionAgent) -> Vec<Value> {
+/// The definitions of every tool this agent may use, always in the same order: those of MCP servers last, because they
+/// are the ones that change when a server comes or goes.
+pub(crate) fn definitions(agent: &SessionAgent, servers: &[McpTool]) -> Vec<Value> {
     let builtin = Permissions(agent)
         .offered()
         .into_iter()
@@ -17,7 +18,15 @@ pub(crate) fn definitions(agent: &SessionAgent) -> Vec<Value> {
         }
         Tool::AgentToolset(_) | Tool::McpToolset(_) => None,
     });
-    builtin.chain(custom).collect()
+    builtin.chain(custom).chain(servers.iter().map(mcp)).collect()
+}
+
+fn mcp(tool: &McpTool) -> Value {
+    let mut definition = json!({"name": tool.name, "input_schema": tool.input_schema});
+    if let Some(description) = &tool.description {
+        definition["description"] = description.as_str().into();
+    }
+    definition
 }
 
 fn purpose(tool: Builtin) -> &'static str {
@@ -89,7 +98,7 @@ pub(crate) mod tests {
     #[test]
     fn six_tools_are_offered_and_those_that_are_off_are_not() {
         let names = |tools| {
-            definitions(&agent(tools)).iter().map(|t| t["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+            definitions(&agent(tools), &[]).iter().map(|t| t["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(
             names(json!([{"type": "agent_toolset_20260401"}])),
@@ -100,5 +109,26 @@ pub(crate) mod tests {
             {"type": "custom", "name": "ask", "description": "d", "input_schema": {"type": "object"}}]);
         assert_eq!(names(off), ["grep", "ask"]);
         assert!(names(json!([])).is_empty());
+    }
+
+    #[test]
+    fn tools_of_mcp_servers_come_last_with_the_servers_own_schema() {
+        let schema = json!({"type": "object", "properties": {"q": {"type": "string"}}});
+        let tool = |tool: &str, description: Option<&str>| McpTool {
+            name: format!("mcp__wiki__{tool}"),
+            server: "wiki".into(),
+            tool: tool.into(),
+            description: description.map(str::to_owned),
+            input_schema: schema.clone(),
+        };
+        let servers = [tool("search", Some("Searches.")), tool("plain", None)];
+        let all = definitions(&agent(json!([{"type": "agent_toolset_20260401"}])), &servers);
+        assert_eq!(
+            all[6..],
+            [
+                json!({"name": "mcp__wiki__search", "description": "Searches.", "input_schema": schema}),
+                json!({"name": "mcp__wiki__plain", "input_schema": schema}),
+            ]
+        );
     }
 }

@@ -103,7 +103,6 @@ fn what_the_contract_or_this_build_refuses_is_refused_with_its_place() {
         (with(json!({"skills": [{"type": "custom", "skill_id": "s"}]})), "not in this build"),
         (with(json!({"multiagent": {"type": "coordinator", "agents": []}})), "not in this build"),
         (with(json!({"execution_identity": {"type": "aws_role", "role_arn": "x"}})), "service_account"),
-        (with(json!({"mcp_servers": [{"type": "url", "name": "x", "url": "https://x"}]})), "not in this build"),
         (with(json!({"metadata": {"k": "v".repeat(513)}})), "metadata"),
         (with(json!({"metadata": {"k": 1}})), "invalid type"),
         (with(json!({"colour": 1})), "colour"),
@@ -180,4 +179,94 @@ fn name_and_model_cannot_be_cleared() {
 fn a_stored_definition_reads_back() {
     let text = serde_json::to_string(&stored()).unwrap();
     assert_eq!(serde_json::from_str::<AgentDefinition>(&text).unwrap(), stored());
+}
+
+fn server(name: &str, url: &str) -> Value {
+    json!({"type": "url", "name": name, "url": url})
+}
+
+fn toolset(server: &str) -> Value {
+    json!({"type": "mcp_toolset", "mcp_server_name": server})
+}
+
+#[test]
+fn an_mcp_server_is_shown_with_its_toolset_and_every_default() {
+    let body = with(json!({
+        "mcp_servers": [server("wiki", "https://wiki.example/mcp")],
+        "tools": [{"type": "mcp_toolset", "mcp_server_name": "wiki", "configs": [
+            {"name": "search", "permission_policy": {"type": "always_allow"}}, {"name": "edit", "enabled": false}]}],
+    }));
+    let definition = create(body).unwrap();
+    let shown = serde_json::to_value(&definition).unwrap();
+    let ask = json!({"type": "always_ask"});
+    assert_eq!(shown["mcp_servers"], json!([server("wiki", "https://wiki.example/mcp")]));
+    assert_eq!(
+        shown["tools"],
+        json!([{"type": "mcp_toolset", "mcp_server_name": "wiki",
+            "default_config": {"enabled": true, "permission_policy": ask},
+            "configs": [{"name": "search", "enabled": true, "permission_policy": {"type": "always_allow"}},
+                {"name": "edit", "enabled": false, "permission_policy": ask}]}])
+    );
+    assert_eq!(serde_json::from_value::<AgentDefinition>(shown).unwrap(), definition);
+}
+
+#[test]
+fn mcp_servers_that_do_not_fit_are_refused_with_their_place() {
+    let one = |server: Value| with(json!({"mcp_servers": [server], "tools": [toolset("wiki")]}));
+    let url = |url: &str| one(server("wiki", url));
+    let many: Vec<_> = (0..21).map(|n| server(&format!("s{n}"), "https://x.example")).collect();
+    let twice = vec![server("wiki", "https://a.example"), server("wiki", "https://b.example")];
+    for (body, expected) in [
+        (
+            with(json!({"mcp_servers": [server("wiki", "https://x.example")]})),
+            "mcp_servers[0]: `wiki` has no mcp_toolset",
+        ),
+        (with(json!({"tools": [toolset("wiki")]})), "tools[0]: no server is named `wiki`"),
+        (with(json!({"mcp_servers": many})), "at most 20 servers"),
+        (with(json!({"mcp_servers": twice, "tools": [toolset("wiki")]})), "mcp_servers[1]: the name `wiki` is already"),
+        (one(server("", "https://x.example")), "1 to 255"),
+        (one(server(&"n".repeat(256), "https://x.example")), "1 to 255"),
+        (one(server("a\nb", "https://x.example")), "control"),
+        (one(json!({"type": "stdio", "name": "wiki", "url": "https://x.example"})), "stdio"),
+        (one(json!({"type": "url", "name": "wiki"})), "url"),
+        (one(json!({"type": "url", "name": "wiki", "url": "https://x.example", "token": "t"})), "token"),
+        (url("ftp://x.example"), "https or http"),
+        (url("wiki.example/mcp"), "https or http"),
+        (url("https://"), "name a host"),
+        (url("https:///mcp"), "name a host"),
+        (url("https://:443/mcp"), "name a host"),
+        (url("https://user:secret@x.example/mcp"), "user name or password"),
+        (url("https://x.example/a b"), "white space"),
+        (url("https://x.example/#part"), "fragment"),
+        (url(&format!("https://x.example/{}", "p".repeat(2048))), "2048"),
+        (with(json!({"tools": [toolset("wiki"), toolset("wiki")]})), "only once"),
+    ] {
+        let problem = create(body).expect_err(expected);
+        assert_eq!(problem.status(), 400);
+        assert!(problem.message.contains(expected), "{:?} should name {expected:?}", problem.message);
+    }
+    for good in ["https://x.example", "HTTPS://X.example:8443/a/b?c=d", "http://10.0.0.1/mcp", "https://[::1]:1/mcp"] {
+        create(url(good)).expect(good);
+    }
+}
+
+#[test]
+fn an_update_cannot_leave_a_toolset_without_its_server_or_the_reverse() {
+    let stored =
+        create(with(json!({"mcp_servers": [server("wiki", "https://x.example")], "tools": [toolset("wiki")]})))
+            .unwrap();
+    for (body, expected) in [
+        (json!({"mcp_servers": null}), Err("no server is named `wiki`")),
+        (json!({"mcp_servers": []}), Err("no server is named `wiki`")),
+        (json!({"tools": null}), Err("has no mcp_toolset")),
+        (json!({"mcp_servers": null, "tools": null}), Ok(0)),
+        (json!({"mcp_servers": [server("wiki", "https://y.example")]}), Ok(1)),
+        (json!({"system": "x"}), Ok(1)),
+    ] {
+        let updated = update(&stored, body.clone());
+        match expected {
+            Ok(count) => assert_eq!(updated.unwrap().mcp_servers.len(), count, "{body}"),
+            Err(part) => assert!(updated.unwrap_err().message.contains(part), "{body}"),
+        }
+    }
 }

@@ -96,3 +96,21 @@ fn every_kind_that_is_listed_can_be_filtered_by() {
     }
     assert!(!EventBody::TYPES.contains(&EventBody::SessionDeleted {}.kind()), "it is on streams only");
 }
+
+#[test]
+fn events_of_mcp_calls_are_the_contracts() {
+    for wire in [
+        json!({"id": "sevt_1", "processed_at": "2026-11-01T10:00:00Z", "type": "agent.mcp_tool_use",
+            "mcp_server_name": "wiki", "name": "search", "input": {"q": 1}, "evaluated_permission": "ask",
+            "evaluation": {"type": "always_ask"}}),
+        json!({"id": "sevt_1", "processed_at": "2026-11-01T10:00:00Z", "type": "agent.mcp_tool_result",
+            "mcp_tool_use_id": "sevt_2", "content": [{"type": "text", "text": "out"}], "is_error": false}),
+        json!({"id": "sevt_1", "processed_at": "2026-11-01T10:00:00Z", "type": "session.error", "error": {
+            "type": "mcp_authentication_failed_error", "mcp_server_name": "wiki", "message": "m",
+            "retry_status": {"type": "retrying"}}}),
+    ] {
+        let event: Event = serde_json::from_value(wire.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&event).unwrap(), wire);
+        assert!(EventBody::TYPES.contains(&event.body.kind()));
+    }
+}

@@ -22,6 +22,34 @@ fn every_default_of_the_toolset_is_spelled_out() {
 }
 
 #[test]
+fn tools_of_a_server_ask_unless_told_otherwise() {
+    let (ask, allow) = (json!({"type": "always_ask"}), json!({"type": "always_allow"}));
+    let auto = json!({"type": "auto"});
+    let resolved = |toolset: Value| {
+        let mut entry = json!({"type": "mcp_toolset", "mcp_server_name": "w"});
+        entry.as_object_mut().unwrap().extend(toolset.as_object().unwrap().clone());
+        match &resolve(vec![serde_json::from_value(entry).unwrap()]).unwrap()[0] {
+            Tool::McpToolset(toolset) => toolset.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    for (toolset, tool, enabled, policy) in [
+        (json!({}), "x", true, &ask),
+        (json!({"default_config": null, "configs": null}), "x", true, &ask),
+        (json!({"default_config": {"enabled": false}}), "x", false, &ask),
+        (json!({"default_config": {"permission_policy": allow}}), "x", true, &allow),
+        (json!({"default_config": {"permission_policy": auto}}), "x", true, &auto),
+        (json!({"configs": [{"name": "x", "permission_policy": allow}]}), "x", true, &allow),
+        (json!({"configs": [{"name": "x", "permission_policy": allow}]}), "y", true, &ask),
+        (json!({"default_config": {"enabled": false}, "configs": [{"name": "x", "enabled": true}]}), "x", true, &ask),
+        (json!({"default_config": {"enabled": false}, "configs": [{"name": "x"}]}), "x", false, &ask),
+    ] {
+        let config = resolved(toolset.clone()).config(tool);
+        assert_eq!((config.enabled, &json!(config.permission_policy)), (enabled, policy), "{toolset} {tool}");
+    }
+}
+
+#[test]
 fn a_resolved_toolset_reads_back() {
     let tools = resolve(vec![
         serde_json::from_value(json!({"type": "agent_toolset_20260401",
@@ -46,7 +74,20 @@ fn what_the_contract_forbids_is_refused_with_its_place() {
             json!([{"type": "agent_toolset_20260401", "default_config": {"permission_policy": {"type": "auto"}}}]),
             "judge",
         ),
-        (json!([{"type": "mcp_toolset", "mcp_server_name": "wiki"}]), "not in this build"),
+        (json!([{"type": "mcp_toolset", "mcp_server_name": ""}]), "1 to 255"),
+        (json!([{"type": "mcp_toolset", "mcp_server_name": "w", "configs": [{"name": ""}]}]), "1 to 128"),
+        (json!([{"type": "mcp_toolset", "mcp_server_name": "w", "configs": [{"name": "t".repeat(129)}]}]), "1 to 128"),
+        (json!([{"type": "mcp_toolset", "mcp_server_name": "w", "configs": [{"name": "t"}, {"name": "t"}]}]), "twice"),
+        (
+            json!([{"type": "mcp_toolset", "mcp_server_name": "w", "configs": [{"name": "t", "type": "t"}]}]),
+            "unknown field `type`",
+        ),
+        (json!([{"type": "mcp_toolset", "mcp_server_name": "w", "surprise": 1}]), "surprise"),
+        (
+            json!([{"type": "mcp_toolset", "mcp_server_name": "w",
+                "configs": (0..257).map(|n| json!({"name": format!("t{n}")})).collect::<Vec<_>>()}]),
+            "at most 256",
+        ),
         (custom("bash", schema.clone()), "built-in"),
         (custom("mcp__x", schema.clone()), "mcp__"),
         (custom("a b", schema), "A-Z"),

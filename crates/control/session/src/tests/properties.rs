@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use postern_model::event::{Event, EventBody, StopReason};
+use postern_model::event::{Event, EventBody, Permission, StopReason, Verdict};
 use postern_model::ids::EventId;
 use postern_model::session::SessionStatus;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::world::{World, call, text};
+use super::world::{World, call, limits, text};
+use crate::calls::Owner;
 use crate::{FailureKind, Input, ModelEvent, Stop};
 
 /// One thing that happens to a session.
@@ -30,10 +31,26 @@ enum Act {
     WorkFailed,
     StaleNews,
     Archive,
+    /// The servers answer; which of the two fail.
+    Connect(bool, bool),
+    /// The n-th of the MCP calls that run ends.
+    CallEnds(usize),
+    StaleMcp,
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let tool = prop::sample::select(vec!["bash", "write", "lookup", "grep"]);
+    let tool = prop::sample::select(vec![
+        "bash",
+        "write",
+        "lookup",
+        "grep",
+        "mcp__wiki__search",
+        "mcp__wiki__edit",
+        "mcp__wiki__judge",
+        "mcp__wiki__danger",
+        "mcp__docs__read",
+        "mcp__nobody__x",
+    ]);
     prop_oneof![
         6 => Just(Act::Say),
         2 => Just(Act::Interrupt),
@@ -42,7 +59,7 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (0_usize..8).prop_map(Act::CustomResult),
         4 => (0_usize..8, any::<bool>()).prop_map(|(call, allow)| Act::Confirm(call, allow)),
         3 => Just(Act::Piece),
-        8 => prop::collection::vec(tool, 0..4).prop_map(Act::Answer),
+        8 => prop::collection::vec(tool, 0..5).prop_map(Act::Answer),
         1 => (0_u8..4).prop_map(Act::Stopped),
         2 => (0_u8..5).prop_map(Act::Fail),
         3 => Just(Act::RetryDue),
@@ -50,6 +67,9 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::WorkFailed),
         1 => Just(Act::StaleNews),
         1 => Just(Act::Archive),
+        8 => (prop::bool::weighted(0.2), prop::bool::weighted(0.2)).prop_map(|(a, b)| Act::Connect(a, b)),
+        6 => (0_usize..3).prop_map(Act::CallEnds),
+        1 => Just(Act::StaleMcp),
     ]
 }
 
@@ -101,7 +121,28 @@ fn play(world: &mut World, act: &Act) {
             assert!(world.input(Input::Model(stale, ModelEvent::Text { index: 0, text: "x".into() })).is_empty());
         }
         Act::Archive if world.session.state().status == SessionStatus::Idle => drop(world.input(Input::Archive)),
-        Act::Piece | Act::Answer(_) | Act::Stopped(_) | Act::Fail(_) | Act::Archive => {}
+        Act::Connect(wiki, docs) if world.connecting.is_some() => {
+            let failing: Vec<_> = [(wiki, "wiki"), (docs, "docs")].iter().filter(|(f, _)| **f).map(|f| f.1).collect();
+            world.connect(&failing);
+        }
+        Act::CallEnds(n) if *n < world.running.len() => {
+            let call = world.running.remove(*n);
+            world.input(Input::McpResult { call, content: vec![], is_error: *n == 1 });
+        }
+        Act::StaleMcp => {
+            let stale = Input::McpConnected { attempt: u64::MAX, servers: Vec::new() };
+            assert!(world.input(stale).is_empty());
+            let ended = world.journal.iter().find(|call| !world.running.contains(call)).cloned();
+            let call = ended.unwrap_or_else(|| EventId::parse("sevt_none").unwrap());
+            assert!(world.input(Input::McpResult { call, content: vec![], is_error: false }).is_empty());
+        }
+        Act::Connect(..)
+        | Act::CallEnds(_)
+        | Act::Piece
+        | Act::Answer(_)
+        | Act::Stopped(_)
+        | Act::Fail(_)
+        | Act::Archive => {}
     }
 }
 
@@ -109,8 +150,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn every_log_keeps_the_promises_of_the_contract(acts in prop::collection::vec(act(), 1..60)) {
-        let mut world = World::new();
+    fn every_log_keeps_the_promises_of_the_contract(servers: bool, acts in prop::collection::vec(act(), 1..60)) {
+        let mut world = if servers { World::with_servers() } else { World::new() };
         for act in &acts {
             play(&mut world, act);
             check(&world);
@@ -118,8 +159,8 @@ proptest! {
     }
 
     #[test]
-    fn every_session_comes_to_rest_when_everyone_does_their_part(acts in prop::collection::vec(act(), 1..40)) {
-        let mut world = World::new();
+    fn every_session_comes_to_rest_when_everyone_does_their_part(servers: bool, acts in prop::collection::vec(act(), 1..40)) {
+        let mut world = if servers { World::with_servers() } else { World::new() };
         for act in &acts {
             play(&mut world, act);
         }
@@ -128,6 +169,9 @@ proptest! {
         prop_assert!(world.log.iter().all(|event| event.processed_at.is_some()), "every accepted event takes effect");
         prop_assert!(matches!(world.session.state().status, SessionStatus::Idle | SessionStatus::Terminated));
         prop_assert!(world.session.state().calls.is_empty(), "every call is answered");
+        for call in world.calls() {
+            prop_assert_eq!(world.log.iter().filter(|event| answered(event) == Some(&call)).count(), 1, "once");
+        }
     }
 }
 
@@ -138,7 +182,11 @@ fn settle(world: &mut World) {
         if world.session.state().status == SessionStatus::Terminated {
             return;
         }
-        if world.request.is_some() {
+        if world.connecting.is_some() {
+            world.connect(&[]);
+        } else if !world.running.is_empty() {
+            world.end_call("done");
+        } else if world.request.is_some() {
             world.answer(vec![text("done")], Stop::EndTurn);
         } else if world.session.state().status == SessionStatus::Rescheduling {
             world.input(Input::RetryDue);
@@ -155,6 +203,7 @@ fn settle(world: &mut World) {
 
 fn check(world: &World) {
     each_call_is_answered_at_most_once(&world.log);
+    each_server_call_is_begun_at_most_once_and_only_when_allowed(world);
     usage_comes_right_before_idle_and_the_thread_before_it(&world.shown);
     nothing_happens_between_idle_and_what_ends_it(&world.shown);
     requests_are_closed_before_the_next_begins(&world.log);
@@ -168,6 +217,7 @@ fn answered(event: &Event) -> Option<&EventId> {
     match &event.body {
         EventBody::UserToolResult { tool_use_id: id, .. }
         | EventBody::AgentToolResult { tool_use_id: id, .. }
+        | EventBody::AgentMcpToolResult { mcp_tool_use_id: id, .. }
         | EventBody::UserCustomToolResult { custom_tool_use_id: id, .. } => Some(id),
         _ => None,
     }
@@ -177,7 +227,7 @@ fn each_call_is_answered_at_most_once(log: &[Event]) {
     let mut seen = HashSet::new();
     let mut calls = HashSet::new();
     for event in log {
-        if matches!(event.body, EventBody::AgentToolUse { .. } | EventBody::AgentCustomToolUse { .. }) {
+        if event.body.kind().ends_with("tool_use") {
             calls.insert(&event.id);
         }
         if let Some(id) = answered(event) {
@@ -185,6 +235,23 @@ fn each_call_is_answered_at_most_once(log: &[Event]) {
             assert!(seen.insert(id), "{id} is answered once");
         }
     }
+}
+
+fn each_server_call_is_begun_at_most_once_and_only_when_allowed(world: &World) {
+    let mut seen = HashSet::new();
+    for call in &world.begun {
+        assert!(seen.insert(call), "{call} is begun once, whatever died in between");
+        let event = world.log.iter().find(|event| event.id == *call).expect("the use is in the log");
+        let EventBody::AgentMcpToolUse { evaluated_permission, .. } = &event.body else { panic!("an MCP call") };
+        let is_confirmed = world.log.iter().any(|event| {
+            matches!(&event.body, EventBody::UserToolConfirmation { tool_use_id, result: Verdict::Allow, .. }
+                if tool_use_id == call)
+        });
+        assert!(is_confirmed || *evaluated_permission == Some(Permission::Allow), "{call} was allowed");
+    }
+    assert!(world.running.len() <= limits().parallel_mcp_calls, "no more at once than the bound");
+    let started: HashSet<_> = world.session.state().calls.started().map(|call| &call.id).collect();
+    assert_eq!(started, world.running.iter().collect(), "a call is open as begun exactly while it runs");
 }
 
 fn usage_comes_right_before_idle_and_the_thread_before_it(shown: &[Event]) {
@@ -207,6 +274,7 @@ fn nothing_happens_between_idle_and_what_ends_it(shown: &[Event]) {
             | EventBody::AgentThinking {}
             | EventBody::AgentToolUse { .. }
             | EventBody::AgentCustomToolUse { .. }
+            | EventBody::AgentMcpToolUse { .. }
             | EventBody::ModelRequestStart {}
             | EventBody::ModelRequestEnd { .. } => assert!(!is_idle, "{} while idle", event.body.kind()),
             _ => {}
@@ -242,7 +310,7 @@ fn the_end_of_the_log_agrees_with_what_runs(world: &World) {
     assert_eq!(state.request, world.request, "a request is open exactly while one runs");
     match state.status {
         SessionStatus::Idle => {
-            assert_eq!(world.request, None);
+            assert_eq!((&world.request, world.connecting, world.running.len()), (&None, None, 0));
             let waiting = state.calls.waiting();
             match &state.stop {
                 Some(StopReason::RequiresAction { event_ids }) => {
@@ -252,7 +320,12 @@ fn the_end_of_the_log_agrees_with_what_runs(world: &World) {
                 _ => assert!(state.calls.is_empty() && state.queue.is_empty(), "nothing waits for nobody"),
             }
         }
-        SessionStatus::Running => assert!(world.request.is_some() || !state.calls.is_empty(), "running means work"),
+        SessionStatus::Running => {
+            let is_asking = world.connecting.is_some();
+            assert!(world.request.is_some() || is_asking || !state.calls.is_empty(), "running means work");
+            let of_others = state.calls.iter().any(|call| call.owner != Owner::Server);
+            assert!(world.request.is_some() || is_asking || of_others || !world.running.is_empty(), "nothing is stuck");
+        }
         SessionStatus::Rescheduling => assert!(world.retry_at.is_some()),
         SessionStatus::Terminated => assert!(state.queue.is_empty()),
     }

@@ -1,9 +1,10 @@
 //! A session with its log in memory: what the engine and the store are in earnest.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use postern_model::agent::CreateAgent;
+use postern_model::content::Block;
 use postern_model::event::{ClientEvent, Event, EventBody, ModelUsage, Preview, StopReason};
 use postern_model::ids::{AgentId, EventId, ThreadId};
 use postern_model::session::SessionAgent;
@@ -11,8 +12,8 @@ use postern_model::{Problem, Timestamp};
 use serde_json::{Value, json};
 
 use crate::{
-    Author, Chance, Effect, FailureKind, Input, Limits, ModelEvent, ModelFailure, Response, ResponseBlock, Session,
-    Stop,
+    Author, Chance, Effect, FailureKind, Input, Limits, McpFailure, McpFailureKind, McpNews, ModelEvent, ModelFailure,
+    Response, ResponseBlock, ServerTool, Session, Stop,
 };
 
 pub(super) struct World {
@@ -27,6 +28,15 @@ pub(super) struct World {
     pub(super) previews: Vec<Preview>,
     pub(super) work: u32,
     pub(super) seconds: i64,
+    /// The connecting that runs: its number.
+    pub(super) connecting: Option<u64>,
+    /// The MCP calls that run, in the order they began.
+    pub(super) running: Vec<EventId>,
+    /// The calls that the journal says were begun.
+    pub(super) journal: HashSet<EventId>,
+    /// Every call that ever began, as often as it did.
+    pub(super) begun: Vec<EventId>,
+    agent: Arc<SessionAgent>,
     counter: Counter,
 }
 
@@ -53,18 +63,49 @@ pub(super) fn agent() -> Arc<SessionAgent> {
     Arc::new(SessionAgent::snapshot(AgentId::parse("agent_1").unwrap(), 1, create.resolve().unwrap()))
 }
 
-pub(super) fn limits() -> Limits {
-    Limits { attempts: 3, requests_per_turn: 20, queued_messages: 5, ..Limits::default() }
+/// The same with two MCP servers: `wiki` asks except for `search`, and has `danger` switched off; `docs` allows.
+pub(super) fn agent_with_servers() -> Arc<SessionAgent> {
+    let mut tools = serde_json::to_value(&agent().tools).unwrap();
+    let allow = json!({"type": "always_allow"});
+    tools.as_array_mut().unwrap().extend([
+        json!({"type": "mcp_toolset", "mcp_server_name": "wiki", "configs": [
+            {"name": "search", "permission_policy": allow}, {"name": "danger", "enabled": false},
+            {"name": "judge", "permission_policy": {"type": "auto"}}]}),
+        json!({"type": "mcp_toolset", "mcp_server_name": "docs", "default_config": {"permission_policy": allow}}),
+    ]);
+    let server = |name: &str| json!({"type": "url", "name": name, "url": format!("https://{name}.example/mcp")});
+    let create: CreateAgent = serde_json::from_value(
+        json!({"model": "m", "name": "smith", "tools": tools, "mcp_servers": [server("wiki"), server("docs")]}),
+    )
+    .unwrap();
+    Arc::new(SessionAgent::snapshot(AgentId::parse("agent_1").unwrap(), 1, create.resolve().unwrap()))
 }
 
-fn empty() -> Session {
-    Session::new(ThreadId::parse("sthr_1").unwrap(), agent(), limits())
+pub(super) fn limits() -> Limits {
+    Limits { attempts: 3, requests_per_turn: 20, queued_messages: 5, parallel_mcp_calls: 2, ..Limits::default() }
+}
+
+fn empty(agent: &Arc<SessionAgent>) -> Session {
+    Session::new(ThreadId::parse("sthr_1").unwrap(), Arc::clone(agent), limits())
 }
 
 impl World {
     pub(super) fn new() -> Self {
+        Self::of(agent())
+    }
+
+    pub(super) fn with_servers() -> Self {
+        Self::of(agent_with_servers())
+    }
+
+    fn of(agent: Arc<SessionAgent>) -> Self {
         Self {
-            session: empty(),
+            session: empty(&agent),
+            connecting: None,
+            running: Vec::new(),
+            journal: HashSet::new(),
+            begun: Vec::new(),
+            agent,
             log: Vec::new(),
             shown: Vec::new(),
             kept: HashMap::new(),
@@ -109,6 +150,20 @@ impl World {
                 self.request = Some(start);
             }
             Effect::CancelModel => self.request = None,
+            Effect::ConnectMcp { attempt, servers } => {
+                assert_eq!(self.connecting, None, "one connecting at a time");
+                assert_eq!(servers, self.agent.mcp_servers);
+                self.connecting = Some(attempt);
+            }
+            Effect::CallMcp { call, .. } => {
+                self.journal.insert(call.clone());
+                self.begun.push(call.clone());
+                self.running.push(call);
+            }
+            Effect::CancelMcp => {
+                self.connecting = None;
+                self.running.clear();
+            }
             Effect::RetryAt(at) => self.retry_at = Some(at),
             Effect::Preview(preview) => self.previews.push(preview),
             Effect::Accepted(_) => {}
@@ -117,9 +172,12 @@ impl World {
 
     /// The session as another process would read it from the log.
     pub(super) fn replayed(&self) -> Session {
-        let mut session = empty();
+        let mut session = empty(&self.agent);
         for event in &self.log {
             session.replay(event, self.kept.get(&event.id).cloned());
+        }
+        for call in &self.journal {
+            session.replay_started(call);
         }
         session
     }
@@ -129,6 +187,8 @@ impl World {
         self.session = self.replayed();
         self.request = None;
         self.retry_at = None;
+        self.connecting = None;
+        self.running.clear();
         self.input(Input::Resume)
     }
 
@@ -167,7 +227,8 @@ impl World {
     /// The ids of the tool uses in the log, in order.
     pub(super) fn calls(&self) -> Vec<EventId> {
         let is_call = |event: &&Event| {
-            matches!(event.body, EventBody::AgentToolUse { .. } | EventBody::AgentCustomToolUse { .. })
+            use EventBody::{AgentCustomToolUse, AgentMcpToolUse, AgentToolUse};
+            matches!(event.body, AgentToolUse { .. } | AgentCustomToolUse { .. } | AgentMcpToolUse { .. })
         };
         self.log.iter().filter(is_call).map(|event| event.id.clone()).collect()
     }
@@ -177,6 +238,43 @@ impl World {
         self.send_as(json!([{"type": "user.tool_result", "tool_use_id": call, "content": content}]), Author::Worker)
     }
 
+    /// Every server answers, except those named.
+    pub(super) fn connect(&mut self, failing: &[&str]) -> Vec<&'static str> {
+        let attempt = self.connecting.take().expect("the servers are being asked");
+        let news = |server: &str, tools: &[&str]| McpNews {
+            server: server.into(),
+            tools: match failing.contains(&server) {
+                true => Err(failure("no route")),
+                false => Ok(tools.iter().map(|tool| server_tool(tool)).collect()),
+            },
+        };
+        let servers = vec![news("docs", &["read"]), news("wiki", &["search", "edit", "danger", "judge", "edit"])];
+        self.input(Input::McpConnected { attempt, servers })
+    }
+
+    /// The agent is changed while the session is idle.
+    pub(super) fn replace_agent(&mut self, agent: SessionAgent) {
+        self.agent = Arc::new(agent.clone());
+        self.input(Input::Updated { agent: Some(Box::new(agent)), metadata: None, title: None });
+    }
+
+    /// The first of the calls that run ends.
+    pub(super) fn end_call(&mut self, text: &str) -> Vec<&'static str> {
+        let call = self.running.remove(0);
+        self.input(Input::McpResult { call, content: vec![Block::text(text)], is_error: false })
+    }
+
+    /// What this call was answered with.
+    pub(super) fn answer_of(&self, id: &EventId) -> Option<(String, bool)> {
+        self.log.iter().find_map(|event| match &event.body {
+            EventBody::AgentMcpToolResult { mcp_tool_use_id, content, is_error } if mcp_tool_use_id == id => {
+                let Some([Block::Text { text }]) = content.as_deref() else { panic!("one text") };
+                Some((text.clone(), *is_error == Some(true)))
+            }
+            _ => None,
+        })
+    }
+
     pub(super) fn last_stop(&self) -> StopReason {
         let stop = self.shown.iter().rev().find_map(|event| match &event.body {
             EventBody::StatusIdle { stop_reason, .. } => Some(stop_reason.clone()),
@@ -184,6 +282,14 @@ impl World {
         });
         stop.expect("it was idle")
     }
+}
+
+pub(super) fn failure(message: &str) -> McpFailure {
+    McpFailure { kind: McpFailureKind::Connection, message: message.into() }
+}
+
+pub(super) fn server_tool(name: &str) -> ServerTool {
+    ServerTool { name: name.into(), description: None, input_schema: json!({"type": "object"}) }
 }
 
 pub(super) fn text(text: &str) -> ResponseBlock {

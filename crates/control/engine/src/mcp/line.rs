@@ -1,0 +1,150 @@
+//! One session's line to one server: opened when it is needed, opened anew when the credential for it has changed or a
+//! call broke it. A call goes out once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postern_model::agent::McpServer;
+use postern_model::ids::EventId;
+use postern_policy::normalise_mcp_url;
+use postern_session::{McpNews, ServerTool};
+use postern_store::credentials;
+use postern_upstream::mcp::{
+    CallerFacts, McpConnection, McpFailure, McpFailureKind, McpServer as Address, ToolResult, VaultCredential,
+};
+use serde_json::{Map, Value};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+use tracing::{error, info};
+
+use super::Caller;
+
+pub(super) struct Line {
+    server: McpServer,
+    facts: CallerFacts,
+    open: Mutex<Option<Open>>,
+}
+
+/// A connection and the credential it was made with.
+struct Open {
+    connection: Arc<dyn McpConnection>,
+    credential: Option<VaultCredential>,
+}
+
+impl Line {
+    pub(super) fn new(server: McpServer, facts: CallerFacts) -> Self {
+        Self { server, facts, open: Mutex::new(None) }
+    }
+
+    pub(super) fn is_for(&self, server: &McpServer, facts: &CallerFacts) -> bool {
+        self.server == *server && self.facts == *facts
+    }
+
+    /// Connects, unless it is connected, and says which tools there are.
+    pub(super) async fn tools(&self, caller: &Caller) -> McpNews {
+        let tools = match self.connection(caller).await {
+            Ok(connection) => Ok(connection.tools().iter().map(server_tool).collect()),
+            Err(failure) => {
+                info!(session = %caller.session, server = self.server.name, code = failure.code, "an MCP server failed");
+                Err(news_of(&failure))
+            }
+        };
+        McpNews { server: self.server.name.clone(), tools }
+    }
+
+    /// Calls a tool, once.
+    pub(super) async fn call(
+        &self,
+        caller: &Caller,
+        call: &EventId,
+        tool: &str,
+        input: Map<String, Value>,
+    ) -> Result<ToolResult, McpFailure> {
+        let connection = self.connection(caller).await?;
+        let deadline = caller.shared.settings.mcp.call;
+        let called = timeout(deadline, connection.call(call.to_string(), tool.to_owned(), input)).await;
+        let result = called.unwrap_or_else(|_| Err(late("the tool", deadline, true)));
+        if result.is_err() {
+            // Whatever broke it, the next call starts from a clean connection.
+            self.give_up(&connection).await;
+        }
+        result
+    }
+
+    /// The connection, made with what the vaults hold for the server now.
+    async fn connection(&self, caller: &Caller) -> Result<Arc<dyn McpConnection>, McpFailure> {
+        let deadline = caller.shared.settings.mcp.connect;
+        let connected = timeout(deadline, async {
+            let credential = self.credential(caller).await?;
+            let mut open = self.open.lock().await;
+            if let Some(open) = open.as_ref().filter(|open| open.credential == credential) {
+                return Ok(Arc::clone(&open.connection));
+            }
+            *open = None;
+            let mcp = caller.shared.surroundings.mcp.as_ref().ok_or_else(no_client)?;
+            let address = Address { name: self.server.name.clone(), url: self.server.url.clone() };
+            let connection = mcp.connect(self.facts.clone(), address, credential.clone()).await?;
+            *open = Some(Open { connection: Arc::clone(&connection), credential });
+            Ok(connection)
+        });
+        connected.await.unwrap_or_else(|_| Err(late("the server", deadline, false)))
+    }
+
+    async fn credential(&self, caller: &Caller) -> Result<Option<VaultCredential>, McpFailure> {
+        let url = normalise_mcp_url(&self.server.url).map_err(|cause| failure("url_invalid", &cause, URL_NEXT))?;
+        if caller.vaults.is_empty() {
+            return Ok(None);
+        }
+        let found = async {
+            let mut reader = caller.shared.store.read().await?;
+            credentials::for_url(&mut reader, &caller.workspace, &caller.vaults, &url).await
+        };
+        let found = found.await.map_err(|cause| {
+            error!(error = &cause as &dyn std::error::Error, "the credentials of a session could not be read");
+            failure("credential_unreadable", &"the server could not look for a credential", "look at the server's log")
+        })?;
+        Ok(found.map(|stored| VaultCredential {
+            vault_id: stored.vault_id.to_string(),
+            credential_id: stored.id.to_string(),
+            kind: stored.kind.as_str().to_owned(),
+            sealed: stored.encode(),
+        }))
+    }
+
+    async fn give_up(&self, broken: &Arc<dyn McpConnection>) {
+        let mut open = self.open.lock().await;
+        if open.as_ref().is_some_and(|open| Arc::ptr_eq(&open.connection, broken)) {
+            *open = None;
+        }
+    }
+}
+
+const URL_NEXT: &str = "correct the server's `url` in the agent's `mcp_servers`";
+
+fn server_tool(tool: &postern_upstream::mcp::McpTool) -> ServerTool {
+    let (name, description) = (tool.name.clone(), tool.description.clone());
+    ServerTool { name, description, input_schema: tool.input_schema.clone() }
+}
+
+fn news_of(failure: &McpFailure) -> postern_session::McpFailure {
+    let kind = match failure.kind {
+        McpFailureKind::Connection => postern_session::McpFailureKind::Connection,
+        McpFailureKind::Authentication => postern_session::McpFailureKind::Authentication,
+    };
+    postern_session::McpFailure { kind, message: super::result::told(failure) }
+}
+
+fn failure(code: &str, message: &dyn std::fmt::Display, next_step: &str) -> McpFailure {
+    let (code, message, next_step) = (code.to_owned(), message.to_string(), next_step.to_owned());
+    McpFailure { kind: McpFailureKind::Connection, code, message, next_step, started: false }
+}
+
+fn no_client() -> McpFailure {
+    let next = "start it without leaving the tunnel's edge out, and look at its log";
+    failure("mcp_unavailable", &"this server was started without a client for MCP", next)
+}
+
+fn late(who: &str, deadline: Duration, started: bool) -> McpFailure {
+    let message = format!("{who} did not answer within {} s", deadline.as_secs_f64());
+    McpFailure { started, ..failure("timeout", &message, "see whether it is overloaded, or ask for less at once") }
+}
