@@ -1,7 +1,17 @@
 //! The MCP client: streamable HTTP to private servers through a tunnel and to public ones, the same above the connection.
 //! It never sends a tool call twice, opens no socket but by `net`, and holds no credential that it could read.
 
+mod client;
+mod connection;
 mod failure;
+mod http;
+mod limits;
+mod probe;
+mod reach;
+mod record;
+mod result;
+mod stream;
+mod target;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,7 +21,12 @@ use postern_model::content::Block;
 use postern_tunnel::certificate::Ca;
 use serde_json::{Map, Value};
 
-pub use failure::{McpFailure, McpFailureKind};
+pub use client::McpClient;
+pub use failure::{McpFailure, McpFailureKind, REASON_HEADER};
+pub use http::CREDENTIAL_HEADER;
+pub use limits::Limits;
+pub use probe::{Hop, HopResult, ProbeReport};
+pub use reach::PublicPolicy;
 
 /// A future that borrows nothing of its caller but what it says.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -90,6 +105,12 @@ pub struct TunnelFacts {
 pub trait Tunnels: Send + Sync {
     /// The active tunnel under whose domain a host lies.
     fn tunnel_of(&self, host: &str) -> Option<TunnelFacts>;
+
+    /// Whether a host belongs to tunnels at all: such a name is never looked up, also when its tunnel is archived or
+    /// never was.
+    fn is_tunnel_host(&self, host: &str) -> bool {
+        self.tunnel_of(host).is_some()
+    }
 }
 
 /// Connects to servers.
