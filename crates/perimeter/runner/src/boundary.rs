@@ -1,20 +1,27 @@
 //! The real perimeter around a session: its zone, its placeholders, its exit, its sandbox, and a record before every tool use.
 //! Holds no secret of a credential: custody keeps those, and egress gets them. Nothing a session sets reaches the processes outside.
 
+mod commands;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use postern_audit::{Decision, Kind, Record};
 use postern_egress::client::{Network, OpenSession, SessionPlaceholder};
-use postern_policy::{Denial, MountAccess, Zone, Zones};
+use postern_policy::{Denial, MountAccess, Reason, Zone, Zones};
 use postern_sandbox::{Access, BuildError, Control, Ending, Mount, Sandbox, Spawner, Spec};
 use postern_tools::client::CALL_DEADLINE;
 use postern_tools::{Block, CallError, ToolClient, ToolOutcome};
 use serde_json::Value;
 
 use crate::hands::{Hands, Outcome, Perimeter, Refused, SessionFacts, ToolCall};
+pub(crate) use commands::Commands;
+use commands::Log;
+
+use crate::item::Serving;
 use crate::place::Places;
+use crate::roster::{Held, Roster, Standing};
 use crate::session::chain;
 use postern_policy::canonical::canonical_json;
 
@@ -30,12 +37,15 @@ pub(crate) struct Boundary {
 
 struct Parts {
     spawner: Spawner,
-    audit: postern_audit::Client,
+    audit: Log,
     custody: postern_custody::Client,
     egress: postern_egress::client::Client,
     zones: Zones,
     places: Arc<Places>,
     defaults: Defaults,
+    roster: Arc<Roster>,
+    /// Whose turn it is to change what a session may do.
+    turns: Serving,
 }
 
 /// Tells when a part of the perimeter is gone.
@@ -68,7 +78,14 @@ impl Boundary {
         places: Arc<Places>,
         defaults: Defaults,
     ) -> Self {
-        Self { parts: Arc::new(Parts { spawner, audit, custody, egress, zones, places, defaults }) }
+        let (audit, roster, turns) = (Log::new(audit), Arc::new(Roster::new(&places)), Serving::default());
+        let parts = Parts { spawner, audit, custody, egress, zones, places, defaults, roster, turns };
+        Self { parts: Arc::new(parts) }
+    }
+
+    /// The perimeter as commands reach it.
+    pub(crate) fn commands(&self) -> Commands {
+        Commands { parts: Arc::clone(&self.parts) }
     }
 
     pub(crate) fn watch(&self) -> Watch {
@@ -81,22 +98,31 @@ impl Perimeter for Boundary {
 
     async fn open(&self, facts: SessionFacts) -> Result<SandboxHands, Refused> {
         let parts = Arc::clone(&self.parts);
-        let (zone, environment, ca_certificate_pem) = match parts.open(&facts).await {
+        let Opened { zone, environment, ca_certificate_pem, held } = match parts.open(&facts).await {
             Ok(opened) => opened,
             Err(refused) => {
                 parts.still_stands().await;
                 return Err(refused);
             }
         };
-        Ok(SandboxHands { parts, facts, zone, environment, ca_certificate_pem, entered: false, inside: None })
+        let (entered, inside) = (false, None);
+        Ok(SandboxHands { parts, facts, zone, environment, ca_certificate_pem, entered, inside, _held: held })
     }
+}
+
+/// What a session has once it is open.
+struct Opened {
+    zone: Arc<Zone>,
+    environment: Vec<(String, String)>,
+    ca_certificate_pem: String,
+    held: Held,
 }
 
 impl Parts {
     fn watch(&self) -> Watch {
         Watch {
             spawner: self.spawner.clone(),
-            audit: self.audit.clone(),
+            audit: self.audit.client().clone(),
             custody: self.custody.clone(),
             egress: self.egress.clone(),
         }
@@ -110,10 +136,18 @@ impl Parts {
         }
     }
 
-    async fn open(&self, facts: &SessionFacts) -> Result<(Arc<Zone>, Vec<(String, String)>, String), Refused> {
+    async fn open(&self, facts: &SessionFacts) -> Result<Opened, Refused> {
         let zone = self.zone(facts).await?;
+        // Before anything of it is opened: a command that comes meanwhile is not lost.
+        let held = self.roster.enter(&facts.session, zone.name());
         let (environment, ca_certificate_pem) = self.open_exit(facts, &zone).await?;
-        Ok((zone, environment, ca_certificate_pem))
+        if self.roster.standing(&facts.session) != Standing::default()
+            && let Err(refusal) = self.apply(&facts.session).await
+        {
+            self.close_exit(&facts.session).await;
+            return Err(Refused { code: refusal.code, message: refusal.next_step });
+        }
+        Ok(Opened { zone, environment, ca_certificate_pem, held })
     }
 
     async fn zone(&self, facts: &SessionFacts) -> Result<Arc<Zone>, Refused> {
@@ -146,7 +180,10 @@ impl Parts {
             zone: zone.name().to_owned(),
             digest: zone.digest().to_owned(),
         };
-        let issued = self.custody.open(question).await.map_err(|error| custody_refused(&error))?;
+        let issued = match self.roster.standing(&facts.session).revoked {
+            true => Vec::new(),
+            false => self.custody.open(question).await.map_err(|error| custody_refused(&error))?,
+        };
         let placeholders = issued
             .iter()
             .map(|issued| SessionPlaceholder {
@@ -174,6 +211,13 @@ impl Parts {
         }
     }
 
+    async fn close_exit(&self, session: &str) {
+        if let Err(error) = self.egress.close(session).await {
+            tracing::warn!(session, %error, "egress did not close the session");
+        }
+        self.close_custody(session).await;
+    }
+
     async fn close_custody(&self, session: &str) {
         if let Err(error) = self.custody.close(session).await {
             tracing::warn!(session, %error, "custody did not close the session");
@@ -192,6 +236,8 @@ pub(crate) struct SandboxHands {
     /// A sandbox was asked for since the last one was destroyed: one may stand even where `inside` does not know of it.
     entered: bool,
     inside: Option<Inside>,
+    /// Tells commands that the session is here.
+    _held: Held,
 }
 
 struct Inside {
@@ -214,10 +260,7 @@ impl Hands for SandboxHands {
     async fn close(mut self) {
         self.leave().await;
         let session = &self.facts.session;
-        if let Err(error) = self.parts.egress.close(session).await {
-            tracing::warn!(session, %error, "egress did not close the session");
-        }
-        self.parts.close_custody(session).await;
+        self.parts.close_exit(session).await;
         let record = self.record(Kind::SessionClosed, Decision::Info, None);
         if let Err(error) = self.parts.audit.append(&record).await {
             tracing::warn!(session, %error, "the session's end is not on record");
@@ -241,7 +284,10 @@ impl SandboxHands {
 
     /// Decides and records; nothing runs before the record is written.
     async fn record_use(&self, call: &ToolCall) -> Result<u64, Outcome> {
-        let permit = self.zone.tool_use(&postern_policy::ToolUse { name: call.name.clone() });
+        let permit = self.thawed().and_then(|()| {
+            let permit = self.zone.tool_use(&postern_policy::ToolUse { name: call.name.clone() });
+            permit.map(|permit| permit.rule().to_owned())
+        });
         let mut record = self.record(Kind::ToolUse, Decision::Allow, Some(call));
         record.digests.insert("input".to_owned(), input_digest(call));
         if call.asked {
@@ -251,11 +297,17 @@ impl SandboxHands {
             record.caused_by = Some(self.on_record(&approval).await?);
         }
         match &permit {
-            Ok(permit) => record.rule = Some(permit.rule().to_owned()),
+            Ok(rule) => record.rule = Some(rule.clone()),
             Err(denial) => deny(&mut record, denial),
         }
         let seq = self.on_record(&record).await?;
         permit.map(|_| seq).map_err(|denial| not_run(denial.reason.code(), &denial.next_step))
+    }
+
+    /// Whether the session may run something now.
+    fn thawed(&self) -> Result<(), Denial> {
+        let frozen = self.parts.roster.standing(&self.facts.session).frozen;
+        if frozen { Err(Denial::new(Reason::SessionFrozen)) } else { Ok(()) }
     }
 
     async fn run(&mut self, call: &ToolCall) -> Outcome {
@@ -270,6 +322,10 @@ impl SandboxHands {
             tracing::error!(session = self.facts.session, error = chain(&error), "egress does not know the session");
             self.parts.still_stands().await;
             return not_run("egress_unavailable", "an operator restarts the worker; then try again");
+        }
+        // Once more: while the sandbox was built it was not there to be paused.
+        if let Err(denial) = self.thawed() {
+            return not_run(denial.reason.code(), &denial.next_step);
         }
         let Some(inside) = &mut self.inside else {
             return not_run("sandbox_unavailable", "try again");

@@ -338,7 +338,7 @@ impl<H: Hands> Hands for ItemHands<H> {
 pub(crate) struct Serving(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
 
 impl Serving {
-    async fn turn(&self, session: &str) -> tokio::sync::OwnedMutexGuard<()> {
+    pub(crate) async fn turn(&self, session: &str) -> tokio::sync::OwnedMutexGuard<()> {
         let turn = {
             let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             sessions.retain(|_, turn| Arc::strong_count(turn) > 1);

@@ -4,6 +4,7 @@
 
 mod boundary;
 mod config;
+mod control;
 mod definition;
 pub mod dispatch;
 mod event;
@@ -14,6 +15,8 @@ mod lease;
 mod perimeter;
 mod place;
 mod remote;
+mod results;
+mod roster;
 mod session;
 mod worker;
 

@@ -1,4 +1,4 @@
-//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,journal,kernel_uid,lease}`. Workspaces outlive the worker.
+//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,journal,kernel_uid,lease,results,frozen,revoked}`. Workspaces outlive the worker.
 //! Never makes a path from a name it did not check: session ids come from a server that may be hostile.
 
 use std::fs;
@@ -30,8 +30,29 @@ enum KernelUids {
 pub(crate) struct Place {
     pub(crate) workspace: PathBuf,
     pub(crate) journal: PathBuf,
+    /// What was written to the workspace for the control plane.
+    pub(crate) results: PathBuf,
     kernel_uid: PathBuf,
     lease: PathBuf,
+    directory: PathBuf,
+}
+
+/// What stays of a command, so that a worker that is started again still obeys it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// Nothing of the session runs.
+    Frozen,
+    /// The session has no grants any more.
+    Revoked,
+}
+
+impl Mark {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Frozen => "frozen",
+            Self::Revoked => "revoked",
+        }
+    }
 }
 
 /// A lease as it is remembered beside its session, so that a worker that is started again goes on at once. It holds no credential.
@@ -46,6 +67,17 @@ pub(crate) struct HeldLease {
 }
 
 impl Place {
+    fn at(directory: PathBuf) -> Self {
+        Self {
+            workspace: directory.join("workspace"),
+            journal: directory.join("journal"),
+            results: directory.join("results"),
+            kernel_uid: directory.join("kernel_uid"),
+            lease: directory.join("lease"),
+            directory,
+        }
+    }
+
     /// Whether the workspace is there.
     pub(crate) fn has_workspace(&self) -> bool {
         fs::symlink_metadata(&self.workspace).is_ok_and(|about| about.is_dir())
@@ -59,6 +91,30 @@ impl Place {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether the session bears this mark. One that cannot be looked for is borne: better held than let go.
+    pub(crate) fn has(&self, mark: Mark) -> bool {
+        self.directory.join(mark.file()).try_exists().unwrap_or(true)
+    }
+
+    /// Marks the session; on disk when this returns. Blocks.
+    pub(crate) fn mark(&self, mark: Mark) -> io::Result<()> {
+        let options = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).clone();
+        options.open(self.directory.join(mark.file()))?.sync_all()?;
+        self.sync()
+    }
+
+    /// Takes a mark away; on disk when this returns. Blocks.
+    pub(crate) fn unmark(&self, mark: Mark) -> io::Result<()> {
+        match fs::remove_file(self.directory.join(mark.file())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => self.sync(),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        fs::File::open(&self.directory)?.sync_all()
     }
 
     /// Remembers the lease. Losing it costs time and nothing else, so it is not synced.
@@ -104,12 +160,25 @@ impl Places {
             .mode(0o700)
             .create(&directory)
             .map_err(|source| PlaceError::Make { path: directory.clone(), source })?;
-        Ok(Place {
-            workspace: directory.join("workspace"),
-            journal: directory.join("journal"),
-            kernel_uid: directory.join("kernel_uid"),
-            lease: directory.join("lease"),
-        })
+        Ok(Place::at(directory))
+    }
+
+    /// The session's directory, where it has one: asking makes none.
+    pub(crate) fn existing(&self, session: &str) -> Option<Place> {
+        let directory = self.root.join(names_a_directory(session).then_some(session)?);
+        let stands = fs::symlink_metadata(&directory).is_ok_and(|about| about.is_dir());
+        stands.then(|| Place::at(directory))
+    }
+
+    /// The sessions that bear a mark.
+    pub(crate) fn marked(&self) -> Vec<(String, Place)> {
+        let sessions = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let places = sessions.filter_map(|entry| {
+            let session = entry.file_name().into_string().ok()?;
+            let place = self.existing(&session)?;
+            Some((session, place))
+        });
+        places.filter(|(_, place)| place.has(Mark::Frozen) || place.has(Mark::Revoked)).collect()
     }
 
     /// The leases that an earlier run of the worker held.

@@ -49,7 +49,7 @@ impl Bearer {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the server needs the bearer on the wire")]
-    fn header(&self) -> Option<HeaderValue> {
+    pub(crate) fn header(&self) -> Option<HeaderValue> {
         let mut value = HeaderValue::try_from(format!("Bearer {}", self.0.expose())).ok()?;
         value.set_sensitive(true);
         Some(value)

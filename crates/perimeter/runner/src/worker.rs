@@ -5,13 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postern_exec::asynchronous::Channel;
+use postern_net::control::{Credential, Link};
 use postern_net::{Drain, Drained, HttpClient, TlsRoots};
 use postern_policy::ConfiguredPermit;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use crate::boundary::Commands;
 use crate::config::{Order, Report, WorkerConfig};
+use crate::control::{Facts, WorkerControl};
 use crate::hands::Perimeter;
 use crate::item::{self, Shared};
 use crate::perimeter::{self, Started};
@@ -171,18 +176,21 @@ pub async fn worker_main(config: WorkerConfig, server: ConfiguredPermit, mut sup
     {
         return ExitCode::FAILURE;
     }
-    let watch = perimeter.watch();
-    let worker = Worker::new(Remote::new(http, environment, worker_name()), key, perimeter, places, sessions);
+    let parts = perimeter.watch();
+    let name = worker_name();
+    let control = ControlStream::start(http.clone(), &key, Facts::new(name.clone(), &report), perimeter.commands());
+    let worker = Worker::new(Remote::new(http, environment, name), key, perimeter, places, sessions);
     let drain = worker.drain();
     let (code, orderly) = tokio::select! {
         ended = worker.run(patience) => (code(&ended), !matches!(ended, Ended::DrainedLate(_))),
-        part = watch.gone() => {
+        part = parts.gone() => {
             tracing::error!(part, "a part of the perimeter ended; the worker ends with it");
             (ExitCode::FAILURE, false)
         }
         code = orders(supervisor, drain) => (code, false),
     };
-    drop(watch);
+    drop(parts);
+    control.end().await;
     if orderly {
         children.end().await;
     } else {
@@ -190,6 +198,29 @@ pub async fn worker_main(config: WorkerConfig, server: ConfiguredPermit, mut sup
         children.leave().await;
     }
     code
+}
+
+/// The worker's control stream, for as long as the worker lives: a draining one still obeys.
+struct ControlStream {
+    end: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl ControlStream {
+    fn start(http: HttpClient, key: &Bearer, facts: Facts, commands: Commands) -> Self {
+        let (end, header) = (CancellationToken::new(), key.header());
+        let credential: Credential = Arc::new(move || header.clone());
+        let handler = Arc::new(WorkerControl::new(facts, commands));
+        let link = watch::Sender::new(Link::Connecting);
+        let task = tokio::spawn(postern_net::control::run(http, credential, handler, link, end.clone()));
+        Self { end, task }
+    }
+
+    /// Ends it, so that it holds no connection to the perimeter's processes any more.
+    async fn end(self) {
+        self.end.cancel();
+        let _panicked = self.task.await;
+    }
 }
 
 fn http(config: &WorkerConfig, server: ConfiguredPermit) -> Result<HttpClient, String> {

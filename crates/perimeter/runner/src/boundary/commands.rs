@@ -1,0 +1,119 @@
+//! What commands need of the perimeter: which sessions there are, a record, and bringing egress, custody and sandbox to what the roster says.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use postern_audit::{AuditError, Record};
+use postern_egress::client::EgressError;
+use postern_model::control::CommandRefusal;
+
+use super::Parts;
+use crate::place::{Place, PlaceError};
+use crate::roster::{Roster, Standing};
+use crate::session::chain;
+
+/// The perimeter as commands reach it; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Commands {
+    pub(super) parts: Arc<Parts>,
+}
+
+impl Commands {
+    /// Which sessions there are.
+    pub(crate) fn roster(&self) -> &Arc<Roster> {
+        &self.parts.roster
+    }
+
+    /// The place of a session that was here once, or is.
+    pub(crate) fn place(&self, session: &str) -> Option<Place> {
+        self.parts.places.existing(session)
+    }
+
+    /// Whom files in the session's workspace belong to.
+    pub(crate) fn owner(&self, place: &Place) -> Result<Option<u32>, PlaceError> {
+        self.parts.places.kernel_uid(place)
+    }
+
+    /// Writes a record.
+    pub(crate) async fn append(&self, record: &Record) -> Result<u64, AuditError> {
+        self.parts.audit.append(record).await
+    }
+
+    /// The newest record that this worker wrote.
+    pub(crate) fn audit_head(&self) -> Option<u64> {
+        self.parts.audit.head()
+    }
+
+    /// Brings the session to what the roster says; effective when this returns.
+    ///
+    /// # Errors
+    /// A part of the perimeter does not answer: then the worker ends with it, and everything of the session.
+    pub(crate) async fn apply(&self, session: &str) -> Result<(), CommandRefusal> {
+        self.parts.apply(session).await
+    }
+}
+
+impl Parts {
+    /// One change at a time for a session, so that of a freeze and a thaw the later one stays.
+    pub(super) async fn apply(&self, session: &str) -> Result<(), CommandRefusal> {
+        let _turn = self.turns.turn(session).await;
+        let Standing { frozen, revoked } = self.roster.standing(session);
+        let traffic =
+            async { if frozen { self.egress.freeze(session).await } else { self.egress.thaw(session).await } };
+        let processes =
+            async { if frozen { self.spawner.pause(session).await } else { self.spawner.resume(session).await } };
+        let (traffic, processes) = tokio::join!(traffic, processes);
+        if_open(traffic)?;
+        processes.map_err(|error| gone(&error))?;
+        if revoked {
+            if_open(self.egress.revoke(session).await)?;
+            self.custody.close(session).await.map_err(|error| gone(&error))?;
+        }
+        Ok(())
+    }
+}
+
+/// A session that has no exit needs none closed.
+fn if_open(answer: Result<(), EgressError>) -> Result<(), CommandRefusal> {
+    match answer {
+        Err(EgressError::Failed { code, .. }) if code == "session_unknown" => Ok(()),
+        Err(error) => Err(gone(&error)),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn gone(error: &(dyn std::error::Error + 'static)) -> CommandRefusal {
+    tracing::error!(error = chain(error), "a part of the perimeter did not obey");
+    CommandRefusal::new(
+        "perimeter_part_failed",
+        "a part of the perimeter did not answer; the worker ends with it and comes back with the command in force",
+        "ask for the perimeter's status, then send it again",
+    )
+}
+
+/// The audit log, and how far this worker has written it.
+pub(super) struct Log {
+    client: postern_audit::Client,
+    /// One more than the newest, so that 0 is none.
+    head: AtomicU64,
+}
+
+impl Log {
+    pub(super) fn new(client: postern_audit::Client) -> Self {
+        Self { client, head: AtomicU64::new(0) }
+    }
+
+    pub(super) async fn append(&self, record: &Record) -> Result<u64, AuditError> {
+        let seq = self.client.append(record).await?;
+        self.head.fetch_max(seq.saturating_add(1), Ordering::Relaxed);
+        Ok(seq)
+    }
+
+    pub(super) fn client(&self) -> &postern_audit::Client {
+        &self.client
+    }
+
+    fn head(&self) -> Option<u64> {
+        self.head.load(Ordering::Relaxed).checked_sub(1)
+    }
+}
