@@ -113,9 +113,25 @@ impl TlsRoots {
 /// # Errors
 /// There is nobody to trust.
 pub fn client_config(roots: &TlsRoots, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+    with_versions(roots, alpn, rustls::DEFAULT_VERSIONS)
+}
+
+/// As [`client_config`], for peers that are ours: TLS 1.3 alone.
+///
+/// # Errors
+/// There is nobody to trust.
+pub fn client_config_tls13(roots: &TlsRoots, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+    with_versions(roots, alpn, &[&rustls::version::TLS13])
+}
+
+fn with_versions(
+    roots: &TlsRoots,
+    alpn: &[&[u8]],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .map_err(TlsError::Setup)?
         .with_root_certificates(roots.store()?)
         .with_no_client_auth();

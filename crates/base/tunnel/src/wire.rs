@@ -2,7 +2,7 @@
 //!
 //! The connector dials TLS 1.3 and sends `GET /v1/tunnels/connect` with the headers named here; the edge answers 101 with a [`Welcome`], or a
 //! refusal. From there on the connection is HTTP/2 with the edge as client: each `CONNECT <route>.<domain>:443` is one byte stream, and
-//! `POST /welcome` brings a changed welcome. Pure: texts come in, parsed values or refusals go out.
+//! `POST /welcome` says that streams may come, and brings a changed welcome later. Pure: texts come in, parsed values or refusals go out.
 
 use std::fmt;
 use std::str::FromStr;

@@ -3,7 +3,7 @@
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderName, Method, StatusCode, Version};
-use postern_secret::key::KeyDigest;
+use postern_secret::key::{KeyDigest, TunnelToken};
 use postern_tunnel::wire::{self, Lane, reason};
 
 /// A well-formed request for a carrying connection; whether its token opens anything is not decided yet.
@@ -65,11 +65,7 @@ fn token(head: &Parts) -> Result<KeyDigest, Refusal> {
     let mut values = head.headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return Err(TOKEN_MISSING) };
     let text = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).ok_or(TOKEN_MISSING)?;
-    let body = text.strip_prefix(TOKEN_PREFIX).ok_or(TOKEN_MISSING)?;
-    if body.len() > TOKEN_BODY_BYTES || body.is_empty() || !body.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        return Err(TOKEN_MISSING);
-    }
-    Ok(KeyDigest::of(text))
+    TunnelToken::parse(text).map(|token| token.digest()).map_err(|_| TOKEN_MISSING)
 }
 
 fn single<'a>(head: &'a Parts, name: &HeaderName) -> Result<&'a str, Refusal> {
@@ -102,8 +98,6 @@ pub(crate) const CONNECTIONS_FULL: Refusal = Refusal {
     reason: reason::CONNECTIONS_FULL,
     message: "the tunnel has as many connections as it may: stop a gateway, or wait for dead connections to be noticed",
 };
-const TOKEN_PREFIX: &str = "pst_tun_";
-const TOKEN_BODY_BYTES: usize = 128;
 
 #[cfg(test)]
 mod tests;

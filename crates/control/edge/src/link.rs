@@ -73,6 +73,7 @@ impl Link {
             .max_header_list_size(limits::ANSWER_HEAD_BYTES)
             .header_table_size(0)
             .max_concurrent_streams(0)
+            .max_concurrent_reset_streams(lane.streams())
             .handshake(io)
             .await?;
         let link = Self {

@@ -15,16 +15,26 @@ fn verdict(request: http::request::Builder) -> Result<Knock, (u16, &'static str)
     read(&request.body(()).unwrap().into_parts().0).map_err(|refusal| (refusal.status.as_u16(), refusal.reason))
 }
 
+fn issued() -> TunnelToken {
+    TunnelToken::derive(&postern_secret::Secret::new(vec![1; 32]), "tnl_1", 1)
+}
+
+#[allow(clippy::disallowed_methods, reason = "the test presents the token it issued")]
+fn bearer(token: &TunnelToken) -> String {
+    format!("Bearer {}", token.secret().expose())
+}
+
 fn with_token() -> http::request::Builder {
-    good().header("authorization", "Bearer pst_tun_abc")
+    good().header("authorization", bearer(&issued()))
 }
 
 #[test]
 fn the_request_of_a_connector_is_read() {
-    let knock = verdict(with_token()).unwrap();
+    let token = issued();
+    let knock = verdict(good().header("authorization", bearer(&token))).unwrap();
     assert_eq!(knock.lane, Lane::Bulk);
     assert_eq!(knock.connector, "c0ffee00c0ffee00");
-    assert_eq!(knock.token, KeyDigest::of("pst_tun_abc"));
+    assert_eq!(knock.token, token.digest());
 }
 
 #[test]

@@ -1,0 +1,83 @@
+//! The gateway as the connector sees it: it takes streams and hears how things stand. One task writes to it, so that nothing is cut short.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream as Blocking;
+
+use postern_exec::ChannelError;
+use postern_exec::asynchronous::Sender;
+use postern_tunnel::handover::FromConnector;
+use postern_tunnel::wire::{Lane, reason};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::limits;
+
+/// A handle to the gateway.
+#[derive(Clone)]
+pub(crate) struct Gateway {
+    waiting: mpsc::Sender<Item>,
+}
+
+/// A message on its way, with a stream's end if there is one; who sent it wants to know that it went out.
+struct Item {
+    message: FromConnector,
+    end: Option<OwnedFd>,
+    sent: oneshot::Sender<()>,
+}
+
+impl Gateway {
+    /// The handle, and the task that writes for it: it ends when all handles are gone, or with an error when the gateway is.
+    pub(crate) fn new(sender: Sender) -> (Self, impl Future<Output = Result<(), ChannelError>> + Send) {
+        let (waiting, items) = mpsc::channel(limits::WAITING);
+        (Self { waiting }, write_all(sender, items))
+    }
+
+    /// Hands one end of a fresh socket pair over and keeps the other.
+    ///
+    /// # Errors
+    /// The reason for the edge: the gateway is gone or too slow.
+    pub(crate) async fn hand(&self, host: &str, lane: Lane) -> Result<UnixStream, &'static str> {
+        let (ours, theirs) = pair().map_err(|error| {
+            tracing::warn!(%error, "no socket pair for a stream");
+            reason::GATEWAY_BUSY
+        })?;
+        let message = FromConnector::Stream { host: host.to_owned(), lane };
+        timeout(limits::HAND_OVER, self.send(message, Some(theirs))).await.unwrap_or(Err(reason::GATEWAY_BUSY))?;
+        Ok(ours)
+    }
+
+    /// Tells the gateway something; it is lost when the gateway is gone.
+    pub(crate) async fn tell(&self, message: FromConnector) -> Result<(), &'static str> {
+        self.send(message, None).await
+    }
+
+    async fn send(&self, message: FromConnector, end: Option<OwnedFd>) -> Result<(), &'static str> {
+        let (sent, went_out) = oneshot::channel();
+        self.waiting.send(Item { message, end, sent }).await.map_err(|_| reason::GATEWAY_GONE)?;
+        went_out.await.map_err(|_| reason::GATEWAY_GONE)
+    }
+}
+
+/// Both ends do not block: the mode belongs to the socket, so the gateway gets it so.
+fn pair() -> std::io::Result<(UnixStream, OwnedFd)> {
+    let (ours, theirs) = Blocking::pair()?;
+    ours.set_nonblocking(true)?;
+    theirs.set_nonblocking(true)?;
+    Ok((UnixStream::from_std(ours)?, theirs.into()))
+}
+
+async fn write_all(mut sender: Sender, mut items: mpsc::Receiver<Item>) -> Result<(), ChannelError> {
+    while let Some(item) = items.recv().await {
+        // Whoever sent it gave up: a stream that nobody waits for is not handed over.
+        if item.sent.is_closed() {
+            continue;
+        }
+        match &item.end {
+            Some(end) => sender.send(&item.message, &[end.as_fd()]).await?,
+            None => sender.send(&item.message, &[]).await?,
+        }
+        let _gave_up = item.sent.send(());
+    }
+    Ok(())
+}
