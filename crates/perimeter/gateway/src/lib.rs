@@ -1,2 +1,31 @@
-//! The gateway: ends inner TLS, verifies who calls, decides by the zone, injects, forwards, scrubs, records.
-//! Never forwards what has no verified identity, no permit and no record.
+//! The gateway: ends the inner TLS, checks who calls and what for, attaches the upstream's credential and forwards to
+//! private MCP servers. It opens no socket of its own accord (`postern_net` does, for a permit), reads no secret's source
+//! (custody does, for a grant), sends nothing that is not on record, and returns nothing that is not scrubbed.
+
+mod binding;
+mod body;
+mod catalogue;
+mod config;
+mod connector;
+mod control;
+mod custodian;
+mod gateway;
+mod keyring;
+mod leaf;
+pub mod limits;
+mod phases;
+mod pool;
+mod process;
+mod serve;
+mod sessions;
+mod strict;
+#[cfg(test)]
+mod tests;
+mod troubles;
+mod trust;
+
+pub use config::{EdgeConfig, GatewayConfig, Order, Report};
+pub use process::{Configured, gateway_main, process_main};
+
+/// The name under which this process is started.
+pub const ROLE: &str = "gateway";

@@ -1,0 +1,91 @@
+//! What the gateway asks of custody. A trait, so that a decision about a refusing custody can be tested without one.
+
+use std::pin::Pin;
+
+use postern_custody::{CustodyError, GatewayClient, KnownPlaceholder, RefusalReason, RouteGrant};
+use postern_policy::{Denial, Reason};
+use postern_secret::SecretBytes;
+use tokio::time::timeout;
+
+use crate::limits;
+
+/// An answer that comes later.
+pub(crate) type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Whoever hands out secrets.
+pub(crate) trait Custodian: Send + Sync {
+    /// The secret for one call; custody has recorded the use when it answers.
+    fn grant(&self, grant: RouteGrant) -> Later<'_, Result<SecretBytes, Denial>>;
+
+    /// Every secret that was granted for a session before, by an earlier gateway too.
+    fn known<'a>(&'a self, session: &'a str) -> Later<'a, Result<Vec<SecretBytes>, Denial>>;
+
+    /// Every placeholder to recognise.
+    fn placeholders(&self) -> Later<'_, Result<Vec<KnownPlaceholder>, Denial>>;
+
+    /// Says that the session's copies are gone here.
+    fn close<'a>(&'a self, session: &'a str) -> Later<'a, Result<(), Denial>>;
+
+    /// Holds back all grants of a session until it is thawed.
+    fn freeze<'a>(&'a self, session: &'a str) -> Later<'a, Result<(), Denial>>;
+
+    /// Ends a freeze.
+    fn thaw<'a>(&'a self, session: &'a str) -> Later<'a, Result<(), Denial>>;
+
+    /// Ends a session's grants for good.
+    fn revoke<'a>(&'a self, session: &'a str) -> Later<'a, Result<(), Denial>>;
+}
+
+impl Custodian for GatewayClient {
+    fn grant(&self, grant: RouteGrant) -> Later<'_, Result<SecretBytes, Denial>> {
+        Box::pin(in_time(async move { Self::grant(self, grant).await }))
+    }
+
+    fn known<'a>(&'a self, session: &'a str) -> Later<'a, Result<Vec<SecretBytes>, Denial>> {
+        Box::pin(in_time(self.known_for_scrubbing(session)))
+    }
+
+    fn placeholders(&self) -> Later<'_, Result<Vec<KnownPlaceholder>, Denial>> {
+        Box::pin(in_time(Self::placeholders(self)))
+    }
+
+    fn close<'a>(&'a self, session: &'a str) -> Later<'a, Result<(), Denial>> {
+        Box::pin(in_time(Self::close(self, session)))
+    }
+
+    fn freeze<'a>(&'a self, session: &'a str) -> Later<'a, Result<(), Denial>> {
+        Box::pin(in_time(Self::freeze(self, session)))
+    }
+
+    fn thaw<'a>(&'a self, session: &'a str) -> Later<'a, Result<(), Denial>> {
+        Box::pin(in_time(Self::thaw(self, session)))
+    }
+
+    fn revoke<'a>(&'a self, session: &'a str) -> Later<'a, Result<(), Denial>> {
+        Box::pin(in_time(self.revoke_grants(session)))
+    }
+}
+
+async fn in_time<T>(asking: impl Future<Output = Result<T, CustodyError>>) -> Result<T, Denial> {
+    match timeout(limits::CUSTODY, asking).await {
+        Ok(answer) => answer.map_err(|error| denied(&error)),
+        Err(_) => Err(Denial::advising(Reason::CustodyDenied, "custody does not answer; tell the operator")),
+    }
+}
+
+/// Custody's refusal in the words of policy. Its own next step is the operator's; a record of custody's has it.
+fn denied(error: &CustodyError) -> Denial {
+    tracing::warn!(%error, "custody does not grant a route's credential");
+    let CustodyError::Refused(refusal) = error else { return Denial::new(Reason::CustodyDenied) };
+    let reason = match refusal.reason {
+        RefusalReason::SessionFrozen => Reason::SessionFrozen,
+        RefusalReason::GrantsRevoked => Reason::GrantsRevoked,
+        RefusalReason::RouteUnknown => Reason::RouteUnknown,
+        RefusalReason::CredentialUnopenable => Reason::CredentialUnopenable,
+        RefusalReason::CredentialNotForRoute => Reason::CredentialNotForRoute,
+        RefusalReason::CredentialKindUnsupported => Reason::CredentialKindUnsupported,
+        RefusalReason::AuditUnavailable => Reason::AuditUnavailable,
+        _ => Reason::CustodyDenied,
+    };
+    Denial::new(reason)
+}

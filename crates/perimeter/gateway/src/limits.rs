@@ -1,0 +1,83 @@
+//! Every bound of the gateway, with the attack or accident it stops.
+
+use std::time::Duration;
+
+/// Inner connections at one time; a further stream is closed unserved.
+pub const CONNECTIONS: usize = 1024;
+/// Requests of one session at one time; more are refused with `gateway_busy`, so that one session does not take the
+/// places of all.
+pub const STREAMS_PER_SESSION: usize = 256;
+/// Sessions whose secrets and connections are kept at one time; further ones are refused with `gateway_busy`.
+pub const SESSIONS: usize = 4096;
+/// Sessions that may be frozen or revoked at one time; a further command is answered with an error.
+pub const HELD_SESSIONS: usize = 65_536;
+/// Bytes of a request's head.
+pub const HEAD_BYTES: usize = 32 * 1024;
+/// Header lines of a request.
+pub const HEADER_LINES: usize = 128;
+/// Bytes of an answer's head.
+pub const ANSWER_HEAD_BYTES: usize = 64 * 1024;
+/// Bytes of one forwarded header's value.
+pub const HEADER_VALUE_BYTES: usize = 2048;
+/// Bytes of an MCP session id.
+pub const MCP_SESSION_BYTES: usize = 512;
+/// Bytes of a refused request's body that are read and thrown away, so that the caller gets to read the refusal.
+pub const REFUSED_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// How long that may take.
+pub const REFUSED_BODY: Duration = Duration::from_secs(5);
+/// Levels of JSON in a request: a parser that recurses is not led to its end.
+pub const JSON_DEPTH: usize = 64;
+/// Bytes of an MCP method or a tool's name.
+pub const NAME_BYTES: usize = 256;
+/// Bytes of a JSON-RPC id that is a text.
+pub const ID_BYTES: usize = 256;
+/// Bytes of answers that are held in memory at one time, all requests together.
+pub const HELD_ANSWER_BYTES: usize = 512 << 20;
+/// Bytes that a decoded answer may have at most, whatever the route allows: a compression bomb ends here.
+pub const DECODED_BYTES: u64 = 1 << 30;
+/// Idle upstream connections that one session keeps.
+pub const POOL_PER_SESSION: usize = 32;
+/// How long an upstream connection may idle before it is not used again.
+pub const POOL_IDLE: Duration = Duration::from_secs(30);
+/// Secrets of one session and route that were replaced while it ran and are still recognised and scrubbed.
+pub const FORMER_SECRETS: usize = 16;
+/// Errors that `status` tells.
+pub const TROUBLES: usize = 32;
+/// Encodings on top of each other that are taken off an answer.
+pub const ENCODINGS: usize = 3;
+/// How long custody may take to answer.
+pub const CUSTODY: Duration = Duration::from_secs(10);
+/// How often the leaf's files are looked at.
+pub const LEAF_LOOK: Duration = Duration::from_secs(1);
+/// Bytes of a leaf or its key.
+pub const PEM_BYTES: u64 = 64 * 1024;
+
+/// The bounds that take long to reach. One value per process, so that tests need not wait as long.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// The inner TLS handshake.
+    pub handshake: Duration,
+    /// From a connection's last answer, or its beginning, to the end of the next head: idle or slow, it is closed.
+    pub request_head: Duration,
+    /// Between two pieces of a request's body.
+    pub body_idle: Duration,
+    /// Between two pieces of an event stream, in either direction.
+    pub stream_idle: Duration,
+    /// Resolving an upstream's name and connecting to it.
+    pub dial: Duration,
+    /// How long a session's secrets are kept after its last request.
+    pub session_idle: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            request_head: Duration::from_secs(60),
+            body_idle: Duration::from_secs(30),
+            stream_idle: Duration::from_secs(300),
+            dial: Duration::from_secs(10),
+            session_idle: Duration::from_secs(600),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Phase: what is written to the audit log, and always before what it says is done. Without a log nothing is done.
+
+use std::{sync::Arc, time::Duration};
+
+use postern_audit::{AuditError, Decision, Destination, Kind, Record};
+use postern_policy::{Denial, McpPermit, Reason, gateway::Route};
+use postern_tunnel::identity::{Claims, Purpose};
+
+use super::{credential, message::Asked};
+use crate::{gateway::Gateway, sessions::Session};
+
+/// What is known of one request so far: as much as a record or a refusal may say.
+#[derive(Clone, Default)]
+pub(crate) struct Known {
+    /// The TLS name.
+    pub(crate) host: String,
+    /// Who calls, once that is verified.
+    pub(crate) claims: Option<Claims>,
+    /// Where to.
+    pub(crate) route: Option<Arc<Route>>,
+    /// What for.
+    pub(crate) asked: Option<Asked>,
+    /// The caller's session here.
+    pub(crate) session: Option<Arc<Session>>,
+    /// The zone's word.
+    pub(crate) permit: Option<McpPermit>,
+    /// The record that allowed it.
+    pub(crate) allowed: Option<u64>,
+    /// The upstream's address.
+    pub(crate) address: Option<String>,
+    /// Whether the upstream may have acted.
+    pub(crate) sent: bool,
+    /// What the upstream said about it, scrubbed and short.
+    pub(crate) detail: Option<String>,
+    /// How long the phases took.
+    pub(crate) timing: Timing,
+}
+
+/// How long the phases took.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Timing {
+    /// Identity and authority.
+    pub(crate) identity: Duration,
+    /// From there to the record.
+    pub(crate) policy: Duration,
+    /// From there to the head of the upstream's answer.
+    pub(crate) upstream: Duration,
+}
+
+/// A permitted request without an outcome yet. However it ends, by a caller that goes away or a session that is held, it
+/// has one.
+pub(crate) struct Pending {
+    gateway: Arc<Gateway>,
+    record: Option<Record>,
+}
+
+impl Pending {
+    /// From the record that allowed it on.
+    pub(crate) fn new(gateway: &Arc<Gateway>, known: &Known) -> Self {
+        let mut record = base(gateway, known, Kind::McpOutcome, Decision::Info);
+        record.caused_by = known.allowed;
+        Self { gateway: Arc::clone(gateway), record: Some(record) }
+    }
+
+    /// Something to be counted.
+    pub(crate) fn count(&mut self, what: &str, many: u64) {
+        if let Some(record) = &mut self.record {
+            *record.counts.entry(what.to_owned()).or_default() += many;
+        }
+    }
+
+    /// It ended so. There is nobody left to tell when the log fails now; the next request is refused.
+    pub(crate) async fn ended(&mut self, how: &str) {
+        let Some(mut record) = self.record.take() else { return };
+        record.outcome = Some(how.to_owned());
+        let _logged = write(&self.gateway, record).await;
+    }
+
+    /// The same for another task; this one has nothing to say any more.
+    pub(crate) fn hand_over(&mut self) -> Self {
+        Self { gateway: Arc::clone(&self.gateway), record: self.record.take() }
+    }
+
+    /// It is recorded as a refusal instead.
+    pub(crate) fn forget(&mut self) {
+        self.record = None;
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let Some(mut record) = self.record.take() else { return };
+        record.outcome = Some("given up by the caller".to_owned());
+        let gateway = Arc::clone(&self.gateway);
+        self.gateway.drain.spawn(async move {
+            let _logged = write(&gateway, record).await;
+        });
+    }
+}
+
+/// The request is about to go out. Answers the record's number.
+pub(crate) async fn allowed(gateway: &Gateway, known: &Known) -> Result<u64, Denial> {
+    write(gateway, base(gateway, known, Kind::McpCall, Decision::Allow)).await
+}
+
+/// The request is about to be refused.
+pub(crate) async fn refused(gateway: &Gateway, known: &Known, denial: &Denial) -> Result<(), Denial> {
+    let kind = if known.allowed.is_some() { Kind::McpOutcome } else { Kind::McpCall };
+    let mut record = base(gateway, known, kind, Decision::Deny);
+    record.caused_by = known.allowed;
+    denied(&mut record, denial);
+    let sequence = write(gateway, record).await?;
+    if denial.alarm {
+        let mut alarm = base(gateway, known, Kind::Alarm, Decision::Info);
+        alarm.caused_by = Some(sequence);
+        denied(&mut alarm, denial);
+        write(gateway, alarm).await?;
+    }
+    Ok(())
+}
+
+/// A text of an agent's, unless it holds what nobody should keep.
+pub(crate) fn withheld(gateway: &Gateway, known: &Known, text: &str) -> String {
+    let session = known.claims.as_ref().map_or("", |claims| claims.sub.as_str());
+    let ours = gateway.catalogue.listed().refusal(session, text.as_bytes()).is_some()
+        || crate::catalogue::marked(text.as_bytes())
+        || known.session.as_ref().is_some_and(|session| session.keyring().is_in(text.as_bytes()));
+    if ours { "[withheld]".to_owned() } else { text.to_owned() }
+}
+
+fn base(gateway: &Gateway, known: &Known, kind: Kind, decision: Decision) -> Record {
+    let mut record = Record::new(kind, decision);
+    if let Some(claims) = &known.claims {
+        record.session = Some(claims.sub.clone());
+        record.tool_use.clone_from(&claims.tool_use);
+        record.digests.insert("input".to_owned(), format!("sha256:{}", claims.body));
+        if claims.purpose == Purpose::Call {
+            record.agent = Some(credential::agent(claims));
+        }
+    }
+    if let Some(permit) = &known.permit {
+        record.zone = Some(permit.zone().to_owned()).filter(|zone| !zone.is_empty());
+        record.rule = Some(permit.rule().to_owned());
+        record.digests.insert("policy".to_owned(), permit.policy_digest().to_owned());
+    }
+    record.credential = known.route.as_ref().filter(|route| route.credential.is_some()).map(|route| route.name.clone());
+    record.destination = Some(destination(gateway, known));
+    record
+}
+
+/// The route as host, the MCP method as method, the tool as path.
+fn destination(gateway: &Gateway, known: &Known) -> Destination {
+    let asked = known.asked.as_ref();
+    Destination {
+        scheme: Some("mcp".to_owned()),
+        host: Some(known.route.as_ref().map_or_else(|| known.host.clone(), |route| route.name.clone())),
+        port: None,
+        method: asked.map(|asked| withheld(gateway, known, asked.described())),
+        path: asked.and_then(Asked::call).map(|call| withheld(gateway, known, call.tool)),
+        address: known.address.clone(),
+    }
+}
+
+fn denied(record: &mut Record, denial: &Denial) {
+    record.reason = Some(denial.reason.code().to_owned());
+    record.next_step = Some(denial.next_step.clone());
+    if denial.rule.is_some() {
+        record.rule.clone_from(&denial.rule);
+    }
+}
+
+async fn write(gateway: &Gateway, record: Record) -> Result<u64, Denial> {
+    gateway.audit.record(record).await.map_err(|error: AuditError| {
+        tracing::error!(%error, "the audit log does not take records");
+        gateway.troubles.note(Reason::AuditUnavailable.code(), error.to_string());
+        Denial::new(Reason::AuditUnavailable)
+    })
+}

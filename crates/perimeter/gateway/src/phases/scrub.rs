@@ -1,0 +1,122 @@
+//! Phase: takes every secret of the session out of an answer, in every rendering: headers by an allow-list and scrubbed,
+//! the body decoded and scrubbed across the borders of its chunks. What cannot be read is not passed on.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use postern_policy::{Denial, Reason};
+use postern_secret::{
+    decode::{DecodeError, Decoder, Encoding},
+    scrub::Scrubber,
+};
+
+use crate::{keyring::Keyring, limits};
+
+/// Takes secrets out of one body as it comes.
+pub(crate) struct Cleaner {
+    decoders: Vec<Decoder>,
+    scrubber: Scrubber,
+}
+
+impl Cleaner {
+    /// For a body that these headers describe. `most` bounds what it decodes to.
+    pub(crate) fn new(keyring: &Keyring, headers: &HeaderMap, most: u64) -> Result<Self, Denial> {
+        framing(headers)?;
+        let ceiling = most.min(limits::DECODED_BYTES);
+        let decoders = encodings(headers)?.into_iter().map(|encoding| Decoder::new(encoding, ceiling)).collect();
+        Ok(Self { decoders, scrubber: Scrubber::with(keyring.plan().clone()) })
+    }
+
+    /// What may go on of a chunk.
+    pub(crate) fn push(&mut self, chunk: &Bytes) -> Result<Vec<u8>, Denial> {
+        if self.decoders.is_empty() {
+            return Ok(self.scrubber.push(chunk));
+        }
+        let mut clean = Vec::new();
+        // In small steps: what each decodes to is held in memory.
+        for step in chunk.chunks(STEP_BYTES) {
+            let mut decoded = step.to_vec();
+            for decoder in &mut self.decoders {
+                decoded = decoder.push(&decoded).map_err(not_decoded)?;
+            }
+            clean.extend(self.scrubber.push(&decoded));
+        }
+        Ok(clean)
+    }
+
+    /// What was held back, at the end.
+    pub(crate) fn finish(&mut self) -> Result<Vec<u8>, Denial> {
+        self.decoders.iter_mut().try_for_each(Decoder::finish).map_err(not_decoded)?;
+        Ok(self.scrubber.finish())
+    }
+
+    /// Secrets taken out so far.
+    pub(crate) fn scrubbed(&self) -> u64 {
+        self.scrubber.replaced()
+    }
+}
+
+/// The headers that the caller gets, scrubbed; and how many secrets were in them.
+pub(crate) fn headers(keyring: &Keyring, from: &HeaderMap) -> (HeaderMap, u64) {
+    let (mut into, mut scrubbed) = (HeaderMap::new(), 0);
+    for name in CARRIED {
+        let Some(value) = from.get(*name) else { continue };
+        let (clean, replaced) = keyring.clean(value.as_bytes());
+        scrubbed += replaced;
+        // Of the value's own length and alphabet; anything else is left out.
+        if let Ok(clean) = HeaderValue::from_bytes(&clean) {
+            into.insert(HeaderName::from_static(name), clean);
+        }
+    }
+    (into, scrubbed)
+}
+
+/// One header's value as text, scrubbed.
+pub(crate) fn header_text(keyring: &Keyring, value: &HeaderValue) -> (String, u64) {
+    let (clean, replaced) = keyring.clean(value.as_bytes());
+    (short(&clean), replaced)
+}
+
+/// The beginning of a text of an upstream's, for people: one line, printable.
+pub(crate) fn short(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let line: String = text.chars().map(|one| if one.is_control() { ' ' } else { one }).take(SHORT).collect();
+    line.trim().to_owned()
+}
+
+/// An encoding of the transfer other than chunking would stay on the body unseen.
+fn framing(headers: &HeaderMap) -> Result<(), Denial> {
+    let mut transfers = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (transfers.next(), transfers.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Denial::new(Reason::EncodingUnsupported)),
+    }
+}
+
+/// The encodings of a body, in the order in which they are to be taken off.
+fn encodings(headers: &HeaderMap) -> Result<Vec<Encoding>, Denial> {
+    let unsupported = || Denial::new(Reason::EncodingUnsupported);
+    let mut found = Vec::new();
+    for value in headers.get_all(header::CONTENT_ENCODING) {
+        for token in value.to_str().map_err(|_| unsupported())?.split(',').map(str::trim) {
+            if !token.is_empty() && !token.eq_ignore_ascii_case("identity") {
+                found.push(Encoding::from_token(token).ok_or_else(unsupported)?);
+            }
+        }
+    }
+    found.reverse();
+    if found.len() > limits::ENCODINGS { Err(unsupported()) } else { Ok(found) }
+}
+
+fn not_decoded(error: DecodeError) -> Denial {
+    Denial::new(match error {
+        DecodeError::Ceiling(_) => Reason::ResultTooLarge,
+        DecodeError::Ratio | DecodeError::Window => Reason::LimitDecoded,
+        DecodeError::Damaged | DecodeError::Truncated => Reason::EncodingUnsupported,
+    })
+}
+
+/// What goes on of an answer's headers. Lengths and encodings are the gateway's own.
+const CARRIED: &[&str] = &["content-type", "mcp-protocol-version", "cache-control", "retry-after", "allow"];
+const STEP_BYTES: usize = 4096;
+const SHORT: usize = 300;

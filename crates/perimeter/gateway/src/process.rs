@@ -1,0 +1,315 @@
+//! The gateway process from start to end: reads its configuration, joins or starts audit and custody, starts the
+//! connector, serves until it is told to drain, and ends when audit or custody is gone.
+
+use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
+
+use http::HeaderValue;
+use postern_audit::{Decision, Kind, Record, Recorder};
+use postern_custody::{
+    CallerKind, GatewayClient,
+    keeper::{self, Keeper},
+};
+use postern_exec::{asynchronous::Channel, role};
+use postern_net::{HttpClient, TlsRoots, control};
+use postern_policy::{ConfiguredPermit, Document, Endpoint, Zones, document::DocumentText, gateway::Routes};
+use postern_secret::SecretBytes;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    binding::Binding,
+    config::{GatewayConfig, Order, Report},
+    connector,
+    control::Handler,
+    gateway::{Gateway, Parts, Rules},
+    leaf::Leaf,
+    limits::Bounds,
+};
+
+/// Makes permits for endpoints of the configuration: `postern_policy::configured`, which `bin` alone may name.
+pub type Configured = fn(&Endpoint) -> ConfiguredPermit;
+
+/// Runs the gateway role with the configuration that its starter sends. Ends with 0 after a drain.
+pub async fn process_main(configured: Configured) -> ExitCode {
+    match role::first_message::<GatewayConfig>() {
+        Ok((config, _, channel)) => gateway_main(config, configured, Some(channel)).await,
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "the gateway has no configuration");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// The gateway with its configuration in hand. With a starter, it ends at once when the starter is gone.
+pub async fn gateway_main(config: GatewayConfig, configured: Configured, mut starter: Option<Channel>) -> ExitCode {
+    let patience = Duration::from_secs(config.drain_seconds);
+    let Standing { gateway, keeper, connected, report } = match start(config, configured).await {
+        Ok(standing) => standing,
+        Err(problems) => return refuse(problems, starter).await,
+    };
+    if let Some(channel) = &mut starter
+        && channel.send(&report, &[]).await.is_err()
+    {
+        return ExitCode::FAILURE;
+    }
+    let gone = tokio::select! {
+        code = orders(&gateway, starter, connected) => return code,
+        () = keeper.gone() => true,
+        () = gateway.drain.started() => false,
+    };
+    if gone {
+        tracing::error!("audit or custody is gone; the gateway ends with it");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::from(end(&gateway, keeper, patience).await)
+}
+
+/// A gateway that serves.
+struct Standing {
+    gateway: Arc<Gateway>,
+    keeper: Keeper,
+    connected: watch::Receiver<bool>,
+    report: Report,
+}
+
+async fn start(config: GatewayConfig, configured: Configured) -> Result<Standing, Vec<String>> {
+    let one = |problem: String| vec![problem];
+    let (rules, server) = check(&config, configured)?;
+    let leaf = Leaf::open(&config.tls_dir).map_err(|error| one(chain(&error)))?;
+    let perimeter = config.data_dir.join("perimeter");
+    let settings = keeper::Settings {
+        exe: config.exe.clone(),
+        perimeter: perimeter.clone(),
+        audit: config.audit_dir.unwrap_or_else(|| perimeter.join("audit")),
+        custody: postern_custody::Configuration {
+            document: config.document,
+            environments: config.environments,
+            directory: config.custody_dir.unwrap_or_else(|| perimeter.join("custody")),
+            snapshot: config.variables,
+        },
+    };
+    let keeper = keeper::join_or_start(settings, CallerKind::Gateway).await.map_err(|error| error.problems())?;
+    let audit = connection(keeper.audit(CallerKind::Gateway).await)?;
+    let custody = connection(keeper.custody(CallerKind::Gateway).await)?;
+    let gateway = Arc::new(Gateway::new(Parts {
+        tunnel_id: config.tunnel_id,
+        identity_keys: config.identity_keys,
+        rules,
+        audit: Arc::new(postern_audit::Client::new(audit)),
+        custody: Arc::new(GatewayClient::new(custody)),
+        binding: binding(&perimeter).map_err(one)?,
+        leaf,
+        bounds: Bounds::default(),
+    }));
+    gateway.catalogue.refresh(&*gateway.custody).await.map_err(|denial| one(denial.to_string()))?;
+    record(&gateway, Kind::GatewayStarted, gateway.rules().routes.digest()).await.map_err(one)?;
+
+    let settings = connector::Settings::new(config.edge, config.tunnel_token, config.drain_seconds);
+    let handler = Handler::new(Arc::clone(&gateway), host_name(), keeper.standing());
+    spawn_control(&gateway, server, bearer(&settings.token()), handler);
+    let (sender, connected) = watch::channel(false);
+    gateway.drain.spawn(connector::keep(Arc::clone(&gateway), config.exe, settings, sender));
+    gateway.drain.spawn_until_drain(Arc::clone(&gateway).look_after());
+    let report = ready(&gateway, keeper.standing());
+    Ok(Standing { gateway, keeper, connected, report })
+}
+
+fn ready(gateway: &Gateway, standing: &keeper::Standing) -> Report {
+    Report::Ready {
+        routes: gateway.rules().routes.iter().map(|route| route.name.clone()).collect(),
+        leaf_days_left: gateway.leaf.days_left(),
+        degraded: standing.degraded.clone(),
+        audit_key: standing.audit_key.clone(),
+        perimeter_public_key: standing.perimeter_public_key.clone(),
+    }
+}
+
+/// Everything about the configuration that can be said before anything is started.
+fn check(config: &GatewayConfig, configured: Configured) -> Result<(Rules, HttpClient), Vec<String>> {
+    let rules = rules(config.document.clone(), &config.environments);
+    let server = client(config, configured);
+    match (rules, server) {
+        (Ok(rules), Ok(server)) => Ok((rules, server)),
+        (rules, server) => Err(rules.err().into_iter().flatten().chain(server.err()).collect()),
+    }
+}
+
+/// Zones and routes of one document, with everything that is wrong in either.
+pub(crate) fn rules(
+    document: DocumentText,
+    environments: &std::collections::BTreeMap<String, String>,
+) -> Result<Rules, Vec<String>> {
+    let lines = |errors: Vec<postern_policy::ConfigError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let document = Document::from_text(document).map_err(lines)?;
+    match (Zones::load(&document, environments), Routes::load(&document)) {
+        (Ok(zones), Ok(routes)) => {
+            for warning in zones.warnings().iter().chain(routes.warnings()) {
+                tracing::warn!(%warning, "configuration");
+            }
+            Ok(Rules { zones, routes })
+        }
+        (zones, routes) => {
+            let mut problems = zones.err().map(lines).unwrap_or_default();
+            problems.extend(routes.err().map(lines).unwrap_or_default());
+            problems.dedup();
+            Err(problems)
+        }
+    }
+}
+
+fn client(config: &GatewayConfig, configured: Configured) -> Result<HttpClient, String> {
+    let url = &config.server_url;
+    let endpoint: Endpoint = url.parse().map_err(|error| format!("the server's URL {url}: {error}"))?;
+    let roots = TlsRoots::platform_and_file(config.ca_file.as_deref());
+    let client = roots.and_then(|roots| HttpClient::new(configured(&endpoint), &roots));
+    client.map_err(|error| format!("reach the server {url}: {}", chain(&error)))
+}
+
+fn connection(descriptor: Result<std::os::fd::OwnedFd, keeper::KeeperError>) -> Result<Channel, Vec<String>> {
+    let descriptor = descriptor.map_err(|error| error.problems())?;
+    Channel::new(descriptor).map_err(|error| vec![chain(&error)])
+}
+
+fn binding(perimeter: &Path) -> Result<Binding, String> {
+    let file = perimeter.join("gateway.key");
+    Binding::at(&file).map_err(|error| format!("use {}: {error}", file.display()))
+}
+
+fn spawn_control(gateway: &Arc<Gateway>, server: HttpClient, bearer: Option<HeaderValue>, handler: Handler) {
+    let (link, _) = watch::channel(control::Link::Connecting);
+    let credential: control::Credential = Arc::new(move || bearer.clone());
+    let stream = control::run(server, credential, Arc::new(handler), link, gateway.drain.token());
+    gateway.drain.spawn(stream);
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tunnel token authenticates the control stream")]
+fn bearer(token: &SecretBytes) -> Option<HeaderValue> {
+    let text = Zeroizing::new([b"Bearer ".as_slice(), token.expose().trim_ascii()].concat());
+    let mut value = HeaderValue::from_bytes(&text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Does what the starter says, and tells it whether the connector stands. Returns at the second signal, or when the starter
+/// is gone.
+async fn orders(
+    gateway: &Arc<Gateway>,
+    mut starter: Option<Channel>,
+    mut connected: watch::Receiver<bool>,
+) -> ExitCode {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be received");
+        return ExitCode::FAILURE;
+    };
+    loop {
+        let order = tokio::select! {
+            _ = terminate.recv() => Some(Order::Drain),
+            _ = interrupt.recv() => Some(Order::Drain),
+            order = next_order(&mut starter) => order,
+            Ok(()) = connected.changed() => {
+                let report = Report::Connected { connected: *connected.borrow_and_update() };
+                tell(&mut starter, &report).await;
+                continue;
+            }
+        };
+        match order {
+            None => return ExitCode::FAILURE,
+            Some(Order::Drain) => gateway.drain.start(),
+            Some(Order::Reload { document, environments }) => {
+                let problems = reload(gateway, document, &environments).await;
+                tell(&mut starter, &Report::Reloaded { problems }).await;
+            }
+        }
+    }
+}
+
+/// Puts other rules in force, after that is on record.
+pub(crate) async fn reload(
+    gateway: &Gateway,
+    document: DocumentText,
+    environments: &std::collections::BTreeMap<String, String>,
+) -> Vec<String> {
+    let rules = match rules(document, environments) {
+        Ok(rules) => rules,
+        Err(problems) => return problems,
+    };
+    match record(gateway, Kind::ConfigurationLoaded, rules.routes.digest()).await {
+        Ok(()) => gateway.replace_rules(rules),
+        Err(problem) => return vec![problem],
+    }
+    Vec::new()
+}
+
+async fn tell(starter: &mut Option<Channel>, report: &Report) {
+    if let Some(channel) = starter
+        && let Err(error) = channel.send(report, &[]).await
+    {
+        tracing::warn!(%error, "the starter does not hear the gateway");
+    }
+}
+
+/// The starter's next order; `None` when it is gone. Without a starter there is never one.
+async fn next_order(starter: &mut Option<Channel>) -> Option<Order> {
+    match starter {
+        Some(channel) => channel.receive::<Order>(ORDER_LIMIT).await.ok().flatten().map(|(order, _)| order),
+        None => std::future::pending().await,
+    }
+}
+
+/// Lets running calls end, then audit and custody.
+async fn end(gateway: &Arc<Gateway>, keeper: Keeper, patience: Duration) -> u8 {
+    let mut signals = (signal(SignalKind::terminate()).ok(), signal(SignalKind::interrupt()).ok());
+    let second = async {
+        match &mut signals {
+            (Some(terminate), Some(interrupt)) => {
+                tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            }
+            _ => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        drained = gateway.drain.finish(patience) => tracing::info!(?drained, "the gateway is drained"),
+        () = second => return SECOND_SIGNAL,
+    }
+    if let Err(problem) = record(gateway, Kind::GatewayStopped, gateway.rules().routes.digest()).await {
+        tracing::warn!(problem, "the gateway's end is not on record");
+    }
+    keeper.end().await;
+    0
+}
+
+async fn record(gateway: &Gateway, kind: Kind, routes: &str) -> Result<(), String> {
+    let mut record = Record::new(kind, Decision::Info);
+    record.outcome = Some(format!("tunnel {}", gateway.tunnel_id));
+    record.digests.insert("routes".to_owned(), routes.to_owned());
+    Recorder::record(&*gateway.audit, record).await.map(drop).map_err(|error| chain(&error))
+}
+
+async fn refuse(problems: Vec<String>, starter: Option<Channel>) -> ExitCode {
+    for problem in &problems {
+        tracing::error!(%problem, "the gateway does not start");
+    }
+    if let Some(mut channel) = starter {
+        // A starter that is gone needs no word.
+        let _gone = channel.send(&Report::Refused { problems }, &[]).await;
+    }
+    ExitCode::from(USAGE)
+}
+
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    name.chars().filter(|one| one.is_ascii_alphanumeric() || "-._".contains(*one)).take(64).collect()
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+const ORDER_LIMIT: usize = 16 << 20;
+const USAGE: u8 = 2;
+const SECOND_SIGNAL: u8 = 130;
