@@ -114,12 +114,7 @@ impl LeafVerifier {
     ///
     /// # Errors
     /// It does not.
-    pub fn verify(
-        &self,
-        leaf: &CertificateDer<'_>,
-        name: &ServerName<'_>,
-        now: SystemTime,
-    ) -> Result<(), LeafError> {
+    pub fn verify(&self, leaf: &CertificateDer<'_>, name: &ServerName<'_>, now: SystemTime) -> Result<(), LeafError> {
         if self.authorities.is_empty() {
             return Err(LeafError::NoAuthority);
         }

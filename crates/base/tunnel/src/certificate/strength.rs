@@ -26,9 +26,7 @@ fn is_strong_key(key: &SubjectPublicKeyInfo<'_>) -> bool {
         Ok(PublicKey::RSA(rsa)) => bits(rsa.modulus) >= MIN_RSA_BITS,
         Ok(PublicKey::EC(_)) => {
             let curve = key.algorithm.parameters.as_ref().and_then(|curve| curve.as_oid().ok());
-            curve.is_some_and(|curve| {
-                [oid::OID_EC_P256, oid::OID_NIST_EC_P384, oid::OID_NIST_EC_P521].contains(&curve)
-            })
+            curve.is_some_and(|curve| [oid::OID_EC_P256, oid::OID_NIST_EC_P384, oid::OID_NIST_EC_P521].contains(&curve))
         }
         _ => false,
     }

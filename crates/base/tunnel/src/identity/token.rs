@@ -52,9 +52,8 @@ pub(super) fn key_id(token: &str) -> Result<String, IdentityError> {
 
 /// What a token says, once it is found to be signed by this key for this tunnel.
 pub(super) fn decode(token: &str, key: &DecodingKey, tunnel: &str) -> Result<Claims, IdentityError> {
-    let claims = jsonwebtoken::decode::<Claims>(token, key, &validation(tunnel))
-        .map_err(|error| refusal(error.kind()))?
-        .claims;
+    let claims =
+        jsonwebtoken::decode::<Claims>(token, key, &validation(tunnel)).map_err(|error| refusal(error.kind()))?.claims;
     // The library passes a token that says its issuer or audience in no form that it knows.
     if claims.iss != ISSUER || claims.aud != tunnel {
         return Err(IdentityError::Audience);
