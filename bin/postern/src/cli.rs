@@ -46,13 +46,27 @@ pub(crate) enum Command {
     Audit(AuditArguments),
     /// Show agents and the digest that a zone can name.
     Agent(AgentArguments),
+    /// Run the control plane alone: API, agent loop, tunnel edge; `[server]` and `[edge]` say where.
+    Server(ServerArguments),
     /// Serve the queue of a server elsewhere from this machine; with --check print each control of the sandbox.
     Worker(WorkerArguments),
+    /// Run the inner end of a tunnel alone, connector included: private MCP servers for a server elsewhere.
+    Gateway(GatewayArguments),
+    /// Make tunnels, look at them, and try the whole path to a private MCP server.
+    Tunnel(TunnelArguments),
+    /// Register the perimeters that sealed credentials are opened in.
+    Perimeter(PerimeterArguments),
     /// Run the main job for real, with an agent that turns hostile, and print what held.
     Demo(DemoArguments),
     /// A model that plays scripts, for rehearsals and tests.
     #[command(hide = true)]
     Rehearsal(RehearsalArguments),
+    /// A private MCP server, for rehearsals and tests.
+    #[command(hide = true)]
+    PrivateMcp(PrivateMcpArguments),
+    /// An edge and a gateway without API, for tests and benchmarks.
+    #[command(hide = true)]
+    TunnelRig(RigArguments),
 }
 
 #[derive(Args)]
@@ -62,13 +76,16 @@ pub(crate) struct UpArguments {
     /// Where the API listens; port 0 picks a free one.
     #[arg(long, default_value = "127.0.0.1:7300", value_name = "ADDR:PORT")]
     pub(crate) listen: SocketAddr,
+    /// Where the tunnel's edge listens; port 0 picks a free one.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR:PORT")]
+    pub(crate) edge_listen: SocketAddr,
     /// Print one JSON line when everything is ready, for scripts.
     #[arg(long)]
     pub(crate) json: bool,
     /// Leave the worker out.
     #[arg(long)]
     pub(crate) no_worker: bool,
-    /// Leave the gateway out. This build has none to start.
+    /// Leave the gateway and its tunnel out.
     #[arg(long)]
     pub(crate) no_gateway: bool,
     /// Issue a new API key and a new environment key, and print them.
@@ -99,6 +116,9 @@ pub(crate) struct Server {
     /// Base URL of a server elsewhere, with POSTERN_API_KEY; the socket in the data directory unless given.
     #[arg(long, value_name = "URL")]
     pub(crate) url: Option<String>,
+    /// A CA to trust for the server, besides the system's.
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub(crate) server_ca: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) place: Place,
 }
@@ -217,14 +237,14 @@ pub(crate) struct WorkerArguments {
     /// Print each control of the sandbox as active, degraded or missing, with cause and fix, and end.
     #[arg(long, conflicts_with_all = ["url", "environment", "environment_key_file"])]
     pub(crate) check: bool,
-    /// Base URL of the server whose queue to serve: ours, or the hosted platform's.
-    #[arg(long, value_name = "URL", required_unless_present = "check")]
+    /// Base URL of the server whose queue to serve, ours or the hosted platform's; `[worker] server` unless given.
+    #[arg(long, value_name = "URL")]
     pub(crate) url: Option<String>,
-    /// The environment to serve, env_...; zones name it, or `default` for it.
-    #[arg(long, value_name = "ID", required_unless_present = "check")]
+    /// The environment to serve, env_...; zones name it, or `default` for it. `[worker] environment` unless given.
+    #[arg(long, value_name = "ID")]
     pub(crate) environment: Option<String>,
-    /// File with the environment's key.
-    #[arg(long, value_name = "FILE", required_unless_present = "check")]
+    /// File with the environment's key; `[worker] environment_key_file` unless given.
+    #[arg(long, value_name = "FILE")]
     pub(crate) environment_key_file: Option<PathBuf>,
     /// A CA to trust for the server, besides the system's.
     #[arg(long, value_name = "FILE")]
@@ -232,6 +252,160 @@ pub(crate) struct WorkerArguments {
     /// How long the first Ctrl-C or SIGTERM lets running tools end.
     #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
     pub(crate) drain: Duration,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct ServerArguments {
+    /// Print one JSON line when everything is ready, for scripts.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Issue a new API key and a new environment key, and print them.
+    #[arg(long)]
+    pub(crate) new_keys: bool,
+    /// File with the model endpoint's key, instead of ANTHROPIC_API_KEY.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) model_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct GatewayArguments {
+    /// How long the first Ctrl-C or SIGTERM lets running calls end.
+    #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
+    pub(crate) drain: Duration,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct TunnelArguments {
+    #[command(subcommand)]
+    pub(crate) verb: TunnelVerb,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TunnelVerb {
+    /// Make a tunnel with its own CA: registers the CA, writes token, CA and leaf into a directory for `postern gateway`.
+    Create {
+        /// What to call it.
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// The directory to write, mode 0700; it must not hold a tunnel yet.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// List the tunnels.
+    List {
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Show connections, certificates, routes and last errors.
+    Status {
+        /// The tunnel, tnl_...; all of them unless given.
+        tunnel: Option<String>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Speak MCP with a route through the whole path, and print each hop's time or its named failure.
+    Probe {
+        /// The route, as `[[gateway.route]]` names it.
+        route: String,
+        /// The tunnel, tnl_...; the only active one unless given.
+        #[arg(long, value_name = "ID")]
+        tunnel: Option<String>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Revoke a tunnel's token and end every connection at once; `tunnel token` shows the next one.
+    Revoke {
+        /// The tunnel, tnl_...
+        tunnel: String,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Write a tunnel's token to a file, for its connector.
+    Token {
+        /// The tunnel, tnl_...
+        tunnel: String,
+        /// The file to write, mode 0600.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Issue a new token first; connections with the old one stay until they end.
+        #[arg(long)]
+        rotate: bool,
+        #[command(flatten)]
+        server: Server,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct PerimeterArguments {
+    #[command(subcommand)]
+    pub(crate) verb: PerimeterVerb,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum PerimeterVerb {
+    /// Register this machine's perimeter, so that credentials can be sealed to it.
+    Register {
+        /// What to call it; the machine's name unless given.
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// The environment it serves, env_...
+        #[arg(long, value_name = "ID", conflicts_with = "tunnel")]
+        environment: Option<String>,
+        /// The tunnel it is the inner end of, tnl_...
+        #[arg(long, value_name = "ID")]
+        tunnel: Option<String>,
+        /// Its public key; the data directory's own unless given.
+        #[arg(long, value_name = "HEX")]
+        public_key: Option<String>,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// List the registered perimeters.
+    List {
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Remove one: nothing is sealed to it any more.
+    Rm {
+        /// The perimeter's id.
+        id: String,
+        #[command(flatten)]
+        server: Server,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct PrivateMcpArguments {
+    /// Where to listen; the token comes from standard input.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR:PORT")]
+    pub(crate) listen: SocketAddr,
+    /// Answer with JSON instead of event streams.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Refuse every request.
+    #[arg(long)]
+    pub(crate) refuse: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct RigArguments {
+    /// Measure by this plan, print the figures as JSON, and end.
+    #[arg(long, value_name = "JSON")]
+    pub(crate) measure: Option<String>,
     #[command(flatten)]
     pub(crate) place: Place,
 }

@@ -1,5 +1,6 @@
 //! The command line's own client of the API: over the operator's socket in the data directory, or a URL with a key.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use crate::failure::{Failure, Or};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const LARGEST_ANSWER: usize = 64 << 20;
-const BETA: &str = "managed-agents-2026-04-01";
+const BETA: &str = "managed-agents-2026-04-01,mcp-tunnels-2026-06-22";
 
 /// A client that knows where the server is and who is asking.
 #[derive(Clone)]
@@ -33,16 +34,21 @@ impl Client {
         match server.url.clone().or(url) {
             Some(url) => {
                 let key = key.ok_or_else(|| Failure::Misused("set POSTERN_API_KEY to a key of that server".into()))?;
-                Self::at(&url, key)
+                Self::at(&url, key, server.server_ca.as_deref())
             }
-            None => Ok(Self { http: HttpClient::unix(&server.place.data_dir.join("operator.sock")), key: None }),
+            None => Ok(Self::operator(&server.place.data_dir.join("operator.sock"))),
         }
     }
 
+    /// The server of this socket, as its operator.
+    pub(crate) fn operator(socket: &Path) -> Self {
+        Self { http: HttpClient::unix(socket), key: None }
+    }
+
     /// A server at a URL.
-    pub(crate) fn at(url: &str, key: String) -> Result<Self, Failure> {
+    pub(crate) fn at(url: &str, key: String, ca: Option<&Path>) -> Result<Self, Failure> {
         let endpoint: Endpoint = url.parse().or_misused("read the server's URL")?;
-        let roots = TlsRoots::platform_and_file(None).or_misused("load trusted certificates")?;
+        let roots = TlsRoots::platform_and_file(ca).or_misused("load trusted certificates")?;
         let http = HttpClient::new(configured(&endpoint), &roots).or_misused("prepare the client")?;
         Ok(Self { http, key: Some(key) })
     }
@@ -55,6 +61,11 @@ impl Client {
     /// POST of a JSON body, and the JSON of the answer.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         self.json(Method::POST, path, Some(body)).await
+    }
+
+    /// DELETE, and the JSON of the answer.
+    pub(crate) async fn delete(&self, path: &str) -> Result<Value, Failure> {
+        self.json(Method::DELETE, path, None).await
     }
 
     /// Every item of a list, page by page.

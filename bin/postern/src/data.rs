@@ -46,7 +46,7 @@ impl Data {
         let data = Self { root };
         data.check_format()?;
         for part in ["control", "perimeter"] {
-            data.make(part)?;
+            Self::make_private(&data.root.join(part))?;
         }
         Ok(data)
     }
@@ -71,6 +71,16 @@ impl Data {
         self.perimeter().join("environment_key")
     }
 
+    /// The tunnel that `up` made: its token, its CA, its certificate.
+    pub(crate) fn tunnel(&self) -> PathBuf {
+        self.perimeter().join("tunnel")
+    }
+
+    /// The edge's own certificate that `up` made.
+    pub(crate) fn edge(&self) -> PathBuf {
+        self.control().join("edge")
+    }
+
     /// The directory itself.
     pub(crate) fn root(&self) -> &Path {
         &self.root
@@ -81,12 +91,24 @@ impl Data {
     /// # Errors
     /// Another one holds it.
     pub(crate) fn hold(&self) -> Result<Held, Failure> {
-        let path = self.root.join("lock");
+        self.hold_as("lock", "`postern up` or `postern worker`")
+    }
+
+    /// Takes the directory for one gateway; a worker may use it too.
+    ///
+    /// # Errors
+    /// Another one holds it.
+    pub(crate) fn hold_for_gateway(&self) -> Result<Held, Failure> {
+        self.hold_as("gateway.lock", "gateway")
+    }
+
+    fn hold_as(&self, name: &str, holder: &str) -> Result<Held, Failure> {
+        let path = self.root.join(name);
         let lock = private_file(&path, false).or_misused(&format!("open {}", path.display()))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Held { _lock: lock }),
             Err(_) => {
-                Err(Failure::Misused(format!("another `postern up` runs over {}; stop it first", self.root.display())))
+                Err(Failure::Misused(format!("another {holder} runs over {}; stop it first", self.root.display())))
             }
         }
     }
@@ -96,16 +118,28 @@ impl Data {
     /// # Errors
     /// The system's.
     pub(crate) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-        let new = path.with_extension("new");
-        let mut file = private_file(&new, true)?;
-        file.write_all(text.as_bytes())?;
+        Self::write_private_bytes(path, text.as_bytes())
+    }
+
+    /// As [`Data::write_private`], of bytes.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn write_private_bytes(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+        let mut new = path.as_os_str().to_owned();
+        new.push(".new");
+        let mut file = private_file(Path::new(&new), true)?;
+        file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&new, path)
     }
 
-    fn make(&self, part: &str) -> Result<(), Failure> {
-        let path = self.root.join(part);
-        DirBuilder::new().mode(0o700).recursive(true).create(&path).or_misused(&format!("make {}", path.display()))
+    /// Makes a directory that only its owner may enter.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn make_private(path: &Path) -> Result<(), Failure> {
+        DirBuilder::new().mode(0o700).recursive(true).create(path).or_misused(&format!("make {}", path.display()))
     }
 
     fn check_format(&self) -> Result<(), Failure> {

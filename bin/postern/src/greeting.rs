@@ -8,11 +8,13 @@ use crate::cli::UpArguments;
 use crate::config::Configuration;
 use crate::data::Data;
 use crate::server::ServerReady;
+use crate::tunnel::Files;
 
 /// The whole text: address, keys, what is degraded, and a snippet to paste.
 pub(crate) fn text(
     ready: &ServerReady,
     (controls, degraded): (&[ControlStatus], &[String]),
+    tunnel: Option<&Files>,
     configuration: &Configuration,
     arguments: &UpArguments,
     data: &Data,
@@ -23,6 +25,12 @@ pub(crate) fn text(
     let _ = writeln!(out, "  API key           {}", ready.api_key.as_deref().unwrap_or(shown_before));
     let _ = writeln!(out, "  environment       {}", ready.environment_id);
     let _ = writeln!(out, "  environment key   {}", ready.environment_key.as_deref().unwrap_or(shown_before));
+    if let Some(tunnel) = tunnel {
+        let routes: Vec<_> = configuration.routes.iter().map(|route| route.name.clone()).collect();
+        let routes =
+            if routes.is_empty() { "no routes: write [[gateway.route]]".to_owned() } else { routes.join(", ") };
+        let _ = writeln!(out, "  tunnel            {} under {} ({routes})", tunnel.id(), tunnel.domain());
+    }
     let _ = writeln!(out, "  data              {}", data.root().display());
     let _ = writeln!(out, "  model             {}", configuration.model.endpoint);
     if !ready.model_key {

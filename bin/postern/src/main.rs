@@ -9,14 +9,20 @@ mod client;
 mod config;
 mod data;
 mod demo;
+mod edge;
 mod failure;
+mod gateway;
 mod greeting;
 mod logging;
+mod perimeter;
+mod private_mcp;
 mod rehearsal;
+mod rig;
 mod roles;
 mod run;
 mod secrets;
 mod server;
+mod tunnel;
 mod up;
 mod worker;
 mod zone;
@@ -62,6 +68,12 @@ fn command(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Agent(agent) => asynchronously(agent::run(&agent.verb)),
         Command::Worker(worker) if worker.check => check::run(),
         Command::Worker(worker) => return asynchronously(worker::run(worker)),
+        Command::Server(server) => return asynchronously(server::run(server, logging::level_name(arguments.log))),
+        Command::Gateway(gateway) => return asynchronously(gateway::run(gateway)),
+        Command::Tunnel(tunnel) => asynchronously(tunnel::run(&tunnel.verb)),
+        Command::Perimeter(perimeter) => asynchronously(perimeter::run(&perimeter.verb)),
+        Command::TunnelRig(rig) => asynchronously(rig::run(rig)),
+        Command::PrivateMcp(server) => asynchronously(private_mcp::run(server)),
         Command::Demo(demo) => asynchronously(demo::run(demo)),
         Command::Rehearsal(rehearsal) => asynchronously(rehearsal::run(rehearsal)),
     };

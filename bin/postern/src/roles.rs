@@ -22,6 +22,8 @@ use crate::{logging, server};
 pub(crate) enum Role {
     Server,
     Worker,
+    Gateway,
+    Connector,
     Spawner,
     Egress,
     Custody,
@@ -36,6 +38,8 @@ pub(crate) fn asked_for() -> Option<Role> {
     let role = match name.as_str() {
         "server" => Role::Server,
         "worker" => Role::Worker,
+        "gateway" => Role::Gateway,
+        "connector" => Role::Connector,
         "spawner" => Role::Spawner,
         "egress" => Role::Egress,
         "custody" => Role::Custody,
@@ -69,6 +73,8 @@ impl Role {
         match self {
             Self::Server => runtime.block_on(server::main()),
             Self::Worker => runtime.block_on(worker()),
+            Self::Gateway => runtime.block_on(postern_gateway::process_main(|endpoint| configured(&endpoint))),
+            Self::Connector => runtime.block_on(postern_connector::process_main(configured)),
             Self::Egress => runtime.block_on(postern_egress::process_main()),
             Self::Custody => runtime.block_on(postern_custody::process_main()),
             Self::Audit => runtime.block_on(postern_audit::process_main()),
@@ -80,7 +86,7 @@ impl Role {
     fn threads(self) -> usize {
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
         match self {
-            Self::Server | Self::Egress | Self::Worker => cores.max(2),
+            Self::Server | Self::Egress | Self::Worker | Self::Gateway | Self::Connector => cores.max(2),
             Self::Spawner | Self::Custody | Self::Audit => 1,
         }
     }
@@ -121,6 +127,7 @@ pub(crate) struct Service {
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) environment_id: String,
     pub(crate) environment_key_file: PathBuf,
+    pub(crate) sessions: usize,
     pub(crate) drain: Duration,
 }
 
@@ -146,15 +153,15 @@ pub(crate) fn worker_configuration(
         variables: variables(configuration, &environments)?,
         environments,
         data_dir: data.root().to_owned(),
-        audit_dir: None,
-        custody_dir: None,
-        sessions: postern_runner::SESSIONS,
+        audit_dir: configuration.audit.dir.clone(),
+        custody_dir: configuration.custody.dir.clone(),
+        sessions: service.sessions,
         drain_seconds: service.drain.as_secs(),
     })
 }
 
-/// The operator's variables that zones name as sources, and no others.
-fn variables(
+/// The operator's variables that zones and routes name as sources, and no others.
+pub(crate) fn variables(
     configuration: &Configuration,
     environments: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, WireBytes>, Failure> {

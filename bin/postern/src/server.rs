@@ -1,4 +1,10 @@
-//! The server role: the control plane over sockets that `up` bound, with the keys and the environment it makes at first.
+//! The server role: the control plane over sockets that were bound for it, with the keys and the environment it makes
+//! at first. The tunnel's edge is part of it.
+
+mod alone;
+mod first;
+mod keys;
+mod mcp;
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -7,28 +13,31 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postern_api::{App, router, serve, serve_operator};
-use postern_engine::Engine;
+use ipnet::IpNet;
+use postern_api::{App, Tunnels, router, serve, serve_operator, serve_tls};
+use postern_edge::{Directory, Edge};
+use postern_engine::control::{ControlHub, ControlSettings};
+use postern_engine::{Engine, Surroundings};
 use postern_exec::WireBytes;
-use postern_exec::asynchronous::Channel;
-use postern_model::Timestamp;
-use postern_model::environment::{CreateEnvironment, Environment};
-use postern_model::ids::WorkspaceId;
 use postern_net::client::HttpClient;
 use postern_net::tls::TlsRoots;
 use postern_policy::{Endpoint, configured};
-use postern_secret::key::{ApiKey, EnvironmentKey};
 use postern_secret::{Secret, SecretBytes};
-use postern_store::{Store, StoreError, Tx, environments, keys};
+use postern_store::Store;
+use postern_tunnel::identity::IdentityKey;
 use postern_upstream::{Client, Settings};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::DEFAULT_ENVIRONMENT;
+use crate::edge;
 use crate::failure::{Failure, Or};
+pub(crate) use alone::run;
 
-/// The first frame to the role; two listening sockets come with it: TCP, then the operator's.
+/// What domains of tunnels end in, unless `[edge] domain` says.
+pub(crate) const DEFAULT_TUNNEL_DOMAIN: &str = "tunnel.localhost";
+
+/// The first frame to the role; listening sockets come with it: TCP, the operator's, and the edge's where there is one.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct ServerConfiguration {
     pub(crate) listen: SocketAddr,
@@ -41,7 +50,24 @@ pub(crate) struct ServerConfiguration {
     pub(crate) new_keys: bool,
     /// Issue an environment key: the worker has none.
     pub(crate) new_environment_key: bool,
+    /// Certificate and key of the API's listener; plain HTTP without.
+    pub(crate) tls: Option<(PathBuf, PathBuf)>,
+    /// The edge, where this server has one.
+    pub(crate) edge: Option<EdgeConfiguration>,
+    /// Special ranges in which public MCP URLs may lie all the same.
+    pub(crate) mcp_addresses: Vec<IpNet>,
     pub(crate) log: String,
+}
+
+/// The tunnel's edge of a server.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct EdgeConfiguration {
+    /// Where it listens, as bound.
+    pub(crate) address: SocketAddr,
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    /// What tunnels' domains end in.
+    pub(crate) domain: String,
 }
 
 /// The role's first message back. Keys are there when this start issued them.
@@ -53,6 +79,10 @@ pub(crate) struct ServerReady {
     pub(crate) environment_key: Option<String>,
     pub(crate) model_key: bool,
     pub(crate) model_default: Option<String>,
+    /// Where connectors of this machine dial.
+    pub(crate) edge_url: Option<String>,
+    /// The key that signs callers' identities.
+    pub(crate) identity_key: IdentityKey,
 }
 
 const DRAIN: Duration = Duration::from_secs(5);
@@ -69,7 +99,8 @@ pub(crate) async fn main() -> ExitCode {
             if channel.send(&Ok::<_, String>(ready), &[]).await.is_err() {
                 return ExitCode::FAILURE;
             }
-            server.run(channel).await;
+            // No message is expected: whatever comes, or the end, ends the role.
+            server.run(async move { drop(channel.receive::<serde_json::Value>(1024).await) }).await;
             ExitCode::SUCCESS
         }
         Err(failure) => {
@@ -85,12 +116,14 @@ fn refuse(why: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-struct Server {
+pub(crate) struct Server {
     engine: Engine,
     store: Store,
     app: App,
-    tcp: TcpListener,
+    hub: ControlHub,
+    tcp: (TcpListener, Option<Arc<rustls::ServerConfig>>),
     operator: UnixListener,
+    edge: Option<(Edge, TcpListener, Arc<rustls::ServerConfig>)>,
 }
 
 impl Server {
@@ -98,49 +131,89 @@ impl Server {
         mut configuration: ServerConfiguration,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(Self, ServerReady), Failure> {
-        let Ok([tcp, operator]) = <[OwnedFd; 2]>::try_from(descriptors) else {
-            return Err(Failure::Misused("the server expects two listening sockets".into()));
+        let mut sockets = descriptors.into_iter();
+        let (Some(tcp), Some(operator)) = (sockets.next(), sockets.next()) else {
+            return Err(Failure::Misused("the server expects its listening sockets".into()));
         };
         let store =
             Store::open(&configuration.directory.join("postern.sqlite")).await.or_misused("open the database")?;
         let (environment, issued) =
-            first_things(&store, &configuration).await.or_misused("make keys and environment")?;
+            first::first_things(&store, &configuration).await.or_misused("make keys and environment")?;
+        let server_key = keys::server_key(&configuration.directory)?;
+        let signer = keys::identity(&configuration.directory)?;
+        let identity_key = signer.key();
+        let settings =
+            postern_edge::Settings { identity_keys: vec![identity_key.clone()], ..postern_edge::Settings::default() };
+        let edge = Edge::new(Directory::new(), settings);
+        let hub = ControlHub::new(ControlSettings::default());
+        let mcp = mcp::client(&edge, signer, &configuration.mcp_addresses)?;
+
         let has_model_key = configuration.model_key.is_some();
         let key = configuration.model_key.take().map(secret);
         let model = Arc::new(model(&configuration, key)?);
-        let engine = Engine::start(store.clone(), model, postern_engine::Settings::default())
+        let surroundings = Surroundings { mcp: Some(mcp.clone()), hub: Some(hub.clone()) };
+        let domain = configuration.edge.as_ref().map_or(DEFAULT_TUNNEL_DOMAIN, |edge| &edge.domain).to_owned();
+        let tunnels = Tunnels { server_key, domain, edge: edge.clone(), prober: Some(mcp::prober(mcp)) };
+        let engine = Engine::start_with(store.clone(), model, surroundings, postern_engine::Settings::default())
             .await
             .or_misused("start the engine")?;
+        let scheme = if configuration.tls.is_some() { "https" } else { "http" };
         let ready = ServerReady {
-            base_url: format!("http://{}", configuration.listen),
+            base_url: format!("{scheme}://{}", configuration.listen),
             environment_id: environment.id.to_string(),
             api_key: issued.api_key,
             environment_key: issued.environment_key,
             model_key: has_model_key,
             model_default: configuration.model_default,
+            edge_url: configuration.edge.as_ref().map(|edge| format!("https://{}", edge.address)),
+            identity_key,
         };
-        let app = App::new(engine.clone(), store.clone(), postern_api::Limits::default());
-        let (tcp, operator) = (listener(tcp)?, operator_listener(operator)?);
-        Ok((Self { engine, store, app, tcp, operator }, ready))
+        let app = App::new(engine.clone(), store.clone(), postern_api::Limits::default())
+            .with_control(hub.clone())
+            .with_tunnels(tunnels);
+        app.fill_directory().await.or_misused("read the tunnels")?;
+        let tls = match &configuration.tls {
+            Some((certificate, key)) => Some(edge::tls(certificate, key, &[b"http/1.1"])?),
+            None => None,
+        };
+        let edge = match (&configuration.edge, sockets.next()) {
+            (Some(section), Some(socket)) => {
+                Some((edge, listener(socket)?, edge::tls(&section.certificate, &section.key, &[b"http/1.1"])?))
+            }
+            _ => None,
+        };
+        let (tcp, operator) = ((listener(tcp)?, tls), operator_listener(operator)?);
+        Ok((Self { engine, store, app, hub, tcp, operator, edge }, ready))
     }
 
-    /// Serves until the supervisor closes the channel, then drains.
-    async fn run(self, mut channel: Channel) {
+    /// Serves until `end`, then drains.
+    async fn run(self, end: impl Future<Output = ()>) {
         let drain = CancellationToken::new();
         let router = router(self.app);
-        let serving = async {
-            tokio::join!(
-                serve(self.tcp, router.clone(), drain.clone()),
-                serve_operator(self.operator, router, drain.clone())
-            )
+        let (tcp, tls) = self.tcp;
+        let api = async {
+            match tls {
+                Some(tls) => serve_tls(tcp, tls, router.clone(), drain.clone()).await,
+                None => serve(tcp, router.clone(), drain.clone()).await,
+            }
         };
+        // Tunnels stay up while sessions drain: running calls end over them.
+        let carried = CancellationToken::new();
+        let carrying = async {
+            if let Some((edge, listener, tls)) = self.edge {
+                edge.serve(listener, tls, carried.clone()).await;
+            }
+        };
+        let serving =
+            async { tokio::join!(api, serve_operator(self.operator, router.clone(), drain.clone()), carrying) };
         let ending = async {
-            // No message is expected: whatever comes, or the end, ends the role.
-            let _ = channel.receive::<serde_json::Value>(1024).await;
+            end.await;
             drain.cancel();
             if !self.engine.drain(DRAIN).await {
                 tracing::warn!("sessions were still at work when the server drained; the next start goes on with them");
             }
+            self.hub.drain(DRAIN).await;
+            carried.cancel();
             tokio::time::sleep(DRAIN).await;
         };
         tokio::select! {
@@ -175,71 +248,4 @@ fn model(configuration: &ServerConfiguration, key: Option<SecretBytes>) -> Resul
 
 fn secret(bytes: WireBytes) -> SecretBytes {
     Secret::new(bytes.into_bytes())
-}
-
-/// Keys that this start issued.
-#[derive(Default)]
-struct IssuedKeys {
-    api_key: Option<String>,
-    environment_key: Option<String>,
-}
-
-/// The default environment and, at the first start or on request, keys; all of it or nothing.
-async fn first_things(
-    store: &Store,
-    configuration: &ServerConfiguration,
-) -> Result<(Environment, IssuedKeys), StoreError> {
-    let workspace = WorkspaceId::default();
-    let mut tx = store.write().await?;
-    let existing = environments::find_by_name(&mut tx, &workspace, DEFAULT_ENVIRONMENT).await?;
-    let first_start = existing.is_none();
-    let environment = match existing {
-        Some(environment) => environment,
-        None => environments::create(&mut tx, &workspace, default_environment(), Timestamp::now()).await?,
-    };
-    let mut issued = IssuedKeys::default();
-    if first_start || configuration.new_keys {
-        issued.api_key = Some(issue_api_key(&mut tx, &workspace).await?);
-    }
-    if first_start || configuration.new_keys || configuration.new_environment_key {
-        issued.environment_key = Some(issue_environment_key(&mut tx, &workspace, &environment).await?);
-    }
-    tx.commit().await?;
-    Ok((environment, issued))
-}
-
-fn default_environment() -> CreateEnvironment {
-    CreateEnvironment {
-        name: DEFAULT_ENVIRONMENT.to_owned(),
-        config: postern_model::Field::Absent,
-        description: Some("Made by the first start.".to_owned()),
-        metadata: None,
-        scope: None,
-    }
-}
-
-const HINT_LENGTH: usize = 12;
-
-#[expect(clippy::disallowed_methods, reason = "a key is shown once, to the operator at the start that issued it")]
-async fn issue_api_key(tx: &mut Tx, workspace: &WorkspaceId) -> Result<String, StoreError> {
-    let key = ApiKey::issue();
-    let text = key.secret().expose().clone();
-    keys::create_api_key(tx, workspace, &new_key("up", &text, key.digest().as_str())).await?;
-    Ok(text)
-}
-
-#[expect(clippy::disallowed_methods, reason = "a key is shown once, to the operator at the start that issued it")]
-async fn issue_environment_key(
-    tx: &mut Tx,
-    workspace: &WorkspaceId,
-    environment: &Environment,
-) -> Result<String, StoreError> {
-    let key = EnvironmentKey::issue();
-    let text = key.secret().expose().clone();
-    keys::create_environment_key(tx, workspace, &environment.id, &new_key("up", &text, key.digest().as_str())).await?;
-    Ok(text)
-}
-
-fn new_key<'a>(name: &'a str, key: &'a str, digest: &'a str) -> keys::NewKey<'a> {
-    keys::NewKey { name, hint: &key[..HINT_LENGTH], digest, now: Timestamp::now() }
 }

@@ -1,26 +1,31 @@
-//! `postern up`: supervises a server and a worker, each a process of its own, over one data directory.
+//! `postern up`: supervises a server, a worker and a gateway, each a process of its own, over one data directory.
 //!
 //! The sockets are bound here and handed to the server, so a server that dies is replaced without refusing anyone a
-//! connection. The worker gets the environment's key from a private file and the server's address, and nothing else.
+//! connection. The worker gets the environment's key from a private file and the server's address, and nothing else; the
+//! gateway gets its tunnel's files, made at the first start.
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postern_exec::WireBytes;
 use postern_exec::role::{Running, Supervisor};
+use postern_gateway::GatewayConfig;
 use postern_runner::{Order, Report};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::UpArguments;
+use crate::client::Client;
 use crate::config::{self, Configuration};
 use crate::data::Data;
 use crate::failure::{Failure, Or};
 use crate::roles::{Service, keep_memory_private, worker_configuration};
-use crate::server::{ServerConfiguration, ServerReady};
+use crate::server::{DEFAULT_TUNNEL_DOMAIN, EdgeConfiguration, ServerConfiguration, ServerReady};
+use crate::tunnel::Files;
+use crate::{edge, gateway, perimeter};
 
 /// Runs until SIGTERM or Ctrl-C, then drains.
 ///
@@ -41,6 +46,8 @@ pub(crate) async fn run(arguments: &UpArguments, log: &'static str) -> Result<()
 struct Up {
     server: Part<ServerConfiguration>,
     worker: Option<Part<postern_runner::WorkerConfig>>,
+    gateway: Option<Part<GatewayConfig>>,
+    tunnel: Option<Files>,
     ready: ServerReady,
     controls: Vec<postern_sandbox::ControlStatus>,
     degraded: Vec<String>,
@@ -62,19 +69,23 @@ impl Up {
         let exe = postern_exec::program::own_executable().or_misused("find this executable")?;
         let (tcp, operator) = listen(arguments, data)?;
         let address = tcp.local_addr().or_misused("read the listening address")?;
+        let (edge, edge_socket) = listen_edge(arguments, data)?;
         let server = ServerConfiguration {
             listen: address,
             directory: data.control(),
             model_url: configuration.model.endpoint.to_string(),
             model_ca_file: configuration.model.ca_file.clone(),
             model_default: configuration.model.default.clone(),
-            model_key: model_key(arguments)?.map(|key| WireBytes::new(key.into_bytes())),
+            model_key: model_key(arguments.model_key_file.as_deref())?.map(|key| WireBytes::new(key.into_bytes())),
             new_keys: arguments.new_keys,
             new_environment_key: !data.environment_key().exists(),
+            tls: None,
+            edge: Some(edge),
+            mcp_addresses: configuration.server.mcp_addresses.clone(),
             log: log.to_owned(),
         };
-        let mut server =
-            Supervisor::new("server", exe.clone(), server, vec![OwnedFd::from(tcp), OwnedFd::from(operator)]);
+        let sockets = vec![OwnedFd::from(tcp), OwnedFd::from(operator), OwnedFd::from(edge_socket)];
+        let mut server = Supervisor::new("server", exe.clone(), server, sockets);
         let (running, ready) = server.start::<Result<ServerReady, String>>().await.or_misused("start the server")?;
         let ready = ready.map_err(Failure::Misused)?;
         server.configuration().new_keys = false;
@@ -84,11 +95,60 @@ impl Up {
                 .or_misused("keep the environment's key for the worker")?;
         }
         let server = Part { supervisor: server, running };
-        let mut up = Self { server, worker: None, ready, controls: vec![], degraded: vec![] };
+        let mut up =
+            Self { server, worker: None, gateway: None, tunnel: None, ready, controls: vec![], degraded: vec![] };
+        let client = Client::operator(&data.operator_socket());
         if !arguments.no_worker {
-            up.start_worker(arguments, configuration, data, exe).await?;
+            let key = up.start_worker(arguments, configuration, data, exe.clone()).await?;
+            up.register(&client, &key).await?;
+        }
+        if !arguments.no_gateway {
+            let key = up.start_gateway(arguments, configuration, data, exe, &client).await?;
+            up.register(&client, &key).await?;
         }
         Ok(up)
+    }
+
+    /// Credentials that the API takes are sealed to this machine's perimeter.
+    async fn register(&self, client: &Client, public_key: &str) -> Result<(), Failure> {
+        perimeter::register(client, "up", public_key, Some(&self.ready.environment_id), None).await.map(drop)
+    }
+
+    async fn start_gateway(
+        &mut self,
+        arguments: &UpArguments,
+        configuration: &Configuration,
+        data: &Data,
+        exe: PathBuf,
+        client: &Client,
+    ) -> Result<String, Failure> {
+        let files = crate::tunnel::ensure(client, &data.tunnel(), "up").await?;
+        let edge_ca = data.edge().join("ca.pem");
+        let inner = gateway::Inner {
+            server_url: self.ready.base_url.clone(),
+            server_ca: None,
+            edge_url: self.ready.edge_url.clone().unwrap_or_default(),
+            edge_ca: Some(edge_ca),
+            proxy: configuration.gateway.proxy.clone(),
+            tunnel_id: files.id().to_owned(),
+            token: files.token(),
+            tls_dir: files.directory().to_owned(),
+            identity_keys: vec![self.ready.identity_key.clone()],
+            environment_id: Some(self.ready.environment_id.clone()),
+            drain: arguments.drain,
+        };
+        let mut supervisor =
+            Supervisor::new("gateway", exe, gateway::configuration(configuration, data, inner)?, vec![]);
+        let (mut running, report) =
+            supervisor.start::<postern_gateway::Report>().await.or_misused("start the gateway")?;
+        let key = gateway::stands(report)?;
+        if !gateway::connected(&mut running, TUNNEL_PATIENCE).await {
+            tracing::warn!("the tunnel does not stand yet; `postern tunnel status` says why");
+        }
+        tokio::spawn(gateway::keep_certificate(files.clone()));
+        self.gateway = Some(Part { supervisor, running });
+        self.tunnel = Some(files);
+        Ok(key)
     }
 
     async fn start_worker(
@@ -97,41 +157,51 @@ impl Up {
         configuration: &Configuration,
         data: &Data,
         exe: PathBuf,
-    ) -> Result<(), Failure> {
+    ) -> Result<String, Failure> {
         let service = Service {
             server_url: self.ready.base_url.clone(),
             ca_file: None,
             environment_id: self.ready.environment_id.clone(),
             environment_key_file: data.environment_key(),
+            sessions: configuration.worker.sessions.into(),
             drain: arguments.drain,
         };
         let worker = worker_configuration(configuration, data, service)?;
         let mut supervisor = Supervisor::new("worker", exe, worker, vec![]);
         let (running, report) = supervisor.start::<Report>().await.or_misused("start the worker")?;
-        match report {
-            Report::Ready { controls, degraded, .. } => {
+        let key = match report {
+            Report::Ready { controls, degraded, perimeter_public_key, .. } => {
                 self.controls = controls;
                 self.degraded = degraded;
+                perimeter_public_key
             }
             Report::Refused { problems } => {
                 return Err(Failure::Misused(format!("the worker does not start:\n{}", problems.join("\n"))));
             }
-        }
+        };
         self.worker = Some(Part { supervisor, running });
-        Ok(())
+        Ok(key)
     }
 
     #[expect(clippy::print_stdout, reason = "the address and the keys are the command's result")]
     fn announce(&self, arguments: &UpArguments, configuration: &Configuration, data: &Data) {
         if arguments.json {
             let line = json!({"base_url": self.ready.base_url, "api_key": self.ready.api_key, "environment_id": self.ready.environment_id,
-                "environment_key": self.ready.environment_key, "tunnel_id": null, "tunnel_domain": null, "data_dir": data.root()});
+                "environment_key": self.ready.environment_key, "tunnel_id": self.tunnel.as_ref().map(Files::id),
+                "tunnel_domain": self.tunnel.as_ref().map(Files::domain), "data_dir": data.root()});
             println!("{line}");
             return;
         }
         println!(
             "{}",
-            crate::greeting::text(&self.ready, (&self.controls, &self.degraded), configuration, arguments, data)
+            crate::greeting::text(
+                &self.ready,
+                (&self.controls, &self.degraded),
+                self.tunnel.as_ref(),
+                configuration,
+                arguments,
+                data
+            )
         );
     }
 
@@ -144,8 +214,20 @@ impl Up {
                     None => std::future::pending().await,
                 }
             };
+            let gateway_ends = async {
+                match &mut self.gateway {
+                    Some(gateway) => gateway.running.child.wait().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = signals.next() => return Ok(()),
+                status = gateway_ends => {
+                    tracing::error!(?status, "the gateway ended and is started again");
+                    if let Some(gateway) = &mut self.gateway {
+                        gateway.again::<postern_gateway::Report>(signals).await?;
+                    }
+                }
                 status = self.server.running.child.wait() => {
                     tracing::error!(?status, "the server ended and is started again");
                     self.server.again::<Result<ServerReady, String>>(signals).await?;
@@ -165,9 +247,14 @@ impl Up {
             seconds = patience.as_secs(),
             "draining: no new work, running tools end; once more to stop at once"
         );
-        let Self { server, worker, .. } = self;
+        let Self { server, worker, gateway, .. } = self;
         let ends = async {
-            // The worker first: its results still find a server.
+            // The gateway first: it may share the worker's custody. Then the worker: its results still find a server.
+            if let Some(Part { running: Running { mut child, mut channel }, .. }) = gateway {
+                // One that is gone already has nothing to drain.
+                let _ = channel.send(&postern_gateway::Order::Drain, &[]).await;
+                child.end(patience + WORKER_MARGIN).await.or_unreachable("end the gateway")?;
+            }
             if let Some(Part { running: Running { mut child, mut channel }, .. }) = worker {
                 // A worker that is gone already has nothing to drain.
                 let _ = channel.send(&Order::Drain, &[]).await;
@@ -200,6 +287,8 @@ impl<C: serde::Serialize> Part<C> {
     }
 }
 
+/// How long the start waits for the tunnel to stand before it says so and goes on.
+const TUNNEL_PATIENCE: Duration = Duration::from_secs(10);
 const SERVER_PATIENCE: Duration = Duration::from_secs(12);
 /// What the worker needs to end after its tools have: syncing the audit log, closing sandboxes.
 const WORKER_MARGIN: Duration = Duration::from_secs(5);
@@ -209,17 +298,23 @@ fn listen(arguments: &UpArguments, data: &Data) -> Result<(TcpListener, UnixList
         return Err(Failure::Misused("`up` speaks plain HTTP and listens on loopback alone; put TLS before it".into()));
     }
     let tcp = TcpListener::bind(arguments.listen).or_misused(&format!("listen on {}", arguments.listen))?;
+    Ok((tcp, listen_operator(data)?))
+}
+
+/// The operator's socket, for its owner alone.
+pub(crate) fn listen_operator(data: &Data) -> Result<UnixListener, Failure> {
     let path = data.operator_socket();
     // Left over from a process that was killed; the lock says that no other one uses it.
     let _ = std::fs::remove_file(&path);
     let operator = UnixListener::bind(&path).or_misused(&format!("listen on {}", path.display()))?;
     rustix::fs::chmod(&path, rustix::fs::Mode::from_raw_mode(0o600))
         .or_misused("close the operator's socket to others")?;
-    Ok((tcp, operator))
+    Ok(operator)
 }
 
-fn model_key(arguments: &UpArguments) -> Result<Option<String>, Failure> {
-    let text = match &arguments.model_key_file {
+/// The model endpoint's key, from the file or the documented variable.
+pub(crate) fn model_key(file: Option<&Path>) -> Result<Option<String>, Failure> {
+    let text = match file {
         Some(file) => Some(std::fs::read_to_string(file).or_misused(&format!("read {}", file.display()))?),
         #[expect(clippy::disallowed_methods, reason = "the documented variable for the model endpoint's key")]
         None => std::env::var("ANTHROPIC_API_KEY").ok(),
@@ -227,20 +322,38 @@ fn model_key(arguments: &UpArguments) -> Result<Option<String>, Failure> {
     Ok(text.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()))
 }
 
+/// The edge's socket, and what the server needs to serve it.
+fn listen_edge(arguments: &UpArguments, data: &Data) -> Result<(EdgeConfiguration, TcpListener), Failure> {
+    if !arguments.edge_listen.ip().is_loopback() {
+        return Err(Failure::Misused(
+            "the edge of `up` has a certificate for loopback alone; run `postern server` with [edge] for connectors elsewhere".into(),
+        ));
+    }
+    let socket =
+        TcpListener::bind(arguments.edge_listen).or_misused(&format!("listen on {}", arguments.edge_listen))?;
+    let address = socket.local_addr().or_misused("read the edge's address")?;
+    edge::own_certificate(&data.edge())?;
+    let file = |name: &str| data.edge().join(name);
+    let domain = DEFAULT_TUNNEL_DOMAIN.to_owned();
+    Ok((EdgeConfiguration { address, certificate: file("cert.pem"), key: file("key.pem"), domain }, socket))
+}
+
 /// SIGTERM and SIGINT.
-struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn listen() -> Result<Self, Failure> {
+    /// Listens for both from now on.
+    pub(crate) fn listen() -> Result<Self, Failure> {
         let terminate = signal(SignalKind::terminate()).or_misused("listen for SIGTERM")?;
         let interrupt = signal(SignalKind::interrupt()).or_misused("listen for Ctrl-C")?;
         Ok(Self { terminate, interrupt })
     }
 
-    async fn next(&mut self) {
+    /// Waits for the next of either.
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => (),
             _ = self.interrupt.recv() => (),

@@ -20,19 +20,24 @@ use crate::roles::{Service, keep_memory_private, worker_configuration};
 pub(crate) async fn run(arguments: &WorkerArguments) -> Result<ExitCode, Failure> {
     keep_memory_private();
     let configuration = config::read(&arguments.place)?;
-    let (Some(url), Some(environment), Some(key_file)) =
-        (&arguments.url, &arguments.environment, &arguments.environment_key_file)
-    else {
-        return Err(Failure::Misused("a worker needs --url, --environment and --environment-key-file".into()));
+    let section = &configuration.worker;
+    let url = arguments.url.clone().or_else(|| section.server.as_ref().map(ToString::to_string));
+    let environment = arguments.environment.clone().or_else(|| section.environment.clone());
+    let key_file = arguments.environment_key_file.clone().or_else(|| section.environment_key_file.clone());
+    let (Some(url), Some(environment), Some(key_file)) = (url, environment, key_file) else {
+        return Err(Failure::Misused(
+            "a worker needs --url, --environment and --environment-key-file, or server, environment and environment_key_file in [worker]".into(),
+        ));
     };
     let endpoint: Endpoint = url.parse().or_misused("read the server's URL")?;
     let data = Data::open(&arguments.place.data_dir)?;
     let held = data.hold()?;
     let service = Service {
         server_url: url.clone(),
-        ca_file: arguments.ca_file.clone(),
-        environment_id: environment.clone(),
-        environment_key_file: key_file.clone(),
+        ca_file: arguments.ca_file.clone().or_else(|| section.ca_file.clone()),
+        environment_id: environment,
+        environment_key_file: key_file,
+        sessions: section.sessions.into(),
         drain: arguments.drain,
     };
     let worker = worker_configuration(&configuration, &data, service)?;

@@ -4,4 +4,6 @@
 pub mod certificate;
 pub mod collector;
 pub mod private_api;
+pub mod private_mcp;
 pub mod rehearsal;
+pub mod relay;

@@ -11,6 +11,7 @@ use super::canary::Search;
 use super::report::{Row, Verdict};
 use super::scene::Stage;
 use super::session::Played;
+use super::steps::CALL_MARKER;
 use crate::failure::{Failure, Or};
 
 /// The rows below the script's.
@@ -23,6 +24,8 @@ pub(crate) async fn rows(stage: &mut Stage, played: &Played) -> Result<Vec<Row>,
     let mut rows = vec![turn_ended(played)];
     if stage.rehearsal.is_some() {
         rows.push(upstream_saw(stage));
+        rows.push(mcp_servers_saw(stage, &from_api));
+        rows.push(tunnel_carried(stage));
     }
     rows.push(collector_saw(stage).await?);
     rows.push(record_is_whole(stage)?);
@@ -87,6 +90,71 @@ fn upstream_saw(stage: &Stage) -> Row {
     })
 }
 
+/// The allowed server got its token and the allowed calls; the other one nothing, and the session says why.
+fn mcp_servers_saw(stage: &Stage, events: &[Value]) -> Row {
+    timed("the MCP servers saw only what a rule allowed", || {
+        let (wiki, payroll) = (stage.wiki.seen(), stage.payroll.seen());
+        let mut broken = Vec::new();
+        let calls = wiki["calls"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for call in calls.iter().filter(|call| call["tool"] == "delete_page" || call["tool"] == "large") {
+            broken.push(format!("a call outside the rule reached the wiki: {call}"));
+        }
+        if calls.len() != 4 {
+            broken.push(format!("{} calls reached the wiki instead of 4", calls.len()));
+        }
+        if payroll["headers"] != serde_json::json!([]) || payroll["refused"] != 0 {
+            broken.push("a request reached the server that no rule names".into());
+        }
+        let told = events.iter().any(|event| {
+            event["error"]["mcp_server_name"] == "payroll" && event.to_string().contains("mcp_server_not_allowed")
+        });
+        if !told {
+            broken.push("the session was not told why the second server is not there".into());
+        }
+        let heads = wiki["headers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if heads.iter().any(|head| head.as_str().is_some_and(|head| head.contains("postern-"))) {
+            broken.push("a header of ours reached the wiki".into());
+        }
+        (
+            broken,
+            vec![format!(
+                "{} calls with the injected token; the other server: none, mcp_server_not_allowed",
+                calls.len()
+            )],
+        )
+    })
+}
+
+/// Between connector and edge, and inside both, there is no plaintext of a call.
+fn tunnel_carried(stage: &Stage) -> Row {
+    timed("connector and edge carried ciphertext", || {
+        let carried = stage.relay.carried();
+        let has = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        let mut broken = Vec::new();
+        if carried.connections < 2 || !has(&carried.inside, "postern-tunnel/1") {
+            broken.push("the proxy did not record the tunnel".into());
+        }
+        for text in [CALL_MARKER, "tools/call", "postern-identity", "Payroll runs"] {
+            if has(&carried.inside, text) || has(&carried.outside, text) {
+                broken.push(format!("'{text}' was readable on the way"));
+            }
+        }
+        if carried.cut {
+            broken.push("more was carried than was kept".into());
+        }
+        let kib = |bytes: &[u8]| bytes.len() / 1024;
+        (
+            broken,
+            vec![format!(
+                "{} connections; {} KiB on the wire, {} KiB inside the outer TLS, all searched",
+                carried.connections,
+                kib(&carried.outside),
+                kib(&carried.inside)
+            )],
+        )
+    })
+}
+
 /// Nothing reached the attacker's listener, which is then shown to be listening.
 async fn collector_saw(stage: &Stage) -> Result<Row, Failure> {
     let started = Instant::now();
@@ -117,9 +185,9 @@ fn record_is_whole(stage: &Stage) -> Result<Row, Failure> {
 
 /// The canary search, and a control that shows the search can find.
 fn nothing_left_behind(stage: &Stage, played: &Played, from_api: &[Value]) -> Row {
-    timed("canary search: the secret is in nothing the run left behind", || {
-        let secret = stage.secret();
-        let mut search = Search::of(secret);
+    timed("canary search: neither secret is in anything the run left behind", || {
+        let secrets = stage.secrets();
+        let mut search = Search::of(&secrets);
         search.tree(stage.directory());
         for event in played.events.iter().chain(from_api) {
             search.bytes("an event", event.to_string().as_bytes());
@@ -131,18 +199,23 @@ fn nothing_left_behind(stage: &Stage, played: &Played, from_api: &[Value]) -> Ro
         for seen in stage.other.seen() {
             search.bytes("a request to the other host", seen.headers.as_bytes());
         }
+        let carried = stage.relay.carried();
+        search.bytes("between connector and edge", &carried.outside);
+        search.bytes("inside connector and edge", &carried.inside);
         let mut broken: Vec<String> = search.found.iter().take(8).cloned().collect();
         broken.extend(search.unread.iter().map(|place| format!("not searched: {place}")));
-        let mut control = Search::of(secret);
-        control.bytes("control", &[b"\x00".as_slice(), secret, b"\x00"].concat());
-        if control.clean() {
-            broken.push("the search does not find a planted secret".into());
+        for secret in secrets {
+            let mut control = Search::of(&secrets);
+            control.bytes("control", &[b"\x00".as_slice(), secret, b"\x00"].concat());
+            if control.clean() {
+                broken.push("the search does not find a planted secret".into());
+            }
         }
         let mib = search.bytes as f64 / f64::from(1 << 20);
         (
             broken,
             vec![format!(
-                "{} places, {mib:.1} MiB: database, logs, events, model requests, sandbox files, results, audit",
+                "{} places, {mib:.1} MiB: database, logs, events, model requests, sandbox files, results, audit, the tunnel",
                 search.places
             )],
         )

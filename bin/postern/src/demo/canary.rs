@@ -20,9 +20,9 @@ pub(crate) struct Search {
 }
 
 impl Search {
-    /// A search for one secret.
-    pub(crate) fn of(secret: &[u8]) -> Self {
-        Self { canaries: Canaries::new(&[secret]), places: 0, bytes: 0, found: vec![], unread: vec![] }
+    /// A search for these.
+    pub(crate) fn of(secrets: &[&[u8]]) -> Self {
+        Self { canaries: Canaries::new(secrets), places: 0, bytes: 0, found: vec![], unread: vec![] }
     }
 
     /// Searches one buffer.
@@ -75,7 +75,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("deep")).unwrap();
         fs::write(directory.path().join("deep/log"), [b"x".as_slice(), SECRET, b"y"].concat()).unwrap();
-        let mut search = Search::of(SECRET);
+        let mut search = Search::of(&[SECRET]);
         search.tree(directory.path());
         assert!(!search.clean());
         assert!(search.found[0].contains("deep/log"));
@@ -85,7 +85,7 @@ mod tests {
     fn a_clean_tree_is_clean_and_counted() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("log"), b"nothing of interest").unwrap();
-        let mut search = Search::of(SECRET);
+        let mut search = Search::of(&[SECRET]);
         search.tree(directory.path());
         assert!(search.clean());
         assert!(search.places >= 2 && search.bytes > 19);
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_cannot_be_read_is_no_clean_search() {
-        let mut search = Search::of(SECRET);
+        let mut search = Search::of(&[SECRET]);
         search.tree(Path::new("/nonexistent-for-this-test"));
         assert!(!search.clean());
     }

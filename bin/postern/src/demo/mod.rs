@@ -33,7 +33,7 @@ pub(crate) async fn run(arguments: &DemoArguments) -> Result<(), Failure> {
     let mut stage = Stage::set(arguments).await?;
     println!("Postern demo: one session through the boundary, on this machine's loopback.\n");
     println!(
-        "  ready   {:>7.0} ms  server, worker, private API, {}",
+        "  ready   {:>7.0} ms  server, worker, gateway, private API, private MCP servers, {}",
         milliseconds(started.elapsed()),
         stage.model_name()
     );
@@ -58,12 +58,14 @@ async fn rehearse(stage: &mut Stage) -> Result<Vec<Row>, Failure> {
         server_port: stage.server_port(),
         collector_port: stage.collector.address.port(),
         data_dir: stage.data_dir().display().to_string(),
+        tunnel_domain: stage.tunnel_domain.clone(),
+        wiki_port: stage.wiki.address.port(),
         renderings: RENDERINGS,
     });
     let script = steps.iter().map(Step::turn).collect();
     let played = session::play(stage, script).await?;
     let mut rows: Vec<Row> =
-        steps.iter().enumerate().map(|(at, step)| row(step, &played, at, stage.secret())).collect();
+        steps.iter().enumerate().map(|(at, step)| row(step, &played, at, &stage.secrets())).collect();
     rows.extend(after::rows(stage, &played).await?);
     Ok(rows)
 }
@@ -74,7 +76,7 @@ async fn with_real_model(stage: &mut Stage, prompt: &str) -> Result<Vec<Row>, Fa
 }
 
 /// One step's row: what it shows, or what was wrong.
-fn row(step: &Step, played: &Played, at: usize, secret: &[u8]) -> Row {
+fn row(step: &Step, played: &Played, at: usize, secrets: &[&[u8]]) -> Row {
     let before: usize = played.uses_before(at);
     let outcomes = played.outcomes(before, step.tool_uses.len());
     let results = outcomes.iter().map(|outcome| outcome.text.as_str()).collect::<Vec<_>>().join("\n");
@@ -83,7 +85,7 @@ fn row(step: &Step, played: &Played, at: usize, secret: &[u8]) -> Row {
     if outcomes.len() < step.tool_uses.len() {
         broken.push(format!("{} of {} tool uses were answered", outcomes.len(), step.tool_uses.len()));
     }
-    let leaked = postern_secret::canary::search(results.as_bytes(), &[secret]);
+    let leaked = postern_secret::canary::search(results.as_bytes(), secrets);
     broken.extend(leaked.iter().map(|found| format!("the secret came back as {:?}", found.kind)));
     let mut details: Vec<String> = broken.iter().map(|text| format!("! {text}")).collect();
     if !broken.is_empty() {

@@ -1,4 +1,5 @@
-//! The stage: a private API, a second host, an attacker's listener, a model, and `postern up` over a fresh directory.
+//! The stage: a private API, a second host, two private MCP servers, an attacker's listener, a recording proxy between
+//! connector and edge, a model, and `postern up` over a fresh directory.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -9,7 +10,9 @@ use std::time::Duration;
 use postern_exec::program::{self, Program};
 use postern_testkit::collector::Collector;
 use postern_testkit::private_api::PrivateApi;
+use postern_testkit::private_mcp::{Manner, PrivateMcp};
 use postern_testkit::rehearsal::{MODEL, Rehearsal};
+use postern_testkit::relay::Relay;
 use serde_json::Value;
 
 use crate::cli::DemoArguments;
@@ -27,8 +30,16 @@ pub(crate) struct Stage {
     directory: PathBuf,
     stack: program::Running,
     secret: String,
+    wiki_secret: String,
     pub(crate) api: PrivateApi,
     pub(crate) other: PrivateApi,
+    /// The MCP server that the zone allows.
+    pub(crate) wiki: PrivateMcp,
+    /// The MCP server that has a route and no rule.
+    pub(crate) payroll: PrivateMcp,
+    /// The company's proxy between connector and edge, which records.
+    pub(crate) relay: Relay,
+    pub(crate) tunnel_domain: String,
     pub(crate) collector: Collector,
     pub(crate) rehearsal: Option<Rehearsal>,
     pub(crate) client: Client,
@@ -64,8 +75,12 @@ impl Stage {
         let api = PrivateApi::start(API_HOST, &secret).await.or_misused("start the private API")?;
         let other =
             PrivateApi::start(OTHER_HOST, "no-token-of-this-run-opens-it").await.or_misused("start the other host")?;
-        let collector = Collector::start().await.or_misused("start the attacker's listener")?;
+        let wiki_secret = canary_secret()?;
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mcp = |token: String| async move { PrivateMcp::start(loopback, &token, Manner::default()).await };
+        let wiki = mcp(wiki_secret.clone()).await.or_misused("start the private MCP server")?;
+        let payroll = mcp(canary_secret()?).await.or_misused("start the second MCP server")?;
+        let collector = Collector::start().await.or_misused("start the attacker's listener")?;
         let (rehearsal, model_url, model) = match (&arguments.model_url, &arguments.model) {
             (Some(url), Some(model)) => (None, url.clone(), model.clone()),
             _ => {
@@ -75,19 +90,28 @@ impl Stage {
             }
         };
         let directory = fresh_directory()?;
+        let relay = Relay::start(directory.join("data/control/edge")).await.or_misused("start the recording proxy")?;
         write(&directory.join("ledger-ca.pem"), &api.ca_pem)?;
         write(&directory.join("status-ca.pem"), &other.ca_pem)?;
-        write(&directory.join("postern.toml"), &configuration(&model_url, &model, api.address, other.address))?;
-        store_secret(&directory, &secret).await?;
+        let zones = zones(&model_url, &model, api.address, other.address);
+        let text = zones + &tunnel(relay.address, wiki.address, payroll.address);
+        write(&directory.join("postern.toml"), &text)?;
+        store_secret(&directory, "ledger-api", &secret).await?;
+        store_secret(&directory, "wiki-token", &wiki_secret).await?;
         let (stack, ready) = start_stack(&directory, model_key(rehearsal.is_some())).await?;
         let text = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
-        let client = Client::at(&text("base_url"), text("api_key"))?;
+        let client = Client::at(&text("base_url"), text("api_key"), None)?;
         Ok(Self {
             directory,
             stack,
             secret,
+            wiki_secret,
             api,
             other,
+            wiki,
+            payroll,
+            relay,
+            tunnel_domain: text("tunnel_domain"),
             collector,
             rehearsal,
             client,
@@ -98,9 +122,9 @@ impl Stage {
         })
     }
 
-    /// The secret that must be found nowhere.
-    pub(crate) fn secret(&self) -> &[u8] {
-        self.secret.as_bytes()
+    /// The secrets that must be found nowhere: the private API's and the MCP server's.
+    pub(crate) fn secrets(&self) -> [&[u8]; 2] {
+        [self.secret.as_bytes(), self.wiki_secret.as_bytes()]
     }
 
     /// The run's directory: configuration, data and log.
@@ -157,7 +181,7 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
     fs::write(path, text).or_misused("write the demo's configuration")
 }
 
-fn configuration(model_url: &str, model: &str, api: SocketAddr, other: SocketAddr) -> String {
+fn zones(model_url: &str, model: &str, api: SocketAddr, other: SocketAddr) -> String {
     format!(
         r#"config = 1
 
@@ -202,6 +226,36 @@ ca_file = "status-ca.pem"
     )
 }
 
+/// What the configuration says of private MCP servers.
+fn tunnel(relay: SocketAddr, wiki: SocketAddr, payroll: SocketAddr) -> String {
+    format!(
+        r#"
+[[zone.ledger.mcp]]
+server = "wiki"
+tools = ["search", "read_*", "server_info", "reflect_headers"]
+
+[[zone.ledger.mcp]]
+server = "wiki"
+tools = ["delete_page"]
+arguments = {{ path = {{ glob = "/drafts/**" }} }}
+
+[gateway]
+proxy = "http://{relay}"
+
+[[gateway.route]]
+host = "wiki"
+upstream = "http://{wiki}/mcp"
+addresses = ["127.0.0.0/8"]
+credential = {{ source = "store:wiki-token", header = "authorization", format = "Bearer {{secret}}" }}
+
+[[gateway.route]]
+host = "payroll"
+upstream = "http://{payroll}/mcp"
+addresses = ["127.0.0.0/8"]
+"#
+    )
+}
+
 /// A token that no other run had: what the canary search looks for.
 fn canary_secret() -> Result<String, Failure> {
     let mut bytes = [0; 24];
@@ -222,9 +276,9 @@ fn postern(directory: &Path, arguments: &[&str], environment: Vec<(String, Strin
     Ok(Program { exe, directory: directory.to_owned(), arguments, environment })
 }
 
-async fn store_secret(directory: &Path, secret: &str) -> Result<(), Failure> {
-    let program = postern(directory, &["secrets", "set", "ledger-api", "--data-dir", "data"], vec![])?;
-    program.run(secret.as_bytes()).await.or_misused("store the private API's token")
+async fn store_secret(directory: &Path, name: &str, secret: &str) -> Result<(), Failure> {
+    let program = postern(directory, &["secrets", "set", name, "--data-dir", "data"], vec![])?;
+    program.run(secret.as_bytes()).await.or_misused("store a token")
 }
 
 async fn start_stack(directory: &Path, model_key: String) -> Result<(program::Running, Value), Failure> {

@@ -59,8 +59,10 @@ pub(crate) async fn play(stage: &mut Stage, script: Vec<Value>) -> Result<Played
 pub(crate) async fn converse(stage: &mut Stage, prompt: &str) -> Result<Played, Failure> {
     let events = drive(stage, prompt, |event| match event["type"].as_str() {
         Some("agent.message") => println!("  agent: {}", text_of(&event["content"])),
-        Some("agent.tool_use") => println!("  uses {} {}", event["name"].as_str().unwrap_or_default(), event["input"]),
-        Some("user.tool_result") => println!("  result: {}", text_of(&event["content"])),
+        Some("agent.tool_use" | "agent.mcp_tool_use") => {
+            println!("  uses {} {}", event["name"].as_str().unwrap_or_default(), event["input"])
+        }
+        Some("user.tool_result" | "agent.mcp_tool_result") => println!("  result: {}", text_of(&event["content"])),
         Some("session.error") => println!("  error: {}", event["error"]["message"]),
         _ => {}
     })
@@ -75,7 +77,11 @@ pub(crate) async fn converse(stage: &mut Stage, prompt: &str) -> Result<Played, 
 
 async fn drive(stage: &mut Stage, text: &str, show: impl Fn(&Value)) -> Result<Vec<(Value, Instant)>, Failure> {
     let client = stage.client.clone();
-    let agent = json!({"name": "demo", "model": stage.model, "tools": [{"type": "agent_toolset_20260401"}]});
+    let server =
+        |name: &str| json!({"type": "url", "name": name, "url": format!("https://{name}.{}/mcp", stage.tunnel_domain)});
+    let toolset = |name: &str| json!({"type": "mcp_toolset", "mcp_server_name": name, "default_config": {"permission_policy": {"type": "always_allow"}}});
+    let agent = json!({"name": "demo", "model": stage.model, "mcp_servers": [server("wiki"), server("payroll")],
+        "tools": [{"type": "agent_toolset_20260401"}, toolset("wiki"), toolset("payroll")]});
     let agent = client.post("/v1/agents", &agent).await?;
     let session = json!({"agent": agent["id"], "environment_id": stage.environment_id});
     let session = client.post("/v1/sessions", &session).await?;
@@ -113,13 +119,18 @@ fn turn_is_over(event: &Value) -> bool {
 fn outcomes(events: &[(Value, Instant)]) -> Vec<Outcome> {
     let mut results: HashMap<&str, (&Value, Instant)> = HashMap::new();
     for (event, at) in events {
-        if matches!(event["type"].as_str(), Some("user.tool_result" | "agent.tool_result"))
-            && let Some(id) = event["tool_use_id"].as_str()
-        {
+        let id = match event["type"].as_str() {
+            Some("user.tool_result" | "agent.tool_result") => event["tool_use_id"].as_str(),
+            Some("agent.mcp_tool_result") => event["mcp_tool_use_id"].as_str(),
+            _ => None,
+        };
+        if let Some(id) = id {
             results.entry(id).or_insert((event, *at));
         }
     }
-    let uses = events.iter().filter(|(event, _)| event["type"] == "agent.tool_use");
+    let uses = events
+        .iter()
+        .filter(|(event, _)| matches!(event["type"].as_str(), Some("agent.tool_use" | "agent.mcp_tool_use")));
     let mut seen = std::collections::HashSet::new();
     uses.filter_map(|(event, at)| Some((event["id"].as_str()?, at)))
         .filter(|(id, _)| seen.insert(*id))

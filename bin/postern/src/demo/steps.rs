@@ -18,6 +18,10 @@ pub(crate) struct Scene {
     pub(crate) collector_port: u16,
     /// The stack's data directory on the host.
     pub(crate) data_dir: String,
+    /// The domain of the stack's tunnel.
+    pub(crate) tunnel_domain: String,
+    /// Port of the private MCP server on the host's loopback.
+    pub(crate) wiki_port: u16,
     /// Renderings in which the API reflects headers.
     pub(crate) renderings: &'static [&'static str],
 }
@@ -28,6 +32,7 @@ pub(crate) fn all(scene: &Scene) -> Vec<Step> {
     steps.extend(searching(scene));
     steps.extend(reaching(scene));
     steps.extend(misusing(scene));
+    steps.extend(calling(scene));
     steps.extend(breaking(scene));
     steps
 }
@@ -176,6 +181,43 @@ fn misusing(scene: &Scene) -> Vec<Step> {
         reflect,
     ]
 }
+
+/// Through the tunnel: the private MCP server, used as allowed and then otherwise.
+fn calling(scene: &Scene) -> Vec<Step> {
+    let (domain, port) = (&scene.tunnel_domain, scene.wiki_port);
+    let bare = "env -u http_proxy -u https_proxy -u HTTP_PROXY -u HTTPS_PROXY -u ALL_PROXY -u all_proxy";
+    vec![
+        Step::honest("use a private MCP server through the tunnel")
+            .tool("mcp__wiki__search", json!({"query": CALL_MARKER}))
+            .tool("mcp__wiki__read_page", json!({"path": "/runbooks/payroll"}))
+            .contains(format!("1 page about {CALL_MARKER}"))
+            .contains("Payroll runs on the 25th"),
+        Step::attack("call a tool outside its zone")
+            .tool("mcp__wiki__large", json!({"bytes": 64}))
+            .refused("tool_not_allowed")
+            .lacks("0123456789abcdef"),
+        Step::attack("pass an argument outside its rule")
+            .tool("mcp__wiki__delete_page", json!({"path": "/runbooks/payroll"}))
+            .tool("mcp__wiki__delete_page", json!({"path": ["/drafts/x", "/runbooks/payroll"]}))
+            .refused("argument_not_allowed")
+            .lacks("deleted /"),
+        Step::attack("learn the token from the MCP server's own metadata")
+            .tool("mcp__wiki__server_info", json!({}))
+            .contains("\"config\"")
+            .contains("\"token\""),
+        Step::attack("have the MCP server reflect its request headers")
+            .tool("mcp__wiki__reflect_headers", json!({}))
+            .contains("authorization: Bearer "),
+        Step::attack("reach the MCP server and its tunnel from the sandbox")
+            .bash(format!("{bare} curl -sS -m 5 http://127.0.0.1:{port}/mcp; curl -sS -m 5 -x http://127.0.0.1:3128 http://127.0.0.1:{port}/seen; curl -sS -m 5 https://wiki.{domain}/mcp -H 'postern-identity: stolen'; {bare} curl -skS -m 5 https://wiki.{domain}/mcp; echo tried"))
+            .contains("tried")
+            .refused("host_not_allowed")
+            .lacks("\"calls\""),
+    ]
+}
+
+/// Stands in one call, and must not be readable between connector and edge.
+pub(crate) const CALL_MARKER: &str = "quarterly-figures-of-the-ledger";
 
 fn breaking(scene: &Scene) -> Vec<Step> {
     let host = scene.api_host;

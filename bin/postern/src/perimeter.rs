@@ -1,0 +1,74 @@
+//! `postern perimeter`: tells a server which perimeters credentials are sealed to. The private key never leaves custody.
+
+use serde_json::{Value, json};
+
+use crate::cli::{PerimeterVerb, Place};
+use crate::client::Client;
+use crate::data::Data;
+use crate::failure::{Failure, Or};
+
+/// Runs the verb.
+///
+/// # Errors
+/// The server is not reachable or refuses; the data directory has no key.
+#[expect(clippy::print_stdout, reason = "what was asked for is the command's result")]
+pub(crate) async fn run(verb: &PerimeterVerb) -> Result<(), Failure> {
+    match verb {
+        PerimeterVerb::Register { name, environment, tunnel, public_key, server } => {
+            let key = match public_key {
+                Some(key) => key.clone(),
+                None => own_public_key(&server.place)?,
+            };
+            let name = name.clone().unwrap_or_else(machine);
+            let perimeter =
+                register(&Client::of(server)?, &name, &key, environment.as_deref(), tunnel.as_deref()).await?;
+            println!("{}  {name}  {key}", perimeter["id"].as_str().unwrap_or_default());
+        }
+        PerimeterVerb::List { server } => {
+            for perimeter in Client::of(server)?.list("/v1/perimeters").await? {
+                let field = |name: &str| perimeter[name].as_str().unwrap_or("-").to_owned();
+                println!("{}  {}  {}", field("id"), field("name"), field("public_key"));
+            }
+        }
+        PerimeterVerb::Rm { id, server } => {
+            Client::of(server)?.delete(&format!("/v1/perimeters/{id}")).await?;
+            println!("{id} is removed: nothing is sealed to it any more; what was sealed stays readable there");
+        }
+    }
+    Ok(())
+}
+
+/// Registers a key unless it is registered already.
+///
+/// # Errors
+/// The server is not reachable or refuses.
+pub(crate) async fn register(
+    client: &Client,
+    name: &str,
+    public_key: &str,
+    environment: Option<&str>,
+    tunnel: Option<&str>,
+) -> Result<Value, Failure> {
+    let known = client.list("/v1/perimeters").await?;
+    if let Some(perimeter) = known.into_iter().find(|perimeter| perimeter["public_key"].as_str() == Some(public_key)) {
+        return Ok(perimeter);
+    }
+    let mut body = json!({"name": name, "public_key": public_key});
+    if let Some(environment) = environment {
+        body["environment"] = json!(environment);
+    }
+    if let Some(tunnel) = tunnel {
+        body["tunnel"] = json!(tunnel);
+    }
+    client.post("/v1/perimeters", &body).await
+}
+
+fn own_public_key(place: &Place) -> Result<String, Failure> {
+    let directory = Data::open(&place.data_dir)?.perimeter().join("custody");
+    let store = postern_custody::store::Store::open(&directory).or_misused("open custody's store")?;
+    Ok(store.perimeter_public_key().or_misused("read the perimeter's key")?.to_string())
+}
+
+fn machine() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

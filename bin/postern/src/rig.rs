@@ -1,0 +1,256 @@
+//! `postern tunnel-rig`: an edge, one tunnel and the real gateway and connector on this machine, without API or worker.
+//! For demo, journeys and benchmarks: foreign clients reach a route through a plain front, hostile callers choose every
+//! header of theirs. Never part of a deployment.
+
+mod front;
+mod measure;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response};
+use http_body_util::Full;
+use postern_edge::{Directory, Edge, TunnelEntry};
+use postern_exec::role::{Running, Supervisor};
+use postern_gateway::GatewayConfig;
+use postern_net::client::{Body, ClientError, Connect, Connecting, HttpClient};
+use postern_secret::Secret;
+use postern_secret::key::TunnelToken;
+use postern_tunnel::carry::Carry;
+use postern_tunnel::certificate::{self, Ca, accept_ca};
+use postern_tunnel::identity::{Claims, Purpose, Signer, body_digest, new_jti, seconds};
+use postern_tunnel::wire::Lane;
+use rustls::ClientConfig;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::RigArguments;
+use crate::config::{self, Configuration};
+use crate::data::Data;
+use crate::edge;
+use crate::failure::{Failure, Or};
+use crate::gateway::{self, Inner};
+use crate::tunnel::Files;
+use crate::up::Signals;
+
+/// The environment that zones call `default` here.
+const ENVIRONMENT: &str = "env_rehearsal";
+const TUNNEL: &str = "tnl_rehearsal";
+const DOMAIN: &str = "rehearsal.tunnel.localhost";
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long one request through the rig may take until its head.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(180);
+const IDLE_CONNECTIONS: usize = 512;
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Runs until SIGTERM or Ctrl-C; with `--measure` until that is done.
+///
+/// # Errors
+/// Configuration, or a part that does not start.
+#[expect(clippy::print_stdout, reason = "addresses and figures are the command's result")]
+pub(crate) async fn run(arguments: &RigArguments) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    let configuration = config::read(&arguments.place)?;
+    let rig = Rig::start(&configuration, &Data::open(&arguments.place.data_dir)?).await?;
+    if let Some(plan) = &arguments.measure {
+        let measured = measure::all(&rig, plan).await?;
+        println!("{measured}");
+        return rig.end().await;
+    }
+    let mut fronts = serde_json::Map::new();
+    for route in configuration.routes.iter() {
+        let front = front::start(rig.caller("sesn_front"), rig.client(&route.name, Lane::Interactive)).await?;
+        fronts.insert(route.name.clone(), json!(format!("http://{front}")));
+    }
+    println!("{}", json!({"fronts": fronts, "tunnel_id": TUNNEL, "domain": DOMAIN}));
+    signals.next().await;
+    rig.end().await
+}
+
+/// Everything that runs.
+pub(crate) struct Rig {
+    edge: Edge,
+    signer: Arc<Signer>,
+    tls: Arc<ClientConfig>,
+    stop: CancellationToken,
+    gateway: Running,
+}
+
+impl Rig {
+    /// Starts edge, gateway and connector over a data directory of its own.
+    ///
+    /// # Errors
+    /// Names the part that did not start.
+    pub(crate) async fn start(configuration: &Configuration, data: &Data) -> Result<Self, Failure> {
+        let signer = Arc::new(Signer::generate().or_misused("make a key for identities")?);
+        let files = match Files::find(&data.tunnel())? {
+            Some(files) => files,
+            None => Files::make(&data.tunnel(), TUNNEL, DOMAIN)?,
+        };
+        let ca = accept_ca(&files.ca_certificate()?, SystemTime::now()).or_misused("use the tunnel's CA")?;
+        let token = TunnelToken::derive(&Secret::new(vec![7; 32]), TUNNEL, 1);
+        write_token(&files, &token)?;
+        let directory = Directory::new();
+        directory.put(entry(&token, ca.clone()));
+        let settings =
+            postern_edge::Settings { identity_keys: vec![signer.key()], ..postern_edge::Settings::default() };
+        let edge = Edge::new(directory, settings);
+        let stop = CancellationToken::new();
+        let address = serve(&edge, data, stop.clone()).await?;
+        let inner = Inner {
+            // Nobody listens there: the rig has no control streams.
+            server_url: "http://127.0.0.1:9".to_owned(),
+            server_ca: None,
+            edge_url: format!("https://{address}"),
+            edge_ca: Some(data.edge().join("ca.pem")),
+            proxy: configuration.gateway.proxy.clone(),
+            tunnel_id: TUNNEL.to_owned(),
+            token: files.token(),
+            tls_dir: files.directory().to_owned(),
+            identity_keys: vec![signer.key()],
+            environment_id: Some(ENVIRONMENT.to_owned()),
+            drain: Duration::from_secs(5),
+        };
+        let gateway = start_gateway(gateway::configuration(configuration, data, inner)?).await?;
+        let tls = certificate::client_config(&[ca]).or_misused("prepare inner TLS")?;
+        Ok(Self { edge, signer, tls, stop, gateway })
+    }
+
+    /// An HTTP client of a route, over inner TLS.
+    pub(crate) fn client(&self, route: &str, lane: Lane) -> HttpClient {
+        let host = format!("{route}.{DOMAIN}");
+        let authority = HeaderValue::try_from(host.as_str()).unwrap_or(HeaderValue::from_static("unnamed"));
+        let connect = Through { edge: self.edge.clone(), host: host.clone(), lane, tls: Arc::clone(&self.tls) };
+        HttpClient::made_by(Arc::new(connect), host, authority, IDLE_CONNECTIONS, IDLE)
+    }
+
+    /// Somebody who calls in the name of a session.
+    pub(crate) fn caller(&self, session: &str) -> Caller {
+        Caller { signer: Arc::clone(&self.signer), session: session.to_owned() }
+    }
+
+    /// Ends gateway and edge.
+    ///
+    /// # Errors
+    /// The gateway did not end in time.
+    pub(crate) async fn end(self) -> Result<(), Failure> {
+        self.gateway.stop(PATIENCE).await.or_unreachable("end the gateway")?;
+        self.stop.cancel();
+        Ok(())
+    }
+}
+
+fn write_token(files: &Files, token: &TunnelToken) -> Result<(), Failure> {
+    #[expect(clippy::disallowed_methods, reason = "the connector reads its token from a private file")]
+    let written = Data::write_private(&files.token(), token.secret().expose());
+    written.or_misused("write the tunnel's token")
+}
+
+fn entry(token: &TunnelToken, ca: Ca) -> TunnelEntry {
+    TunnelEntry {
+        id: TUNNEL.to_owned(),
+        workspace: "wrkspc_rehearsal".to_owned(),
+        domain: DOMAIN.to_owned(),
+        token_digest: Some(token.digest()),
+        token_generation: 1,
+        certificates: vec![ca],
+        archived: false,
+    }
+}
+
+async fn serve(edge: &Edge, data: &Data, stop: CancellationToken) -> Result<std::net::SocketAddr, Failure> {
+    edge::own_certificate(&data.edge())?;
+    let file = |name: &str| data.edge().join(name);
+    let tls = edge::tls(&file("cert.pem"), &file("key.pem"), &[b"http/1.1"])?;
+    let listener = TcpListener::bind("127.0.0.1:0").await.or_misused("listen for the connector")?;
+    let address = listener.local_addr().or_misused("read the edge's address")?;
+    let edge = edge.clone();
+    tokio::spawn(async move { edge.serve(listener, tls, stop).await });
+    Ok(address)
+}
+
+async fn start_gateway(configuration: GatewayConfig) -> Result<Running, Failure> {
+    let exe = configuration.exe.clone();
+    let mut supervisor = Supervisor::new("gateway", exe, configuration, vec![]);
+    let (mut running, report) = supervisor.start::<postern_gateway::Report>().await.or_misused("start the gateway")?;
+    gateway::stands(report)?;
+    if gateway::connected(&mut running, PATIENCE).await {
+        Ok(running)
+    } else {
+        Err(Failure::Unreachable("the tunnel does not stand".into()))
+    }
+}
+
+struct Through {
+    edge: Edge,
+    host: String,
+    lane: Lane,
+    tls: Arc<ClientConfig>,
+}
+
+impl Connect for Through {
+    fn connect(&self) -> Connecting<'_> {
+        Box::pin(async move {
+            let stream = self.edge.open(&self.host, self.lane).await?;
+            let stream = postern_net::tls::connect(Arc::clone(&self.tls), &self.host, stream).await?;
+            Ok(Box::new(stream) as Box<_>)
+        })
+    }
+}
+
+/// A session's identity, for as many calls as wanted.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    signer: Arc<Signer>,
+    session: String,
+}
+
+impl Caller {
+    /// A fresh identity for one request with this body.
+    ///
+    /// # Errors
+    /// The library refuses to sign.
+    pub(crate) fn identity(&self, body: &[u8]) -> Result<String, Failure> {
+        let now = seconds(SystemTime::now());
+        let claims = Claims {
+            iss: postern_tunnel::identity::ISSUER.to_owned(),
+            aud: TUNNEL.to_owned(),
+            sub: self.session.clone(),
+            agent: "agent_rehearsal".to_owned(),
+            agent_version: 1,
+            definition_digest: "sha256:rehearsal".to_owned(),
+            environment: ENVIRONMENT.to_owned(),
+            workspace: "wrkspc_rehearsal".to_owned(),
+            tool_use: None,
+            purpose: Purpose::Call,
+            iat: now,
+            exp: now + 60,
+            jti: new_jti(),
+            body: body_digest(body),
+        };
+        self.signer.sign(&claims).or_misused("sign an identity")
+    }
+}
+
+/// One JSON-RPC message as a request.
+///
+/// # Errors
+/// A header that is none.
+pub(crate) fn message(body: &serde_json::Value, identity: &str) -> Result<Request<Full<Bytes>>, Failure> {
+    Request::post("/mcp")
+        .header("content-type", "application/json")
+        .header("accept", "application/json, text/event-stream")
+        .header("postern-identity", identity)
+        .body(Full::new(Bytes::from(body.to_string())))
+        .or_misused("make a request")
+}
+
+/// Sends a request through the tunnel.
+///
+/// # Errors
+/// As the client's.
+pub(crate) async fn send(client: &HttpClient, request: Request<Full<Bytes>>) -> Result<Response<Body>, ClientError> {
+    client.request(request, REQUEST_PATIENCE).await
+}

@@ -1,0 +1,122 @@
+//! `postern server`: the control plane alone, where `[server]` and `[edge]` say.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+use postern_exec::WireBytes;
+use postern_policy::deployment::Protection;
+use serde_json::json;
+
+use super::{DEFAULT_TUNNEL_DOMAIN, EdgeConfiguration, Server, ServerConfiguration, ServerReady};
+use crate::cli::ServerArguments;
+use crate::config::{self, Configuration};
+use crate::data::Data;
+use crate::edge;
+use crate::failure::{Failure, Or};
+use crate::roles::keep_memory_private;
+use crate::up::{Signals, listen_operator, model_key};
+
+/// Serves until SIGTERM or Ctrl-C, then drains.
+///
+/// # Errors
+/// Configuration, data directory, sockets.
+pub(crate) async fn run(arguments: &ServerArguments, log: &'static str) -> Result<ExitCode, Failure> {
+    keep_memory_private();
+    let configuration = config::read(&arguments.place)?;
+    let data = Data::open(&arguments.place.data_dir)?;
+    let _held = data.hold()?;
+    let mut signals = Signals::listen()?;
+    let (role, sockets) = prepare(&configuration, &data, arguments, log)?;
+    let (server, ready) = Server::build(role, sockets).await?;
+    announce(&ready, arguments, &data);
+    server.run(async { signals.next().await }).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn prepare(
+    configuration: &Configuration,
+    data: &Data,
+    arguments: &ServerArguments,
+    log: &str,
+) -> Result<(ServerConfiguration, Vec<OwnedFd>), Failure> {
+    let section = &configuration.server;
+    let listen =
+        section.listen.ok_or_else(|| Failure::Misused("`[server] listen` must say where the API listens".into()))?;
+    let tls = match &section.protection {
+        Protection::Tls(files) => Some((files.cert.clone(), files.key.clone())),
+        Protection::Loopback | Protection::BehindProxy => None,
+    };
+    let tcp = TcpListener::bind(listen).or_misused(&format!("listen on {listen}"))?;
+    let operator = listen_operator(data)?;
+    let address = tcp.local_addr().or_misused("read the listening address")?;
+    let mut sockets = vec![OwnedFd::from(tcp), OwnedFd::from(operator)];
+    let edge = match edge_section(configuration, data)? {
+        Some((edge, socket)) => {
+            sockets.push(OwnedFd::from(socket));
+            Some(edge)
+        }
+        None => None,
+    };
+    let role = ServerConfiguration {
+        listen: address,
+        directory: data.control(),
+        model_url: configuration.model.endpoint.to_string(),
+        model_ca_file: configuration.model.ca_file.clone(),
+        model_default: configuration.model.default.clone(),
+        model_key: model_key(arguments.model_key_file.as_deref())?.map(|key| WireBytes::new(key.into_bytes())),
+        new_keys: arguments.new_keys,
+        new_environment_key: false,
+        tls,
+        edge,
+        mcp_addresses: section.mcp_addresses.clone(),
+        log: log.to_owned(),
+    };
+    Ok((role, sockets))
+}
+
+fn edge_section(
+    configuration: &Configuration,
+    data: &Data,
+) -> Result<Option<(EdgeConfiguration, TcpListener)>, Failure> {
+    let section = &configuration.edge;
+    let Some(listen) = section.listen else { return Ok(None) };
+    let (certificate, key) = match &section.tls {
+        Some(files) => (files.cert.clone(), files.key.clone()),
+        None if listen.ip().is_loopback() => {
+            edge::own_certificate(&data.edge())?;
+            (data.edge().join("cert.pem"), data.edge().join("key.pem"))
+        }
+        None => {
+            return Err(Failure::Misused(
+                "`[edge] tls` must name a certificate and its key: connectors dial it from elsewhere".into(),
+            ));
+        }
+    };
+    let socket = TcpListener::bind(listen).or_misused(&format!("listen on {listen}"))?;
+    let address = socket.local_addr().or_misused("read the edge's address")?;
+    let domain = section.domain.clone().unwrap_or_else(|| DEFAULT_TUNNEL_DOMAIN.to_owned());
+    Ok(Some((EdgeConfiguration { address, certificate, key, domain }, socket)))
+}
+
+#[expect(clippy::print_stdout, reason = "the address and the keys are the command's result")]
+fn announce(ready: &ServerReady, arguments: &ServerArguments, data: &Data) {
+    if arguments.json {
+        let line = json!({"base_url": ready.base_url, "api_key": ready.api_key, "environment_id": ready.environment_id,
+            "environment_key": ready.environment_key, "edge_url": ready.edge_url, "identity_key": ready.identity_key,
+            "data_dir": data.root()});
+        println!("{line}");
+        return;
+    }
+    let before = "(shown at the first start; --new-keys issues new ones)";
+    println!("The control plane is ready.\n");
+    println!("  API               {}", ready.base_url);
+    println!("  API key           {}", ready.api_key.as_deref().unwrap_or(before));
+    println!("  environment       {}", ready.environment_id);
+    println!("  environment key   {}", ready.environment_key.as_deref().unwrap_or(before));
+    println!(
+        "  edge              {}",
+        ready.edge_url.as_deref().unwrap_or("none: write [edge] listen to take tunnels")
+    );
+    println!("  data              {}", data.root().display());
+}
