@@ -264,6 +264,37 @@ mod tests {
     }
 
     #[test]
+    fn misuse_at_the_gateway_is_alarming_and_an_honest_mistake_is_not() {
+        use Reason::*;
+        for reason in [
+            RouteMismatch,
+            IdentityMissing,
+            IdentityInvalid,
+            IdentityReplayed,
+            CredentialUnopenable,
+            CredentialNotForRoute,
+        ] {
+            assert!(Denial::new(reason).alarm, "{reason}");
+        }
+        for reason in [
+            McpServerNotAllowed,
+            McpMethodNotAllowed,
+            ToolNotAllowed,
+            ArgumentNotAllowed,
+            RouteUnknown,
+            IdentityExpired,
+            CredentialKindUnsupported,
+            UpstreamUnauthorized,
+            UpstreamProtocol,
+            ResultTooLarge,
+            GatewayBusy,
+            GatewayDraining,
+        ] {
+            assert!(!Denial::new(reason).alarm, "{reason}");
+        }
+    }
+
+    #[test]
     fn a_reason_travels_as_its_code() {
         for reason in Reason::ALL {
             let json = serde_json::to_string(reason).unwrap();

@@ -63,8 +63,10 @@ fn read_wanted(table: &mut Table<'_>) -> Option<Wanted> {
 fn read_predicate(table: &mut Table<'_>, depth: usize) -> Option<Predicate> {
     let given = KEYS.iter().filter(|key| table.has(key)).count();
     if given == 0 {
-        let message = "a predicate has one of eq, in, glob, range, each, absent";
-        table.reader().error(table.at(), message);
+        // Keys that are not known are said to be so, each where it stands.
+        if table.keys().is_empty() {
+            table.reader().error(table.at(), "a predicate has one of eq, in, glob, range, each, absent");
+        }
         return None;
     }
     if table.has("absent") {

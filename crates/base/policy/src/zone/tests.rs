@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 mod decisions;
 mod loading;
+mod mcp;
+mod mcp_properties;
 mod properties;
 
 /// The example of the documentation, with what this build enforces.
