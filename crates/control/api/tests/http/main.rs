@@ -4,10 +4,14 @@
 
 mod authority;
 mod bad_input;
+mod credentials;
 mod hostile;
 mod operator;
+mod perimeters;
 mod resources;
 mod stream;
 mod support;
 mod table;
+mod tunnels;
+mod vaults;
 mod work;

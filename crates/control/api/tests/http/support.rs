@@ -8,21 +8,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use postern_api::{App, Limits, router, serve, serve_operator};
+use postern_api::{App, Limits, Probing, TunnelFacts, TunnelProber, Tunnels, router, serve, serve_operator};
+use postern_edge::{Directory, Edge, Settings as EdgeSettings};
 use postern_engine::{Engine, Settings};
 use postern_model::Timestamp;
 use postern_model::event::ModelUsage;
 use postern_model::ids::WorkspaceId;
 use postern_model::model_info::ModelInfo;
+use postern_secret::Secret;
 use postern_secret::key::ApiKey;
+use postern_secret::seal;
 use postern_session::{ModelEvent, Response as ModelResponse, ResponseBlock, Stop};
 use postern_store::{Store, keys};
 use postern_upstream::Model;
+use rustls::crypto::hpke::HpkePrivateKey;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const BETA: &str = "managed-agents-2026-04-01";
+pub(crate) const TUNNELS_BETA: &str = "mcp-tunnels-2026-06-22";
+/// Both: a route takes the one it needs.
+pub(crate) const BETAS: &str = "managed-agents-2026-04-01,mcp-tunnels-2026-06-22";
 
 /// Calls `bash` once for each user message that says `bash`, else says `done`.
 struct Script;
@@ -57,6 +64,8 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) socket: PathBuf,
     pub(crate) key: String,
+    pub(crate) store: Store,
+    pub(crate) edge: Edge,
     drain: CancellationToken,
     _directory: tempfile::TempDir,
 }
@@ -80,7 +89,14 @@ impl Server {
         let store = Store::open(&directory.path().join("control.db")).await.unwrap();
         let engine = Engine::start(store.clone(), Arc::new(Script), Settings::default()).await.unwrap();
         let key = issue_api_key(&store).await;
-        let router = router(App::new(engine, store, limits));
+        let edge = Edge::new(Directory::new(), EdgeSettings::default());
+        let tunnels = Tunnels {
+            server_key: Secret::new(vec![7; 32]),
+            domain: "tunnel.localhost".to_owned(),
+            edge: edge.clone(),
+            prober: Some(Arc::new(Prober)),
+        };
+        let router = router(App::new(engine, store.clone(), limits).with_tunnels(tunnels));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let socket = directory.path().join("operator.sock");
@@ -88,19 +104,19 @@ impl Server {
         let drain = CancellationToken::new();
         tokio::spawn(serve(listener, router.clone(), drain.clone()));
         tokio::spawn(serve_operator(operator, router, drain.clone()));
-        Self { address, socket, key, drain, _directory: directory }
+        Self { address, socket, key, store, edge, drain, _directory: directory }
     }
 
     /// A request with the API key and the beta.
     pub(crate) fn request(&self, method: &str, path: &str) -> Request {
         let request = Request::new(method, path);
-        request.header("authorization", &format!("Bearer {}", self.key)).header("anthropic-beta", BETA)
+        request.header("authorization", &format!("Bearer {}", self.key)).header("anthropic-beta", BETAS)
     }
 
     /// A request with another credential and the beta.
     pub(crate) fn request_as(&self, credential: &str, method: &str, path: &str) -> Request {
         let request = Request::new(method, path);
-        request.header("authorization", &format!("Bearer {credential}")).header("anthropic-beta", BETA)
+        request.header("authorization", &format!("Bearer {credential}")).header("anthropic-beta", BETAS)
     }
 
     pub(crate) async fn send(&self, request: Request) -> Response {
@@ -123,6 +139,27 @@ impl Server {
         let id = self.post("/v1/environments", json!({"name": name})).await.ok()["id"].as_str().unwrap().to_owned();
         let issued = self.post(&format!("/v1/environments/{id}/keys"), json!({})).await.ok();
         (id, issued["key"].as_str().unwrap().to_owned())
+    }
+
+    /// A perimeter that serves an environment of its own; the private key that opens what is sealed to it.
+    pub(crate) async fn perimeter(&self) -> (Value, HpkePrivateKey) {
+        let (environment, _) = self.environment(&format!("of {:?}", std::time::Instant::now())).await;
+        let (public, private) = seal::suite().generate_key_pair().unwrap();
+        let body = json!({"name": "p", "public_key": hex(&public.0), "environment_id": environment});
+        (self.post("/v1/perimeters", body).await.ok(), private)
+    }
+
+    /// Everything that the database's files hold.
+    pub(crate) fn database(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for entry in std::fs::read_dir(self.socket.parent().unwrap()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.file_name().unwrap().to_str().unwrap().starts_with("control.db") {
+                bytes.extend(std::fs::read(&path).unwrap());
+            }
+        }
+        assert!(bytes.windows(6).any(|window| window == b"vaults"), "the database was read");
+        bytes
     }
 
     /// An agent with the built-in toolset.
@@ -156,15 +193,37 @@ impl Drop for Server {
     }
 }
 
+/// Says what it was asked to probe.
+struct Prober;
+
+impl TunnelProber for Prober {
+    fn probe(&self, tunnel: TunnelFacts, route: String) -> Probing<'_> {
+        Box::pin(async move { Ok(json!({"host": format!("{route}.{}", tunnel.domain), "tunnel": tunnel.id})) })
+    }
+}
+
 pub(crate) async fn issue_api_key(store: &Store) -> String {
+    issue_api_key_in(store, &WorkspaceId::default()).await
+}
+
+/// A key of another workspace than the default one.
+pub(crate) async fn issue_foreign_key(store: &Store) -> String {
+    issue_api_key_in(store, &WorkspaceId::generate()).await
+}
+
+async fn issue_api_key_in(store: &Store, workspace: &WorkspaceId) -> String {
     let key = ApiKey::issue();
     let digest = key.digest();
     let new = keys::NewKey { name: "test", hint: "pst_api_", digest: digest.as_str(), now: Timestamp::now() };
     let mut tx = store.write().await.unwrap();
-    keys::create_api_key(&mut tx, &WorkspaceId::default(), &new).await.unwrap();
+    keys::create_api_key(&mut tx, workspace, &new).await.unwrap();
     tx.commit().await.unwrap();
     #[expect(clippy::disallowed_methods, reason = "the test is the client that holds the key")]
     key.secret().expose().clone()
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[derive(Clone)]

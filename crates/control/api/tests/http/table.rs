@@ -24,6 +24,11 @@ fn path(route: &Route, environment: &str, session: &str, work: &str) -> String {
         .replace("{thread}", "sthr_x")
         .replace("{model}", "m-1")
         .replace("{key}", "apikey_x")
+        .replace("{vault}", "vlt_x")
+        .replace("{credential}", "vcrd_x")
+        .replace("{tunnel}", "tnl_x")
+        .replace("{certificate}", "tcrt_x")
+        .replace("{perimeter}", "perim_x")
 }
 
 async fn call(server: &Server, route: &Route, credential: Option<&str>, beta: bool) -> Response {
@@ -32,7 +37,7 @@ async fn call(server: &Server, route: &Route, credential: Option<&str>, beta: bo
         request = request.header("authorization", &format!("Bearer {credential}"));
     }
     if beta {
-        request = request.header("anthropic-beta", crate::support::BETA);
+        request = request.header("anthropic-beta", crate::support::BETAS);
     }
     server.send(request).await
 }
@@ -60,6 +65,14 @@ async fn a_route_does_not_exist_without_its_beta() {
         match route.beta {
             Beta::ManagedAgents => {
                 assert!(response.refused(404, "not_found_error").contains(crate::support::BETA), "{}", route.path);
+            }
+            Beta::Tunnels => {
+                let other = server.request(method(route), &path(route, "env_x", "sesn_x", "work_x"));
+                let other = server.send(other.header("anthropic-beta", crate::support::BETA)).await;
+                for response in [response, other] {
+                    let message = response.refused(404, "not_found_error");
+                    assert!(message.contains(crate::support::TUNNELS_BETA), "{}", route.path);
+                }
             }
             Beta::None => assert_eq!(response.status, 200, "{}", route.path),
         }
@@ -116,9 +129,6 @@ async fn worker_credentials_reach_nothing_but_queue_sessions_and_events() {
 async fn what_the_contract_has_and_this_build_has_not_says_so() {
     let server = Server::start().await;
     for path in [
-        "/v1/vaults",
-        "/v1/vaults/vlt_1/credentials",
-        "/v1/tunnels",
         "/v1/skills",
         "/v1/files/file_1/content",
         "/v1/memory_stores",
@@ -145,5 +155,5 @@ async fn what_the_contract_has_and_this_build_has_not_says_so() {
         let message = server.send(server.request(method, path)).await.refused(404, "not_found_error");
         assert!(message.contains("no route"), "{method} {path}: {message}");
     }
-    server.send(Request::new("GET", "/v1/vaults")).await.refused(401, "authentication_error");
+    server.send(Request::new("GET", "/v1/skills")).await.refused(401, "authentication_error");
 }
