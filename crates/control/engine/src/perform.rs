@@ -158,7 +158,10 @@ impl Actor {
 }
 
 fn is_stored(effect: &Effect) -> bool {
-    matches!(effect, Effect::Append(_) | Effect::Process(_) | Effect::Keep(..) | Effect::EnsureWork | Effect::CallMcp { .. })
+    matches!(
+        effect,
+        Effect::Append(_) | Effect::Process(_) | Effect::Keep(..) | Effect::EnsureWork | Effect::CallMcp { .. }
+    )
 }
 
 fn accepted_id(effect: &Effect) -> Option<&EventId> {

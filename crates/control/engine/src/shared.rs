@@ -12,9 +12,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::{Settings, Surroundings};
 use crate::actor::{self, Actor};
 use crate::command::{Command, Envelope, Reply};
+use crate::{Settings, Surroundings};
 
 /// How many commands may wait for one session; whoever sends more waits.
 const WAITING_COMMANDS: usize = 64;

@@ -2,6 +2,10 @@
 
 mod crash;
 mod endpoint;
+mod fake_mcp;
 mod journeys;
+mod mcp;
+mod mcp_crash;
+mod mcp_results;
 mod rules;
 mod stage;

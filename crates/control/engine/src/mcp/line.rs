@@ -140,7 +140,7 @@ fn failure(code: &str, message: &dyn std::fmt::Display, next_step: &str) -> McpF
 }
 
 fn no_client() -> McpFailure {
-    let next = "start it without leaving the tunnel's edge out, and look at its log";
+    let next = "look at the server's log for why it has none";
     failure("mcp_unavailable", &"this server was started without a client for MCP", next)
 }
 

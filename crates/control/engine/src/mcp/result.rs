@@ -190,7 +190,9 @@ mod tests {
             started,
         };
         let text = failed("wiki", "search", &failure(false));
-        assert!(text.contains("was not run.") && text.contains("tunnel_offline: nobody is connected. Next step: Start"));
+        assert!(
+            text.contains("was not run.") && text.contains("tunnel_offline: nobody is connected. Next step: Start")
+        );
         assert!(failed("wiki", "search", &failure(true)).contains("outcome is unknown and it was not run again"));
     }
 }

@@ -23,7 +23,9 @@ async fn what_this_build_cannot_do_is_refused_with_the_reason() {
     for (body, status, part) in [
         (json!({"budget": {"type": "limit"}}), 400, "budgets are not in this build"),
         (json!({"budget": null}), 400, "must not be null"),
-        (json!({"vault_ids": ["vlt_1"]}), 400, "vaults are not in this build"),
+        (json!({"vault_ids": ["vlt_1"]}), 400, "vault_ids[0]: vault vlt_1 was not found"),
+        (json!({"vault_ids": ["nonsense"]}), 400, "vault_ids[0]"),
+        (json!({"vault_ids": vec!["vlt_1"; 51]}), 400, "at most 50"),
         (json!({"resources": [{"type": "file"}]}), 400, "`resources` are not supported"),
         (
             json!({"initial_events": [{"type": "user.define_outcome", "description": "d", "rubric": {}}]}),
@@ -38,7 +40,12 @@ async fn what_this_build_cannot_do_is_refused_with_the_reason() {
         (json!({"agent": {"type": "agent", "id": stage.agent, "version": 9}}), 404, "was not found"),
         (agent(json!({"model": null})), 400, "cannot clear the model"),
         (agent(json!({"skills": [{}]})), 400, "skills"),
-        (agent(json!({"mcp_servers": [{}]})), 400, "MCP servers"),
+        (
+            agent(json!({"mcp_servers": [{"type": "url", "name": "w", "url": "https://w.example"}]})),
+            400,
+            "`w` has no mcp_toolset",
+        ),
+        (agent(json!({"tools": [{"type": "mcp_toolset", "mcp_server_name": "w"}]})), 400, "no server is named `w`"),
         (
             agent(
                 json!({"tools": [{"type": "custom", "name": "bash", "description": "d", "input_schema": {"type": "object"}}]}),
@@ -94,6 +101,19 @@ async fn updates_say_what_changed_and_nothing_else() {
     assert!(event.get("agent").is_none());
     let session = apply(json!({"agent": {"tools": []}})).await.unwrap();
     assert!(session.agent.tools.is_empty());
+    let toolset = json!({"type": "mcp_toolset", "mcp_server_name": "w"});
+    let server = json!({"type": "url", "name": "w", "url": "https://w.example"});
+    for (agent, part) in [
+        (json!({"mcp_servers": [server]}), "agent.mcp_servers[0]: `w` has no mcp_toolset"),
+        (json!({"tools": [toolset]}), "agent.tools[0]: no server is named `w`"),
+    ] {
+        let problem = apply(json!({"agent": agent})).await.unwrap_err();
+        assert!(problem.message.contains(part), "{problem}");
+    }
+    let session = apply(json!({"agent": {"mcp_servers": [server], "tools": [toolset]}})).await.unwrap();
+    assert_eq!((session.agent.mcp_servers.len(), session.agent.tools.len()), (1, 1));
+    assert!(apply(json!({"agent": {"mcp_servers": null}})).await.is_err(), "its toolset is left");
+    apply(json!({"agent": {"mcp_servers": null, "tools": []}})).await.unwrap();
     for body in [json!({"vault_ids": []}), json!({"budget": {}}), json!({"agent": null})] {
         assert_eq!(apply(body.clone()).await.unwrap_err().status(), 400, "{body}");
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use postern_model::agent::CreateAgent;
-use postern_model::event::{ClientEvent, Event, EventBody, ModelUsage, Previewable};
+use postern_model::event::{ClientEvent, Event, ModelUsage, Previewable};
 use postern_model::ids::{SessionId, WorkspaceId};
 use postern_model::model_info::ModelInfo;
 use postern_model::session::{CreateSession, Session};
@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
-use crate::{Author, Engine, EventQuery, Frame, Limits, Settings, Subscription};
+use crate::{Author, Engine, EventQuery, Frame, Limits, Settings, Subscription, Surroundings};
 
 /// Longer than anything here takes: a test that waits this long has failed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -32,6 +32,7 @@ pub(super) struct Stage {
     pub(super) workspace: WorkspaceId,
     pub(super) agent: String,
     pub(super) environment: String,
+    pub(super) surroundings: Surroundings,
     directory: TempDir,
 }
 
@@ -127,14 +128,33 @@ impl Stage {
         tx.commit().await.unwrap();
         let script = Script::new();
         let engine = Engine::start(store, Arc::clone(&script) as Arc<dyn Model>, settings()).await.unwrap();
-        Self { engine, script, workspace, agent, environment, directory }
+        Self { engine, script, workspace, agent, environment, surroundings: Surroundings::default(), directory }
     }
 
     /// The same database under an engine with other settings.
     pub(super) async fn with(mut self, settings: Settings) -> Self {
-        let store = self.engine.shared.store.clone();
-        self.engine = Engine::start(store, Arc::clone(&self.script) as Arc<dyn Model>, settings).await.unwrap();
+        self.start(self.engine.shared.store.clone(), settings).await;
         self
+    }
+
+    /// The same database and settings under an engine with these surroundings.
+    pub(super) async fn among(mut self, surroundings: Surroundings) -> Self {
+        self.surroundings = surroundings;
+        self.with(settings()).await
+    }
+
+    async fn start(&mut self, store: Store, settings: Settings) {
+        let model = Arc::clone(&self.script) as Arc<dyn Model>;
+        self.engine = Engine::start_with(store, model, self.surroundings.clone(), settings).await.unwrap();
+    }
+
+    /// Sessions that follow are of an agent with this definition.
+    pub(super) async fn use_agent(&mut self, definition: Value) {
+        let create: CreateAgent = serde_json::from_value(definition).unwrap();
+        let mut tx = self.engine.shared.store.write().await.unwrap();
+        let made = agents::create(&mut tx, &self.workspace, create.resolve().unwrap(), Timestamp::now()).await.unwrap();
+        tx.commit().await.unwrap();
+        self.agent = made.id.to_string();
     }
 
     /// Everything in memory is gone; another process opens the same database.
@@ -143,8 +163,7 @@ impl Stage {
         self.engine.shared.store.close().await;
         let store = Store::open(&self.directory.path().join("db")).await.unwrap();
         self.script = Script::new();
-        let model = Arc::clone(&self.script) as Arc<dyn Model>;
-        self.engine = Engine::start(store, model, settings()).await.unwrap();
+        self.start(store, settings()).await;
     }
 
     pub(super) async fn create(&self, more: Value) -> Result<Session, Problem> {
@@ -196,7 +215,7 @@ pub(super) fn kinds(log: &[Event]) -> Vec<&'static str> {
 }
 
 pub(super) fn calls(log: &[Event]) -> Vec<Event> {
-    let is_call = |e: &&Event| matches!(e.body, EventBody::AgentToolUse { .. } | EventBody::AgentCustomToolUse { .. });
+    let is_call = |event: &&Event| event.body.kind().ends_with("tool_use");
     log.iter().filter(is_call).cloned().collect()
 }
 
