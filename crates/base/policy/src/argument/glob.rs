@@ -35,6 +35,8 @@ pub(crate) enum BadGlob {
     Empty,
     #[error("a glob has at most 256 characters")]
     TooLong,
+    #[error("a glob has at most 16 wildcards")]
+    TooMany,
     #[error("globs know *, ** and ? only; write several, or use eq or in for a text with [ ] {{ }} or \\")]
     Syntax,
     #[error("*** means nothing; * stays within a segment, ** does not")]
@@ -42,6 +44,8 @@ pub(crate) enum BadGlob {
 }
 
 const LONGEST_GLOB: usize = 256;
+/// Each can keep a position alive, and each position costs time with each character of a text.
+const MOST_WILDCARDS: usize = 16;
 /// A longer text does not match anything but `**`.
 const LONGEST_TEXT: usize = 1 << 20;
 
@@ -170,7 +174,8 @@ fn compile(text: &str, single: impl Fn(usize) -> Class) -> Result<Vec<Token>, Ba
             letter => Token::Letter(letter),
         });
     }
-    Ok(tokens)
+    let wildcards = tokens.iter().filter(|token| !matches!(token, Token::Letter(_))).count();
+    if wildcards > MOST_WILDCARDS { Err(BadGlob::TooMany) } else { Ok(tokens) }
 }
 
 /// What `**` crosses that `*` does not: all, but never the end of a host.

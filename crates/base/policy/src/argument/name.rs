@@ -4,6 +4,9 @@ use serde_json::{Map, Value};
 use std::fmt;
 use std::str::FromStr;
 
+/// Of an object with more members none is looked at: every key is compared with every name, for every rule.
+const MOST_MEMBERS: usize = 1000;
+
 /// The way to one argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ArgumentName {
@@ -29,7 +32,8 @@ pub(crate) enum Found<'a> {
     Value(&'a Value),
     /// Nothing: its parent is an object without it, or an array that ends before it, or is not there itself.
     Nothing,
-    /// The way leads through something that is neither object nor array, which some servers read as one.
+    /// The way leads through something that is neither object nor array, which some servers read as one, or through an
+    /// object with too many members.
     Unreachable,
     /// On the way stand two keys that servers could take for one.
     TwoSpellings,
@@ -90,8 +94,10 @@ impl ArgumentName {
 }
 
 fn member<'a>(object: &'a Map<String, Value>, name: &str) -> Found<'a> {
-    let folded = fold(name);
-    if object.keys().any(|key| key != name && fold(key) == folded) {
+    if object.len() > MOST_MEMBERS {
+        return Found::Unreachable;
+    }
+    if object.keys().any(|key| key != name && folded(key).eq(folded(name))) {
         return Found::TwoSpellings;
     }
     object.get(name).map_or(Found::Nothing, Found::Value)
@@ -107,15 +113,14 @@ fn element<'a>(items: &'a [Value], step: &str) -> Found<'a> {
     }
 }
 
-/// Keys with the same fold are one key to a server that ignores case, takes `max_results` for `maxResults`, or
+/// Keys that are equal when folded are one key to a server that ignores case, takes `max_results` for `maxResults`, or
 /// normalises Unicode. Letters of other alphabets that only look alike stay different: no server confuses those.
-fn fold(key: &str) -> String {
+fn folded(key: &str) -> impl Iterator<Item = char> {
     key.chars()
         .map(halfwidth)
         .filter(|letter| !matches!(letter, '_' | '-' | '.') && !letter.is_whitespace() && !is_invisible(*letter))
         .flat_map(char::to_uppercase)
         .flat_map(char::to_lowercase)
-        .collect()
 }
 
 /// The fullwidth forms of ASCII (U+FF01 to U+FF5E) as ASCII.

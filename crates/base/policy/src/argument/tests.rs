@@ -123,6 +123,7 @@ fn a_mistake_in_a_predicate_is_refused_where_it_stands() {
         ("a = { in = 'x' }", "3:", "in must be an array of values"),
         ("a = { glob = 7 }", "3:", "glob must be a string"),
         ("a = { glob = 'x[12]' }", "3:", "globs know *, ** and ? only"),
+        ("a = { glob = 'a?????????????????' }", "3:", "at most 16 wildcards"),
         ("a = { glob = '' }", "3:", "the glob is empty"),
         ("a = { glob = 'a***b' }", "3:", "*** means nothing"),
         ("a = { range = [1] }", "3:", "range must be two numbers"),

@@ -110,3 +110,14 @@ fn deep_and_long_values_are_decided_without_following_them() {
     assert!(!agrees("a = { glob = 'x*' }", &format!("{{\"a\":\"{long}\"}}")));
     assert!(!agrees("a = { eq = 'x' }", &format!("{{\"{long}\":\"x\"}}")));
 }
+
+#[test]
+fn in_a_crowd_of_keys_nothing_is_found_and_nothing_is_absent() {
+    let crowd = |more: &str| {
+        let keys: String = (0..1000).map(|number| format!(",\"k{number}\":1")).collect();
+        format!("{{{more}{}}}", &keys[usize::from(more.is_empty())..])
+    };
+    assert!(!agrees("a = { eq = 1 }", &crowd("\"a\":1")));
+    assert!(!agrees("a = { absent = true }", &crowd("\"b\":1")));
+    assert!(agrees("a = { absent = true }", &crowd("")));
+}
