@@ -1,6 +1,7 @@
 //! What custody does with each question: check, record, answer. In that order, and nothing in between can be skipped: a secret leaves only through
 //! [`Custodian::grant`] and [`Custodian::grant_route`], with the zone's permit, after the record of its use was written.
 
+mod holding;
 mod routes;
 
 use std::collections::{HashMap, HashSet};
@@ -11,7 +12,7 @@ use postern_audit::{Decision, Kind, Record, Recorder};
 use postern_policy::{CredentialName, GrantPermit, Routes, Zone, Zones};
 use postern_secret::{Placeholder, SecretBytes};
 
-use crate::holds::{Hold, Holds};
+use crate::holds::Holds;
 use crate::ledger::Ledger;
 use crate::message::{CallerKind, Issued, KnownPlaceholder, OpenSession, Purpose};
 use crate::open::Opener;
@@ -189,70 +190,6 @@ impl Custodian {
         Ok(lock(&self.ledger).known(Timestamp::now()))
     }
 
-    /// Freezes a session, for worker or gateway.
-    pub(crate) async fn freeze(&self, caller: CallerKind, session: &str) -> Result<(), Refusal> {
-        self.hold(caller, session, "session frozen", Holds::freeze).await
-    }
-
-    /// Thaws a session, for worker or gateway.
-    pub(crate) async fn thaw(&self, caller: CallerKind, session: &str) -> Result<(), Refusal> {
-        self.hold(caller, session, "session thawed", Holds::thaw).await
-    }
-
-    /// Revokes a session's grants for good, for worker or gateway.
-    pub(crate) async fn revoke_grants(&self, caller: CallerKind, session: &str) -> Result<(), Refusal> {
-        require_holder(caller)?;
-        let held = self.hold(caller, session, "grants revoked for good", Holds::revoke).await;
-        // Whatever became of the record: what was granted ends.
-        let ended = self.end_session(session).await.and(self.close_route_grants(session).await);
-        held.and(ended)
-    }
-
-    /// The hold comes first, for stopping must not wait for a disk; a thaw is recorded before it is done.
-    async fn hold(
-        &self,
-        caller: CallerKind,
-        session: &str,
-        what: &str,
-        change: fn(&mut Holds, &str, Timestamp) -> std::io::Result<()>,
-    ) -> Result<(), Refusal> {
-        require_holder(caller)?;
-        let mut record = about(Kind::CredentialRevoked, Decision::Info, session, None, None);
-        record.outcome = Some(what.to_owned());
-        let lifts = what == "session thawed";
-        if lifts {
-            self.record(record.clone()).await?;
-        }
-        let (holds, name) = (Arc::clone(&self.holds), session.to_owned());
-        let written = blocking(move || change(&mut lock(&holds), &name, Timestamp::now())).await;
-        if !lifts {
-            self.record(record).await?;
-        }
-        written.map_err(|error| {
-            let next = format!("it holds until custody ends: its directory cannot be written ({})", error.kind());
-            Refusal::new(RefusalReason::LedgerUnwritable, next)
-        })
-    }
-
-    fn not_revoked(&self, session: &str) -> Result<(), Refusal> {
-        self.not_held(session, Purpose::Recognise)
-    }
-
-    /// A frozen session's secrets are still recognised, so that what comes back is scrubbed; none is injected.
-    fn not_held(&self, session: &str, purpose: Purpose) -> Result<(), Refusal> {
-        match (lock(&self.holds).of(session), purpose) {
-            (None, _) | (Some(Hold::Frozen { .. }), Purpose::Recognise) => Ok(()),
-            (Some(Hold::Frozen { .. }), Purpose::Inject) => Err(Refusal::new(
-                RefusalReason::SessionFrozen,
-                "an operator froze this session: wait until it is thawed",
-            )),
-            (Some(Hold::Revoked { .. }), _) => Err(Refusal::new(
-                RefusalReason::GrantsRevoked,
-                "an operator revoked this session's grants: start another session",
-            )),
-        }
-    }
-
     fn zone(&self, open: &OpenSession) -> Result<Arc<Zone>, Refusal> {
         let zone = self.zones.named(&open.zone).ok_or_else(|| {
             Refusal::new(
@@ -412,14 +349,6 @@ fn require(caller: CallerKind, needed: CallerKind) -> Result<(), Refusal> {
         RefusalReason::WrongConnection,
         "this connection may not ask that: look for a process that is not what it says",
     ))
-}
-
-/// Freezing and revoking is for those who serve the control stream.
-fn require_holder(caller: CallerKind) -> Result<(), Refusal> {
-    match caller {
-        CallerKind::Worker | CallerKind::Gateway => Ok(()),
-        CallerKind::Egress => require(caller, CallerKind::Worker),
-    }
 }
 
 fn same_digest(zone: &Zone, digest: &str) -> Result<(), Refusal> {

@@ -316,6 +316,7 @@ async fn revoked_grants_are_zeroed_and_never_come_back() {
     fixture.open("sesn_1").await;
     fixture.ask_route(fixture.call("wiki")).await.unwrap();
     fixture.custodian.revoke_grants(CallerKind::Gateway, "sesn_1").await.unwrap();
+    assert!(fixture.kinds().contains(&Kind::GrantsRevoked));
     assert_eq!(fixture.known("sesn_1"), Vec::<String>::new());
     assert!(fixture.custodian.sessions().is_empty());
     fixture.custodian.thaw(CallerKind::Worker, "sesn_1").await.unwrap();
