@@ -84,7 +84,7 @@ fn malformed(message: &'static str) -> Refusal {
 const TOKEN_MISSING: Refusal = Refusal {
     status: StatusCode::UNAUTHORIZED,
     reason: reason::TOKEN_MISSING,
-    message: "send Authorization: Bearer pst_tun_...; `postern tunnel reveal-token` shows the tunnel's token",
+    message: "send Authorization: Bearer pst_tun_...; `postern tunnel token TUNNEL --out FILE` writes it",
 };
 /// A token that opens nothing. The same for one that was rotated, revoked, archived or never issued.
 pub(crate) const TOKEN_REFUSED: Refusal = Refusal {

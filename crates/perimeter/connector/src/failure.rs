@@ -65,7 +65,7 @@ impl Failure {
                 "check that [gateway] edge_ca_file is the authority of the edge's certificate and that no middlebox replaces it"
             }
             Self::Refused(reason) if is_about_the_token(reason) => {
-                "write the tunnel's current token to [gateway] tunnel_token_file; `postern tunnel reveal-token` shows it"
+                "write the tunnel's current token to [gateway] tunnel_token_file: `postern tunnel token TUNNEL --out FILE`"
             }
             Self::Refused(reason) if reason == reason::CONNECTIONS_FULL => {
                 "stop a gateway of this tunnel, or wait until dead connections are noticed"

@@ -81,3 +81,40 @@ async fn write_all(mut sender: Sender, mut items: mpsc::Receiver<Item>) -> Resul
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use postern_exec::asynchronous::Channel;
+    use postern_tunnel::handover::{ConnectorStatus, MESSAGE_BYTES};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_gateway_that_is_gone_takes_no_stream() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        drop(theirs);
+        let (sender, _receiver) = ours.split();
+        let (gateway, writing) = Gateway::new(sender);
+        let (handed, written) = tokio::join!(gateway.hand("wiki.aaaa", Lane::Bulk), writing);
+        assert_eq!(handed.err(), Some(reason::GATEWAY_GONE));
+        assert!(written.is_err());
+        assert_eq!(gateway.hand("wiki.aaaa", Lane::Bulk).await.err(), Some(reason::GATEWAY_GONE));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_nobody_waits_for_is_not_handed_over() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let (gateway, writing) = Gateway::new(ours.split().0);
+        let given_up = timeout(std::time::Duration::ZERO, gateway.hand("wiki.aaaa", Lane::Bulk)).await;
+        assert!(given_up.is_err());
+        let status = FromConnector::Status(ConnectorStatus::default());
+        let mut peer = Channel::new(theirs).unwrap();
+        let (told, heard) = tokio::select! {
+            both = async { tokio::join!(gateway.tell(status), peer.receive::<FromConnector>(MESSAGE_BYTES)) } => both,
+            _ = writing => panic!("writing goes on while there is a handle"),
+        };
+        told.unwrap();
+        let (message, ends) = heard.unwrap().unwrap();
+        assert!(matches!(message, FromConnector::Status(_)) && ends.is_empty());
+    }
+}

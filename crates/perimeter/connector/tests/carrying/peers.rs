@@ -145,7 +145,8 @@ async fn asks(requests: Vec<Request<Empty<Bytes>>>) -> Vec<(StatusCode, String)>
         async move { Ok::<_, Infallible>(response) }
     });
     http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await.unwrap();
-    let upgraded = upgrade.lock().unwrap().take().unwrap().await.unwrap();
+    let upgrade = upgrade.into_inner().unwrap().unwrap();
+    let upgraded = upgrade.await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), upgraded).await.unwrap();
     tokio::spawn(connection);
     let mut answers = Vec::new();
