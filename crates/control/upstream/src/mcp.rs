@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 
 pub use client::McpClient;
 pub use failure::{McpFailure, McpFailureKind, REASON_HEADER};
-pub use http::CREDENTIAL_HEADER;
+pub use http::{CREDENTIAL_HEADER, ROUTE_URL_HEADER};
 pub use limits::Limits;
 pub use probe::{Hop, HopResult, ProbeReport};
 pub use reach::PublicPolicy;
@@ -105,6 +105,12 @@ pub struct TunnelFacts {
 pub trait Tunnels: Send + Sync {
     /// The active tunnel under whose domain a host lies.
     fn tunnel_of(&self, host: &str) -> Option<TunnelFacts>;
+
+    /// The tunnel of this workspace whose gateway has a route for a public MCP URL (normalised, contract 8.2): the only
+    /// way in which a vault's credential gets to a public server.
+    fn tunnel_of_route(&self, _workspace: &str, _url: &str) -> Option<TunnelFacts> {
+        None
+    }
 
     /// Whether a host belongs to tunnels at all: such a name is never looked up, also when its tunnel is archived or
     /// never was.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use postern_policy::gateway::normalise_mcp_url;
 use postern_tunnel::Carry;
 use postern_tunnel::identity::{Purpose, Signer};
 
@@ -12,9 +13,7 @@ use super::probe::{Hop, HopResult, ProbeReport, hops_of_timing};
 use super::reach::{ConnectTimes, PublicPolicy, Reach, Via};
 use super::record::Record;
 use super::target::Target;
-use super::{
-    BoxFuture, CallerFacts, Limits, Mcp, McpConnection, McpFailure, McpServer, Tunnels, VaultCredential,
-};
+use super::{BoxFuture, CallerFacts, Limits, Mcp, McpConnection, McpFailure, McpServer, Tunnels, VaultCredential};
 
 /// The MCP client. `Clone` shares its connections.
 #[derive(Clone)]
@@ -48,10 +47,14 @@ impl McpClient {
         server: McpServer,
         credential: Option<VaultCredential>,
     ) -> Result<Arc<dyn McpConnection>, McpFailure> {
-        let target = Target::parse(&server.url)?;
-        let via = self.reach.via(&target);
+        let mut target = Target::parse(&server.url)?;
+        let mut via = self.reach.via(&target);
+        let mut route_url = None;
         if via == Via::Public && credential.is_some() {
-            return Err(needs_route(&target.host));
+            let url = normalise_mcp_url(&server.url).map_err(|_| McpFailure::bad_url("it has no canonical form"))?;
+            let tunnel = self.reach.tunnel_of_route(&facts.workspace, &url).ok_or_else(|| needs_route(&target.host))?;
+            target = target.through(&tunnel.domain);
+            (via, route_url) = (Via::Tunnel, Some(url));
         }
         let (reach, signer) = (Arc::clone(&self.reach), self.signer.clone());
         let reopen = move || Inner {
@@ -62,6 +65,7 @@ impl McpClient {
             facts: facts.clone(),
             purpose: Purpose::Call,
             credential: credential.clone(),
+            route_url: route_url.clone(),
             own: None,
             unmarked: Record::default(),
         };
@@ -96,6 +100,7 @@ impl McpClient {
             facts,
             purpose: Purpose::Probe,
             credential: None,
+            route_url: None,
             own: Some(own),
             unmarked: record.clone(),
         };
@@ -152,7 +157,7 @@ fn needs_route(host: &str) -> McpFailure {
     McpFailure::new(
         "credential_needs_route",
         format!("The vault's credential for {host} can only be used by a gateway, and no route of one names this URL."),
-        "Add a [[gateway.route]] with this `url` and `source = \"api:\"` to a gateway, and name its tunnel host in `mcp_servers`.",
+        "Add a [[gateway.route]] with this `url` and `source = \"api:\"` to the gateway of a tunnel of this workspace.",
     )
 }
 

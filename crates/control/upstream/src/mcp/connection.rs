@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rmcp::model::{
     CallToolRequest, CallToolRequestParams, CancelledNotification, CancelledNotificationParam, ClientCapabilities,
-    ClientConfig, ClientNotification, ClientRequest, Implementation, ListToolsRequest, PaginatedRequestParams, RequestId,
-    ServerResult,
+    ClientConfig, ClientNotification, ClientRequest, Implementation, ListToolsRequest, PaginatedRequestParams,
+    RequestId, ServerResult,
 };
 use rmcp::service::{PeerRequestOptions, RunningService, ServiceError};
 use rmcp::transport::common::client_side_sse::NeverRetry;
@@ -16,6 +16,7 @@ use rmcp::{Peer, RoleClient, ServiceExt};
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
+use super::failure::of_json_rpc;
 use super::http::{Http, Inner, settled};
 use super::record::{Mark, Record};
 use super::{BoxFuture, Limits, McpConnection, McpFailure, McpTool, ToolResult, result};
@@ -122,10 +123,8 @@ pub(super) async fn initialize(inner: Inner, patience: Duration) -> Result<Servi
     config.allow_stateless = true;
     config.max_concurrent_requests = inner.reach.limits.requests_per_host;
     let transport = StreamableHttpClientTransport::with_client(Http::new(inner), config);
-    let us = ClientConfig::new(
-        ClientCapabilities::default(),
-        Implementation::new("postern", env!("CARGO_PKG_VERSION")),
-    );
+    let us =
+        ClientConfig::new(ClientCapabilities::default(), Implementation::new("postern", env!("CARGO_PKG_VERSION")));
     match tokio::time::timeout(patience, us.serve(transport)).await {
         Ok(Ok(service)) => Ok(service),
         Ok(Err(error)) => Err(record.failure().unwrap_or_else(|| of_initialize(&error))),
@@ -136,11 +135,7 @@ pub(super) async fn initialize(inner: Inner, patience: Duration) -> Result<Servi
 fn of_initialize(error: &rmcp::service::ClientInitializeError) -> McpFailure {
     use rmcp::service::ClientInitializeError as E;
     match error {
-        E::JsonRpcError(error) => McpFailure::new(
-            "upstream_refused",
-            format!("The MCP server refused `initialize`: {}.", super::failure::clean(&error.message)),
-            "Tell whoever runs the MCP server.",
-        ),
+        E::JsonRpcError(error) => of_json_rpc(error),
         E::TransportError { .. } | E::ConnectionClosed(_) => McpFailure::broken("it was closed during `initialize`"),
         _ => McpFailure::protocol("it is not the answer to `initialize`"),
     }
@@ -149,11 +144,7 @@ fn of_initialize(error: &rmcp::service::ClientInitializeError) -> McpFailure {
 fn of_service(error: &ServiceError) -> McpFailure {
     match error {
         ServiceError::TransportSend(_) | ServiceError::TransportClosed => McpFailure::broken("it was closed"),
-        ServiceError::McpError(error) => McpFailure::new(
-            "upstream_refused",
-            format!("The MCP server answered with an error: {}.", super::failure::clean(&error.message)),
-            "Tell whoever runs the MCP server.",
-        ),
+        ServiceError::McpError(error) => of_json_rpc(error),
         _ => McpFailure::protocol("it is of another kind than was asked for"),
     }
 }

@@ -79,7 +79,11 @@ impl McpFailure {
     }
 
     pub(super) fn bad_url(why: &str) -> Self {
-        Self::new("url_invalid", format!("The MCP server's URL cannot be used: {why}."), "Correct the agent's `mcp_servers`.")
+        Self::new(
+            "url_invalid",
+            format!("The MCP server's URL cannot be used: {why}."),
+            "Correct the agent's `mcp_servers`.",
+        )
     }
 
     pub(super) fn unknown_tunnel(host: &str) -> Self {
@@ -205,7 +209,9 @@ pub(super) fn of_public_tls(host: &str, error: &TlsError) -> McpFailure {
             format!("{host} could not prove that it is {host}."),
             "The server needs a certificate of a public authority.",
         ),
-        false => McpFailure::new("upstream_unreachable", format!("{host} broke off the TLS handshake."), "Try again later."),
+        false => {
+            McpFailure::new("upstream_unreachable", format!("{host} broke off the TLS handshake."), "Try again later.")
+        }
     }
 }
 
@@ -234,6 +240,8 @@ struct Problem {
     message: Option<String>,
     #[serde(default)]
     next_step: Option<String>,
+    #[serde(default)]
+    started: Option<bool>,
 }
 
 /// The failure that an HTTP status other than 2xx means.
@@ -248,12 +256,32 @@ pub(super) fn of_status(status: StatusCode, headers: &HeaderMap, body: &[u8]) ->
 fn of_refusal(reason: &str, body: &[u8]) -> McpFailure {
     let problem: Problem = serde_json::from_slice(body).unwrap_or_default();
     let said = problem.detail.or(problem.message).or(problem.title);
-    let message = said.map_or_else(|| format!("The gateway refused the request: {reason}."), |said| clean(&said));
-    let next = problem.next_step.map_or_else(|| "See the gateway's audit log.".to_owned(), |next| clean(&next));
+    refusal(reason, said, problem.next_step, problem.started)
+}
+
+fn refusal(reason: &str, said: Option<String>, next_step: Option<String>, started: Option<bool>) -> McpFailure {
+    let said = said.map(|said| format!(": {}", clean(&said))).unwrap_or_default();
+    let message = format!("The gateway refused the request ({reason}){said}.");
+    let next = next_step.map_or_else(|| "See the gateway's audit log.".to_owned(), |next| clean(&next));
     let failure = McpFailure::new(reason, message, next);
-    match AFTER_FORWARDING.contains(&reason) {
+    match started.unwrap_or_else(|| AFTER_FORWARDING.contains(&reason)) {
         true => failure.after_start(),
         false => failure,
+    }
+}
+
+/// A JSON-RPC error: the gateway's refusal in the middle of a stream, or what the server says.
+pub(super) fn of_json_rpc(error: &rmcp::model::ErrorData) -> McpFailure {
+    let word = |name: &str| error.data.as_ref()?.get(name)?.as_str().map(str::to_owned);
+    match word("reason").filter(|reason| is_word(reason)) {
+        Some(reason) if error.message.starts_with("[postern]") => {
+            refusal(&reason, word("detail"), word("next_step"), None)
+        }
+        _ => McpFailure::new(
+            "upstream_refused",
+            format!("The MCP server answered with an error: {}.", clean(&error.message)),
+            "Tell whoever runs the MCP server.",
+        ),
     }
 }
 
@@ -327,7 +355,8 @@ mod tests {
         let body = br#"{"title":"Denied","detail":"no rule\nnames it","next_step":"ask the operator","status":403}"#;
         let failure = of_status(StatusCode::FORBIDDEN, &with_reason("tool_not_allowed"), body);
         assert_eq!((failure.code.as_str(), failure.started), ("tool_not_allowed", false));
-        assert_eq!((failure.message.as_str(), failure.next_step.as_str()), ("no rule names it", "ask the operator"));
+        assert_eq!(failure.message, "The gateway refused the request (tool_not_allowed): no rule names it.");
+        assert_eq!(failure.next_step, "ask the operator");
         assert_eq!(failure.kind, McpFailureKind::Connection);
     }
 
@@ -351,7 +380,11 @@ mod tests {
         ] {
             let headers = reason.map(with_reason).unwrap_or_default();
             let failure = of_status(StatusCode::from_u16(status).unwrap(), &headers, b"<html>");
-            assert_eq!((failure.code.as_str(), failure.kind, failure.started), (code, kind, started), "{status} {reason:?}");
+            assert_eq!(
+                (failure.code.as_str(), failure.kind, failure.started),
+                (code, kind, started),
+                "{status} {reason:?}"
+            );
             assert!(!failure.next_step.is_empty() && failure.message.ends_with('.'), "{failure:?}");
         }
     }

@@ -30,6 +30,8 @@ use super::{CallerFacts, McpFailure, VaultCredential};
 
 /// The header that carries a vault's sealed credential to the gateway, inside the inner TLS only.
 pub const CREDENTIAL_HEADER: &str = "postern-credential";
+/// The header that names the public server whose requests a gateway's route carries.
+pub const ROUTE_URL_HEADER: &str = "postern-route-url";
 const SESSION_HEADER: &str = "mcp-session-id";
 /// How long the id of an MCP session may be, in bytes.
 const MAX_SESSION_BYTES: usize = 1024;
@@ -53,6 +55,8 @@ pub(super) struct Inner {
     pub(super) facts: CallerFacts,
     pub(super) purpose: Purpose,
     pub(super) credential: Option<VaultCredential>,
+    /// The public URL that the gateway's route stands for, where the request is for one.
+    pub(super) route_url: Option<String>,
     /// A client with connections of its own, in place of the pool's.
     pub(super) own: Option<HttpClient>,
     /// The record of requests that carry none: `initialize` and notifications.
@@ -159,8 +163,7 @@ impl Http {
             let (client, place) = match &inner.own {
                 Some(own) => (own.clone(), None),
                 None => {
-                    let (client, place) =
-                        inner.reach.client(inner.via, &inner.target, outgoing.lane, until).await?;
+                    let (client, place) = inner.reach.client(inner.via, &inner.target, outgoing.lane, until).await?;
                     (client, Some(place))
                 }
             };
@@ -186,6 +189,9 @@ impl Http {
             let tunnel = inner.reach.tunnel(&inner.target)?;
             let identity = self.identity(&tunnel.id, outgoing)?;
             request.headers_mut().insert(identity::HEADER, identity);
+            if let Some(url) = &inner.route_url {
+                request.headers_mut().insert(ROUTE_URL_HEADER, sensitive(url)?);
+            }
             if let Some(credential) = &inner.credential {
                 request.headers_mut().insert(CREDENTIAL_HEADER, sensitive(&credential.sealed)?);
             }
@@ -213,7 +219,8 @@ impl Http {
             body: identity::body_digest(&outgoing.body),
         };
         let signed = self.inner.signer.sign(&claims);
-        let token = signed.map_err(|error| McpFailure::new("identity_unsigned", format!("{error}."), "Tell the operator."))?;
+        let token =
+            signed.map_err(|error| McpFailure::new("identity_unsigned", format!("{error}."), "Tell the operator."))?;
         sensitive(&token)
     }
 
@@ -257,11 +264,7 @@ impl Http {
         }
     }
 
-    async fn delete(
-        &self,
-        session: Arc<str>,
-        custom: HashMap<HeaderName, HeaderValue>,
-    ) -> Result<(), McpFailure> {
+    async fn delete(&self, session: Arc<str>, custom: HashMap<HeaderName, HeaderValue>) -> Result<(), McpFailure> {
         let headers = headers(Some(&session), custom)?;
         let (body, lane) = (Bytes::new(), Lane::Interactive);
         let outgoing = Outgoing { method: Method::DELETE, body, headers, lane, tool_use: None };
@@ -291,7 +294,8 @@ pub(super) fn settled(failure: McpFailure, mark: &Mark) -> McpFailure {
 fn headers(session: Option<&str>, custom: HashMap<HeaderName, HeaderValue>) -> Result<HeaderMap, McpFailure> {
     let mut headers: HeaderMap = custom.into_iter().collect();
     if let Some(session) = session {
-        let session = HeaderValue::try_from(session).map_err(|_| McpFailure::protocol("its session id is malformed"))?;
+        let session =
+            HeaderValue::try_from(session).map_err(|_| McpFailure::protocol("its session id is malformed"))?;
         headers.insert(SESSION_HEADER, session);
     }
     Ok(headers)
@@ -374,7 +378,9 @@ impl StreamableHttpClient for Http {
         _auth_header: Option<String>,
         custom_headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<(), Failure> {
-        self.delete(session_id, custom_headers).await.map_err(|failure| StreamableHttpError::Client(HttpFailure(failure)))
+        self.delete(session_id, custom_headers)
+            .await
+            .map_err(|failure| StreamableHttpError::Client(HttpFailure(failure)))
     }
 
     /// Never: what a server says outside an answer has no reader here, and an answer that broke off is not resumed.

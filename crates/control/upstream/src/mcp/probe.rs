@@ -94,7 +94,8 @@ mod tests {
         let header = "identity;dur=0.1, policy;desc=\"x\";dur=0.25, upstream;dur=3, bad name;dur=1, none, x;dur=nan";
         let hops = hops_of_timing("initialize", Some(header));
         let expected = [("identity", 0.1), ("policy", 0.25), ("upstream", 3.0)];
-        let expected = expected.map(|(name, took)| Hop { name: format!("initialize: {name}"), result: HopResult::Millis(took) });
+        let expected =
+            expected.map(|(name, took)| Hop { name: format!("initialize: {name}"), result: HopResult::Millis(took) });
         assert_eq!(hops, expected);
         assert!(hops_of_timing("initialize", None).is_empty());
     }

@@ -71,12 +71,7 @@ pub(super) struct ConnectTimes {
 }
 
 impl Reach {
-    pub(super) fn new(
-        carry: Arc<dyn Carry>,
-        tunnels: Arc<dyn Tunnels>,
-        public: PublicPolicy,
-        limits: Limits,
-    ) -> Self {
+    pub(super) fn new(carry: Arc<dyn Carry>, tunnels: Arc<dyn Tunnels>, public: PublicPolicy, limits: Limits) -> Self {
         Self { carry, tunnels, public, public_tls: OnceLock::new(), limits, pools: Mutex::default() }
     }
 
@@ -94,6 +89,10 @@ impl Reach {
             return Err(McpFailure::no_certificate(&tunnel.id));
         }
         Ok(tunnel)
+    }
+
+    pub(super) fn tunnel_of_route(&self, workspace: &str, url: &str) -> Option<TunnelFacts> {
+        self.tunnels.tunnel_of_route(workspace, url)
     }
 
     /// The client to send one request with, and the place that the request takes while it is in progress.
@@ -153,8 +152,7 @@ impl Reach {
             Via::Public => Ok((PUBLIC.to_owned(), Vec::new(), self.public_tls()?)),
             Via::Tunnel => {
                 let tunnel = self.tunnel(target)?;
-                let fingerprints: Vec<String> =
-                    tunnel.cas.iter().map(|ca| ca.fingerprint_sha256_hex.clone()).collect();
+                let fingerprints: Vec<String> = tunnel.cas.iter().map(|ca| ca.fingerprint_sha256_hex.clone()).collect();
                 let kept = {
                     let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
                     let pool = pools.get(&tunnel.id).filter(|pool| pool.fingerprints == fingerprints);
@@ -162,8 +160,9 @@ impl Reach {
                 };
                 let tls = match kept {
                     Some(tls) => tls,
-                    None => certificate::client_config(&tunnel.cas)
-                        .map_err(|_| McpFailure::no_certificate(&tunnel.id))?,
+                    None => {
+                        certificate::client_config(&tunnel.cas).map_err(|_| McpFailure::no_certificate(&tunnel.id))?
+                    }
                 };
                 Ok((tunnel.id, fingerprints, tls))
             }
@@ -180,7 +179,11 @@ impl Reach {
             return Ok(Arc::clone(tls));
         }
         let tls = tls::client_config(&self.public.roots, &[b"http/1.1"]).map_err(|error| {
-            McpFailure::new("upstream_untrusted", format!("{error}."), "Install the system's certificates on the server.")
+            McpFailure::new(
+                "upstream_untrusted",
+                format!("{error}."),
+                "Install the system's certificates on the server.",
+            )
         })?;
         Ok(Arc::clone(self.public_tls.get_or_init(|| tls)))
     }
@@ -194,7 +197,8 @@ impl Reach {
         times: Option<Arc<ConnectTimes>>,
     ) -> Result<HttpClient, McpFailure> {
         let authority = target.authority();
-        let header = HeaderValue::try_from(authority.as_str()).map_err(|_| McpFailure::bad_url("its host is malformed"))?;
+        let header =
+            HeaderValue::try_from(authority.as_str()).map_err(|_| McpFailure::bad_url("its host is malformed"))?;
         let connect: Arc<dyn Connect> = match via {
             Via::Tunnel => {
                 let (carry, host) = (Arc::clone(&self.carry), target.host.clone());

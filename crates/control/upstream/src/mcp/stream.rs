@@ -87,11 +87,13 @@ impl Events {
             let chunk = match tokio::time::timeout_at(self.until.into(), self.body.chunk()).await {
                 Ok(chunk) => chunk,
                 Err(_) if self.is_answered => return None,
-                Err(_) => return self.fail(McpFailure::new(
-                    "timeout",
-                    "The MCP server's event stream did not bring the answer in time.",
-                    "Ask for less at a time; if it stays so, look at the MCP server.",
-                )),
+                Err(_) => {
+                    return self.fail(McpFailure::new(
+                        "timeout",
+                        "The MCP server's event stream did not bring the answer in time.",
+                        "Ask for less at a time; if it stays so, look at the MCP server.",
+                    ));
+                }
             };
             if let Err(failure) = self.take(chunk) {
                 return self.fail(failure);
@@ -105,12 +107,14 @@ impl Events {
     fn take(&mut self, chunk: Result<Option<bytes::Bytes>, ClientError>) -> Result<(), McpFailure> {
         let Some(chunk) = chunk.map_err(|error| of_client(&error, self.result_bytes))? else {
             self.has_ended = true;
-            return if self.is_answered { Ok(()) } else { Err(McpFailure::broken("its event stream ended without the answer")) };
+            return if self.is_answered {
+                Ok(())
+            } else {
+                Err(McpFailure::broken("its event stream ended without the answer"))
+            };
         };
-        self.left_bytes = self
-            .left_bytes
-            .checked_sub(chunk.len())
-            .ok_or_else(|| McpFailure::too_large(self.result_bytes))?;
+        self.left_bytes =
+            self.left_bytes.checked_sub(chunk.len()).ok_or_else(|| McpFailure::too_large(self.result_bytes))?;
         let events = self.decoder.push(&chunk).map_err(|error| match error {
             sse::SseError::NotUtf8 => McpFailure::protocol("its event stream is not UTF-8"),
             _ => McpFailure::too_large(self.result_bytes),

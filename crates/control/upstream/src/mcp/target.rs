@@ -8,6 +8,8 @@ use super::McpFailure;
 
 /// The longest URL (contract 2.3).
 const MAX_URL_BYTES: usize = 2048;
+/// The label under a tunnel's domain that stands for public servers.
+const PUBLIC_LABEL: &str = "mcp-url";
 
 /// A server's URL, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,15 +36,23 @@ impl Target {
         if authority.as_str().contains('@') {
             return Err(McpFailure::bad_url("it holds a user name or password"));
         }
-        let port = match (authority.port(), authority.port_u16()) {
-            (None, _) if authority.as_str().ends_with(':') => return Err(McpFailure::bad_url("its port is empty")),
-            (None, _) => 443,
-            (Some(_), Some(port)) if port > 0 => port,
-            _ => return Err(McpFailure::bad_url("its port is none")),
+        // What follows the host, not what the library makes of it: it passes a port that is no number as none.
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            Some("") => 443,
+            Some(port) => match port.strip_prefix(':').map(str::parse) {
+                Some(Ok(port)) if port > 0 => port,
+                _ => return Err(McpFailure::bad_url("its port is none")),
+            },
+            None => return Err(McpFailure::bad_url("its host is malformed")),
         };
         let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
         let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         Ok(Self { host, port, path })
+    }
+
+    /// The same path at a tunnel's host for public servers, a name that no route has.
+    pub(super) fn through(&self, domain: &str) -> Self {
+        Self { host: format!("{PUBLIC_LABEL}.{domain}"), port: 443, path: self.path.clone() }
     }
 
     /// The endpoint that policy is asked about.

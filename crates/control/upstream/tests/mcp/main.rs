@@ -1,0 +1,8 @@
+//! The MCP client against servers that keep to the protocol and servers that do not, through inner TLS over a carrier
+//! that remembers what it carried.
+
+mod calls;
+mod harness;
+mod hostile;
+mod paths;
+mod public;
