@@ -82,7 +82,12 @@ impl Cut {
         let counted = self.tasks.token();
         async move {
             let _counted = counted;
-            cut.token.run_until_cancelled(work).await
+            tokio::select! {
+                // The cut first: what is cut makes no further step.
+                biased;
+                () = cut.token.cancelled() => None,
+                output = work => Some(output),
+            }
         }
     }
 

@@ -105,11 +105,12 @@ where
         let session_of_task = session.clone();
         session.drain.spawn_until_drain(async move {
             let _room = room;
-            match work.await {
-                Some(Ok(())) => {}
-                Some(Err(_)) => tracing::info!("a connection reached its total time"),
+            if let Some(Err(_)) = work.await {
+                tracing::info!("a connection reached its total time");
+            }
+            if let Some(denial) = cut.denial() {
                 // Its requests have their records; this is for the tool's result.
-                None => cut.denial().iter().for_each(|denial| refuse::unanswered(&session_of_task, &named, denial)),
+                refuse::unanswered(&session_of_task, &named, &denial);
             }
         });
     }
