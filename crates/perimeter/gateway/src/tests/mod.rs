@@ -1,1 +1,9 @@
-//! Tests of the whole request path.
+//! Tests of the whole request path: a real inner TLS client, a real upstream on loopback, decisions by the real zones.
+
+mod held;
+mod hostile;
+mod journeys;
+mod reflection;
+mod refusals;
+mod stand;
+mod streams;
