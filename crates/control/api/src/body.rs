@@ -152,6 +152,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_error_about_a_confidential_body_names_the_place_and_repeats_no_value() {
+        for (body, expected) in [
+            (&b"{\"items\":\"s3cret\"}"[..], "items: expected a sequence"),
+            (b"{\"items\":[\"s3cret, expected nothing\"]}", "items[0]: expected struct Inner"),
+            (b"{\"items\":[{\"name\":[\"s3cret\"]}]}", "items[0].name: expected a string"),
+            (b"{\"items\":[{\"name\":53732323}]}", "items[0].name: expected a string"),
+            (b"{\"items\":[{}]}", "missing field `name`"),
+            (b"{\"items\":[{\"nam\":\"s3cret\"}]}", "unknown field `nam`"),
+            (b"{\"items\":\"s3cret", "not valid JSON"),
+            (b"\"s3cret\"", "must be a JSON object"),
+        ] {
+            let message = parse_confidential::<Outer>(body).unwrap_err().message;
+            assert!(message.contains(expected), "{message:?} should contain {expected:?}");
+            assert!(!message.contains("s3cret") && !message.contains("53732323"), "{message}");
+        }
+    }
+
     #[tokio::test]
     async fn a_longer_body_is_413_with_and_without_a_declared_length() {
         let second = Duration::from_secs(1);

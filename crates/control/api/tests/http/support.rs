@@ -90,12 +90,7 @@ impl Server {
         let engine = Engine::start(store.clone(), Arc::new(Script), Settings::default()).await.unwrap();
         let key = issue_api_key(&store).await;
         let edge = Edge::new(Directory::new(), EdgeSettings::default());
-        let tunnels = Tunnels {
-            server_key: Secret::new(vec![7; 32]),
-            domain: "tunnel.localhost".to_owned(),
-            edge: edge.clone(),
-            prober: Some(Arc::new(Prober)),
-        };
+        let tunnels = tunnels(&edge);
         let router = router(App::new(engine, store.clone(), limits).with_tunnels(tunnels));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -149,6 +144,15 @@ impl Server {
         (self.post("/v1/perimeters", body).await.ok(), private)
     }
 
+    /// The edge of a server that starts over the same database.
+    pub(crate) async fn edge_after_a_restart(&self) -> Edge {
+        let engine = Engine::start(self.store.clone(), Arc::new(Script), Settings::default()).await.unwrap();
+        let edge = Edge::new(Directory::new(), EdgeSettings::default());
+        let app = App::new(engine, self.store.clone(), short()).with_tunnels(tunnels(&edge));
+        app.fill_directory().await.unwrap();
+        edge
+    }
+
     /// Everything that the database's files hold.
     pub(crate) fn database(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -190,6 +194,15 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.drain.cancel();
+    }
+}
+
+fn tunnels(edge: &Edge) -> Tunnels {
+    Tunnels {
+        server_key: Secret::new(vec![7; 32]),
+        domain: "tunnel.localhost".to_owned(),
+        edge: edge.clone(),
+        prober: Some(Arc::new(Prober)),
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use postern_model::ids::TunnelId;
 use postern_secret::key::{KeyDigest, TunnelToken};
+use postern_store::tunnels;
 use postern_tunnel::certificate::{new_ca, new_leaf};
 use serde_json::{Value, json};
 
@@ -307,6 +308,65 @@ async fn a_tunnel_of_another_workspace_is_not_there() {
     let other = self::tunnel(&server).await;
     let elsewhere = format!("{}/certificates/{id}", self::path(&other));
     server.get(&elsewhere).await.refused(404, "not_found_error");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_starts_again_knows_what_stands_and_nothing_that_was_archived() {
+    let server = Server::start().await;
+    let (kept, gone, mute) = (tunnel(&server).await, tunnel(&server).await, tunnel(&server).await);
+    register(&server, &kept, &ca(&kept)).await.ok();
+    let token = act(&server, &kept, "rotate_token").await.ok();
+    act(&server, &gone, "archive").await.ok();
+    act(&server, &mute, "revoke_token").await.ok();
+    let again = server.edge_after_a_restart().await;
+    for (tunnel, expected) in [(&kept, true), (&mute, true), (&gone, false)] {
+        let host = format!("wiki.{}", tunnel["domain"].as_str().unwrap());
+        assert_eq!(again.directory().by_host(&host).is_some(), expected, "{tunnel}");
+        let id = tunnel["id"].as_str().unwrap();
+        let before = server.edge.directory().by_id(id).filter(|entry| !entry.archived);
+        assert_eq!(again.directory().by_id(id), before);
+    }
+    let digest = KeyDigest::of(token["tunnel_token"].as_str().unwrap());
+    assert_eq!(again.directory().by_token(&digest).unwrap().id, kept["id"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_live_token_of_a_tunnel_opens_something() {
+    let server = Server::start().await;
+    let tunnel = tunnel(&server).await;
+    let shown = |token: Value| token["tunnel_token"].as_str().unwrap().to_owned();
+    let first = shown(act(&server, &tunnel, "reveal_token").await.ok());
+    assert_eq!(granted(&server, &first).await.as_deref(), tunnel["id"].as_str());
+    let second = shown(act(&server, &tunnel, "rotate_token").await.ok());
+    assert_eq!(
+        (granted(&server, &first).await, granted(&server, &second).await.as_deref()),
+        (None, tunnel["id"].as_str())
+    );
+    act(&server, &tunnel, "revoke_token").await.ok();
+    assert_eq!(granted(&server, &second).await, None);
+    let third = shown(act(&server, &tunnel, "rotate_token").await.ok());
+    act(&server, &tunnel, "archive").await.ok();
+    assert_eq!(granted(&server, &third).await, None);
+}
+
+async fn granted(server: &Server, token: &str) -> Option<String> {
+    let mut reader = server.store.read().await.unwrap();
+    let grant = tunnels::find_token(&mut reader, KeyDigest::of(token).as_str()).await.unwrap();
+    grant.map(|grant| grant.tunnel.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_a_server_key_that_was_replaced_is_not_shown_but_rotated() {
+    let server = Server::start().await;
+    let tunnel = tunnel(&server).await;
+    let mut tx = server.store.write().await.unwrap();
+    sqlx::query("UPDATE tunnel_tokens SET digest = 'of another key'").execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    let refused = act(&server, &tunnel, "reveal_token").await;
+    refused.refused(409, "conflict_error");
+    assert_eq!(code(&refused), "tunnel_token_lost");
+    let rotated = act(&server, &tunnel, "rotate_token").await.ok();
+    assert_eq!(act(&server, &tunnel, "reveal_token").await.ok(), rotated);
 }
 
 #[tokio::test(flavor = "multi_thread")]
