@@ -4,8 +4,9 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use postern_model::Problem;
 use postern_model::ids::{ApiKeyId, EnvironmentId, SessionId, WorkId, WorkspaceId};
-use postern_secret::key::{ApiKey, EnvironmentKey, SessionToken};
+use postern_secret::key::{ApiKey, EnvironmentKey, SessionToken, TunnelToken};
 use postern_store::keys::{self, EnvironmentGrant, Lease, SessionGrant};
+use postern_store::tunnels::{self, TunnelGrant};
 
 use crate::app::{App, problem};
 
@@ -22,6 +23,8 @@ pub enum Kind {
     SessionToken,
     /// A session token whose lease is over: good only for learning that.
     EndedSessionToken,
+    /// A tunnel's token: good for the gateway's control stream.
+    TunnelToken,
 }
 
 /// An authenticated caller.
@@ -31,6 +34,7 @@ pub(crate) enum Caller {
     ApiKey { workspace: WorkspaceId, key: ApiKeyId },
     Environment(EnvironmentGrant),
     Session(SessionGrant),
+    Tunnel(TunnelGrant),
 }
 
 /// Marks a request that came over the operator's socket from its owner.
@@ -45,6 +49,7 @@ impl Caller {
             Self::Environment(_) => Kind::EnvironmentKey,
             Self::Session(SessionGrant { lease: Lease::Alive, .. }) => Kind::SessionToken,
             Self::Session(SessionGrant { lease: Lease::Ended | Lease::Superseded, .. }) => Kind::EndedSessionToken,
+            Self::Tunnel(_) => Kind::TunnelToken,
         }
     }
 
@@ -54,6 +59,7 @@ impl Caller {
             Self::ApiKey { workspace, .. } => workspace.clone(),
             Self::Environment(grant) => grant.workspace.clone(),
             Self::Session(grant) => grant.workspace.clone(),
+            Self::Tunnel(grant) => grant.workspace.clone(),
         }
     }
 
@@ -63,6 +69,7 @@ impl Caller {
             Self::Operator | Self::ApiKey { .. } => return Ok(()),
             Self::Environment(grant) => &grant.environment,
             Self::Session(grant) => &grant.environment,
+            Self::Tunnel(_) => return Err(unknown_environment(environment)),
         };
         if own == environment { Ok(()) } else { Err(unknown_environment(environment)) }
     }
@@ -70,9 +77,8 @@ impl Caller {
     /// Refuses another item than the one a session token was handed out with as if it were not there.
     pub(crate) fn check_work(&self, work: &WorkId) -> Result<(), Problem> {
         match self {
-            Self::Session(grant) if grant.work != *work => {
-                Err(Problem::not_found(format!("Work item {work} was not found in this environment.")))
-            }
+            Self::Session(grant) if grant.work != *work => Err(unknown_work(work)),
+            Self::Tunnel(_) => Err(unknown_work(work)),
             _ => Ok(()),
         }
     }
@@ -81,6 +87,7 @@ impl Caller {
     pub(crate) fn check_session(&self, session: &SessionId) -> Result<(), Problem> {
         match self {
             Self::Session(grant) if grant.session != *session => Err(unknown_session(session)),
+            Self::Tunnel(_) => Err(unknown_session(session)),
             _ => Ok(()),
         }
     }
@@ -92,12 +99,17 @@ impl Caller {
             Self::ApiKey { key, .. } => key.to_string(),
             Self::Environment(grant) => grant.key.to_string(),
             Self::Session(grant) => format!("token of {}", grant.work),
+            Self::Tunnel(grant) => grant.token.to_string(),
         }
     }
 }
 
 pub(crate) fn unknown_environment(environment: &EnvironmentId) -> Problem {
     Problem::not_found(format!("Environment {environment} was not found.")).with_code("environment_not_found")
+}
+
+fn unknown_work(work: &WorkId) -> Problem {
+    Problem::not_found(format!("Work item {work} was not found in this environment."))
 }
 
 pub(crate) fn unknown_session(session: &SessionId) -> Problem {
@@ -114,6 +126,7 @@ pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Calle
         () if text.starts_with(ApiKey::PREFIX) => api_key(app, text).await?,
         () if text.starts_with(EnvironmentKey::PREFIX) => environment_key(app, text).await?,
         () if text.starts_with(SessionToken::PREFIX) => session_token(app, text).await?,
+        () if text.starts_with(TunnelToken::PREFIX) => tunnel_token(app, text).await?,
         () => None,
     };
     caller.ok_or_else(|| {
@@ -143,6 +156,13 @@ async fn session_token(app: &App, text: &str) -> Result<Option<Caller>, Problem>
     let mut connection = app.store.read().await.map_err(problem)?;
     let found = keys::find_session_token(&mut connection, token.digest().as_str(), app.now()).await.map_err(problem)?;
     Ok(found.map(Caller::Session))
+}
+
+async fn tunnel_token(app: &App, text: &str) -> Result<Option<Caller>, Problem> {
+    let Ok(token) = TunnelToken::parse(text) else { return Ok(None) };
+    let mut connection = app.store.read().await.map_err(problem)?;
+    let found = tunnels::find_token(&mut connection, token.digest().as_str()).await.map_err(problem)?;
+    Ok(found.map(Caller::Tunnel))
 }
 
 fn credential(headers: &HeaderMap) -> Result<&str, Problem> {

@@ -218,6 +218,7 @@ fn check_kind(route: &Route, caller: &Caller) -> Result<(), Problem> {
         Kind::Operator | Kind::ApiKey => Problem::permission("This route takes an environment key or a session token."),
         Kind::EnvironmentKey => Problem::permission("An environment key may not do this."),
         Kind::SessionToken => Problem::permission("A session token may not do this."),
+        Kind::TunnelToken => Problem::permission("A tunnel token may not do this."),
     })
 }
 

@@ -80,7 +80,7 @@ const CLIENT_OR_ENVIRONMENT: &[Kind] = &[Kind::Operator, Kind::ApiKey, Kind::Env
 /// E.
 const ENVIRONMENT: &[Kind] = &[Kind::EnvironmentKey];
 /// Whoever faces the server from a perimeter.
-const PERIMETER: &[Kind] = &[Kind::EnvironmentKey];
+const PERIMETER: &[Kind] = &[Kind::EnvironmentKey, Kind::TunnelToken];
 /// E and S.
 const WORKER: &[Kind] = &[Kind::EnvironmentKey, Kind::SessionToken];
 /// E and S, the latter also when its lease is over: so it learns that.

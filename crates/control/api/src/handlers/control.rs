@@ -1,7 +1,6 @@
 //! Control streams: a worker's or gateway's request is switched to the stream and handed to the hub, and ended within a
 //! second once its credential would not open it any more.
 
-use std::future::Future;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -12,7 +11,7 @@ use postern_engine::control::{Owner, Seat};
 use postern_model::control::PROTOCOL;
 use postern_model::problem::Kind as ProblemKind;
 use postern_model::{Problem, Timestamp};
-use postern_store::environments;
+use postern_store::{environments, tunnels};
 use tokio::time::timeout;
 
 use crate::app::{App, problem};
@@ -47,23 +46,35 @@ async fn serve(app: App, headers: HeaderMap, owner: Owner, seat: Seat, upgrade: 
 async fn until_refused(app: App, headers: HeaderMap, owner: Owner) {
     loop {
         tokio::time::sleep(RECHECK).await;
-        match still(&app, &headers).await {
-            Ok(now) if now == owner => {}
+        match still(&app, &headers, &owner).await {
+            Ok(true) => {}
             // Trouble of our own is not the caller's.
             Err(problem) if problem.kind == ProblemKind::Internal => {}
-            Ok(_) | Err(_) => return,
+            Ok(false) | Err(_) => return,
         }
     }
 }
 
-fn still(app: &App, headers: &HeaderMap) -> impl Future<Output = Result<Owner, Problem>> + Send {
-    async move { owner(app, &authenticate(app, headers).await?).await }
+/// Whether the stream may stay. A tunnel's rotated token opens nothing new, and what stands stays until a revocation.
+async fn still(app: &App, headers: &HeaderMap, was: &Owner) -> Result<bool, Problem> {
+    match was {
+        Owner::Environment(_) => Ok(owner(app, &authenticate(app, headers).await?).await? == *was),
+        Owner::Tunnel(tunnel) => {
+            let mut connection = app.store.read().await.map_err(problem)?;
+            let now = tunnels::entry(&mut connection, tunnel).await.map_err(problem)?;
+            Ok(now.is_some_and(|now| !now.archived && now.token_digest.is_some()))
+        }
+    }
 }
 
 /// Whose stream this is, where it may be one now.
 async fn owner(app: &App, caller: &Caller) -> Result<Owner, Problem> {
-    let Caller::Environment(grant) = caller else {
-        return Err(Problem::permission("A control stream takes an environment key or a tunnel token."));
+    let grant = match caller {
+        Caller::Environment(grant) => grant,
+        Caller::Tunnel(grant) => return Ok(Owner::Tunnel(grant.tunnel.clone())),
+        Caller::Operator | Caller::ApiKey { .. } | Caller::Session(_) => {
+            return Err(Problem::permission("A control stream takes an environment key or a tunnel token."));
+        }
     };
     let mut connection = app.store.read().await.map_err(problem)?;
     let found = environments::find(&mut connection, &grant.workspace, &grant.environment).await.map_err(problem)?;

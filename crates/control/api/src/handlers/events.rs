@@ -75,7 +75,7 @@ fn event_query(query: &mut Query) -> Result<EventQuery, Problem> {
 fn author(call: &Call) -> Author {
     match call.caller.kind() {
         Kind::Operator | Kind::ApiKey => Author::Client,
-        Kind::EnvironmentKey | Kind::SessionToken | Kind::EndedSessionToken => Author::Worker,
+        Kind::EnvironmentKey | Kind::SessionToken | Kind::EndedSessionToken | Kind::TunnelToken => Author::Worker,
     }
 }
 

@@ -54,7 +54,7 @@ fn nothing_but_a_plain_name_in_the_one_directory_is_written() {
 
 #[test]
 fn a_result_is_there_whole_and_a_second_one_replaces_it() {
-    let Stand { place, .. } = stand();
+    let Stand { place, directory: _directory } = stand();
     put("a.txt", b"first").write(&place, None).expect("written");
     put("a.txt", b"second").write(&place, None).expect("written");
     let file = place.workspace.join(".results/a.txt");
@@ -92,7 +92,7 @@ fn links_in_the_way_are_never_followed() {
 
 #[test]
 fn a_directory_or_a_pipe_under_the_name_is_refused_and_holds_up_nobody() {
-    let Stand { place, .. } = stand();
+    let Stand { place, directory: _directory } = stand();
     let results = place.workspace.join(".results");
     fs::create_dir_all(results.join("a/inner")).expect("made");
     fs::create_dir(results.join(".b.part")).expect("made");
@@ -119,7 +119,7 @@ fn a_session_is_sent_so_much_and_no_more_whoever_restarts() {
 
 #[test]
 fn a_torn_line_of_the_journal_is_cut_and_a_garbled_one_stops_everything() {
-    let Stand { place, .. } = stand();
+    let Stand { place, directory: _directory } = stand();
     put("a", b"x").write(&place, None).expect("written");
     let whole = fs::read(&place.results).expect("there");
     fs::write(&place.results, [&whole[..], b"{\"name\":\"b"].concat()).expect("written");
