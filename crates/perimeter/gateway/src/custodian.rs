@@ -17,9 +17,6 @@ pub(crate) trait Custodian: Send + Sync {
     /// The secret for one call; custody has recorded the use when it answers.
     fn grant(&self, grant: RouteGrant) -> Later<'_, Result<SecretBytes, Denial>>;
 
-    /// Every secret that was granted for a session before, by an earlier gateway too.
-    fn known<'a>(&'a self, session: &'a str) -> Later<'a, Result<Vec<SecretBytes>, Denial>>;
-
     /// Every placeholder to recognise.
     fn placeholders(&self) -> Later<'_, Result<Vec<KnownPlaceholder>, Denial>>;
 
@@ -39,10 +36,6 @@ pub(crate) trait Custodian: Send + Sync {
 impl Custodian for GatewayClient {
     fn grant(&self, grant: RouteGrant) -> Later<'_, Result<SecretBytes, Denial>> {
         Box::pin(in_time(async move { Self::grant(self, grant).await }))
-    }
-
-    fn known<'a>(&'a self, session: &'a str) -> Later<'a, Result<Vec<SecretBytes>, Denial>> {
-        Box::pin(in_time(self.known_for_scrubbing(session)))
     }
 
     fn placeholders(&self) -> Later<'_, Result<Vec<KnownPlaceholder>, Denial>> {

@@ -44,7 +44,6 @@ pub(crate) struct Session {
     /// Cancelled when it is held or forgotten: whatever runs for it ends.
     pub(crate) ended: CancellationToken,
     keyring: Mutex<Arc<Keyring>>,
-    recalled: tokio::sync::OnceCell<()>,
     room: Arc<Semaphore>,
     last: Mutex<Instant>,
 }
@@ -170,7 +169,6 @@ impl Session {
             pool: Pool::default(),
             ended: CancellationToken::new(),
             keyring: Mutex::default(),
-            recalled: tokio::sync::OnceCell::new(),
             room: Arc::new(Semaphore::new(limits::STREAMS_PER_SESSION)),
             last: Mutex::new(now),
         }
@@ -179,11 +177,6 @@ impl Session {
     /// Its secrets.
     pub(crate) fn keyring(&self) -> Arc<Keyring> {
         lock(&self.keyring).clone()
-    }
-
-    /// Once per session: what it was granted before this process knew it.
-    pub(crate) async fn recall(&self, custodian: &dyn crate::custodian::Custodian) -> Result<(), Denial> {
-        self.recalled.get_or_try_init(|| async { self.remember(custodian.known(&self.id).await?) }).await.map(|()| ())
     }
 
     /// Keeps secrets for scrubbing; refused once the session was held.

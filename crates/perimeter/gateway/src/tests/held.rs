@@ -67,7 +67,8 @@ async fn status_tells_routes_leaf_and_troubles_and_files_are_not_taken() {
     stand.send(Call::on("down", call_body("x", &json!({})))).await;
     let Ok(Reply::Status(status)) = handler.obey(CommandBody::Status).await else { panic!("a status") };
     let gateway = status.gateway.unwrap();
-    assert_eq!((gateway.routes.len(), gateway.leaf_days_left), (6, Some(89)));
+    assert_eq!(gateway.routes.len(), 7);
+    assert!(gateway.leaf_days_left.is_some_and(|days| (89..=90).contains(&days)));
     assert_eq!((gateway.routes[0].name.as_str(), gateway.routes[0].credential.as_str()), ("wiki", "own"));
     assert!(gateway.last_errors.iter().any(|error| error.code == "upstream_unreachable"), "{:?}", gateway.last_errors);
     let file = CommandBody::PutFile {

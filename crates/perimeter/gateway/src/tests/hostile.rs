@@ -62,14 +62,6 @@ async fn smuggled_and_doubled_heads_reach_no_server() {
             format!("POST /mcp HTTP/1.1\r\n{host}{length}content-length: 3\r\n{}\r\n{PING}", head(&stand, "wiki")),
         ),
         (
-            "two framings",
-            format!(
-                "POST /mcp HTTP/1.1\r\n{host}{length}transfer-encoding: chunked\r\n{}\r\n{:x}\r\n{PING}\r\n0\r\n\r\n",
-                head(&stand, "wiki"),
-                PING.len()
-            ),
-        ),
-        (
             "another coding",
             format!("POST /mcp HTTP/1.1\r\n{host}transfer-encoding: gzip\r\n{}\r\n{PING}", head(&stand, "wiki")),
         ),
@@ -140,4 +132,20 @@ async fn a_body_is_not_read_for_a_caller_without_identity() {
     let mut beginning = [0; 12];
     stream.read_exact(&mut beginning).await.unwrap();
     assert_eq!(&beginning, b"HTTP/1.1 401");
+}
+
+#[tokio::test]
+async fn a_body_that_is_framed_in_two_ways_is_read_in_one_and_framed_anew() {
+    let stand = Stand::answering().await;
+    let second = "POST /mcp HTTP/1.1\r\nhost: x\r\n\r\n";
+    let text = format!(
+        "POST /mcp HTTP/1.1\r\nhost: wiki.{DOMAIN}\r\nconnection: close\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n{}\r\n{:x}\r\n{PING}\r\n0\r\n\r\n{second}",
+        head(&stand, "wiki"),
+        PING.len()
+    );
+    stand.raw("wiki", text.as_bytes()).await;
+    let seen = stand.seen();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert_eq!(seen[0].body, PING.as_bytes());
+    assert!(!seen[0].head.contains("transfer-encoding"));
 }

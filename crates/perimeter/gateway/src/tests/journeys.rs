@@ -26,7 +26,8 @@ async fn a_call_reaches_the_server_with_the_secret_and_nothing_of_ours_and_is_on
     assert!(head.contains(&format!("authorization: bearer {}", SECRET.to_ascii_lowercase())));
     assert!(head.contains("mcp-protocol-version: 2025-11-25"));
     assert!(head.contains(&format!("host: 127.0.0.1:{}", stand.port)));
-    for absent in ["postern-", "cookie", "callers-own", "x-forwarded-for", DOMAIN] {
+    assert!(!head.lines().any(|line| line.starts_with("postern-")), "{head}");
+    for absent in ["cookie", "callers-own", "x-forwarded-for", DOMAIN] {
         assert!(!head.contains(absent), "{absent} in {head}");
     }
 
@@ -151,4 +152,18 @@ async fn a_route_without_credential_asks_custody_for_nothing() {
     assert_eq!(got.status, 200);
     assert!(stand.custody.grants.lock().unwrap().is_empty());
     assert!(!stand.seen()[0].head.contains("authorization"));
+}
+
+#[tokio::test]
+async fn a_route_for_a_public_url_is_found_by_it_and_by_its_own_host() {
+    let stand = Stand::answering().await;
+    let body = super::stand::call_body("x", &json!({}));
+    let by_url = |route: &str| Call::on(route, body.clone()).with("postern-route-url", "https://docs.example/mcp");
+    assert_eq!(stand.send(by_url("mcp-url")).await.reason(), None);
+    assert_eq!(stand.send(Call::on("public", body.clone()).target("/inner")).await.reason(), None);
+    assert!(stand.seen().iter().all(|seen| seen.head.starts_with("POST /inner HTTP/1.1")));
+    // The host of another route is not a way to it.
+    assert_eq!(stand.send(by_url("wiki")).await.reason().as_deref(), Some("route_mismatch"));
+    assert_eq!(stand.send(by_url("mcp-url").target("/admin")).await.reason().as_deref(), Some("path_not_allowed"));
+    assert_eq!(stand.seen().len(), 2);
 }

@@ -1,5 +1,6 @@
 //! Tests of the whole request path: a real inner TLS client, a real upstream on loopback, decisions by the real zones.
 
+mod handover;
 mod held;
 mod hostile;
 mod journeys;

@@ -115,10 +115,6 @@ impl Custodian for Arc<FakeCustody> {
         soon(refused.map_or_else(|| Ok(Secret::new(secret.as_bytes().to_vec())), Err))
     }
 
-    fn known<'a>(&'a self, _session: &'a str) -> Later<'a, Result<Vec<SecretBytes>, Denial>> {
-        soon(Ok(Vec::new()))
-    }
-
     fn placeholders(&self) -> Later<'_, Result<Vec<KnownPlaceholder>, Denial>> {
         soon(Ok(self.placeholders.lock().unwrap().clone()))
     }
@@ -322,6 +318,17 @@ credential = {{ source = "api:" }}
 host = "plain"
 upstream = "http://127.0.0.1:{port}/mcp"
 addresses = ["127.0.0.0/8"]
+
+[[zone.docs.mcp]]
+server = "public"
+tools = ["*"]
+
+[[gateway.route]]
+host = "public"
+url = "https://docs.example/mcp"
+upstream = "http://127.0.0.1:{port}/inner"
+addresses = ["127.0.0.0/8"]
+credential = {{ source = "api:" }}
 
 [[gateway.route]]
 host = "secret"
