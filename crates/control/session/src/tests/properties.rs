@@ -178,7 +178,7 @@ proptest! {
 /// Answers whatever the session waits for until it waits for nothing.
 fn settle(world: &mut World) {
     for _ in 0..200 {
-        let open = world.session.state().calls.iter().next().map(|call| call.id.clone());
+        let open: Vec<_> = world.session.state().calls.iter().map(|call| call.id.clone()).collect();
         if world.session.state().status == SessionStatus::Terminated {
             return;
         }
@@ -190,12 +190,13 @@ fn settle(world: &mut World) {
             world.answer(vec![text("done")], Stop::EndTurn);
         } else if world.session.state().status == SessionStatus::Rescheduling {
             world.input(Input::RetryDue);
-        } else if let Some(id) = open {
+        } else if open.is_empty() {
+            return;
+        }
+        for id in open {
             drop(world.send(json!([{"type": "user.tool_confirmation", "tool_use_id": id, "result": "allow"}])));
             drop(world.send(json!([{"type": "user.custom_tool_result", "custom_tool_use_id": id}])));
             drop(world.result(&id));
-        } else {
-            return;
         }
     }
     panic!("the session does not come to rest");
