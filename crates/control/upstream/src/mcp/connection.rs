@@ -158,8 +158,8 @@ pub(super) async fn list_tools(
     for _ in 0..limits.tool_pages {
         let record = Record::default();
         let mark = Mark { record: record.clone(), tool_use: None };
-        let mut request = ListToolsRequest::default();
-        request.params = Some(PaginatedRequestParams::default().with_cursor(cursor));
+        let params = Some(PaginatedRequestParams::default().with_cursor(cursor));
+        let mut request = ListToolsRequest { params, ..ListToolsRequest::default() };
         request.extensions.insert(mark.clone());
         let answer = peer.send_request(ClientRequest::ListToolsRequest(request));
         let answer = match tokio::time::timeout(limits.initialize, answer).await {

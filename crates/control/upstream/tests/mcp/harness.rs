@@ -258,6 +258,13 @@ pub(crate) fn events(chunks: Vec<String>, stays_open: bool) -> Answer {
     Response::builder().header("content-type", "text/event-stream").body(body).unwrap()
 }
 
+/// An answer of which the connection breaks after its first bytes.
+pub(crate) fn cut_short(kind: &str, first: &'static str) -> Answer {
+    let frames = [Ok(Frame::data(Bytes::from_static(first.as_bytes()))), Err(io::Error::other("cut"))];
+    let body = BodyExt::boxed(StreamBody::new(futures_util::stream::iter(frames)));
+    Response::builder().header("content-type", kind).body(body).unwrap()
+}
+
 /// The answer of a server that keeps to the protocol, with sessions.
 pub(crate) fn good(seen: &Seen) -> Answer {
     let message = seen.json();

@@ -37,6 +37,18 @@ async fn whatever_a_server_does_a_call_ends_typed_and_is_sent_once() {
     let table: Vec<(&str, Behaviour, &str, bool)> = vec![
         ("hangs", |_| Box::pin(std::future::pending()), "timeout", true),
         ("dies", |_| Box::pin(async { Err(std::io::Error::other("dead")) }), "outcome_unknown", true),
+        (
+            "dies in the middle of its answer",
+            |_| now(cut_short("application/json", r#"{"jsonrpc":"#)),
+            "outcome_unknown",
+            true,
+        ),
+        (
+            "dies in the middle of its stream",
+            |_| now(cut_short("text/event-stream", ": ping\n\ndata: {")),
+            "outcome_unknown",
+            true,
+        ),
         ("401", |_| now(full(401, &[("www-authenticate", "Bearer realm=\"x\"")], "")), "upstream_unauthorized", false),
         (
             "403",
