@@ -57,6 +57,9 @@ proptest! {
     }
 }
 
+/// A text of a sealed credential, to be changed.
+type Part = fn(&mut SealedCredential) -> &mut String;
+
 /// Every text that differs from this base64 text by one bit of what it says.
 fn flipped(text: &str) -> impl Iterator<Item = String> {
     let bytes = STANDARD.decode(text).unwrap();
@@ -73,7 +76,7 @@ fn every_flipped_bit_of_ciphertext_nonce_encapsulated_and_wrapped_key_makes_it_u
     let opener = Opener::new(&pair);
     let good = sealed(VALUE, binding(), &[recipient("pmtr_1", &pair)]);
     assert_eq!(opened(&opener, &good).as_deref(), Ok(VALUE));
-    let parts: [(&str, fn(&mut SealedCredential) -> &mut String); 4] = [
+    let parts: [(&str, Part); 4] = [
         ("ciphertext", |credential| &mut credential.sealed.ciphertext),
         ("nonce", |credential| &mut credential.sealed.nonce),
         ("enc", |credential| &mut credential.sealed.wraps[0].enc),

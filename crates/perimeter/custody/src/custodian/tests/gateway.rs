@@ -352,15 +352,14 @@ async fn without_a_record_the_gateway_gets_nothing() {
 async fn what_was_granted_is_dropped_when_its_session_closes_goes_idle_or_its_gateway_leaves() {
     let fixture = fixture();
     let hour = std::time::Duration::from_secs(3600);
-    let ends: [(&str, fn(&Custodian, std::time::Duration)); 2] = [
-        ("idle", |custodian, hour| custodian.forget_idle(std::time::Instant::now() + hour)),
-        ("gone", |custodian, _| custodian.route_grants().left(0)),
-    ];
-    for (what, end) in ends {
+    for what in ["idle", "gone"] {
         fixture.ask_route(fixture.call("wiki")).await.unwrap();
         fixture.custodian.forget_idle(std::time::Instant::now());
         assert_eq!(fixture.known("sesn_1"), [WIKI]);
-        end(&fixture.custodian, hour);
+        match what {
+            "idle" => fixture.custodian.forget_idle(std::time::Instant::now() + hour),
+            _ => fixture.custodian.route_grants().left(0),
+        }
         assert_eq!(fixture.known("sesn_1"), Vec::<String>::new(), "{what}");
     }
     fixture.ask_route(fixture.call("wiki")).await.unwrap();
