@@ -129,11 +129,11 @@ async fn connect(gateway: &Gateway, permit: &RoutePermit, addresses: &[DialPermi
     let stream = dialled.map_err(|_| Denial::new(Reason::UpstreamUnreachable))?.map_err(address::not_dialled)?;
     let leads_to = reached(&stream, addresses)?;
     let sender = match permit.scheme() {
-        Scheme::Http => speak(gateway, stream).await?,
+        Scheme::Http => speak(stream).await?,
         Scheme::Https => {
             let settings = gateway.trust.settings(permit.ca_pem()).map_err(not_trusted)?;
             let stream = tls::connect(settings, &permit.host().to_string(), stream).await.map_err(not_trusted)?;
-            speak(gateway, stream).await?
+            speak(stream).await?
         }
     };
     Ok(Connection { sender, leads_to })
@@ -146,10 +146,7 @@ fn reached(stream: &TcpStream, addresses: &[DialPermit]) -> Result<DialPermit, D
     permit.ok_or_else(|| Denial::new(Reason::AddressNotAllowed))
 }
 
-async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
-    gateway: &Gateway,
-    stream: S,
-) -> Result<SendRequest<Body>, Denial> {
+async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S) -> Result<SendRequest<Body>, Denial> {
     let (sender, connection) = http1::Builder::new()
         .max_headers(limits::HEADER_LINES)
         .max_header_size(limits::ANSWER_HEAD_BYTES)
@@ -158,7 +155,7 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         .await
         .map_err(|_| Denial::new(Reason::UpstreamUnreachable))?;
     // Ends with its last user: a pool that is dropped, or an answer that is read or given up.
-    gateway.drain.spawn(async move {
+    tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection to an MCP server ended");
         }

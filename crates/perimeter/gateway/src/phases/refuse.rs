@@ -17,7 +17,7 @@ use crate::{
 /// Records a refusal and answers it.
 pub(crate) async fn answer(gateway: &Gateway, known: &Known, denial: Denial) -> Response<Body> {
     let denial = told(gateway, known, denial).await;
-    let result = known.claims.as_ref().and_then(|_| known.asked.as_ref()).and_then(Asked::call);
+    let result = known.claims.as_ref().and(known.asked.as_ref()).and_then(Asked::call);
     let mut response = match result {
         Some(call) => in_json(StatusCode::OK, "application/json", &tool_result(gateway, known, call.id, &denial)),
         None => {

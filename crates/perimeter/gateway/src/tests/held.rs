@@ -21,7 +21,7 @@ fn handler(stand: &Stand) -> Handler {
 }
 
 fn good(session: &SessionId) -> Call {
-    Call::tool("search", &json!({})).from(&session.to_string())
+    Call::tool("search", &json!({})).from(session.as_ref())
 }
 
 #[tokio::test]
@@ -35,7 +35,7 @@ async fn a_frozen_session_is_refused_until_it_is_thawed_and_a_running_stream_end
     })
     .await;
     let (handler, session, other) = (handler(&stand), SessionId::generate(), SessionId::generate());
-    let call = Call::on("plain", call_body("x", &json!({}))).from(&session.to_string());
+    let call = Call::on("plain", call_body("x", &json!({}))).from(session.as_ref());
     let mut body = stand.begin(call).await.into_body();
     body.frame().await.unwrap().unwrap();
 

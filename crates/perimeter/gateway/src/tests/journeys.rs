@@ -167,3 +167,18 @@ async fn a_route_for_a_public_url_is_found_by_it_and_by_its_own_host() {
     assert_eq!(stand.send(by_url("mcp-url").target("/admin")).await.reason().as_deref(), Some("path_not_allowed"));
     assert_eq!(stand.seen().len(), 2);
 }
+
+#[tokio::test]
+async fn a_drain_ends_connections_that_are_idle() {
+    let stand = Stand::answering().await;
+    let host = format!("wiki.{DOMAIN}");
+    let stream = stand.connect(&host, &host).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    sender.send_request(stand.request(&Call::tool("search", &json!({})))).await.unwrap();
+    let drained = stand.gateway.drain.finish(std::time::Duration::from_secs(5)).await;
+    assert_eq!(drained, postern_net::Drained::Clean);
+    // However the end of the stream looks to the caller.
+    let _ended = connection.await.unwrap();
+}

@@ -58,7 +58,7 @@ async fn in_an_event_stream_split_at_every_place() {
     let event = event(&result(SECRET));
     let at = event.find(SECRET).unwrap();
     for split in (at..at + SECRET.len()).step_by(5) {
-        let pieces = chunks(SSE, &[event[..split].as_bytes(), event[split..].as_bytes()], true);
+        let pieces = chunks(SSE, &[&event.as_bytes()[..split], &event.as_bytes()[split..]], true);
         let (got, stand) = got(move || Reply::Pieces(pieces.clone())).await;
         clean(&got, "stream");
         assert!(got.text().ends_with("\n\n"), "{}", got.text());

@@ -370,7 +370,11 @@ impl Stand {
         let port = listener.local_addr().unwrap().port();
         let (audit, seen) = (Memory::new(), Arc::new(Mutex::new(Vec::new())));
         tokio::spawn(upstream(listener, Arc::new(Box::new(behaviour)), Arc::clone(&seen), audit.clone()));
+        Self::before(port, audit, seen)
+    }
 
+    /// A stand before an upstream of the test's own.
+    pub(super) fn before(port: u16, audit: Memory, seen: Arc<Mutex<Vec<Seen>>>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ca = certificate::new_ca(DOMAIN, SystemTime::now()).unwrap();
         write_leaf(directory.path(), &ca);

@@ -17,7 +17,8 @@ fn good() -> Call {
 async fn failures_of_the_server_are_named_and_say_whether_the_tool_may_have_run() {
     let large = "x".repeat(300 * 1024);
     let large_events: Vec<u8> = event(&large).into_bytes();
-    let table: Vec<(&str, Box<dyn Fn() -> Reply + Send + Sync>, &str)> = vec![
+    type Case = (&'static str, Box<dyn Fn() -> Reply + Send + Sync>, &'static str);
+    let table: Vec<Case> = vec![
         ("no answer", Box::new(|| Reply::Hang(vec![])), "timeout"),
         (
             "half an answer",

@@ -80,7 +80,8 @@ fn plain_messages_are_what_they_say() {
 #[test]
 fn a_head_that_could_be_read_in_two_ways_is_refused() {
     let json = ("content-type", "application/json");
-    let table: &[(&str, &str, &[(&str, &str)], Reason)] = &[
+    type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], Reason);
+    let table: &[Case<'_>] = &[
         (
             "two framings",
             "POST",
