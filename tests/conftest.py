@@ -387,7 +387,7 @@ def mcp_session(stack: Stack, route: str = "wiki", url: str | None = None, permi
     """An agent with this route as MCP server, and a session of it. `more` goes to the session's creation."""
     from anthropic import Anthropic
 
-    client = Anthropic(base_url=stack.base_url, api_key=stack.api_key)
+    client = Anthropic(base_url=stack.base_url, api_key=stack.api_key, http_client=more.pop("http_client", None))
     url = url or f"https://{route}.{stack.ready['tunnel_domain']}/mcp"
     toolset = {"type": "mcp_toolset", "mcp_server_name": route}
     if permission:

@@ -19,6 +19,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("npm", "npm"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
+    ("openssl", "openssl"),
     ("setpriv", "util-linux"),
     ("bwrap", "bubblewrap"),
     ("rg", "ripgrep"),
