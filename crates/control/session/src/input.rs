@@ -120,9 +120,10 @@ impl McpFailure {
 
     pub(crate) fn too_many(left_out: usize) -> Self {
         let message = format!(
-            "{left_out} of its tools are not offered to the model, which takes {} of all servers together. Disable \
-             what is not needed in `configs` of the mcp_toolset.",
-            crate::mcp::MOST_TOOLS
+            "{left_out} of its tools are not offered to the model: those of all servers together may be {} with {} bytes \
+             of descriptions and schemas. Disable what is not needed in `configs` of the mcp_toolset.",
+            crate::mcp::MOST_TOOLS,
+            crate::mcp::MOST_BYTES
         );
         Self { kind: McpFailureKind::Connection, message }
     }

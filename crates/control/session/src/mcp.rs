@@ -12,6 +12,8 @@ use crate::input::{McpFailure, McpNews, ServerTool};
 
 /// The most tools of MCP servers that one model request names.
 pub(crate) const MOST_TOOLS: usize = 256;
+/// How much their descriptions and schemas may have together, in bytes: every model request carries them.
+pub(crate) const MOST_BYTES: usize = 1 << 20;
 /// The longest name the model's endpoint takes for a tool.
 const LONGEST_NAME: usize = 128;
 
@@ -48,6 +50,8 @@ pub(crate) struct Servers {
     phase: Phase,
     attempt: u64,
     tools: Vec<McpTool>,
+    /// What the tools' descriptions and schemas come to.
+    bytes: usize,
     failures: HashMap<String, String>,
 }
 
@@ -94,6 +98,7 @@ impl Servers {
     pub(crate) fn learn(&mut self, agent: &SessionAgent, news: Vec<McpNews>) -> Vec<(String, McpFailure)> {
         self.phase = Phase::Known;
         self.tools.clear();
+        self.bytes = 0;
         self.failures.clear();
         let mut news: HashMap<String, _> = news.into_iter().map(|news| (news.server, news.tools)).collect();
         let mut failures = Vec::new();
@@ -127,13 +132,15 @@ impl Servers {
             if !toolset.config(&tool.name).enabled || !seen.insert(tool.name.clone()) {
                 continue;
             }
-            if self.tools.len() == MOST_TOOLS {
+            let description = tool.description.filter(|text| !text.trim().is_empty());
+            let input_schema = schema(tool.input_schema);
+            let size = description.as_ref().map_or(0, String::len) + input_schema.to_string().len();
+            if self.tools.len() == MOST_TOOLS || self.bytes + size > MOST_BYTES {
                 left_out += 1;
                 continue;
             }
+            self.bytes += size;
             let name = unique(&server.name, &tool.name, names);
-            let description = tool.description.filter(|text| !text.trim().is_empty());
-            let input_schema = schema(tool.input_schema);
             self.tools.push(McpTool { name, server: server.name.clone(), tool: tool.name, description, input_schema });
         }
         left_out

@@ -16,6 +16,8 @@ const END: usize = 4_000;
 const MOST_BYTES: usize = 5 << 20;
 /// How many pictures and documents one result may have.
 const MOST_OTHERS: usize = 20;
+/// How much of a failure's words is told, in bytes: they are another's, and stay in the log for ever.
+const MOST_SAID: usize = 2_000;
 /// How many pieces of text one result may have before they are joined.
 const MOST_TEXTS: usize = 100;
 
@@ -53,6 +55,7 @@ pub(super) fn told(failure: &McpFailure) -> String {
 
 fn sentence(text: &str) -> String {
     let text = text.trim();
+    let text = &text[..text.floor_char_boundary(MOST_SAID)];
     if text.ends_with(['.', '!', '?']) { text.to_owned() } else { format!("{text}.") }
 }
 

@@ -8,8 +8,8 @@ use postern_model::ids::EventId;
 use postern_model::session::SessionStatus;
 use serde_json::json;
 
-use super::world::{World, call, text};
-use crate::{INTERRUPTED, Input, McpFailure, McpFailureKind, McpNews, OUTCOME_UNKNOWN, Stop};
+use super::world::{World, call, server_tool, text};
+use crate::{INTERRUPTED, Input, McpFailure, McpFailureKind, McpNews, OUTCOME_UNKNOWN, ServerTool, Stop};
 
 const BEGUN: [&str; 2] = ["session.status_running", "session.thread_status_running"];
 const IDLE: [&str; 3] = ["session.thread_status_idle", "session.usage", "session.status_idle"];
@@ -86,6 +86,34 @@ fn a_server_that_refuses_us_is_an_error_of_its_own_and_one_without_an_answer_fai
         (SessionErrorKind::McpConnectionFailedError, "docs".to_owned()),
     ];
     assert_eq!(kinds.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn tools_beyond_what_a_request_may_carry_are_left_out_and_that_is_said() {
+    let named = |count: usize, description: &str| -> Vec<ServerTool> {
+        let tool = |n| ServerTool { description: Some(description.into()), ..server_tool(&format!("t{n}")) };
+        (0..count).map(tool).collect()
+    };
+    for (tools, offered, left_out) in [
+        (named(256, "d"), 256, None),
+        (named(300, "d"), 256, Some("44")),
+        (named(5, &"d".repeat(300_000)), 3, Some("2")),
+    ] {
+        let mut world = World::with_servers();
+        world.say("hi");
+        let attempt = world.connecting.take().unwrap();
+        let news = |server: &str, tools| McpNews { server: server.into(), tools: Ok(tools) };
+        world.input(Input::McpConnected { attempt, servers: vec![news("wiki", tools), news("docs", Vec::new())] });
+        assert_eq!(world.session.mcp_tools().len(), offered);
+        let said = world.log.iter().find_map(|event| match &event.body {
+            EventBody::SessionError { error } => Some(error.message.clone()),
+            _ => None,
+        });
+        match left_out {
+            Some(count) => assert!(said.unwrap().starts_with(&format!("{count} of its tools are not offered"))),
+            None => assert_eq!(said, None),
+        }
+    }
 }
 
 #[test]
