@@ -285,3 +285,6 @@ pub const PING: Duration = Duration::from_secs(15);
 pub const SILENCE: Duration = Duration::from_secs(25);
 /// A stream that lived so long was a good one.
 const STABLE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 mod addresses;
 mod bounds;
 mod garbage;
+mod halted;
 mod kept;
 mod process;
 mod reflection;

@@ -35,7 +35,7 @@ use crate::{
 
 /// The secret that must never be seen inside.
 pub(super) const SECRET: &str = "sk-live/7Qm2x9Zt4Lw8+Vb3N&\"K";
-const SESSION: &str = "sesn_one";
+pub(super) const SESSION: &str = "sesn_one";
 
 /// How a client gets out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
