@@ -107,6 +107,6 @@ fn no_seat() -> Problem {
 }
 
 /// How soon a revoked credential is noticed: its streams end within a second.
-const RECHECK: Duration = Duration::from_millis(400);
+const RECHECK: Duration = Duration::from_millis(250);
 /// How long a client may take to take up what it asked for.
 const SWITCH: Duration = Duration::from_secs(10);
