@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 
 use http::{HeaderValue, Request, Response, request::Parts};
 use hyper::body::Incoming;
-use postern_policy::{Denial, Reason};
+use postern_policy::{Denial, McpPermit, Reason, RoutePermit};
 use tokio::time::timeout_at;
 
 use super::{
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     body::Body,
     gateway::{Gateway, Rules, milliseconds},
+    keyring::Keyring,
     sessions::Place,
 };
 
@@ -100,6 +101,20 @@ struct Step<'a> {
     deadline: tokio::time::Instant,
 }
 
+/// What the phases before the record have found.
+struct Passed {
+    /// The MCP session's id as the server knows it.
+    mcp_session: Option<HeaderValue>,
+    /// The zone's word.
+    permit: McpPermit,
+    /// The right to dial.
+    to: RoutePermit,
+    /// Where to.
+    way: address::Way,
+    /// The secrets that the request was searched for.
+    searched: Arc<Keyring>,
+}
+
 impl Step<'_> {
     /// Zone, tripwires, address, record, and on.
     async fn proceed(
@@ -119,6 +134,7 @@ impl Step<'_> {
         };
         let permit = zone::decide(self.rules, claims, route, asked)?;
         known.permit = Some(permit.clone());
+        let searched = place.session.keyring();
         tripwires::check(gateway, &place.session, &self.parts.headers, &self.body).await?;
         let to = route.permit(&permit)?;
         let way = address::find(gateway, &place.session, &to).await?;
@@ -126,32 +142,33 @@ impl Step<'_> {
         known.allowed = Some(record::allowed(gateway, known).await?);
         known.timing.policy = began.elapsed();
         let pending = pending.insert(Pending::new(gateway, known));
-        self.act(place, known, pending, mcp_session, &permit, &to, way).await
+        self.act(place, known, pending, Passed { mcp_session, permit, to, way, searched }).await
     }
 
     /// What happens after the record: the secret, the request, the answer.
-    #[expect(clippy::too_many_arguments, reason = "what the phases before have found, each used by one phase after")]
     async fn act(
         self,
         place: Place,
         known: &mut Known,
         pending: &mut Pending,
-        mcp_session: Option<HeaderValue>,
-        permit: &postern_policy::McpPermit,
-        to: &postern_policy::RoutePermit,
-        way: address::Way,
+        passed: Passed,
     ) -> Result<Response<Body>, Denial> {
+        let Passed { mcp_session, permit, to, way, searched } = passed;
         let (gateway, headers) = (self.gateway, &self.parts.headers);
         let claims = known.claims.clone().expect("put there before");
-        let injected = credential::granted(gateway, &place.session, self.destination, &claims, permit, headers).await?;
+        let injected =
+            credential::granted(gateway, &place.session, self.destination, &claims, &permit, headers).await?;
         // The secret may be known only now.
-        tripwires::secrets(&place.session.keyring(), headers, &self.body)?;
-        let request = forward::request(self.parts, self.destination, to, mcp_session, injected, self.body)?;
+        let keyring = place.session.keyring();
+        if !Arc::ptr_eq(&keyring, &searched) {
+            tripwires::secrets(&keyring, headers, &self.body)?;
+        }
+        let request = forward::request(self.parts, self.destination, &to, mcp_session, injected, self.body)?;
         let began = Instant::now();
-        let sent = forward::send(gateway, &place.session, to, way, request, known).await;
+        let sent = forward::send(gateway, &place.session, &to, way, request, known).await;
         known.timing.upstream = began.elapsed();
         let (mut place, deadline) = (Some(place), self.deadline);
-        let mut bringing = Bringing { gateway, place: &mut place, known, pending, permit: to, deadline };
+        let mut bringing = Bringing { gateway, place: &mut place, known, pending, permit: &to, deadline };
         bringing.answer(sent?).await
     }
 }
