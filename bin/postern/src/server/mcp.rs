@@ -30,7 +30,7 @@ struct Known(Edge);
 impl Tunnels for Known {
     fn tunnel_of(&self, host: &str) -> Option<TunnelFacts> {
         let (entry, _) = self.0.directory().by_host(host)?;
-        Some(TunnelFacts { id: entry.id, domain: entry.domain, cas: entry.certificates })
+        Some(TunnelFacts { id: entry.id, workspace: entry.workspace, domain: entry.domain, cas: entry.certificates })
     }
 }
 

@@ -1,6 +1,8 @@
 //! The client of the model's endpoint: builds Messages API requests from a conversation, reads the streamed answer, says
 //! what kind of failure a failure is.
 //!
+//! [`mcp`] is the client of MCP servers.
+//!
 //! Decides nothing about turns or retries and keeps nothing between requests but the list of models.
 
 mod client;

@@ -95,6 +95,8 @@ pub struct ToolResult {
 pub struct TunnelFacts {
     /// Its id: the audience of every identity.
     pub id: String,
+    /// Its workspace: sessions of another do not get into it.
+    pub workspace: String,
     /// Its domain.
     pub domain: String,
     /// Its active authorities; none: nothing is sent.

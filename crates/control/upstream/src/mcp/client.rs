@@ -56,6 +56,9 @@ impl McpClient {
             target = target.through(&tunnel.domain);
             (via, route_url) = (Via::Tunnel, Some(url));
         }
+        if via == Via::Tunnel {
+            self.reach.tunnel_for(&facts.workspace, &target)?;
+        }
         let (reach, signer) = (Arc::clone(&self.reach), self.signer.clone());
         let reopen = move || Inner {
             reach: Arc::clone(&reach),
@@ -86,6 +89,10 @@ impl McpClient {
     async fn probed(&self, facts: CallerFacts, url: &str, report: &mut ProbeReport) -> Result<(), Hop> {
         let target = Target::parse(url).map_err(|failure| Hop::failed("url", failure))?;
         let via = self.reach.via(&target);
+        if via == Via::Tunnel {
+            let tunnel = self.reach.tunnel_for(&facts.workspace, &target);
+            tunnel.map_err(|failure| Hop::failed("tunnel", failure))?;
+        }
         let times = Arc::new(ConnectTimes::default());
         let own = self
             .reach

@@ -186,7 +186,7 @@ impl Http {
         *request.uri_mut() = Uri::from(inner.target.path.clone());
         *request.headers_mut() = outgoing.headers.clone();
         if inner.via == Via::Tunnel {
-            let tunnel = inner.reach.tunnel(&inner.target)?;
+            let tunnel = inner.reach.tunnel_for(&inner.facts.workspace, &inner.target)?;
             let identity = self.identity(&tunnel.id, outgoing)?;
             request.headers_mut().insert(identity::HEADER, identity);
             if let Some(url) = &inner.route_url {

@@ -91,6 +91,12 @@ impl Reach {
         Ok(tunnel)
     }
 
+    /// The tunnel of a host, where it belongs to this workspace; another's is as unknown as none.
+    pub(super) fn tunnel_for(&self, workspace: &str, target: &Target) -> Result<TunnelFacts, McpFailure> {
+        let tunnel = self.tunnel(target)?;
+        if tunnel.workspace == workspace { Ok(tunnel) } else { Err(McpFailure::unknown_tunnel(&target.host)) }
+    }
+
     pub(super) fn tunnel_of_route(&self, workspace: &str, url: &str) -> Option<TunnelFacts> {
         self.tunnels.tunnel_of_route(workspace, url)
     }

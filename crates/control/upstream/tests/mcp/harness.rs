@@ -88,7 +88,12 @@ impl World {
         let own = certificate::new_ca(DOMAIN, now).unwrap();
         let leaf = certificate::new_leaf(&own, DOMAIN, now).unwrap();
         let signer = Signer::generate().unwrap();
-        let facts = TunnelFacts { id: TUNNEL.to_owned(), domain: DOMAIN.to_owned(), cas: vec![ca(&own)] };
+        let facts = TunnelFacts {
+            id: TUNNEL.to_owned(),
+            workspace: "wrkspc_1".to_owned(),
+            domain: DOMAIN.to_owned(),
+            cas: vec![ca(&own)],
+        };
         Arc::new_cyclic(|weak| Self {
             ca: own,
             leaf: Mutex::new(leaf),
@@ -305,8 +310,8 @@ pub(crate) fn good_server() -> Serve {
 }
 
 pub(crate) fn texts(result: &ToolResult) -> Vec<String> {
-    let text = |block| match block {
-        &postern_model::content::Block::Text { ref text } => text.clone(),
+    let text = |block: &postern_model::content::Block| match block {
+        postern_model::content::Block::Text { text } => text.clone(),
         other => other.kind().to_owned(),
     };
     result.content.iter().map(text).collect()

@@ -45,9 +45,14 @@ async fn certificates_that_do_not_count_stop_everything() {
     let now = SystemTime::now();
     let other = new_ca(DOMAIN, now).unwrap();
     let long_ago = now - Duration::from_secs(200 * 86_400);
-    let table: Vec<(&str, Box<dyn Fn(&World)>)> = vec![
+    type Spoil = Box<dyn Fn(&World)>;
+    let table: Vec<(&str, Spoil)> = vec![
         ("certificate_none", Box::new(|world| world.tunnel.lock().unwrap().as_mut().unwrap().cas.clear())),
         ("tunnel_unknown", Box::new(|world| *world.tunnel.lock().unwrap() = None)),
+        (
+            "tunnel_unknown",
+            Box::new(|world| world.tunnel.lock().unwrap().as_mut().unwrap().workspace = "wrkspc_2".to_owned()),
+        ),
         (
             "certificate_expired",
             Box::new(move |world| *world.leaf.lock().unwrap() = new_leaf(&world.ca, DOMAIN, long_ago).unwrap()),
