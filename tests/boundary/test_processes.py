@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from conftest import Stack, results_of, tool
@@ -9,26 +10,33 @@ from conftest import Stack, results_of, tool
 LISTENING = "0A"
 
 
-def listening_ports() -> set[int]:
-    """TCP ports that somebody in this network namespace listens on."""
-    ports = set()
+def listening_inodes() -> set[str]:
+    """Inodes of the TCP sockets of this network namespace that listen."""
+    inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for row in Path(table).read_text().splitlines()[1:]:
             fields = row.split()
             if fields[3] == LISTENING:
-                ports.add(int(fields[1].rsplit(":", 1)[1], 16))
-    return ports
+                inodes.add(fields[9])
+    return inodes
+
+
+def sockets_of(pid: int) -> set[str]:
+    """Inodes of the sockets that a process holds."""
+    links = (os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir())
+    return {link[8:-1] for link in links if link.startswith("socket:[")}
 
 
 def test_boundary_nothing_in_the_perimeter_listens_for_the_server(new_stack):
-    before = listening_ports()
     stack: Stack = new_stack()
     results_of(stack, tool("bash", command="true"))
-    server = int(stack.base_url.rsplit(":", 1)[1])
-    # Other stacks of this run may come and go; what this one opened is the server's port alone.
-    assert server in listening_ports()
-    opened = listening_ports() - before - {server}
-    assert not opened, f"somebody also listens on {opened}"
+    listening = {}
+    for pid in stack.pids():
+        role = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1].decode()
+        listening.setdefault(role, set()).update(listening_inodes() & sockets_of(pid))
+    assert {"worker", "gateway", "connector", "egress", "custody", "audit"} <= set(listening), listening
+    assert len(listening["server"]) == 2, "the check sees the API's listener and the edge's"
+    assert {role for role, sockets in listening.items() if sockets} <= {"server", "up"}, listening
 
 
 def test_boundary_processes_of_the_perimeter_do_not_exist_inside(postern: Stack):
@@ -45,7 +53,7 @@ def test_boundary_memory_of_our_processes_is_closed_to_their_user(postern: Stack
     for pid in postern.pids():
         limits = Path(f"/proc/{pid}/limits").read_text()
         role = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1].decode()
-        if role in ("server", "worker", "egress", "custody", "audit", "up"):
+        if role in ("server", "worker", "gateway", "connector", "egress", "custody", "audit", "up"):
             core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
             assert core.split()[4:6] == ["0", "0"], f"{role} may write a core file"
             # The kernel gives what lies in /proc of an undumpable process to root.

@@ -327,7 +327,7 @@ pub(crate) enum TunnelVerb {
         #[command(flatten)]
         server: Server,
     },
-    /// Revoke a tunnel's token and end every connection at once; `tunnel token` shows the next one.
+    /// Revoke a tunnel's token and end every connection at once; `tunnel token --rotate` issues the next one.
     Revoke {
         /// The tunnel, tnl_...
         tunnel: String,

@@ -32,6 +32,7 @@ pub(crate) fn start(level: LevelFilter, format: Option<LogFormat>) {
         ("hyper", libraries),
         ("hyper_util", libraries),
         ("rustls", libraries),
+        ("rmcp", libraries),
     ]);
     // Logging that already runs keeps running: the first caller chose it.
     let _ = registry().with(layer.with_filter(targets)).try_init();

@@ -55,10 +55,10 @@ pub(crate) async fn register(
     }
     let mut body = json!({"name": name, "public_key": public_key});
     if let Some(environment) = environment {
-        body["environment"] = json!(environment);
+        body["environment_id"] = json!(environment);
     }
     if let Some(tunnel) = tunnel {
-        body["tunnel"] = json!(tunnel);
+        body["tunnel_id"] = json!(tunnel);
     }
     client.post("/v1/perimeters", &body).await
 }

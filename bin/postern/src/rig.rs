@@ -64,13 +64,15 @@ pub(crate) async fn run(arguments: &RigArguments) -> Result<(), Failure> {
         let front = front::start(rig.caller("sesn_front"), rig.client(&route.name, Lane::Interactive)).await?;
         fronts.insert(route.name.clone(), json!(format!("http://{front}")));
     }
-    println!("{}", json!({"fronts": fronts, "tunnel_id": TUNNEL, "domain": DOMAIN}));
+    println!("{}", json!({"fronts": fronts, "tunnel_id": rig.tunnel_id, "domain": rig.domain}));
     signals.next().await;
     rig.end().await
 }
 
 /// Everything that runs.
 pub(crate) struct Rig {
+    tunnel_id: String,
+    domain: String,
     edge: Edge,
     signer: Arc<Signer>,
     tls: Arc<ClientConfig>,
@@ -90,10 +92,10 @@ impl Rig {
             None => Files::make(&data.tunnel(), TUNNEL, DOMAIN)?,
         };
         let ca = accept_ca(&files.ca_certificate()?, SystemTime::now()).or_misused("use the tunnel's CA")?;
-        let token = TunnelToken::derive(&Secret::new(vec![7; 32]), TUNNEL, 1);
+        let token = TunnelToken::derive(&Secret::new(vec![7; 32]), files.id(), 1);
         write_token(&files, &token)?;
         let directory = Directory::new();
-        directory.put(entry(&token, ca.clone()));
+        directory.put(entry(&files, &token, ca.clone()));
         let settings =
             postern_edge::Settings { identity_keys: vec![signer.key()], ..postern_edge::Settings::default() };
         let edge = Edge::new(directory, settings);
@@ -106,7 +108,7 @@ impl Rig {
             edge_url: format!("https://{address}"),
             edge_ca: Some(data.edge().join("ca.pem")),
             proxy: configuration.gateway.proxy.clone(),
-            tunnel_id: TUNNEL.to_owned(),
+            tunnel_id: files.id().to_owned(),
             token: files.token(),
             tls_dir: files.directory().to_owned(),
             identity_keys: vec![signer.key()],
@@ -115,12 +117,20 @@ impl Rig {
         };
         let gateway = start_gateway(gateway::configuration(configuration, data, inner)?).await?;
         let tls = certificate::client_config(&[ca]).or_misused("prepare inner TLS")?;
-        Ok(Self { edge, signer, tls, stop, gateway })
+        Ok(Self {
+            tunnel_id: files.id().to_owned(),
+            domain: files.domain().to_owned(),
+            edge,
+            signer,
+            tls,
+            stop,
+            gateway,
+        })
     }
 
     /// An HTTP client of a route, over inner TLS.
     pub(crate) fn client(&self, route: &str, lane: Lane) -> HttpClient {
-        let host = format!("{route}.{DOMAIN}");
+        let host = format!("{route}.{}", self.domain);
         let authority = HeaderValue::try_from(host.as_str()).unwrap_or(HeaderValue::from_static("unnamed"));
         let connect = Through { edge: self.edge.clone(), host: host.clone(), lane, tls: Arc::clone(&self.tls) };
         HttpClient::made_by(Arc::new(connect), host, authority, IDLE_CONNECTIONS, IDLE)
@@ -128,7 +138,12 @@ impl Rig {
 
     /// Somebody who calls in the name of a session.
     pub(crate) fn caller(&self, session: &str) -> Caller {
-        Caller { signer: Arc::clone(&self.signer), session: session.to_owned() }
+        Caller { signer: Arc::clone(&self.signer), tunnel_id: self.tunnel_id.clone(), session: session.to_owned() }
+    }
+
+    /// The same in the name of a key that nobody knows.
+    pub(crate) fn caller_with(&self, signer: Signer, session: &str) -> Caller {
+        Caller { signer: Arc::new(signer), ..self.caller(session) }
     }
 
     /// Ends gateway and edge.
@@ -148,11 +163,11 @@ fn write_token(files: &Files, token: &TunnelToken) -> Result<(), Failure> {
     written.or_misused("write the tunnel's token")
 }
 
-fn entry(token: &TunnelToken, ca: Ca) -> TunnelEntry {
+fn entry(files: &Files, token: &TunnelToken, ca: Ca) -> TunnelEntry {
     TunnelEntry {
-        id: TUNNEL.to_owned(),
+        id: files.id().to_owned(),
         workspace: "wrkspc_rehearsal".to_owned(),
-        domain: DOMAIN.to_owned(),
+        domain: files.domain().to_owned(),
         token_digest: Some(token.digest()),
         token_generation: 1,
         certificates: vec![ca],
@@ -204,6 +219,7 @@ impl Connect for Through {
 #[derive(Clone)]
 pub(crate) struct Caller {
     signer: Arc<Signer>,
+    tunnel_id: String,
     session: String,
 }
 
@@ -216,7 +232,7 @@ impl Caller {
         let now = seconds(SystemTime::now());
         let claims = Claims {
             iss: postern_tunnel::identity::ISSUER.to_owned(),
-            aud: TUNNEL.to_owned(),
+            aud: self.tunnel_id.clone(),
             sub: self.session.clone(),
             agent: "agent_rehearsal".to_owned(),
             agent_version: 1,

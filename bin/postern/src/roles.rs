@@ -166,7 +166,9 @@ pub(crate) fn variables(
     environments: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, WireBytes>, Failure> {
     let zones = Zones::load(&configuration.document, environments).map_err(crate::config::all_errors)?;
+    // Worker and gateway hand over the same: whichever starts custody does it for both.
     let names = postern_custody::variables(&zones).into_iter();
+    let names = names.chain(postern_custody::route_variables(&configuration.routes));
     #[expect(clippy::disallowed_methods, reason = "the operator names these variables as sources in a zone")]
     let values =
         names.filter_map(|name| std::env::var(&name).ok().map(|value| (name, WireBytes::new(value.into_bytes()))));

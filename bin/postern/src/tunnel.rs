@@ -42,7 +42,7 @@ pub(crate) async fn run(verb: &TunnelVerb) -> Result<(), Failure> {
         TunnelVerb::Revoke { tunnel, server } => {
             Client::of(server)?.post(&format!("/v1/tunnels/{tunnel}/revoke_token"), &json!({})).await?;
             println!(
-                "{tunnel}: the token is revoked and every connection ended; `postern tunnel token` shows the next one"
+                "{tunnel}: the token is revoked and every connection ended; `postern tunnel token --rotate` issues the next one"
             );
         }
         TunnelVerb::Token { tunnel, out, rotate, server } => {
@@ -87,8 +87,13 @@ pub(crate) async fn ensure(client: &Client, directory: &Path, name: &str) -> Res
             "tunnel {id} was archived; remove {place} to have another one made, or start with --no-gateway"
         )));
     }
-    let token = client.post(&format!("/v1/tunnels/{id}/reveal_token"), &json!({})).await?;
-    write_token(&files.token(), &token)?;
+    match client.post(&format!("/v1/tunnels/{id}/reveal_token"), &json!({})).await {
+        Ok(token) => write_token(&files.token(), &token)?,
+        // The connector is refused then, and says so; everything else goes on.
+        Err(failure) => {
+            tracing::warn!(%failure, "the tunnel's token was revoked; `postern tunnel token --rotate` issues the next one")
+        }
+    }
     Ok(files)
 }
 

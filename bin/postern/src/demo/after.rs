@@ -25,6 +25,7 @@ pub(crate) async fn rows(stage: &mut Stage, played: &Played) -> Result<Vec<Row>,
     if stage.rehearsal.is_some() {
         rows.push(upstream_saw(stage));
         rows.push(mcp_servers_saw(stage, &from_api));
+        rows.push(super::replay::row(stage).await?);
         rows.push(tunnel_carried(stage));
     }
     rows.push(collector_saw(stage).await?);
@@ -112,7 +113,7 @@ fn mcp_servers_saw(stage: &Stage, events: &[Value]) -> Row {
             broken.push("the session was not told why the second server is not there".into());
         }
         let heads = wiki["headers"].as_array().map(Vec::as_slice).unwrap_or_default();
-        if heads.iter().any(|head| head.as_str().is_some_and(|head| head.contains("postern-"))) {
+        if heads.iter().any(|head| head.as_str().is_some_and(has_header_of_ours)) {
             broken.push("a header of ours reached the wiki".into());
         }
         (
@@ -123,6 +124,10 @@ fn mcp_servers_saw(stage: &Stage, events: &[Value]) -> Row {
             )],
         )
     })
+}
+
+fn has_header_of_ours(head: &str) -> bool {
+    head.lines().any(|line| line.starts_with("postern-"))
 }
 
 /// Between connector and edge, and inside both, there is no plaintext of a call.

@@ -5,6 +5,7 @@
 
 mod after;
 mod canary;
+mod replay;
 mod report;
 mod scene;
 mod session;

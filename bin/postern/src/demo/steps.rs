@@ -209,7 +209,7 @@ fn calling(scene: &Scene) -> Vec<Step> {
             .tool("mcp__wiki__reflect_headers", json!({}))
             .contains("authorization: Bearer "),
         Step::attack("reach the MCP server and its tunnel from the sandbox")
-            .bash(format!("{bare} curl -sS -m 5 http://127.0.0.1:{port}/mcp; curl -sS -m 5 -x http://127.0.0.1:3128 http://127.0.0.1:{port}/seen; curl -sS -m 5 https://wiki.{domain}/mcp -H 'postern-identity: stolen'; {bare} curl -skS -m 5 https://wiki.{domain}/mcp; echo tried"))
+            .bash(format!("{bare} curl -sS -m 5 http://127.0.0.1:{port}/mcp; curl -sS -m 5 -x http://127.0.0.1:3128 http://127.0.0.1:{port}/seen; curl -skS -m 5 --noproxy '' -x http://127.0.0.1:3128 https://wiki.{domain}/mcp -H 'postern-identity: stolen'; {bare} curl -skS -m 5 https://wiki.{domain}/mcp; echo tried"))
             .contains("tried")
             .refused("host_not_allowed")
             .lacks("\"calls\""),
