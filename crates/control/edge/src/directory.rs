@@ -84,6 +84,16 @@ impl Directory {
         (!entry.archived).then(|| entry.clone())
     }
 
+    /// The live tunnels of a workspace, in the order of their ids.
+    #[must_use]
+    pub fn live_in(&self, workspace: &str) -> Vec<TunnelEntry> {
+        let inner = self.read();
+        let live = inner.by_id.values().filter(|entry| entry.workspace == workspace && !entry.archived);
+        let mut live: Vec<_> = live.cloned().collect();
+        live.sort_by(|one, other| one.id.cmp(&other.id));
+        live
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,6 +133,18 @@ mod tests {
             certificates: Vec::new(),
             archived: false,
         }
+    }
+
+    #[test]
+    fn a_workspace_has_its_live_tunnels_and_no_other() {
+        let directory = Directory::new();
+        directory.put(entry("tnl_2", "b.tunnel.localhost", "two"));
+        directory.put(entry("tnl_1", "a.tunnel.localhost", "one"));
+        directory.put(TunnelEntry { archived: true, ..entry("tnl_3", "c.tunnel.localhost", "three") });
+        directory
+            .put(TunnelEntry { workspace: "wrkspc_other".to_owned(), ..entry("tnl_4", "d.tunnel.localhost", "four") });
+        let ids: Vec<_> = directory.live_in("wrkspc_default").into_iter().map(|entry| entry.id).collect();
+        assert_eq!(ids, ["tnl_1", "tnl_2"]);
     }
 
     #[test]

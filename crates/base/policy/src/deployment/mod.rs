@@ -175,6 +175,8 @@ pub struct Gateway {
     pub edge_ca_file: Option<PathBuf>,
     /// An HTTP proxy that is asked to CONNECT to the edge.
     pub proxy: Option<Endpoint>,
+    /// Holds `user:password` for that proxy.
+    pub proxy_credentials_file: Option<PathBuf>,
     /// `tnl_...`.
     pub tunnel: Option<String>,
     /// Holds the tunnel token.

@@ -109,6 +109,7 @@ fn read_gateway(table: &mut Table<'_>, directory: &Path) -> Gateway {
         edge: read_edge_url(table),
         edge_ca_file: read_path(table, "edge_ca_file", directory),
         proxy: read_proxy(table),
+        proxy_credentials_file: read_path(table, "proxy_credentials_file", directory),
         tunnel: read_id(table, "tunnel", "tnl_"),
         tunnel_token_file: read_path(table, "tunnel_token_file", directory),
         tls_dir: read_path(table, "tls_dir", directory),

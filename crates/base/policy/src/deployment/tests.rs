@@ -24,6 +24,7 @@ ca_file = "ca.pem"
 edge = "https://edge.example"
 edge_ca_file = "edge-ca.pem"
 proxy = "http://proxy.example:3128"
+proxy_credentials_file = "proxy.credentials"
 tunnel = "tnl_01"
 tunnel_token_file = "tunnel.token"
 tls_dir = "tls"
@@ -64,6 +65,7 @@ fn every_section_is_read_and_files_lie_beside_the_configuration() {
     assert_eq!(read.worker.environment_key_file, Some("/etc/p/environment.key".into()));
     assert_eq!(read.gateway.edge.unwrap().to_string(), "https://edge.example");
     assert_eq!(read.gateway.proxy.unwrap().to_string(), "http://proxy.example:3128");
+    assert_eq!(read.gateway.proxy_credentials_file, Some("/etc/p/proxy.credentials".into()));
     assert_eq!((read.gateway.tunnel.as_deref(), read.gateway.tls_dir), (Some("tnl_01"), Some("/etc/p/tls".into())));
     assert_eq!(read.gateway.identity_key_file, Some("/etc/p/identity.pub".into()));
     assert_eq!((read.custody.dir, read.audit.dir), (Some("/etc/p/custody".into()), Some("/var/audit".into())));

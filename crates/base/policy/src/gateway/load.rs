@@ -88,6 +88,11 @@ fn read_name(table: &mut Table<'_>) -> Option<String> {
         && !item.value.starts_with('-')
         && !item.value.ends_with('-')
         && !item.value.starts_with("xn--");
+    if item.value == super::PUBLIC_LABEL {
+        let message = "host \"mcp-url\" is taken: calls of routes that have a `url` come by it";
+        table.reader().error(item.at, message);
+        return None;
+    }
     if !label {
         let message = "host is one DNS label, what stands before the tunnel's domain: lower-case letters, digits and dashes, at most 63";
         table.reader().error(item.at, message);

@@ -21,6 +21,9 @@ use std::time::Duration;
 pub const PROBE_RULE: &str = "gateway/probe";
 
 /// What a probe may ask of a route, and nothing else.
+/// The label by which calls to public MCP URLs come; no route may have it.
+const PUBLIC_LABEL: &str = "mcp-url";
+
 const PROBE_METHODS: &[&str] = &["initialize", "notifications/initialized", "tools/list", "ping"];
 
 /// Every `[[gateway.route]]` of a configuration: a whole generation.

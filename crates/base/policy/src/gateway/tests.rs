@@ -87,6 +87,13 @@ fn routes_load_with_all_they_say() {
 }
 
 #[test]
+fn the_label_of_public_urls_is_no_route() {
+    let text = "config = 1\n[[gateway.route]]\nhost = \"mcp-url\"\nupstream = \"http://127.0.0.1:1/mcp\"\naddresses = [\"127.0.0.0/8\"]\n";
+    let errors = Routes::load(&Document::parse("postern.toml", text).unwrap()).unwrap_err();
+    assert!(errors[0].to_string().contains("3:8: host \"mcp-url\" is taken"), "{errors:?}");
+}
+
+#[test]
 fn a_route_is_found_by_its_label_and_by_its_normalised_url() {
     let routes = routes(WIKI);
     let found = |label: &str| routes.by_host_label(label).map(|route| route.name.clone());
