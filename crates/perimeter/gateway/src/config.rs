@@ -58,18 +58,21 @@ pub struct EdgeConfig {
 }
 
 /// What the starter may say.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// Take no further calls, let running ones end, then end.
     Drain,
-    /// Take up another configuration document: zones and routes, whole or not at all. Running calls go on as they were
-    /// decided.
+    /// Take up another configuration document, in custody and here: zones and routes, whole or not at all. Running calls
+    /// go on as they were decided. Answered with [`Report::Reloaded`].
     Reload {
         /// The document.
         document: DocumentText,
         /// Local environment names and the ids they stand for.
         environments: BTreeMap<String, String>,
+        /// The operator's variables that its zones and routes name with `env:`, for custody alone. One that is named and
+        /// not among these keeps the value it had.
+        variables: BTreeMap<String, WireBytes>,
     },
 }
 

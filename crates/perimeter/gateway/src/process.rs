@@ -219,7 +219,7 @@ async fn orders(
         match order {
             None => return ExitCode::FAILURE,
             Some(Order::Drain) => gateway.drain.start(),
-            Some(Order::Reload { document, environments }) => {
+            Some(Order::Reload { document, environments, variables: _ }) => {
                 let problems = reload(gateway, document, &environments).await;
                 tell(&mut starter, &Report::Reloaded { problems }).await;
             }
