@@ -19,7 +19,7 @@ use crate::data::Data;
 use crate::failure::{Failure, Or};
 use crate::roles::{keep_memory_private, variables};
 use crate::tunnel::{Files, Leaf};
-use crate::up::Signals;
+use crate::up::{Signals, stopping};
 
 /// What a gateway is told besides zones and routes.
 pub(crate) struct Inner {
@@ -27,7 +27,7 @@ pub(crate) struct Inner {
     pub(crate) server_ca: Option<PathBuf>,
     pub(crate) edge_url: String,
     pub(crate) edge_ca: Option<PathBuf>,
-    pub(crate) proxy: Option<Endpoint>,
+    pub(crate) proxy: Option<(Endpoint, Option<PathBuf>)>,
     pub(crate) tunnel_id: String,
     pub(crate) token: PathBuf,
     pub(crate) tls_dir: PathBuf,
@@ -57,7 +57,7 @@ pub(crate) fn configuration(
         edge: EdgeConfig {
             url: inner.edge_url,
             ca_pem: inner.edge_ca.as_deref().map(read).transpose()?,
-            proxy: inner.proxy.map(|proxy| Proxy { url: proxy.to_string(), credentials: None }),
+            proxy: inner.proxy.map(proxy).transpose()?,
             interactive: 0,
             bulk: 0,
         },
@@ -73,6 +73,18 @@ pub(crate) fn configuration(
         identity_keys: inner.identity_keys,
         drain_seconds: inner.drain.as_secs(),
     })
+}
+
+fn proxy((endpoint, credentials): (Endpoint, Option<PathBuf>)) -> Result<Proxy, Failure> {
+    let credentials = credentials.as_deref().map(read).transpose()?;
+    let credentials = credentials.map(|text| WireBytes::new(text.trim().as_bytes().to_vec()));
+    Ok(Proxy { url: endpoint.to_string(), credentials })
+}
+
+/// The proxy that the configuration names, with the file of its credentials.
+pub(crate) fn configured_proxy(configuration: &Configuration) -> Option<(Endpoint, Option<PathBuf>)> {
+    let section = &configuration.gateway;
+    section.proxy.clone().map(|proxy| (proxy, section.proxy_credentials_file.clone()))
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
@@ -112,6 +124,50 @@ pub(crate) async fn connected(running: &mut Running, patience: Duration) -> bool
         }
     };
     tokio::time::timeout(patience, heard).await.unwrap_or(false)
+}
+
+/// Has a running gateway take up a changed configuration, and its successors too. Returns whether it did; why not is
+/// logged.
+pub(crate) async fn reload(running: &mut Running, configuration: &Configuration, kept: &mut GatewayConfig) -> bool {
+    let for_later = match variables(configuration, &kept.environments) {
+        Ok(variables) => variables,
+        Err(failure) => {
+            tracing::error!(%failure, "the former configuration stays in force");
+            return false;
+        }
+    };
+    let document = configuration.document.text();
+    let order =
+        Order::Reload { document: document.clone(), environments: kept.environments.clone(), variables: for_now };
+    if running.channel.send(&order, &[]).await.is_err() {
+        tracing::error!("the gateway is gone; the former configuration stays in force");
+        return false;
+    }
+    match tokio::time::timeout(RELOAD_PATIENCE, reloaded(running)).await {
+        Ok(Some(problems)) if problems.is_empty() => {
+            (kept.document, kept.variables) = (document.clone(), for_later);
+            tracing::info!("the gateway took up its routes and zones again");
+            true
+        }
+        Ok(Some(problems)) => {
+            tracing::error!(?problems, "the gateway keeps the former configuration");
+            false
+        }
+        Ok(None) | Err(_) => {
+            tracing::error!("the gateway did not answer; the former configuration stays in force");
+            false
+        }
+    }
+}
+
+async fn reloaded(running: &mut Running) -> Option<Vec<String>> {
+    loop {
+        match running.channel.receive::<Report>(REPORT_BYTES).await {
+            Ok(Some((Report::Reloaded { problems }, _))) => return Some(problems),
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => return None,
+        }
+    }
 }
 
 /// Renews a tunnel's certificate when it is due, for as long as the process lives.
@@ -154,7 +210,13 @@ pub(crate) async fn run(arguments: &GatewayArguments) -> Result<ExitCode, Failur
     });
     loop {
         tokio::select! {
-            () = signals.next() => break,
+            () = stopping(&mut signals.terminate, &mut signals.interrupt) => break,
+            () = signals.reload.wait() => match config::read(&arguments.place) {
+                Ok(read) => {
+                    reload(&mut running, &read, supervisor.configuration()).await;
+                }
+                Err(failure) => tracing::error!(%failure, "the former configuration stays in force"),
+            },
             status = running.child.wait() => {
                 tracing::error!(?status, "the gateway ended and is started again");
                 running = again(&mut supervisor, &mut signals).await?;
@@ -203,7 +265,7 @@ fn inner(configuration: &Configuration, arguments: &GatewayArguments) -> Result<
         server_ca: section.ca_file.clone(),
         edge_url: section.edge.as_ref().ok_or_else(needed)?.to_string(),
         edge_ca: section.edge_ca_file.clone(),
-        proxy: section.proxy.clone(),
+        proxy: configured_proxy(configuration),
         tunnel_id: section.tunnel.clone().ok_or_else(needed)?,
         token: section.tunnel_token_file.clone().ok_or_else(needed)?,
         tls_dir: section.tls_dir.clone().ok_or_else(needed)?,
@@ -213,6 +275,7 @@ fn inner(configuration: &Configuration, arguments: &GatewayArguments) -> Result<
     })
 }
 
+const RELOAD_PATIENCE: Duration = Duration::from_secs(20);
 const REPORT_BYTES: usize = 1 << 20;
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(3600);
 /// What the gateway needs to end after its calls have: syncing the audit log, closing children.

@@ -107,7 +107,7 @@ impl Rig {
             server_ca: None,
             edge_url: format!("https://{address}"),
             edge_ca: Some(data.edge().join("ca.pem")),
-            proxy: configuration.gateway.proxy.clone(),
+            proxy: gateway::configured_proxy(configuration),
             tunnel_id: files.id().to_owned(),
             token: files.token(),
             tls_dir: files.directory().to_owned(),

@@ -146,13 +146,13 @@ impl Server {
             postern_edge::Settings { identity_keys: vec![identity_key.clone()], ..postern_edge::Settings::default() };
         let edge = Edge::new(Directory::new(), settings);
         let hub = ControlHub::new(ControlSettings::default());
-        let mcp = mcp::client(&edge, signer, &configuration.mcp_addresses)?;
+        let domain = configuration.edge.as_ref().map_or(DEFAULT_TUNNEL_DOMAIN, |edge| &edge.domain).to_owned();
+        let mcp = mcp::client(&edge, signer, &domain, &configuration.mcp_addresses)?;
 
         let has_model_key = configuration.model_key.is_some();
         let key = configuration.model_key.take().map(secret);
         let model = Arc::new(model(&configuration, key)?);
         let surroundings = Surroundings { mcp: Some(mcp.clone()), hub: Some(hub.clone()) };
-        let domain = configuration.edge.as_ref().map_or(DEFAULT_TUNNEL_DOMAIN, |edge| &edge.domain).to_owned();
         let tunnels = Tunnels { server_key, domain, edge: edge.clone(), prober: Some(mcp::prober(mcp)) };
         let engine = Engine::start_with(store.clone(), model, surroundings, postern_engine::Settings::default())
             .await

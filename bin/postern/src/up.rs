@@ -4,6 +4,7 @@
 //! connection. The worker gets the environment's key from a private file and the server's address, and nothing else; the
 //! gateway gets its tunnel's files, made at the first start.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -19,10 +20,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::UpArguments;
 use crate::client::Client;
-use crate::config::{self, Configuration};
+use crate::config::{self, Configuration, DEFAULT_ENVIRONMENT};
 use crate::data::Data;
 use crate::failure::{Failure, Or};
-use crate::roles::{Service, keep_memory_private, worker_configuration};
+use crate::roles::{Service, keep_memory_private, variables, worker_configuration};
 use crate::server::{DEFAULT_TUNNEL_DOMAIN, EdgeConfiguration, ServerConfiguration, ServerReady};
 use crate::tunnel::Files;
 use crate::{edge, gateway, perimeter};
@@ -39,7 +40,7 @@ pub(crate) async fn run(arguments: &UpArguments, log: &'static str) -> Result<()
     let mut signals = Signals::listen()?;
     let mut up = Up::start(arguments, &configuration, &data, log).await?;
     up.announce(arguments, &configuration, &data);
-    up.supervise(&mut signals).await?;
+    up.supervise(arguments, &mut signals).await?;
     up.drain(arguments.drain, &mut signals).await
 }
 
@@ -129,7 +130,7 @@ impl Up {
             server_ca: None,
             edge_url: self.ready.edge_url.clone().unwrap_or_default(),
             edge_ca: Some(edge_ca),
-            proxy: configuration.gateway.proxy.clone(),
+            proxy: gateway::configured_proxy(configuration),
             tunnel_id: files.id().to_owned(),
             token: files.token(),
             tls_dir: files.directory().to_owned(),
@@ -206,7 +207,7 @@ impl Up {
     }
 
     /// Starts again what ends by itself, until a signal asks for the end.
-    async fn supervise(&mut self, signals: &mut Signals) -> Result<(), Failure> {
+    async fn supervise(&mut self, arguments: &UpArguments, signals: &mut Signals) -> Result<(), Failure> {
         loop {
             let worker_ends = async {
                 match &mut self.worker {
@@ -221,7 +222,8 @@ impl Up {
                 }
             };
             tokio::select! {
-                () = signals.next() => return Ok(()),
+                () = stopping(&mut signals.terminate, &mut signals.interrupt) => return Ok(()),
+                () = signals.reload.wait() => self.reload(arguments).await,
                 status = gateway_ends => {
                     tracing::error!(?status, "the gateway ended and is started again");
                     if let Some(gateway) = &mut self.gateway {
@@ -238,6 +240,31 @@ impl Up {
                         worker.again::<Report>(signals).await?;
                     }
                 }
+            }
+        }
+    }
+
+    /// Takes up zones and routes as the file says now, whole or not at all: the gateway at once, the worker when it is
+    /// started again.
+    async fn reload(&mut self, arguments: &UpArguments) {
+        let configuration = match config::read(&arguments.place) {
+            Ok(configuration) => configuration,
+            Err(failure) => return tracing::error!(%failure, "the former configuration stays in force"),
+        };
+        if let Some(gateway) = &mut self.gateway
+            && !gateway::reload(&mut gateway.running, &configuration, gateway.supervisor.configuration()).await
+        {
+            return;
+        }
+        if let Some(worker) = &mut self.worker {
+            let ids = BTreeMap::from([(DEFAULT_ENVIRONMENT.to_owned(), self.ready.environment_id.clone())]);
+            match variables(&configuration, &ids) {
+                Ok(variables) => {
+                    let kept = worker.supervisor.configuration();
+                    (kept.document, kept.variables) = (configuration.document.text().clone(), variables);
+                    tracing::info!("the worker takes up changed zones when it is started again");
+                }
+                Err(failure) => tracing::error!(%failure, "the worker keeps the former configuration"),
             }
         }
     }
@@ -338,10 +365,21 @@ fn listen_edge(arguments: &UpArguments, data: &Data) -> Result<(EdgeConfiguratio
     Ok((EdgeConfiguration { address, certificate: file("cert.pem"), key: file("key.pem"), domain }, socket))
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT, which end; SIGHUP, which reads the configuration again.
 pub(crate) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
+    pub(crate) terminate: Signal,
+    pub(crate) interrupt: Signal,
+    pub(crate) reload: Hangup,
+}
+
+/// SIGHUP: read the configuration again.
+pub(crate) struct Hangup(Signal);
+
+impl Hangup {
+    /// Waits for the next.
+    pub(crate) async fn wait(&mut self) {
+        self.0.recv().await;
+    }
 }
 
 impl Signals {
@@ -349,14 +387,20 @@ impl Signals {
     pub(crate) fn listen() -> Result<Self, Failure> {
         let terminate = signal(SignalKind::terminate()).or_misused("listen for SIGTERM")?;
         let interrupt = signal(SignalKind::interrupt()).or_misused("listen for Ctrl-C")?;
-        Ok(Self { terminate, interrupt })
+        let reload = Hangup(signal(SignalKind::hangup()).or_misused("listen for SIGHUP")?);
+        Ok(Self { terminate, interrupt, reload })
     }
 
     /// Waits for the next of either.
     pub(crate) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => (),
-            _ = self.interrupt.recv() => (),
-        }
+        stopping(&mut self.terminate, &mut self.interrupt).await;
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+pub(crate) async fn stopping(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => (),
+        _ = interrupt.recv() => (),
     }
 }

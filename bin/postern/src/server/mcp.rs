@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use postern_api::{Probing, TunnelFacts as Probed, TunnelProber};
-use postern_edge::Edge;
+use postern_edge::{Edge, TunnelEntry};
 use postern_net::tls::TlsRoots;
 use postern_tunnel::carry::Carry;
 use postern_tunnel::identity::Signer;
@@ -17,21 +17,48 @@ use crate::failure::{Failure, Or};
 ///
 /// # Errors
 /// There are no certificates to trust for public servers.
-pub(super) fn client(edge: &Edge, signer: Signer, addresses: &[IpNet]) -> Result<Arc<McpClient>, Failure> {
+pub(super) fn client(
+    edge: &Edge,
+    signer: Signer,
+    domain: &str,
+    addresses: &[IpNet],
+) -> Result<Arc<McpClient>, Failure> {
     let roots = TlsRoots::platform_and_file(None).or_misused("load trusted certificates")?;
     let public = PublicPolicy { allowed: addresses.to_vec(), roots, ..PublicPolicy::default() };
-    let (carry, tunnels): (Arc<dyn Carry>, Arc<dyn Tunnels>) = (Arc::new(edge.clone()), Arc::new(Known(edge.clone())));
+    let (carry, tunnels): (Arc<dyn Carry>, Arc<dyn Tunnels>) =
+        (Arc::new(edge.clone()), Arc::new(Known { edge: edge.clone(), domain: domain.to_owned() }));
     Ok(Arc::new(McpClient::new(carry, tunnels, signer, public, Limits::default())))
 }
 
 /// The tunnels as the edge knows them.
-struct Known(Edge);
+struct Known {
+    edge: Edge,
+    domain: String,
+}
 
 impl Tunnels for Known {
     fn tunnel_of(&self, host: &str) -> Option<TunnelFacts> {
-        let (entry, _) = self.0.directory().by_host(host)?;
-        Some(TunnelFacts { id: entry.id, workspace: entry.workspace, domain: entry.domain, cas: entry.certificates })
+        self.edge.directory().by_host(host).map(|(entry, _)| facts(entry))
     }
+
+    /// The workspace's only tunnel; its gateway then says whether it has such a route. Which of several was meant nobody
+    /// said.
+    fn tunnel_of_route(&self, workspace: &str, _url: &str) -> Option<TunnelFacts> {
+        match <[TunnelEntry; 1]>::try_from(self.edge.directory().live_in(workspace)) {
+            Ok([only]) => Some(facts(only)),
+            Err(_none_or_several) => None,
+        }
+    }
+
+    fn is_tunnel_host(&self, host: &str) -> bool {
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let below = host.strip_suffix(&self.domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        below || self.tunnel_of(&host).is_some()
+    }
+}
+
+fn facts(entry: TunnelEntry) -> TunnelFacts {
+    TunnelFacts { id: entry.id, workspace: entry.workspace, domain: entry.domain, cas: entry.certificates }
 }
 
 /// Probes routes for the API.
@@ -56,5 +83,23 @@ impl TunnelProber for Prober {
             let failure = report.failure().map_or(Value::Null, |failure| json!(failure));
             Ok(json!({"route": route, "hops": report.hops, "tools": report.tools, "failure": failure}))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postern_edge::{Directory, Settings};
+
+    #[test]
+    fn every_name_below_the_tunnels_domain_is_a_tunnels_also_when_there_is_none() {
+        let edge = Edge::new(Directory::new(), Settings::default());
+        let known = Known { edge, domain: "tunnel.example".to_owned() };
+        for host in ["wiki.gone.tunnel.example", "tunnel.example", "WIKI.x.Tunnel.Example", "x.tunnel.example."] {
+            assert!(known.is_tunnel_host(host), "{host}");
+        }
+        for host in ["mytunnel.example", "tunnel.example.org", "example", "x.tunnel.example.org"] {
+            assert!(!known.is_tunnel_host(host), "{host}");
+        }
     }
 }
