@@ -39,9 +39,10 @@ class Host:
 
 
 class Hosts:
-    """Makes hosts and links, and removes them."""
+    """Makes hosts and links, and removes them. Links of one name are replaced, so each user has a name of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "pl") -> None:
+        self.name = name
         self.made: list[Host] = []
         self.links: list[str] = []
 
@@ -55,7 +56,7 @@ class Hosts:
 
     def link(self, one: Host | None, other: Host, net: str) -> None:
         """`one` gets `net`.1, `other` gets `net`.2; None is the machine itself."""
-        left, right = f"pl{len(self.links)}a", f"pl{len(self.links)}b"
+        left, right = f"{self.name}{len(self.links)}a", f"{self.name}{len(self.links)}b"
         subprocess.run(["ip", "link", "del", left], capture_output=True)
         sh("ip", "link", "add", left, "type", "veth", "peer", "name", right)
         self.links.append(left)
