@@ -137,8 +137,7 @@ pub(crate) async fn reload(running: &mut Running, configuration: &Configuration,
         }
     };
     let document = configuration.document.text();
-    let order =
-        Order::Reload { document: document.clone(), environments: kept.environments.clone(), variables: for_now };
+    let order = Order::Reload { document: document.clone(), environments: kept.environments.clone() };
     if running.channel.send(&order, &[]).await.is_err() {
         tracing::error!("the gateway is gone; the former configuration stays in force");
         return false;
