@@ -129,15 +129,17 @@ pub(crate) async fn connected(running: &mut Running, patience: Duration) -> bool
 /// Has a running gateway take up a changed configuration, and its successors too. Returns whether it did; why not is
 /// logged.
 pub(crate) async fn reload(running: &mut Running, configuration: &Configuration, kept: &mut GatewayConfig) -> bool {
-    let for_later = match variables(configuration, &kept.environments) {
-        Ok(variables) => variables,
+    let sources = || variables(configuration, &kept.environments);
+    let (for_now, for_later) = match sources().and_then(|now| Ok((now, sources()?))) {
+        Ok(both) => both,
         Err(failure) => {
             tracing::error!(%failure, "the former configuration stays in force");
             return false;
         }
     };
     let document = configuration.document.text();
-    let order = Order::Reload { document: document.clone(), environments: kept.environments.clone() };
+    let order =
+        Order::Reload { document: document.clone(), environments: kept.environments.clone(), variables: for_now };
     if running.channel.send(&order, &[]).await.is_err() {
         tracing::error!("the gateway is gone; the former configuration stays in force");
         return false;
