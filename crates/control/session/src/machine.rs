@@ -161,7 +161,7 @@ impl Step<'_> {
             Input::Updated { agent, metadata, title } => {
                 if let Some(agent) = &agent {
                     self.session.agent = Arc::new((**agent).clone());
-                    self.session.servers = Servers::default();
+                    self.session.servers.forget();
                 }
                 self.append(EventBody::SessionUpdated { agent, metadata, title });
             }
@@ -281,7 +281,8 @@ impl Step<'_> {
     }
 
     pub(crate) fn run(&mut self) {
-        if self.state().status == SessionStatus::Idle {
+        // Within a turn, servers that failed stay failed: a worker's every answer would wait for them again.
+        if self.state().begins_turn() {
             self.session.servers.lapse();
         }
         self.append(EventBody::StatusRunning {});

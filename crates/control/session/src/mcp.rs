@@ -32,10 +32,10 @@ pub struct McpTool {
     pub input_schema: Value,
 }
 
-/// Whether the servers were asked in this run.
+/// Whether the servers were asked in this turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Phase {
-    /// Not since the session last began to run.
+    /// Not in this turn, or not by this process.
     #[default]
     Unasked,
     /// Their answers are awaited.
@@ -76,6 +76,11 @@ impl Servers {
 
     pub(crate) fn is_known(&self) -> bool {
         self.phase == Phase::Known
+    }
+
+    /// Nothing is known of them any more; what is still on its way answers for others.
+    pub(crate) fn forget(&mut self) {
+        *self = Self { attempt: self.attempt, ..Self::default() };
     }
 
     /// They are asked anew before they are used again.

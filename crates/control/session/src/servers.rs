@@ -15,7 +15,7 @@ use crate::mcp;
 const MAY_HAVE_RUN: &str = "It had begun and may have taken effect: check that before you call it again.";
 
 impl Step<'_> {
-    /// Sees that the agent's servers were asked in this run. Returns whether they have all answered.
+    /// Sees that the agent's servers were asked in this turn. Returns whether they have all answered.
     pub(crate) fn connect(&mut self) -> bool {
         let servers = self.session.agent.mcp_servers.clone();
         if servers.is_empty() || self.session.servers.is_known() {

@@ -85,6 +85,11 @@ impl State {
         self.calls.need_worker()
     }
 
+    /// Whether running from here begins a turn, instead of going on with one that waited for somebody's answers.
+    pub(crate) fn begins_turn(&self) -> bool {
+        self.status == SessionStatus::Idle && !matches!(self.stop, Some(StopReason::RequiresAction { .. }))
+    }
+
     /// Takes in the next event of the log; `kept` are the blocks stored beside it.
     pub fn apply(&mut self, event: &Event, kept: Option<Vec<Value>>) {
         if let Some(at) = event.processed_at {
@@ -141,7 +146,7 @@ impl State {
                 }
             }
             EventBody::StatusRunning {} => {
-                if self.status == SessionStatus::Idle && !matches!(self.stop, Some(StopReason::RequiresAction { .. })) {
+                if self.begins_turn() {
                     self.requests = 0;
                     self.reported.clear();
                 }

@@ -57,15 +57,34 @@ fn a_server_that_fails_is_told_once_per_turn_and_blocks_nothing() {
     world.answer(vec![call("mcp__wiki__search"), call("lookup")], Stop::ToolUse);
     let (answer, is_error) = world.answer_of(&world.calls()[0]).unwrap();
     assert!(is_error && answer.contains("`wiki` is not connected. no route"), "{answer}");
-    // The same turn goes on after an answer from outside: not a second error for the same failure.
+    // The same turn goes on after an answer from outside: the server is not waited for again.
     let id = world.calls()[1].clone();
     world.send(json!([{"type": "user.custom_tool_result", "custom_tool_use_id": id}])).unwrap();
-    assert_eq!(world.connect(&["wiki"]), ["span.model_request_start"]);
+    assert!(world.connecting.is_none() && world.request.is_some(), "asked once in a turn");
+    assert_eq!(world.session.mcp_tools().len(), 1, "the other server's tools are there still");
     world.answer(vec![text("done")], Stop::EndTurn);
     assert_eq!(world.session.state().failures, 0, "no failure of the model");
     world.say("again");
     assert_eq!(world.connect(&["wiki"]), ["session.error", "span.model_request_start"], "a new turn tells it again");
     assert!(world.begun.is_empty());
+}
+
+#[test]
+fn an_answer_that_was_on_its_way_when_the_agent_changed_is_for_nobody() {
+    let mut world = World::with_servers();
+    world.say("hi");
+    let stale = world.connecting.take().unwrap();
+    world.send(json!([{"type": "user.interrupt"}])).unwrap();
+    let mut agent = (**world.session.agent()).clone();
+    agent.mcp_servers[0].url = "https://elsewhere.example/mcp".into();
+    world.replace_agent(agent);
+    world.say("more");
+    let asked = world.connecting.take().unwrap();
+    assert_ne!(stale, asked, "the old server's tools are not taken for the new one's");
+    let tools = vec![server_tool("search")];
+    let servers = vec![McpNews { server: "wiki".into(), tools: Ok(tools) }];
+    assert!(world.input(Input::McpConnected { attempt: stale, servers }).is_empty());
+    assert!(world.session.mcp_tools().is_empty() && world.request.is_none());
 }
 
 #[test]
@@ -162,7 +181,7 @@ fn asking_is_the_default_and_a_judge_that_is_not_there_asks_too() {
     assert_eq!(shown, [&["user.tool_confirmation", "agent.mcp_tool_result"][..], &BEGUN].concat());
     assert!(world.answer_of(&calls[1]).unwrap().0.contains("denied"));
     assert_eq!(world.work, 1, "a worker has no part in it");
-    assert_eq!(world.connect(&[]), [""; 0], "no model request before the call's end");
+    assert!(world.connecting.is_none() && world.request.is_none(), "no model request before the call's end");
     assert_eq!(world.begun, calls[..1]);
     assert_eq!(world.end_call("out"), ["agent.mcp_tool_result", "span.model_request_start"]);
     assert_eq!(world.answer_of(&calls[0]), Some(("out".into(), false)));
@@ -273,6 +292,8 @@ fn after_a_crash_a_confirmed_call_runs_and_one_whose_server_is_gone_is_answered(
     for failing in [&[][..], &["wiki"]] {
         let mut world = called(&["mcp__wiki__edit"]);
         let id = world.calls()[0].clone();
+        // The process that made the call is gone when the answer comes, and so is the next one.
+        world.crash();
         confirm(&mut world, &id, "allow");
         world.crash();
         let shown = world.connect(failing);
