@@ -9,7 +9,7 @@ use postern_exec::rpc::{CallError, Caller};
 use postern_secret::{Secret, SecretBytes};
 
 use crate::message::{
-    Answer, Ask, CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Purpose, Ready, RouteGrant,
+    Answer, Ask, CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Purpose, Ready, Reload, RouteGrant,
 };
 use crate::process::ROLE;
 use crate::refusal::Refusal;
@@ -115,6 +115,23 @@ impl Client {
         held(ask(&self.caller, Ask::RevokeGrants { session: session.to_owned() }, Vec::new()).await?)
     }
 
+    /// Puts another document in force, whole; answers what is wrong with it, and the former stays then. Sessions that are open keep their zones, and
+    /// former documents no longer count for opening one.
+    ///
+    /// # Errors
+    /// [`CustodyError`]; the former document stays.
+    pub async fn reload(&self, reload: Reload) -> Result<Vec<String>, CustodyError> {
+        reloaded(ask(&self.caller, Ask::Reload(Box::new(reload)), Vec::new()).await?)
+    }
+
+    /// The digests of the documents that a joining process may have read.
+    pub(crate) async fn documents(&self) -> Result<Vec<String>, CustodyError> {
+        match ask(&self.caller, Ask::Documents, Vec::new()).await? {
+            Answer::Documents { digests } => Ok(digests),
+            other => Err(unfitting(other)),
+        }
+    }
+
     /// Hands custody a further connection, of this kind for as long as it lives.
     ///
     /// # Errors
@@ -210,6 +227,16 @@ impl GatewayClient {
         }
     }
 
+    /// Puts another document in force, whole; answers what is wrong with it, and the former stays then. Grants of routes whose credential is the same stay,
+    /// and calls that were decided by the former document get theirs for a moment more. A worker that has not read the new document goes on with the
+    /// zones it knows.
+    ///
+    /// # Errors
+    /// [`CustodyError`]; the former document stays.
+    pub async fn reload(&self, reload: Reload) -> Result<Vec<String>, CustodyError> {
+        reloaded(ask(&self.caller, Ask::Reload(Box::new(reload)), Vec::new()).await?)
+    }
+
     /// Every secret that this gateway was granted for a session and that is not zeroed yet: what its answers are scrubbed of and its arguments are
     /// searched for.
     ///
@@ -291,6 +318,13 @@ fn held(answer: Answer) -> Result<(), CustodyError> {
     }
 }
 
+fn reloaded(answer: Answer) -> Result<Vec<String>, CustodyError> {
+    match answer {
+        Answer::Reloaded { problems } => Ok(problems),
+        other => Err(unfitting(other)),
+    }
+}
+
 fn unfitting(answer: Answer) -> CustodyError {
     match answer {
         Answer::Refused(refusal) => CustodyError::Refused(refusal),
@@ -301,6 +335,8 @@ fn unfitting(answer: Answer) -> CustodyError {
         | Answer::Known { .. }
         | Answer::Held
         | Answer::Revoked
+        | Answer::Reloaded { .. }
+        | Answer::Documents { .. }
         | Answer::Placeholders { .. } => CustodyError::Misanswered,
     }
 }

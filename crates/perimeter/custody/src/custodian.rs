@@ -2,6 +2,7 @@
 //! [`Custodian::grant`] and [`Custodian::grant_route`], with the zone's permit, after the record of its use was written.
 
 mod holding;
+mod reload;
 mod routes;
 
 use std::collections::{HashMap, HashSet};
@@ -9,22 +10,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use postern_audit::{Decision, Kind, Record, Recorder};
-use postern_policy::{CredentialName, GrantPermit, Routes, Zone, Zones};
+use postern_policy::{CredentialName, GrantPermit, Zone};
 use postern_secret::{Placeholder, SecretBytes};
 
+use crate::generation::{Generation, Generations};
 use crate::holds::Holds;
 use crate::ledger::Ledger;
 use crate::message::{CallerKind, Issued, KnownPlaceholder, OpenSession, Purpose};
 use crate::open::Opener;
 use crate::refusal::{Refusal, RefusalReason};
 use crate::source::Sources;
+use crate::store::Store;
 use routes::RouteGrants;
 
 /// Everything custody holds.
 pub(crate) struct Custodian {
-    zones: Zones,
-    routes: Routes,
-    sources: Arc<Sources>,
+    generations: Mutex<Generations>,
+    /// One document after the other.
+    reloading: tokio::sync::Mutex<()>,
+    store: Store,
     opener: Arc<Opener>,
     recorder: Arc<dyn Recorder>,
     sessions: Mutex<HashMap<String, Session>>,
@@ -33,13 +37,14 @@ pub(crate) struct Custodian {
     route_grants: Mutex<RouteGrants>,
     ledger: Arc<Mutex<Ledger>>,
     holds: Arc<Mutex<Holds>>,
+    /// Holds in force whose record was not written yet; one at a time is.
+    recording_holds: tokio::sync::Mutex<HashSet<(String, Kind)>>,
 }
 
 /// What a custodian is made of.
 pub(crate) struct Parts {
-    pub(crate) zones: Zones,
-    pub(crate) routes: Routes,
-    pub(crate) sources: Sources,
+    pub(crate) generation: Generation,
+    pub(crate) store: Store,
     pub(crate) opener: Opener,
     pub(crate) ledger: Ledger,
     pub(crate) holds: Holds,
@@ -72,11 +77,11 @@ struct Session {
 
 impl Custodian {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { zones, routes, sources, opener, ledger, holds, recorder } = parts;
+        let Parts { generation, store, opener, ledger, holds, recorder } = parts;
         Self {
-            zones,
-            routes,
-            sources: Arc::new(sources),
+            generations: Mutex::new(Generations::new(generation)),
+            reloading: tokio::sync::Mutex::default(),
+            store,
             opener: Arc::new(opener),
             recorder,
             sessions: Mutex::default(),
@@ -84,6 +89,7 @@ impl Custodian {
             route_grants: Mutex::default(),
             ledger: Arc::new(Mutex::new(ledger)),
             holds: Arc::new(Mutex::new(holds)),
+            recording_holds: tokio::sync::Mutex::default(),
         }
     }
 
@@ -92,9 +98,9 @@ impl Custodian {
         let asker = asker.into();
         require(asker.kind, CallerKind::Worker)?;
         self.not_revoked(&open.session)?;
-        let zone = self.zone(&open)?;
+        let (zone, generation) = self.zone(&open)?;
         let reservation = self.reserve(asker, &open, &zone)?;
-        let opened = self.prepare(&open, &zone).await;
+        let opened = self.prepare(&open, &zone, &generation.sources).await;
         if let Err(refusal) = &opened {
             self.note_refusal(refusal, &open.session, Some(&zone), open.agent.as_deref()).await;
         }
@@ -190,15 +196,19 @@ impl Custodian {
         Ok(lock(&self.ledger).known(Timestamp::now()))
     }
 
-    fn zone(&self, open: &OpenSession) -> Result<Arc<Zone>, Refusal> {
-        let zone = self.zones.named(&open.zone).ok_or_else(|| {
+    /// The zone as the worker read it: of the document in force, or of a former one that the worker still goes by.
+    fn zone(&self, open: &OpenSession) -> Result<(Arc<Zone>, Arc<Generation>), Refusal> {
+        let generations = lock(&self.generations);
+        if let Some(found) = generations.zone(&open.zone, &open.digest) {
+            return Ok(found);
+        }
+        let zone = generations.now().zones.named(&open.zone).ok_or_else(|| {
             Refusal::new(
                 RefusalReason::ZoneUnknown,
                 "custody was started with another configuration: restart the worker",
             )
         })?;
-        same_digest(&zone, &open.digest)?;
-        Ok(zone)
+        Err(other_digest(&zone))
     }
 
     fn reserve(&self, asker: Asker, open: &OpenSession, zone: &Arc<Zone>) -> Result<Reservation<'_>, Refusal> {
@@ -216,8 +226,9 @@ impl Custodian {
         &self,
         open: &OpenSession,
         zone: &Arc<Zone>,
+        sources: &Arc<Sources>,
     ) -> Result<(HashMap<CredentialName, SecretBytes>, Vec<Issued>), Refusal> {
-        let (sources, zone_here) = (Arc::clone(&self.sources), Arc::clone(zone));
+        let (sources, zone_here) = (Arc::clone(sources), Arc::clone(zone));
         let secrets = blocking(move || resolve_all(&sources, &zone_here)).await?;
         let issued = issue(zone, &secrets);
         let mut record = about(Kind::SessionOpened, Decision::Allow, &open.session, Some(zone), open.agent.as_deref());
@@ -355,8 +366,12 @@ fn same_digest(zone: &Zone, digest: &str) -> Result<(), Refusal> {
     if zone.digest() == digest {
         return Ok(());
     }
+    Err(other_digest(zone))
+}
+
+fn other_digest(zone: &Zone) -> Refusal {
     let next = format!("zone {} was loaded in different versions: restart the worker", zone.name());
-    Err(Refusal::new(RefusalReason::DigestMismatch, next))
+    Refusal::new(RefusalReason::DigestMismatch, next)
 }
 
 fn not_open(session: &str) -> Refusal {

@@ -13,14 +13,32 @@ use crate::keys;
 pub(crate) struct Holds {
     file: PathBuf,
     held: BTreeMap<String, Hold>,
+    /// The file is older than what is held.
+    unwritten: bool,
 }
 
-/// How a session is held, and since when.
+/// How a session is held, and since when: both may be, and a thaw ends only the one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Hold {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) frozen: Option<Since>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) revoked: Option<Since>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Hold {
-    Frozen { since: Timestamp },
-    Revoked { since: Timestamp },
+pub(crate) struct Since {
+    since: Timestamp,
+}
+
+/// What became of a change.
+#[derive(Debug)]
+pub(crate) struct Change {
+    /// Whether it changed anything: what was held so already is held as it was.
+    pub(crate) changed: bool,
+    /// Whether it outlives this process.
+    pub(crate) written: io::Result<()>,
 }
 
 impl Holds {
@@ -33,52 +51,52 @@ impl Holds {
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error),
         };
-        Ok(Self { file, held })
+        Ok(Self { file, held, unwritten: false })
     }
 
-    pub(crate) fn of(&self, session: &str) -> Option<Hold> {
-        self.held.get(session).copied()
+    pub(crate) fn of(&self, session: &str) -> Hold {
+        self.held.get(session).copied().unwrap_or_default()
     }
 
     /// In force when this returns, even where it could not be written.
-    pub(crate) fn freeze(&mut self, session: &str, now: Timestamp) -> io::Result<()> {
-        self.change(now, |held| {
-            held.entry(session.to_owned()).or_insert(Hold::Frozen { since: now });
-        })
+    pub(crate) fn freeze(&mut self, session: &str, now: Timestamp) -> Change {
+        self.change(session, now, |hold| hold.frozen = hold.frozen.or(Some(Since { since: now })))
     }
 
     /// Ends a freeze; a revocation stays.
-    pub(crate) fn thaw(&mut self, session: &str, now: Timestamp) -> io::Result<()> {
-        self.change(now, |held| {
-            if matches!(held.get(session), Some(Hold::Frozen { .. })) {
-                held.remove(session);
-            }
-        })
+    pub(crate) fn thaw(&mut self, session: &str, now: Timestamp) -> Change {
+        self.change(session, now, |hold| hold.frozen = None)
     }
 
     /// In force when this returns, even where it could not be written.
-    pub(crate) fn revoke(&mut self, session: &str, now: Timestamp) -> io::Result<()> {
-        self.change(now, |held| {
-            held.insert(session.to_owned(), Hold::Revoked { since: now });
-        })
+    pub(crate) fn revoke(&mut self, session: &str, now: Timestamp) -> Change {
+        self.change(session, now, |hold| hold.revoked = hold.revoked.or(Some(Since { since: now })))
     }
 
-    fn change(&mut self, now: Timestamp, change: impl FnOnce(&mut BTreeMap<String, Hold>)) -> io::Result<()> {
-        let before = self.held.clone();
-        change(&mut self.held);
-        self.held.retain(|_, hold| now.duration_since(hold.since()) < KEPT);
-        if self.held == before {
-            return Ok(());
+    fn change(&mut self, session: &str, now: Timestamp, change: impl FnOnce(&mut Hold)) -> Change {
+        let before = self.of(session);
+        let mut after = before;
+        change(&mut after);
+        if after == before {
+            // What could not be written before may be by now.
+            let written = if self.unwritten { self.write() } else { Ok(()) };
+            return Change { changed: false, written };
         }
-        keys::replace(&self.file, &serde_json::to_vec(&self.held).expect("texts and times are JSON"))
+        self.held.insert(session.to_owned(), after);
+        self.held.retain(|_, hold| hold.newest().is_some_and(|since| now.duration_since(since) < KEPT));
+        Change { changed: true, written: self.write() }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let written = keys::replace(&self.file, &serde_json::to_vec(&self.held).expect("texts and times are JSON"));
+        self.unwritten = written.is_err();
+        written
     }
 }
 
 impl Hold {
-    fn since(self) -> Timestamp {
-        match self {
-            Self::Frozen { since } | Self::Revoked { since } => since,
-        }
+    fn newest(self) -> Option<Timestamp> {
+        self.frozen.into_iter().chain(self.revoked).map(|held| held.since).max()
     }
 }
 
@@ -94,26 +112,45 @@ mod tests {
     fn a_freeze_ends_with_a_thaw_a_revocation_does_not_and_both_survive_a_restart() {
         let directory = tempfile::tempdir().unwrap();
         let now = Timestamp::now();
+        let since = Some(Since { since: now });
         let mut holds = Holds::open(directory.path()).unwrap();
-        holds.freeze("sesn_1", now).unwrap();
-        holds.freeze("sesn_2", now).unwrap();
-        holds.revoke("sesn_2", now).unwrap();
-        holds.freeze("sesn_3", now).unwrap();
-        holds.thaw("sesn_3", now).unwrap();
+        for session in ["sesn_1", "sesn_2", "sesn_3"] {
+            assert!(holds.freeze(session, now).changed);
+        }
+        assert!(holds.revoke("sesn_2", now).changed);
+        assert!(holds.thaw("sesn_3", now).changed);
         let mut holds = Holds::open(directory.path()).unwrap();
-        assert_eq!(holds.of("sesn_1"), Some(Hold::Frozen { since: now }));
-        assert_eq!(holds.of("sesn_3"), None);
-        holds.thaw("sesn_2", now).unwrap();
-        holds.freeze("sesn_2", now).unwrap();
-        assert_eq!(holds.of("sesn_2"), Some(Hold::Revoked { since: now }));
+        assert_eq!(holds.of("sesn_1"), Hold { frozen: since, revoked: None });
+        assert_eq!(holds.of("sesn_2"), Hold { frozen: since, revoked: since });
+        assert_eq!(holds.of("sesn_3"), Hold::default());
+        assert!(holds.thaw("sesn_2", now).changed);
+        assert_eq!(holds.of("sesn_2"), Hold { frozen: None, revoked: since });
     }
 
     #[test]
-    fn a_hold_that_cannot_be_written_is_in_force_all_the_same() {
+    fn what_is_held_so_already_does_not_change_and_keeps_its_time() {
         let directory = tempfile::tempdir().unwrap();
+        let now = Timestamp::now();
         let mut holds = Holds::open(directory.path()).unwrap();
-        drop(directory);
-        assert!(holds.freeze("sesn_1", Timestamp::now()).is_err());
-        assert!(holds.of("sesn_1").is_some());
+        assert!(!holds.thaw("sesn_1", now).changed);
+        assert!(holds.freeze("sesn_1", now).changed);
+        let before = holds.of("sesn_1");
+        assert!(!holds.freeze("sesn_1", now + SignedDuration::from_secs(1)).changed);
+        assert_eq!(holds.of("sesn_1"), before);
+    }
+
+    #[test]
+    fn a_hold_that_cannot_be_written_is_in_force_all_the_same_and_written_when_it_can_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let inner = directory.path().join("custody");
+        std::fs::create_dir(&inner).unwrap();
+        let mut holds = Holds::open(&inner).unwrap();
+        std::fs::remove_dir(&inner).unwrap();
+        assert!(holds.freeze("sesn_1", Timestamp::now()).written.is_err());
+        assert!(holds.of("sesn_1").frozen.is_some());
+        assert!(holds.freeze("sesn_1", Timestamp::now()).written.is_err());
+        std::fs::create_dir(&inner).unwrap();
+        assert!(holds.freeze("sesn_1", Timestamp::now()).written.is_ok());
+        assert!(Holds::open(&inner).unwrap().of("sesn_1").frozen.is_some());
     }
 }

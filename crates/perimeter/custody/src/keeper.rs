@@ -9,15 +9,14 @@ mod hello;
 mod kept;
 mod socket;
 
-use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use postern_exec::asynchronous::Channel;
 use postern_exec::role;
 use postern_policy::document::DocumentText;
@@ -27,6 +26,7 @@ use tokio::time::Instant;
 pub use hello::{JoinRefusal, Standing};
 
 use crate::client::Client;
+use crate::generation::document_digest;
 use crate::message::{CallerKind, Configuration};
 use hello::{Joining, Service};
 use kept::Kept;
@@ -185,6 +185,13 @@ impl Keeper {
         self.connection(Service::Custody, kind).await
     }
 
+    /// This process goes by another document now, which custody has taken up: further connections are made as one that does.
+    pub fn reads(&self, document: &DocumentText) {
+        if let Way::Joined { door, .. } = &self.way {
+            *door.document.lock().unwrap_or_else(PoisonError::into_inner) = document_digest(document);
+        }
+    }
+
     /// Waits until audit or custody is gone: this process must end then.
     pub async fn gone(&self) {
         match &self.way {
@@ -218,7 +225,8 @@ impl Keeper {
 pub(super) struct Door {
     directory: PathBuf,
     descriptor: File,
-    document: String,
+    /// Of the document that this process goes by.
+    document: Mutex<String>,
 }
 
 impl Door {
@@ -231,7 +239,7 @@ impl Door {
         if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
             return Err(KeeperError::Exposed { directory });
         }
-        Ok(Self { directory, descriptor, document: document_digest(&settings.custody.document) })
+        Ok(Self { directory, descriptor, document: Mutex::new(document_digest(&settings.custody.document)) })
     }
 
     /// The lock, if nobody has it.
@@ -255,19 +263,13 @@ impl Door {
         if !socket::same_user(&socket).map_err(|source| self.failed(source))? {
             return Err(KeeperError::Foreign { directory: self.directory.clone() });
         }
-        Ok(hello::join(socket, kind, &self.document).await)
+        let document = self.document.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(hello::join(socket, kind, &document).await)
     }
 
     fn failed(&self, source: io::Error) -> KeeperError {
         KeeperError::Directory { directory: self.directory.clone(), source }
     }
-}
-
-/// Of what was written, not of where it was found: two processes may name the file differently.
-fn document_digest(document: &DocumentText) -> String {
-    let content: (&str, &BTreeMap<String, String>) = (&document.text, &document.attachments);
-    let bytes = serde_json::to_vec(&content).expect("texts are JSON");
-    digest(&SHA256, &bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 const LOCK_FILE: &str = "keeper.lock";

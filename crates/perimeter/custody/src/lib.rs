@@ -3,6 +3,7 @@
 
 mod client;
 mod custodian;
+mod generation;
 mod holds;
 pub mod keeper;
 mod keys;
@@ -16,7 +17,7 @@ pub mod store;
 
 pub use client::{Client, CustodyError, EgressClient, GatewayClient, Grant, start};
 pub use message::{
-    CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Purpose, Ready, RouteGrant, RoutePurpose,
+    CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Purpose, Ready, Reload, RouteGrant, RoutePurpose,
 };
 pub use postern_secret::seal::PerimeterPublicKey;
 pub use process::{ROLE, process_main};

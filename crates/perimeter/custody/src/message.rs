@@ -24,6 +24,17 @@ pub struct Configuration {
     pub snapshot: BTreeMap<String, WireBytes>,
 }
 
+/// Another document in place of the one in force.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Reload {
+    /// The whole configuration document.
+    pub document: DocumentText,
+    /// Local environment names and the `env_` ids they stand for.
+    pub environments: BTreeMap<String, String>,
+    /// Values of the operator's variables that its zones and routes name; one that is missing keeps the value it had.
+    pub snapshot: BTreeMap<String, WireBytes>,
+}
+
 /// First message back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
@@ -45,6 +56,17 @@ pub enum CallerKind {
     Egress,
     /// Gets the credentials of gateway routes for MCP calls, and the placeholders to recognise.
     Gateway,
+}
+
+impl CallerKind {
+    /// As logs name it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Egress => "egress",
+            Self::Gateway => "gateway",
+        }
+    }
 }
 
 /// What the egress proxy wants a secret for; the record says it.
@@ -75,6 +97,8 @@ pub struct OpenSession {
 pub struct RouteGrant {
     /// The route's name.
     pub route: String,
+    /// Digest of the routes as the gateway read them: a credential goes to the upstream that stands in the same document, and to no other.
+    pub routes_digest: String,
     /// The session on whose behalf, as the caller's identity says it; a probe's own id for a probe.
     pub session: String,
     /// The agent as `id@version`, for the records.
@@ -142,6 +166,8 @@ pub(crate) enum Ask {
     Thaw { session: String },
     RevokeGrants { session: String },
     Placeholders,
+    Reload(Box<Reload>),
+    Documents,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -155,5 +181,7 @@ pub(crate) enum Answer {
     Revoked,
     Held,
     Placeholders { known: Vec<KnownPlaceholder> },
+    Reloaded { problems: Vec<String> },
+    Documents { digests: Vec<String> },
     Refused(Refusal),
 }

@@ -9,18 +9,17 @@ use jiff::Timestamp;
 use postern_audit::Client as Audit;
 use postern_exec::asynchronous::Channel;
 use postern_exec::{WireBytes, role, rpc};
-use postern_policy::{Document, Routes, Zones};
-use postern_secret::{Secret, SecretBytes};
+use postern_secret::SecretBytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::custodian::{Asker, Custodian, Parts};
+use crate::generation::Generation;
 use crate::holds::Holds;
 use crate::ledger::Ledger;
 use crate::message::{Answer, Ask, CallerKind, Configuration, Ready};
 use crate::open::Opener;
 use crate::refusal::{Refusal, RefusalReason};
-use crate::source::Sources;
 use crate::store::Store;
 
 /// The role's name on the command line.
@@ -61,23 +60,20 @@ pub async fn process_main() -> ExitCode {
 
 fn begin(configuration: Configuration, audit: Option<OwnedFd>) -> Result<(Custodian, Audit, Ready), Vec<String>> {
     let Configuration { document, environments, directory, snapshot } = configuration;
-    let document = Document::from_text(document).map_err(|errors| texts(&errors))?;
-    let zones = Zones::load(&document, &environments).map_err(|errors| texts(&errors))?;
-    let routes = Routes::load(&document).map_err(|errors| texts(&errors))?;
+    let store = Store::at(&directory);
+    let generation = Generation::load(document, &environments, snapshot, &store, None)?;
     let audit = audit.ok_or_else(|| vec!["no audit connection came with the configuration".to_owned()])?;
     let audit = Audit::new(Channel::new(audit).map_err(|error| vec![format!("the audit connection: {error}")])?);
-    let store = Store::open(&directory).map_err(|error| vec![chain(&error)])?;
+    store.prepare().map_err(|error| vec![chain(&error)])?;
     let pair = store.perimeter().map_err(|error| vec![chain(&error)])?;
     let ledger =
         Ledger::open(&directory, Timestamp::now()).map_err(|error| vec![format!("the placeholder ledger: {error}")])?;
     let holds = Holds::open(&directory).map_err(|error| vec![format!("the frozen and revoked sessions: {error}")])?;
     let ready =
         Ready { problems: Vec::new(), degraded: store.degraded(), perimeter_public_key: pair.public.to_string() };
-    let snapshot = snapshot.into_iter().map(|(name, value)| (name, Secret::new(value.into_bytes()))).collect();
     let custodian = Custodian::new(Parts {
-        zones,
-        routes,
-        sources: Sources { store, snapshot },
+        generation,
+        store,
         opener: Opener::new(&pair),
         ledger,
         holds,
@@ -92,7 +88,7 @@ async fn run(channel: Channel, custodian: Arc<Custodian>, audit: Audit) -> ExitC
     attending.spawn(attend(attachments, Arc::clone(&custodian)));
     attending.spawn(forget_idle(Arc::clone(&custodian)));
     let handler = Arc::clone(&custodian);
-    let serving = rpc::serve(channel, REQUEST_LIMIT, move |ask, descriptors| {
+    let serving = rpc::serve(channel, question_limit(CallerKind::Worker), move |ask, descriptors| {
         let (custodian, attached) = (Arc::clone(&handler), attached.clone());
         async move {
             let answer = match ask {
@@ -158,7 +154,7 @@ async fn serve_one(asker: Asker, socket: OwnedFd, custodian: Arc<Custodian>) {
         Err(error) => return tracing::error!(?asker, %error, "an attached connection is not a stream socket"),
     };
     let handler = Arc::clone(&custodian);
-    let served = rpc::serve(channel, REQUEST_LIMIT, move |ask, _| {
+    let served = rpc::serve(channel, question_limit(asker.kind), move |ask, _| {
         let custodian = Arc::clone(&handler);
         async move { (answer(&custodian, asker, ask).await, Vec::new()) }
     })
@@ -167,6 +163,14 @@ async fn serve_one(asker: Asker, socket: OwnedFd, custodian: Arc<Custodian>) {
         tracing::error!(?asker, %error, "an attached connection failed");
     }
     custodian.left(asker.connection).await;
+}
+
+/// Who may bring a document may bring more than a question.
+fn question_limit(kind: CallerKind) -> usize {
+    match kind {
+        CallerKind::Worker | CallerKind::Gateway => DOCUMENT_LIMIT,
+        CallerKind::Egress => REQUEST_LIMIT,
+    }
 }
 
 /// Zeroes what no call has used for long.
@@ -202,6 +206,10 @@ async fn answer(custodian: &Custodian, asker: Asker, ask: Ask) -> Answer {
         Ask::Freeze { session } => custodian.freeze(caller, &session).await.map(|()| Answer::Held),
         Ask::Thaw { session } => custodian.thaw(caller, &session).await.map(|()| Answer::Held),
         Ask::RevokeGrants { session } => custodian.revoke_grants(caller, &session).await.map(|()| Answer::Held),
+        Ask::Reload(reload) => {
+            custodian.reload(caller, *reload).await.map(|problems| Answer::Reloaded { problems })
+        }
+        Ask::Documents => custodian.documents(caller).map(|digests| Answer::Documents { digests }),
         Ask::Placeholders => custodian.placeholders(caller).map(|known| Answer::Placeholders { known }),
     };
     answer.unwrap_or_else(Answer::Refused)
@@ -210,10 +218,6 @@ async fn answer(custodian: &Custodian, asker: Asker, ask: Ask) -> Answer {
 #[expect(clippy::disallowed_methods, reason = "a grant hands the value to the egress proxy or gateway of the session")]
 fn for_the_wire(secret: &SecretBytes) -> WireBytes {
     WireBytes::new(secret.expose().clone())
-}
-
-fn texts<T: ToString>(errors: &[T]) -> Vec<String> {
-    errors.iter().map(ToString::to_string).collect()
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -225,3 +229,5 @@ const ATTACHMENTS: usize = 16;
 const CONNECTIONS: usize = 64;
 /// A sealed credential of the largest size fits.
 const REQUEST_LIMIT: usize = 512 << 10;
+/// A whole document fits, with what it attaches.
+const DOCUMENT_LIMIT: usize = 16 << 20;

@@ -1,24 +1,29 @@
 //! The encrypted local store: named secrets in one file, each sealed by AES-256-GCM under the master key with its name and generation bound in, so that
 //! ciphertext moved to another row does not open. Written whole under a lock; read without one. For `postern secrets` and for custody itself.
 
+mod opened;
 mod sealed;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use postern_secret::seal::PerimeterPublicKey;
 use postern_secret::{SecretBytes, Weak, admit};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::keys::{self, KeyError, PerimeterPair};
+use opened::Opened;
 use sealed::{Contents, Row};
 
-/// The store of one custody directory. Holds no secret and no lock between calls.
+/// The store of one custody directory. Holds no stored secret in the clear and no lock between calls; what it has read is read again once the files are
+/// others. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Store {
     directory: PathBuf,
+    opened: Arc<Opened>,
 }
 
 /// What is known of a stored secret without opening it.
@@ -92,17 +97,29 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
-        let store = Self { directory: directory.to_owned() };
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|source| store.system(source))?;
-        let _lock = store.lock()?;
+        let store = Self::at(directory);
+        store.prepare()?;
+        Ok(store)
+    }
+
+    /// The store of this directory; touches nothing.
+    pub(crate) fn at(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), opened: Arc::default() }
+    }
+
+    /// Makes what is missing of the directory and its keys.
+    pub(crate) fn prepare(&self) -> Result<(), StoreError> {
+        let directory = &self.directory;
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|source| self.system(source))?;
+        let _lock = self.lock()?;
         if keys::master(directory)?.is_none() {
-            if !store.contents()?.rows.is_empty() {
-                return Err(StoreError::KeyMissing { file: store.file() });
+            if !self.contents()?.rows.is_empty() {
+                return Err(StoreError::KeyMissing { file: self.file() });
             }
             keys::make_master(directory)?;
         }
         keys::perimeter(directory)?;
-        Ok(store)
+        Ok(())
     }
 
     /// Stores a secret, replacing one of the same name; answers the store's new generation. Sessions opened from now on use it.
@@ -180,7 +197,10 @@ impl Store {
 
     /// Opens one secret, as it stands now; whether it was admitted although weak comes with it.
     pub(crate) fn read(&self, name: &str) -> Result<Option<(SecretBytes, bool)>, StoreError> {
-        let contents = self.contents()?;
+        let contents = self.opened.contents(&self.file(), || self.contents()).map_err(|error| match error {
+            opened::Failed::Look(source) => self.system(source),
+            opened::Failed::Read(error) => error,
+        })?;
         let Some(row) = contents.rows.get(name) else { return Ok(None) };
         let value = row.open(&self.master()?, name);
         let value = value.ok_or_else(|| StoreError::RowChanged { name: name.to_owned(), file: self.file() })?;

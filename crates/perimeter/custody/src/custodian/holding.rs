@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use postern_audit::{Decision, Kind};
+use postern_audit::{Decision, Kind, Record};
 
 use super::{Custodian, Refusal, RefusalReason, about, blocking, lock, require};
-use crate::holds::{Hold, Holds};
+use crate::holds::{Change, Hold, Holds};
 use crate::message::{CallerKind, Purpose};
 
 impl Custodian {
@@ -29,30 +29,42 @@ impl Custodian {
         held.and(ended)
     }
 
-    /// The hold comes first, for stopping must not wait for a disk; a thaw is recorded before it is done.
+    /// The hold comes first, for stopping must not wait for a disk; a thaw is recorded before it is done. Worker and gateway of one host are told
+    /// the same thing each: it is on record once.
     async fn hold(
         &self,
         caller: CallerKind,
         session: &str,
         what: Kind,
-        change: fn(&mut Holds, &str, Timestamp) -> std::io::Result<()>,
+        change: fn(&mut Holds, &str, Timestamp) -> Change,
     ) -> Result<(), Refusal> {
         require_holder(caller)?;
-        let mut record = about(what, Decision::Info, session, None, None);
-        record.outcome = Some("in custody, for all that is granted from here".to_owned());
-        let lifts = what == Kind::SessionThawed;
-        if lifts {
-            self.record(record.clone()).await?;
-        }
-        let (holds, name) = (Arc::clone(&self.holds), session.to_owned());
-        let written = blocking(move || change(&mut lock(&holds), &name, Timestamp::now())).await;
-        if !lifts {
-            self.record(record).await?;
-        }
+        let written = if what == Kind::SessionThawed {
+            let _turn = self.recording_holds.lock().await;
+            if lock(&self.holds).of(session).frozen.is_some() {
+                self.record(held_record(what, session)).await?;
+            }
+            self.change(session, change).await.written
+        } else {
+            let Change { changed, written } = self.change(session, change).await;
+            let mut owed = self.recording_holds.lock().await;
+            let this = (session.to_owned(), what);
+            if changed || owed.contains(&this) {
+                owed.insert(this.clone());
+                self.record(held_record(what, session)).await?;
+                owed.remove(&this);
+            }
+            written
+        };
         written.map_err(|error| {
             let next = format!("it holds until custody ends: its directory cannot be written ({})", error.kind());
             Refusal::new(RefusalReason::LedgerUnwritable, next)
         })
+    }
+
+    async fn change(&self, session: &str, change: fn(&mut Holds, &str, Timestamp) -> Change) -> Change {
+        let (holds, name) = (Arc::clone(&self.holds), session.to_owned());
+        blocking(move || change(&mut lock(&holds), &name, Timestamp::now())).await
     }
 
     pub(super) fn not_revoked(&self, session: &str) -> Result<(), Refusal> {
@@ -61,22 +73,31 @@ impl Custodian {
 
     /// A frozen session's secrets are still recognised, so that what comes back is scrubbed; none is injected.
     pub(super) fn not_held(&self, session: &str, purpose: Purpose) -> Result<(), Refusal> {
-        match (lock(&self.holds).of(session), purpose) {
-            (None, _) | (Some(Hold::Frozen { .. }), Purpose::Recognise) => Ok(()),
-            (Some(Hold::Frozen { .. }), Purpose::Inject) => Err(Refusal::new(
+        let Hold { frozen, revoked } = lock(&self.holds).of(session);
+        if revoked.is_some() {
+            return Err(Refusal::new(
+                RefusalReason::GrantsRevoked,
+                "an operator revoked this session's grants: start another session",
+            ));
+        }
+        match purpose {
+            Purpose::Inject if frozen.is_some() => Err(Refusal::new(
                 RefusalReason::SessionFrozen,
                 "an operator froze this session: wait until it is thawed",
             )),
-            (Some(Hold::Revoked { .. }), _) => Err(Refusal::new(
-                RefusalReason::GrantsRevoked,
-                "an operator revoked this session's grants: start another session",
-            )),
+            Purpose::Inject | Purpose::Recognise => Ok(()),
         }
     }
 }
 
+fn held_record(what: Kind, session: &str) -> Record {
+    let mut record = about(what, Decision::Info, session, None, None);
+    record.rule = Some("control-stream".to_owned());
+    record
+}
+
 /// Freezing and revoking is for those who serve the control stream.
-fn require_holder(caller: CallerKind) -> Result<(), Refusal> {
+pub(super) fn require_holder(caller: CallerKind) -> Result<(), Refusal> {
     match caller {
         CallerKind::Worker | CallerKind::Gateway => Ok(()),
         CallerKind::Egress => require(caller, CallerKind::Worker),

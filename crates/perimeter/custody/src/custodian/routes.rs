@@ -11,7 +11,9 @@ use postern_secret::seal::SealedCredential;
 use postern_secret::{SecretBytes, admit};
 
 use super::{Asker, Custodian, Kind, Refusal, RefusalReason, about, blocking, lock, require, same_digest};
+use crate::generation::Generation;
 use crate::message::{CallerKind, Purpose, RouteGrant, RoutePurpose};
+use crate::source::Sources;
 
 /// A decision in favour of a grant: whose credential, and who decided.
 struct Permitted {
@@ -93,37 +95,39 @@ impl Custodian {
     async fn decide_and_resolve(&self, asker: Asker, grant: &RouteGrant) -> Result<(Permitted, SecretBytes), Refusal> {
         require(asker.kind, CallerKind::Gateway)?;
         self.not_held(&grant.session, Purpose::Inject)?;
-        let route = self.routes.by_host_label(&grant.route).ok_or_else(|| {
-            let next = "custody was started without this [[gateway.route]]: restart worker and gateway together";
+        let generation = self.generation_for(grant)?;
+        let route = generation.routes.by_host_label(&grant.route).ok_or_else(|| {
+            let next = "custody has no such [[gateway.route]] in its document: reload or restart the gateway";
             Refusal::new(RefusalReason::RouteUnknown, next)
         })?;
-        let zone = self.zone_for(grant, route)?;
+        let zone = zone_for(&generation, grant, route)?;
         let permitted = Permitted { zone, credential: wanted(grant, route)? };
-        let secret = self.secret_of(&permitted.credential).await?;
+        let secret = self.secret_of(&permitted.credential, &generation.sources).await?;
         Ok((permitted, secret))
     }
 
-    /// The zone that permits the call, judged anew: the gateway's word is not enough.
-    fn zone_for(&self, grant: &RouteGrant, route: &Route) -> Result<Option<Arc<Zone>>, Refusal> {
-        let RoutePurpose::Call { zone, policy_digest } = &grant.purpose else { return Ok(None) };
-        let zone = self.zones.named(zone).ok_or_else(|| {
-            Refusal::new(
-                RefusalReason::ZoneUnknown,
-                "custody was started with another configuration: restart the gateway",
-            )
-        })?;
-        same_digest(&zone, policy_digest)?;
-        if zone.mcp_servers().iter().any(|server| server.eq_ignore_ascii_case(&route.name)) {
-            return Ok(Some(zone));
+    /// The very document that the gateway decided by: a credential never meets another document's upstream.
+    fn generation_for(&self, grant: &RouteGrant) -> Result<Arc<Generation>, Refusal> {
+        let mut all = lock(&self.generations).for_calls(Instant::now());
+        all.retain(|one| one.routes.digest() == grant.routes_digest);
+        let at = all.iter().position(|one| match &grant.purpose {
+            RoutePurpose::Probe => true,
+            RoutePurpose::Call { zone, policy_digest } => {
+                one.zones.named(zone).is_some_and(|zone| zone.digest() == policy_digest)
+            }
+        });
+        // Where none has the zone, judging by the first says what is missing.
+        if all.is_empty() {
+            let next = "the routes were loaded in different versions: reload or restart the gateway";
+            return Err(Refusal::new(RefusalReason::DigestMismatch, next));
         }
-        let next = format!("zone {} has no mcp rule for {}: add one", zone.name(), route.name);
-        Err(Refusal::new(RefusalReason::NotGranted, next).about(&route.name))
+        Ok(all.swap_remove(at.unwrap_or(0)))
     }
 
-    async fn secret_of(&self, wanted: &Wanted) -> Result<SecretBytes, Refusal> {
+    async fn secret_of(&self, wanted: &Wanted, sources: &Arc<Sources>) -> Result<SecretBytes, Refusal> {
         match wanted {
             Wanted::Own { route, source } => {
-                let (sources, route, source) = (Arc::clone(&self.sources), route.clone(), source.clone());
+                let (sources, route, source) = (Arc::clone(sources), route.clone(), source.clone());
                 blocking(move || sources.resolve_for(&route, &source)).await
             }
             Wanted::Vault(credential) => self.open_sealed(credential),
@@ -155,6 +159,21 @@ impl Custodian {
         }
         record
     }
+}
+
+/// The zone that permits the call, judged anew: the gateway's word is not enough.
+fn zone_for(generation: &Generation, grant: &RouteGrant, route: &Route) -> Result<Option<Arc<Zone>>, Refusal> {
+    let RoutePurpose::Call { zone, policy_digest } = &grant.purpose else { return Ok(None) };
+    let zone = generation.zones.named(zone).ok_or_else(|| {
+        let next = "custody has no such zone in its document: reload or restart the gateway";
+        Refusal::new(RefusalReason::ZoneUnknown, next)
+    })?;
+    same_digest(&zone, policy_digest)?;
+    if zone.mcp_servers().iter().any(|server| server.eq_ignore_ascii_case(&route.name)) {
+        return Ok(Some(zone));
+    }
+    let next = format!("zone {} has no mcp rule for {}: add one", zone.name(), route.name);
+    Err(Refusal::new(RefusalReason::NotGranted, next).about(&route.name))
 }
 
 /// Whose credential the route sends. A route's own is never replaced by one that came with the call, which stays unopened; and a vault credential goes nowhere but to its own URL.
@@ -268,6 +287,13 @@ impl RouteGrants {
 
     pub(super) fn left(&mut self, connection: u64) {
         self.sessions.retain(|(owner, _), _| *owner != connection);
+    }
+
+    /// What these routes sent of their own is not sent any more.
+    pub(super) fn forget(&mut self, routes: &[&str]) {
+        for granted in self.sessions.values_mut() {
+            granted.secrets.retain(|name, _| !routes.contains(&name.as_str()));
+        }
     }
 
     fn forget_idle(&mut self, now: Instant) {

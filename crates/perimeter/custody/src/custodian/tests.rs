@@ -2,13 +2,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use postern_audit::{AuditError, Memory};
-use postern_policy::Document;
+use postern_exec::WireBytes;
+use postern_policy::{Document, Routes, Zones};
 use postern_secret::Secret;
 
 use super::*;
-use crate::store::Store;
+use crate::message::Reload;
 
 mod gateway;
+mod reload;
 
 const VALUE: &str = "s3cret-Value-of-the-ledger";
 const OTHER: &str = "Another-s3cret-0f-the-wiki";
@@ -82,6 +84,7 @@ struct Fixture {
     custodian: Custodian,
     recorder: Memory,
     digest: String,
+    routes_digest: String,
     public_key: postern_secret::seal::PerimeterPublicKey,
 }
 
@@ -89,29 +92,36 @@ fn store(directory: &Path) -> Store {
     Store::open(directory).unwrap()
 }
 
+fn reload(text: &str, variables: &[(&str, &str)]) -> Reload {
+    let wire = |(name, value): &(&str, &str)| ((*name).to_owned(), WireBytes::new(value.as_bytes().to_vec()));
+    Reload {
+        document: Document::parse("postern.toml", text).unwrap().text().clone(),
+        environments: BTreeMap::from([("default".to_owned(), "env_1".to_owned())]),
+        snapshot: variables.iter().map(wire).collect(),
+    }
+}
+
 fn fixture() -> Fixture {
     let directory = tempfile::tempdir().unwrap();
-    let document = Document::parse("postern.toml", CONFIGURATION).unwrap();
-    let names = BTreeMap::from([("default".to_owned(), "env_1".to_owned())]);
-    let zones = Zones::load(&document, &names).unwrap();
-    let digest = zones.named("ledger").unwrap().digest().to_owned();
     let store = store(directory.path());
     store.set("ledger-api", VALUE.as_bytes().to_vec(), false).unwrap();
     store.set("wiki-token", WIKI.as_bytes().to_vec(), false).unwrap();
-    let snapshot = BTreeMap::from([("UNUSED".to_owned(), Secret::new(OTHER.as_bytes().to_vec()))]);
+    let Reload { document, environments, snapshot } = reload(CONFIGURATION, &[("UNUSED", OTHER)]);
+    let generation = Generation::load(document, &environments, snapshot, &store, None).unwrap();
+    let digest = generation.zones.named("ledger").unwrap().digest().to_owned();
+    let routes_digest = generation.routes.digest().to_owned();
     let ledger = Ledger::open(directory.path(), Timestamp::now()).unwrap();
     let recorder = Memory::new();
     let pair = store.perimeter().unwrap();
     let custodian = Custodian::new(Parts {
-        zones,
-        routes: Routes::load(&document).unwrap(),
-        sources: Sources { store, snapshot },
+        generation,
+        store,
         opener: Opener::new(&pair),
         ledger,
         holds: Holds::open(directory.path()).unwrap(),
         recorder: Arc::new(recorder.clone()),
     });
-    Fixture { directory, custodian, recorder, digest, public_key: pair.public }
+    Fixture { directory, custodian, recorder, digest, routes_digest, public_key: pair.public }
 }
 
 impl Fixture {

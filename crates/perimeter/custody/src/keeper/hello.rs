@@ -6,6 +6,7 @@ use std::time::Duration;
 use postern_exec::asynchronous::Channel;
 use serde::{Deserialize, Serialize};
 
+use crate::client::Client;
 use crate::message::CallerKind;
 
 /// What a joining process says.
@@ -95,17 +96,6 @@ impl Service {
     }
 }
 
-impl CallerKind {
-    /// As logs name it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Worker => "worker",
-            Self::Egress => "egress",
-            Self::Gateway => "gateway",
-        }
-    }
-}
-
 /// How an attempt to join ended.
 pub(super) enum Joining {
     Joined {
@@ -136,18 +126,21 @@ pub(super) async fn join(socket: OwnedFd, kind: CallerKind, document: &str) -> J
     }
 }
 
-/// The keeper's side: judges the hello and answers it. The socket comes back if the peer may join.
+/// The keeper's side: judges the hello, by the documents that custody goes by now, and answers it. The socket comes back if the peer may join.
 pub(super) async fn receive(
     socket: OwnedFd,
     same_user: bool,
-    document: &str,
+    custody: &Client,
     standing: &Standing,
 ) -> Result<(OwnedFd, CallerKind), Option<JoinRefusal>> {
     let mut channel = Channel::new(socket).map_err(|_| None)?;
     let judged = match same_user {
         false => Err(JoinRefusal::ForeignUser),
         true => match tokio::time::timeout(HELLO_WITHIN, channel.receive::<Hello>(HELLO_LIMIT)).await {
-            Ok(Ok(Some((hello, _)))) => judge(&hello, document),
+            Ok(Ok(Some((hello, _)))) => {
+                let documents = tokio::time::timeout(HELLO_WITHIN, custody.documents()).await;
+                judge(&hello, &documents.map_err(|_| None)?.map_err(|_| None)?)
+            }
             Ok(Ok(None)) | Err(_) => return Err(None),
             Ok(Err(_)) => Err(JoinRefusal::Misread),
         },
@@ -162,10 +155,10 @@ pub(super) async fn receive(
     Ok((channel.into_socket().map_err(|_| None)?, kind))
 }
 
-fn judge(hello: &Hello, document: &str) -> Result<CallerKind, JoinRefusal> {
+fn judge(hello: &Hello, documents: &[String]) -> Result<CallerKind, JoinRefusal> {
     let rules = [
         (hello.version != VERSION, JoinRefusal::OtherVersion),
-        (hello.document != document, JoinRefusal::OtherDocument),
+        (!documents.contains(&hello.document), JoinRefusal::OtherDocument),
     ];
     match rules.into_iter().find(|(broken, _)| *broken) {
         Some((_, refusal)) => Err(refusal),

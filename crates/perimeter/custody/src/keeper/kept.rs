@@ -61,7 +61,6 @@ pub(super) async fn start(settings: Settings, door: &Door, lock: File) -> Result
         let porter = Porter {
             service,
             processes: processes.clone(),
-            document: door.document.clone(),
             standing: standing.clone(),
             told: Arc::default(),
         };
@@ -118,7 +117,6 @@ impl Processes {
 struct Porter {
     service: Service,
     processes: Processes,
-    document: String,
     standing: Standing,
     /// When an alarm about a foreign user was last recorded.
     told: Arc<Mutex<Option<Instant>>>,
@@ -155,7 +153,7 @@ impl Porter {
     async fn greet(&self, stream: tokio::net::UnixStream) {
         let Ok(same_user) = socket::same_user(&stream) else { return };
         let Ok(stream) = stream.into_std() else { return };
-        match hello::receive(stream.into(), same_user, &self.document, &self.standing).await {
+        match hello::receive(stream.into(), same_user, &self.processes.custody, &self.standing).await {
             Ok((socket, kind)) => {
                 tracing::debug!(kind = kind.name(), service = self.service.name(), "joined the perimeter");
                 if let Err(error) = self.processes.attach(self.service, kind, socket).await {

@@ -12,6 +12,7 @@ impl Fixture {
     fn call(&self, route: &str) -> RouteGrant {
         RouteGrant {
             route: route.to_owned(),
+            routes_digest: self.routes_digest.clone(),
             session: "sesn_1".to_owned(),
             agent: Some("agent_1@2".to_owned()),
             tool_use: Some("toolu_1".to_owned()),
@@ -328,6 +329,38 @@ async fn revoked_grants_are_zeroed_and_never_come_back() {
     for refusal in reasons {
         assert_eq!(refusal.reason, RefusalReason::GrantsRevoked);
     }
+}
+
+#[tokio::test]
+async fn what_worker_and_gateway_are_both_told_is_on_record_once() {
+    let fixture = fixture();
+    let (worker, gateway) = (CallerKind::Worker, CallerKind::Gateway);
+    let count = |kind: Kind| fixture.kinds().iter().filter(|other| **other == kind).count();
+    let both = tokio::join!(fixture.custodian.freeze(worker, "sesn_1"), fixture.custodian.freeze(gateway, "sesn_1"));
+    assert!(both.0.is_ok() && both.1.is_ok());
+    assert_eq!(count(Kind::SessionFrozen), 1);
+    let both = tokio::join!(fixture.custodian.thaw(worker, "sesn_1"), fixture.custodian.thaw(gateway, "sesn_1"));
+    assert!(both.0.is_ok() && both.1.is_ok());
+    assert_eq!(count(Kind::SessionThawed), 1);
+    for caller in [worker, gateway, worker] {
+        fixture.custodian.revoke_grants(caller, "sesn_1").await.unwrap();
+    }
+    assert_eq!(count(Kind::GrantsRevoked), 1);
+    fixture.custodian.freeze(gateway, "sesn_1").await.unwrap();
+    assert_eq!(count(Kind::SessionFrozen), 2, "a session without grants can be frozen");
+    assert_eq!(fixture.ask_route(fixture.call("wiki")).await.unwrap_err().reason, RefusalReason::GrantsRevoked);
+}
+
+#[tokio::test]
+async fn a_freeze_that_could_not_be_recorded_is_recorded_when_it_is_asked_for_again() {
+    let fixture = fixture();
+    fixture.recorder.fail_with(Some(AuditError::Unwritable { reason: "full".to_owned() }));
+    assert!(fixture.custodian.freeze(CallerKind::Worker, "sesn_1").await.is_err());
+    fixture.recorder.fail_with(None);
+    for _ in 0..2 {
+        fixture.custodian.freeze(CallerKind::Gateway, "sesn_1").await.unwrap();
+    }
+    assert_eq!(fixture.kinds().iter().filter(|kind| **kind == Kind::SessionFrozen).count(), 1);
 }
 
 #[tokio::test]
