@@ -58,13 +58,16 @@ fn as_json(entry: &Entry) -> Result<String, Failure> {
     Ok(record.to_string())
 }
 
-/// `https://host:port/path`, with the method before it, as far as known.
+/// `https://host:port/path` or `mcp://route/tool`, with the method before it, as far as known.
 fn place(destination: &Destination) -> String {
     let scheme = destination.scheme.as_ref().map(|scheme| format!("{scheme}://")).unwrap_or_default();
     let port = destination.port.map(|port| format!(":{port}")).unwrap_or_default();
     let host = destination.host.as_deref().or(destination.address.as_deref()).unwrap_or_default();
     let method = destination.method.as_ref().map(|method| format!("{method} ")).unwrap_or_default();
-    format!("{method}{scheme}{host}{port}{}", destination.path.as_deref().unwrap_or_default())
+    // A path begins with a slash; the name of a tool does not.
+    let path = destination.path.as_deref().unwrap_or_default();
+    let gap = if path.is_empty() || path.starts_with('/') { "" } else { "/" };
+    format!("{method}{scheme}{host}{port}{gap}{path}")
 }
 
 /// One record on one line: when, what, where, and why not.

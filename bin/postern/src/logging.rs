@@ -32,7 +32,8 @@ pub(crate) fn start(level: LevelFilter, format: Option<LogFormat>) {
         ("hyper", libraries),
         ("hyper_util", libraries),
         ("rustls", libraries),
-        ("rmcp", libraries),
+        // It calls a refused `initialize` an error of its own and prints its internals; whoever asked hears of it from us.
+        ("rmcp", if level >= LevelFilter::DEBUG { libraries } else { LevelFilter::OFF }),
     ]);
     // Logging that already runs keeps running: the first caller chose it.
     let _ = registry().with(layer.with_filter(targets)).try_init();

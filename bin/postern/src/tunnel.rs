@@ -114,9 +114,12 @@ async fn status(client: &Client, tunnel: Option<&str>, as_json: bool) -> Result<
     if tunnels.is_empty() {
         println!("there is no tunnel; `postern tunnel create --out DIR` makes one, `postern up` makes its own");
     }
+    // Of the gateways only what they say themselves is known, over their control streams.
+    let perimeters = client.get("/v1/perimeter/status").await?;
     for tunnel in tunnels {
         let id = text(&tunnel, "id")?;
-        let status = client.get(&format!("/v1/tunnels/{id}/status")).await?;
+        let mut status = client.get(&format!("/v1/tunnels/{id}/status")).await?;
+        status["gateways"] = gateways_of(id, &perimeters);
         if as_json {
             println!("{}", json!({"tunnel": tunnel, "status": status}));
         } else {
@@ -124,6 +127,12 @@ async fn status(client: &Client, tunnel: Option<&str>, as_json: bool) -> Result<
         }
     }
     Ok(())
+}
+
+/// The tunnel's gateways as they describe themselves.
+fn gateways_of(tunnel: &str, perimeters: &Value) -> Value {
+    let all = perimeters["data"].as_array().map_or(&[][..], Vec::as_slice);
+    all.iter().filter(|process| process["tunnel_id"].as_str() == Some(tunnel)).cloned().collect()
 }
 
 #[expect(clippy::print_stdout, reason = "what was asked for is the command's result")]

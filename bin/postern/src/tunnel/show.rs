@@ -20,7 +20,7 @@ pub(super) fn status(tunnel: &Value, status: &Value) -> String {
     for connection in connections {
         let (lane, peer, streams) =
             (plain(&connection["lane"]), plain(&connection["peer"]), plain(&connection["open_streams"]));
-        let (since, bytes) = (plain(&connection["since"]), plain(&connection["carried_bytes"]));
+        let (since, bytes) = (second(&connection["since"]), plain(&connection["carried_bytes"]));
         let _ =
             writeln!(out, "  connection    {lane:<11} from {peer}, since {since}, {streams} streams, {bytes} bytes");
     }
@@ -32,28 +32,37 @@ pub(super) fn status(tunnel: &Value, status: &Value) -> String {
         let (id, days) = (plain(&certificate["id"]), plain(&certificate["days_left"]));
         let _ = writeln!(out, "  CA            {id}, {days} days left");
     }
-    match &status["gateway"] {
-        Value::Object(_) => gateway(&mut out, &status["gateway"]),
-        _ => out.push_str("  gateway       no control stream: its routes and certificate are not known here\n"),
+    let gateways = items(&status["gateways"]);
+    if gateways.is_empty() {
+        out.push_str("  gateway       no control stream: its routes and certificate are not known here\n");
+    }
+    for process in gateways {
+        gateway(&mut out, process);
     }
     for error in items(&status["last_errors"]) {
-        let (at, code, message) = (plain(&error["at"]), plain(&error["code"]), plain(&error["message"]));
+        let (at, code, message) = (second(&error["at"]), plain(&error["code"]), plain(&error["message"]));
         let _ = writeln!(out, "  error         {at} {code}: {message}");
     }
     out
 }
 
-fn gateway(out: &mut String, gateway: &Value) {
+fn gateway(out: &mut String, process: &Value) {
+    let (name, gateway) = (plain(&process["name"]), &process["status"]["gateway"]);
+    if !gateway.is_object() {
+        let _ = writeln!(out, "  gateway       {name} does not answer: {}", plain(&process["error"]["message"]));
+        return;
+    }
+    let _ = writeln!(out, "  gateway       {name}, since {}", second(&process["connected_at"]));
     let _ = writeln!(out, "  certificate   {} days left", plain(&gateway["leaf_days_left"]));
     let routes = items(&gateway["routes"]);
     if routes.is_empty() {
         out.push_str("  routes        none: write [[gateway.route]]\n");
     }
     for route in routes {
-        let _ = writeln!(out, "  route         {} -> {}", plain(&route["host"]), plain(&route["upstream"]));
+        let _ = writeln!(out, "  route         {} -> {}", plain(&route["name"]), plain(&route["upstream"]));
     }
     for error in items(&gateway["last_errors"]) {
-        let (at, code, message) = (plain(&error["at"]), plain(&error["code"]), plain(&error["message"]));
+        let (at, code, message) = (second(&error["at"]), plain(&error["code"]), plain(&error["message"]));
         let _ = writeln!(out, "  gateway error {at} {code}: {message}");
     }
 }
@@ -100,6 +109,15 @@ fn plain(value: &Value) -> String {
     }
 }
 
+/// A moment without the fractions of its second.
+fn second(value: &Value) -> String {
+    let text = plain(value);
+    match text.split_once('.') {
+        Some((whole, fraction)) if fraction.ends_with('Z') => format!("{whole}Z"),
+        _ => text,
+    }
+}
+
 fn clean(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { ' ' } else { character }).take(400).collect()
 }
@@ -114,6 +132,24 @@ mod tests {
         let text = status(&json!({"id": "tnl_1", "domain": "d", "display_name": null}), &json!({}));
         for wanted in ["postern gateway", "none active", "no control stream"] {
             assert!(text.contains(wanted), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_tells_its_certificate_routes_and_errors() {
+        let says = json!({"leaf_days_left": 89, "routes": [{"name": "wiki", "upstream": "https://wiki.internal:443/mcp"}],
+            "last_errors": [{"at": "2026-01-02T03:04:05.678Z", "code": "upstream_unreachable", "message": "route wiki"}]});
+        let standing = json!({"name": "vm", "connected_at": "2026-01-02T03:04:05.678Z", "status": {"gateway": says}});
+        let silent = json!({"name": "other", "error": {"message": "no answer in 5 s"}});
+        let text = status(&json!({"id": "tnl_1", "domain": "d"}), &json!({"gateways": [standing, silent]}));
+        for wanted in [
+            "vm, since 2026-01-02T03:04:05Z\n",
+            "certificate   89 days left",
+            "wiki -> https://wiki.internal:443/mcp",
+            "2026-01-02T03:04:05Z upstream_unreachable: route wiki",
+            "other does not answer: no answer in 5 s",
+        ] {
+            assert!(text.contains(wanted), "{wanted} in {text}");
         }
     }
 
