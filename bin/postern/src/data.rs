@@ -126,6 +126,10 @@ impl Data {
     /// # Errors
     /// The system's.
     pub(crate) fn write_private_bytes(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+        // What replaces a device or a link would take its place for everybody.
+        if fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it exists and is no ordinary file"));
+        }
         let mut new = path.as_os_str().to_owned();
         new.push(".new");
         let mut file = private_file(Path::new(&new), true)?;
@@ -188,6 +192,16 @@ mod tests {
         Data::open(&root).unwrap();
         fs::write(root.join("format"), "2").unwrap();
         assert!(Data::open(&root).unwrap_err().to_string().contains("format 2"));
+    }
+
+    #[test]
+    fn a_device_or_a_link_is_not_replaced() {
+        let place = tempfile::tempdir().unwrap();
+        let link = place.path().join("link");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        for path in [Path::new("/dev/null"), &link, place.path()] {
+            assert!(Data::write_private(path, "text").is_err(), "{}", path.display());
+        }
     }
 
     #[test]
