@@ -1,14 +1,15 @@
 //! What this worker does about the control plane's commands: it freezes and thaws its sessions, drops their grants, takes files for their workspaces, and
 //! says how it stands. Whoever commands may be hostile: a command can only hold a session back or write a bounded file to one directory.
 
+use std::sync::Arc;
 
 use postern_audit::{Decision, Kind, Record};
 use postern_model::control::{
-    CommandBody, CommandRefusal, ControlLine, Hello, PerimeterStatus, RESULTS_DIRECTORY, Reply, Role,
+    CommandBody, CommandRefusal, ControlLine, Hello, OUTSTANDING, PerimeterStatus, RESULTS_DIRECTORY, Reply, Role,
 };
 use postern_model::ids::SessionId;
 use postern_net::control::{ControlHandler, Obeying};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::boundary::Commands;
 use crate::config::Report;
@@ -52,11 +53,13 @@ impl Facts {
 pub(crate) struct WorkerControl {
     facts: Facts,
     commands: Commands,
+    /// How many commands are obeyed at a time, streams that ended meanwhile included.
+    room: Arc<Semaphore>,
 }
 
 impl WorkerControl {
     pub(crate) fn new(facts: Facts, commands: Commands) -> Self {
-        Self { facts, commands }
+        Self { facts, commands, room: Arc::new(Semaphore::new(OUTSTANDING)) }
     }
 
     fn status(&self) -> PerimeterStatus {
@@ -95,9 +98,15 @@ impl ControlHandler for WorkerControl {
         if matches!(command, CommandBody::Status) {
             return Box::pin(async { Ok(Reply::Status(Box::new(self.status()))) });
         }
+        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
+            return Box::pin(async { Err(busy()) });
+        };
         let commands = self.commands.clone();
         // In a task of its own: a stream that ends in the middle leaves no session half frozen.
-        let obeying = tokio::spawn(async move { act(&commands, command).await });
+        let obeying = tokio::spawn(async move {
+            let _room = room;
+            act(&commands, command).await
+        });
         Box::pin(async move {
             let obeyed = obeying.await.unwrap_or_else(|panic| {
                 tracing::error!(%panic, "a command ended without an answer");
@@ -106,6 +115,11 @@ impl ControlHandler for WorkerControl {
             obeyed.map(|()| Reply::Done)
         })
     }
+}
+
+fn busy() -> CommandRefusal {
+    let message = format!("{OUTSTANDING} commands are being obeyed already");
+    CommandRefusal::new("limit_commands", message, "wait for one of them to end, then send it again")
 }
 
 async fn act(commands: &Commands, command: CommandBody) -> Result<(), CommandRefusal> {
@@ -118,32 +132,34 @@ async fn act(commands: &Commands, command: CommandBody) -> Result<(), CommandRef
     }
 }
 
-/// Held back first and recorded then: a log that fails must not leave a session running that should stand.
+/// Held back first and recorded then: a log that fails must not leave a session running that should stand. Custody writes the record, one for all who
+/// hold the session back on this host.
 async fn freeze(commands: &Commands, session: &SessionId) -> Result<(), CommandRefusal> {
     let place = held(commands, session)?;
+    let _alone = commands.order(session.as_str()).await;
     commands.roster().set(session.as_str(), |standing| standing.frozen = true);
     let marked = blocking(move || place.mark(Mark::Frozen)).await;
     commands.apply(session.as_str()).await?;
-    record(commands, Kind::SessionFrozen, session).await?;
     marked.map_err(|error| storage("the session is frozen, but would not be after a restart of the worker", &error))
 }
 
 async fn thaw(commands: &Commands, session: &SessionId) -> Result<(), CommandRefusal> {
     let place = held(commands, session)?;
-    record(commands, Kind::SessionThawed, session).await?;
+    let _alone = commands.order(session.as_str()).await;
+    commands.thaw_grants(session.as_str()).await?;
     let unmarked = blocking(move || place.unmark(Mark::Frozen)).await;
     unmarked.map_err(|error| storage("the session stays frozen", &error))?;
     commands.roster().set(session.as_str(), |standing| standing.frozen = false);
     commands.apply(session.as_str()).await
 }
 
-/// For good: a session that lost its grants gets none again from this worker.
+/// For good: a session that lost its grants gets none again on this host.
 async fn revoke(commands: &Commands, session: &SessionId) -> Result<(), CommandRefusal> {
     let place = held(commands, session)?;
+    let _alone = commands.order(session.as_str()).await;
     commands.roster().set(session.as_str(), |standing| standing.revoked = true);
     let marked = blocking(move || place.mark(Mark::Revoked)).await;
     commands.apply(session.as_str()).await?;
-    record(commands, Kind::GrantsRevoked, session).await?;
     marked.map_err(|error| storage("the grants are revoked, but would not be after a restart of the worker", &error))
 }
 
@@ -189,10 +205,6 @@ fn held(commands: &Commands, session: &SessionId) -> Result<Place, CommandRefusa
     commands.place(session.as_str()).ok_or_else(|| CommandRefusal::not_held(session))
 }
 
-async fn record(commands: &Commands, kind: Kind, session: &SessionId) -> Result<(), CommandRefusal> {
-    commands.append(&about(kind, Decision::Allow, session)).await.map(drop).map_err(|error| unrecorded(&error))
-}
-
 fn about(kind: Kind, decision: Decision, session: &SessionId) -> Record {
     let mut record = Record::new(kind, decision);
     record.session = Some(session.to_string());
@@ -208,7 +220,7 @@ fn unrecorded(error: &postern_audit::AuditError) -> CommandRefusal {
     tracing::error!(error = chain(error), "a command is not on record");
     CommandRefusal::new(
         "audit_unavailable",
-        "the perimeter's audit log takes no records; a freeze or revocation is in effect all the same",
+        "the perimeter's audit log takes no records",
         "an operator repairs the audit log or its disk",
     )
 }

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use postern_model::control::{SessionStanding, SessionState};
 use postern_model::ids::SessionId;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::place::{Mark, Places};
 
@@ -23,6 +25,8 @@ pub(crate) struct Standing {
 pub(crate) struct Roster {
     entries: Mutex<BTreeMap<String, Entry>>,
     open: watch::Sender<Vec<SessionId>>,
+    /// Told whenever a standing changes.
+    commanded: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -51,7 +55,11 @@ impl Roster {
             let standing = Standing { frozen: place.has(Mark::Frozen), revoked: place.has(Mark::Revoked) };
             (session, Entry { zone: None, standing })
         });
-        Self { entries: Mutex::new(marked.collect()), open: watch::Sender::new(Vec::new()) }
+        Self {
+            entries: Mutex::new(marked.collect()),
+            open: watch::Sender::new(Vec::new()),
+            commanded: watch::Sender::new(()),
+        }
     }
 
     /// The session is open from now on.
@@ -68,6 +76,21 @@ impl Roster {
     /// Commands something from now on.
     pub(crate) fn set(&self, session: &str, set: impl FnOnce(&mut Standing)) {
         self.change(session, |entry| set(&mut entry.standing));
+        self.commanded.send_replace(());
+    }
+
+    /// Completes when the session had so long to work: while it is frozen its time stands still, for [`FROZEN_AT_MOST`] in all.
+    pub(crate) async fn worked(&self, session: &str, limit: Duration) {
+        let mut commanded = self.commanded.subscribe();
+        let mut watch = Stopwatch { left: limit, left_frozen: FROZEN_AT_MOST };
+        loop {
+            let frozen = self.standing(session).frozen;
+            let Some(wait) = watch.wait(frozen) else { return };
+            let began = Instant::now();
+            // The sender is this roster's own; it outlives this wait.
+            let _changed = tokio::time::timeout(wait, commanded.changed()).await;
+            watch.pass(frozen, began.elapsed());
+        }
     }
 
     /// The open sessions, whenever they change.
@@ -111,6 +134,28 @@ impl Roster {
     }
 }
 
+/// Time that stands still while a session is frozen, and what there is of standing still.
+struct Stopwatch {
+    left: Duration,
+    left_frozen: Duration,
+}
+
+impl Stopwatch {
+    /// How long to wait before the next look; `None`: the time is over.
+    fn wait(&self, frozen: bool) -> Option<Duration> {
+        let wait = if frozen && !self.left_frozen.is_zero() { self.left_frozen } else { self.left };
+        (!self.left.is_zero()).then_some(wait)
+    }
+
+    fn pass(&mut self, frozen: bool, spent: Duration) {
+        let running = if frozen && !self.left_frozen.is_zero() { &mut self.left_frozen } else { &mut self.left };
+        *running = running.saturating_sub(spent);
+    }
+}
+
+/// How long a tool use may be frozen without its time running: whoever waits for its result learns of an end some day.
+const FROZEN_AT_MOST: Duration = Duration::from_secs(24 * 60 * 60);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +176,35 @@ mod tests {
         assert_eq!(roster.standings().len(), 1);
         roster.set(SESSION, |standing| standing.frozen = false);
         assert_eq!(roster.standings(), []);
+    }
+
+    #[test]
+    fn a_frozen_sessions_time_stands_still_for_a_day_at_most() {
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        let mut watch = Stopwatch { left: minutes(3), left_frozen: FROZEN_AT_MOST };
+        watch.pass(false, minutes(1));
+        watch.pass(true, minutes(200));
+        assert_eq!(watch.wait(true), Some(FROZEN_AT_MOST - minutes(200)));
+        assert_eq!(watch.wait(false), Some(minutes(2)));
+        watch.pass(true, FROZEN_AT_MOST);
+        assert_eq!(watch.wait(true), Some(minutes(2)), "its time runs again");
+        watch.pass(true, minutes(2));
+        assert_eq!(watch.wait(true), None);
+    }
+
+    #[tokio::test]
+    async fn a_thaw_wakes_whoever_waits_for_a_sessions_time() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let roster = Arc::new(Roster::new(&Places::new(directory.path())));
+        roster.set(SESSION, |standing| standing.frozen = true);
+        let working = tokio::spawn({
+            let roster = Arc::clone(&roster);
+            async move { roster.worked(SESSION, Duration::from_millis(30)).await }
+        });
+        tokio::time::sleep(Duration::from_millis(90)).await;
+        assert!(!working.is_finished(), "three times its time passed while it was frozen");
+        roster.set(SESSION, |standing| standing.frozen = false);
+        tokio::time::timeout(Duration::from_secs(10), working).await.expect("its time is over").expect("no panic");
     }
 
     #[test]

@@ -7,34 +7,82 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-/// Stops a sandbox by its first process. A process that forked before it was stopped has its child found by the next look.
-pub(crate) fn stop(first: u32) {
-    let mut told = HashSet::new();
+/// Stops a sandbox by its first process, and answers which of its processes were stopped before: they stay so when it goes on. Stopped is what was
+/// seen stopped, twice, thread by thread; nobody inside runs then who could let another go on.
+///
+/// `None`: after [`PATIENCE`] something still runs. Processes inside that keep letting each other go on can achieve that; the sandbox must end then.
+pub(crate) fn stop(first: u32) -> Option<HashSet<Member>> {
     let until = Instant::now() + PATIENCE;
+    let (mut told, mut stopped_before) = (HashSet::new(), HashSet::new());
+    let mut settled = 0;
     loop {
-        let fresh: Vec<_> = family(first).into_iter().filter(|member| !told.contains(member)).collect();
-        if fresh.is_empty() || Instant::now() > until {
-            return;
+        let mut calm = true;
+        for member in family(first) {
+            let activity = activity(member.id);
+            if told.insert(member) {
+                calm = false;
+                if activity == Activity::Stopped {
+                    stopped_before.insert(member);
+                }
+            }
+            calm &= activity != Activity::Running;
+            if activity != Activity::Stopped {
+                // Again and again: another may have let it go on.
+                signal(member, Signal::STOP);
+            }
         }
-        for member in fresh {
-            signal(member, Signal::STOP);
-            told.insert(member);
+        settled = if calm { settled + 1 } else { 0 };
+        if settled == SETTLED {
+            return Some(stopped_before);
         }
+        if Instant::now() > until {
+            return None;
+        }
+        std::thread::sleep(LOOK);
     }
 }
 
-/// Lets it go on, the first process last: whoever waits for it finds the others running.
-pub(crate) fn go_on(first: u32) {
+/// Lets it go on but for those that were stopped before, the first process last: whoever waits for it finds the others running.
+pub(crate) fn go_on(first: u32, stopped_before: &HashSet<Member>) {
     let mut members = family(first);
+    members.retain(|member| member.id == first || !stopped_before.contains(member));
     members.sort_by_key(|member| member.id == first);
     for member in members {
         signal(member, Signal::CONT);
     }
 }
 
+/// What a process does, as its busiest thread has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Activity {
+    /// Nothing, until it is let go on; or it has ended.
+    Stopped,
+    /// It is in the kernel and takes no signal there (a parent after vfork, say): it is stopped before it runs another instruction of its own.
+    Uninterruptible,
+    /// It runs, or may at any moment.
+    Running,
+}
+
+/// Every thread counts: the first of them may have ended while another goes on.
+fn activity(id: u32) -> Activity {
+    let threads = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+    let states = threads.filter_map(|thread| state_of(&fs::read_to_string(thread.path().join("stat")).ok()?));
+    states.map(Activity::of).max().unwrap_or(Activity::Stopped)
+}
+
+impl Activity {
+    fn of(state: char) -> Self {
+        match state {
+            'T' | 't' | 'Z' | 'X' | 'x' => Self::Stopped,
+            'D' => Self::Uninterruptible,
+            _ => Self::Running,
+        }
+    }
+}
+
 /// A process that is still the one that was seen: numbers are used again, the time of a start is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Member {
+pub(crate) struct Member {
     id: u32,
     started: u64,
 }
@@ -83,8 +131,15 @@ fn read(stat: &str) -> Option<About> {
     Some(About { parent, started })
 }
 
+fn state_of(stat: &str) -> Option<char> {
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
 /// A command of the operator's is effective within a second, and the spawner serves others too.
-const PATIENCE: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_millis(700);
+/// How many looks in a row must find nothing that runs.
+const SETTLED: u32 = 2;
+const LOOK: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {
@@ -92,40 +147,94 @@ mod tests {
 
     use super::*;
 
-    fn state(id: u32) -> Option<String> {
-        let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-        stat.rsplit_once(')')?.1.split_whitespace().next().map(str::to_owned)
+    /// A shell and what it starts, in a process group of their own; killed in the end.
+    struct Tree(Child);
+
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            for member in family(self.0.id()) {
+                signal(member, Signal::KILL);
+            }
+            let _ended = self.0.wait();
+        }
     }
 
     #[expect(clippy::disallowed_methods, reason = "the test's own children stand for a sandbox's")]
-    fn tree() -> Child {
-        let script = "sleep 60 & (sleep 60 & sleep 60) & echo ready; wait";
-        Command::new("/bin/sh").args(["-c", script]).stdout(Stdio::piped()).spawn().expect("a shell")
+    fn tree(script: &str) -> Tree {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", script]).stdout(Stdio::piped());
+        std::os::unix::process::CommandExt::process_group(&mut shell, 0);
+        let mut tree = Tree(shell.spawn().expect("a shell"));
+        let mut output = tree.0.stdout.take().expect("piped");
+        std::io::Read::read_exact(&mut output, &mut [0; 5]).expect("ready");
+        tree
+    }
+
+    fn until(what: &str, mut holds: impl FnMut() -> bool) {
+        let until = Instant::now() + Duration::from_secs(10);
+        while !holds() {
+            assert!(Instant::now() < until, "{what}");
+            std::thread::yield_now();
+        }
     }
 
     #[test]
     fn everyone_below_the_first_process_is_stopped_and_goes_on_again() {
-        let mut shell = tree();
-        let mut output = shell.stdout.take().expect("piped");
-        std::io::Read::read_exact(&mut output, &mut [0; 5]).expect("ready");
-        let first = shell.id();
-        stop(first);
+        let tree = tree("sleep 60 & (sleep 60 & sleep 60) & echo ready; wait");
+        let first = tree.0.id();
+        let stopped_before = stop(first).expect("nobody resists");
+        assert_eq!(stopped_before, HashSet::new());
         let members = family(first);
         assert!(members.len() >= 3, "{members:?}");
-        let until = Instant::now() + Duration::from_secs(5);
-        while members.iter().any(|member| state(member.id).is_some_and(|state| state != "T")) {
-            assert!(Instant::now() < until, "not all are stopped");
-            std::thread::yield_now();
+        assert!(members.iter().all(|member| activity(member.id) == Activity::Stopped));
+        go_on(first, &stopped_before);
+        until("all go on", || members.iter().all(|member| activity(member.id) != Activity::Stopped));
+    }
+
+    #[test]
+    fn what_was_stopped_before_stays_stopped() {
+        let tree = tree("sleep 60 & sleep 60 & kill -STOP $!; echo ready; wait");
+        let first = tree.0.id();
+        until("one is stopped", || family(first).iter().any(|member| activity(member.id) == Activity::Stopped));
+        let stopped_before = stop(first).expect("nobody resists");
+        assert_eq!(stopped_before.len(), 1);
+        go_on(first, &stopped_before);
+        until("the others go on", || {
+            family(first).iter().filter(|member| activity(member.id) == Activity::Stopped).count() == 1
+        });
+        assert!(family(first).iter().any(|member| stopped_before.contains(member)));
+    }
+
+    #[test]
+    fn processes_that_let_each_other_go_on_are_stopped_for_good_or_said_to_resist() {
+        let resisting = "while :; do kill -CONT 0; done";
+        let tree = tree(&format!("for i in 1 2 3 4 5 6; do ({resisting}) & done; echo ready; {resisting}"));
+        let first = tree.0.id();
+        let began = Instant::now();
+        match stop(first) {
+            None => assert!(began.elapsed() >= PATIENCE),
+            Some(_) => {
+                for _ in 0..50 {
+                    assert!(family(first).iter().all(|member| activity(member.id) == Activity::Stopped));
+                    std::thread::yield_now();
+                }
+            }
         }
-        go_on(first);
-        while members.iter().any(|member| state(member.id).is_some_and(|state| state == "T")) {
-            assert!(Instant::now() < until, "not all go on");
-            std::thread::yield_now();
-        }
-        for member in members {
-            signal(member, Signal::KILL);
-        }
-        let _ended = shell.wait();
+        assert!(began.elapsed() < PATIENCE * 4);
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_has_ended_still_counts() {
+        let script = "import threading, time, ctypes\n\
+            threading.Thread(target=lambda: (print('ready', flush=True), time.sleep(60))).start()\n\
+            ctypes.CDLL(None).pthread_exit(None)";
+        let tree = tree(&format!("exec /usr/bin/python3 -c \"{script}\""));
+        let first = tree.0.id();
+        let leader = || state_of(&fs::read_to_string(format!("/proc/{first}/stat")).expect("there"));
+        until("the first thread has ended", || leader() == Some('Z'));
+        assert_ne!(activity(first), Activity::Stopped);
+        stop(first).expect("nobody resists");
+        assert_eq!(activity(first), Activity::Stopped);
     }
 
     #[test]

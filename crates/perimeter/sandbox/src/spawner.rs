@@ -1,7 +1,7 @@
 //! The spawner role: one thread, one socket on descriptor 0, no runtime, no secret. It builds sandboxes when asked, ends them when told or when its
 //! socket closes, and tells when one ends by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -56,6 +56,8 @@ struct Spawner<'a> {
     statuses: Vec<ControlStatus>,
     memory_held: bool,
     running: BTreeMap<String, Running>,
+    /// Which sandboxes are stopped, each with those of its processes that were stopped before.
+    paused: BTreeMap<String, HashSet<pause::Member>>,
     gauge: Gauge,
 }
 
@@ -91,6 +93,7 @@ impl<'a> Spawner<'a> {
             statuses,
             memory_held,
             running: BTreeMap::new(),
+            paused: BTreeMap::new(),
             gauge: Gauge::default(),
         })
     }
@@ -172,18 +175,39 @@ impl<'a> Spawner<'a> {
                 self.end(&session);
                 self.worker.send(&Told::Answer { id, answer: Answer::Destroyed }, &[])
             }
-            Ask::Pause { session } => self.signal(id, &session, pause::stop),
-            Ask::Resume { session } => self.signal(id, &session, pause::go_on),
+            Ask::Pause { session } => {
+                let found = self.pause(&session);
+                self.worker.send(&Told::Answer { id, answer: Answer::Signalled { found } }, &[])
+            }
+            Ask::Resume { session } => {
+                let found = self.resume(&session);
+                self.worker.send(&Told::Answer { id, answer: Answer::Signalled { found } }, &[])
+            }
             Ask::Controls => {
                 self.worker.send(&Told::Answer { id, answer: Answer::Controls(self.statuses.clone()) }, &[])
             }
         }
     }
 
-    fn signal(&mut self, id: u64, session: &str, signal: fn(u32)) -> Result<(), ChannelError> {
-        let running = self.running.get(session);
-        running.iter().for_each(|running| signal(builder::number(running.process.id)));
-        self.worker.send(&Told::Answer { id, answer: Answer::Signalled { found: running.is_some() } }, &[])
+    /// Stops a sandbox; one that cannot be stopped is ended, for nothing of it may run.
+    fn pause(&mut self, session: &str) -> bool {
+        let Some(running) = self.running.get(session) else { return false };
+        match pause::stop(builder::number(running.process.id)) {
+            // Stopped a second time, all are: what was stopped before is known from the first.
+            Some(stopped_before) => {
+                self.paused.entry(session.to_owned()).or_insert(stopped_before);
+            }
+            None => self.end_because(session, Ending::Resisted),
+        }
+        true
+    }
+
+    fn resume(&mut self, session: &str) -> bool {
+        let Some(running) = self.running.get(session) else { return false };
+        if let Some(stopped_before) = self.paused.remove(session) {
+            pause::go_on(builder::number(running.process.id), &stopped_before);
+        }
+        true
     }
 
     fn build(&mut self, spec: Spec) -> Result<(u32, Vec<OwnedFd>), BuildError> {
@@ -214,14 +238,17 @@ impl<'a> Spawner<'a> {
 
     /// Ends a sandbox, or buries one that ended, and tells.
     fn end(&mut self, session: &str) {
-        self.end_because(session, None);
+        self.end_because(session, Ending::Asked);
     }
 
-    fn end_because(&mut self, session: &str, passed: Option<Limit>) {
+    fn end_because(&mut self, session: &str, ending: Ending) {
         let Some(running) = self.running.remove(session) else { return };
+        self.paused.remove(session);
         let mut exit = running.end(&mut self.pool);
-        if let Some(limit) = passed {
-            exit = Exit { how: limit.how().to_owned(), passed, ..exit };
+        match ending {
+            Ending::Asked => {}
+            Ending::Over(limit) => exit = Exit { how: limit.how().to_owned(), passed: Some(limit), ..exit },
+            Ending::Resisted => exit.how = "its processes could not be stopped when it was frozen".to_owned(),
         }
         // A worker that is gone is noticed by the next wait.
         let _gone = self.worker.send(&Told::Ended { session: session.to_owned(), exit }, &[]);
@@ -231,10 +258,10 @@ impl<'a> Spawner<'a> {
     fn watch(&mut self) {
         let memory = if self.memory_held { Vec::new() } else { self.over_memory() };
         for session in memory {
-            self.end_because(&session, Some(Limit::Memory));
+            self.end_because(&session, Ending::Over(Limit::Memory));
         }
         if let Some(session) = self.over_disk() {
-            self.end_because(&session, Some(Limit::Disk));
+            self.end_because(&session, Ending::Over(Limit::Disk));
         }
     }
 
@@ -269,6 +296,16 @@ pub(crate) const FIRST_FREE: i32 = 10;
 
 /// How long nothing must happen before work ahead of need begins: a sandbox that was just built uses the processor for its first command.
 const QUIET: Duration = Duration::from_millis(20);
+
+/// Why a sandbox is ended.
+enum Ending {
+    /// It was asked for, or the sandbox ended by itself.
+    Asked,
+    /// It was over a limit.
+    Over(Limit),
+    /// It was to be stopped and went on.
+    Resisted,
+}
 
 struct Woken {
     asked: bool,

@@ -14,8 +14,9 @@ use crate::wire::{Block, CALL_DEADLINE_MS, CallTool, Configuration, FRAME_LIMIT_
 /// How long one call may take (contract section 4.5).
 pub const CALL_DEADLINE: Duration = Duration::from_millis(CALL_DEADLINE_MS);
 
-/// The server enforces a call's deadline itself, and keeps its shell apart from the timed-out command; only one that does not answer is given up after this.
-const GRACE: Duration = Duration::from_secs(5);
+/// The server enforces a call's deadline itself, and keeps its shell apart from the timed-out command; only one that does not answer is given up so much
+/// later.
+pub const GRACE: Duration = Duration::from_secs(5);
 
 const MEDIA_TYPES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 
@@ -77,12 +78,29 @@ impl ToolClient {
         input: Map<String, Value>,
         deadline: Duration,
     ) -> Result<ToolOutcome, CallError> {
+        let over = tokio::time::sleep(deadline + self.grace);
+        self.call_until(id, name, input, deadline, over).await
+    }
+
+    /// The same, given up when `over` completes: the caller's own clock, which may stand still while the sandbox does.
+    ///
+    /// # Errors
+    /// As [`ToolClient::call`].
+    pub async fn call_until(
+        &mut self,
+        id: &str,
+        name: &str,
+        input: Map<String, Value>,
+        deadline: Duration,
+        over: impl Future<Output = ()>,
+    ) -> Result<ToolOutcome, CallError> {
         let mut channel = self.channel.take().ok_or(CallError::Gone)?;
         let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(CALL_DEADLINE_MS);
         let call = CallTool { id: id.to_owned(), name: name.to_owned(), input, deadline_ms };
-        let outcome = tokio::time::timeout(deadline + self.grace, exchange(&mut channel, call))
-            .await
-            .map_err(|_| CallError::TimedOut { name: name.to_owned() })??;
+        let outcome = tokio::select! {
+            outcome = exchange(&mut channel, call) => outcome?,
+            () = over => return Err(CallError::TimedOut { name: name.to_owned() }),
+        };
         check(&outcome, id).map_err(|what| CallError::Hostile { what })?;
         self.channel = Some(channel);
         Ok(outcome)

@@ -19,7 +19,7 @@ const MAX_RESULTS: usize = 200;
 const MAX_DEPTH: usize = 2_048;
 
 /// Runs `glob`.
-pub(crate) fn glob(policy: &PathPolicy, input: &Map<String, Value>, deadline: Deadline) -> Result<Block, ToolError> {
+pub(crate) fn glob(policy: &PathPolicy, input: &Map<String, Value>, deadline: &Deadline) -> Result<Block, ToolError> {
     let arguments = Arguments::new("glob", input, &["pattern", "path"])?;
     let (text, path) = (arguments.text("pattern")?, arguments.optional_text("path")?);
     if text.starts_with('/') {
@@ -78,13 +78,13 @@ fn step(part: &str) -> Result<Step, ToolError> {
     })
 }
 
-struct Walk {
+struct Walk<'a> {
     matches: Vec<PathBuf>,
-    deadline: Deadline,
+    deadline: &'a Deadline,
     expired: bool,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn select(&mut self, at: &Path, steps: &[Step], depth: usize) {
         if self.full() {
             return;

@@ -25,7 +25,7 @@ const MAX_LINE_BYTES: usize = 32 * 1024 * 1024;
 const MAX_ERROR_BYTES: usize = 16 * 1024;
 
 /// Runs `grep`.
-pub(crate) fn grep(policy: &PathPolicy, input: &Map<String, Value>, deadline: Deadline) -> Result<Block, ToolError> {
+pub(crate) fn grep(policy: &PathPolicy, input: &Map<String, Value>, deadline: &Deadline) -> Result<Block, ToolError> {
     let arguments = Arguments::new("grep", input, &["pattern", "path"])?;
     let (pattern, path) = (arguments.text("pattern")?, arguments.optional_text("path")?);
     let target = match path.filter(|path| !path.is_empty()) {
@@ -61,16 +61,16 @@ fn suggest(text: &str) -> String {
     )
 }
 
-struct Search {
+struct Search<'a> {
     matcher: RegexMatcher,
-    deadline: Deadline,
+    deadline: &'a Deadline,
     output: Vec<u8>,
     errors: String,
     matched: bool,
     expired: bool,
 }
 
-impl Search {
+impl Search<'_> {
     fn run(&mut self, root: &Path) {
         if root.is_dir() {
             return self.directory(root);
@@ -174,14 +174,14 @@ fn open(path: &Path) -> io::Result<Option<File>> {
     Ok(file.metadata()?.is_file().then_some(file))
 }
 
-struct Lines<'a> {
-    search: &'a mut Search,
+struct Lines<'s, 'd> {
+    search: &'s mut Search<'d>,
     prefix: Vec<u8>,
     matches: u64,
     binary_at: Option<u64>,
 }
 
-impl Lines<'_> {
+impl Lines<'_, '_> {
     fn put_prefix(&mut self) {
         if !self.prefix.is_empty() {
             self.search.output.extend_from_slice(&self.prefix);
@@ -190,7 +190,7 @@ impl Lines<'_> {
     }
 }
 
-impl Sink for Lines<'_> {
+impl Sink for Lines<'_, '_> {
     type Error = io::Error;
 
     fn matched(&mut self, searcher: &Searcher, found: &SinkMatch<'_>) -> Result<bool, io::Error> {

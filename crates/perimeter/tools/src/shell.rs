@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, LOOK};
 
 const OUTPUT_LIMIT_BYTES: usize = 100 * 1024;
 
@@ -64,7 +64,7 @@ impl Shell {
     ///
     /// # Errors
     /// The shell's pipes could not be used.
-    pub(crate) fn run(&mut self, command: &str, deadline: Deadline) -> io::Result<Ended> {
+    pub(crate) fn run(&mut self, command: &str, deadline: &Deadline) -> io::Result<Ended> {
         let nonce = nonce()?;
         let sentinel = format!("__PSTN_CMD_{nonce}_DONE__");
         // The sentinel is split in what the shell reads, so that an echo of the input does not look like the end.
@@ -128,12 +128,12 @@ enum Step {
 }
 
 impl Exchange<'_> {
-    fn step(&mut self, shell: &mut Shell, deadline: Deadline) -> io::Result<Step> {
+    fn step(&mut self, shell: &mut Shell, deadline: &Deadline) -> io::Result<Step> {
         let remaining = deadline.remaining();
         if remaining.is_zero() {
             return Ok(Step::Expired);
         }
-        let ready = wait(shell, !self.unsent.is_empty(), remaining)?;
+        let ready = wait(shell, !self.unsent.is_empty(), remaining.min(LOOK))?;
         if ready.input && !self.unsent.is_empty() {
             match rustix::io::write(&shell.child.stdin, self.unsent) {
                 Ok(written) => self.unsent = &self.unsent[written..],

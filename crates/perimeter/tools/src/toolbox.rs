@@ -41,14 +41,14 @@ impl Toolbox {
     /// Runs one call to its end or its deadline.
     pub fn call(&mut self, call: &CallTool) -> ToolOutcome {
         let deadline = Deadline::after(Duration::from_millis(call.deadline_ms));
-        let (is_error, block) = match self.dispatch(call, deadline) {
+        let (is_error, block) = match self.dispatch(call, &deadline) {
             Ok(block) => (false, block),
             Err(ToolError(text)) => (true, Block::text(text)),
         };
         ToolOutcome { id: call.id.clone(), is_error, content: vec![block] }
     }
 
-    fn dispatch(&mut self, call: &CallTool, deadline: Deadline) -> Result<Block, ToolError> {
+    fn dispatch(&mut self, call: &CallTool, deadline: &Deadline) -> Result<Block, ToolError> {
         match call.name.as_str() {
             "bash" => self.bash(&call.input, deadline),
             "read" => files::read(&self.policy, &call.input),
@@ -60,7 +60,7 @@ impl Toolbox {
         }
     }
 
-    fn bash(&mut self, input: &Map<String, Value>, outer: Deadline) -> Result<Block, ToolError> {
+    fn bash(&mut self, input: &Map<String, Value>, outer: &Deadline) -> Result<Block, ToolError> {
         let arguments = Arguments::new("bash", input, &["command", "restart", "timeout_ms"])?;
         let command = arguments.optional_text("command")?;
         let restart = arguments.optional_flag("restart")?.unwrap_or(false);
@@ -75,10 +75,11 @@ impl Toolbox {
         };
         let own = timeout_ms.map_or(DEFAULT_TIMEOUT, |ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
         let limit = Limit { own, outer_first: outer.remaining() <= own, timeout_ms };
-        self.run(command, if limit.outer_first { outer } else { Deadline::after(own) }, &limit)
+        let own = Deadline::after(own);
+        self.run(command, if limit.outer_first { outer } else { &own }, &limit)
     }
 
-    fn run(&mut self, command: &str, deadline: Deadline, limit: &Limit) -> Result<Block, ToolError> {
+    fn run(&mut self, command: &str, deadline: &Deadline, limit: &Limit) -> Result<Block, ToolError> {
         let ended = self
             .started_shell()?
             .run(command, deadline)

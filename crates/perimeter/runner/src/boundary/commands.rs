@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use postern_audit::{AuditError, Record};
+use postern_custody::CustodyError;
 use postern_egress::client::EgressError;
 use postern_model::control::CommandRefusal;
+use tokio::sync::OwnedMutexGuard;
 
 use super::Parts;
 use crate::place::{Place, PlaceError};
@@ -44,6 +46,19 @@ impl Commands {
         self.parts.audit.head()
     }
 
+    /// One command about a session at a time: of a freeze and a thaw that come together, one is in effect, in memory and on disk alike.
+    pub(crate) async fn order(&self, session: &str) -> OwnedMutexGuard<()> {
+        self.parts.orders.turn(session).await
+    }
+
+    /// Custody grants for the session again, to whoever asks on this host; on record when this returns.
+    ///
+    /// # Errors
+    /// It is not on record, or custody does not answer.
+    pub(crate) async fn thaw_grants(&self, session: &str) -> Result<(), CommandRefusal> {
+        in_custody(self.parts.custody.thaw(session).await)
+    }
+
     /// Brings the session to what the roster says; effective when this returns.
     ///
     /// # Errors
@@ -62,14 +77,42 @@ impl Parts {
             async { if frozen { self.egress.freeze(session).await } else { self.egress.thaw(session).await } };
         let processes =
             async { if frozen { self.spawner.pause(session).await } else { self.spawner.resume(session).await } };
-        let (traffic, processes) = tokio::join!(traffic, processes);
+        // All at once, and each to its end whatever becomes of the others.
+        let (traffic, processes, grants) =
+            tokio::join!(traffic, processes, self.hold_grants(session, Standing { frozen, revoked }));
         if_open(traffic)?;
         processes.map_err(|error| gone(&error))?;
+        grants
+    }
+
+    /// What custody holds back, it holds back from a gateway on this host too; it also keeps the record, once for both.
+    async fn hold_grants(&self, session: &str, Standing { frozen, revoked }: Standing) -> Result<(), CommandRefusal> {
+        if frozen {
+            in_custody(self.custody.freeze(session).await)?;
+        }
         if revoked {
-            if_open(self.egress.revoke(session).await)?;
-            self.custody.close(session).await.map_err(|error| gone(&error))?;
+            let dropped = if_open(self.egress.revoke(session).await);
+            in_custody(self.custody.revoke_grants(session).await)?;
+            dropped?;
         }
         Ok(())
+    }
+}
+
+/// What custody says of a hold. It is in effect even where it is not on record or on disk.
+fn in_custody(answer: Result<(), CustodyError>) -> Result<(), CommandRefusal> {
+    match answer {
+        Ok(()) => Ok(()),
+        Err(CustodyError::Refused(refusal)) => {
+            tracing::error!(error = chain(&refusal), "custody did not obey in full");
+            let code = refusal.reason.code();
+            Err(CommandRefusal::new(
+                code,
+                refusal.to_string(),
+                "an operator repairs the audit log or the worker's disk",
+            ))
+        }
+        Err(error @ (CustodyError::Gone | CustodyError::Misanswered)) => Err(gone(&error)),
     }
 }
 
