@@ -239,12 +239,13 @@ async fn listen<R: tokio::io::AsyncRead + Unpin>(
 ) -> Result<(), FrameError> {
     // Dropped with the stream, and what is being obeyed with it: nobody waits for its answer any more.
     let mut obeying = JoinSet::new();
+    let mut pace = Pace::new(Instant::now());
     while let Some(word) = reader.next::<FromServer>().await? {
         while obeying.try_join_next().is_some() {}
         match word {
             FromServer::Ping => {}
             FromServer::Bye => return Ok(()),
-            FromServer::Command(Command { id, .. }) if obeying.len() >= OUTSTANDING => {
+            FromServer::Command(Command { id, .. }) if obeying.len() >= OUTSTANDING || !pace.allows(Instant::now()) => {
                 let result = Err(too_many());
                 // The speaker ends only with this stream.
                 let _ended = say.send(FromPerimeter::Answer(Answer { id, result })).await;
@@ -265,9 +266,31 @@ async fn listen<R: tokio::io::AsyncRead + Unpin>(
 fn too_many() -> CommandRefusal {
     CommandRefusal::new(
         "limit_commands",
-        format!("{OUTSTANDING} commands are being obeyed already"),
+        format!("{OUTSTANDING} commands are being obeyed already, or more than {COMMANDS_PER_SECOND} a second came"),
         "wait for one of them to end, then send it again",
     )
+}
+
+/// How much is obeyed: every command may leave a record or a file, and a server that floods must not fill a disk with them.
+struct Pace {
+    left: f64,
+    counted: Instant,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { left: COMMANDS_AT_ONCE, counted: now }
+    }
+
+    fn allows(&mut self, now: Instant) -> bool {
+        let gained = now.saturating_duration_since(self.counted).as_secs_f64() * COMMANDS_PER_SECOND;
+        (self.left, self.counted) = ((self.left + gained).min(COMMANDS_AT_ONCE), now);
+        let allowed = self.left >= 1.0;
+        if allowed {
+            self.left -= 1.0;
+        }
+        allowed
+    }
 }
 
 fn random() -> u64 {
@@ -283,6 +306,9 @@ fn chain(error: &dyn std::error::Error) -> String {
 pub const PING: Duration = Duration::from_secs(15);
 /// After so long without a word the other side is gone: a half-open stream ends within 30 s.
 pub const SILENCE: Duration = Duration::from_secs(25);
+/// How many commands are obeyed in the long run, and how many at once after a quiet time.
+const COMMANDS_PER_SECOND: f64 = 20.0;
+const COMMANDS_AT_ONCE: f64 = 256.0;
 /// A stream that lived so long was a good one.
 const STABLE: Duration = Duration::from_secs(5);
 

@@ -173,3 +173,116 @@ async fn an_oversized_or_garbled_command_ends_the_stream_and_nothing_is_obeyed()
     assert_eq!(stand.handler.obeyed.load(Ordering::Relaxed), 0);
     stand.end.cancel();
 }
+
+/// A stream whose hello was heard, as its two ends.
+async fn greeted(
+    stand: &Stand,
+) -> (FrameReader<tokio::io::ReadHalf<TcpStream>>, FrameWriter<tokio::io::WriteHalf<TcpStream>>) {
+    let (read, write) = tokio::io::split(switched(&stand.listener).await);
+    let mut reader = FrameReader::new(read, FRAME_BYTES, PATIENCE);
+    assert!(matches!(heard(&mut reader).await, FromPerimeter::Hello(_)));
+    (reader, FrameWriter::new(write, FRAME_BYTES, PATIENCE))
+}
+
+#[tokio::test]
+async fn huge_and_repeated_ids_are_answered_as_they_are() {
+    let stand = stand().await;
+    let (mut reader, mut writer) = greeted(&stand).await;
+    for id in [u64::MAX, 7, 7, 0, u64::MAX] {
+        writer.send(&FromServer::Command(Command { id, body: CommandBody::Status })).await.unwrap();
+        assert_eq!(heard(&mut reader).await, FromPerimeter::Answer(Answer { id, result: Ok(Reply::Done) }));
+    }
+    stand.end.cancel();
+}
+
+#[tokio::test]
+async fn of_a_flood_of_commands_so_many_are_obeyed_and_the_others_refused() {
+    let stand = stand().await;
+    let (mut reader, mut writer) = greeted(&stand).await;
+    let flood = 2_000;
+    let began = Instant::now();
+    let sending = tokio::spawn(async move {
+        for id in 0..flood {
+            writer.send(&FromServer::Command(Command { id, body: CommandBody::Status })).await.unwrap();
+            writer.send(&FromServer::Ping).await.unwrap();
+        }
+        writer
+    });
+    let mut refused = 0_u32;
+    for _ in 0..flood {
+        let FromPerimeter::Answer(Answer { result, .. }) = heard(&mut reader).await else { panic!("no answer") };
+        refused += u32::from(result.is_err_and(|refusal| refusal.code == "limit_commands"));
+    }
+    let most = COMMANDS_AT_ONCE + COMMANDS_PER_SECOND * began.elapsed().as_secs_f64();
+    let obeyed = stand.handler.obeyed.load(Ordering::Relaxed);
+    assert!(f64::from(obeyed) <= most, "{obeyed} of {flood} were obeyed");
+    assert_eq!(u64::from(refused + obeyed), flood);
+    let _writer = sending.await.unwrap();
+    assert_eq!(*stand.link.borrow(), Link::Connected, "the stream stands");
+    stand.end.cancel();
+}
+
+#[test]
+fn a_quiet_time_makes_room_and_never_more_than_so_much() {
+    let now = Instant::now();
+    let mut pace = Pace::new(now);
+    let all = |pace: &mut Pace, now: Instant| (0..10_000).filter(|_| pace.allows(now)).count();
+    assert_eq!(all(&mut pace, now), 256);
+    assert_eq!(all(&mut pace, now + Duration::from_secs(1)), 20);
+    assert_eq!(all(&mut pace, now + Duration::from_secs(86_400)), 256);
+}
+
+#[tokio::test]
+async fn a_server_that_sends_and_never_reads_is_given_up() {
+    let stand = stand().await;
+    let mut stream = switched(&stand.listener).await;
+    let frame = serde_json::to_vec(&FromServer::Command(Command { id: 1, body: CommandBody::Status })).unwrap();
+    let frame = [&u32::try_from(frame.len()).unwrap().to_le_bytes()[..], &frame].concat();
+    let flooding = async {
+        // Until the other side takes no more or is gone.
+        while stream.write_all(&frame).await.is_ok() {}
+    };
+    let again = tokio::time::timeout(PATIENCE, async {
+        tokio::select! {
+            () = async { flooding.await; std::future::pending().await } => {}
+            _again = stand.listener.accept() => {}
+        }
+    });
+    assert!(again.await.is_ok(), "it dials again");
+    stand.end.cancel();
+}
+
+#[tokio::test]
+async fn half_a_frame_holds_up_nothing_but_its_stream() {
+    let stand = stand().await;
+    let (mut reader, writer) = greeted(&stand).await;
+    drop(writer);
+    let mut first = switched_half(&stand).await;
+    // Its words go on while the server's frame is not whole, and the end is the silence's.
+    let ended = tokio::time::timeout(PATIENCE, first.read_to_end(&mut Vec::new())).await;
+    assert!(ended.is_ok());
+    let _gone = reader.next::<FromPerimeter>().await;
+    assert_eq!(stand.handler.obeyed.load(Ordering::Relaxed), 0);
+    stand.end.cancel();
+}
+
+/// The next stream, with the beginning of a frame in it.
+async fn switched_half(stand: &Stand) -> TcpStream {
+    let mut stream = switched(&stand.listener).await;
+    stream.write_all(b"\x40\0\0\0{\"say\":\"comm").await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn what_comes_with_the_head_of_the_answer_belongs_to_the_stream() {
+    let stand = stand().await;
+    let (mut stream, _) = request(&stand.listener).await;
+    let frame = serde_json::to_vec(&FromServer::Command(Command { id: 3, body: CommandBody::Status })).unwrap();
+    let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: postern-control/1\r\n\r\n";
+    let together = [head.as_bytes(), &u32::try_from(frame.len()).unwrap().to_le_bytes(), &frame].concat();
+    stream.write_all(&together).await.unwrap();
+    let mut reader = FrameReader::new(stream, FRAME_BYTES, PATIENCE);
+    assert!(matches!(heard(&mut reader).await, FromPerimeter::Hello(_)));
+    assert_eq!(heard(&mut reader).await, FromPerimeter::Answer(Answer { id: 3, result: Ok(Reply::Done) }));
+    stand.end.cancel();
+}
