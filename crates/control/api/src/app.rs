@@ -49,12 +49,15 @@ pub struct App {
 impl App {
     /// An application over an engine and its store.
     pub fn new(engine: Engine, store: Store, limits: Limits) -> Self {
-        Self { engine, store, limits, pollers: Arc::default(), control: ControlHub::default(), tunnels: None }
+        let control = ControlHub::default();
+        control.keep_holds(store.clone());
+        Self { engine, store, limits, pollers: Arc::default(), control, tunnels: None }
     }
 
     /// The same with a hub of control streams that others use too.
     #[must_use]
     pub fn with_control(mut self, control: ControlHub) -> Self {
+        control.keep_holds(self.store.clone());
         self.control = control;
         self
     }

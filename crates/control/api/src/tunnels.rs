@@ -10,7 +10,7 @@ use postern_model::problem::Kind;
 use postern_secret::SecretBytes;
 use postern_secret::key::{KeyDigest, TunnelToken};
 use postern_store::tunnels::{self, EdgeTunnel};
-use postern_store::{StoreError, Tx};
+use postern_store::{Store, StoreError, Tx};
 use postern_tunnel::certificate::stored_ca;
 use serde_json::Value;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -27,6 +27,19 @@ pub struct Tunnels {
     pub edge: Edge,
     /// Who probes routes, where somebody does.
     pub prober: Option<Arc<dyn TunnelProber>>,
+}
+
+impl Tunnels {
+    /// Fills the edge's directory from the database: before anything asks it, sessions that go on after a restart included.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn fill_directory(&self, store: &Store) -> Result<(), StoreError> {
+        let mut connection = store.read().await?;
+        let entries = tunnels::entries(&mut connection).await?;
+        self.edge.directory().replace_all(entries.into_iter().map(edge_entry).collect());
+        Ok(())
+    }
 }
 
 /// Which tunnel to probe.
@@ -108,19 +121,6 @@ impl App {
     pub fn with_tunnels(mut self, tunnels: Tunnels) -> Self {
         self.tunnels = Some(Arc::new(tunnels.into()));
         self
-    }
-
-    /// Fills the edge's directory from the database: before the edge serves.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn fill_directory(&self) -> Result<(), StoreError> {
-        let Some(service) = &self.tunnels else { return Ok(()) };
-        let _order = service.order.lock().await;
-        let mut connection = self.store.read().await?;
-        let entries = tunnels::entries(&mut connection).await?;
-        service.parts.edge.directory().replace_all(entries.into_iter().map(edge_entry).collect());
-        Ok(())
     }
 
     pub(crate) fn tunnels(&self) -> Result<&Arc<TunnelService>, Problem> {

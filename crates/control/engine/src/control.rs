@@ -2,23 +2,26 @@
 //! API, already authenticated; what arrives on them is hostile input all the same. Obeying is the perimeter's choice.
 
 mod failure;
+mod holds;
 mod peer;
 #[cfg(test)]
 mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use postern_model::Timestamp;
 use postern_model::control::{Base64, CommandBody, CommandRefusal, PUT_FILE_BYTES, PerimeterStatus, Reply, Role};
 use postern_model::ids::{EnvironmentId, SessionId, TunnelId, WorkspaceId};
+use postern_store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use failure::CommandFailure;
+pub use holds::Told;
 use peer::Line;
 
 /// Whose credential dialled a stream.
@@ -111,6 +114,10 @@ struct Shared {
     taken: Mutex<Vec<Owner>>,
     next: AtomicU64,
     drain: CancellationToken,
+    /// Where it is written which sessions are held; without it nobody is told later.
+    store: OnceLock<Store>,
+    /// Something was said about a session.
+    said: Notify,
 }
 
 /// Room for one stream, kept from before the upgrade until its end.
@@ -146,6 +153,8 @@ impl ControlHub {
             taken: Mutex::default(),
             next: AtomicU64::new(0),
             drain: CancellationToken::new(),
+            store: OnceLock::new(),
+            said: Notify::new(),
         };
         Self { shared: Arc::new(shared) }
     }

@@ -9,6 +9,7 @@ pub mod credentials;
 mod database;
 pub mod environments;
 pub mod events;
+pub mod holds;
 pub mod keys;
 pub mod list;
 pub mod mcp_calls;

@@ -11,7 +11,7 @@ mod read;
 mod tests;
 
 pub use lease::{Beat, acknowledge, heartbeat, stop};
-pub use read::{ended_in_vain, find, list, live, stats};
+pub use read::{HandedOut, ended_in_vain, find, handed_out, list, live, stats};
 
 use std::time::Duration;
 
@@ -128,7 +128,8 @@ pub async fn claimable(
     let found = sqlx::query(
         "SELECT 1 FROM work WHERE environment_id = ?1 AND attempts < ?4 AND (\
            (state = 'queued' AND (polled_at IS NULL OR polled_at <= ?2)) \
-           OR (state IN ('starting', 'active') AND lease_expires_at <= ?3)) LIMIT 1",
+           OR (state IN ('starting', 'active') AND lease_expires_at <= ?3)) \
+           AND session_id NOT IN (SELECT session_id FROM session_holds WHERE frozen_at IS NOT NULL) LIMIT 1",
     )
     .bind(environment.as_str())
     .bind(before(now, reclaim_older_than))
@@ -189,6 +190,7 @@ pub async fn reported(tx: &mut Tx, id: &WorkId) -> Result<(), StoreError> {
 }
 
 /// Hands out the oldest item that waits, under a fresh lease and token. Items whose lease ended go back to the queue first.
+/// One of a frozen session stays there until the thaw, so that no worker serves what nobody told it to hold.
 ///
 /// # Errors
 /// The database failed.
@@ -198,6 +200,7 @@ pub async fn claim(tx: &mut Tx, claim: &Claim<'_>) -> Result<Option<Work>, Store
         "UPDATE work SET polled_at = ?3, lease_expires_at = ?4, attempts = attempts + 1 WHERE id = (\
            SELECT id FROM work WHERE environment_id = ?1 AND state = 'queued' AND attempts < ?5 \
              AND (polled_at IS NULL OR polled_at <= ?2) \
+             AND session_id NOT IN (SELECT session_id FROM session_holds WHERE frozen_at IS NOT NULL) \
            ORDER BY queued_at, id LIMIT 1) \
          RETURNING *",
     )

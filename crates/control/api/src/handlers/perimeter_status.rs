@@ -3,49 +3,47 @@
 
 use std::time::Duration;
 
-use postern_engine::control::{CommandFailure, Owner, Peer, Verdict};
+use postern_engine::control::{CommandFailure, Owner, Peer, Told, Verdict};
 use postern_model::Problem;
-use postern_model::control::{CommandBody, CommandRefusal, PerimeterStatus};
-use postern_model::ids::SessionId;
+use postern_model::control::{CommandRefusal, PerimeterStatus};
+use postern_model::ids::{EnvironmentId, SessionId};
 use postern_model::problem::Kind;
+use postern_store::holds::{Hold, Saying};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::app::problem;
 use crate::dispatch::Call;
 use crate::reply::Reply;
 
 /// Nothing of the session runs or leaves any more.
 pub(crate) async fn freeze(call: Call) -> Result<Reply, Problem> {
-    command(call, |session| CommandBody::Freeze { session }).await
+    command(call, "freeze", Saying::Freeze).await
 }
 
 /// A frozen session goes on.
 pub(crate) async fn thaw(call: Call) -> Result<Reply, Problem> {
-    command(call, |session| CommandBody::Thaw { session }).await
+    command(call, "thaw", Saying::Thaw).await
 }
 
 /// The session's secrets are dropped for good.
 pub(crate) async fn revoke_grants(call: Call) -> Result<Reply, Problem> {
-    command(call, |session| CommandBody::RevokeGrants { session }).await
+    command(call, "revoke_grants", Saying::RevokeGrants).await
 }
 
-async fn command(call: Call, body: fn(SessionId) -> CommandBody) -> Result<Reply, Problem> {
+async fn command(call: Call, word: &'static str, saying: Saying) -> Result<Reply, Problem> {
     let id: SessionId = call.id("session", "Session")?;
-    let (app, workspace) = (call.app.clone(), call.workspace.clone());
+    let (app, workspace, who) = (call.app.clone(), call.workspace.clone(), call.caller.log_name());
     call.finish_without_body()?;
     let session = app.engine.session(&workspace, &id).await?;
-    let body = body(id.clone());
-    let word = body.name();
     let environment = &session.environment_id;
-    let verdicts = app.control.command_all(&workspace, environment, &id, body, PATIENCE).await;
-    let perimeters: Vec<Value> = verdicts.iter().map(verdict).collect();
-    match failure(&verdicts) {
-        _ if verdicts.is_empty() => {
-            Err(refused(word, &CommandFailure::NobodyConnected(Owner::Environment(environment.clone())), perimeters))
-        }
-        Some(failure) => Err(refused(word, failure, perimeters)),
-        None => Reply::json(&Obeyed { kind: "session_control", session_id: &id, command: word, perimeters }),
+    let told = app.control.say(&workspace, environment, &id, saying, PATIENCE).await.map_err(problem)?;
+    tracing::info!(session = %id, word, who, told = told.verdicts.len(), "a session is held or let go");
+    let perimeters: Vec<Value> = told.verdicts.iter().map(verdict).collect();
+    if let Some(failure) = failure(&told, saying, environment) {
+        return Err(refused(word, &failure, &told.hold, perimeters));
     }
+    Reply::json(&Obeyed { kind: "session_control", session_id: &id, command: word, hold: held(&told.hold), perimeters })
 }
 
 #[derive(Serialize)]
@@ -54,20 +52,40 @@ struct Obeyed<'a> {
     kind: &'static str,
     session_id: &'a SessionId,
     command: &'static str,
+    hold: Value,
     perimeters: Vec<Value>,
 }
 
-/// Why the command is not in effect everywhere where the session is. A process that does not have it does not count
-/// beside one that has.
-fn failure(verdicts: &[Verdict]) -> Option<&CommandFailure> {
-    let mut failures = verdicts.iter().filter_map(|verdict| verdict.result.as_ref().err());
-    let anyone_obeyed = verdicts.iter().any(|verdict| verdict.result.is_ok());
-    let real = failures.clone().find(|failure| !failure.is_not_held());
-    real.or_else(|| failures.next().filter(|_| !anyone_obeyed))
+fn held(hold: &Hold) -> Value {
+    json!({"frozen": hold.frozen, "grants_revoked": hold.grants_revoked})
+}
+
+/// Why the command is not in effect everywhere where the session is or may be. A process that does not have it does not
+/// count; but where a worker may have it, one has to have obeyed.
+fn failure(told: &Told, saying: Saying, environment: &EnvironmentId) -> Option<CommandFailure> {
+    let failures = || told.verdicts.iter().filter_map(|verdict| verdict.result.as_ref().err());
+    let real = failures().find(|failure| !failure.is_not_held());
+    let a_worker_obeyed = || {
+        let is_worker = |verdict: &&Verdict| matches!(verdict.peer.owner, Owner::Environment(_));
+        told.verdicts.iter().filter(is_worker).any(|verdict| verdict.result.is_ok())
+    };
+    let somebody_may_have_it = match saying {
+        Saying::Freeze | Saying::RevokeGrants => told.handed_out.now,
+        // Who had it once may still hold it.
+        Saying::Thaw => told.handed_out.ever,
+    };
+    match real {
+        Some(failure) => Some(failure.clone()),
+        None if somebody_may_have_it && !a_worker_obeyed() => {
+            let not_held = failures().next().cloned();
+            Some(not_held.unwrap_or_else(|| CommandFailure::NobodyConnected(Owner::Environment(environment.clone()))))
+        }
+        None => None,
+    }
 }
 
 /// 409 where the same command will be refused again, 503 where it may be in effect by then.
-fn refused(word: &str, failure: &CommandFailure, perimeters: Vec<Value>) -> Problem {
+fn refused(word: &str, failure: &CommandFailure, hold: &Hold, perimeters: Vec<Value>) -> Problem {
     let kind = match failure {
         CommandFailure::Refused(_) | CommandFailure::TooLarge => Kind::Conflict,
         CommandFailure::NobodyConnected(_)
@@ -76,10 +94,15 @@ fn refused(word: &str, failure: &CommandFailure, perimeters: Vec<Value>) -> Prob
         | CommandFailure::Gone
         | CommandFailure::Misanswered => Kind::Unavailable,
     };
-    let message = format!("{word} is not in effect: {failure}. Next step: {}.", failure.next_step());
+    let message = format!(
+        "{word} is kept here, but is not in effect: {failure}. Whoever has the session is told when it connects or reports \
+         the session. Next step: {}.",
+        failure.next_step()
+    );
     Problem::new(kind, message)
         .with_code(code(failure))
         .with_detail("perimeter_code", failure.code())
+        .with_detail("hold", held(hold))
         .with_detail("perimeters", perimeters)
 }
 

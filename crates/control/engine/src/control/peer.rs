@@ -15,10 +15,11 @@ use postern_model::control::{
 use postern_model::ids::{SessionId, WorkspaceId};
 use postern_net::frames::{FrameError, FrameReader, FrameWriter};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::holds::{self, Known};
 use super::{CommandFailure, ControlHub, Owner, Peer, Seat, lock};
 
 type Waiting = oneshot::Sender<Result<Reply, CommandFailure>>;
@@ -57,6 +58,10 @@ pub(super) struct Line {
     hello: Hello,
     since: Timestamp,
     sessions: Mutex<HashSet<SessionId>>,
+    /// The holds that it obeys, as far as it said so.
+    known: Mutex<Known>,
+    /// It said which sessions it holds.
+    reported: Notify,
     asks: mpsc::Sender<(CommandBody, Waiting)>,
 }
 
@@ -102,6 +107,7 @@ impl Line {
     /// Sends a command and waits for its answer.
     pub(super) async fn ask(&self, body: CommandBody, patience: Duration) -> Result<Reply, CommandFailure> {
         let (answer, answered) = oneshot::channel();
+        let asked = holds::said(&body);
         self.asks.try_send((body, answer)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => CommandFailure::Busy,
             mpsc::error::TrySendError::Closed(_) => CommandFailure::Gone,
@@ -109,8 +115,27 @@ impl Line {
         match timeout(patience, answered).await {
             Err(_) => Err(CommandFailure::Late(patience)),
             Ok(Err(_)) => Err(CommandFailure::Gone),
-            Ok(Ok(result)) => result,
+            Ok(Ok(result)) => {
+                if let (Some((session, saying)), Ok(_)) = (asked, &result) {
+                    lock(&self.known).obeyed(session, saying);
+                }
+                result
+            }
         }
+    }
+
+    pub(super) fn known(&self) -> &Mutex<Known> {
+        &self.known
+    }
+
+    /// The sessions that it says it holds, where it is one that says so.
+    pub(super) fn reported_sessions(&self) -> Option<HashSet<SessionId>> {
+        (self.hello.role == Role::Worker).then(|| lock(&self.sessions).clone())
+    }
+
+    /// It said anew which sessions it holds.
+    pub(super) fn reported(&self) -> &Notify {
+        &self.reported
     }
 }
 
@@ -147,6 +172,7 @@ where
     tokio::select! {
         ended = &mut speaking => ended,
         ended = listen(reader, &line, &outstanding) => ended,
+        never = holds::keep_telling(hub, &line) => match never {},
         () = ends => {
             goodbye.cancel();
             // Whoever takes nothing gets no goodbye: the end is not held up by it.
@@ -183,6 +209,8 @@ fn line(id: u64, seat: &Seat, hello: Hello, asks: mpsc::Sender<(CommandBody, Wai
         hello,
         since: Timestamp::now(),
         sessions: Mutex::new(sessions.into_iter().collect()),
+        known: Mutex::default(),
+        reported: Notify::new(),
         asks,
     }
 }
@@ -255,7 +283,10 @@ async fn listen<R: AsyncRead + Unpin>(
             FromPerimeter::Hello(_) => return Err(Broken::OutOfTurn),
             FromPerimeter::Ping => {}
             FromPerimeter::Sessions { sessions } if sessions.len() > SESSIONS => return Err(Broken::Sessions),
-            FromPerimeter::Sessions { sessions } => *lock(&line.sessions) = sessions.into_iter().collect(),
+            FromPerimeter::Sessions { sessions } => {
+                *lock(&line.sessions) = sessions.into_iter().collect();
+                line.reported.notify_one();
+            }
             FromPerimeter::Answer(answer) => answered(outstanding, answer)?,
         }
     }

@@ -41,6 +41,36 @@ pub async fn live(connection: &mut Connection, session: &SessionId) -> Result<Op
     id.map(|id| parsed(WorkId::parse(&id), "work.id")).transpose()
 }
 
+/// Who may have a session: whether a lease on it lives at this moment, and whether it was ever handed out.
+///
+/// # Errors
+/// The database failed.
+pub async fn handed_out(
+    connection: &mut Connection,
+    session: &SessionId,
+    now: Timestamp,
+) -> Result<HandedOut, StoreError> {
+    let row = sqlx::query(
+        "SELECT COUNT(CASE WHEN state <> 'stopped' AND lease_expires_at > ?2 THEN 1 END) AS living, \
+                COUNT(lease_expires_at) AS ever FROM work WHERE session_id = ?1",
+    )
+    .bind(session.as_str())
+    .bind(micros(now))
+    .fetch_one(connection)
+    .await?;
+    let any = |column| Ok::<_, StoreError>(row.try_get::<i64, _>(column)? > 0);
+    Ok(HandedOut { now: any("living")?, ever: any("ever")? })
+}
+
+/// Who may have a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandedOut {
+    /// Somebody's lease lives.
+    pub now: bool,
+    /// Somebody had one.
+    pub ever: bool,
+}
+
 /// How many items of a session ended since its calls last came further: since one was made, confirmed or answered.
 ///
 /// # Errors
