@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
+use rustix::event::Timespec;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 /// Stops a sandbox by its first process, and answers which of its processes were stopped before: they stay so when it goes on. Stopped is what was
@@ -38,7 +39,8 @@ pub(crate) fn stop(first: u32) -> Option<HashSet<Member>> {
         if Instant::now() > until {
             return None;
         }
-        std::thread::sleep(LOOK);
+        // A wait for nothing: this thread has no runtime.
+        let _over = rustix::event::poll(&mut [], Some(&LOOK));
     }
 }
 
@@ -139,7 +141,7 @@ fn state_of(stat: &str) -> Option<char> {
 const PATIENCE: Duration = Duration::from_millis(700);
 /// How many looks in a row must find nothing that runs.
 const SETTLED: u32 = 2;
-const LOOK: Duration = Duration::from_millis(1);
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 #[cfg(test)]
 mod tests {
