@@ -154,6 +154,8 @@ impl Server {
         let model = Arc::new(model(&configuration, key)?);
         let surroundings = Surroundings { mcp: Some(mcp.clone()), hub: Some(hub.clone()) };
         let tunnels = Tunnels { server_key, domain, edge: edge.clone(), prober: Some(mcp::prober(mcp)) };
+        // Before the engine: sessions that go on after a restart call through tunnels at once.
+        tunnels.fill_directory(&store).await.or_misused("read the tunnels")?;
         let engine = Engine::start_with(store.clone(), model, surroundings, postern_engine::Settings::default())
             .await
             .or_misused("start the engine")?;
@@ -171,7 +173,6 @@ impl Server {
         let app = App::new(engine.clone(), store.clone(), postern_api::Limits::default())
             .with_control(hub.clone())
             .with_tunnels(tunnels);
-        app.fill_directory().await.or_misused("read the tunnels")?;
         let tls = match &configuration.tls {
             Some((certificate, key)) => Some(edge::tls(certificate, key, &[b"http/1.1"])?),
             None => None,
