@@ -1,5 +1,8 @@
 //! `cargo xtask bench`: ratios against peers measured in the same run. Not a test; nothing fails because it is slow.
 
+mod tunnel;
+
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use clap::Args;
@@ -13,32 +16,59 @@ pub(crate) struct Options {
     /// Rounds of each measurement, interleaved with its peer's.
     #[arg(long, default_value_t = 100)]
     rounds: u32,
+    /// Only the named part: sandbox, tools, tunnel. All of them when absent.
+    #[arg(long)]
+    only: Vec<String>,
+    /// Measure this postern instead of a release build made now. Figures of any other build say nothing about speed.
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
 }
 
-/// Runs all comparisons with release builds and prints command, machine, figures and ratio.
+type Part = (&'static str, fn(&Path, u32) -> Outcome);
+
+const PARTS: &[Part] = &[
+    ("sandbox", |_, rounds| sandbox_start(rounds)),
+    ("tools", |binary, rounds| tool_round_trip(binary, rounds.div_ceil(10))),
+    ("tunnel", |binary, rounds| tunnel::measure(binary, rounds.div_ceil(40))),
+];
+
+/// Runs the comparisons with release builds and prints command, machine, figures and ratio.
 pub(crate) fn all(options: &Options) -> Outcome {
+    let unknown = options.only.iter().find(|name| PARTS.iter().all(|(part, _)| part != name));
+    if let Some(name) = unknown {
+        return Err(format!("no part is called {name}"));
+    }
     prepare::packages()?;
-    run(command("cargo").args(["build", "--release", "--package", "postern"]))?;
-    run(command("cargo").args(["build", "--release", "--package", "postern-runner", "--example", "sandbox_start"]))?;
+    let binary = match &options.binary {
+        Some(binary) => std::path::absolute(binary).map_err(|cause| format!("find {}: {cause}", binary.display()))?,
+        None => {
+            run(command("cargo").args(["build", "--release", "--package", "postern"]))?;
+            root().join("target/release/postern")
+        }
+    };
     println!("machine: {}", machine()?);
-    println!("command: cargo xtask bench --rounds {}", options.rounds);
-    sandbox_start(options.rounds)?;
-    tool_round_trip(options.rounds.div_ceil(10))
+    println!("command: cargo xtask bench {}", std::env::args().skip(2).collect::<Vec<_>>().join(" "));
+    for (_, part) in
+        PARTS.iter().filter(|(name, _)| options.only.is_empty() || options.only.iter().any(|only| only == name))
+    {
+        part(&binary, options.rounds)?;
+    }
+    Ok(())
 }
 
 fn sandbox_start(rounds: u32) -> Outcome {
     if !found("bwrap") {
         return Err("bwrap is missing".to_owned());
     }
+    run(command("cargo").args(["build", "--release", "--package", "postern-runner", "--example", "sandbox_start"]))?;
     let measured = json(command(root().join("target/release/examples/sandbox_start")).arg(rounds.to_string()))?;
     println!("\nsandbox start to the end of the first `bash -c true` (aim: at most 0.8 of bwrap, same namespaces)");
     compare(&measured, "ours", "bwrap")
 }
 
-fn tool_round_trip(rounds: u32) -> Outcome {
+fn tool_round_trip(binary: &Path, rounds: u32) -> Outcome {
     let python = prepare::venv()?;
     let script = root().join("xtask/bench/tool_round_trip.py");
-    let binary = root().join("target/release/postern");
     let measured = json(command(python).env("POSTERN_BINARY", binary).arg(script).arg(rounds.to_string()))?;
     println!(
         "\n`bash: true` from agent.tool_use stored to its result stored (aim: at most 0.3 of the official Python worker)"

@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Request;
+use http::{HeaderValue, Request};
 use http_body_util::Full;
-use postern_net::client::HttpClient;
-use postern_net::tls::TlsRoots;
-use postern_policy::{Endpoint, configured};
+use postern_net::client::{Connect, Connecting, HttpClient};
+use postern_net::dial::Dialer;
+use postern_policy::{ConfiguredPermit, Endpoint, configured};
 use postern_tunnel::wire::Lane;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Caller, Rig, message, send};
+use super::{Caller, IDLE, IDLE_CONNECTIONS, Rig, message, send};
 use crate::failure::{Failure, Or};
 
 /// What to measure, as JSON on the command line.
@@ -42,8 +42,15 @@ struct Way {
     name: String,
     client: HttpClient,
     bulk: HttpClient,
-    caller: Option<Caller>,
-    bearer: String,
+    called_by: CalledBy,
+}
+
+/// In whose name a request goes.
+enum CalledBy {
+    /// Through the tunnel: these sessions, by turns. The gateway puts the bearer in.
+    Sessions(Vec<Caller>),
+    /// Past it: whoever has the bearer.
+    Bearer(String),
 }
 
 /// Measures everything of the plan.
@@ -52,36 +59,58 @@ struct Way {
 /// The plan is none, or a call fails.
 pub(super) async fn all(rig: &Rig, plan: &str) -> Result<Value, Failure> {
     let plan: Plan = serde_json::from_str(plan).or_misused("read the plan")?;
-    let mut ways = vec![Way {
-        name: "tunnel".to_owned(),
-        client: rig.client(&plan.route, Lane::Interactive),
-        bulk: rig.client(&plan.route, Lane::Bulk),
-        caller: Some(rig.caller("sesn_bench")),
-        bearer: String::new(),
-    }];
-    for (name, url) in &plan.others {
-        let endpoint: Endpoint = url.parse().or_misused("read a URL of the plan")?;
-        let client = HttpClient::new(configured(&endpoint), &TlsRoots::default()).or_misused("prepare a client")?;
-        ways.push(Way { name: name.clone(), bulk: client.clone(), client, caller: None, bearer: plan.bearer.clone() });
-    }
-    let ways: Vec<Arc<Way>> = ways.into_iter().map(Arc::new).collect();
+    let ways = ways(rig, &plan)?;
     let mut rows = Vec::new();
-    for &at_once in &plan.concurrency {
-        for _ in 0..plan.rounds {
+    let (time, warm_up) = (Duration::from_secs_f64(plan.seconds), Duration::from_secs_f64(plan.seconds / 5.0));
+    for _ in 0..plan.rounds {
+        for &at_once in &plan.concurrency {
             for way in &ways {
-                let round = small(way, at_once, Duration::from_secs_f64(plan.seconds)).await;
-                rows.push(json!({"what": "small", "way": way.name, "at_once": at_once, "figures": round.figures()}));
+                small(way, at_once, warm_up).await;
+                let figures = small(way, at_once, time).await.figures();
+                rows.push(json!({"what": "small", "way": way.name, "at_once": at_once, "figures": figures}));
             }
         }
-    }
-    for _ in 0..plan.rounds {
         for way in &ways {
             let seconds = large(way, plan.bulk_bytes).await?;
             rows.push(json!({"what": "bulk", "way": way.name, "mib_per_second": mib(plan.bulk_bytes) / seconds}));
-            rows.push(json!({"what": "small during bulk", "way": way.name, "figures": during_bulk(way, plan.bulk_bytes).await?.figures()}));
+            let figures = during_bulk(way, plan.bulk_bytes, time).await?.figures();
+            rows.push(json!({"what": "small during bulk", "way": way.name, "figures": figures}));
         }
     }
     Ok(json!({"rows": rows}))
+}
+
+fn ways(rig: &Rig, plan: &Plan) -> Result<Vec<Arc<Way>>, Failure> {
+    let callers = (0..SESSIONS).map(|number| rig.caller(&format!("sesn_bench{number}"))).collect();
+    let mut ways = vec![Arc::new(Way {
+        name: "tunnel".to_owned(),
+        client: rig.client(&plan.route, Lane::Interactive),
+        bulk: rig.client(&plan.route, Lane::Bulk),
+        called_by: CalledBy::Sessions(callers),
+    })];
+    for (name, url) in &plan.others {
+        let endpoint: Endpoint = url.parse().or_misused("read a URL of the plan")?;
+        let authority = endpoint.host.authority(endpoint.scheme, endpoint.port);
+        let authority = HeaderValue::try_from(authority).or_misused("read a URL of the plan")?;
+        let connect = Arc::new(Plain { permit: configured(&endpoint), dialer: Dialer::new() });
+        // As many connections as the way through the tunnel has.
+        let client = HttpClient::made_by(connect, name.clone(), authority, IDLE_CONNECTIONS, IDLE);
+        let called_by = CalledBy::Bearer(plan.bearer.clone());
+        ways.push(Arc::new(Way { name: name.clone(), bulk: client.clone(), client, called_by }));
+    }
+    Ok(ways)
+}
+
+/// TCP and no more.
+struct Plain {
+    permit: ConfiguredPermit,
+    dialer: Dialer,
+}
+
+impl Connect for Plain {
+    fn connect(&self) -> Connecting<'_> {
+        Box::pin(async move { Ok(Box::new(self.dialer.reach(&self.permit).await?) as Box<_>) })
+    }
 }
 
 fn mib(bytes: u64) -> f64 {
@@ -143,9 +172,12 @@ async fn calls(way: Arc<Way>, stop: Arc<AtomicBool>) -> Round {
 }
 
 async fn call(way: &Way, client: &HttpClient, body: &Value) -> Result<u64, Failure> {
-    let request = match &way.caller {
-        Some(caller) => message(body, &caller.identity(body.to_string().as_bytes())?)?,
-        None => direct(body, &way.bearer)?,
+    let request = match &way.called_by {
+        CalledBy::Sessions(callers) => {
+            let turn = usize::try_from(body["id"].as_u64().unwrap_or_default()).unwrap_or_default();
+            message(body, &callers[turn % callers.len()].identity(body.to_string().as_bytes())?)?
+        }
+        CalledBy::Bearer(bearer) => direct(body, bearer)?,
     };
     let response = send(client, request).await.or_unreachable("call")?;
     if !response.status().is_success() {
@@ -178,12 +210,15 @@ async fn large(way: &Way, bytes: u64) -> Result<f64, Failure> {
     Ok(started.elapsed().as_secs_f64())
 }
 
-/// Small calls, four at once, for as long as a large answer is on its way.
-async fn during_bulk(way: &Arc<Way>, bytes: u64) -> Result<Round, Failure> {
+/// Small calls, four at once, while one large answer after the other is on its way, for a time and at least one.
+async fn during_bulk(way: &Arc<Way>, bytes: u64, time: Duration) -> Result<Round, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let tasks: Vec<_> = (0..4).map(|_| tokio::spawn(calls(Arc::clone(way), Arc::clone(&stop)))).collect();
     let started = Instant::now();
-    let done = large(way, bytes).await;
+    let mut done = large(way, bytes).await;
+    while done.is_ok() && started.elapsed() < time {
+        done = large(way, bytes).await;
+    }
     stop.store(true, Ordering::Relaxed);
     let mut round = Round { elapsed: started.elapsed(), ..Round::default() };
     for task in tasks {
@@ -194,3 +229,6 @@ async fn during_bulk(way: &Arc<Way>, bytes: u64) -> Result<Round, Failure> {
     }
     done.map(|_| round)
 }
+
+/// Sessions that call by turns: as many as a busy gateway has, each with its own keyring and connections.
+const SESSIONS: usize = 16;
