@@ -58,7 +58,8 @@ impl Generation {
         let mut snapshot: BTreeMap<_, _> =
             given.into_iter().map(|(name, value)| (name, Secret::new(value.into_bytes()))).collect();
         for name in variables(&zones).into_iter().chain(route_variables(&routes)) {
-            if let (false, Some(kept)) = (snapshot.contains_key(&name), before.and_then(|one| one.snapshot.get(&name))) {
+            if let (false, Some(kept)) = (snapshot.contains_key(&name), before.and_then(|one| one.snapshot.get(&name)))
+            {
                 snapshot.insert(name, kept.duplicate());
             }
         }

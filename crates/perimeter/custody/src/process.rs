@@ -206,9 +206,7 @@ async fn answer(custodian: &Custodian, asker: Asker, ask: Ask) -> Answer {
         Ask::Freeze { session } => custodian.freeze(caller, &session).await.map(|()| Answer::Held),
         Ask::Thaw { session } => custodian.thaw(caller, &session).await.map(|()| Answer::Held),
         Ask::RevokeGrants { session } => custodian.revoke_grants(caller, &session).await.map(|()| Answer::Held),
-        Ask::Reload(reload) => {
-            custodian.reload(caller, *reload).await.map(|problems| Answer::Reloaded { problems })
-        }
+        Ask::Reload(reload) => custodian.reload(caller, *reload).await.map(|problems| Answer::Reloaded { problems }),
         Ask::Documents => custodian.documents(caller).map(|digests| Answer::Documents { digests }),
         Ask::Placeholders => custodian.placeholders(caller).map(|known| Answer::Placeholders { known }),
     };

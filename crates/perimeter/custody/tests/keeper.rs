@@ -15,7 +15,7 @@ use postern_custody::keeper::{self, JoinRefusal, Keeper, KeeperError, Part, Sett
 use postern_custody::store::Store;
 use postern_custody::{
     CallerKind, Client, Configuration, CustodyError, EgressClient, GatewayClient, OpenSession, Purpose, RefusalReason,
-    RouteGrant, RoutePurpose,
+    Reload, RouteGrant, RoutePurpose,
 };
 use postern_exec::asynchronous::Channel;
 use postern_exec::{WireBytes, role};
@@ -123,6 +123,10 @@ fn digest() -> String {
     zones.named("ledger").unwrap().digest().to_owned()
 }
 
+fn routes_digest(text: &str) -> String {
+    postern_policy::Routes::load(&Document::parse("postern.toml", text).unwrap()).unwrap().digest().to_owned()
+}
+
 fn session(name: &str) -> OpenSession {
     OpenSession { session: name.to_owned(), agent: None, zone: "ledger".to_owned(), digest: digest() }
 }
@@ -130,6 +134,7 @@ fn session(name: &str) -> OpenSession {
 fn call(route: &str) -> RouteGrant {
     RouteGrant {
         route: route.to_owned(),
+        routes_digest: routes_digest(CONFIGURATION),
         session: "sesn_1".to_owned(),
         agent: None,
         tool_use: Some("toolu_1".to_owned()),
@@ -338,6 +343,47 @@ async fn who_read_another_configuration_does_not_join() {
     moved.custody.document.file = "/etc/postern/postern.toml".to_owned();
     let joined = keeper::join_or_start(moved, CallerKind::Gateway).await.unwrap();
     assert_eq!(joined.part(), Part::Joined);
+    joined.end().await;
+    keeper.end().await;
+}
+
+#[tokio::test]
+async fn after_a_reload_those_join_who_read_the_new_document_or_still_go_by_the_old() {
+    let directory = tempfile::tempdir().unwrap();
+    let keeper = stand(directory.path(), CallerKind::Worker).await;
+    let joined = stand(directory.path(), CallerKind::Gateway).await;
+    let gateway = GatewayClient::new(channel(joined.custody(CallerKind::Gateway).await.unwrap()));
+    let store = Store::open(&directory.path().join("custody")).unwrap();
+    store.set("wiki-token", WIKI.as_bytes().to_vec(), false).unwrap();
+    assert_eq!(text(&gateway.grant(call("wiki")).await.unwrap()), WIKI);
+
+    let mut other = settings(directory.path());
+    other.custody.document.text.push_str(
+        "\n[[gateway.route]]\nhost = \"more\"\nupstream = \"http://127.0.0.1:9309/mcp\"\naddresses = [\"127.0.0.0/8\"]\ncredential = { source = \"env:MORE\", header = \"x-key\", format = \"{secret}\" }\n",
+    );
+    let document = other.custody.document.clone();
+    let read = document.text.clone();
+    let snapshot = BTreeMap::from([("MORE".to_owned(), WireBytes::new(TOKEN.as_bytes().to_vec()))]);
+    let reload = Reload { document: document.clone(), environments: names(), snapshot };
+    assert_eq!(gateway.reload(reload).await.unwrap(), Vec::<String>::new());
+    joined.reads(&document);
+
+    let probe =
+        |text: &str| RouteGrant { purpose: RoutePurpose::Probe, routes_digest: routes_digest(text), ..call("more") };
+    assert_eq!(text(&gateway.grant(probe(&read)).await.unwrap()), TOKEN);
+    let again = GatewayClient::new(channel(joined.custody(CallerKind::Gateway).await.unwrap()));
+    assert_eq!(text(&again.grant(probe(&read)).await.unwrap()), TOKEN);
+    let successor = keeper::join_or_start(other, CallerKind::Gateway).await.unwrap();
+    assert_eq!(successor.part(), Part::Joined);
+    let old = stand(directory.path(), CallerKind::Worker).await;
+    old.end().await;
+    successor.end().await;
+
+    // A worker that has read it too leaves nobody who goes by the old one.
+    let worker = Client::new(channel(keeper.custody(CallerKind::Worker).await.unwrap()));
+    let reload = Reload { document, environments: names(), snapshot: BTreeMap::new() };
+    assert_eq!(worker.reload(reload).await.unwrap(), Vec::<String>::new());
+    assert_eq!(text(&again.grant(probe(&read)).await.unwrap()), TOKEN, "the variable stays");
     joined.end().await;
     keeper.end().await;
 }

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use postern_custody::{CustodyError, GatewayClient, KnownPlaceholder, RefusalReason, RouteGrant};
+use postern_custody::{CustodyError, GatewayClient, KnownPlaceholder, RefusalReason, Reload, RouteGrant};
 use postern_policy::{Denial, Reason};
 use postern_secret::SecretBytes;
 use tokio::time::timeout;
@@ -31,6 +31,9 @@ pub(crate) trait Custodian: Send + Sync {
 
     /// Ends a session's grants for good.
     fn revoke<'a>(&'a self, session: &'a str) -> Later<'a, Result<(), Denial>>;
+
+    /// Puts another document in force; what is wrong with it, where it does not.
+    fn reload(&self, reload: Reload) -> Later<'_, Result<(), Vec<String>>>;
 }
 
 impl Custodian for GatewayClient {
@@ -56,6 +59,17 @@ impl Custodian for GatewayClient {
 
     fn revoke<'a>(&'a self, session: &'a str) -> Later<'a, Result<(), Denial>> {
         Box::pin(in_time(self.revoke_grants(session)))
+    }
+
+    fn reload(&self, reload: Reload) -> Later<'_, Result<(), Vec<String>>> {
+        Box::pin(async move {
+            match timeout(limits::CUSTODY_RELOADS, Self::reload(self, reload)).await {
+                Ok(Ok(problems)) if problems.is_empty() => Ok(()),
+                Ok(Ok(problems)) => Err(problems),
+                Ok(Err(error)) => Err(vec![error.to_string()]),
+                Err(_) => Err(vec!["custody does not answer; restart the gateway".to_owned()]),
+            }
+        })
     }
 }
 

@@ -156,10 +156,17 @@ impl Gateway {
 
     /// How the connector's connections stand.
     pub(crate) fn connected(&self, status: ConnectorStatus) {
-        for error in status.connections.iter().filter_map(|one| one.last_error.as_ref()) {
+        let mut link = self.link.write().unwrap_or_else(PoisonError::into_inner);
+        // A status repeats what did not change, the last errors of connections that stand again included.
+        let news = status
+            .connections
+            .iter()
+            .enumerate()
+            .filter(|(place, one)| link.status.connections.get(*place) != Some(one));
+        for error in news.filter(|(_, one)| !one.connected).filter_map(|(_, one)| one.last_error.as_ref()) {
             self.troubles.note(&error.code, &error.message);
         }
-        self.link.write().unwrap_or_else(PoisonError::into_inner).status = status;
+        link.status = status;
     }
 
     /// Looks after what changes by itself until the drain: leaf, placeholders, idle sessions.

@@ -47,6 +47,8 @@ pub const TROUBLES: usize = 32;
 pub const ENCODINGS: usize = 3;
 /// How long custody may take to answer.
 pub const CUSTODY: Duration = Duration::from_secs(10);
+/// How long custody may take to read another document.
+pub const CUSTODY_RELOADS: Duration = Duration::from_secs(20);
 /// How often the leaf's files are looked at.
 pub const LEAF_LOOK: Duration = Duration::from_secs(1);
 /// Bytes of a leaf or its key.

@@ -6,7 +6,7 @@ use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 use http::HeaderValue;
 use postern_audit::{Decision, Kind, Record, Recorder};
 use postern_custody::{
-    CallerKind, GatewayClient,
+    CallerKind, GatewayClient, Reload,
     keeper::{self, Keeper},
 };
 use postern_exec::{asynchronous::Channel, role};
@@ -56,7 +56,7 @@ pub async fn gateway_main(config: GatewayConfig, configured: Configured, mut sta
         return ExitCode::FAILURE;
     }
     let gone = tokio::select! {
-        code = orders(&gateway, starter, connected) => return code,
+        code = orders(&gateway, &keeper, starter, connected) => return code,
         () = keeper.gone() => true,
         () = gateway.drain.started() => false,
     };
@@ -197,6 +197,7 @@ fn bearer(token: &SecretBytes) -> Option<HeaderValue> {
 /// is gone.
 async fn orders(
     gateway: &Arc<Gateway>,
+    keeper: &Keeper,
     mut starter: Option<Channel>,
     mut connected: watch::Receiver<bool>,
 ) -> ExitCode {
@@ -219,28 +220,35 @@ async fn orders(
         match order {
             None => return ExitCode::FAILURE,
             Some(Order::Drain) => gateway.drain.start(),
-            Some(Order::Reload { document, environments, variables: _ }) => {
-                let problems = reload(gateway, document, &environments).await;
+            Some(Order::Reload { document, environments, variables }) => {
+                let taken = document.clone();
+                let problems = reload(gateway, Reload { document, environments, snapshot: variables }).await;
+                if problems.is_empty() {
+                    keeper.reads(&taken);
+                }
                 tell(&mut starter, &Report::Reloaded { problems }).await;
             }
         }
     }
 }
 
-/// Puts other rules in force, after that is on record.
-pub(crate) async fn reload(
-    gateway: &Gateway,
-    document: DocumentText,
-    environments: &std::collections::BTreeMap<String, String>,
-) -> Vec<String> {
-    let rules = match rules(document, environments) {
-        Ok(rules) => rules,
-        Err(problems) => return problems,
+/// Puts other rules in force: first in custody and then, when that is on record, here, so that no call is decided by rules
+/// whose credentials custody does not know.
+pub(crate) async fn reload(gateway: &Gateway, reload: Reload) -> Vec<String> {
+    let (document, environments) = (reload.document.clone(), reload.environments.clone());
+    let read = tokio::task::spawn_blocking(move || rules(document, &environments)).await;
+    let rules = match read {
+        Ok(Ok(rules)) => rules,
+        Ok(Err(problems)) => return problems,
+        Err(_) => return vec!["the configuration could not be read".to_owned()],
     };
-    match record(gateway, Kind::ConfigurationLoaded, rules.routes.digest()).await {
-        Ok(()) => gateway.replace_rules(rules),
-        Err(problem) => return vec![problem],
+    if let Err(problems) = gateway.custody.reload(reload).await {
+        return problems;
     }
+    if let Err(problem) = record(gateway, Kind::ConfigurationLoaded, rules.routes.digest()).await {
+        return vec![problem];
+    }
+    gateway.replace_rules(rules);
     Vec::new()
 }
 

@@ -58,12 +58,7 @@ pub(super) async fn start(settings: Settings, door: &Door, lock: File) -> Result
     let mut accepting = JoinSet::new();
     for service in [Service::Audit, Service::Custody] {
         let listener = socket::listen(&door.descriptor, service.socket_name()).map_err(failed)?;
-        let porter = Porter {
-            service,
-            processes: processes.clone(),
-            standing: standing.clone(),
-            told: Arc::default(),
-        };
+        let porter = Porter { service, processes: processes.clone(), standing: standing.clone(), told: Arc::default() };
         accepting.spawn(porter.accept_all(listener));
     }
     let directory = door.descriptor.try_clone().map_err(failed)?;

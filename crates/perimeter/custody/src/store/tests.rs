@@ -142,3 +142,34 @@ fn the_perimeters_public_key_stays_the_same() {
     assert_eq!(Store::open(&store.directory).unwrap().perimeter_public_key().unwrap(), first);
     assert_eq!(first.to_string().len(), 64);
 }
+
+#[test]
+fn another_process_that_changes_or_removes_a_secret_is_believed_at_once() {
+    let (_directory, store) = opened();
+    let elsewhere = Store::open(&store.directory).unwrap();
+    elsewhere.set("ledger", VALUE.to_vec(), false).unwrap();
+    for _ in 0..50 {
+        assert_eq!(value(&store, "ledger").unwrap(), VALUE);
+        elsewhere.set("ledger", OTHER.to_vec(), false).unwrap();
+        assert_eq!(value(&store, "ledger").unwrap(), OTHER);
+        // Of the same size and under the number of a file that is gone.
+        elsewhere.set("ledger", OTHER.to_vec(), false).unwrap();
+        elsewhere.set("ledger", VALUE.to_vec(), false).unwrap();
+        assert_eq!(value(&store, "ledger").unwrap(), VALUE);
+    }
+    elsewhere.remove("ledger").unwrap();
+    assert_eq!(value(&store, "ledger"), None);
+    elsewhere.set("ledger", VALUE.to_vec(), false).unwrap();
+    assert_eq!(value(&store, "ledger").unwrap(), VALUE);
+    std::fs::remove_file(store.file()).unwrap();
+    assert_eq!(value(&store, "ledger"), None);
+}
+
+#[test]
+fn a_row_that_is_edited_after_it_was_read_does_not_open() {
+    let (_directory, store) = opened();
+    store.set("ledger", VALUE.to_vec(), false).unwrap();
+    assert!(value(&store, "ledger").is_some());
+    edit(&store, |contents| contents["rows"]["ledger"]["generation"] = 77.into());
+    assert!(matches!(store.read("ledger"), Err(StoreError::RowChanged { .. })));
+}

@@ -12,7 +12,10 @@ use postern_tunnel::identity::{Claims, Purpose};
 use zeroize::Zeroizing;
 
 use super::authority::Destination;
-use crate::{gateway::Gateway, sessions::Session};
+use crate::{
+    gateway::{Gateway, Rules},
+    sessions::Session,
+};
 
 /// A header that only the upstream gets.
 pub(crate) struct Injected {
@@ -34,6 +37,7 @@ pub(crate) fn brought(headers: &HeaderMap) -> Result<Option<SealedCredential>, D
 pub(crate) async fn granted(
     gateway: &Gateway,
     session: &Session,
+    rules: &Rules,
     destination: &Destination,
     claims: &Claims,
     permit: &McpPermit,
@@ -51,6 +55,7 @@ pub(crate) async fn granted(
     };
     let grant = RouteGrant {
         route: destination.route.name.clone(),
+        routes_digest: rules.routes.digest().to_owned(),
         session: session.id.clone(),
         agent: Some(agent(claims)),
         tool_use: claims.tool_use.clone(),

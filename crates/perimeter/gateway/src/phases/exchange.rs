@@ -157,7 +157,8 @@ impl Step<'_> {
         let (gateway, headers) = (self.gateway, &self.parts.headers);
         let claims = known.claims.clone().expect("put there before");
         let injected =
-            credential::granted(gateway, &place.session, self.destination, &claims, &permit, headers).await?;
+            credential::granted(gateway, &place.session, self.rules, self.destination, &claims, &permit, headers)
+                .await?;
         // The secret may be known only now.
         let keyring = place.session.keyring();
         if !Arc::ptr_eq(&keyring, &searched) {

@@ -5,7 +5,7 @@ use postern_secret::detect::Detector;
 use postern_testkit::private_mcp::{Manner, PrivateMcp};
 use serde_json::{Value, json};
 
-use super::stand::{Call, Got, SECRET, Stand, document, environments};
+use super::stand::{Call, Got, SECRET, Stand, document, order};
 use crate::process;
 
 /// The message in an answer, whether it came as JSON or as events.
@@ -24,7 +24,7 @@ async fn a_session_with_a_real_server_works_and_never_shows_its_secret() {
         let stand = Stand::before(server.address.port(), Memory::new(), Default::default());
         let mut wider = document(server.address.port());
         wider.text = wider.text.replace("\"read_*\"", "\"read_*\", \"reflect_headers\"");
-        assert!(process::reload(&stand.gateway, wider, &environments()).await.is_empty());
+        assert!(process::reload(&stand.gateway, order(wider)).await.is_empty());
 
         let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
             "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"},

@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use postern_audit::{Decision, Kind, Memory, Record};
-use postern_custody::{KnownPlaceholder, RouteGrant};
+use postern_custody::{KnownPlaceholder, Reload, RouteGrant};
 use postern_policy::{Denial, Reason, document::DocumentText};
 use postern_secret::{Placeholder, Secret, SecretBytes};
 use postern_tunnel::{
@@ -86,6 +86,9 @@ pub(super) struct FakeCustody {
     pub(super) placeholders: Mutex<Vec<KnownPlaceholder>>,
     pub(super) grants: Mutex<Vec<RouteGrant>>,
     pub(super) said: Mutex<Vec<String>>,
+    pub(super) reloads: Mutex<Vec<Reload>>,
+    /// What custody finds wrong with a document.
+    pub(super) unreadable: Mutex<Option<&'static str>>,
 }
 
 fn soon<'a, T: Send + 'a>(value: T) -> Later<'a, T> {
@@ -133,6 +136,11 @@ impl Custodian for Arc<FakeCustody> {
 
     fn revoke<'a>(&'a self, session: &'a str) -> Later<'a, Result<(), Denial>> {
         self.note("revoke", session)
+    }
+
+    fn reload(&self, reload: Reload) -> Later<'_, Result<(), Vec<String>>> {
+        self.reloads.lock().unwrap().push(reload);
+        soon(self.unreadable.lock().unwrap().map_or(Ok(()), |problem| Err(vec![problem.to_owned()])))
     }
 }
 
@@ -549,4 +557,9 @@ pub(super) const SSE: &str = "content-type: text/event-stream\r\n";
 
 pub(super) fn event(data: &str) -> String {
     format!("event: message\ndata: {data}\n\n")
+}
+
+/// An order to go by this document.
+pub(super) fn order(document: DocumentText) -> Reload {
+    Reload { document, environments: environments(), snapshot: BTreeMap::new() }
 }

@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 use postern_audit::{Decision, Kind};
 use serde_json::json;
 
-use super::stand::{Call, Reply, SSE, Stand, chunks, document, environments, event, ok, result, whole, write_leaf};
+use super::stand::{Call, Reply, SSE, Stand, chunks, document, event, ok, order, result, whole, write_leaf};
 use crate::process;
 
 fn good() -> Call {
@@ -135,7 +135,7 @@ async fn a_new_leaf_and_new_routes_leave_a_running_stream_alone() {
         .text
         .replace("host = \"plain\"", "host = \"renamed\"")
         .replace("server = \"plain\"", "server = \"renamed\"");
-    assert_eq!(process::reload(&stand.gateway, fewer, &environments()).await, Vec::<String>::new());
+    assert_eq!(process::reload(&stand.gateway, order(fewer)).await, Vec::<String>::new());
 
     let listed = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
     assert_eq!(stand.send(Call::on("plain", listed)).await.reason().as_deref(), Some("route_unknown"));
@@ -150,7 +150,7 @@ async fn a_document_that_does_not_load_changes_nothing() {
     let stand = Stand::answering().await;
     let mut broken = document(stand.port);
     broken.text.push_str("\n[[gateway.route]]\nhost = \"UPPER\"\n");
-    assert!(!process::reload(&stand.gateway, broken, &environments()).await.is_empty());
+    assert!(!process::reload(&stand.gateway, order(broken)).await.is_empty());
     assert_eq!(stand.send(good()).await.reason(), None);
 }
 
@@ -169,6 +169,31 @@ async fn a_caller_that_goes_away_ends_the_call_at_the_server_and_that_is_on_reco
     connection.abort();
     until(|| !stand.records(Kind::McpOutcome).is_empty()).await;
     assert_eq!(stand.records(Kind::McpOutcome)[0].outcome.as_deref(), Some("given up by the caller"));
+}
+
+#[tokio::test]
+async fn custody_takes_a_document_up_first_and_where_it_does_not_nobody_does() {
+    let stand = Stand::answering().await;
+    let mut fewer = document(stand.port);
+    fewer.text = fewer.text.replace("host = \"wiki\"", "host = \"moved\"").replace("\"wiki\"", "\"moved\"");
+    *stand.custody.unreadable.lock().unwrap() = Some("custody says no");
+    assert_eq!(process::reload(&stand.gateway, order(fewer.clone())).await, ["custody says no"]);
+    assert_eq!(stand.send(good()).await.reason(), None);
+    assert!(stand.records(Kind::ConfigurationLoaded).is_empty());
+
+    *stand.custody.unreadable.lock().unwrap() = None;
+    assert!(process::reload(&stand.gateway, order(fewer.clone())).await.is_empty());
+    assert_eq!(stand.send(good()).await.reason().as_deref(), Some("route_unknown"));
+    let moved = Call::on("moved", super::stand::call_body("search", &json!({})));
+    assert_eq!(stand.send(moved).await.reason(), None);
+    let asked = stand.custody.grants.lock().unwrap().clone();
+    let digests: Vec<_> = asked.iter().map(|grant| grant.routes_digest.as_str()).collect();
+    assert_eq!(
+        digests[1],
+        stand.gateway.rules().routes.digest(),
+        "a credential is asked for by the rules that decided"
+    );
+    assert_ne!(digests[0], digests[1]);
 }
 
 /// Waits for something that happens by itself, with a deadline.

@@ -1,5 +1,7 @@
 //! Another document while calls and sessions go on.
 
+use std::time::{Duration, Instant};
+
 use super::*;
 use crate::message::{RouteGrant, RoutePurpose};
 
@@ -101,7 +103,7 @@ async fn a_document_with_an_error_changes_nothing_and_says_all_that_is_wrong() {
 #[tokio::test]
 async fn without_a_record_the_former_document_stays() {
     let (fixture, other) = (fixture_with_new_secret(), other());
-    fixture.recorder.fail(AuditError::Gone);
+    fixture.recorder.fail_with(Some(AuditError::Unwritable { reason: "full".to_owned() }));
     let refused = fixture.custodian.reload(CallerKind::Gateway, reload(&other.text, &[])).await.unwrap_err();
     assert_eq!(refused.reason, RefusalReason::AuditUnavailable);
     assert_eq!(lock(&fixture.custodian.generations).documents().len(), 1);
@@ -142,7 +144,10 @@ async fn grants_of_unchanged_routes_stay_and_those_of_changed_ones_are_zeroed() 
     fixture.reloads(CallerKind::Gateway, &old, &[]).await;
     fixture.granted(call(&old, "wiki")).await.unwrap();
     let known = || fixture.custodian.known(CallerKind::Gateway, "sesn_1").unwrap().len();
-    let more = read(format!("{}\n[[gateway.route]]\nhost = \"more\"\nupstream = \"http://127.0.0.1:9303/mcp\"\naddresses = [\"127.0.0.0/8\"]\n", old.text));
+    let more = read(format!(
+        "{}\n[[gateway.route]]\nhost = \"more\"\nupstream = \"http://127.0.0.1:9303/mcp\"\naddresses = [\"127.0.0.0/8\"]\n",
+        old.text
+    ));
     fixture.reloads(CallerKind::Gateway, &more, &[]).await;
     assert_eq!(known(), 1);
     fixture.reloads(CallerKind::Gateway, &other(), &[("CRM", PIPED)]).await;
