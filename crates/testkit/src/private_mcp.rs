@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::ListenerExt;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData, ListToolsResult,
     PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
@@ -81,6 +82,7 @@ impl PrivateMcp {
         let gate = Gate { right: format!("Bearer {token}"), refuses: manner.refuses, seen: seen.clone() };
         let told = seen.clone();
         let guarded = Router::new().route_service("/mcp", service).layer(from_fn_with_state(gate, authorize));
+        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
         let open = Router::new().route("/seen", get(move || async move { axum::Json(told.told()) }));
         tokio::spawn(async move { axum::serve(listener, guarded.merge(open)).await });
         Ok(Self { address, seen })
@@ -169,7 +171,7 @@ impl rmcp::ServerHandler for Wiki {
     }
 }
 
-const MOST: usize = 64 << 20;
+const MOST: usize = 128 << 20;
 
 fn text<'a>(arguments: &'a Map<String, Value>, name: &str) -> &'a str {
     arguments.get(name).and_then(Value::as_str).unwrap_or("nothing")
