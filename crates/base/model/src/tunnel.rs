@@ -114,8 +114,38 @@ pub struct TunnelStatus {
     pub connections: Vec<TunnelConnection>,
     /// The CA certificates that are trusted now. None: all traffic is refused.
     pub certificates: Vec<CertificateStatus>,
+    /// How its gateway stands, as it says itself; null without a control stream of one, or when it did not say in time.
+    pub gateway: Option<TunnelGateway>,
     /// What went wrong with its connections, the newest last.
     pub last_errors: Vec<TunnelError>,
+}
+
+/// A tunnel's gateway. Its own words, bounded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TunnelGateway {
+    /// What the operator calls it.
+    pub name: String,
+    /// Its build.
+    pub version: String,
+    /// Its connector's connections to the edge, as the connector counts them.
+    pub connections: u32,
+    /// Whole days until its leaf ends; negative once it has; null without a leaf.
+    pub leaf_days_left: Option<i64>,
+    /// Its routes.
+    pub routes: Vec<TunnelRoute>,
+    /// What went wrong lately, the newest last.
+    pub last_errors: Vec<TunnelError>,
+}
+
+/// One route of a gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TunnelRoute {
+    /// The label before the tunnel's domain.
+    pub host: String,
+    /// Where it leads.
+    pub upstream: String,
+    /// How it gets its credential: `none`, `own` or `api`.
+    pub credential: String,
 }
 
 /// The constant `tunnel_status`.

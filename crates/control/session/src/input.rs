@@ -118,6 +118,15 @@ impl McpFailure {
         Self { kind: McpFailureKind::Connection, message: message.into() }
     }
 
+    pub(crate) fn nameless(count: usize) -> Self {
+        let message = format!(
+            "{count} of its tools are not offered to the model: a tool's name has 1 to {} bytes and no control or \
+             invisible characters. Tell whoever runs the server.",
+            crate::mcp::LONGEST_TOOL
+        );
+        Self { kind: McpFailureKind::Connection, message }
+    }
+
     pub(crate) fn too_many(left_out: usize) -> Self {
         let message = format!(
             "{left_out} of its tools are not offered to the model: those of all servers together may be {} with {} bytes \

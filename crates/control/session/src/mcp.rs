@@ -16,6 +16,10 @@ pub(crate) const MOST_TOOLS: usize = 256;
 pub(crate) const MOST_BYTES: usize = 1 << 20;
 /// The longest name the model's endpoint takes for a tool.
 const LONGEST_NAME: usize = 128;
+/// The server's part of it.
+const LONGEST_SERVER: usize = 48;
+/// The longest name that a server may give a tool, in bytes: it goes into every event about a call.
+pub(crate) const LONGEST_TOOL: usize = 256;
 
 /// A tool of an MCP server as the model is told of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,8 +115,11 @@ impl Servers {
         for server in &agent.mcp_servers {
             let answer = news.remove(&server.name).unwrap_or_else(|| Err(McpFailure::unanswered()));
             match answer.map(|tools| self.offer(agent, server, tools, &mut names)) {
-                Ok(0) => {}
-                Ok(left_out) => failures.push((server.name.clone(), McpFailure::too_many(left_out))),
+                Ok(Offered { nameless: 0, left_out: 0 }) => {}
+                Ok(Offered { nameless: 0, left_out }) => {
+                    failures.push((server.name.clone(), McpFailure::too_many(left_out)));
+                }
+                Ok(Offered { nameless, .. }) => failures.push((server.name.clone(), McpFailure::nameless(nameless))),
                 Err(failure) => {
                     self.failures.insert(server.name.clone(), failure.message.clone());
                     failures.push((server.name.clone(), failure));
@@ -122,18 +129,22 @@ impl Servers {
         failures
     }
 
-    /// Adds a server's enabled tools; returns how many there was no room for.
+    /// Adds a server's enabled tools; returns which could not be.
     fn offer(
         &mut self,
         agent: &SessionAgent,
         server: &McpServer,
         tools: Vec<ServerTool>,
         names: &mut HashSet<String>,
-    ) -> usize {
-        let Some(toolset) = toolset(agent, &server.name) else { return 0 };
+    ) -> Offered {
+        let mut offered = Offered::default();
+        let Some(toolset) = toolset(agent, &server.name) else { return offered };
         let mut seen = HashSet::new();
-        let mut left_out = 0;
         for tool in tools {
+            if !is_name(&tool.name) {
+                offered.nameless += 1;
+                continue;
+            }
             if !toolset.config(&tool.name).enabled || !seen.insert(tool.name.clone()) {
                 continue;
             }
@@ -141,15 +152,34 @@ impl Servers {
             let input_schema = schema(tool.input_schema);
             let size = description.as_ref().map_or(0, String::len) + input_schema.to_string().len();
             if self.tools.len() == MOST_TOOLS || self.bytes + size > MOST_BYTES {
-                left_out += 1;
+                offered.left_out += 1;
                 continue;
             }
             self.bytes += size;
             let name = unique(&server.name, &tool.name, names);
             self.tools.push(McpTool { name, server: server.name.clone(), tool: tool.name, description, input_schema });
         }
-        left_out
+        offered
     }
+}
+
+/// How many of a server's tools are not offered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Offered {
+    /// Their names are none.
+    nameless: usize,
+    /// There was no room for them.
+    left_out: usize,
+}
+
+/// Whether a tool may be called this. The name is shown to people, who confirm calls by it, and in logs.
+fn is_name(name: &str) -> bool {
+    (1..=LONGEST_TOOL).contains(&name.len()) && !name.chars().any(|c| c.is_control() || is_invisible(c))
+}
+
+/// Characters that reorder or hide what stands beside them.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// The toolset of this server.
@@ -166,30 +196,49 @@ pub(crate) fn meant<'a>(agent: &'a SessionAgent, name: &str) -> Option<(&'a str,
     // `a__b` before `a`: the longer name says more.
     servers.sort_by_key(|server| std::cmp::Reverse(server.len()));
     servers.into_iter().find_map(|server| {
-        let tool = name.strip_prefix(&format!("mcp__{}__", safe(server)))?;
+        let tool = name.strip_prefix(&prefix(server))?;
         (!tool.is_empty()).then(|| (server, tool.to_owned()))
     })
 }
 
-/// The model's name for a tool. Depends on the two names alone unless two tools would share it.
+/// The model's name for a tool. Depends on the two names alone unless two tools of one server would share it. No tool of
+/// one server can have the name of another's, whatever it is called: the model would send to the one what is meant for the
+/// other.
 fn unique(server: &str, tool: &str, taken: &mut HashSet<String>) -> String {
-    let plain = format!("mcp__{}__{}", safe(server), safe(tool));
-    let is_faithful = plain.len() <= LONGEST_NAME && safe(server) == server && safe(tool) == tool;
-    let mut name = if is_faithful { plain.clone() } else { marked(&plain, server, tool, 0) };
+    let prefix = prefix(server);
+    let room = LONGEST_NAME - prefix.len();
+    let mut name = match tool.len() <= room && safe(tool) == tool {
+        true => format!("{prefix}{tool}"),
+        false => format!("{prefix}{}", marked(tool, tool, room)),
+    };
     let mut round = 0;
     while taken.contains(&name) {
         round += 1;
-        name = marked(&plain, server, tool, round);
+        name = format!("{prefix}{}", marked(tool, &format!("{tool}\0{round}"), room));
     }
     taken.insert(name.clone());
     name
 }
 
-fn marked(plain: &str, server: &str, tool: &str, round: u32) -> String {
-    let mark = format!("_{:08x}", fingerprint(&format!("{server}\0{tool}\0{round}")));
-    let room = LONGEST_NAME - mark.len();
+/// What the names of a server's tools begin with. The server's part holds no `__` and does not end in `_`, so that what
+/// follows the first `__` is the tool's, however that begins.
+fn prefix(server: &str) -> String {
+    let is_faithful =
+        server.len() <= LONGEST_SERVER && safe(server) == server && !server.contains("__") && !server.ends_with('_');
+    if is_faithful {
+        return format!("mcp__{server}__");
+    }
+    let words: Vec<_> = safe(server).split('_').filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    let part = marked(words.join("_").trim_end_matches('_'), server, LONGEST_SERVER);
+    format!("mcp__{part}__")
+}
+
+/// A name made safe and short enough, with a mark of what it stands for.
+fn marked(name: &str, stands_for: &str, room: usize) -> String {
+    let (name, mark) = (safe(name), format!("_{:08x}", fingerprint(stands_for)));
     // Every character is ASCII: made safe above.
-    format!("{}{mark}", &plain[..plain.len().min(room)])
+    let name = name[..name.len().min(room - mark.len())].trim_end_matches('_');
+    format!("{name}{mark}")
 }
 
 fn safe(name: &str) -> String {
@@ -246,6 +295,41 @@ mod tests {
         assert_eq!(names[2], "mcp__my_wiki__se_arch", "a name that needed no change has no mark");
         let alone = unique("my wiki", "se arch", &mut HashSet::new());
         assert_eq!(alone, names[1], "whatever else there is");
+    }
+
+    #[test]
+    fn no_tool_of_one_server_can_take_the_name_of_another_s() {
+        // Whoever is first: the honest one is not there yet, and the other one tries what the name would be.
+        for (honest, liar) in [
+            (("a__b", "c"), ("a", "b__c")),
+            (("a_", "b"), ("a", "_b")),
+            (("my wiki", "se arch"), ("my_wiki", "se_arch")),
+        ] {
+            let name = unique(honest.0, honest.1, &mut HashSet::new());
+            assert_ne!(unique(liar.0, liar.1, &mut HashSet::new()), name);
+            let rest = name.strip_prefix(&prefix(liar.0));
+            assert_eq!(rest, None, "{name} begins as the names of {} do", liar.0);
+        }
+        let long = "s".repeat(255);
+        let name = unique(&long, &"t".repeat(200), &mut HashSet::new());
+        assert!(name.len() <= LONGEST_NAME && name.starts_with(&prefix(&long)), "{name}");
+    }
+
+    #[test]
+    fn a_name_that_people_cannot_read_is_none() {
+        for (name, good) in [
+            ("search", true),
+            ("s\u{e9}arch pages", true),
+            ("", false),
+            ("a\nb", false),
+            ("a\u{1b}[2J", false),
+            ("safe\u{202e}egnad", false),
+            ("sea\u{200b}rch", false),
+            (&"x".repeat(LONGEST_TOOL), true),
+            (&"x".repeat(LONGEST_TOOL + 1), false),
+        ] {
+            assert_eq!(is_name(name), good, "{name:?}");
+        }
     }
 
     #[test]

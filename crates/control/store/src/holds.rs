@@ -2,7 +2,7 @@
 //! which was not there when it was said is told when it comes. Never says whether anybody obeys.
 
 use postern_model::Timestamp;
-use postern_model::ids::{SessionId, WorkspaceId};
+use postern_model::ids::{EnvironmentId, SessionId, WorkspaceId};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -70,23 +70,25 @@ pub async fn of(connection: &mut Connection, session: &SessionId) -> Result<Hold
     Ok(row.as_ref().map(hold).transpose()?.unwrap_or_default())
 }
 
-/// The sessions of a workspace that are held and not archived, at most `most`, the newest holds first where there are more.
+/// The sessions of a workspace, or of one environment there, that are held and not archived: at most `most`, the newest holds first where there are more.
 ///
 /// # Errors
 /// The database failed.
 pub async fn held(
     connection: &mut Connection,
     workspace: &WorkspaceId,
+    environment: Option<&EnvironmentId>,
     most: usize,
 ) -> Result<Vec<(SessionId, Hold)>, StoreError> {
     let rows = sqlx::query(
         "SELECT h.* FROM session_holds h JOIN sessions s ON s.id = h.session_id \
-         WHERE h.workspace_id = ?1 AND s.archived_at IS NULL \
+         WHERE h.workspace_id = ?1 AND s.archived_at IS NULL AND (?3 IS NULL OR s.environment_id = ?3) \
            AND (h.frozen_at IS NOT NULL OR h.grants_revoked_at IS NOT NULL) \
          ORDER BY COALESCE(h.frozen_at, h.grants_revoked_at) DESC, h.session_id LIMIT ?2",
     )
     .bind(workspace.as_str())
     .bind(i64::try_from(most).unwrap_or(i64::MAX))
+    .bind(environment.map(EnvironmentId::as_str))
     .fetch_all(connection)
     .await?;
     let read = |row: &SqliteRow| {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use http::header::UPGRADE;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use postern_engine::control::{Owner, Seat};
@@ -22,6 +22,9 @@ use crate::reply::Reply;
 /// Switches the connection to a control stream.
 pub(crate) async fn connect(mut call: Call) -> Result<Reply, Problem> {
     let upgrade = call.upgrade.take().filter(|_| asks_for_it(&call.headers)).ok_or_else(not_asked_for)?;
+    if announces_a_body(&call.headers) {
+        return Err(with_a_body());
+    }
     let owner = owner(&call.app, &call.caller).await?;
     let seat = call.app.control.seat(&call.workspace, &owner).ok_or_else(no_seat)?;
     let (app, headers) = (call.app.clone(), call.headers.clone());
@@ -92,6 +95,15 @@ fn archived(at: Timestamp) -> Problem {
 
 fn asks_for_it(headers: &HeaderMap) -> bool {
     headers.get(UPGRADE).and_then(|value| value.to_str().ok()).is_some_and(|token| token.eq_ignore_ascii_case(PROTOCOL))
+}
+
+/// Where a body ends and the stream begins, a proxy may see otherwise than this server: there is none.
+fn announces_a_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
+}
+
+fn with_a_body() -> Problem {
+    Problem::invalid("A control stream is asked for without a body.").with_code("body_not_allowed")
 }
 
 fn not_asked_for() -> Problem {

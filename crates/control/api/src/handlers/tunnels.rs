@@ -1,10 +1,16 @@
 //! Tunnels and their tokens (contract 1.9), and what is ours about them: revoking, status, probing.
 
+use std::time::Duration;
+
+use postern_engine::control::{ControlHub, Target};
 use postern_model::Problem;
+use postern_model::control::{
+    CommandBody, ErrorNote, GatewayStanding, PerimeterStatus, Reply as ControlReply, RouteStanding,
+};
 use postern_model::ids::TunnelId;
 use postern_model::tunnel::{
     CertificateStatus, CreateTunnel, ProbeTunnel, RotateToken, TokenStatus, TunnelCertificate, TunnelConnection,
-    TunnelError, TunnelStatus, TunnelStatusTag,
+    TunnelError, TunnelGateway, TunnelRoute, TunnelStatus, TunnelStatusTag,
 };
 use postern_secret::key::TunnelToken;
 use postern_store::list::{ListQuery, page};
@@ -130,7 +136,9 @@ pub(crate) async fn status(call: Call) -> Result<Reply, Problem> {
     let token = tunnels::token(&mut connection, &id).await.map_err(problem)?;
     let query = ListQuery { limit: MOST, ..ListQuery::default() };
     let trusted = certificates::list(&mut connection, &call.workspace, &id, &query).await.map_err(problem)?;
+    drop(connection);
     let carried = service.parts.edge.status(id.as_str());
+    let gateway = gateway(&call.app.control, &id).await;
     let now = call.app.now();
     Reply::json(&TunnelStatus {
         kind: TunnelStatusTag::TunnelStatus,
@@ -140,6 +148,7 @@ pub(crate) async fn status(call: Call) -> Result<Reply, Problem> {
         token: TokenStatus { id: token.id, generation: token.generation, revoked_at: token.revoked_at },
         connections: carried.connections.into_iter().map(connection_status).collect(),
         certificates: trusted.into_iter().map(|certificate| certificate_status(certificate, now)).collect(),
+        gateway,
         last_errors: carried
             .last_errors
             .into_iter()
@@ -186,6 +195,37 @@ fn shown(record: &TokenRecord, token: &TunnelToken) -> Result<Reply, Problem> {
     Reply::json_with(&token, ("cache-control", "no-store"))
 }
 
+/// How the tunnel's gateway stands. One that says nothing in time is as one that is not there: the answer does not wait.
+async fn gateway(hub: &ControlHub, id: &TunnelId) -> Option<TunnelGateway> {
+    let target = Target::Tunnel(id.clone());
+    let said = hub.command(&target, CommandBody::Status, GATEWAY_PATIENCE).await;
+    let Ok(ControlReply::Status(status)) = said else { return None };
+    let PerimeterStatus { name, version, gateway, .. } = *status;
+    let GatewayStanding { connections, leaf_days_left, mut routes, mut last_errors, .. } = gateway?;
+    routes.truncate(MOST_ROUTES);
+    last_errors.drain(..last_errors.len().saturating_sub(MOST_ERRORS));
+    let route = |route: RouteStanding| TunnelRoute {
+        host: said_words(&route.name),
+        upstream: said_words(&route.upstream),
+        credential: said_words(&route.credential),
+    };
+    let error =
+        |note: ErrorNote| TunnelError { at: note.at, code: said_words(&note.code), message: said_words(&note.message) };
+    Some(TunnelGateway {
+        name: said_words(&name),
+        version: said_words(&version),
+        connections,
+        leaf_days_left,
+        routes: routes.into_iter().map(route).collect(),
+        last_errors: last_errors.into_iter().map(error).collect(),
+    })
+}
+
+/// Words of a process that has a tunnel's token and nothing more.
+fn said_words(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).take(MOST_CHARACTERS).collect()
+}
+
 fn connection_status(connection: postern_edge::ConnectionStatus) -> TunnelConnection {
     TunnelConnection {
         id: connection.id,
@@ -214,3 +254,8 @@ fn instant(at: std::time::SystemTime) -> postern_model::Timestamp {
 }
 
 const SECONDS_A_DAY: i64 = 86_400;
+/// How long a gateway has to say how it stands.
+const GATEWAY_PATIENCE: Duration = Duration::from_millis(500);
+const MOST_ROUTES: usize = 256;
+const MOST_ERRORS: usize = 32;
+const MOST_CHARACTERS: usize = 500;

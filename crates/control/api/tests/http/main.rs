@@ -4,6 +4,7 @@
 
 mod authority;
 mod bad_input;
+mod control;
 mod credentials;
 mod hostile;
 mod operator;

@@ -17,7 +17,7 @@ use postern_store::work::{self, HandedOut};
 use postern_store::{Store, StoreError};
 
 use super::peer::Line;
-use super::{ControlHub, Verdict, lock};
+use super::{ControlHub, Owner, Verdict, lock};
 
 /// What became of a saying.
 #[derive(Clone, Debug)]
@@ -135,7 +135,11 @@ pub(super) async fn keep_telling(hub: &ControlHub, line: &Arc<Line>) -> Infallib
 async fn tell(store: &Store, line: &Line, vain: &mut HashSet<SessionId>) -> Result<(), StoreError> {
     loop {
         let mut reader = store.read().await?;
-        let held = holds::held(&mut reader, line.workspace(), MOST).await?;
+        let environment = match line.owner() {
+            Owner::Environment(environment) => Some(environment),
+            Owner::Tunnel(_) => None,
+        };
+        let held = holds::held(&mut reader, line.workspace(), environment, MOST).await?;
         drop(reader);
         let reported = line.reported_sessions();
         let concerns = |session: &SessionId| reported.as_ref().is_none_or(|reported| reported.contains(session));

@@ -136,6 +136,22 @@ fn tools_beyond_what_a_request_may_carry_are_left_out_and_that_is_said() {
 }
 
 #[test]
+fn a_tool_whose_name_cannot_be_read_is_left_out_and_that_is_said() {
+    let mut world = World::with_servers();
+    world.say("hi");
+    let attempt = world.connecting.take().unwrap();
+    let tools = ["search", "x\u{1b}[2Jy"].map(server_tool).to_vec();
+    let news = |server: &str, tools| McpNews { server: server.into(), tools: Ok(tools) };
+    world.input(Input::McpConnected { attempt, servers: vec![news("wiki", tools), news("docs", Vec::new())] });
+    assert_eq!(world.session.mcp_tools().len(), 1);
+    let said = world.log.iter().find_map(|event| match &event.body {
+        EventBody::SessionError { error } => Some(error.message.clone()),
+        _ => None,
+    });
+    assert!(said.unwrap().starts_with("1 of its tools are not offered to the model: a tool's name"));
+}
+
+#[test]
 fn allowed_calls_run_in_parallel_up_to_the_bound_while_the_session_runs() {
     let mut world = called(&["mcp__wiki__search", "mcp__docs__read", "mcp__docs__read"]);
     let calls = world.calls();
