@@ -7,26 +7,13 @@ import json
 import ssl
 import threading
 import time
-import urllib.error
-import urllib.request
 
 import pytest
 from anthropic import Anthropic
-from conftest import API_HOST, API_TOKEN, Stack, script, tool, until
+from conftest import API_HOST, API_TOKEN, Stack, tool, until
+from control import begin, call, result, results, send
 
-BETA = "managed-agents-2026-04-01"
 SECOND = 1.0
-
-
-def call(stack: Stack, method: str, path: str, key: str | None = None) -> tuple[int, dict]:
-    """A request of our own routes: status and JSON."""
-    headers = {"authorization": f"Bearer {key or stack.api_key}", "anthropic-beta": BETA}
-    request = urllib.request.Request(stack.base_url + path, method=method, headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as refused:
-        return refused.code, json.load(refused)
 
 
 def workers(stack: Stack) -> list[dict]:
@@ -38,33 +25,6 @@ def workers(stack: Stack) -> list[dict]:
 def connected(stack: Stack) -> dict:
     """The worker, once it is connected."""
     return until(lambda: next(iter(workers(stack)), None), what="a control stream")
-
-
-def begin(stack: Stack, *uses: dict) -> tuple[Anthropic, str]:
-    """A session that is asked for these tool uses: the client and its id."""
-    client = Anthropic(base_url=stack.base_url, api_key=stack.api_key)
-    agent = client.beta.agents.create(name="control", model="rehearsal-1", tools=[{"type": "agent_toolset_20260401"}])
-    session = client.beta.sessions.create(agent=agent.id, environment_id=stack.environment_id)
-    send(client, session.id, *uses)
-    return client, session.id
-
-
-def send(client: Anthropic, session: str, *uses: dict) -> None:
-    content = script({"tool_uses": list(uses)}, {"text": "done"})
-    client.beta.sessions.events.send(session, events=[{"type": "user.message", "content": content}])
-
-
-def results(client: Anthropic, session: str) -> list[str]:
-    events = client.beta.sessions.events.list(session)
-    texts = []
-    for event in events:
-        if event.type in ("agent.tool_result", "user.tool_result"):
-            texts.append("".join(block.text for block in event.content if block.type == "text"))
-    return texts
-
-
-def result(client: Anthropic, session: str, number: int, seconds: float = 30) -> str:
-    return until(lambda: len(got := results(client, session)) >= number and got[number - 1], seconds, f"result {number}")
 
 
 def workspace(stack: Stack, session: str):
@@ -121,7 +81,58 @@ def test_a_freeze_stops_a_running_command_and_a_thaw_lets_it_go_on(postern: Stac
     until(lambda: not is_still(file, 0.2), 5, "the thawed command")
     (workspace(postern, session) / "enough").touch()
     assert "over" in result(client, session, 1)
-    assert records(postern, "session_frozen") and records(postern, "session_thawed")
+    for kind in ("session_frozen", "session_thawed"):
+        about = [entry for entry in records(postern, kind) if session in json.dumps(entry)]
+        assert len(about) == 1, f"worker and gateway were told, and it is on record once: {about}"
+
+
+def test_a_command_that_lets_its_own_processes_go_on_is_stopped_or_ended(postern: Stack):
+    connected(postern)
+    again = "while [ ! -e enough ]; do kill -CONT -1; echo t >> ticks; done"
+    client, session = begin(postern, tool("bash", command=f"for i in 1 2 3 4; do ({again}) & done; {again}; wait; echo over"))
+    file = workspace(postern, session) / "ticks"
+    until(lambda: grows(file) > 100, what="the command's ticks")
+    began = time.monotonic()
+    code, answer = call(postern, "POST", f"/v1/sessions/{session}/freeze")
+    took = time.monotonic() - began
+    assert code == 200, answer
+    print(f"freeze of a command that resists: {took * 1000:.0f} ms")
+    assert took < 2 * SECOND
+    assert is_still(file), "a command that resists its freeze goes on"
+    assert call(postern, "POST", f"/v1/sessions/{session}/thaw")[0] == 200
+    (workspace(postern, session) / "enough").touch()
+    text = result(client, session, 1)
+    assert "over" in text or "could not be stopped" in text, text
+
+
+def test_a_thaw_lets_go_on_what_the_freeze_stopped_and_nothing_else(postern: Stack):
+    connected(postern)
+    command = ("(while :; do echo t >> own; sleep 0.05; done) & sleep 0.5; kill -STOP $!; touch stopped; "
+               "while [ ! -e enough ]; do echo t >> ticks; sleep 0.05; done; kill -KILL $!; echo over")
+    client, session = begin(postern, tool("bash", command=command))
+    place = workspace(postern, session)
+    until((place / "stopped").exists, what="the stopped process")
+    assert call(postern, "POST", f"/v1/sessions/{session}/freeze")[0] == 200
+    assert is_still(place / "ticks")
+    assert call(postern, "POST", f"/v1/sessions/{session}/thaw")[0] == 200
+    until(lambda: not is_still(place / "ticks", 0.2), 5, "the thawed command")
+    assert is_still(place / "own"), "what the command had stopped itself stays so"
+    (place / "enough").touch()
+    assert "over" in result(client, session, 1)
+
+
+def test_a_frozen_commands_time_stands_still(postern: Stack):
+    connected(postern)
+    client, session = begin(postern, tool("bash", command="touch begun; sleep 1; while [ ! -e enough ]; do sleep 0.1; done; echo over",
+                                          timeout_ms=6000))
+    place = workspace(postern, session)
+    until((place / "begun").exists, what="the command")
+    assert call(postern, "POST", f"/v1/sessions/{session}/freeze")[0] == 200
+    time.sleep(9)  # Longer than the command may run in all.
+    assert call(postern, "POST", f"/v1/sessions/{session}/thaw")[0] == 200
+    (place / "enough").touch()
+    text = result(client, session, 1)
+    assert "over" in text, text
 
 
 def test_a_new_tool_use_of_a_frozen_session_is_refused_with_a_typed_result(postern: Stack):
@@ -139,24 +150,30 @@ def test_a_new_tool_use_of_a_frozen_session_is_refused_with_a_typed_result(poste
     assert "third" in result(client, session, 3)
 
 
-def test_commands_about_a_session_that_nobody_holds_say_what_to_do(new_stack):
-    # A gateway takes commands about every session of its workspace; without one the worker alone answers.
+def test_a_session_that_nobody_was_given_is_held_before_anybody_gets_it(new_stack):
     stack = new_stack(arguments=["--no-gateway"])
     connected(stack)
     client = Anthropic(base_url=stack.base_url, api_key=stack.api_key)
-    agent = client.beta.agents.create(name="control", model="rehearsal-1")
+    agent = client.beta.agents.create(name="control", model="rehearsal-1", tools=[{"type": "agent_toolset_20260401"}])
     session = client.beta.sessions.create(agent=agent.id, environment_id=stack.environment_id)
     for command in ("freeze", "thaw", "revoke_grants"):
-        code, problem = call(stack, "POST", f"/v1/sessions/{session.id}/{command}")
-        assert (code, problem["error"]["details"]["error_code"]) == (409, "session_not_held"), problem
-        assert "Next step" in problem["error"]["message"]
         assert call(stack, "POST", f"/v1/sessions/sesn_unknown/{command}")[0] == 404
+    code, answer = call(stack, "POST", f"/v1/sessions/{session.id}/freeze")
+    assert (code, answer["hold"]) == (200, {"frozen": True, "grants_revoked": False}), answer
+    send(client, session.id, tool("bash", command="echo late"))
+    time.sleep(1)  # Nothing to wait for: what is shown is that nothing happens.
+    assert results(client, session.id) == [] and not workspace(stack, session.id).exists()
+    assert call(stack, "POST", f"/v1/sessions/{session.id}/thaw")[0] == 200
+    assert "late" in result(client, session.id, 1)
+
+
+def test_a_freeze_that_no_worker_can_take_yet_is_kept_for_it(new_stack):
     alone = new_stack(arguments=["--no-worker", "--no-gateway"])
     client = Anthropic(base_url=alone.base_url, api_key=alone.api_key)
     agent = client.beta.agents.create(name="control", model="rehearsal-1")
     session = client.beta.sessions.create(agent=agent.id, environment_id=alone.environment_id)
-    code, problem = call(alone, "POST", f"/v1/sessions/{session.id}/freeze")
-    assert (code, problem["error"]["details"]["error_code"]) == (503, "worker_none"), problem
+    code, answer = call(alone, "POST", f"/v1/sessions/{session.id}/freeze")
+    assert (code, answer["hold"]["frozen"], answer["perimeters"]) == (200, True, []), answer
     assert call(alone, "GET", "/v1/perimeter/status")[1]["data"] == []
 
 
@@ -269,7 +286,8 @@ def test_without_its_grants_a_session_uses_no_credential_any_more(stack_with_api
     text = result(client, session, 2)
     assert '"reason":"grants_revoked"' in text and API_TOKEN not in text, text
     assert '"reason":"grants_revoked"' in result(client, session, 3), "a host that knows the secret is not heard any more"
-    assert records(stack_with_api, "grants_revoked")
+    revoked = [entry for entry in map(json.dumps, records(stack_with_api, "grants_revoked")) if session in entry]
+    assert sum('"kind": "grants_revoked"' in entry for entry in revoked) == 1, "on record once"
     alarms = [entry for entry in records(stack_with_api, "alarm") if session in json.dumps(entry)]
     assert alarms, "the next use is an alarm"
     held = next(s for s in connected(stack_with_api)["status"]["sessions"] if s["session"] == session)
