@@ -40,7 +40,7 @@ pub(crate) async fn run(arguments: &UpArguments, log: &'static str) -> Result<()
     let mut signals = Signals::listen()?;
     let mut up = Up::start(arguments, &configuration, &data, log).await?;
     up.announce(arguments, &configuration, &data);
-    up.supervise(arguments, &mut signals).await?;
+    up.supervise(arguments, &mut signals).await;
     up.drain(arguments.drain, &mut signals).await
 }
 
@@ -207,40 +207,30 @@ impl Up {
     }
 
     /// Starts again what ends by itself, until a signal asks for the end.
-    async fn supervise(&mut self, arguments: &UpArguments, signals: &mut Signals) -> Result<(), Failure> {
+    async fn supervise(&mut self, arguments: &UpArguments, signals: &mut Signals) {
         loop {
-            let worker_ends = async {
-                match &mut self.worker {
-                    Some(worker) => worker.running.child.wait().await,
-                    None => std::future::pending().await,
-                }
-            };
-            let gateway_ends = async {
-                match &mut self.gateway {
-                    Some(gateway) => gateway.running.child.wait().await,
-                    None => std::future::pending().await,
-                }
+            // Each by itself: the worker takes the gateway with it, and one that does not start holds up no other.
+            let kept = async {
+                let (server, worker, gateway) = (&mut self.server, self.worker.as_mut(), self.gateway.as_mut());
+                let worker = async {
+                    if let Some(worker) = worker {
+                        worker.keep::<Report>().await
+                    }
+                };
+                let gateway = async {
+                    if let Some(gateway) = gateway {
+                        gateway.keep::<postern_gateway::Report>().await
+                    }
+                };
+                tokio::join!(server.keep::<Result<ServerReady, String>>(), worker, gateway);
             };
             tokio::select! {
-                () = stopping(&mut signals.terminate, &mut signals.interrupt) => return Ok(()),
-                () = signals.reload.wait() => self.reload(arguments).await,
-                status = gateway_ends => {
-                    tracing::error!(?status, "the gateway ended and is started again");
-                    if let Some(gateway) = &mut self.gateway {
-                        gateway.again::<postern_gateway::Report>(signals).await?;
-                    }
-                }
-                status = self.server.running.child.wait() => {
-                    tracing::error!(?status, "the server ended and is started again");
-                    self.server.again::<Result<ServerReady, String>>(signals).await?;
-                }
-                status = worker_ends => {
-                    tracing::error!(?status, "the worker ended and is started again");
-                    if let Some(worker) = &mut self.worker {
-                        worker.again::<Report>(signals).await?;
-                    }
-                }
+                () = stopping(&mut signals.terminate, &mut signals.interrupt) => return,
+                // A start that this cuts short is made again: the role ends with its channel.
+                () = signals.reload.wait() => (),
+                () = kept => (),
             }
+            self.reload(arguments).await;
         }
     }
 
@@ -297,18 +287,22 @@ impl Up {
 }
 
 impl<C: serde::Serialize> Part<C> {
-    /// Starts the role until it stands; a signal ends the trying.
-    async fn again<R: serde::de::DeserializeOwned>(&mut self, signals: &mut Signals) -> Result<(), Failure> {
+    /// Starts the role again whenever it ends, until it stands. Does not return.
+    async fn keep<R: serde::de::DeserializeOwned>(&mut self) {
         loop {
-            tokio::select! {
-                started = self.supervisor.start::<R>() => match started {
-                    Ok((running, _)) => {
-                        self.running = running;
-                        return Ok(());
-                    }
-                    Err(cause) => tracing::error!(cause = crate::failure::chain("start", &cause), "a role does not start"),
-                },
-                () = signals.next() => return Err(Failure::Unreachable("stopped while a role was being started again".into())),
+            let (role, status) = (self.running.child.role(), self.running.child.wait().await);
+            tracing::error!(role, ?status, "a role ended and is started again");
+            self.running = self.started::<R>().await;
+        }
+    }
+
+    async fn started<R: serde::de::DeserializeOwned>(&mut self) -> Running {
+        loop {
+            match self.supervisor.start::<R>().await {
+                Ok((running, _)) => return running,
+                Err(cause) => {
+                    tracing::error!(cause = crate::failure::chain("start", &cause), "a role does not start");
+                }
             }
         }
     }
