@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// Every body that this crate sends, in either direction.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -35,6 +35,17 @@ pub(crate) fn empty() -> Body {
 /// These bytes.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// These bytes, with their places in memory until the caller has them.
+pub(crate) fn held(bytes: Vec<u8>, places: Vec<OwnedSemaphorePermit>) -> Body {
+    struct Held(Vec<u8>, #[expect(dead_code, reason = "given back when it is dropped")] Vec<OwnedSemaphorePermit>);
+    impl AsRef<[u8]> for Held {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    full(Bytes::from_owner(Held(bytes, places)))
 }
 
 /// A pipe and the body at its other end.

@@ -13,7 +13,7 @@ use postern_tunnel::{
     handover::{Configuration, FromConnector, MESSAGE_BYTES, Proxy, ToConnector},
     wire,
 };
-use serde::{Serialize, Serializer, ser::Error};
+use serde::{Serialize, Serializer};
 use tokio::{net::UnixStream, sync::watch, time::Instant};
 
 use crate::{config::EdgeConfig, gateway::Gateway, serve};
@@ -60,8 +60,8 @@ impl Settings {
 
 impl Serialize for Settings {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let configuration = serde_json::to_value(self.configuration()).map_err(S::Error::custom)?;
-        configuration.serialize(serializer)
+        // Straight into the frame: a copy on the way, as a value of its own, would not be zeroed.
+        self.configuration().serialize(serializer)
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{
     custodian::Custodian,
     leaf::Leaf,
     limits::{self, Bounds},
+    mark::Mark,
     sessions::Sessions,
     troubles::Troubles,
     trust::Trust,
@@ -46,6 +47,8 @@ pub(crate) struct Gateway {
     pub(crate) sessions: Sessions,
     /// Whose MCP sessions are whose.
     pub(crate) binding: Binding,
+    /// The youngest identity that counted.
+    pub(crate) mark: Mark,
     /// The perimeter's placeholders.
     pub(crate) catalogue: Catalogue,
     /// The end of the inner TLS.
@@ -95,6 +98,8 @@ pub(crate) struct Parts {
     pub(crate) custody: Arc<dyn Custodian>,
     /// Seals MCP session ids.
     pub(crate) binding: Binding,
+    /// What counted before a restart.
+    pub(crate) mark: Mark,
     /// The inner TLS.
     pub(crate) leaf: Leaf,
     /// Times.
@@ -114,6 +119,7 @@ impl Gateway {
             trust: Trust::default(),
             sessions: Sessions::default(),
             binding: parts.binding,
+            mark: parts.mark,
             catalogue: Catalogue::default(),
             leaf: parts.leaf,
             troubles: Troubles::default(),

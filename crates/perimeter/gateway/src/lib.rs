@@ -13,6 +13,8 @@ mod gateway;
 mod keyring;
 mod leaf;
 pub mod limits;
+mod mark;
+mod patient;
 mod phases;
 mod pool;
 mod process;

@@ -43,6 +43,8 @@ pub const POOL_IDLE: Duration = Duration::from_secs(30);
 pub const FORMER_SECRETS: usize = 16;
 /// Errors that `status` tells.
 pub const TROUBLES: usize = 32;
+/// Characters of one such error's message.
+pub const TROUBLE_CHARACTERS: usize = 300;
 /// Encodings on top of each other that are taken off an answer.
 pub const ENCODINGS: usize = 3;
 /// How long custody may take to answer.
@@ -63,7 +65,7 @@ pub struct Bounds {
     pub request_head: Duration,
     /// Between two pieces of a request's body.
     pub body_idle: Duration,
-    /// Between two pieces of an event stream, in either direction.
+    /// Between two pieces of an event stream, in either direction, and for a caller to take any bytes at all.
     pub stream_idle: Duration,
     /// Resolving an upstream's name and connecting to it.
     pub dial: Duration,

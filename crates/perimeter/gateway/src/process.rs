@@ -1,7 +1,12 @@
 //! The gateway process from start to end: reads its configuration, joins or starts audit and custody, starts the
 //! connector, serves until it is told to drain, and ends when audit or custody is gone.
 
-use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::HeaderValue;
 use postern_audit::{Decision, Kind, Record, Recorder};
@@ -13,6 +18,7 @@ use postern_exec::{asynchronous::Channel, role};
 use postern_net::{HttpClient, TlsRoots, control};
 use postern_policy::{ConfiguredPermit, Document, Endpoint, Zones, document::DocumentText, gateway::Routes};
 use postern_secret::SecretBytes;
+use postern_tunnel::identity;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -27,6 +33,7 @@ use crate::{
     gateway::{Gateway, Parts, Rules},
     leaf::Leaf,
     limits::Bounds,
+    mark::Mark,
 };
 
 /// Makes permits for endpoints of the configuration: `postern_policy::configured`, which `bin` alone may name.
@@ -101,6 +108,7 @@ async fn start(config: GatewayConfig, configured: Configured) -> Result<Standing
         audit: Arc::new(postern_audit::Client::new(audit)),
         custody: Arc::new(GatewayClient::new(custody)),
         binding: binding(&perimeter).map_err(one)?,
+        mark: mark(&perimeter).map_err(one)?,
         leaf,
         bounds: Bounds::default(),
     }));
@@ -176,6 +184,12 @@ fn connection(descriptor: Result<std::os::fd::OwnedFd, keeper::KeeperError>) -> 
 fn binding(perimeter: &Path) -> Result<Binding, String> {
     let file = perimeter.join("gateway.key");
     Binding::at(&file).map_err(|error| format!("use {}: {error}", file.display()))
+}
+
+fn mark(perimeter: &Path) -> Result<Mark, String> {
+    let file = perimeter.join("gateway.mark");
+    let now = identity::seconds(SystemTime::now());
+    Mark::at(&file, now).map_err(|error| format!("use {}: {error}", file.display()))
 }
 
 fn spawn_control(gateway: &Arc<Gateway>, server: HttpClient, bearer: Option<HeaderValue>, handler: Handler) {

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-use crate::{gateway::Gateway, phases::exchange};
+use crate::{gateway::Gateway, patient::Patient, phases::exchange};
 
 /// Serves one stream for `host`, as the edge asked for it. Ends with the stream, or with the drain once it is idle.
 pub(crate) async fn stream<S>(gateway: Arc<Gateway>, host: String, stream: S)
@@ -66,7 +66,7 @@ where
         .max_headers(crate::limits::HEADER_LINES)
         .max_header_size(crate::limits::HEAD_BYTES)
         .max_buf_size(crate::limits::HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Patient::new(stream, gateway.bounds.stream_idle)), service);
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {
         served = &mut connection => served,

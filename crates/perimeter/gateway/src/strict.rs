@@ -168,4 +168,18 @@ mod tests {
         let error = parse(br#"{"hunter2hunter2":1,"hunter2hunter2":2}"#).unwrap_err();
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_bring_the_reader_down_and_what_it_takes_other_readers_take_alike(
+            text in proptest::collection::vec(
+                proptest::sample::select(&b"{}[]\",:\\u0061dpqt8eE+-.129 \n\0\x7f\xc3\xa9\xff"[..]), 0..64
+            ),
+        ) {
+            if let Ok(value) = parse(&text) {
+                proptest::prop_assert_eq!(&serde_json::from_slice::<Value>(&text).unwrap(), &value);
+                proptest::prop_assert_eq!(&parse(value.to_string().as_bytes()).unwrap(), &value);
+            }
+        }
+    }
 }

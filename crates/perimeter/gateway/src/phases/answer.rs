@@ -23,7 +23,7 @@ use crate::{
     gateway::{Gateway, HELD_UNIT},
     keyring::Keyring,
     pool::{Connection, PoolKey},
-    sessions::Place,
+    sessions::{Place, Session},
 };
 
 /// What an answer is brought with.
@@ -45,7 +45,7 @@ pub(crate) struct Bringing<'a> {
 impl Bringing<'_> {
     /// Brings it.
     pub(crate) async fn answer(&mut self, sent: Sent) -> Result<Response<Body>, Denial> {
-        let keyring = self.keyring();
+        let keyring = self.keyring()?;
         let Sent { response, connection } = sent;
         let (parts, incoming) = response.into_parts();
         self.pending.count("status", u64::from(parts.status.as_u16()));
@@ -53,10 +53,11 @@ impl Bringing<'_> {
             return self.stream(&keyring, parts.status, &parts.headers, incoming, connection);
         }
         let most = self.most();
-        let (body, scrubbed, _held) = whole(self.gateway, &keyring, &parts.headers, incoming, most).await.map_err(
-            // The upstream broke off: the tool may have run all the same.
-            |stopped| stopped.unwrap_or_else(|| forward::broken(self.known)),
-        )?;
+        let (body, scrubbed, places) =
+            whole(self.gateway, self.session(), &keyring, &parts.headers, incoming, most).await.map_err(
+                // The upstream broke off: the tool may have run all the same.
+                |stopped| stopped.unwrap_or_else(|| forward::broken(self.known)),
+            )?;
         if parts.status != StatusCode::SWITCHING_PROTOCOLS {
             let key = PoolKey::from(self.permit);
             self.session().pool.put(key, connection, Instant::now());
@@ -67,7 +68,7 @@ impl Bringing<'_> {
         self.judge(&keyring, parts.status, &parts.headers, &body)?;
         self.seal(&keyring, &parts.headers, &mut headers)?;
         self.pending.ended("answered").await;
-        let mut answer = Response::new(if body.is_empty() { body::empty() } else { body::full(body) });
+        let mut answer = Response::new(if body.is_empty() { body::empty() } else { body::held(body, places) });
         *answer.status_mut() = parts.status;
         *answer.headers_mut() = headers;
         Ok(answer)
@@ -113,14 +114,14 @@ impl Bringing<'_> {
 
     fn stream(
         &mut self,
-        keyring: &Keyring,
+        keyring: &Arc<Keyring>,
         status: StatusCode,
         from: &HeaderMap,
         incoming: Incoming,
         connection: Connection,
     ) -> Result<Response<Body>, Denial> {
         let most = self.most();
-        let cleaner = Cleaner::new(keyring, from, most)?;
+        let cleaner = Cleaner::new(Arc::clone(keyring), from, most)?;
         let (mut headers, scrubbed) = scrub::headers(keyring, from);
         self.pending.count("scrubbed", scrubbed);
         self.seal(keyring, from, &mut headers)?;
@@ -151,11 +152,13 @@ impl Bringing<'_> {
         Ok(answer)
     }
 
-    fn keyring(&self) -> Arc<Keyring> {
-        self.session().keyring()
+    /// What the session knows; a session that was held has forgotten, and its answers could not be scrubbed any more.
+    fn keyring(&self) -> Result<Arc<Keyring>, Denial> {
+        let (session, keyring) = (self.session(), self.session().keyring());
+        if session.ended.is_cancelled() { Err(self.gateway.sessions.held(&session.id)) } else { Ok(keyring) }
     }
 
-    fn session(&self) -> &crate::sessions::Session {
+    fn session(&self) -> &Session {
         &self.place.as_ref().expect("a request has its place until its answer takes it").session
     }
 
@@ -167,16 +170,18 @@ impl Bringing<'_> {
 /// Reads a body whole: clean, and how many secrets were in it. `None` as error: the upstream broke off.
 async fn whole(
     gateway: &Gateway,
-    keyring: &Keyring,
+    session: &Session,
+    keyring: &Arc<Keyring>,
     headers: &HeaderMap,
     mut incoming: Incoming,
     most: u64,
 ) -> Result<(Vec<u8>, u64, Vec<OwnedSemaphorePermit>), Option<Denial>> {
-    let mut cleaner = Cleaner::new(keyring, headers, most)?;
+    let mut cleaner = Cleaner::new(Arc::clone(keyring), headers, most)?;
     let (mut body, mut held) = (Vec::new(), Vec::new());
     while let Some(frame) = incoming.frame().await {
         // Trailers are dropped.
         let Ok(chunk) = frame.map_err(|_| None)?.into_data() else { continue };
+        body.extend(cleaner.follow(session.keyring()));
         body.extend(cleaner.push(&chunk)?);
         if body.len() as u64 > most {
             return Err(Some(Denial::new(Reason::ResultTooLarge)));
@@ -273,7 +278,11 @@ impl Stream {
                 Some(Err(_)) if !self.events.awaits() => return Ok(Ended::Whole),
                 Some(Err(_)) => return Err(forward::broken(&self.known)),
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(chunk) => self.cleaner.push(&chunk)?,
+                    Ok(chunk) => {
+                        let mut clean = self.cleaner.follow(self.place.session.keyring());
+                        clean.extend(self.cleaner.push(&chunk)?);
+                        clean
+                    }
                     Err(_trailers) => continue,
                 },
             };

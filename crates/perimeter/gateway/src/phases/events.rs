@@ -134,4 +134,22 @@ mod tests {
             assert!(events.awaits(), "{data}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_in_whatever_chunks_goes_on_unchanged_or_is_held(
+            text in proptest::collection::vec(proptest::sample::select(&b"\r\n:data id7{}\"\xff\0"[..]), 0..200),
+            sizes in proptest::collection::vec(1_usize..9, 200),
+        ) {
+            let (mut events, mut passed, mut rest) = (Events::awaiting(Some(7.into())), Vec::new(), text.as_slice());
+            for size in sizes {
+                let (chunk, after) = rest.split_at(size.min(rest.len()));
+                passed.extend(events.push(chunk));
+                rest = after;
+            }
+            passed.extend(events.push(rest));
+            passed.extend_from_slice(&events.held);
+            proptest::prop_assert_eq!(passed, text);
+        }
+    }
 }

@@ -7,7 +7,7 @@ use postern_policy::{Denial, Reason};
 use postern_tunnel::identity::{self, Claims, IdentityError, MAX_TOKEN_BYTES};
 use serde::Deserialize;
 
-use crate::gateway::Gateway;
+use crate::{gateway::Gateway, mark::Unmarked};
 
 /// Verifies the token in the head. It counts as used from here on.
 pub(crate) fn head(gateway: &Gateway, headers: &HeaderMap) -> Result<Claims, Denial> {
@@ -19,7 +19,22 @@ pub(crate) fn head(gateway: &Gateway, headers: &HeaderMap) -> Result<Claims, Den
     };
     // What the token says of the body is believed only because the signature is verified over it.
     let digest = claimed_digest(token).ok_or_else(|| denied(IdentityError::Malformed))?;
-    gateway.verifier.verify(token, &digest, gateway.clock()).map_err(denied)
+    let claims = gateway.verifier.verify(token, &digest, gateway.clock()).map_err(denied)?;
+    gateway.mark.take(claims.iat).map_err(|why| unmarked(gateway, why))?;
+    Ok(claims)
+}
+
+fn unmarked(gateway: &Gateway, why: Unmarked) -> Denial {
+    match why {
+        Unmarked::Former => Denial::advising(
+            Reason::IdentityExpired,
+            "the gateway has restarted since this was signed; make the call anew",
+        ),
+        Unmarked::Unwritable(error) => {
+            gateway.troubles.note("mark_unwritable", format!("gateway.mark cannot be written: {}", error.kind()));
+            Denial::advising(Reason::GatewayBusy, "the gateway cannot write to its directory; tell the operator")
+        }
+    }
 }
 
 /// Whether this is the body that the token was signed for.

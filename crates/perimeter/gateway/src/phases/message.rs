@@ -177,12 +177,15 @@ fn asking(mut object: Map<String, Value>) -> Result<Message, Denial> {
     if !object.is_empty() {
         return Err(malformed("send no members but jsonrpc, id, method and params"));
     }
+    if id.is_none() != method.starts_with(NOTIFICATIONS) {
+        // A server that goes by the one and a policy that goes by the other would disagree.
+        return Err(malformed("a notification is `notifications/...` without an id, and a request neither"));
+    }
     known_spelling(&params)?;
     if method == TOOLS_CALL {
         tools_call(&params)?;
     }
     match id {
-        None if method == TOOLS_CALL => Err(malformed("tools/call needs an id")),
         None => Ok(Message::Notification { method }),
         Some(id) if is_id(&id) => Ok(Message::Request { id, method, params }),
         Some(_) => Err(malformed("`id` must be a string or an integer")),
@@ -266,6 +269,8 @@ fn too_large(most: u64) -> Denial {
 
 /// The method by which a tool is used.
 pub(crate) const TOOLS_CALL: &str = "tools/call";
+/// What every notification's method begins with.
+const NOTIFICATIONS: &str = "notifications/";
 /// Asked about for what has no method of its own.
 const LIFECYCLE: &str = "ping";
 /// Members of `params` that decide what happens.

@@ -1,6 +1,8 @@
 //! Phase: takes every secret of the session out of an answer, in every rendering: headers by an allow-list and scrubbed,
 //! the body decoded and scrubbed across the borders of its chunks. What cannot be read is not passed on.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use postern_policy::{Denial, Reason};
@@ -14,16 +16,33 @@ use crate::{keyring::Keyring, limits};
 /// Takes secrets out of one body as it comes.
 pub(crate) struct Cleaner {
     decoders: Vec<Decoder>,
+    keyring: Arc<Keyring>,
     scrubber: Scrubber,
+    /// By scrubbers before this one.
+    replaced: u64,
 }
 
 impl Cleaner {
     /// For a body that these headers describe. `most` bounds what it decodes to.
-    pub(crate) fn new(keyring: &Keyring, headers: &HeaderMap, most: u64) -> Result<Self, Denial> {
+    pub(crate) fn new(keyring: Arc<Keyring>, headers: &HeaderMap, most: u64) -> Result<Self, Denial> {
         framing(headers)?;
         let ceiling = most.min(limits::DECODED_BYTES);
         let decoders = encodings(headers)?.into_iter().map(|encoding| Decoder::new(encoding, ceiling)).collect();
-        Ok(Self { decoders, scrubber: Scrubber::with(keyring.plan().clone()) })
+        let scrubber = Scrubber::with(keyring.plan().clone());
+        Ok(Self { decoders, keyring, scrubber, replaced: 0 })
+    }
+
+    /// Takes out from here on what the session knows now: a server may reflect a secret of a call that began later than this
+    /// answer. Gives what was held back; a session that ended and forgot leaves the former secrets in force.
+    pub(crate) fn follow(&mut self, keyring: Arc<Keyring>) -> Vec<u8> {
+        if Arc::ptr_eq(&self.keyring, &keyring) || keyring.is_empty() {
+            return Vec::new();
+        }
+        let held = self.scrubber.finish();
+        self.replaced += self.scrubber.replaced();
+        self.scrubber = Scrubber::with(keyring.plan().clone());
+        self.keyring = keyring;
+        self.scrubber.push(&held)
     }
 
     /// What may go on of a chunk.
@@ -51,7 +70,7 @@ impl Cleaner {
 
     /// Secrets taken out so far.
     pub(crate) fn scrubbed(&self) -> u64 {
-        self.scrubber.replaced()
+        self.replaced + self.scrubber.replaced()
     }
 }
 
@@ -120,3 +139,32 @@ fn not_decoded(error: DecodeError) -> Denial {
 const CARRIED: &[&str] = &["content-type", "mcp-protocol-version", "cache-control", "retry-after", "allow"];
 const STEP_BYTES: usize = 4096;
 const SHORT: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use postern_secret::SecretBytes;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_that_becomes_known_on_the_way_is_taken_out_too_and_the_former_one_still() {
+        let (old, new) = ("the-f0rmer-secret-0f-the-wiki", "the-rotated-s3cret-of-the-wiki");
+        let known = |text: &str| vec![SecretBytes::new(text.as_bytes().to_vec())];
+        let first = Arc::new(Keyring::default().with(known(old)).unwrap());
+        let both = Arc::new(first.with(known(new)).unwrap());
+        let text = format!("data: {old} {new} {old}\n\n");
+        for at in 0..text.len() {
+            let mut cleaner = Cleaner::new(Arc::clone(&first), &HeaderMap::new(), 1 << 20).unwrap();
+            let mut clean = cleaner.push(&Bytes::copy_from_slice(old[..at % old.len()].as_bytes())).unwrap();
+            clean.extend(cleaner.follow(Arc::clone(&both)));
+            for chunk in [&text[..at], &text[at..]] {
+                clean.extend(cleaner.push(&Bytes::copy_from_slice(chunk.as_bytes())).unwrap());
+                clean.extend(cleaner.follow(Arc::default()));
+            }
+            clean.extend(cleaner.finish().unwrap());
+            let clean = String::from_utf8_lossy(&clean);
+            assert!(!clean.contains(old) && !clean.contains(new), "{at}: {clean}");
+            assert_eq!(cleaner.scrubbed(), 3, "{at}");
+        }
+    }
+}

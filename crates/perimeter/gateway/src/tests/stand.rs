@@ -39,6 +39,7 @@ use crate::{
     gateway::{Gateway, Parts},
     leaf::Leaf,
     limits::Bounds,
+    mark::Mark,
     process, serve,
 };
 
@@ -395,6 +396,7 @@ impl Stand {
             audit: Arc::new(audit.clone()),
             custody: Arc::new(Arc::clone(&custody)),
             binding: Binding::with(&[9; 32]),
+            mark: Mark::at(&directory.path().join("gateway.mark"), identity::seconds(SystemTime::now())).unwrap(),
             leaf: Leaf::open(directory.path()).unwrap(),
             bounds,
         }));

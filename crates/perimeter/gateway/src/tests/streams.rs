@@ -196,6 +196,18 @@ async fn custody_takes_a_document_up_first_and_where_it_does_not_nobody_does() {
     assert_ne!(digests[0], digests[1]);
 }
 
+#[tokio::test]
+async fn answers_keep_their_places_in_memory_until_their_callers_have_them() {
+    let body = result(&"x".repeat(200 * 1024));
+    let stand = Stand::new(move |_| whole("200 OK", "content-type: application/json\r\n", body.as_bytes())).await;
+    let free = stand.gateway.memory.available_permits();
+    // The head has come, and the body is read by nobody.
+    let answer = stand.begin(good()).await;
+    assert!(stand.gateway.memory.available_permits() < free);
+    drop(answer);
+    until(|| stand.gateway.memory.available_permits() == free).await;
+}
+
 /// Waits for something that happens by itself, with a deadline.
 pub(super) async fn until(happened: impl Fn() -> bool) {
     let waiting = async {
