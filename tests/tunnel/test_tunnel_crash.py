@@ -140,6 +140,20 @@ def test_a_kill_during_50_calls_ends_each_once_and_the_tunnel_stands_again(stack
     assert reconnected < (RECONNECTED_SECONDS | KEEPER_SECONDS)[role]
 
 
+def test_a_worker_that_hangs_at_its_start_holds_up_no_other(keepers):
+    stack = keepers("custody")
+    former = until(lambda: max(pid_of(stack, "worker"), 0), what="a worker")
+    os.kill(former, signal.SIGKILL)
+    hanging = until(lambda: (new := pid_of(stack, "worker")) > 0 and new != former and new, 10, "a worker that starts")
+    os.kill(hanging, signal.SIGSTOP)
+    try:
+        os.kill(pid_of(stack, "server"), signal.SIGKILL)
+        until(lambda: status(stack) is not None, 10, "the server")
+    finally:
+        os.kill(hanging, signal.SIGCONT)
+    until(lambda: sound(stack), 20, "the whole path")
+
+
 def some_calls(prefix: str, first: int) -> list[dict]:
     """One session's part of the calls, each with a mark and a time of its own."""
     return [slow(f"{prefix}{n}", 100 + 40 * n) for n in range(first, CALLS, SESSIONS)]
