@@ -8,14 +8,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::Full;
 use postern_net::tls::TlsRoots;
+use postern_net::upgrade::Upgrade;
 use postern_net::{ClientError, DialError, Dialer, HttpClient, LookingUp, Resolver};
 use postern_policy::{ConfiguredPermit, Endpoint, configured};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -220,6 +222,13 @@ async fn our_own_server_is_reached_by_its_unix_socket() {
 
 /// A TLS server for `localhost` and 127.0.0.1 with a CA of its own; its port and the CA's certificate.
 async fn tls_server() -> (u16, String) {
+    tls_server_that(|stream| repeat(stream, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")).await
+}
+
+async fn tls_server_that<F>(serve: impl Fn(TlsStream<TcpStream>) -> F + Clone + Send + Sync + 'static) -> (u16, String)
+where
+    F: Future<Output = ()> + Send,
+{
     let key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -240,10 +249,10 @@ async fn tls_server() -> (u16, String) {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
+            let (acceptor, serve) = (acceptor.clone(), serve.clone());
             tokio::spawn(async move {
                 if let Ok(stream) = acceptor.accept(stream).await {
-                    repeat(stream, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                    serve(stream).await;
                 }
             });
         }
@@ -260,6 +269,34 @@ async fn a_server_that_the_given_ca_signed_is_trusted_by_name_and_by_address() {
         let response = client.request(get("/"), PATIENCE).await.unwrap();
         assert_eq!(response.into_body().bytes(10).await.unwrap(), "ok");
     }
+}
+
+#[tokio::test]
+async fn an_upgrade_goes_over_tls_and_to_no_server_that_another_ca_signed() {
+    let echo = |mut stream: TlsStream<TcpStream>| async move {
+        let Some(head) = head(&mut stream).await else { return };
+        assert!(head.contains("upgrade: echo/1"), "{head}");
+        // The first of what follows comes with the head.
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo/1\r\n\r\nfirst";
+        stream.write_all(answer).await.unwrap();
+        let mut bytes = [0; 4];
+        stream.read_exact(&mut bytes).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        stream.shutdown().await.unwrap();
+    };
+    let (port, ca) = tls_server_that(echo).await;
+    let client = |ca: &str| {
+        let roots = TlsRoots::only_pem(ca.as_bytes()).unwrap();
+        HttpClient::new(permit(&format!("https://localhost:{port}")), &roots).unwrap()
+    };
+    let switched = client(&ca).upgrade("/", "echo/1", HeaderMap::new(), PATIENCE).await.unwrap();
+    let Upgrade::Switched { mut stream, .. } = switched else { panic!("not switched") };
+    stream.write_all(b"more").await.unwrap();
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).await.unwrap();
+    assert_eq!(said, b"firstmore");
+    let (_, other_ca) = tls_server().await;
+    assert!(client(&other_ca).upgrade("/", "echo/1", HeaderMap::new(), PATIENCE).await.is_err());
 }
 
 #[tokio::test]
