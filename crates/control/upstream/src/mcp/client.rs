@@ -121,7 +121,7 @@ impl McpClient {
         report.hops.extend(hops_of_timing("initialize", record.server_timing().as_deref()));
 
         let begun = Instant::now();
-        let listed = list_tools(service.peer(), &self.reach.limits).await;
+        let listed = list_tools(service.peer(), via, &self.reach.limits).await;
         let took = begun.elapsed();
         // Says DELETE; a server that does not answer it has had its time.
         let _ = service.close_with_timeout(Duration::from_secs(5)).await;

@@ -18,6 +18,7 @@ use tokio::sync::Mutex;
 
 use super::failure::of_json_rpc;
 use super::http::{Http, Inner, settled};
+use super::reach::Via;
 use super::record::{Mark, Record};
 use super::{BoxFuture, Limits, McpConnection, McpFailure, McpTool, ToolResult, result};
 
@@ -33,6 +34,7 @@ pub(super) type Reopen = Box<dyn Fn() -> Inner + Send + Sync>;
 pub(super) struct Connection {
     reopen: Reopen,
     limits: Limits,
+    via: Via,
     tools: Vec<McpTool>,
     live: Mutex<Option<Arc<Service>>>,
 }
@@ -40,9 +42,11 @@ pub(super) struct Connection {
 impl Connection {
     /// Initializes a session and reads the server's tools.
     pub(super) async fn open(reopen: Reopen, limits: Limits) -> Result<Self, McpFailure> {
-        let service = initialize(reopen(), limits.initialize).await?;
-        let (tools, _) = list_tools(service.peer(), &limits).await?;
-        Ok(Self { reopen, limits, tools, live: Mutex::new(Some(Arc::new(service))) })
+        let inner = reopen();
+        let via = inner.via;
+        let service = initialize(inner, limits.initialize).await?;
+        let (tools, _) = list_tools(service.peer(), via, &limits).await?;
+        Ok(Self { reopen, limits, via, tools, live: Mutex::new(Some(Arc::new(service))) })
     }
 
     /// The live session, begun anew where it was lost.
@@ -92,7 +96,7 @@ impl Connection {
                 (None, ServiceError::McpError(error)) => Ok(result::of_error(&error)),
                 (None, error) => {
                     self.lose(&service).await;
-                    Err(settled(of_service(&error), &mark))
+                    Err(settled(of_service(self.via, &error), &mark))
                 }
             },
         }
@@ -116,7 +120,7 @@ impl McpConnection for Connection {
 
 /// Begins a session. rmcp's own recovery is off: what it would send again, a caller decides to send again.
 pub(super) async fn initialize(inner: Inner, patience: Duration) -> Result<Service, McpFailure> {
-    let record = inner.unmarked.clone();
+    let (record, via) = (inner.unmarked.clone(), inner.via);
     let mut config = StreamableHttpClientTransportConfig::with_uri("");
     config.retry_config = Arc::new(NeverRetry::default());
     config.reinit_on_expired_session = false;
@@ -127,24 +131,24 @@ pub(super) async fn initialize(inner: Inner, patience: Duration) -> Result<Servi
         ClientConfig::new(ClientCapabilities::default(), Implementation::new("postern", env!("CARGO_PKG_VERSION")));
     match tokio::time::timeout(patience, us.serve(transport)).await {
         Ok(Ok(service)) => Ok(service),
-        Ok(Err(error)) => Err(record.failure().unwrap_or_else(|| of_initialize(&error))),
+        Ok(Err(error)) => Err(record.failure().unwrap_or_else(|| of_initialize(via, &error))),
         Err(_) => Err(record.failure().unwrap_or_else(|| McpFailure::timeout("`initialize`", patience))),
     }
 }
 
-fn of_initialize(error: &rmcp::service::ClientInitializeError) -> McpFailure {
+fn of_initialize(via: Via, error: &rmcp::service::ClientInitializeError) -> McpFailure {
     use rmcp::service::ClientInitializeError as E;
     match error {
-        E::JsonRpcError(error) => of_json_rpc(error),
+        E::JsonRpcError(error) => of_json_rpc(via, error),
         E::TransportError { .. } | E::ConnectionClosed(_) => McpFailure::broken("it was closed during `initialize`"),
         _ => McpFailure::protocol("it is not the answer to `initialize`"),
     }
 }
 
-fn of_service(error: &ServiceError) -> McpFailure {
+fn of_service(via: Via, error: &ServiceError) -> McpFailure {
     match error {
         ServiceError::TransportSend(_) | ServiceError::TransportClosed => McpFailure::broken("it was closed"),
-        ServiceError::McpError(error) => of_json_rpc(error),
+        ServiceError::McpError(error) => of_json_rpc(via, error),
         _ => McpFailure::protocol("it is of another kind than was asked for"),
     }
 }
@@ -152,6 +156,7 @@ fn of_service(error: &ServiceError) -> McpFailure {
 /// Reads all pages of a server's tools, and what the last answer said about its time.
 pub(super) async fn list_tools(
     peer: &Peer<RoleClient>,
+    via: Via,
     limits: &Limits,
 ) -> Result<(Vec<McpTool>, Option<String>), McpFailure> {
     let (mut tools, mut cursor, mut left_bytes) = (Vec::new(), None, limits.tools_bytes);
@@ -165,7 +170,7 @@ pub(super) async fn list_tools(
         let answer = match tokio::time::timeout(limits.initialize, answer).await {
             Ok(Ok(ServerResult::ListToolsResult(page))) => page,
             Ok(Ok(_)) => return Err(McpFailure::protocol("it is not a list of tools")),
-            Ok(Err(error)) => return Err(record.failure().unwrap_or_else(|| of_service(&error))),
+            Ok(Err(error)) => return Err(record.failure().unwrap_or_else(|| of_service(via, &error))),
             Err(_) => return Err(McpFailure::timeout("`tools/list`", limits.initialize)),
         };
         for tool in answer.tools {

@@ -238,7 +238,7 @@ impl Http {
         let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         if !head.status.is_success() {
             let said = body.bytes(limits.error_bytes).await.unwrap_or_default();
-            return refused(head.status, &head.headers, &said, expected, had_session);
+            return refused(self.inner.via, head.status, &head.headers, &said, expected, had_session);
         }
         let Some(expected) = expected else {
             // Whatever stands in the answer to a notification; read so that the connection can be used again.
@@ -337,13 +337,14 @@ fn answer_to(expected: &RequestId, body: &[u8]) -> Result<ServerJsonRpcMessage, 
 
 /// What an answer other than 2xx means. A server's JSON-RPC error is its answer; a gateway's reason comes first.
 fn refused(
+    via: Via,
     status: StatusCode,
     headers: &HeaderMap,
     body: &[u8],
     expected: Option<&RequestId>,
     had_session: bool,
 ) -> Result<StreamableHttpPostResponse, McpFailure> {
-    let has_reason = headers.contains_key(super::failure::REASON_HEADER);
+    let has_reason = via == Via::Tunnel && headers.contains_key(super::failure::REASON_HEADER);
     if !has_reason && status == StatusCode::NOT_FOUND && had_session {
         return Err(McpFailure::session_expired());
     }
@@ -354,7 +355,7 @@ fn refused(
     {
         return Ok(StreamableHttpPostResponse::Json(message, None));
     }
-    Err(of_status(status, headers, body))
+    Err(of_status(via, status, headers, body))
 }
 
 impl StreamableHttpClient for Http {

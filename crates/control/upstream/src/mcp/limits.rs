@@ -15,6 +15,8 @@ pub struct Limits {
     pub result_bytes: usize,
     /// How many bytes an event stream that answers one request may carry in all.
     pub stream_bytes: usize,
+    /// How many messages an event stream that answers one request may have.
+    pub stream_events: usize,
     /// How much of an error's body is read, in bytes.
     pub error_bytes: usize,
     /// From how many bytes on a request's body takes the bulk lane.
@@ -44,10 +46,11 @@ impl Default for Limits {
             request_bytes: 4 * 1024 * 1024,
             result_bytes: 16 * 1024 * 1024,
             stream_bytes: 32 * 1024 * 1024,
+            stream_events: 10_000,
             error_bytes: 64 * 1024,
             bulk_from: 64 * 1024,
             tools: 256,
-            tools_bytes: 4 * 1024 * 1024,
+            tools_bytes: 1024 * 1024,
             tool_pages: 32,
             requests_per_host: 256,
             idle_connections: 256,

@@ -24,6 +24,7 @@ pub(super) struct Events {
     decoder: sse::Decoder,
     ready: VecDeque<Sse>,
     left_bytes: usize,
+    left_events: usize,
     result_bytes: usize,
     expected: RequestId,
     is_answered: bool,
@@ -59,6 +60,7 @@ impl Events {
             decoder,
             ready: VecDeque::new(),
             left_bytes: limits.stream_bytes,
+            left_events: limits.stream_events,
             result_bytes: limits.result_bytes,
             expected,
             is_answered: false,
@@ -130,6 +132,14 @@ impl Events {
         if self.is_answered || event.event != "message" || event.data.trim().is_empty() {
             return Ok(());
         }
+        // Each is work for us, and one that asks something is answered by a request of its own.
+        self.left_events = self.left_events.checked_sub(1).ok_or_else(|| {
+            McpFailure::new(
+                "result_too_large",
+                "The MCP server's event stream has too many events.",
+                "Ask the tool for less at a time.",
+            )
+        })?;
         let shape: Shape = serde_json::from_str(&event.data)
             .map_err(|_| McpFailure::protocol("an event of its stream is not one JSON-RPC message"))?;
         if shape.jsonrpc != "2.0" {

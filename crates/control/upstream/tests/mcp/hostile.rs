@@ -11,7 +11,13 @@ use serde_json::{Value, json};
 use crate::harness::*;
 
 fn small() -> Limits {
-    Limits { call: Duration::from_millis(700), result_bytes: 64 * 1024, stream_bytes: 128 * 1024, ..limits() }
+    Limits {
+        call: Duration::from_millis(700),
+        result_bytes: 64 * 1024,
+        stream_bytes: 128 * 1024,
+        stream_events: 100,
+        ..limits()
+    }
 }
 
 fn event(message: &Value) -> String {
@@ -141,6 +147,15 @@ async fn whatever_a_server_does_a_call_ends_typed_and_is_sent_once() {
             "a stream to resume",
             |_| now(events(vec!["id: 7\nretry: 1\ndata: \n\n".to_owned()], false)),
             "outcome_unknown",
+            true,
+        ),
+        (
+            "a stream that only asks",
+            |_| {
+                let ask = |id: usize| event(&json!({"jsonrpc": "2.0", "id": id, "method": "roots/list"}));
+                now(events((0..200).map(ask).collect(), true))
+            },
+            "result_too_large",
             true,
         ),
         ("a silent stream", |_| now(events(vec![": ping\n\n".to_owned()], true)), "timeout", true),
