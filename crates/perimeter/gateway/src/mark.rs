@@ -8,6 +8,7 @@ use std::{
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
     sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use postern_tunnel::identity::MAX_AHEAD_SECONDS;
@@ -45,6 +46,14 @@ impl Mark {
         Ok(Self { file, before, youngest: Mutex::new(before.unwrap_or_default()) })
     }
 
+    /// How long after `now` whatever is signed counts here: a gateway that is back within the second of its last call lets
+    /// it pass before it takes calls, and does not wait for a clock that is far ahead.
+    pub(crate) fn wait(&self, now: SystemTime) -> Duration {
+        let Some(before) = self.before else { return Duration::ZERO };
+        let over = UNIX_EPOCH + Duration::from_secs(before.saturating_add(1));
+        over.duration_since(now).unwrap_or_default().min(LONGEST_WAIT)
+    }
+
     /// Takes an identity that was signed in this second and is about to count; it is marked when this returns.
     pub(crate) fn take(&self, signed: u64) -> Result<(), Unmarked> {
         if self.before.is_some_and(|before| signed <= before) {
@@ -60,6 +69,7 @@ impl Mark {
 }
 
 const MARK_BYTES: usize = 8;
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -79,6 +89,19 @@ mod tests {
         }
         second.take(1004).unwrap();
         assert!(matches!(Mark::at(&file, 1004).unwrap().take(1004), Err(Unmarked::Former)));
+    }
+
+    #[test]
+    fn a_restart_waits_for_the_end_of_the_second_of_the_last_call_and_no_longer() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("mark");
+        let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
+        assert_eq!(Mark::at(&file, 1000).unwrap().wait(at(1_000_000)), Duration::ZERO);
+        Mark::at(&file, 1000).unwrap().take(1000).unwrap();
+        let mark = Mark::at(&file, 1000).unwrap();
+        assert_eq!(mark.wait(at(1_000_300)), Duration::from_millis(700));
+        assert_eq!(mark.wait(at(1_001_000)), Duration::ZERO);
+        assert_eq!(mark.wait(at(900_000)), LONGEST_WAIT);
     }
 
     #[test]

@@ -118,6 +118,7 @@ async fn start(config: GatewayConfig, configured: Configured) -> Result<Standing
     let settings = connector::Settings::new(config.edge, config.tunnel_token, config.drain_seconds);
     let handler = Handler::new(Arc::clone(&gateway), host_name(), keeper.standing());
     spawn_control(&gateway, server, bearer(&settings.token()), handler);
+    tokio::time::sleep(gateway.mark.wait(gateway.clock())).await;
     let (sender, connected) = watch::channel(false);
     gateway.drain.spawn(connector::keep(Arc::clone(&gateway), config.exe, settings, sender));
     gateway.drain.spawn_until_drain(Arc::clone(&gateway).look_after());

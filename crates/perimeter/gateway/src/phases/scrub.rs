@@ -155,7 +155,7 @@ mod tests {
         let text = format!("data: {old} {new} {old}\n\n");
         for at in 0..text.len() {
             let mut cleaner = Cleaner::new(Arc::clone(&first), &HeaderMap::new(), 1 << 20).unwrap();
-            let mut clean = cleaner.push(&Bytes::copy_from_slice(old[..at % old.len()].as_bytes())).unwrap();
+            let mut clean = cleaner.push(&Bytes::copy_from_slice(&old.as_bytes()[..at % old.len()])).unwrap();
             clean.extend(cleaner.follow(Arc::clone(&both)));
             for chunk in [&text[..at], &text[at..]] {
                 clean.extend(cleaner.push(&Bytes::copy_from_slice(chunk.as_bytes())).unwrap());

@@ -313,3 +313,17 @@ const X25519_BASE_POINT: [u8; 32] = {
     point[0] = 9;
     point
 };
+
+#[tokio::test]
+async fn an_identity_that_was_used_does_not_count_again_after_a_restart_and_a_later_one_does() {
+    let stand = Stand::answering().await;
+    let call = Call::tool("search", &json!({}));
+    let token = stand.signer.sign(&call.claims).unwrap();
+    assert_eq!(stand.send(call.token(token.clone())).await.reason(), None);
+    let stand = stand.restarted();
+    let again = Call::tool("search", &json!({})).token(token);
+    assert_eq!(stand.send(again).await.reason().as_deref(), Some("identity_expired"));
+    let later = Call::tool("search", &json!({})).claiming(|claims| claims.iat += 2);
+    assert_eq!(stand.send(later).await.reason(), None);
+    assert_eq!(stand.seen().len(), 2);
+}

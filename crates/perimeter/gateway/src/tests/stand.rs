@@ -373,6 +373,27 @@ fn exposed(key: &Secret<String>) -> &str {
     key.expose()
 }
 
+fn gateway(port: u16, directory: &Path, audit: &Memory, custody: &Arc<FakeCustody>, signer: &Signer) -> Arc<Gateway> {
+    let now = identity::seconds(SystemTime::now());
+    let gateway = Arc::new(Gateway::new(Parts {
+        tunnel_id: TUNNEL.to_owned(),
+        identity_keys: Vec::new(),
+        rules: process::rules(document(port), &environments()).unwrap_or_else(|errors| panic!("{errors:?}")),
+        audit: Arc::new(audit.clone()),
+        custody: Arc::new(Arc::clone(custody)),
+        binding: Binding::with(&[9; 32]),
+        mark: Mark::at(&directory.join("gateway.mark"), now).unwrap(),
+        leaf: Leaf::open(directory).unwrap(),
+        bounds: Bounds { stream_idle: Duration::from_secs(5), ..Bounds::default() },
+    }));
+    gateway.welcome(Welcome {
+        tunnel_id: TUNNEL.to_owned(),
+        domain: DOMAIN.to_owned(),
+        identity_keys: vec![signer.key()],
+    });
+    gateway
+}
+
 impl Stand {
     pub(super) async fn new(behaviour: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -388,24 +409,14 @@ impl Stand {
         let ca = certificate::new_ca(DOMAIN, SystemTime::now()).unwrap();
         write_leaf(directory.path(), &ca);
         let (custody, signer) = (Arc::new(FakeCustody::default()), Signer::generate().unwrap());
-        let bounds = Bounds { stream_idle: Duration::from_secs(5), ..Bounds::default() };
-        let gateway = Arc::new(Gateway::new(Parts {
-            tunnel_id: TUNNEL.to_owned(),
-            identity_keys: Vec::new(),
-            rules: process::rules(document(port), &environments()).unwrap_or_else(|errors| panic!("{errors:?}")),
-            audit: Arc::new(audit.clone()),
-            custody: Arc::new(Arc::clone(&custody)),
-            binding: Binding::with(&[9; 32]),
-            mark: Mark::at(&directory.path().join("gateway.mark"), identity::seconds(SystemTime::now())).unwrap(),
-            leaf: Leaf::open(directory.path()).unwrap(),
-            bounds,
-        }));
-        gateway.welcome(Welcome {
-            tunnel_id: TUNNEL.to_owned(),
-            domain: DOMAIN.to_owned(),
-            identity_keys: vec![signer.key()],
-        });
+        let gateway = gateway(port, directory.path(), &audit, &custody, &signer);
         Self { gateway, audit, custody, signer, seen, directory, ca, port }
+    }
+
+    /// The same after the process was killed and started again.
+    pub(super) fn restarted(mut self) -> Self {
+        self.gateway = gateway(self.port, self.directory.path(), &self.audit, &self.custody, &self.signer);
+        self
     }
 
     /// A stand whose upstream answers each call with a small result.

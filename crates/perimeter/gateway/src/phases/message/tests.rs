@@ -27,6 +27,12 @@ fn what_is_not_one_plain_message_is_refused() {
         ("an id with a fraction", r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#),
         ("an id that is an object", r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#),
         ("a request and an answer", r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#),
+        ("a request that is named a notification", r#"{"jsonrpc":"2.0","id":1,"method":"notifications/initialized"}"#),
+        (
+            "a notification that is named a request",
+            r#"{"jsonrpc":"2.0","method":"resources/read","params":{"uri":"file:///x"}}"#,
+        ),
+        ("a call without an id", r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"x"}}"#),
         ("a result and an error", r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#),
         ("neither", r#"{"jsonrpc":"2.0","id":1}"#),
         ("a call that wants no answer", r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"x"}}"#),
