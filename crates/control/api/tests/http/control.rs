@@ -12,7 +12,7 @@ use postern_model::control::{
 use postern_model::ids::SessionId;
 use serde_json::{Value, json};
 
-use crate::support::{BETAS, Response, Server};
+use crate::support::{BETAS, Response, Server, connect};
 
 /// A worker or gateway at the other end of a control stream.
 struct Peer {
@@ -21,7 +21,7 @@ struct Peer {
 
 impl Peer {
     fn connect(server: &Server, credential: &str, role: Role, sessions: &[&str]) -> Self {
-        let mut stream = TcpStream::connect(server.address).unwrap();
+        let mut stream = connect(server.address);
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let head = format!(
             "GET /v1/perimeter/control HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\n\
