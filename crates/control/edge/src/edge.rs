@@ -1,17 +1,19 @@
 //! The edge as the server holds it: which connections stand, opening streams on them, ending them.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use postern_tunnel::carry::{Carry, CarryError, Opening, Stream};
 use postern_tunnel::identity::IdentityKey;
 use postern_tunnel::wire::{Lane, Welcome, reason};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::directory::{Directory, TunnelEntry};
-use crate::limits::{self, Limits};
+use crate::limits::{self, Limits, RECENT};
 use crate::link::{Link, OpenError};
 use crate::status::{Notes, TunnelStatus};
 use crate::stream::Carried;
@@ -36,6 +38,10 @@ struct Inner {
     identity_keys: RwLock<Vec<IdentityKey>>,
     limits: Limits,
     links: Mutex<HashMap<String, Vec<Arc<Link>>>>,
+    /// When the last connection of a tunnel was lost.
+    lost: Mutex<HashMap<String, Instant>>,
+    began: Instant,
+    came: Notify,
     notes: Notes,
     next_id: AtomicU64,
 }
@@ -49,6 +55,9 @@ impl Edge {
             identity_keys: RwLock::new(settings.identity_keys),
             limits: settings.limits,
             links: Mutex::default(),
+            lost: Mutex::default(),
+            began: Instant::now(),
+            came: Notify::new(),
             notes: Notes::default(),
             next_id: AtomicU64::new(1),
         };
@@ -129,6 +138,9 @@ impl Edge {
         let room = of_tunnel.len() < self.inner.limits.connections_per_tunnel;
         if room {
             of_tunnel.push(Arc::clone(link));
+            drop(links);
+            self.lost().remove(&link.entrant.tunnel);
+            self.inner.came.notify_waiters();
         }
         room
     }
@@ -139,6 +151,8 @@ impl Edge {
             of_tunnel.retain(|other| other.entrant.id != link.entrant.id);
             if of_tunnel.is_empty() {
                 links.remove(&link.entrant.tunnel);
+                drop(links);
+                self.note_loss(&link.entrant.tunnel);
             }
         }
     }
@@ -161,17 +175,43 @@ impl Edge {
 
     async fn open_stream(&self, host: &str, lane: Lane) -> Result<Stream, CarryError> {
         let (entry, _route) = self.directory().by_host(host).ok_or(CarryError::UnknownHost)?;
-        let offline = || CarryError::Offline { tunnel: entry.id.clone() };
-        let opened = timeout(self.inner.limits.open, self.try_each(&entry.id, host, lane)).await;
-        let error = match opened {
-            Ok(Ok(stream)) => return Ok(Box::new(stream)),
-            Ok(Err(None | Some(OpenError::Lost))) => offline(),
-            Ok(Err(Some(OpenError::Full))) => CarryError::TooMany,
-            Ok(Err(Some(OpenError::Refused(reason)))) => CarryError::Refused { reason },
-            Err(_) => CarryError::Slow,
+        let give_up = Instant::now() + self.inner.limits.reconnect;
+        let error = loop {
+            let mut came = pin!(self.inner.came.notified());
+            came.as_mut().enable();
+            let opened = timeout(self.inner.limits.open, self.try_each(&entry.id, host, lane)).await;
+            let error = match opened {
+                Ok(Ok(stream)) => return Ok(Box::new(stream)),
+                Ok(Err(None | Some(OpenError::Lost))) => CarryError::Offline { tunnel: entry.id.clone() },
+                Ok(Err(Some(OpenError::Full))) => CarryError::TooMany,
+                Ok(Err(Some(OpenError::Refused(reason)))) => CarryError::Refused { reason },
+                Err(_) => CarryError::Slow,
+            };
+            // Nothing was sent: a connector that is just dialling again may still carry it.
+            let offline = matches!(error, CarryError::Offline { .. });
+            if !(offline && self.may_return(&entry.id)) || timeout_at(give_up, came).await.is_err() {
+                break error;
+            }
         };
         self.inner.notes.add(&entry.id, error.code(), error.to_string());
         Err(error)
+    }
+
+    /// Whether a tunnel without a connection had one a moment ago, or this edge is too young to know.
+    fn may_return(&self, tunnel: &str) -> bool {
+        let live = self.directory().by_id(tunnel).is_some_and(|entry| !entry.archived && entry.token_digest.is_some());
+        let recent = |at: Instant| at.elapsed() < RECENT;
+        live && (recent(self.inner.began) || self.lost().get(tunnel).copied().is_some_and(recent))
+    }
+
+    fn note_loss(&self, tunnel: &str) {
+        let mut lost = self.lost();
+        lost.retain(|_, at| at.elapsed() < RECENT);
+        lost.insert(tunnel.to_owned(), Instant::now());
+    }
+
+    fn lost(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.inner.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tries the connections in turn. A stream that was not opened carried nothing, so the next one may be tried; a refusal that every

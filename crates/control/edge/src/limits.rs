@@ -13,6 +13,8 @@ pub struct Limits {
     pub connections_per_tunnel: usize,
     /// How long a connector may take to answer a CONNECT.
     pub open: Duration,
+    /// How long a stream waits for a connector that was lost a moment ago.
+    pub reconnect: Duration,
 }
 
 impl Default for Limits {
@@ -22,6 +24,7 @@ impl Default for Limits {
             head: Duration::from_secs(5),
             connections_per_tunnel: 16,
             open: Duration::from_secs(10),
+            reconnect: Duration::from_secs(2),
         }
     }
 }
@@ -36,5 +39,7 @@ pub(crate) const ANSWER_HEAD_BYTES: u32 = 4 << 10;
 pub(crate) const LAST_ERRORS: usize = 16;
 /// Tunnels whose errors are remembered; the directory bounds it, this bounds the directory's past.
 pub(crate) const TUNNELS_REMEMBERED: usize = 4096;
+/// How long ago a tunnel may have lost its last connection to count as just dialling again; also how long an edge is young.
+pub(crate) const RECENT: Duration = Duration::from_secs(5);
 /// How long a connector may take to take a changed welcome.
 pub(crate) const WELCOME: Duration = Duration::from_secs(5);

@@ -170,3 +170,21 @@ async fn a_half_open_connection_dies_on_both_sides_within_ten_seconds() {
     assert!(since.elapsed() < Duration::from_secs(11), "{:?}", since.elapsed());
     assert!(world.edge.status(&tunnel.id).last_errors.iter().any(|note| note.code == "connection_silent"));
 }
+
+#[tokio::test]
+async fn a_stream_waits_for_a_connector_that_is_just_dialling_again() {
+    let world = World::new().await;
+    let tunnel = world.tunnel("aaaa");
+    let host = tunnel.host("echo");
+    let (opened, _connector) = tokio::join!(world.try_open(&host, Lane::Interactive), world.connector(&tunnel));
+    assert!(opened.is_ok(), "{:?}", opened.err());
+}
+
+#[tokio::test]
+async fn a_stream_of_a_revoked_tunnel_waits_for_nobody() {
+    let world = World::with(postern_edge::Limits { reconnect: Duration::from_secs(600), ..Default::default() }).await;
+    let tunnel = world.tunnel("aaaa");
+    world.edge.directory().put(TunnelEntry { token_digest: None, ..World::entry(&tunnel) });
+    let opened = soon("the refusal", world.try_open(&tunnel.host("echo"), Lane::Interactive)).await;
+    assert_eq!(opened.err(), Some(CarryError::Offline { tunnel: tunnel.id.clone() }));
+}
