@@ -274,4 +274,4 @@ def test_a_perimeter_is_registered_by_up_and_others_by_hand(postern: Stack):
     listed = own(postern, "GET", "/v1/perimeters").json()["data"]
     assert postern.environment_id in [perimeter["environment_id"] for perimeter in listed]
     body = {"name": "no", "public_key": "0" * 64, "environment_id": postern.environment_id}
-    assert own(postern, "POST", "/v1/perimeters", body).status_code == 400
+    assert own(postern, "POST", "/v1/perimeters", body).status_code == 403, "an API key registers no perimeter"

@@ -357,7 +357,12 @@ pub(crate) struct PerimeterArguments {
 
 #[derive(Subcommand)]
 pub(crate) enum PerimeterVerb {
-    /// Register this machine's perimeter, so that credentials can be sealed to it.
+    /// Print the public key of this machine's perimeter, to be registered on the server's machine.
+    Key {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Register a perimeter, so that credentials can be sealed to it; for the operator, on the server's machine.
     Register {
         /// What to call it; the machine's name unless given.
         #[arg(long, value_name = "NAME")]

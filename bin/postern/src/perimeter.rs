@@ -14,6 +14,7 @@ use crate::failure::{Failure, Or};
 #[expect(clippy::print_stdout, reason = "what was asked for is the command's result")]
 pub(crate) async fn run(verb: &PerimeterVerb) -> Result<(), Failure> {
     match verb {
+        PerimeterVerb::Key { place } => println!("{}", own_public_key(place)?),
         PerimeterVerb::Register { name, environment, tunnel, public_key, server } => {
             let key = match public_key {
                 Some(key) => key.clone(),

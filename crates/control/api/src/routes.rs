@@ -180,9 +180,9 @@ pub const ROUTES: &[Route] = routes! {
     Get    "/v1/tunnels/{tunnel}/certificates/{certificate}"        Tunnels       CLIENT                 certificates::get;
     Post   "/v1/tunnels/{tunnel}/certificates/{certificate}/archive" Tunnels      CLIENT                 certificates::archive;
 
-    Post   "/v1/perimeters"                                         ManagedAgents CLIENT                 perimeters::create;
+    Post   "/v1/perimeters"                                         ManagedAgents OPERATOR               perimeters::create;
     Get    "/v1/perimeters"                                         ManagedAgents CLIENT                 perimeters::list;
-    Delete "/v1/perimeters/{perimeter}"                             ManagedAgents CLIENT                 perimeters::delete;
+    Delete "/v1/perimeters/{perimeter}"                             ManagedAgents OPERATOR               perimeters::delete;
 
     Get    "/v1/models"                                             None          CLIENT                 models::list;
     Get    "/v1/models/{model}"                                     None          CLIENT                 models::get;

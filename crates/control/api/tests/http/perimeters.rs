@@ -3,7 +3,7 @@
 use postern_secret::seal;
 use serde_json::{Value, json};
 
-use crate::support::{Server, hex, issue_foreign_key};
+use crate::support::{Request, Server, hex, issue_foreign_key};
 
 fn public_key() -> String {
     hex(&seal::suite().generate_key_pair().unwrap().0.0)
@@ -15,24 +15,35 @@ async fn a_perimeter_is_registered_once_listed_and_deleted() {
     let (environment, _) = server.environment("e").await;
     let key = public_key();
     let body = json!({"name": "p", "public_key": key.to_uppercase(), "environment_id": environment});
-    let made = server.post("/v1/perimeters", body.clone()).await.ok();
+    let made = server.operator_post("/v1/perimeters", body.clone()).await.ok();
     assert_eq!(
         (&made["type"], &made["public_key"], &made["environment_id"], &made["tunnel_id"]),
         (&json!("perimeter"), &json!(key), &json!(environment), &Value::Null)
     );
-    assert_eq!(server.post("/v1/perimeters", body).await.ok(), made, "the same key for the same is the same");
+    assert_eq!(server.operator_post("/v1/perimeters", body).await.ok(), made, "the same key for the same is the same");
     assert_eq!(server.get("/v1/perimeters").await.ok(), json!({"data": [made], "next_page": null}));
 
     let (other, _) = server.environment("other").await;
     let body = json!({"name": "p", "public_key": key, "environment_id": other});
-    server.post("/v1/perimeters", body.clone()).await.refused(409, "conflict_error");
+    server.operator_post("/v1/perimeters", body.clone()).await.refused(409, "conflict_error");
     let path = format!("/v1/perimeters/{}", made["id"].as_str().unwrap());
     let foreign = issue_foreign_key(&server.store).await;
-    server.send(server.request_as(&foreign, "DELETE", &path)).await.refused(404, "not_found_error");
-    let deleted = server.send(server.request("DELETE", &path)).await.ok();
+    server.send(server.request_as(&foreign, "DELETE", &path)).await.refused(403, "permission_error");
+    server.send(server.request("DELETE", &path)).await.refused(403, "permission_error");
+    let deleted = server.operator(Request::new("DELETE", &path)).await.ok();
     assert_eq!(deleted, json!({"id": made["id"], "type": "perimeter_deleted"}));
-    server.send(server.request("DELETE", &path)).await.refused(404, "not_found_error");
-    server.post("/v1/perimeters", body).await.ok();
+    server.operator(Request::new("DELETE", &path)).await.refused(404, "not_found_error");
+    server.operator_post("/v1/perimeters", body).await.ok();
+}
+
+/// Whoever registers a perimeter can open what is sealed from then on: no key of the API may.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_key_registers_no_perimeter() {
+    let server = Server::start().await;
+    let (environment, _) = server.environment("e").await;
+    let body = json!({"name": "p", "public_key": public_key(), "environment_id": environment});
+    server.post("/v1/perimeters", body).await.refused(403, "permission_error");
+    assert_eq!(server.get("/v1/perimeters").await.ok()["data"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,7 +55,7 @@ async fn a_perimeter_serves_a_tunnel_an_environment_or_both() {
         json!({"name": "t", "public_key": public_key(), "tunnel_id": tunnel}),
         json!({"name": "b", "public_key": public_key(), "tunnel_id": tunnel, "environment_id": environment}),
     ] {
-        assert_eq!(server.post("/v1/perimeters", body).await.ok()["tunnel_id"], tunnel);
+        assert_eq!(server.operator_post("/v1/perimeters", body).await.ok()["tunnel_id"], tunnel);
     }
 }
 
@@ -65,12 +76,12 @@ async fn what_cannot_be_sealed_to_is_not_registered() {
         (json!({"name": "p", "public_key": public_key(), "environment_id": environment, "x": 1}), 400, "x"),
     ] {
         let kind = if status == 404 { "not_found_error" } else { "invalid_request_error" };
-        let message = server.post("/v1/perimeters", body.clone()).await.refused(status, kind);
+        let message = server.operator_post("/v1/perimeters", body.clone()).await.refused(status, kind);
         assert!(message.contains(place), "{body}: {message}");
     }
     server.send(server.request("POST", &format!("/v1/environments/{environment}/archive"))).await.ok();
     let body = json!({"name": "p", "public_key": public_key(), "environment_id": environment});
-    server.post("/v1/perimeters", body).await.refused(400, "invalid_request_error");
+    server.operator_post("/v1/perimeters", body).await.refused(400, "invalid_request_error");
     assert_eq!(server.get("/v1/perimeters").await.ok()["data"], json!([]));
 }
 
@@ -80,9 +91,9 @@ async fn a_workspace_has_a_bounded_number_of_perimeters() {
     let (environment, _) = server.environment("e").await;
     let body = || json!({"name": "p", "public_key": public_key(), "environment_id": environment});
     for _ in 0..seal::MOST_RECIPIENTS {
-        server.post("/v1/perimeters", body()).await.ok();
+        server.operator_post("/v1/perimeters", body()).await.ok();
     }
-    let refused = server.post("/v1/perimeters", body()).await;
+    let refused = server.operator_post("/v1/perimeters", body()).await;
     refused.refused(400, "invalid_request_error");
     assert_eq!(refused.body["error"]["details"]["error_code"], "perimeter_limit_reached");
 }

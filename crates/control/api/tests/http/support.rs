@@ -129,6 +129,23 @@ impl Server {
         self.send(self.request("POST", path).json(&body)).await
     }
 
+    /// The same as the operator, over the socket.
+    pub(crate) async fn operator(&self, request: Request) -> Response {
+        let socket = self.socket.clone();
+        let request = request.header("anthropic-beta", BETAS);
+        tokio::task::spawn_blocking(move || {
+            #[expect(clippy::disallowed_methods, reason = "the test is the client")]
+            let stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+            Response::parse(&exchange(stream, &request.bytes()))
+        })
+        .await
+        .unwrap()
+    }
+
+    pub(crate) async fn operator_post(&self, path: &str, body: Value) -> Response {
+        self.operator(Request::new("POST", path).json(&body)).await
+    }
+
     /// An environment and a key of it.
     pub(crate) async fn environment(&self, name: &str) -> (String, String) {
         let id = self.post("/v1/environments", json!({"name": name})).await.ok()["id"].as_str().unwrap().to_owned();
@@ -141,7 +158,7 @@ impl Server {
         let (environment, _) = self.environment(&format!("of {:?}", std::time::Instant::now())).await;
         let (public, private) = seal::suite().generate_key_pair().unwrap();
         let body = json!({"name": "p", "public_key": hex(&public.0), "environment_id": environment});
-        (self.post("/v1/perimeters", body).await.ok(), private)
+        (self.operator_post("/v1/perimeters", body).await.ok(), private)
     }
 
     /// The edge of a server that starts over the same database.
