@@ -73,7 +73,7 @@ impl Role {
         match self {
             Self::Server => runtime.block_on(server::main()),
             Self::Worker => runtime.block_on(worker()),
-            Self::Gateway => runtime.block_on(postern_gateway::process_main(|endpoint| configured(&endpoint))),
+            Self::Gateway => runtime.block_on(postern_gateway::process_main(configured)),
             Self::Connector => runtime.block_on(postern_connector::process_main(configured)),
             Self::Egress => runtime.block_on(postern_egress::process_main()),
             Self::Custody => runtime.block_on(postern_custody::process_main()),

@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn an_agent_without_choices_sends_only_what_every_endpoint_knows() {
-        let request: Value = serde_json::from_slice(&body(&agent(json!([])), &[], &Conversation::default(), 9)).unwrap();
+        let request: Value =
+            serde_json::from_slice(&body(&agent(json!([])), &[], &Conversation::default(), 9)).unwrap();
         assert_eq!(
             request,
             json!({"model": "m", "max_tokens": 9, "stream": true, "messages": [],
