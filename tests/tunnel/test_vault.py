@@ -48,6 +48,7 @@ def test_without_a_vault_the_server_refuses_and_the_session_says_so(stack):
     session.finish()
     [error] = session.errors()
     assert error.type == "mcp_authentication_failed_error"
+    assert WIKI_TOKEN not in error.message, "the server names the token it expects"
 
 
 def test_archiving_a_credential_takes_effect_in_a_running_session(stack):

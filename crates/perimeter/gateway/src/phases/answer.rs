@@ -87,6 +87,11 @@ impl Bringing<'_> {
             _ => return Ok(()),
         };
         let mut said = vec![status.to_string()];
+        // Whoever refuses a key may name the one it expects, which nobody here knows and nothing would scrub.
+        if reason == Reason::UpstreamUnauthorized {
+            self.known.detail = said.pop();
+            return Err(Denial::new(reason));
+        }
         if let Some(challenge) = headers.get(header::WWW_AUTHENTICATE) {
             let (text, scrubbed) = scrub::header_text(keyring, challenge);
             self.pending.count("scrubbed", scrubbed);

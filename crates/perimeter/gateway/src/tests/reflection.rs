@@ -117,9 +117,20 @@ async fn in_a_challenge_and_in_error_texts() {
         let (got, stand) = got(move || whole(status, &headers, body.as_bytes())).await;
         clean(&got, status);
         assert_eq!(got.reason().as_deref(), Some(reason), "{status}");
-        assert!(got.text().contains("you sent Bearer pstn"), "{}", got.text());
+        let says_more = reason != "upstream_unauthorized";
+        assert_eq!(got.text().contains("you sent Bearer pstn"), says_more, "{}", got.text());
         assert_eq!(stand.seen().len(), 1, "redirects are not followed");
         assert!(!format!("{:?}", stand.audit.records()).contains(SECRET));
+    }
+}
+
+#[tokio::test]
+async fn as_the_key_that_a_server_says_it_expects() {
+    for status in ["401 Unauthorized", "403 Forbidden", "407 Proxy Authentication Required"] {
+        let headers = "www-authenticate: Bearer error_description=\"expected the-key-it-waits-for\"\r\n";
+        let (got, stand) = got(move || whole(status, headers, b"expected the-key-it-waits-for")).await;
+        assert!(!got.text().contains("the-key-it-waits-for"), "{}", got.text());
+        assert!(!format!("{:?}", stand.audit.records()).contains("the-key-it-waits-for"));
     }
 }
 
