@@ -5,12 +5,13 @@ from __future__ import annotations
 import http.server
 import json
 import ssl
+import subprocess
 import threading
 import time
 
 import pytest
 from anthropic import Anthropic
-from conftest import API_HOST, API_TOKEN, Stack, tool, until
+from conftest import API_HOST, API_TOKEN, BINARY, Stack, tool, until
 from control import begin, call, result, results, send
 
 SECOND = 1.0
@@ -293,3 +294,24 @@ def test_without_its_grants_a_session_uses_no_credential_any_more(stack_with_api
     assert alarms, "the next use is an alarm"
     held = next(s for s in connected(stack_with_api)["status"]["sessions"] if s["session"] == session)
     assert held["grants_revoked"]
+
+
+def test_the_command_line_freezes_thaws_and_revokes(postern: Stack):
+    connected(postern)
+    client, session = begin(postern, tool("bash", command="for i in $(seq 1 600); do echo $i >> ticks; sleep 0.05; [ -e enough ] && break; done; echo over"))
+    file = workspace(postern, session) / "ticks"
+    until(lambda: grows(file) > 0, what="the command's first tick")
+
+    def verb(name: str, of: str = session) -> subprocess.CompletedProcess:
+        return subprocess.run([BINARY, "session", name, of, "--data-dir", str(postern.data)], capture_output=True, text=True)
+
+    frozen = verb("freeze")
+    assert (frozen.returncode, "obeyed" in frozen.stdout) == (0, True), frozen.stdout + frozen.stderr
+    assert is_still(file), "a frozen command goes on"
+    assert verb("thaw").returncode == 0
+    until(lambda: not is_still(file, 0.2), 5, "the thawed command")
+    assert verb("revoke-grants").returncode == 0
+    (workspace(postern, session) / "enough").touch()
+    assert "over" in result(client, session, 1)
+    unknown = verb("freeze", "sesn_11111111111111111111111x")
+    assert unknown.returncode == 2 and "not found" in unknown.stderr, unknown.stderr

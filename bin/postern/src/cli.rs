@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Agent(AgentArguments),
     /// Run the control plane alone: API, agent loop, tunnel edge; `[server]` and `[edge]` say where.
     Server(ServerArguments),
+    /// Stop a session's hands at once, let them go on, or take its credentials away.
+    Session(SessionArguments),
     /// Serve the queue of a server elsewhere from this machine; with --check print each control of the sandbox.
     Worker(WorkerArguments),
     /// Run the inner end of a tunnel alone, connector included: private MCP servers for a server elsewhere.
@@ -278,6 +280,30 @@ pub(crate) struct GatewayArguments {
     pub(crate) drain: Duration,
     #[command(flatten)]
     pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct SessionArguments {
+    #[command(subcommand)]
+    pub(crate) verb: SessionVerb,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum SessionVerb {
+    /// Within a second nothing of it runs, and nothing leaves, until it is thawed.
+    Freeze(OneSession),
+    /// Let a frozen session go on.
+    Thaw(OneSession),
+    /// Take its credentials away, for good.
+    RevokeGrants(OneSession),
+}
+
+#[derive(Args)]
+pub(crate) struct OneSession {
+    /// The session, sesn_...
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) server: Server,
 }
 
 #[derive(Args)]

@@ -22,6 +22,7 @@ mod roles;
 mod run;
 mod secrets;
 mod server;
+mod session;
 mod tunnel;
 mod up;
 mod worker;
@@ -70,6 +71,7 @@ fn command(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Worker(worker) => return asynchronously(worker::run(worker)),
         Command::Server(server) => return asynchronously(server::run(server, logging::level_name(arguments.log))),
         Command::Gateway(gateway) => return asynchronously(gateway::run(gateway)),
+        Command::Session(session) => asynchronously(session::run(&session.verb)),
         Command::Tunnel(tunnel) => asynchronously(tunnel::run(&tunnel.verb)),
         Command::Perimeter(perimeter) => asynchronously(perimeter::run(&perimeter.verb)),
         Command::TunnelRig(rig) => asynchronously(rig::run(rig)),
