@@ -197,9 +197,10 @@ mod tests {
     #[test]
     fn a_device_or_a_link_is_not_replaced() {
         let place = tempfile::tempdir().unwrap();
-        let link = place.path().join("link");
-        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
-        for path in [Path::new("/dev/null"), &link, place.path()] {
+        let (link, socket) = (place.path().join("link"), place.path().join("socket"));
+        std::os::unix::fs::symlink("elsewhere", &link).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for path in [socket.as_path(), &link, place.path()] {
             assert!(Data::write_private(path, "text").is_err(), "{}", path.display());
         }
     }
