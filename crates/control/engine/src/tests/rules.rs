@@ -82,7 +82,8 @@ async fn a_session_with_initial_events_runs_at_once() {
     let stage = Stage::new().await;
     let session = stage.create(json!({"initial_events": message("go")})).await.unwrap();
     assert_eq!(session.status, SessionStatus::Running);
-    assert_eq!(stage.script.call().await.body["messages"][0]["content"][0]["text"], "go");
+    let call = stage.script.call().await;
+    assert_eq!(call.body["messages"][0]["content"][0]["text"], "go");
     let read = stage.engine.session(&stage.workspace, &session.id).await.unwrap();
     assert_eq!((read.status, read.created_at), (session.status, session.created_at));
 }
@@ -118,7 +119,8 @@ async fn updates_say_what_changed_and_nothing_else() {
         assert_eq!(apply(body.clone()).await.unwrap_err().status(), 400, "{body}");
     }
     stage.say(&id, "run").await;
-    assert_eq!(stage.script.call().await.body.get("tools"), None, "the new snapshot is what the model gets");
+    let call = stage.script.call().await;
+    assert_eq!(call.body.get("tools"), None, "the new snapshot is what the model gets");
     assert_eq!(apply(json!({"agent": {"tools": []}})).await.unwrap_err().status(), 409);
     apply(json!({"title": null})).await.unwrap();
 }
