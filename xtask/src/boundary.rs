@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::prepare;
-use crate::run::{Outcome, command, is_root, output, root, run, run_quietly};
+use crate::run::{BUILD, Outcome, command, is_root, output, root, run, run_quietly};
 
 const NOBODY: &str = "65534";
 
@@ -61,20 +61,24 @@ const PROBE: &str = "postern-sandbox-probe";
 /// Compares with the official SDK in the work tree, which an ordinary user need not see; nothing in it depends on the user.
 const NOT_AGAIN: &str = "differential";
 
+/// The very binaries that ran as root: building these packages by themselves would build most of the tree anew, with fewer
+/// features.
 fn test_binaries() -> Outcome<Vec<PathBuf>> {
-    run(command("cargo").args(["build", "--package", "postern", "--package", "postern-sandbox"]))?;
-    let mut build = command("cargo");
-    build.args(["test", "--no-run", "--message-format=json"]);
-    for package in PACKAGES {
-        build.args(["--package", package]);
-    }
-    let executables = output(&mut build)?
+    run(command("cargo").args(BUILD))?;
+    let executables = output(command("cargo").args(["test", "--workspace", "--no-run", "--message-format=json"]))?
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter(|message| message["profile"]["test"] == true && message["target"]["name"] != NOT_AGAIN)
+        .filter(|message| is_of_the_perimeter(&message["package_id"]))
         .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
         .collect::<Vec<_>>();
     if executables.is_empty() { Err("no test binary was built".to_owned()) } else { Ok(executables) }
+}
+
+/// As cargo names a package: `path+file:///...#postern-egress@0.1.0`.
+fn is_of_the_perimeter(package: &Value) -> bool {
+    let package = package.as_str().and_then(|id| id.rsplit_once('#')).map_or("", |(_, name)| name);
+    PACKAGES.iter().any(|name| package.split_once('@').is_some_and(|(package, _)| package == *name))
 }
 
 /// A world-readable directory outside the work tree, removed at the end.

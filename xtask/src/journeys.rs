@@ -1,11 +1,11 @@
 //! Journeys: the real binary, driven by the official SDK from Python.
 
 use crate::prepare;
-use crate::run::{Outcome, command, root, run};
+use crate::run::{BUILD, Outcome, command, root, run};
 
 /// Builds the binary and runs everything under `tests/` with pytest.
 pub(crate) fn all() -> Outcome {
-    run(command("cargo").args(["build", "--package", "postern"]))?;
+    run(command("cargo").args(BUILD))?;
     let python = prepare::venv()?;
     let foreign = prepare::foreign()?;
     let binary = root().join("target/debug/postern");

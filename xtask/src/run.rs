@@ -6,6 +6,9 @@ use std::process::{Command, Stdio};
 /// What a step of ours ends with: nothing, or a sentence for the terminal.
 pub(crate) type Outcome<T = ()> = Result<T, String>;
 
+/// What builds the binaries that tests start, from what the tests themselves were built from: nothing is compiled twice.
+pub(crate) const BUILD: &[&str] = &["build", "--workspace", "--all-targets"];
+
 /// The workspace's root directory.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace root").to_path_buf()
