@@ -1,6 +1,7 @@
 //! What a zone says about a credential: its name, where its secret comes from and where it may be put.
 //! Never the secret itself.
 
+pub use crate::location::{BasicPart, Location};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
@@ -61,46 +62,6 @@ impl fmt::Display for Source {
             Source::Store(name) => write!(f, "store:{name}"),
             Source::Env(name) => write!(f, "env:{name}"),
             Source::File(path) => write!(f, "file:{}", path.display()),
-        }
-    }
-}
-
-/// Which half of HTTP Basic credentials.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BasicPart {
-    /// Before the colon.
-    Username,
-    /// After the colon.
-    Password,
-}
-
-impl BasicPart {
-    /// The word used in zones.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            BasicPart::Username => "username",
-            BasicPart::Password => "password",
-        }
-    }
-}
-
-/// An exact place in a request where a placeholder is replaced.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Location {
-    /// The value of this header, lower case: the placeholder alone, or after a scheme word such as `Bearer`.
-    Header(String),
-    /// Inside `authorization: Basic ...`, after decoding.
-    Basic(BasicPart),
-}
-
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Location::Header(name) => write!(f, "header {name}"),
-            Location::Basic(part) => write!(f, "basic {}", part.as_str()),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! Looks at headers, cookies, query and form keys by a reviewed list (`data/foreign_credentials.txt`); bodies are
 //! not inspected otherwise (a stated limit). Never keeps or returns a value.
 
+use crate::location::{KeyName, value_of};
 use base64::Engine;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -59,8 +60,8 @@ pub fn find(evidence: &Evidence<'_>) -> Vec<ForeignCredential> {
     if has_foreign_cookie(evidence) {
         found.push(ForeignCredential::Cookie);
     }
-    found.extend(foreign_keys(evidence.query).map(ForeignCredential::Query));
-    found.extend(foreign_keys(evidence.form).map(ForeignCredential::Form));
+    found.extend(foreign_keys(evidence.query, evidence.ours).map(ForeignCredential::Query));
+    found.extend(foreign_keys(evidence.form, evidence.ours).map(ForeignCredential::Form));
     if evidence.userinfo {
         found.push(ForeignCredential::Userinfo);
     }
@@ -136,8 +137,20 @@ fn has_foreign_cookie(evidence: &Evidence<'_>) -> bool {
     })
 }
 
-fn foreign_keys(pairs: Option<&[u8]>) -> impl Iterator<Item = String> {
-    pairs.into_iter().flat_map(keys).filter_map(|key| listed_in(&LIST, Kind::Key, &key).map(str::to_owned))
+/// The listed keys, except one whose whole value is a placeholder of ours: where that may stand is decided elsewhere.
+fn foreign_keys<'a>(pairs: Option<&'a [u8]>, ours: &'a [&'a str]) -> impl Iterator<Item = String> + 'a {
+    pairs.into_iter().flat_map(move |pairs| {
+        let foreign = move |key: String| {
+            let listed = listed_in(&LIST, Kind::Key, &key)?;
+            (!holds_ours(pairs, &key, ours)).then(|| listed.to_owned())
+        };
+        keys(pairs).filter_map(foreign)
+    })
+}
+
+fn holds_ours(pairs: &[u8], key: &str, ours: &[&str]) -> bool {
+    let value = key.parse::<KeyName>().ok().and_then(|key| value_of(pairs, &key));
+    value.is_some_and(|at| ours.iter().any(|placeholder| placeholder.as_bytes() == &pairs[at.clone()]))
 }
 
 static LIST: LazyLock<Vec<Entry>> = LazyLock::new(|| read_list(include_str!("../data/foreign_credentials.txt")));

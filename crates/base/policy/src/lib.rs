@@ -12,6 +12,7 @@ pub mod document;
 pub mod foreign;
 pub mod gateway;
 mod host;
+pub mod location;
 pub mod minting;
 pub mod overrides;
 mod path;
@@ -28,6 +29,7 @@ pub use document::{ConfigError, Document};
 pub use foreign::ForeignCredential;
 pub use gateway::{BadMcpUrl, HeaderFormat, Route, RouteCredential, Routes, normalise_mcp_url};
 pub use host::{BadHost, Host, HostPattern};
+pub use location::BodyKind;
 pub use overrides::Override;
 pub use path::{BadGlob, BadPath, CanonicalPath, PathGlob};
 pub use permit::{

@@ -56,7 +56,7 @@ impl CanonicalPath {
         &self.0
     }
 
-    fn segments(&self) -> std::str::Split<'_, char> {
+    pub(crate) fn segments(&self) -> std::str::Split<'_, char> {
         self.0[1..].split('/')
     }
 }

@@ -1,6 +1,7 @@
 //! The questions: what a sandbox is about to do, as facts that the egress proxy has parsed.
 
 use crate::credential::{CredentialName, Location};
+use crate::location::Segment;
 use crate::{CanonicalPath, ForeignCredential, Host, Method, Override, Port, Scheme};
 use serde::{Deserialize, Serialize};
 
@@ -70,13 +71,15 @@ pub enum FoundValue {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
-    /// A place where injection is possible: a header of its own, or a half of Basic.
+    /// A place where injection is possible: a whole value, alone and once.
     At(Location),
-    /// The URL's path.
+    /// One segment of the URL's path, once and as it is; whether that is a place depends on the form of the path.
+    Segment(Segment),
+    /// Elsewhere in the URL's path.
     Path,
-    /// The URL's query.
+    /// Elsewhere in the URL's query.
     Query,
-    /// The body.
+    /// Elsewhere in the body.
     Body,
     /// Any other: a second copy in one header, another encoding, a trailer, a header's name, the authority.
     Elsewhere,

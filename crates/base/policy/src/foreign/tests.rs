@@ -87,3 +87,19 @@ fn underscores_do_not_hide_a_header() {
 fn no_credential_at_all_is_nothing_foreign() {
     assert_eq!(found(&[("accept", "*/*"), ("authorization", "")], Some("q=1")), []);
 }
+
+#[test]
+fn a_listed_key_is_ours_where_its_whole_value_is_our_placeholder_and_it_stands_once() {
+    let table = [
+        (format!("access_token={OURS}"), 0),
+        (format!("a=b&Api_Key={OURS}"), 0),
+        (format!("access_token={OURS}x"), 1),
+        (format!("access_token={OURS}&access_token=attackers-key"), 2),
+        (format!("access_token={OURS}&ACCESS_TOKEN=attackers-key"), 2),
+        (format!("access_token={OURS};access_token=attackers-key"), 2),
+        (format!("access_token={OURS}&api_key=attackers-key"), 1),
+    ];
+    for (query, foreign) in table {
+        assert_eq!(found(&[], Some(&query)).len(), foreign, "{query}");
+    }
+}

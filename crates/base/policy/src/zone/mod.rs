@@ -22,8 +22,10 @@ pub(crate) mod reading {
 pub use sandbox::{Control, Mount, MountAccess, SandboxLimits};
 pub use select::Zones;
 
+use crate::Host;
 use crate::cedar::{Action, Attribute, Builder, Policies, tools_rule};
 use crate::credential::{Credential, CredentialName};
+use crate::location::BodyKind;
 use crate::permit::{ConnectPermit, GrantPermit, McpPermit, Permit, ToolPermit};
 use crate::reason::{Denial, Reason};
 use crate::request::{Connect, McpCall, Request, ToolUse};
@@ -109,6 +111,16 @@ impl Zone {
     /// The typed refusal.
     pub fn request(&self, request: &Request) -> Result<Permit, Denial> {
         request::decide(self, request)
+    }
+
+    /// Whether some credential may be put into a body of this kind at this host, so that one is read whole before it
+    /// is decided about.
+    #[must_use]
+    pub fn injects_into(&self, host: &Host, kind: BodyKind) -> bool {
+        let into_body =
+            |credential: &Credential| credential.inject.iter().any(|location| location.body() == Some(kind));
+        let mut here = self.rules.iter().filter(|rule| rule.host.covers(host));
+        here.any(|rule| rule.credential.as_ref().and_then(|name| self.credential(name)).is_some_and(into_body))
     }
 
     /// May custody hand out this credential's secret for a session of this zone? It must be named by a credential

@@ -125,31 +125,31 @@ fn read_inject(table: &mut Table<'_>) -> Option<Vec<Location>> {
 }
 
 fn read_location(table: &mut Table<'_>) -> Option<Location> {
-    table.not_in_this_build(&["query", "json", "form", "path", "body"]);
-    let elsewhere = ["query", "json", "form", "path", "body"].into_iter().any(|key| table.has(key));
-    let header = table.string("header");
-    let basic = table.string("basic");
-    match (header, basic) {
-        (Some(item), None) => read_header(table, item),
-        (None, Some(Item { value: "username", .. })) => Some(Location::Basic(BasicPart::Username)),
-        (None, Some(Item { value: "password", .. })) => Some(Location::Basic(BasicPart::Password)),
-        (None, Some(Item { at, .. })) => {
-            table.reader().error(at, "basic must be \"username\" or \"password\"");
-            None
-        }
-        (Some(_), Some(_)) => {
-            table.reader().error(table.at(), "one place per entry: { header = \"...\" } or { basic = \"...\" }");
-            None
-        }
-        (None, None) => {
-            if !elsewhere && !table.has("header") && !table.has("basic") {
-                table
-                    .reader()
-                    .error(table.at(), "an inject entry names a place: { header = \"...\" } or { basic = \"...\" }");
-            }
+    let given: Vec<&str> = PLACES.iter().copied().filter(|key| table.has(key)).collect();
+    match given[..] {
+        ["header"] => table.string("header").and_then(|item| read_header(table, item)),
+        ["basic"] => table.string("basic").and_then(|item| read_basic(table, item)),
+        ["query"] => table.parsed("query").map(|item| Location::Query(item.value)),
+        ["path"] => table.parsed("path").map(|item| Location::Path(item.value)),
+        ["json"] => table.parsed("json").map(|item| Location::Json(item.value)),
+        ["form"] => table.parsed("form").map(|item| Location::Form(item.value)),
+        _ => {
+            table.reader().error(table.at(), ONE_PLACE);
             None
         }
     }
+}
+
+fn read_basic(table: &Table<'_>, item: Item<&str>) -> Option<Location> {
+    let part = match item.value {
+        "username" => Some(BasicPart::Username),
+        "password" => Some(BasicPart::Password),
+        _ => None,
+    };
+    if part.is_none() {
+        table.reader().error(item.at, "basic must be \"username\" or \"password\"");
+    }
+    part.map(Location::Basic)
 }
 
 fn read_header(table: &Table<'_>, item: Item<&str>) -> Option<Location> {
@@ -172,6 +172,11 @@ fn read_header(table: &Table<'_>, item: Item<&str>) -> Option<Location> {
 pub(crate) fn reserved_header(name: &http::HeaderName) -> bool {
     FRAMING.contains(&name.as_str())
 }
+
+/// What an entry of `inject` names.
+const PLACES: &[&str] = &["header", "basic", "query", "path", "json", "form"];
+const ONE_PLACE: &str = "an inject entry names one place: { header = \"...\" }, { basic = \"password\" }, \
+     { query = \"key\" }, { path = \"/x/{secret}/**\" }, { json = \"/pointer\" } or { form = \"key\" }";
 
 /// Headers that say where a message goes or ends, or that the proxy rewrites.
 const FRAMING: &[&str] = &[

@@ -31,7 +31,7 @@ pub(super) fn decide(zone: &Zone, request: &Request) -> Result<Permit, Denial> {
             })?
         }
     };
-    let injections = injections(zone, rule, &ours)?;
+    let injections = injections(zone, rule, request, &ours)?;
     refuse_overrides(rule, request)?;
     refuse_foreign(zone, rule, request)?;
     refuse_minting(rule, request, &injections)?;
@@ -112,7 +112,7 @@ fn not_covered(rule: &Rule, request: &Request, rules: &[&Rule]) -> Denial {
 }
 
 /// Every placeholder of the request, where both the rule and its credential allow it to be replaced.
-fn injections(zone: &Zone, rule: &Rule, ours: &[&Found]) -> Result<Vec<Injection>, Denial> {
+fn injections(zone: &Zone, rule: &Rule, request: &Request, ours: &[&Found]) -> Result<Vec<Injection>, Denial> {
     let mut injections = Vec::new();
     for found in ours {
         let credential =
@@ -121,12 +121,8 @@ fn injections(zone: &Zone, rule: &Rule, ours: &[&Found]) -> Result<Vec<Injection
             let step = "one request takes the placeholder of one credential; send the other in a request of its own";
             return Err(Denial::advising(Reason::PlaceholderWrongLocation, step).by(&rule.id));
         };
-        let location = match &found.place {
-            Place::At(location) if credential.inject.contains(location) => location.clone(),
-            Place::At(_) | Place::Path | Place::Query | Place::Body | Place::Elsewhere => {
-                return Err(wrong_place(rule, &credential.inject));
-            }
-        };
+        let location =
+            place(&credential.inject, request, &found.place).ok_or_else(|| wrong_place(rule, &credential.inject))?;
         let injection = Injection { credential: credential.name.clone(), location };
         if injections.contains(&injection) {
             return Err(wrong_place(rule, &credential.inject));
@@ -136,10 +132,25 @@ fn injections(zone: &Zone, rule: &Rule, ours: &[&Found]) -> Result<Vec<Injection
     Ok(injections)
 }
 
+/// The allowed location that a placeholder stands at, if it does.
+fn place(allowed: &[Location], request: &Request, place: &Place) -> Option<Location> {
+    let fits = |location: &&Location| match (place, location) {
+        (Place::At(here), allowed) => here == *allowed,
+        (Place::Segment(held), Location::Path(template)) => template.covers(&request.path, held),
+        (Place::Segment(_) | Place::Path | Place::Query | Place::Body | Place::Elsewhere, _) => false,
+    };
+    allowed.iter().find(fits).cloned()
+}
+
 fn wrong_place(rule: &Rule, allowed: &[Location]) -> Denial {
-    let step = format!("put this placeholder once, and only here: {}", listed(allowed));
+    let whole = if allowed.iter().any(|location| location.body().is_some()) { WHOLE_BODY } else { "" };
+    let step = format!("put this placeholder once, and only here: {}{whole}", listed(allowed));
     Denial::advising(Reason::PlaceholderWrongLocation, step).by(&rule.id)
 }
+
+/// What a body must be for a place in it to be found.
+const WHOLE_BODY: &str = ", as the whole value, in a body that is what its content-type says, in UTF-8, without \
+     content-encoding and without a key twice";
 
 fn refuse_overrides(rule: &Rule, request: &Request) -> Result<(), Denial> {
     if request.overrides.is_empty() { Ok(()) } else { Err(Denial::new(Reason::OverrideRefused).by(&rule.id)) }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::location::{BodyKind, Segment};
 use crate::reason::Reason;
 
 #[test]
@@ -74,6 +75,75 @@ fn a_placeholder_is_replaced_only_at_its_host_port_scheme_and_location() {
             assert_eq!(Place::At(permit.injections()[0].location().clone()), place);
         }
     }
+}
+
+#[test]
+fn each_location_takes_its_own_place_and_no_other() {
+    let text = LEDGER
+        .replace(
+            "inject = [{ header = \"authorization\" }, { basic = \"password\" }]",
+            "inject = [{ query = \"key\" }, { path = \"/v1/bot{secret}/*\" }, { json = \"/auth/token\" }, { form = \"secret\" }]",
+        )
+        .replace("paths = [\"/v1/**\"]", "paths = [\"/v1/**\", \"/oauth/token\"]");
+    let zone = zone(&text);
+    let segment = |path: &str| Place::Segment(Segment::holding(&path.parse().unwrap(), "PH").unwrap());
+    let plain = "POST https://api.ledger.internal/v1/x";
+    let bot = "POST https://api.ledger.internal/v1/botPH/send";
+    let table = [
+        (plain, Place::At(Location::Query("key".parse().unwrap())), Ok("query key")),
+        (plain, Place::At(Location::Query("Key".parse().unwrap())), Err(Reason::PlaceholderWrongLocation)),
+        (plain, Place::At(Location::Form("key".parse().unwrap())), Err(Reason::PlaceholderWrongLocation)),
+        (plain, Place::At(Location::Form("secret".parse().unwrap())), Ok("form secret")),
+        (plain, Place::At(Location::Json("/auth/token".parse().unwrap())), Ok("json /auth/token")),
+        (plain, Place::At(Location::Json("/auth/token/0".parse().unwrap())), Err(Reason::PlaceholderWrongLocation)),
+        (plain, authorization(), Err(Reason::PlaceholderWrongLocation)),
+        (plain, Place::Body, Err(Reason::PlaceholderWrongLocation)),
+        (bot, segment("/v1/botPH/send"), Ok("path /v1/bot{secret}/*")),
+        (bot, segment("/v1/PH/send"), Err(Reason::PlaceholderWrongLocation)),
+        (bot, Place::Path, Err(Reason::PlaceholderWrongLocation)),
+        (plain, segment("/v1/botPH/send"), Err(Reason::PlaceholderWrongLocation)),
+        (
+            "POST https://api.ledger.internal/v1/botPH/send/x",
+            segment("/v1/botPH/send/x"),
+            Err(Reason::PlaceholderWrongLocation),
+        ),
+        ("POST https://evil.example/v1/botPH/send", segment("/v1/botPH/send"), Err(Reason::PlaceholderWrongHost)),
+        // What comes back from there nobody could scrub.
+        (
+            "POST https://api.ledger.internal/oauth/token",
+            Place::At(Location::Form("secret".parse().unwrap())),
+            Err(Reason::CredentialMinting),
+        ),
+    ];
+    for (line, place, expected) in table {
+        let decided = zone.request(&holding(line, place.clone()));
+        let location = decided.map(|permit| permit.injections()[0].location().to_string());
+        assert_eq!(location.as_deref().map_err(|denial| denial.reason), expected, "{line} {place:?}");
+    }
+    let host = "api.ledger.internal".parse().unwrap();
+    assert!(zone.injects_into(&host, BodyKind::Json) && zone.injects_into(&host, BodyKind::Form));
+    assert!(!zone.injects_into(&"plain.example".parse().unwrap(), BodyKind::Json));
+    assert!(!super::zone(LEDGER).injects_into(&host, BodyKind::Json));
+}
+
+#[test]
+fn a_refusal_of_a_place_in_a_body_says_what_the_body_must_be() {
+    let text = LEDGER.replace("{ basic = \"password\" }", "{ json = \"/auth/token\" }");
+    let denial = zone(&text).request(&holding("POST https://api.ledger.internal/v1/x", Place::Body)).unwrap_err();
+    for part in ["header authorization, json /auth/token", "content-type", "UTF-8", "without a key twice"] {
+        assert!(denial.next_step.contains(part), "{denial}");
+    }
+}
+
+#[test]
+fn a_condition_can_speak_of_each_location() {
+    let forbidding = "forbid (principal, action == Postern::Action::\"credential.use\", resource) \
+        when { context.location == \"basic password\" };";
+    let zone = with_policy(forbidding).unwrap();
+    let line = "GET https://api.ledger.internal/v1/x";
+    let basic = holding(line, Place::At(Location::Basic(BasicPart::Password)));
+    assert_eq!(zone.request(&basic).unwrap_err().reason, Reason::PolicyForbidden);
+    assert!(zone.request(&holding(line, authorization())).is_ok());
 }
 
 #[test]

@@ -30,7 +30,7 @@ colour = "red"
 [[zone.a.credential]]
 name = "k"
 source = "vault:secret/k"
-inject = [{ query = "key" }, { header = "host" }]
+inject = [{ query = "a key" }, { header = "host" }]
 
 [[zone.a.egress]]
 host = "127.1"
@@ -58,8 +58,8 @@ environment = "default"
         (5, 8, "not in this build: mode = \"shadow\""),
         (6, 1, "unknown key: colour in [zone.a]"),
         (10, 10, "not in this build: source = \"vault:\""),
-        (11, 13, "not in this build: query"),
-        (11, 41, "header: host is set by the proxy"),
+        (11, 21, "query: a key has letters"),
+        (11, 43, "header: host is set by the proxy"),
         (14, 8, "host: an odd way to write an IPv4 address"),
         (15, 15, "a port is a number from 1 to 65535"),
         (15, 18, "ports must be a whole number, not a string"),
@@ -104,6 +104,12 @@ fn each_mistake_in_a_rule_or_credential_is_refused_where_it_stands() {
         ("inject = [{ header = \"authorization\" }, { basic = \"password\" }]", "", "missing key: inject"),
         ("source = \"store:ledger-api\"", "source = \"ledger-api\"", "source must begin with"),
         ("source = \"store:ledger-api\"", "source = \"store:\"", "names nothing"),
+        ("header = \"authorization\"", "json = \"token\"", "json: a JSON pointer such as /auth/token"),
+        ("header = \"authorization\"", "form = \"a=b\"", "form: a key has letters"),
+        ("header = \"authorization\"", "path = \"/hook\"", "path: the path needs `{secret}` exactly once"),
+        ("header = \"authorization\"", "query = \"k\", form = \"k\"", "names one place"),
+        ("header = \"authorization\"", "query = 1", "query must be a string"),
+        ("{ header = \"authorization\" }", "{}", "names one place"),
         ("header = \"authorization\"", "header = \"cookie\"", "not in this build: header = \"cookie\""),
         ("host = \"plain.example\"", "host = \"10.3.0.7\"", "host: 10.3.0.7 is not a public address"),
         ("host = \"plain.example\"", "host = \"::1\"", "host: ::1 is not a public address"),
