@@ -66,7 +66,7 @@ pub const CONNECTION_TOTAL: Duration = Duration::from_secs(6 * 60 * 60);
 /// Resolving an upstream's name and connecting to one of its addresses, all of them together.
 pub const DIAL: Duration = Duration::from_secs(20);
 /// Bytes of a request body that are inspected before the decision; a longer one is inspected as it streams.
-pub const BODY_PREVIEW_BYTES: usize = 256 * 1024;
+pub const BODY_PREVIEW_BYTES: usize = postern_policy::location::BODY_BYTES;
 /// Bytes of a request body in all.
 pub const REQUEST_BODY_BYTES: u64 = 1 << 30;
 /// Bytes of a form after its encoding is taken off, in which foreign credentials are looked for; a longer form is

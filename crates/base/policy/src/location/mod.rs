@@ -16,6 +16,9 @@ pub use template::{PathTemplate, Segment};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// A body in which places are looked for is read whole before the decision; a longer one has none.
+pub const BODY_BYTES: usize = 256 * 1024;
+
 /// Which half of HTTP Basic credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

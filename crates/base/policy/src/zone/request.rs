@@ -149,8 +149,8 @@ fn wrong_place(rule: &Rule, allowed: &[Location]) -> Denial {
 }
 
 /// What a body must be for a place in it to be found.
-const WHOLE_BODY: &str = ", as the whole value, in a body that is what its content-type says, in UTF-8, without \
-     content-encoding and without a key twice";
+const WHOLE_BODY: &str = ", as the whole value, in a body of at most 256 KiB that is what its content-type says, in UTF-8, \
+     without content-encoding and without a key twice";
 
 fn refuse_overrides(rule: &Rule, request: &Request) -> Result<(), Denial> {
     if request.overrides.is_empty() { Ok(()) } else { Err(Denial::new(Reason::OverrideRefused).by(&rule.id)) }

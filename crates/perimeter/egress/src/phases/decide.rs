@@ -6,7 +6,7 @@ use postern_policy::{
     BasicPart, Denial, ForeignCredential, Found, Location, Permit, Place, Reason, Request, foreign, overrides,
 };
 
-use super::identify::Asked;
+use super::{identify::Asked, places};
 use crate::{
     basic,
     recognise::{Recogniser, Sighting},
@@ -108,9 +108,9 @@ fn head(recogniser: &Recogniser, asked: &Asked, parts: &Parts) -> Vec<Found> {
     note(&mut found, recogniser.find(parts.method.as_str().as_bytes()), &Place::Elsewhere);
     // Looked up, sent as TLS name and as Host: in lower case.
     note(&mut found, recogniser.find_in_name(&asked.named.host.to_string()), &Place::Elsewhere);
-    note(&mut found, recogniser.find(parts.uri.path().as_bytes()), &Place::Path);
+    found.extend(places::in_path(recogniser, asked, parts.uri.path()));
     if let Some(query) = parts.uri.query() {
-        note(&mut found, recogniser.find(query.as_bytes()), &Place::Query);
+        found.extend(places::in_query(recogniser, query));
     }
     if let Some(authority) = parts.uri.authority() {
         note(&mut found, recogniser.find(authority.as_str().as_bytes()), &Place::Elsewhere);

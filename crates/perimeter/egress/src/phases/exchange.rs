@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{Request, Response, request::Parts};
 use hyper::body::Incoming;
 use postern_audit::Destination;
-use postern_policy::{Denial, Found, Permit, Place, Reason};
+use postern_policy::{BodyKind, Denial, Found, Permit, Place, Reason};
 
 use super::{
     decide::{self, Form},
@@ -59,7 +59,8 @@ async fn carry(line: &Line, request: Request<Incoming>) -> Result<Response<Body>
         Ok(permit) => permit,
         Err(denial) => return Err(refused(denial, destination, None, Some(incoming))),
     };
-    let preview = inspect::preview(&recogniser, &parts.headers, incoming, &session.perimeter.bounds)
+    let kind = BodyKind::stated(&parts.headers).filter(|kind| session.zone.injects_into(&asked.named.host, *kind));
+    let preview = inspect::preview(&recogniser, &parts.headers, incoming, &session.perimeter.bounds, kind)
         .await
         .map_err(|denial| refused(denial, destination.clone(), None, None))?;
     let (permit, upload) = with_body(line, &recogniser, &asked, &parts, first, preview)
@@ -69,8 +70,9 @@ async fn carry(line: &Line, request: Request<Incoming>) -> Result<Response<Body>
     if !permit.injections().is_empty() {
         session.note_injected(permit.host());
     }
-    let request = outgoing(line, &parts, &asked, &permit).map_err(early)?;
-    let allowed = record::allowed(session, &asked, &permit).await.map_err(early)?;
+    let (request, upload) = outgoing(line, &parts, &asked, &permit, upload).map_err(early)?;
+    let destination = record::of_permitted(session, &asked, &permit);
+    let allowed = record::allowed(session, &destination, &permit).await.map_err(early)?;
     let dialled = Dialled::default();
     let mut pending = Pending::new(session, allowed, destination.clone(), dialled.clone());
     let late = |(denial, unread)| refused(denial, dialled.note(destination.clone()), Some(allowed), unread);
@@ -132,6 +134,11 @@ fn with_body(
             }
         }
         Preview::Begun(bytes, inspection) => Ok((first, Upload::Begun(bytes, inspection))),
+        Preview::Held(bytes, found) => {
+            let form = inspect::form(&parts.headers, &bytes);
+            let permit = decide::decide(&line.session, recogniser, asked, parts, &found, &form);
+            permit.map(|permit| (permit, Upload::Whole(bytes))).map_err(|denial| (denial, None))
+        }
         Preview::Whole(bytes) => match inspect::form(&parts.headers, &bytes) {
             Form::None => Ok((first, Upload::Whole(bytes))),
             form => {
@@ -150,12 +157,18 @@ fn recognised(line: &Line, recogniser: &Recogniser, asked: &Asked, parts: &Parts
         .unwrap_or_else(|| Denial::new(Reason::PlaceholderWrongLocation))
 }
 
-/// The head that leaves, with secrets in place of placeholders.
-fn outgoing(line: &Line, parts: &Parts, asked: &Asked, permit: &Permit) -> Result<Parts, Denial> {
+/// What leaves, with secrets in place of placeholders.
+fn outgoing(
+    line: &Line,
+    parts: &Parts,
+    asked: &Asked,
+    permit: &Permit,
+    upload: Upload,
+) -> Result<(Parts, Upload), Denial> {
     let session = &line.session;
     let mut head = forward::head(parts, asked.query.as_deref(), permit, !session.keyring().is_empty())?;
-    inject::inject(session, permit, &mut head.headers)?;
+    let upload = inject::inject(session, permit, &mut head, upload)?;
     let catalogue_only = Recogniser { keyring: Arc::default(), ..session.recogniser() };
     inject::nothing_left(&catalogue_only, &head)?;
-    Ok(head)
+    Ok((head, upload))
 }

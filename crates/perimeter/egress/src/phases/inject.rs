@@ -1,12 +1,17 @@
 //! Phase: puts a granted secret where its placeholder stands, in the permit's exact location and nowhere else, and
 //! then makes sure that no placeholder is left in what goes out.
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 use postern_custody::Purpose;
-use postern_policy::{BasicPart, CredentialName, Denial, Injection, Location, Permit, Reason};
+use postern_policy::{BasicPart, CredentialName, Denial, Location, Permit, Reason};
 use postern_secret::{Placeholder, SecretBytes};
 use zeroize::Zeroizing;
 
+use super::{
+    render::{self, Exchanged},
+    upload::Upload,
+};
 use crate::{
     basic, limits,
     recognise::{Key, Recogniser},
@@ -57,14 +62,19 @@ pub(crate) fn remember(session: &Session, credential: &CredentialName, secret: S
     Ok(())
 }
 
-/// Replaces placeholders in the headers.
-pub(crate) fn inject(session: &Session, permit: &Permit, headers: &mut HeaderMap) -> Result<(), Denial> {
+/// Replaces placeholders in the head, and in a body that is held whole.
+pub(crate) fn inject(
+    session: &Session,
+    permit: &Permit,
+    head: &mut Parts,
+    mut upload: Upload,
+) -> Result<Upload, Denial> {
     let keyring = session.keyring();
     for injection in permit.injections() {
         let key = keyring.key(injection.credential()).ok_or_else(|| Denial::new(Reason::CustodyDenied))?;
-        one(injection, &key.placeholder, &key.secret, headers)?;
+        upload = one(injection.location(), key, head, upload)?;
     }
-    Ok(())
+    Ok(upload)
 }
 
 /// The last look before a head leaves, as it will leave: a placeholder still in it was never to leave.
@@ -80,21 +90,26 @@ pub(crate) fn nothing_left(recogniser: &Recogniser, head: &Parts) -> Result<(), 
     if left_clear { Ok(()) } else { Err(Denial::new(Reason::PlaceholderUnresolved)) }
 }
 
-fn one(
-    injection: &Injection,
-    placeholder: &Placeholder,
-    secret: &SecretBytes,
-    headers: &mut HeaderMap,
-) -> Result<(), Denial> {
-    match injection.location() {
+fn one(location: &Location, key: &Key, head: &mut Parts, upload: Upload) -> Result<Upload, Denial> {
+    let exchanged = Exchanged { placeholder: key.placeholder.as_bytes(), secret: exposed(&key.secret) };
+    match location {
         Location::Header(name) => {
             let name = HeaderName::try_from(name.as_str()).map_err(|_| unresolved())?;
-            replace(headers, &name, |value| in_text(value, placeholder, secret))
+            replace(&mut head.headers, &name, |value| in_text(value, &key.placeholder, &key.secret))?;
         }
         Location::Basic(part) => {
-            replace(headers, &header::AUTHORIZATION, |value| in_basic(value, *part, placeholder, secret))
+            let basic = |value: &[u8]| in_basic(value, *part, &key.placeholder, &key.secret);
+            replace(&mut head.headers, &header::AUTHORIZATION, basic)?;
+        }
+        Location::Query(_) | Location::Path(_) => render::in_target(location, &exchanged, head)?,
+        Location::Json(_) | Location::Form(_) => {
+            // A longer body was decided about without its places, so none of them is in the permit.
+            let Upload::Whole(body) = upload else { return Err(unresolved()) };
+            let filled = render::in_body(location, &exchanged, &body)?;
+            return Ok(Upload::Whole(Bytes::from_owner(filled)));
         }
     }
+    Ok(upload)
 }
 
 fn replace(

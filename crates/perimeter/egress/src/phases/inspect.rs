@@ -4,16 +4,16 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use postern_policy::{Denial, Found, Place, Reason};
+use postern_policy::{BodyKind, Denial, Found, Place, Reason, location};
 use postern_secret::decode::{DecodeError, Decoder, Encoding};
 use tokio::time::timeout;
 
-use super::decide::Form;
+use super::{decide::Form, places};
 use crate::{
     limits::{self, Bounds},
     recognise::{Recogniser, StreamRecogniser},
@@ -23,6 +23,8 @@ use crate::{
 pub(crate) enum Preview {
     /// Read to its end; these bytes may go on.
     Whole(Bytes),
+    /// Read to its end, with something of ours in it. Whether that may stand where it does is for the zone to say.
+    Held(Bytes, Vec<Found>),
     /// Longer: these bytes may go on, the rest is inspected on its way.
     Begun(Bytes, Box<Inspection>),
     /// Something of ours is in it. The rest is unread.
@@ -47,12 +49,13 @@ pub(crate) enum Stopped {
     Broken,
 }
 
-/// Reads the body's beginning.
+/// Reads the body's beginning; one of a kind in which places are looked for is held until it is whole or too long.
 pub(crate) async fn preview(
     recogniser: &Recogniser,
     headers: &HeaderMap,
     mut incoming: Incoming,
     bounds: &Bounds,
+    kind: Option<BodyKind>,
 ) -> Result<Preview, Denial> {
     if incoming.is_end_stream() {
         return Ok(Preview::Whole(Bytes::new()));
@@ -67,8 +70,22 @@ pub(crate) async fn preview(
     let idle = bounds.body_idle;
     let mut reader = Reader::new(recogniser, encodings, bounds);
     let mut passed = Vec::new();
+    let mut held = match kind {
+        Some(_) => Some(hold(&mut incoming, idle).await?),
+        None => None,
+    };
+    if let (Some(kind), Some(Hold { text, whole: true })) = (kind, &held) {
+        let found = places::in_body(recogniser, kind, text);
+        if !found.is_empty() {
+            return Ok(Preview::Held(text.clone(), found));
+        }
+    }
     loop {
-        match next(&mut incoming, &mut reader, idle).await {
+        let read = match held.take() {
+            Some(Hold { text, .. }) => reader.push(text).map(Some),
+            None => next(&mut incoming, &mut reader, idle).await,
+        };
+        match read {
             Ok(Some(bytes)) => passed.extend_from_slice(&bytes),
             Ok(None) => return Ok(Preview::Whole(passed.into())),
             Err(Stopped::Recognised(found)) => return Ok(Preview::Recognised(found, Some(incoming))),
@@ -79,6 +96,24 @@ pub(crate) async fn preview(
             return Ok(Preview::Begun(passed.into(), Box::new(Inspection { incoming, reader, idle })));
         }
     }
+}
+
+/// A body as far as it was read before anything in it was looked at.
+struct Hold {
+    text: Bytes,
+    whole: bool,
+}
+
+async fn hold(incoming: &mut Incoming, idle: Duration) -> Result<Hold, Denial> {
+    let mut text = BytesMut::new();
+    while text.len() <= location::BODY_BYTES {
+        match timeout(idle, incoming.frame()).await.map_err(|_| Denial::new(Reason::LimitTime))? {
+            Some(Ok(frame)) => text.extend_from_slice(&frame.into_data().unwrap_or_default()),
+            Some(Err(_)) => return Err(Denial::new(Reason::RequestMalformed)),
+            None => return Ok(Hold { text: text.freeze(), whole: true }),
+        }
+    }
+    Ok(Hold { text: text.freeze(), whole: false })
 }
 
 impl Inspection {

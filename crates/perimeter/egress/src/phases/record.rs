@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use postern_audit::{AuditError, Decision, Destination, Kind, Record};
-use postern_policy::{Denial, Permit, Reason};
+use postern_policy::{Denial, Location, Permit, Reason};
 
 use super::{
     forward::Dialled,
@@ -107,10 +107,10 @@ impl Drop for Pending {
 }
 
 /// A request is about to be forwarded. Answers the record's number.
-pub(crate) async fn allowed(session: &Session, asked: &Asked, permit: &Permit) -> Result<u64, Denial> {
+pub(crate) async fn allowed(session: &Session, destination: &Destination, permit: &Permit) -> Result<u64, Denial> {
     let mut record = base(session, Kind::EgressRequest, Decision::Allow);
     record.rule = Some(permit.rule().to_owned());
-    record.destination = Some(of_request(asked));
+    record.destination = Some(destination.clone());
     record.credential = permit.injections().first().map(|injection| injection.credential().as_str().to_owned());
     record.digests.insert("policy".to_owned(), permit.policy_digest().to_owned());
     write(session, record).await
@@ -175,6 +175,12 @@ pub(crate) fn of_request(asked: &Asked) -> Destination {
         path: Some(asked.path.as_str().to_owned()),
         ..of_connection(&asked.named, asked.scheme.as_str())
     }
+}
+
+/// Where a permitted request goes, without a placeholder that stands in its path.
+pub(crate) fn of_permitted(session: &Session, asked: &Asked, permit: &Permit) -> Destination {
+    let in_path = permit.injections().iter().any(|injection| matches!(injection.location(), Location::Path(_)));
+    if in_path { withheld(session, of_request(asked)) } else { of_request(asked) }
 }
 
 /// A record of this session with a reason and nothing else yet.

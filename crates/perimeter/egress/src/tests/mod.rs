@@ -8,6 +8,7 @@ mod bounds;
 mod garbage;
 mod halted;
 mod kept;
+mod locations;
 mod process;
 mod reflection;
 mod requests;

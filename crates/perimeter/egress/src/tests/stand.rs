@@ -125,6 +125,8 @@ pub(super) struct Stand {
     pub(super) registry: Registry,
     pub(super) perimeter: Arc<Perimeter>,
     pub(super) placeholder: String,
+    /// Of what a test added, by credential.
+    pub(super) added: HashMap<String, String>,
     pub(super) others_placeholder: String,
     pub(super) dead_placeholder: String,
     pub(super) shaped_placeholder: String,
@@ -162,6 +164,15 @@ impl Seen {
         })
     }
 }
+
+/// What a test adds to the stand's zone: text of it, and secrets by the names of their credentials.
+#[derive(Clone, Copy)]
+pub(super) struct More {
+    pub(super) zone: fn(&Upstream) -> String,
+    pub(super) secrets: &'static [(&'static str, &'static str)],
+}
+
+const NOTHING_MORE: More = More { zone: |_| String::new(), secrets: &[] };
 
 fn zones(upstream: &Upstream) -> String {
     let (https, http) = (upstream.https, upstream.http);
@@ -204,6 +215,10 @@ impl Stand {
     }
 
     pub(super) async fn with(bounds: Bounds) -> Self {
+        Self::with_more(bounds, NOTHING_MORE).await
+    }
+
+    pub(super) async fn with_more(bounds: Bounds, more: More) -> Self {
         let audit = Memory::new();
         let counted = audit.clone();
         let upstream = Upstream::start(Arc::new(move || counted.records().len())).await;
@@ -218,19 +233,38 @@ impl Stand {
             placeholder: placeholder.clone(),
             alive,
         };
+        let added: Vec<_> = more
+            .secrets
+            .iter()
+            .map(|(name, secret)| IssuedPlaceholder {
+                session: SESSION.to_owned(),
+                credential: CredentialName::new(*name),
+                placeholder: Placeholder::issue(secret.len(), None),
+                alive: true,
+            })
+            .collect();
+        let mut known = vec![
+            issued(SESSION, &own, true),
+            issued("sesn_two", &others, true),
+            issued(SESSION, &dead, false),
+            issued("sesn_two", &shaped, true),
+        ];
+        known.extend(added.iter().cloned());
+        let secrets = std::iter::once(&("key", SECRET)).chain(more.secrets);
         let custody = Arc::new(Custody {
-            secrets: Mutex::new(HashMap::from([("key".to_owned(), SECRET.to_owned())])),
-            issued: Mutex::new(vec![
-                issued(SESSION, &own, true),
-                issued("sesn_two", &others, true),
-                issued(SESSION, &dead, false),
-                issued("sesn_two", &shaped, true),
-            ]),
+            secrets: Mutex::new(secrets.map(|(name, secret)| ((*name).to_owned(), (*secret).to_owned())).collect()),
+            issued: Mutex::new(known),
             revoked: Mutex::default(),
         });
+        let added: HashMap<String, String> =
+            added.iter().map(|one| (one.credential.to_string(), one.placeholder.to_string())).collect();
+        let placeholders = std::iter::once(("key".to_owned(), placeholder.clone()))
+            .chain(added.clone())
+            .map(|(credential, placeholder)| SessionPlaceholder { credential, placeholder })
+            .collect();
         let document = Document::from_text(DocumentText {
             file: "postern.toml".to_owned(),
-            text: zones(&upstream),
+            text: zones(&upstream) + &(more.zone)(&upstream),
             attachments: BTreeMap::from([("ca.pem".to_owned(), upstream.ca_pem.clone())]),
         })
         .unwrap();
@@ -257,10 +291,7 @@ impl Stand {
                     agent: Some("agent_x@1".to_owned()),
                     zone_name: "t".to_owned(),
                     digest,
-                    placeholders: vec![SessionPlaceholder {
-                        credential: "key".to_owned(),
-                        placeholder: placeholder.clone(),
-                    }],
+                    placeholders,
                 }),
                 Vec::new(),
             )
@@ -273,6 +304,7 @@ impl Stand {
             audit,
             custody,
             placeholder,
+            added,
             others_placeholder: others.as_str().to_owned(),
             dead_placeholder: dead.as_str().to_owned(),
             shaped_placeholder: shaped.as_str().to_owned(),

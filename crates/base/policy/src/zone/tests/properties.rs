@@ -28,6 +28,9 @@ fn places() -> impl Strategy<Value = Option<Place>> {
         header("x-note"),
         Place::At(Location::Basic(BasicPart::Password)),
         Place::At(Location::Basic(BasicPart::Username)),
+        Place::At(Location::Query("key".parse().unwrap())),
+        Place::At(Location::Json("/auth/token".parse().unwrap())),
+        Place::At(Location::Form("key".parse().unwrap())),
         Place::Body,
         Place::Query,
     ]))
