@@ -30,7 +30,9 @@ pub(crate) fn run(verb: &SecretsVerb) -> Result<(), Failure> {
             }
         }
         SecretsVerb::Rm { name, place } => match store(place)?.remove(name).or_misused("change the store")? {
-            Removed::Gone => println!("{name} is removed; sessions that hold a grant keep it until they end"),
+            Removed::Gone => {
+                println!("{name} is removed; no request uses it from now on, and running sessions still scrub it")
+            }
             Removed::Absent => return Err(Failure::Misused(format!("there is no secret called {name}"))),
         },
     }

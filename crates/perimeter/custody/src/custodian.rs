@@ -71,6 +71,8 @@ struct Session {
     owner: u64,
     zone: Arc<Zone>,
     agent: Option<String>,
+    /// Where its secrets are read anew at each use.
+    sources: Arc<Sources>,
     /// `None` while the session is being opened: the name is taken, nothing can be granted.
     secrets: Option<HashMap<CredentialName, SecretBytes>>,
 }
@@ -99,7 +101,7 @@ impl Custodian {
         require(asker.kind, CallerKind::Worker)?;
         self.not_revoked(&open.session)?;
         let (zone, generation) = self.zone(&open)?;
-        let reservation = self.reserve(asker, &open, &zone)?;
+        let reservation = self.reserve(asker, &open, &zone, &generation.sources)?;
         let opened = self.prepare(&open, &zone, &generation.sources).await;
         if let Err(refusal) = &opened {
             self.note_refusal(refusal, &open.session, Some(&zone), open.agent.as_deref()).await;
@@ -160,8 +162,11 @@ impl Custodian {
         purpose: Purpose,
     ) -> Result<SecretBytes, Refusal> {
         let name = CredentialName::new(credential);
-        let granted = self.may_grant(caller, session, &name, policy_digest, purpose);
-        let (permit, zone, agent) = match granted {
+        let granted = match self.may_grant(caller, session, &name, policy_digest, purpose) {
+            Ok(granted) => self.present(&name, &granted, purpose).await.map(|present| (granted, present)),
+            Err(refusal) => Err(refusal),
+        };
+        let (granted, present) = match granted {
             Ok(granted) => granted,
             Err(refusal) => {
                 self.note_refusal(&refusal, session, None, None).await;
@@ -172,12 +177,27 @@ impl Custodian {
             Purpose::Recognise => Kind::CredentialGranted,
             Purpose::Inject => Kind::CredentialUse,
         };
-        let mut record = about(kind, Decision::Allow, session, Some(&zone), agent.as_deref());
-        record.credential = Some(permit.credential().to_string());
+        let mut record = about(kind, Decision::Allow, session, Some(&granted.zone), granted.agent.as_deref());
+        record.credential = Some(granted.permit.credential().to_string());
         self.record(record).await?;
         // The session may have ended, or been frozen, while the record was written.
         self.not_held(session, purpose).map_err(|refusal| refusal.about(credential))?;
-        self.secret(session, &permit).ok_or_else(|| not_open(session).about(credential))
+        self.secret(session, &granted.permit, present).ok_or_else(|| not_open(session).about(credential))
+    }
+
+    /// The secret as its source has it now: one that was replaced counts from the next use on, one that was removed is
+    /// used no more. Nothing for mere recognition, which goes by what the session has.
+    async fn present(
+        &self,
+        name: &CredentialName,
+        granted: &Granted,
+        purpose: Purpose,
+    ) -> Result<Option<SecretBytes>, Refusal> {
+        let Some(credential) = granted.zone.credential(name).filter(|_| purpose == Purpose::Inject) else {
+            return Ok(None);
+        };
+        let (sources, credential) = (Arc::clone(&granted.sources), credential.clone());
+        blocking(move || sources.resolve(&credential)).await.map(Some)
     }
 
     /// The egress proxy dropped its copy.
@@ -211,13 +231,24 @@ impl Custodian {
         Err(other_digest(&zone))
     }
 
-    fn reserve(&self, asker: Asker, open: &OpenSession, zone: &Arc<Zone>) -> Result<Reservation<'_>, Refusal> {
+    fn reserve(
+        &self,
+        asker: Asker,
+        open: &OpenSession,
+        zone: &Arc<Zone>,
+        sources: &Arc<Sources>,
+    ) -> Result<Reservation<'_>, Refusal> {
         let mut sessions = self.sessions();
         if sessions.contains_key(&open.session) {
             return Err(Refusal::new(RefusalReason::SessionOpen, "close the session before it is opened again"));
         }
-        let session =
-            Session { owner: asker.connection, zone: Arc::clone(zone), agent: open.agent.clone(), secrets: None };
+        let session = Session {
+            owner: asker.connection,
+            zone: Arc::clone(zone),
+            agent: open.agent.clone(),
+            sources: Arc::clone(sources),
+            secrets: None,
+        };
         sessions.insert(open.session.clone(), session);
         Ok(Reservation { custodian: self, session: open.session.clone() })
     }
@@ -264,7 +295,7 @@ impl Custodian {
         credential: &CredentialName,
         policy_digest: &str,
         purpose: Purpose,
-    ) -> Result<(GrantPermit, Arc<Zone>, Option<String>), Refusal> {
+    ) -> Result<Granted, Refusal> {
         require(caller, CallerKind::Egress).map_err(|refusal| refusal.about(credential.as_str()))?;
         self.not_held(session, purpose).map_err(|refusal| refusal.about(credential.as_str()))?;
         let sessions = self.sessions();
@@ -275,12 +306,17 @@ impl Custodian {
             let next = format!("zone {} does not inject this credential anywhere: name it in a rule", open.zone.name());
             Refusal::new(RefusalReason::NotGranted, next).about(credential.as_str())
         })?;
-        Ok((permit, Arc::clone(&open.zone), open.agent.clone()))
+        let (zone, sources) = (Arc::clone(&open.zone), Arc::clone(&open.sources));
+        Ok(Granted { permit, zone, sources, agent: open.agent.clone() })
     }
 
-    fn secret(&self, session: &str, permit: &GrantPermit) -> Option<SecretBytes> {
-        let sessions = self.sessions();
-        let secrets = sessions.get(session)?.secrets.as_ref()?;
+    /// What an open session has of a credential, after what its source has now took the place of a former one.
+    fn secret(&self, session: &str, permit: &GrantPermit, present: Option<SecretBytes>) -> Option<SecretBytes> {
+        let mut sessions = self.sessions();
+        let secrets = sessions.get_mut(session)?.secrets.as_mut()?;
+        if let Some(present) = present {
+            secrets.insert(permit.credential().clone(), present);
+        }
         secrets.get(permit.credential()).map(SecretBytes::duplicate)
     }
 
@@ -309,6 +345,14 @@ impl Custodian {
     fn sessions(&self) -> MutexGuard<'_, HashMap<String, Session>> {
         lock(&self.sessions)
     }
+}
+
+/// A decision in favour of a grant, and what is needed to carry it out.
+struct Granted {
+    permit: GrantPermit,
+    zone: Arc<Zone>,
+    sources: Arc<Sources>,
+    agent: Option<String>,
 }
 
 /// Holds a session's name while it is being opened; gives it back unless the secrets came.

@@ -144,7 +144,8 @@ impl Keyring {
 }
 
 impl Key {
-    fn duplicate(&self) -> Self {
+    /// Another copy, zeroed by itself.
+    pub(crate) fn duplicate(&self) -> Self {
         Self {
             credential: self.credential.clone(),
             placeholder: self.placeholder.clone(),

@@ -257,13 +257,30 @@ async fn without_a_record_there_is_no_secret_and_no_session() {
 }
 
 #[tokio::test]
-async fn a_new_value_is_used_by_the_next_session_without_a_restart() {
+async fn a_new_value_is_used_from_the_next_use_on_behind_the_same_placeholder() {
+    let fixture = fixture();
+    let issued = fixture.open("sesn_1").await;
+    let set = |value: &str| store(fixture.directory.path()).set("ledger-api", value.into(), false).unwrap();
+    for value in [OTHER, VALUE, "A-much-l0nger-s3cret-than-any-before-it"] {
+        set(value);
+        assert_eq!(text(&fixture.grant("sesn_1", "ledger-api").await.unwrap()), value);
+    }
+    let known = fixture.custodian.placeholders(CallerKind::Egress).unwrap();
+    let of_the_session: Vec<_> = known.iter().filter(|known| known.credential == "ledger-api").collect();
+    assert_eq!((of_the_session.len(), &of_the_session[0].placeholder), (1, &issued[0].placeholder));
+}
+
+#[tokio::test]
+async fn a_value_that_was_removed_or_damaged_is_used_no_more() {
     let fixture = fixture();
     fixture.open("sesn_1").await;
+    store(fixture.directory.path()).remove("ledger-api").unwrap();
+    let refusal = fixture.grant("sesn_1", "ledger-api").await.err().unwrap();
+    assert_eq!(refusal.reason, RefusalReason::SourceMissing);
+    let record = fixture.recorder.records().pop().unwrap();
+    assert_eq!((record.kind, record.reason.as_deref()), (Kind::CredentialDenied, Some("source_missing")));
     store(fixture.directory.path()).set("ledger-api", OTHER.as_bytes().to_vec(), false).unwrap();
-    fixture.open("sesn_2").await;
-    assert_eq!(text(&fixture.grant("sesn_1", "ledger-api").await.unwrap()), VALUE);
-    assert_eq!(text(&fixture.grant("sesn_2", "ledger-api").await.unwrap()), OTHER);
+    assert_eq!(text(&fixture.grant("sesn_1", "ledger-api").await.unwrap()), OTHER);
 }
 
 #[tokio::test]

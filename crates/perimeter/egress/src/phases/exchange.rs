@@ -13,7 +13,7 @@ use super::{
     download,
     forward::{self, Dialled},
     identify::{self, Asked},
-    inject,
+    inject::{self, Grants},
     inspect::{self, Preview},
     intercept::Line,
     record::{self, Pending},
@@ -66,11 +66,12 @@ async fn carry(line: &Line, request: Request<Incoming>) -> Result<Response<Body>
     let (permit, upload) = with_body(line, &recogniser, &asked, &parts, first, preview)
         .map_err(|(denial, unread)| refused(denial, destination.clone(), None, unread))?;
     let early = |denial| refused(denial, destination.clone(), None, None);
-    inject::grant(session, &permit).await.map_err(early)?;
+    let grants = inject::grant(session, &permit).await.map_err(early)?;
     if !permit.injections().is_empty() {
         session.note_injected(permit.host());
     }
-    let (request, upload) = outgoing(line, &parts, &asked, &permit, upload).map_err(early)?;
+    let (request, upload) = outgoing(line, &parts, &asked, &permit, &grants, upload).map_err(early)?;
+    drop(grants);
     let destination = record::of_permitted(session, &asked, &permit);
     let allowed = record::allowed(session, &destination, &permit).await.map_err(early)?;
     let dialled = Dialled::default();
@@ -163,11 +164,12 @@ fn outgoing(
     parts: &Parts,
     asked: &Asked,
     permit: &Permit,
+    grants: &Grants,
     upload: Upload,
 ) -> Result<(Parts, Upload), Denial> {
     let session = &line.session;
     let mut head = forward::head(parts, asked.query.as_deref(), permit, !session.keyring().is_empty())?;
-    let upload = inject::inject(session, permit, &mut head, upload)?;
+    let upload = inject::inject(grants, permit, &mut head, upload)?;
     let catalogue_only = Recogniser { keyring: Arc::default(), ..session.recogniser() };
     inject::nothing_left(&catalogue_only, &head)?;
     Ok((head, upload))

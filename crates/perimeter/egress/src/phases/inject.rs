@@ -18,14 +18,27 @@ use crate::{
     session::Session,
 };
 
-/// Asks custody for what the permit injects. Custody records the use before it answers.
-pub(crate) async fn grant(session: &Session, permit: &Permit) -> Result<(), Denial> {
+/// What custody granted for one request. The request takes these and no other, whatever is granted beside it: a secret
+/// that is replaced meanwhile is not mixed in.
+pub(crate) struct Grants(Vec<Key>);
+
+impl Grants {
+    fn of(&self, credential: &CredentialName) -> Option<&Key> {
+        self.0.iter().find(|key| key.credential == *credential)
+    }
+}
+
+/// Asks custody for what the permit injects, each credential once. Custody records the use before it answers.
+pub(crate) async fn grant(session: &Session, permit: &Permit) -> Result<Grants, Denial> {
+    let mut grants = Grants(Vec::new());
     for injection in permit.injections() {
         let credential = injection.credential();
-        let secret = granted(session, credential, permit.policy_digest(), Purpose::Inject).await?;
-        remember(session, credential, secret)?;
+        if grants.of(credential).is_none() {
+            let secret = granted(session, credential, permit.policy_digest(), Purpose::Inject).await?;
+            grants.0.push(remember(session, credential, secret)?);
+        }
     }
-    Ok(())
+    Ok(grants)
 }
 
 /// Asks custody for one secret.
@@ -41,16 +54,14 @@ pub(crate) async fn granted(
     })
 }
 
-/// Keeps a secret for the session, unless it is the one already kept.
-pub(crate) fn remember(session: &Session, credential: &CredentialName, secret: SecretBytes) -> Result<(), Denial> {
-    let known = session.keyring();
-    if known.key(credential).is_some_and(|key| exposed(&key.secret) == exposed(&secret)) {
-        return Ok(());
-    }
+/// Keeps a secret for the session, unless it is the one already kept. The placeholder stays what it was, whatever length
+/// the secret has by now.
+pub(crate) fn remember(session: &Session, credential: &CredentialName, secret: SecretBytes) -> Result<Key, Denial> {
     let placeholder = session.placeholder(credential).ok_or_else(|| Denial::new(Reason::PlaceholderUnresolved))?;
-    if placeholder.as_bytes().len() != secret.len() {
-        // The secret was replaced by one of another length since the placeholder was issued.
-        return Err(Denial::advising(Reason::PlaceholderUnresolved, "the credential has changed; start a new session"));
+    let key = Key { credential: credential.clone(), placeholder: placeholder.clone(), secret };
+    let known = session.keyring();
+    if known.key(credential).is_some_and(|present| exposed(&present.secret) == exposed(&key.secret)) {
+        return Ok(key);
     }
     if known.key(credential).is_some() && known.former() >= limits::FORMER_SECRETS {
         return Err(Denial::advising(
@@ -58,20 +69,14 @@ pub(crate) fn remember(session: &Session, credential: &CredentialName, secret: S
             "the credential has changed too often in this session; start a new one",
         ));
     }
-    session.remember(Key { credential: credential.clone(), placeholder: placeholder.clone(), secret });
-    Ok(())
+    session.remember(key.duplicate());
+    Ok(key)
 }
 
 /// Replaces placeholders in the head, and in a body that is held whole.
-pub(crate) fn inject(
-    session: &Session,
-    permit: &Permit,
-    head: &mut Parts,
-    mut upload: Upload,
-) -> Result<Upload, Denial> {
-    let keyring = session.keyring();
+pub(crate) fn inject(grants: &Grants, permit: &Permit, head: &mut Parts, mut upload: Upload) -> Result<Upload, Denial> {
     for injection in permit.injections() {
-        let key = keyring.key(injection.credential()).ok_or_else(|| Denial::new(Reason::CustodyDenied))?;
+        let key = grants.of(injection.credential()).ok_or_else(|| Denial::new(Reason::CustodyDenied))?;
         upload = one(injection.location(), key, head, upload)?;
     }
     Ok(upload)

@@ -12,6 +12,7 @@ mod locations;
 mod process;
 mod reflection;
 mod requests;
+mod rotation;
 mod smuggling;
 mod stand;
 mod transport;

@@ -491,6 +491,18 @@ pub(super) fn post(host: &str, path: &str, headers: &[(&str, &str)], body: &[u8]
     bytes
 }
 
+/// Sends a request with the session's placeholder; answers what the upstream was sent in its place.
+pub(super) async fn talk_anew(stand: &Stand) -> String {
+    let bearer = format!("Bearer {}", stand.placeholder);
+    // No other request has this path: the log grows with each.
+    let marked = format!("/v1/{:016x}", stand.audit.records().len());
+    let seen = stand.get(Way::Redirect, "https", "api.test", 443, &marked, &[("authorization", &bearer)]).await;
+    assert_eq!(seen.status, 200, "{}", seen.text());
+    let received = stand.upstream.received();
+    let mine = received.iter().find(|request| request.head.contains(&marked)).unwrap();
+    mine.header("authorization").unwrap()
+}
+
 /// Reads up to the end of a head and no further.
 pub(super) async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> String {
     let mut head = Vec::new();
