@@ -9,7 +9,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postern_policy::{ConfiguredPermit, Denial, DialPermit, Host, Permit, PublicPermit, RoutePermit, Target};
+use postern_policy::{
+    ConfiguredPermit, Denial, DialPermit, Host, PassPermit, Permit, PublicPermit, RoutePermit, Target,
+};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -73,6 +75,7 @@ pub trait Dialable: sealed::Sealed {
 mod sealed {
     pub trait Sealed {}
     impl Sealed for postern_policy::Permit {}
+    impl Sealed for postern_policy::PassPermit {}
     impl Sealed for postern_policy::ConfiguredPermit {}
     impl Sealed for postern_policy::RoutePermit {}
     impl Sealed for postern_policy::PublicPermit {}
@@ -85,6 +88,16 @@ impl Dialable for Permit {
 
     fn dial(&self, address: IpAddr) -> Result<DialPermit, Denial> {
         Permit::dial(self, address)
+    }
+}
+
+impl Dialable for PassPermit {
+    fn target(&self) -> Target {
+        PassPermit::target(self)
+    }
+
+    fn dial(&self, address: IpAddr) -> Result<DialPermit, Denial> {
+        PassPermit::dial(self, address)
     }
 }
 

@@ -182,6 +182,19 @@ impl HostPattern {
     }
 }
 
+impl HostPattern {
+    /// Whether some host is covered by both.
+    pub(crate) fn meets(&self, other: &HostPattern) -> bool {
+        let within = |inner: &str, outer: &str| {
+            inner == outer || inner.strip_suffix(outer).is_some_and(|rest| rest.ends_with('.'))
+        };
+        match (self, other) {
+            (HostPattern::Exact(host), pattern) | (pattern, HostPattern::Exact(host)) => pattern.covers(host),
+            (HostPattern::Below(one), HostPattern::Below(other)) => within(one, other) || within(other, one),
+        }
+    }
+}
+
 impl FromStr for HostPattern {
     type Err = BadHost;
     fn from_str(text: &str) -> Result<Self, BadHost> {

@@ -33,8 +33,8 @@ pub use location::BodyKind;
 pub use overrides::Override;
 pub use path::{BadGlob, BadPath, CanonicalPath, PathGlob};
 pub use permit::{
-    BadEndpoint, ConfiguredPermit, ConnectPermit, DialPermit, Endpoint, GrantPermit, Injection, McpPermit, Permit,
-    PublicPermit, RoutePermit, Target, ToolPermit, configured, public_server,
+    BadEndpoint, ConfiguredPermit, ConnectPermit, DialPermit, Endpoint, GrantPermit, Injection, McpPermit, PassPermit,
+    Permit, PublicPermit, RoutePermit, Target, ToolPermit, configured, public_server,
 };
 pub use reason::{Denial, Reason};
 pub use request::{Connect, Found, FoundValue, Issued, McpCall, Place, Request, SessionFacts, ToolUse, Transport};

@@ -7,6 +7,10 @@
 //! # }
 //! ```
 
+mod pass;
+
+pub use pass::PassPermit;
+
 use crate::address::{self, AddressClass};
 use crate::credential::{CredentialName, Location};
 use crate::reason::{Denial, Reason};

@@ -15,6 +15,7 @@ mod datagram;
 mod dns;
 mod halt;
 mod heard;
+mod hello;
 pub mod limits;
 pub mod message;
 mod names;

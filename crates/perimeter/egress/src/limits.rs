@@ -17,6 +17,8 @@ pub struct Bounds {
     pub request_head: Duration,
     /// See [`BODY_IDLE`].
     pub body_idle: Duration,
+    /// See [`PASSED_IDLE`].
+    pub passed_idle: Duration,
     /// See [`RESPONSE_HEAD`].
     pub response_head: Duration,
     /// See [`CONNECTION_TOTAL`].
@@ -36,6 +38,7 @@ impl Default for Bounds {
             handshake: HANDSHAKE,
             request_head: REQUEST_HEAD,
             body_idle: BODY_IDLE,
+            passed_idle: PASSED_IDLE,
             response_head: RESPONSE_HEAD,
             connection_total: CONNECTION_TOTAL,
             dns_idle: DNS_IDLE,
@@ -59,6 +62,8 @@ pub const HEADER_LINES: usize = 100;
 pub const RESPONSE_HEAD_BYTES: usize = 128 * 1024;
 /// Between two pieces of a body, in either direction.
 pub const BODY_IDLE: Duration = Duration::from_secs(120);
+/// A connection that passes through uninspected and is silent both ways.
+pub const PASSED_IDLE: Duration = Duration::from_secs(600);
 /// From a forwarded request to the head of its response.
 pub const RESPONSE_HEAD: Duration = Duration::from_secs(300);
 /// One connection from a sandbox, whatever it does.

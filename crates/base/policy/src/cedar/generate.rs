@@ -24,6 +24,15 @@ pub(super) fn egress_permit(zone: &str, rule: &str, credential: Option<&str>) ->
     )
 }
 
+/// The permit of a rule whose connections pass through uninspected: of connections, and of no request.
+pub(super) fn passing_permit(zone: &str, rule: &str) -> String {
+    let connect = asked("egress.connect", rule, &["host", "port", "scheme"]);
+    format!(
+        "permit (\n  principal == Postern::Zone::{},\n  action == Postern::Action::\"egress.connect\",\n  resource\n) when {{\n  {connect}\n}};\n",
+        quoted(zone)
+    )
+}
+
 /// The permit of one MCP rule. Facts about a tool exist only where one is called.
 pub(super) fn mcp_permit(zone: &str, rule: &str, server: &str) -> String {
     let call = asked("mcp.call", rule, &["server", "method", "tool", "arguments"]);

@@ -1,7 +1,7 @@
 //! Compiling a zone's policies: the generated permits and the zone's own file, all validated against the schema.
 
 use super::Policies;
-use super::generate::{egress_permit, mcp_permit, tools_permit};
+use super::generate::{egress_permit, mcp_permit, passing_permit, tools_permit};
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -35,6 +35,12 @@ impl Builder {
     /// The permit of one egress rule.
     pub(crate) fn add_rule(&mut self, rule: &str, credential: Option<&str>) {
         let text = egress_permit(&self.zone, rule, credential);
+        self.add_generated(rule, &text);
+    }
+
+    /// The permit of a rule whose connections pass through uninspected.
+    pub(crate) fn add_passing_rule(&mut self, rule: &str) {
+        let text = passing_permit(&self.zone, rule);
         self.add_generated(rule, &text);
     }
 

@@ -2,6 +2,24 @@ use super::*;
 use proptest::prelude::*;
 
 #[test]
+fn patterns_meet_where_some_host_is_covered_by_both() {
+    let table = [
+        ("a.example", "a.example", true),
+        ("a.example", "b.example", false),
+        ("a.b.example", "*.b.example", true),
+        ("b.example", "*.b.example", false),
+        ("*.b.example", "*.b.example", true),
+        ("*.a.b.example", "*.b.example", true),
+        ("*.ab.example", "*.b.example", false),
+        ("10.0.0.1", "*.b.example", false),
+    ];
+    for (one, other, expected) in table {
+        let (first, second): (HostPattern, HostPattern) = (one.parse().unwrap(), other.parse().unwrap());
+        assert_eq!((first.meets(&second), second.meets(&first)), (expected, expected), "{one} {other}");
+    }
+}
+
+#[test]
 fn spellings_of_one_host_are_one_host() {
     let table = [
         ("Example.COM", "example.com"),

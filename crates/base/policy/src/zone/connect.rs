@@ -1,12 +1,12 @@
 //! May a host and port be talked to at all?
 
 use super::Zone;
-use super::rule::Rule;
+use super::rule::{Inspection, Rule};
 use crate::cedar::{Action, Attribute, fact};
-use crate::permit::ConnectPermit;
+use crate::permit::{ConnectPermit, PassPermit};
 use crate::reason::{Denial, Reason};
 use crate::request::{Connect, Transport};
-use crate::{Host, Scheme};
+use crate::{Host, Port, Scheme};
 
 pub(super) fn decide(zone: &Zone, connect: &Connect) -> Result<ConnectPermit, Denial> {
     let transport = match connect.transport {
@@ -30,6 +30,22 @@ pub(super) fn decide(zone: &Zone, connect: &Connect) -> Result<ConnectPermit, De
     schemes.sort_unstable();
     schemes.dedup();
     Ok(ConnectPermit { host: connect.host.clone(), port: connect.port, schemes, rule: rule.id.clone() })
+}
+
+/// Whether a TLS connection to this host and port passes through uninspected; `None` where its requests are inspected,
+/// or no rule names it.
+pub(super) fn pass(zone: &Zone, host: &Host, port: Port) -> Result<Option<PassPermit>, Denial> {
+    let passing =
+        |rule: &&Rule| rule.inspection == Inspection::None && rule.host.covers(host) && rule.ports.contains(&port);
+    let Some(rule) = zone.rules.iter().find(passing) else {
+        return Ok(None);
+    };
+    ask(zone, rule, &Connect { host: host.clone(), port, transport: Transport::Tls })?;
+    Ok(Some(PassPermit {
+        destination: rule.destination(host, port),
+        rule: rule.id.clone(),
+        policy_digest: zone.digest.clone(),
+    }))
 }
 
 /// Whether a rule of this scheme has a say about a connection that looks like this.
@@ -58,6 +74,7 @@ fn ask(zone: &Zone, rule: &Rule, connect: &Connect) -> Result<(), Denial> {
         ("host", Attribute::Text(&host)),
         ("port", Attribute::Number(connect.port.number())),
         ("transport", Attribute::Text(transport)),
+        ("inspected", Attribute::Flag(rule.inspection == Inspection::Requests)),
         ("facts", Attribute::Names(facts(rule, &agreed))),
     ];
     zone.policies.ask(&rule.id, Action::Connect, &host, attributes)

@@ -9,7 +9,7 @@ use super::select::{AgentSelector, Covering};
 use super::{DENY_ALL, Zone};
 use crate::cedar::Builder;
 use crate::document::{At, ConfigError, Document, Item, Reader, Table};
-use crate::zone::rule::Rule;
+use crate::zone::rule::{Inspection, Rule};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -129,7 +129,12 @@ fn read_policies(
 ) -> Option<crate::cedar::Policies> {
     let mut builder = Builder::new(zone);
     for rule in rules {
-        builder.add_rule(&rule.id, rule.credential.as_ref().map(crate::CredentialName::as_str));
+        match rule.inspection {
+            Inspection::Requests => {
+                builder.add_rule(&rule.id, rule.credential.as_ref().map(crate::CredentialName::as_str));
+            }
+            Inspection::None => builder.add_passing_rule(&rule.id),
+        }
     }
     for rule in mcp_rules {
         builder.add_mcp_rule(&rule.id, &rule.server);

@@ -22,13 +22,13 @@ pub(crate) mod reading {
 pub use sandbox::{Control, Mount, MountAccess, SandboxLimits};
 pub use select::Zones;
 
-use crate::Host;
 use crate::cedar::{Action, Attribute, Builder, Policies, tools_rule};
 use crate::credential::{Credential, CredentialName};
 use crate::location::BodyKind;
-use crate::permit::{ConnectPermit, GrantPermit, McpPermit, Permit, ToolPermit};
+use crate::permit::{ConnectPermit, GrantPermit, McpPermit, PassPermit, Permit, ToolPermit};
 use crate::reason::{Denial, Reason};
 use crate::request::{Connect, McpCall, Request, ToolUse};
+use crate::{Host, Port};
 use mcp_rule::McpRule;
 use rule::Rule;
 
@@ -103,6 +103,15 @@ impl Zone {
     /// The typed refusal.
     pub fn connect(&self, connect: &Connect) -> Result<ConnectPermit, Denial> {
         connect::decide(self, connect)
+    }
+
+    /// May a TLS connection to this host and port pass through uninspected? `None` where its requests are inspected and
+    /// decided one by one, or no rule names it.
+    ///
+    /// # Errors
+    /// A policy of the zone forbids it.
+    pub fn pass(&self, host: &Host, port: Port) -> Result<Option<PassPermit>, Denial> {
+        connect::pass(self, host, port)
     }
 
     /// May this exact request leave, and what is injected into it?

@@ -1,6 +1,6 @@
 //! Reading a zone's egress rules: `[[zone.NAME.egress]]`.
 
-use super::rule::{ForeignCredentials, Rule};
+use super::rule::{ForeignCredentials, Inspection, Rule};
 use crate::address::{AddressClass, class_of_net, classify};
 use crate::credential::{Credential, CredentialName};
 use crate::document::{At, Document, Item, Table};
@@ -36,7 +36,7 @@ pub(super) fn read_rules(
             );
         }
     }
-    (rules.len() == given).then_some(rules)
+    (rules.len() == given && check_apart(table, &rules)).then_some(rules)
 }
 
 fn read_rule(
@@ -49,7 +49,7 @@ fn read_rule(
     let host = table.required("host", host);
     let host_at = host.as_ref().map_or(table.at(), |item| item.at);
     let scheme = read_scheme(table);
-    read_inspect(table);
+    let inspection = read_inspection(table, scheme);
     let ports = read_ports(table, scheme);
     let methods = read_list::<Method>(table, "methods");
     let paths = read_list::<PathGlob>(table, "paths");
@@ -63,6 +63,7 @@ fn read_rule(
         id,
         host: host?.value,
         scheme: scheme?,
+        inspection: inspection?,
         ports: ports?,
         methods: methods?,
         paths: paths?,
@@ -76,6 +77,7 @@ fn read_rule(
         check_connect(table, &rule, host_at, connect),
         check_clear_text(table, &rule),
         check_host(table, &rule, host_at),
+        check_named(table, &rule, host_at),
         connect_fits,
     ];
     sound.into_iter().all(|holds| holds).then_some(rule)
@@ -97,10 +99,23 @@ fn read_scheme(table: &mut Table<'_>) -> Option<Scheme> {
     }
 }
 
-fn read_inspect(table: &mut Table<'_>) {
-    if let Some(Item { value: false, at }) = table.boolean("inspect") {
-        table.reader().error(at, "not in this build: inspect = false");
+/// What cannot be seen cannot be decided: with `inspect = false` no key may speak of requests or of TLS on our side.
+fn read_inspection(table: &mut Table<'_>, scheme: Option<Scheme>) -> Option<Inspection> {
+    let Some(Item { value, at }) = table.boolean("inspect") else {
+        return (!table.has("inspect")).then_some(Inspection::Requests);
+    };
+    if value {
+        return Some(Inspection::Requests);
     }
+    let blind: Vec<&str> = OF_REQUESTS.iter().copied().filter(|key| table.has(key)).collect();
+    if !blind.is_empty() {
+        let message = format!("inspect = false looks at no request, so the rule cannot have {}", blind.join(", "));
+        table.reader().error(at, message);
+    }
+    if scheme == Some(Scheme::Http) {
+        table.reader().error(at, "inspect = false goes by the TLS name, so it needs scheme = \"https\"");
+    }
+    (blind.is_empty() && scheme != Some(Scheme::Http)).then_some(Inspection::None)
 }
 
 fn read_ports(table: &mut Table<'_>, scheme: Option<Scheme>) -> Option<Vec<Port>> {
@@ -264,6 +279,35 @@ fn check_clear_text(table: &mut Table<'_>, rule: &Rule) -> bool {
     local
 }
 
+/// A connection that passes through is known by its TLS name alone, and an address has none.
+fn check_named(table: &Table<'_>, rule: &Rule, at: At) -> bool {
+    let address = matches!(&rule.host, HostPattern::Exact(host) if host.address().is_some());
+    let holds = rule.inspection == Inspection::Requests || !address;
+    if !holds {
+        table.reader().error(at, "inspect = false goes by the TLS name: name the host, not its address");
+    }
+    holds
+}
+
+/// One connection is inspected or not, whichever rule comes first.
+fn check_apart(table: &Table<'_>, rules: &[Rule]) -> bool {
+    let passing = || rules.iter().filter(|rule| rule.inspection == Inspection::None);
+    let clash = |one: &Rule, other: &Rule| {
+        other.inspection == Inspection::Requests
+            && one.host.meets(&other.host)
+            && one.ports.iter().any(|port| other.ports.contains(port))
+    };
+    let clashes: Vec<_> = passing()
+        .flat_map(|one| rules.iter().filter(|other| clash(one, other)).map(move |other| (one, other)))
+        .collect();
+    for (one, other) in &clashes {
+        let message =
+            format!("{} passes through what {} inspects: give them different hosts or ports", one.id, other.id);
+        table.reader().error(table.at(), message);
+    }
+    clashes.is_empty()
+}
+
 /// Suffixes where anybody can have a name: allowed with a warning, never with a credential. Below such a suffix it
 /// depends on the service, so there it is a warning in both cases.
 fn check_host(table: &Table<'_>, rule: &Rule, at: At) -> bool {
@@ -285,6 +329,9 @@ fn check_host(table: &Table<'_>, rule: &Rule, at: At) -> bool {
     }
     !refused
 }
+
+/// Keys of a rule that mean nothing where requests are not seen.
+const OF_REQUESTS: &[&str] = &["methods", "paths", "credential", "foreign_credentials", "ca_file", "websocket"];
 
 static SHARED_DOMAINS: LazyLock<Vec<(&'static str, &'static str)>> = LazyLock::new(|| {
     crate::data::lines(include_str!("../../data/shared_domains.txt"))

@@ -14,6 +14,15 @@ pub(crate) enum ForeignCredentials {
     Allow,
 }
 
+/// Whether what goes through a connection is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inspection {
+    /// TLS is ended here and each request decided.
+    Requests,
+    /// `inspect = false`: name and address are decided, TLS passes through untouched.
+    None,
+}
+
 /// A rule of a zone, as written there.
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
@@ -21,6 +30,7 @@ pub(crate) struct Rule {
     pub(crate) id: String,
     pub(crate) host: HostPattern,
     pub(crate) scheme: Scheme,
+    pub(crate) inspection: Inspection,
     pub(crate) ports: Vec<Port>,
     /// `None`: every method.
     pub(crate) methods: Option<Vec<Method>>,
@@ -67,7 +77,7 @@ impl Rule {
             Agreement::Nothing
         } else if !self.ports.contains(&port) {
             Agreement::Host
-        } else if self.scheme != scheme {
+        } else if self.scheme != scheme || self.inspection == Inspection::None {
             Agreement::HostPort
         } else if !self.covers_path(path) {
             Agreement::Destination

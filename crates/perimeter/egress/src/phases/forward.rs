@@ -14,8 +14,8 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use postern_audit::Destination;
-use postern_net::{DialError, TlsError, tls};
-use postern_policy::{Denial, DialPermit, Permit, Reason, Scheme};
+use postern_net::{DialError, TlsError, dial::Dialable, tls};
+use postern_policy::{Denial, DialPermit, Permit, Port, Reason, Scheme};
 use tokio::{net::TcpStream, time::timeout};
 
 use super::intercept::Stream;
@@ -107,9 +107,7 @@ async fn connect(
     permit: &Permit,
     dialled: &Dialled,
 ) -> Result<(SendRequest<Body>, DialPermit), Denial> {
-    let (stream, leads_to) = timeout(limits::DIAL, dial(session, permit, dialled))
-        .await
-        .unwrap_or_else(|_| Err(Denial::new(Reason::UpstreamUnreachable)))?;
+    let (stream, leads_to) = dial(session, permit, permit.port(), dialled).await?;
     let sender = match permit.scheme() {
         Scheme::Http => speak(session, stream).await,
         Scheme::Https => {
@@ -122,10 +120,26 @@ async fn connect(
 }
 
 /// Each address is checked once, and what is dialled is what was checked: nothing is looked up between the two.
-async fn dial(session: &Session, permit: &Permit, dialled: &Dialled) -> Result<(TcpStream, DialPermit), Denial> {
+pub(crate) async fn dial<P: Dialable>(
+    session: &Session,
+    permit: &P,
+    port: Port,
+    dialled: &Dialled,
+) -> Result<(TcpStream, DialPermit), Denial> {
+    timeout(limits::DIAL, dial_checked(session, permit, port, dialled))
+        .await
+        .unwrap_or_else(|_| Err(Denial::new(Reason::UpstreamUnreachable)))
+}
+
+async fn dial_checked<P: Dialable>(
+    session: &Session,
+    permit: &P,
+    port: Port,
+    dialled: &Dialled,
+) -> Result<(TcpStream, DialPermit), Denial> {
     let dialer = &session.perimeter.dialer;
     let note = |error: DialError| {
-        let port = permit.port().number();
+        let port = port.number();
         match &error {
             DialError::Denied { address, .. } => dialled.at(SocketAddr::new(*address, port)),
             DialError::Connect { address, .. } | DialError::ConnectSlow(address) => dialled.at(*address),

@@ -23,7 +23,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use super::{
     exchange,
     identify::{self, Expected, Named},
-    refuse,
+    pass, refuse,
 };
 use crate::{
     body::{self, Body},
@@ -107,6 +107,11 @@ fn unheard(session: &Session, named: &Named) -> Denial {
 }
 
 async fn tls<S: Stream>(session: Arc<Session>, named: Named, stream: S) {
+    match session.zone.pass(&named.host, named.port) {
+        Ok(None) => {}
+        Ok(Some(permit)) => return pass::through(&session, &named, &permit, stream).await,
+        Err(denial) => return refuse::connection(&session, &named, "https", &denial).await,
+    }
     match timeout(session.perimeter.bounds.handshake, handshake(&session, &named, stream)).await {
         Ok(Ok((stream, refused))) => {
             let line = Line {
@@ -142,7 +147,7 @@ async fn handshake<S: Stream>(
 }
 
 /// The TLS name must be the host; an address has none (RFC 6066, section 3).
-fn check_server_name(named: &Named, asked_for: Option<&str>) -> Result<(), Denial> {
+pub(crate) fn check_server_name(named: &Named, asked_for: Option<&str>) -> Result<(), Denial> {
     match (asked_for, named.host.address()) {
         (None, Some(_)) => Ok(()),
         (None, None) => Err(Denial::new(Reason::SniMissing)),

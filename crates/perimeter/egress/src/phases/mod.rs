@@ -10,6 +10,7 @@ pub(crate) mod identify;
 pub(crate) mod inject;
 pub(crate) mod inspect;
 pub(crate) mod intercept;
+pub(crate) mod pass;
 pub(crate) mod places;
 pub(crate) mod record;
 pub(crate) mod refuse;

@@ -1,6 +1,6 @@
 //! Phase: what is written to the audit log, and always before what it says is done. Without a log nothing is done.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use postern_audit::{AuditError, Decision, Destination, Kind, Record};
 use postern_policy::{Denial, Location, Permit, Reason};
@@ -8,6 +8,7 @@ use postern_policy::{Denial, Location, Permit, Reason};
 use super::{
     forward::Dialled,
     identify::{Asked, Named},
+    pass::Traffic,
 };
 use crate::{halt::Cut, session::Session};
 
@@ -22,6 +23,8 @@ pub(crate) struct Outcome {
     pub(crate) received_bytes: u64,
     /// Secrets put back to placeholders.
     pub(crate) scrubbed: u64,
+    /// Of a connection that passes through uninspected: what went each way.
+    pub(crate) passed: Option<Arc<Traffic>>,
 }
 
 const END_OF_SESSION: &str = "cut short by the end of the session";
@@ -142,10 +145,18 @@ async fn ended(session: &Session, allowed: u64, destination: Destination, outcom
     record.destination = Some(destination);
     record.outcome = Some(outcome.ended.to_owned());
     record.counts.extend(outcome.status.map(|status| ("status".to_owned(), u64::from(status))));
-    record.counts.insert("received_bytes".to_owned(), outcome.received_bytes);
-    record.counts.insert("scrubbed".to_owned(), outcome.scrubbed);
+    match &outcome.passed {
+        Some(passed) => {
+            record.counts.insert("sent_bytes".to_owned(), passed.sent.load(Ordering::Relaxed));
+            record.counts.insert("received_bytes".to_owned(), passed.received.load(Ordering::Relaxed));
+        }
+        None => {
+            record.counts.insert("received_bytes".to_owned(), outcome.received_bytes);
+            record.counts.insert("scrubbed".to_owned(), outcome.scrubbed);
+        }
+    }
     if let Err(denial) = write(session, record).await {
-        tracing::error!(session = %session.id, reason = denial.reason.code(), "the outcome of a request is not recorded");
+        tracing::error!(session = %session.id, reason = denial.reason.code(), "the outcome of a request or connection is not recorded");
     }
 }
 

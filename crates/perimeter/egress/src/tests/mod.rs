@@ -9,6 +9,7 @@ mod garbage;
 mod halted;
 mod kept;
 mod locations;
+mod passing;
 mod process;
 mod reflection;
 mod requests;

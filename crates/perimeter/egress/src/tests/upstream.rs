@@ -52,7 +52,8 @@ pub(super) struct Upstream {
 impl Upstream {
     /// `records` counts the audit log at the moment a request arrives.
     pub(super) async fn start(records: Arc<dyn Fn() -> usize + Send + Sync>) -> Self {
-        let (ca_pem, acceptor) = tls(&["api.test", "plain.test", "other.test", "open.test", "places.test"]);
+        let (ca_pem, acceptor) =
+            tls(&["api.test", "plain.test", "other.test", "open.test", "places.test", "pinned.test"]);
         let https = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let upstream = Self {

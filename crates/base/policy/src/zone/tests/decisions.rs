@@ -147,6 +147,51 @@ fn a_condition_can_speak_of_each_location() {
 }
 
 #[test]
+fn an_uninspected_connection_is_decided_by_name_and_port_and_no_request_is() {
+    let text = LEDGER.replace("methods = [\"GET\"]\n\n", "inspect = false\n");
+    let pinned = zone(&text);
+    let table = [
+        ("files.pypi.example", 443, Some("ledger/egress/2")),
+        ("files.pypi.example", 8443, None),
+        ("pypi.example", 443, None),
+        ("api.ledger.internal", 443, None),
+        ("evil.example", 443, None),
+    ];
+    for (host, port, expected) in table {
+        let passed = pinned.pass(&host.parse().unwrap(), Port::new(port).unwrap()).unwrap();
+        assert_eq!(passed.as_ref().map(|permit| permit.rule()), expected, "{host}:{port}");
+        if let Some(permit) = passed {
+            assert_eq!(permit.target(), Target::Resolve(host.parse().unwrap(), Port::new(port).unwrap()));
+            assert_eq!(permit.dial("93.184.216.34".parse().unwrap()).unwrap().host(), permit.host());
+            assert_eq!(permit.dial("10.0.0.1".parse().unwrap()).unwrap_err().reason, Reason::AddressPrivate);
+        }
+    }
+    // Whoever got a request there to be decided would not get it past the zone.
+    assert_eq!(
+        pinned.request(&request("GET https://files.pypi.example/x")).unwrap_err().reason,
+        Reason::SchemeNotAllowed
+    );
+    let misused = holding("GET https://files.pypi.example/x", authorization());
+    assert_eq!(pinned.request(&misused).unwrap_err().reason, Reason::PlaceholderWrongHost);
+    assert!(zone(LEDGER).pass(&"files.pypi.example".parse().unwrap(), Port::new(443).unwrap()).unwrap().is_none());
+}
+
+#[test]
+fn a_policy_file_can_forbid_what_would_pass_uninspected() {
+    let text = LEDGER
+        .replace("methods = [\"GET\"]\n\n", "inspect = false\n")
+        .replace("mode = \"enforce\"", "policy_file = \"ledger.cedar\"");
+    let mut document = Document::parse("postern.toml", &text).unwrap();
+    let forbidding = "forbid (principal, action == Postern::Action::\"egress.connect\", resource) \
+        when { !context.inspected };";
+    document.attach("ledger.cedar", forbidding);
+    let zone = Zones::load(&document, &names()).unwrap().named("ledger").unwrap();
+    let denied = zone.pass(&"files.pypi.example".parse().unwrap(), Port::new(443).unwrap()).unwrap_err();
+    assert_eq!(denied.reason, Reason::PolicyForbidden);
+    assert!(zone.request(&request("GET https://api.ledger.internal/v1/x")).is_ok());
+}
+
+#[test]
 fn nothing_is_injected_where_no_placeholder_stands() {
     let permit = zone(LEDGER).request(&request("GET https://api.ledger.internal/v1/x")).unwrap();
     assert_eq!(permit.injections(), []);

@@ -67,7 +67,7 @@ environment = "default"
         (17, 10, "paths: the path does not begin with /"),
         (19, 14, "addresses: 0.0.0.0/0 reaches across"),
         (21, 10, "not in this build: scheme = \"postgres\""),
-        (22, 11, "not in this build: inspect = false"),
+        (22, 11, "inspect = false looks at no request, so the rule cannot have methods, paths, credential"),
         (24, 1, "the rule allows no tool"),
         (27, 7, "a zone's name has lower-case letters"),
     ];
@@ -113,6 +113,18 @@ fn each_mistake_in_a_rule_or_credential_is_refused_where_it_stands() {
         ("header = \"authorization\"", "header = \"cookie\"", "not in this build: header = \"cookie\""),
         ("host = \"plain.example\"", "host = \"10.3.0.7\"", "host: 10.3.0.7 is not a public address"),
         ("host = \"plain.example\"", "host = \"::1\"", "host: ::1 is not a public address"),
+        ("host = \"plain.example\"", "host = \"plain.example\"\ninspect = false", "needs scheme = \"https\""),
+        ("paths = [\"/public/**\"]", "inspect = false", "passes through what ledger/egress/1 inspects"),
+        (
+            "methods = [\"GET\"]\n\n",
+            "inspect = false\nforeign_credentials = \"allow\"\n",
+            "cannot have foreign_credentials",
+        ),
+        (
+            "host = \"*.pypi.example\"\nmethods = [\"GET\"]",
+            "host = \"93.184.216.34\"\ninspect = false",
+            "not its address",
+        ),
         ("mode = \"enforce\"", "mode = \"learn\"", "mode must be"),
         ("agents = [\"*\"]", "agents = []", "agents is empty"),
         ("agents = [\"*\"]", "agents = \"*\"", "agents must be an array of strings, not a string"),
