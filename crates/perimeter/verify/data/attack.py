@@ -303,14 +303,15 @@ def raise_limit(name, value):
 # ---- resources ---------------------------------------------------------------------------------------------------
 
 
-def take_memory(mebibytes):
-    """Takes that much memory and touches all of it."""
+def take_memory(mebibytes, sharing, hold_seconds=0):
+    """Takes that much memory, touches all of it, and holds it for a while."""
     child = os.fork()
     if child == 0:
         try:
-            held = mmap.mmap(-1, mebibytes << 20)
+            held = mmap.mmap(-1, mebibytes << 20, flags=getattr(mmap, sharing) | mmap.MAP_ANONYMOUS)
             for offset in range(0, mebibytes << 20, 4096):
                 held[offset] = 1
+            time.sleep(hold_seconds)
             os._exit(0)
         except (MemoryError, OSError):
             os._exit(1)

@@ -129,6 +129,8 @@ pub struct Probe {
     pub record: Option<String>,
     /// The answer is searched for the canaries: `leaked` or `clean` is the outcome.
     pub leak: bool,
+    /// It may end the sandbox, so it is attempted in a tool use of its own: `ended` is the outcome then.
+    pub alone: bool,
 }
 
 #[derive(Deserialize)]
@@ -164,6 +166,8 @@ struct Written {
     record: Option<String>,
     #[serde(default)]
     leak: bool,
+    #[serde(default)]
+    alone: bool,
 }
 
 /// One control of the boundary.
@@ -261,6 +265,7 @@ impl Area {
             root_only: written.root_only,
             record: written.record,
             leak: written.leak,
+            alone: written.alone,
         };
         probe.into_iter().map(whole).collect()
     }

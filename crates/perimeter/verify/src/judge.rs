@@ -100,6 +100,7 @@ mod tests {
             root_only: false,
             record: Some("raw_address".into()),
             leak: false,
+            alone: false,
         }
     }
 

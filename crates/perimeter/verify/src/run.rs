@@ -158,13 +158,8 @@ fn plan<'a>(stand: &Stand, namespace: bool, probes: Vec<Planned<'a>>) -> Plan<'a
 
 /// Every attempt inside, and the control runs that are made inside.
 async fn attack(stand: &mut Stand, probes: &[Probe], seen: &mut BTreeMap<String, Evidence>) {
-    let (alone, together): (Vec<&Probe>, Vec<&Probe>) =
-        probes.iter().filter(|probe| attempt::check(probe).is_none()).partition(|probe| {
-            probe.record.is_some()
-                || probe.setup.is_some()
-                || tool(&probe.attempt).is_some()
-                || race(&probe.attempt).is_some()
-        });
+    let attempts = probes.iter().filter(|probe| attempt::check(probe).is_none());
+    let (alone, together): (Vec<&Probe>, Vec<&Probe>) = attempts.partition(|probe| needs_its_own_tool_use(probe));
     for (number, batch) in together.chunks(BATCH).enumerate() {
         let planned = batch.iter().map(|probe| Planned { id: &probe.id, attempt: stand.names.fill(&probe.attempt) });
         let plan = plan(stand, false, planned.collect());
@@ -175,6 +170,12 @@ async fn attack(stand: &mut Stand, probes: &[Probe], seen: &mut BTreeMap<String,
         alone_inside(stand, probe, seen).await;
     }
     twins(stand, probes, seen).await;
+}
+
+/// Its records are found by the tool use, or it is one, or what prepares it or it itself would disturb others.
+fn needs_its_own_tool_use(probe: &Probe) -> bool {
+    let is_one = tool(&probe.attempt).is_some() || race(&probe.attempt).is_some();
+    is_one || probe.alone || probe.record.is_some() || probe.setup.is_some()
 }
 
 async fn alone_inside(stand: &mut Stand, probe: &Probe, seen: &mut BTreeMap<String, Evidence>) {
@@ -196,6 +197,10 @@ async fn alone_inside(stand: &mut Stand, probe: &Probe, seen: &mut BTreeMap<Stri
     }
     let plan = plan(stand, false, vec![Planned { id: &probe.id, attempt }]);
     let printed = bash(&mut stand.attacker, &probe.id, command(&plan)).await;
+    if probe.alone && printed.contains(SANDBOX_ENDED) {
+        seen.entry(probe.id.clone()).or_default().inside = Some(Outcome::new("ended"));
+        return;
+    }
     note(&[probe], &printed, &stand.secrets, seen, |evidence| &mut evidence.inside);
 }
 
@@ -342,6 +347,9 @@ const COMPANIONS: &[&str] = &[
     "credentials/path-outside",
     "network/host-collector",
 ];
+
+/// What the worker says of a tool use whose sandbox was taken down.
+const SANDBOX_ENDED: &str = "the sandbox ended during the call";
 
 /// Tool uses of a race: enough that some meet each order of its steps.
 const RACES: usize = 150;
