@@ -1,5 +1,7 @@
 //! The verdict on a probe, from what was seen inside, outside and in the audit log. Pure: nothing here touches the system.
 
+use std::collections::BTreeMap;
+
 use crate::catalogue::{Against, Outcome, Probe};
 use crate::report::Verdict;
 
@@ -23,8 +25,15 @@ pub(crate) struct Evidence {
     pub(crate) hindrance: Option<String>,
 }
 
-/// Judges a probe.
-pub(crate) fn judge(probe: &Probe, evidence: &Evidence, user: User) -> Verdict {
+/// The controls that this machine and this user cannot have, and why.
+pub(crate) type Missing = BTreeMap<String, String>;
+
+/// Judges a probe. One whose every control is missing here has nothing to test: whoever asks for all of them hears so.
+pub(crate) fn judge(probe: &Probe, evidence: &Evidence, user: User, missing: &Missing) -> Verdict {
+    let why = |control: &String| missing.get(control).map(|cause| format!("{control} is missing here: {cause}"));
+    if let Some(causes) = probe.controls.iter().map(why).collect::<Option<Vec<_>>>() {
+        return not_run(&causes.join("; "));
+    }
     let Some(inside) = &evidence.inside else {
         return not_run(evidence.hindrance.as_deref().unwrap_or("the attempt inside brought no answer"));
     };
@@ -130,7 +139,7 @@ mod tests {
             (seen("", "made", &[]), "not run"),
         ];
         for (evidence, wanted) in table {
-            let verdict = judge(&probe(), &evidence, User::Root);
+            let verdict = judge(&probe(), &evidence, User::Root, &Missing::new());
             assert_eq!(verdict.word(), wanted, "{evidence:?}: {verdict:?}");
         }
     }
@@ -138,15 +147,31 @@ mod tests {
     #[test]
     fn a_control_run_must_end_as_the_catalogue_says_where_it_says_so() {
         let probe = Probe { outside: vec![Outcome::new("made")], record: None, ..probe() };
-        assert_eq!(judge(&probe, &seen("refused raw_address", "ETIMEDOUT", &[]), User::Root).word(), "not run");
-        assert_eq!(judge(&probe, &seen("refused raw_address", "made", &[]), User::Root).word(), "held");
+        assert_eq!(
+            judge(&probe, &seen("refused raw_address", "ETIMEDOUT", &[]), User::Root, &Missing::new()).word(),
+            "not run"
+        );
+        assert_eq!(
+            judge(&probe, &seen("refused raw_address", "made", &[]), User::Root, &Missing::new()).word(),
+            "held"
+        );
+    }
+
+    #[test]
+    fn a_probe_of_a_control_that_is_missing_here_is_not_a_pass_and_says_why() {
+        let missing = Missing::from([("netns".to_owned(), "no namespaces".to_owned())]);
+        let evidence = seen("refused raw_address", "made", &["raw_address"]);
+        let verdict = judge(&probe(), &evidence, User::Root, &missing);
+        assert_eq!(verdict.why(), Some("netns is missing here: no namespaces"));
+        let two = Probe { controls: vec!["netns".into(), "seccomp".into()], ..probe() };
+        assert_eq!(judge(&two, &evidence, User::Root, &missing).word(), "held");
     }
 
     #[test]
     fn what_only_root_can_show_is_shown_as_root() {
         let probe = Probe { root_only: true, record: None, ..probe() };
         let evidence = seen("refused raw_address", "refused raw_address", &[]);
-        assert_eq!(judge(&probe, &evidence, User::Root).word(), "not run");
-        assert_eq!(judge(&probe, &evidence, User::Ordinary).word(), "held");
+        assert_eq!(judge(&probe, &evidence, User::Root, &Missing::new()).word(), "not run");
+        assert_eq!(judge(&probe, &evidence, User::Ordinary, &Missing::new()).word(), "held");
     }
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::attempt::{self, Ended, Plan, Planned, command, race, tool};
 use crate::catalogue::{Against, Catalogue, CatalogueError, Outcome, Probe};
 use crate::evidence;
-use crate::judge::{Evidence, User, judge};
+use crate::judge::{Evidence, Missing, User, judge};
 use crate::outside;
 use crate::report::{ControlRow, Finding, Report};
 use crate::stand::{Stand, call, text};
@@ -99,7 +99,9 @@ pub async fn run(settings: &Settings) -> Result<Report, VerifyError> {
     for (id, evidence) in &mut seen {
         evidence.reasons = reasons(&records, id);
     }
-    report.findings = probes.iter().map(|probe| finding(probe, &seen[&probe.id])).collect();
+    let missing = report.controls.iter().filter(|row| row.state == "missing");
+    let missing: Missing = missing.map(|row| (row.name.clone(), row.cause.clone())).collect();
+    report.findings = probes.iter().map(|probe| finding(probe, &seen[&probe.id], &missing)).collect();
     report.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(report)
 }
@@ -322,7 +324,7 @@ fn zone_digest(stand: &Stand) -> String {
     zones.ok().and_then(|zones| zones.iter().next().map(|zone| zone.digest().to_owned())).unwrap_or_default()
 }
 
-fn finding(probe: &Probe, evidence: &Evidence) -> Finding {
+fn finding(probe: &Probe, evidence: &Evidence, missing: &Missing) -> Finding {
     let recorded = probe.record.clone().filter(|reason| evidence.reasons.contains(reason));
     Finding {
         id: probe.id.clone(),
@@ -335,7 +337,7 @@ fn finding(probe: &Probe, evidence: &Evidence) -> Finding {
         inside: evidence.inside.clone(),
         outside: evidence.outside.clone(),
         recorded,
-        verdict: judge(probe, evidence, user()),
+        verdict: judge(probe, evidence, user(), missing),
     }
 }
 
