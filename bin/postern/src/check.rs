@@ -14,6 +14,18 @@ pub(crate) fn run() -> Result<(), Failure> {
     for control in &controls {
         println!("{}", line(control));
     }
+    none_lacks(&controls)
+}
+
+/// Whether this machine and this user can build a sandbox at all.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn every_sandbox_can_be_built() -> Result<(), Failure> {
+    none_lacks(&postern_sandbox::check())
+}
+
+fn none_lacks(controls: &[ControlStatus]) -> Result<(), Failure> {
     let lacking: Vec<_> =
         controls.iter().filter(|status| stops_every_start(status)).map(|status| status.control.name()).collect();
     if lacking.is_empty() {

@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Tunnel(TunnelArguments),
     /// Register the perimeters that sealed credentials are opened in.
     Perimeter(PerimeterArguments),
+    /// Prove that the boundary of a zone holds here: attempt every attack known, inside a real sandbox and outside of it.
+    Verify(VerifyArguments),
     /// Run the main job for real, with an agent that turns hostile, and print what held.
     Demo(DemoArguments),
     /// A model that plays scripts, for rehearsals and tests.
@@ -499,4 +501,38 @@ mod tests {
         assert!(duration("1h").is_err());
         assert!(duration("s").is_err());
     }
+}
+
+#[derive(Args)]
+pub(crate) struct VerifyArguments {
+    /// The configuration in force; ./postern.toml when it exists, unless given.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The zone; the only one, or the built-in deny-all, unless given.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) zone: Option<String>,
+    /// The zone that covers this environment.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) environment: Option<String>,
+    /// Only probes of this id, area, promise or control; may be given several times.
+    #[arg(long, value_name = "WORD")]
+    pub(crate) only: Vec<String>,
+    /// Name every probe and attempt none.
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// A line for each probe.
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+    /// Also fail when a probe could not be run.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Print the report as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write the report for CI, as JUnit's XML.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Write the report for people, as one page.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }

@@ -56,7 +56,15 @@ pub(crate) struct Model {
 /// # Errors
 /// Every error of the file, one line each.
 pub(crate) fn read(place: &Place) -> Result<Configuration, Failure> {
-    let path = place.config.clone().or_else(|| Path::new(DEFAULT_FILE).exists().then(|| DEFAULT_FILE.into()));
+    read_optional(place.config.as_deref())
+}
+
+/// The same for commands without a data directory.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_optional(given: Option<&Path>) -> Result<Configuration, Failure> {
+    let path = given.map(Path::to_owned).or_else(|| Path::new(DEFAULT_FILE).exists().then(|| DEFAULT_FILE.into()));
     match path {
         Some(path) => read_file(&path),
         None => check(Document::empty(), Path::new(".")),

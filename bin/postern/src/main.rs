@@ -25,6 +25,7 @@ mod server;
 mod session;
 mod tunnel;
 mod up;
+mod verify;
 mod worker;
 mod zone;
 
@@ -76,6 +77,7 @@ fn command(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Perimeter(perimeter) => asynchronously(perimeter::run(&perimeter.verb)),
         Command::TunnelRig(rig) => asynchronously(rig::run(rig)),
         Command::PrivateMcp(server) => asynchronously(private_mcp::run(server)),
+        Command::Verify(verify) => return asynchronously(verify::run(verify)),
         Command::Demo(demo) => asynchronously(demo::run(demo)),
         Command::Rehearsal(rehearsal) => asynchronously(rehearsal::run(rehearsal)),
     };

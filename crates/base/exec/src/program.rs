@@ -102,6 +102,12 @@ impl Program {
 }
 
 impl Running {
+    /// Its process id, while it runs.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
     /// The next line it prints; empty at its end.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use crate::roster::{Held, Roster, Standing};
 use crate::session::chain;
 pub(crate) use commands::Commands;
 use commands::Log;
-use sandboxed::SandboxHands;
+pub(crate) use sandboxed::SandboxHands;
 
 /// What a zone that says nothing gets.
 pub(crate) struct Defaults {

@@ -18,6 +18,7 @@ mod remote;
 mod results;
 mod roster;
 mod session;
+mod standing;
 mod worker;
 
 pub use config::{Order, Report, SESSIONS, WorkerConfig};
@@ -25,4 +26,5 @@ pub use hands::{Hands, Outcome, Perimeter, Refused, SessionFacts, ToolCall};
 pub use place::Places;
 pub use postern_policy::canonical::{canonical_json, definition_digest};
 pub use remote::{Bearer, Remote, RemoteError};
+pub use standing::{OpenSession, Standing};
 pub use worker::{Ended, Worker, worker_main};

@@ -1,0 +1,76 @@
+//! A perimeter that stands without a queue: the same processes, decisions and records as the worker's, for whoever opens sessions itself. `verify` does.
+//! Speaks to no server and holds no key of one.
+
+use std::sync::Arc;
+
+use postern_sandbox::ControlStatus;
+
+use crate::boundary::{Boundary, SandboxHands};
+use crate::config::{Report, WorkerConfig};
+use crate::hands::{Hands, Outcome, Perimeter, Refused, SessionFacts, ToolCall};
+use crate::perimeter::{self, Children, Started};
+use crate::place::Places;
+
+/// A perimeter that stands.
+pub struct Standing {
+    perimeter: Boundary,
+    children: Children,
+    controls: Vec<ControlStatus>,
+    degraded: Vec<String>,
+}
+
+/// A session of it.
+pub struct OpenSession(SandboxHands);
+
+impl Standing {
+    /// Starts the processes. Server and environment key of the configuration are not used.
+    ///
+    /// # Errors
+    /// Every reason found, in words for the operator.
+    pub async fn start(config: WorkerConfig) -> Result<Self, Vec<String>> {
+        let places = Arc::new(Places::new(&config.data_dir));
+        let Started { perimeter, children, report, .. } = perimeter::start(config, places).await?;
+        match report {
+            Report::Ready { controls, degraded, .. } => Ok(Self { perimeter, children, controls, degraded }),
+            Report::Refused { problems } => Err(problems),
+        }
+    }
+
+    /// What this machine and this user can do about each control of a sandbox.
+    #[must_use]
+    pub fn controls(&self) -> &[ControlStatus] {
+        &self.controls
+    }
+
+    /// What protects less than it could.
+    #[must_use]
+    pub fn degraded(&self) -> &[String] {
+        &self.degraded
+    }
+
+    /// Opens a session in the zone that covers it.
+    ///
+    /// # Errors
+    /// Why the perimeter does not serve it.
+    pub async fn open(&self, facts: SessionFacts) -> Result<OpenSession, Refused> {
+        self.perimeter.open(facts).await.map(OpenSession)
+    }
+
+    /// Ends the processes, each awaited. Sessions are closed before.
+    pub async fn end(self) {
+        drop(self.perimeter);
+        self.children.end().await;
+    }
+}
+
+impl OpenSession {
+    /// Runs one tool use to its end: decided, recorded, run, recorded.
+    pub async fn call(&mut self, call: &ToolCall) -> Outcome {
+        self.0.call(call).await
+    }
+
+    /// Ends everything of the session that runs; its workspace stays.
+    pub async fn close(self) {
+        self.0.close().await;
+    }
+}

@@ -1,0 +1,66 @@
+//! The shipped catalogue keeps its own rules, and what the documents say of it.
+
+use super::*;
+
+fn shipped() -> Catalogue {
+    Catalogue::shipped().unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn there_are_at_least_150_probes_with_names_of_their_own() {
+    let catalogue = shipped();
+    assert!(catalogue.probes.len() >= 150, "{}", catalogue.probes.len());
+}
+
+#[test]
+fn every_promise_and_every_control_has_a_probe() {
+    let catalogue = shipped();
+    for promise in Promise::ALL {
+        assert!(catalogue.probes.iter().any(|probe| probe.promise == promise), "{promise} has no probe");
+    }
+    for control in &catalogue.controls {
+        assert!(catalogue.probes.iter().any(|probe| probe.is_meant_by(&control.name)), "{} has no probe", control.name);
+    }
+}
+
+#[test]
+fn every_control_that_a_zone_can_require_and_that_an_attack_can_meet_is_there() {
+    let names: BTreeSet<_> = shipped().controls.into_iter().map(|control| control.name).collect();
+    // Taking a neighbour's processor time or disk is not prevented everywhere; docs/limits.md says so.
+    let not_attacked = ["disk-hard", "cpu-hard"];
+    for control in postern_sandbox::Control::ALL {
+        let name = control.name();
+        assert_eq!(names.contains(name), !not_attacked.contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn what_most_probes_say_is_shown_by_running_them_once_more() {
+    let catalogue = shipped();
+    let shown = catalogue.probes.iter().filter(|probe| probe.against != Against::Nowhere).count();
+    assert!(shown * 10 >= catalogue.probes.len() * 8, "{shown} of {}", catalogue.probes.len());
+}
+
+#[test]
+fn every_reason_that_a_record_must_have_is_one_of_ours() {
+    let known: BTreeSet<_> = postern_policy::Reason::ALL.iter().map(|reason| reason.code()).collect();
+    for probe in shipped().probes {
+        let reasons = probe.record.iter().map(String::as_str);
+        let refused = probe.inside.iter().filter_map(|outcome| outcome.0.strip_prefix("refused "));
+        for reason in reasons.chain(refused) {
+            assert!(known.contains(reason), "{}: {reason}", probe.id);
+        }
+    }
+}
+
+#[test]
+fn every_attempt_is_a_function_of_the_attack_program() {
+    let program = crate::attempt::PROGRAM;
+    for probe in shipped().probes {
+        for attempt in std::iter::once(&probe.attempt).chain(&probe.twin) {
+            let name = attempt.0[0].as_str().unwrap_or_default();
+            let ours = ["tool", "check", "race"].contains(&name);
+            assert!(ours || program.contains(&format!("\ndef {name}(")), "{}: {name}", probe.id);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! What is seen without the attack program: answers of the file tools, the perimeter's processes while they stand, and afterwards the audit log,
+//! the upstreams' view and every byte that is left. Each check has its control: the same check where it must find something.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use postern_audit::{Decision, Entry, Kind};
+use postern_runner::Outcome as Told;
+
+use crate::attempt::check;
+use crate::catalogue::{Outcome, Probe};
+use crate::judge::Evidence;
+use crate::stand::{Ended, Stand, processes, text};
+
+/// The outcome of a tool's use, in one word. Of the shell's, whether all it printed came back.
+pub(crate) fn of_tool(name: &str, told: &Told) -> Outcome {
+    let text = text(told);
+    Outcome::new(match told.is_error {
+        true if text.contains("outside the session's working directory") => "outside",
+        true => "error",
+        false if name == "bash" && text.len() <= LONG => "bounded",
+        false => "made",
+    })
+}
+
+/// The inside and the control outcome of each check, as words.
+type Pair = (&'static str, &'static str);
+
+/// The checks that need the perimeter's processes.
+pub(crate) fn while_it_stands(stand: &Stand, probes: &[Probe], seen: &mut BTreeMap<String, Evidence>) {
+    note(probes, seen, |name| match name {
+        "listeners" => Some(listeners()),
+        "dumpable" => Some(memory_is_closed()),
+        "private-files" => Some(files_are_private(stand.directory())),
+        _ => None,
+    });
+}
+
+/// The checks that need the end.
+pub(crate) fn afterwards(
+    ended: &Ended,
+    records: &[Entry],
+    printed: &str,
+    probes: &[Probe],
+    seen: &mut BTreeMap<String, Evidence>,
+) {
+    note(probes, seen, |name| match name {
+        "chain" => Some(chain(&ended.audit())),
+        "left-behind" => Some(left_behind(ended, printed)),
+        "placeholder-upstream" => Some(placeholder_upstream(ended)),
+        "foreign-key-upstream" => Some(foreign_key_upstream(ended)),
+        "outside-rule" => Some(outside_rule(ended)),
+        "injected" => Some(injected(ended)),
+        "collector" => Some(collected(ended)),
+        "record-before-act" => Some(record_before_act(records)),
+        "denials-explained" => Some(denials_explained(records)),
+        "payload-free" => Some(payload_free(ended)),
+        "controls-recorded" => Some(controls_recorded(records)),
+        _ => None,
+    });
+}
+
+fn note(probes: &[Probe], seen: &mut BTreeMap<String, Evidence>, mut made: impl FnMut(&str) -> Option<Pair>) {
+    for probe in probes {
+        let Some((inside, outside)) = check(probe).and_then(&mut made) else { continue };
+        let evidence = seen.entry(probe.id.clone()).or_default();
+        (evidence.inside, evidence.outside) = (Some(Outcome::new(inside)), Some(Outcome::new(outside)));
+    }
+}
+
+fn word(found: bool, yes: &'static str, no: &'static str) -> &'static str {
+    if found { yes } else { no }
+}
+
+/// Whether a process of the perimeter listens on TCP. This process does: its upstreams and listener.
+fn listeners() -> Pair {
+    let listening = listening_inodes();
+    let roles = processes().into_values().any(|pid| has_socket(pid, &listening));
+    (word(roles, "made", "none"), word(has_socket(std::process::id(), &listening), "made", "none"))
+}
+
+fn listening_inodes() -> Vec<String> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    let lines = tables.iter().flat_map(|table| table.lines().skip(1));
+    let listening = lines.filter_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        (fields.get(3) == Some(&"0A")).then(|| fields.get(9).map(|inode| format!("socket:[{inode}]"))).flatten()
+    });
+    listening.collect()
+}
+
+fn has_socket(pid: u32, sockets: &[String]) -> bool {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let mut links = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
+    links.any(|link| sockets.iter().any(|socket| link.as_os_str() == socket.as_str()))
+}
+
+/// Whether the processes that hold secrets belong to root in /proc, which is how an undumpable one looks, and leave no core file.
+fn memory_is_closed() -> Pair {
+    use std::os::unix::fs::MetadataExt;
+    let owned_by_root = |pid: u32| fs::metadata(format!("/proc/{pid}/environ")).is_ok_and(|about| about.uid() == 0);
+    let limits = |pid: u32| fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
+    let no_core =
+        |pid: u32| limits(pid).lines().any(|line| line.starts_with("Max core file size") && line.contains(" 0 "));
+    let held: Vec<_> = processes().into_iter().filter(|(role, _)| role != "spawner").map(|(_, pid)| pid).collect();
+    let closed = held.len() >= 3 && held.iter().all(|pid| owned_by_root(*pid) && no_core(*pid));
+    (word(closed, "closed", "open"), "open")
+}
+
+/// Whether others than their owner may read a file of the perimeter's.
+fn files_are_private(directory: &Path) -> Pair {
+    use std::os::unix::fs::PermissionsExt;
+    let open = |path: &Path| fs::metadata(path).is_ok_and(|about| about.permissions().mode() & 0o077 != 0);
+    let ours = below(&directory.join("perimeter")).into_iter().filter(|path| !path.components().any(in_workspace));
+    let any = ours.into_iter().any(|path| open(&path));
+    (word(any, "made", "none"), word(open(&directory.join("attack.py")) || open(Path::new("/usr")), "made", "none"))
+}
+
+fn in_workspace(part: std::path::Component<'_>) -> bool {
+    part.as_os_str() == "workspace"
+}
+
+/// The log verifies, and one in which a byte was changed does not.
+fn chain(audit: &Path) -> Pair {
+    let whole = |path: &Path| word(postern_audit::verify(path).is_ok(), "whole", "broken");
+    let changed = audit.with_file_name("changed");
+    let copied = fs::create_dir(&changed).is_ok() && copy_changed(audit, &changed);
+    (whole(audit), if copied { whole(&changed) } else { "not copied" })
+}
+
+fn copy_changed(from: &Path, to: &Path) -> bool {
+    let mut changed = false;
+    for path in below(from) {
+        let Ok(mut bytes) = fs::read(&path) else { return false };
+        if path.extension().is_some_and(|extension| extension == "jsonl")
+            && let Some(at) = bytes.windows(8).position(|window| window == b"tool_use")
+        {
+            bytes[at] = b'T';
+            changed = true;
+        }
+        if fs::write(to.join(path.file_name().unwrap_or_default()), bytes).is_err() {
+            return false;
+        }
+    }
+    changed
+}
+
+/// Whether a canary lies in what is left: workspaces, logs, stores, and the outcomes that are printed.
+fn left_behind(ended: &Ended, printed: &str) -> Pair {
+    let needles: Vec<&[u8]> = ended.secrets.iter().map(String::as_bytes).collect();
+    let holds = |bytes: &[u8]| !postern_secret::canary::search(bytes, &needles).is_empty();
+    let files = below(&ended.directory().join("perimeter"));
+    let found = files.iter().any(|path| fs::read(path).is_ok_and(|bytes| holds(&bytes))) || holds(printed.as_bytes());
+    let planted = ended.secrets.first().is_some_and(|secret| holds(format!("before {secret} after").as_bytes()));
+    (word(found, "leaked", "clean"), word(planted, "leaked", "clean"))
+}
+
+/// Whether a placeholder reached an upstream; the honest request's credential did.
+fn placeholder_upstream(ended: &Ended) -> Pair {
+    let seen = ended.api.seen().into_iter().chain(ended.other.seen()).filter(|seen| from_inside(&seen.headers));
+    let placeholder = seen.into_iter().any(|seen| seen.headers.contains("pstn") || seen.line.contains("pstn"));
+    (word(placeholder, "made", "none"), word(arrived(ended, "authorization"), "made", "none"))
+}
+
+/// Whether the attacker's own key reached an upstream: the control runs sent it without the boundary, and marked themselves.
+fn foreign_key_upstream(ended: &Ended) -> Pair {
+    let carried = |inside: bool| {
+        ended.api.seen().iter().any(|seen| {
+            let key = seen.headers.contains("attackers-own-key") || seen.line.contains("attackers-own-key");
+            key && from_inside(&seen.headers) == inside
+        })
+    };
+    (word(carried(true), "made", "none"), word(carried(false), "made", "none"))
+}
+
+/// Whether a request that no rule covers reached an upstream from inside; from outside some did.
+fn outside_rule(ended: &Ended) -> Pair {
+    let seen = || ended.api.seen().into_iter().chain(ended.other.seen());
+    let covered = |line: &str| line.starts_with("GET /v1/") || line.starts_with("POST /v1/");
+    let reached = |inside: bool| seen().any(|seen| from_inside(&seen.headers) == inside && !covered(&seen.line));
+    (word(reached(true), "made", "none"), word(reached(false), "made", "none"))
+}
+
+/// Requests of the control runs say of themselves that they come from outside; a smuggled one says nothing.
+fn from_inside(headers: &str) -> bool {
+    !headers.contains("x-side: outside")
+}
+
+fn arrived(ended: &Ended, header: &str) -> bool {
+    ended.api.seen().iter().any(|seen| seen.headers.contains(header))
+}
+
+/// Whether the credential reached the host it is for, and no other.
+fn injected(ended: &Ended) -> Pair {
+    let secret = ended.secrets.last().map(String::as_str).unwrap_or_default();
+    let other = ended.other.seen();
+    let elsewhere = other.iter().any(|seen| from_inside(&seen.headers) && seen.headers.contains(secret));
+    let at_home = ended.api.seen().iter().any(|seen| from_inside(&seen.headers) && seen.authorized);
+    (word(elsewhere, "made", "none"), word(at_home, "made", "none"))
+}
+
+/// Whether anything from inside reached a listener on the host; the control runs did.
+fn collected(ended: &Ended) -> Pair {
+    let text = String::from_utf8_lossy(&ended.collector.received().bytes).into_owned();
+    (
+        word(text.contains("from-inside"), "made", "none"),
+        word(ended.collector.received().connections > 0, "made", "none"),
+    )
+}
+
+/// Whether an outcome stands in the log before the decision it follows from.
+fn record_before_act(records: &[Entry]) -> Pair {
+    let outcomes = records.iter().filter(|entry| matches!(entry.record.kind, Kind::EgressOutcome | Kind::ToolOutcome));
+    let ordered =
+        |entry: &Entry| entry.record.caused_by.is_some_and(|cause| cause < entry.seq && decided(records, cause));
+    let all = outcomes.clone().count() > 0 && outcomes.clone().all(ordered);
+    let reversed = outcomes.clone().next().is_some_and(|entry| {
+        let mut entry = entry.clone();
+        entry.record.caused_by = Some(entry.seq + 1);
+        ordered(&entry)
+    });
+    (word(all, "before", "after"), word(reversed, "before", "after"))
+}
+
+fn decided(records: &[Entry], seq: u64) -> bool {
+    let kinds = [Kind::EgressRequest, Kind::EgressConnect, Kind::ToolUse];
+    records
+        .iter()
+        .any(|entry| entry.seq == seq && entry.record.decision == Decision::Allow && kinds.contains(&entry.record.kind))
+}
+
+/// Whether each denial on record has a reason and a next step.
+fn denials_explained(records: &[Entry]) -> Pair {
+    let denials = records.iter().map(|entry| &entry.record).filter(|record| record.decision == Decision::Deny);
+    let explained = |reason: &Option<String>, next: &Option<String>| reason.is_some() && next.is_some();
+    let all = denials.clone().count() > 0 && denials.clone().all(|record| explained(&record.reason, &record.next_step));
+    (word(all, "all", "some"), word(explained(&None, &None), "all", "some"))
+}
+
+/// Whether the log holds a payload: what the attacks sent and wrote has words of its own.
+fn payload_free(ended: &Ended) -> Pair {
+    let log: Vec<u8> = below(&ended.audit()).iter().filter_map(|path| fs::read(path).ok()).flatten().collect();
+    let log = String::from_utf8_lossy(&log).into_owned();
+    (word(log.contains("stolen-payload"), "made", "none"), word(log.contains("tool_use"), "made", "none"))
+}
+
+/// Whether the sandbox's controls are on record.
+fn controls_recorded(records: &[Entry]) -> Pair {
+    let built = records.iter().filter(|entry| entry.record.kind == Kind::SandboxBuilt);
+    let told = |outcome: &Option<String>| outcome.as_ref().is_some_and(|text| text.contains("seccomp="));
+    let all = built.clone().count() >= 2 && built.clone().all(|entry| told(&entry.record.outcome));
+    (word(all, "recorded", "silent"), word(told(&None), "recorded", "silent"))
+}
+
+fn below(directory: &Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => files.extend(below(&entry.path())),
+            Ok(kind) if kind.is_file() => files.push(entry.path()),
+            _ => {}
+        }
+    }
+    files
+}
+
+/// A tool's text that is longer than a shell's output may be.
+const LONG: usize = 200 * 1024;

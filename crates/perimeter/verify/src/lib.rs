@@ -1,0 +1,40 @@
+//! `postern verify`: proof that the boundary holds. A catalogue of attacks, kept as data, is attempted inside a real sandbox of the deployed zone,
+//! and each once more where the boundary is not: an attack that fails only inside was stopped by the boundary, one that fails everywhere proves nothing.
+//! Speaks to no upstream of the zone, opens none of its secrets, and leaves nothing behind.
+
+mod attempt;
+pub mod catalogue;
+mod evidence;
+mod html;
+mod judge;
+mod junit;
+mod outside;
+mod report;
+mod run;
+mod stand;
+mod table;
+mod toml_text;
+mod zone;
+
+pub use report::{ControlRow, Finding, Report, Verdict};
+pub use run::{Settings, VerifyError, run};
+pub use table::Detail;
+pub use zone::Selection;
+
+/// The report as a page that needs nothing else.
+#[must_use]
+pub fn html(report: &Report) -> String {
+    html::page(report)
+}
+
+/// The report as JUnit reads it.
+#[must_use]
+pub fn junit(report: &Report) -> String {
+    junit::suites(report)
+}
+
+/// The report for a terminal.
+#[must_use]
+pub fn table(report: &Report, detail: Detail) -> String {
+    table::lines(report, detail)
+}

@@ -1,0 +1,367 @@
+//! A run: the stand, the attempts inside, the control runs, the records, the judgement. Bounded in time, and nothing of it is left.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use postern_audit::{Decision, Entry};
+use postern_policy::document::DocumentText;
+use postern_runner::OpenSession;
+use postern_sandbox::State;
+use serde_json::json;
+
+use crate::attempt::{self, Ended, Plan, Planned, command, race, tool};
+use crate::catalogue::{Against, Catalogue, CatalogueError, Outcome, Probe};
+use crate::evidence;
+use crate::judge::{Evidence, Missing, User, judge};
+use crate::outside;
+use crate::report::{ControlRow, Finding, Report};
+use crate::stand::{Stand, call, text};
+use crate::zone::{self, API_HOST, OTHER_HOST, Selection, VARIABLE, ZoneError};
+
+/// What to run, over what.
+pub struct Settings {
+    /// This binary, from which the perimeter's processes are started.
+    pub exe: PathBuf,
+    /// The configuration in force.
+    pub document: DocumentText,
+    /// Which of its zones.
+    pub selection: Selection,
+    /// Ids, areas, promises or controls; empty for every probe.
+    pub only: Vec<String>,
+    /// Where the run's private directory is made.
+    pub scratch: PathBuf,
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The catalogue itself.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// No zone to test.
+    #[error(transparent)]
+    Zone(#[from] ZoneError),
+    /// `only` means nothing.
+    #[error("no probe is called {0}; `postern verify --list` names all of them")]
+    NoSuchProbe(String),
+    /// A part of the stand.
+    #[error("{doing}: {cause}")]
+    Stand {
+        /// What was being done.
+        doing: &'static str,
+        /// The chain of causes.
+        cause: String,
+    },
+    /// The perimeter did not start or did not open a session.
+    #[error("the perimeter does not stand: {0}")]
+    Perimeter(String),
+}
+
+impl VerifyError {
+    pub(crate) fn stand(doing: &'static str, error: &dyn std::error::Error) -> Self {
+        let mut cause = error.to_string();
+        let mut source = error.source();
+        while let Some(error) = source {
+            cause = format!("{cause}: {error}");
+            source = error.source();
+        }
+        Self::Stand { doing, cause }
+    }
+}
+
+/// Runs the catalogue, or a part of it.
+///
+/// # Errors
+/// [`VerifyError`]: there is no report then.
+pub async fn run(settings: &Settings) -> Result<Report, VerifyError> {
+    let (began, started) = (Instant::now(), Timestamp::now());
+    let (probes, companions) = chosen(settings)?;
+    let attempted: Vec<Probe> = probes.iter().chain(&companions).cloned().collect();
+    let mut stand = Stand::set(settings).await?;
+    let mut seen: BTreeMap<String, Evidence> =
+        attempted.iter().map(|probe| (probe.id.clone(), Evidence::default())).collect();
+    let control = control_runs(&stand, &attempted).await?;
+    attack(&mut stand, &attempted, &mut seen).await;
+    for probe in &probes {
+        if let (Some(ended), Some(evidence)) = (control.get(&probe.id), seen.get_mut(&probe.id)) {
+            evidence.outside = Some(outcome(probe, ended, &stand.secrets));
+        }
+    }
+    let mut report = begun(&stand, started);
+    evidence::while_it_stands(&stand, &probes, &mut seen);
+    let ended = stand.end().await;
+    let records = records(&ended.audit());
+    let printed: String =
+        seen.values().filter_map(|evidence| evidence.inside.as_ref()).map(Outcome::to_string).collect();
+    evidence::afterwards(&ended, &records, &printed, &probes, &mut seen);
+    for (id, evidence) in &mut seen {
+        evidence.reasons = reasons(&records, id);
+    }
+    let missing = report.controls.iter().filter(|row| row.state == "missing");
+    let missing: Missing = missing.map(|row| (row.name.clone(), row.cause.clone())).collect();
+    report.findings = probes.iter().map(|probe| finding(probe, &seen[&probe.id], &missing)).collect();
+    report.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(report)
+}
+
+/// The probes that are meant, and those that must be attempted besides because a check looks at what they leave.
+fn chosen(settings: &Settings) -> Result<(Vec<Probe>, Vec<Probe>), VerifyError> {
+    let probes = Catalogue::shipped()?.probes;
+    if let Some(word) = settings.only.iter().find(|word| !probes.iter().any(|probe| probe.is_meant_by(word))) {
+        return Err(VerifyError::NoSuchProbe(word.clone()));
+    }
+    let meant = |probe: &Probe| settings.only.is_empty() || settings.only.iter().any(|word| probe.is_meant_by(word));
+    let (meant, others): (Vec<Probe>, Vec<Probe>) = probes.into_iter().partition(meant);
+    let checks = meant.iter().any(|probe| attempt::check(probe).is_some());
+    let companions = others.into_iter().filter(|probe| checks && COMPANIONS.contains(&probe.id.as_str())).collect();
+    Ok((meant, companions))
+}
+
+/// Every control run that is made outside, together.
+async fn control_runs(stand: &Stand, probes: &[Probe]) -> Result<BTreeMap<String, Ended>, VerifyError> {
+    let mut ended = BTreeMap::new();
+    for (against, namespace) in [(Against::Host, false), (Against::Namespace, true)] {
+        let planned = probes.iter().filter(|probe| probe.against == against && attempt::check(probe).is_none());
+        let planned: Vec<_> = planned.map(|probe| planned_twin(stand, probe)).collect();
+        if planned.is_empty() {
+            continue;
+        }
+        let secret = stand.secrets.last().cloned().unwrap_or_default();
+        let hosts = BTreeMap::from([
+            (API_HOST.to_owned(), stand.api.address.to_string()),
+            (OTHER_HOST.to_owned(), stand.other.address.to_string()),
+        ]);
+        let plan = Plan { hosts, side: "outside", ..plan(stand, namespace, planned) };
+        let program = stand.program();
+        let run = outside::run(&program, &plan, vec![(VARIABLE.to_owned(), secret)]).await;
+        ended.extend(run.map_err(|error| VerifyError::stand("make the control runs", &error))?);
+    }
+    Ok(ended)
+}
+
+fn planned_twin<'a>(stand: &Stand, probe: &'a Probe) -> Planned<'a> {
+    Planned { id: &probe.id, attempt: stand.names.fill(probe.twin.as_ref().unwrap_or(&probe.attempt)) }
+}
+
+fn plan<'a>(stand: &Stand, namespace: bool, probes: Vec<Planned<'a>>) -> Plan<'a> {
+    Plan {
+        namespace,
+        side: "inside",
+        variable: VARIABLE,
+        taken: &["status 200", "status 201", "status 302", "status 401", "status 404", "status 500", "made"],
+        hosts: BTreeMap::new(),
+        outer_uid: rustix::process::geteuid().as_raw().to_string(),
+        neighbour: stand.stolen.clone(),
+        probes,
+    }
+}
+
+/// Every attempt inside, and the control runs that are made inside.
+async fn attack(stand: &mut Stand, probes: &[Probe], seen: &mut BTreeMap<String, Evidence>) {
+    let attempts = probes.iter().filter(|probe| attempt::check(probe).is_none());
+    let (alone, together): (Vec<&Probe>, Vec<&Probe>) = attempts.partition(|probe| needs_its_own_tool_use(probe));
+    for (number, batch) in together.chunks(BATCH).enumerate() {
+        let planned = batch.iter().map(|probe| Planned { id: &probe.id, attempt: stand.names.fill(&probe.attempt) });
+        let plan = plan(stand, false, planned.collect());
+        let printed = bash(&mut stand.attacker, &format!("batch-{number}"), command(&plan)).await;
+        note(batch, &printed, &stand.secrets, seen, |evidence| &mut evidence.inside);
+    }
+    for probe in alone {
+        alone_inside(stand, probe, seen).await;
+    }
+    twins(stand, probes, seen).await;
+}
+
+/// Its records are found by the tool use, or it is one, or what prepares it or it itself would disturb others.
+fn needs_its_own_tool_use(probe: &Probe) -> bool {
+    let is_one = tool(&probe.attempt).is_some() || race(&probe.attempt).is_some();
+    is_one || probe.alone || probe.record.is_some() || probe.setup.is_some()
+}
+
+async fn alone_inside(stand: &mut Stand, probe: &Probe, seen: &mut BTreeMap<String, Evidence>) {
+    if let Some(setup) = &probe.setup {
+        let setup = stand.names.fill_text(setup);
+        bash(&mut stand.attacker, "setup", setup).await;
+    }
+    let attempt = stand.names.fill(&probe.attempt);
+    if let Some((name, input)) = tool(&attempt) {
+        let told = call(&mut stand.attacker, &probe.id, name, input.clone()).await;
+        let outcome = evidence::of_tool(name, &told);
+        seen.entry(probe.id.clone()).or_default().inside = Some(outcome);
+        return;
+    }
+    if let Some((tool, path)) = race(&attempt) {
+        let outcome = run_race(stand, &probe.id, tool, path).await;
+        seen.entry(probe.id.clone()).or_default().inside = Some(outcome);
+        return;
+    }
+    let plan = plan(stand, false, vec![Planned { id: &probe.id, attempt }]);
+    let printed = bash(&mut stand.attacker, &probe.id, command(&plan)).await;
+    if probe.alone && printed.contains(SANDBOX_ENDED) {
+        seen.entry(probe.id.clone()).or_default().inside = Some(Outcome::new("ended"));
+        return;
+    }
+    note(&[probe], &printed, &stand.secrets, seen, |evidence| &mut evidence.inside);
+}
+
+/// Uses a file tool on a path while the sandbox swaps what lies there; did it ever lead outside?
+async fn run_race(stand: &mut Stand, id: &str, tool: &str, path: &str) -> Outcome {
+    let input = match tool {
+        "write" => json!({"file_path": path, "content": "raced"}),
+        _ => json!({"file_path": path}),
+    };
+    let mut led_outside = false;
+    for _ in 0..RACES {
+        led_outside |= text(&call(&mut stand.attacker, id, tool, input.clone()).await).contains("root:");
+    }
+    led_outside |= bash(&mut stand.attacker, id, format!("ls {RACE_TARGET}")).await.contains("raced");
+    Outcome::new(if led_outside { "made" } else { "stayed" })
+}
+
+/// The control runs in the sandbox itself and in the neighbour's.
+async fn twins(stand: &mut Stand, probes: &[Probe], seen: &mut BTreeMap<String, Evidence>) {
+    for against in [Against::Inside, Against::Neighbour] {
+        let meant: Vec<&Probe> =
+            probes.iter().filter(|probe| probe.against == against && attempt::check(probe).is_none()).collect();
+        for (number, batch) in meant.chunks(BATCH).enumerate() {
+            let plan = plan(stand, false, batch.iter().map(|probe| planned_twin(stand, probe)).collect());
+            let session = if against == Against::Inside { &mut stand.attacker } else { &mut stand.neighbour };
+            let printed = bash(session, &format!("twins-{number}"), command(&plan)).await;
+            note(batch, &printed, &stand.secrets, seen, |evidence| &mut evidence.outside);
+        }
+    }
+}
+
+async fn bash(session: &mut OpenSession, id: &str, command: String) -> String {
+    text(&call(session, id, "bash", json!({"command": command})).await)
+}
+
+fn note(
+    batch: &[&Probe],
+    printed: &str,
+    secrets: &[String],
+    seen: &mut BTreeMap<String, Evidence>,
+    place: fn(&mut Evidence) -> &mut Option<Outcome>,
+) {
+    let ended = attempt::read(printed);
+    for probe in batch {
+        let evidence = seen.entry(probe.id.clone()).or_default();
+        match ended.get(&probe.id) {
+            Some(ended) => *place(evidence) = Some(outcome(probe, ended, secrets)),
+            None => evidence.hindrance = Some(hindrance(printed)),
+        }
+    }
+}
+
+/// Why a run of the program brought no answer: the last thing it said.
+fn hindrance(printed: &str) -> String {
+    let last = printed.lines().rfind(|line| !line.trim().is_empty() && !line.starts_with('@')).unwrap_or_default();
+    let last: String = last.chars().take(200).collect();
+    format!("the attack program brought no answer; it said: {last}")
+}
+
+/// The outcome of an attempt; of one that brings something back, whether a canary is in it.
+fn outcome(probe: &Probe, ended: &Ended, secrets: &[String]) -> Outcome {
+    if !probe.leak || ended.outcome != Outcome::new("made") {
+        return ended.outcome.clone();
+    }
+    let needles: Vec<&[u8]> = secrets.iter().map(String::as_bytes).collect();
+    let holds = |bytes: &[u8]| !postern_secret::canary::search(bytes, &needles).is_empty();
+    let leaked = holds(&ended.detail) || attempt::decoded(&ended.detail).is_some_and(|body| holds(&body));
+    Outcome::new(if leaked { "leaked" } else { "clean" })
+}
+
+fn records(audit: &std::path::Path) -> Vec<Entry> {
+    postern_audit::entries(audit).into_iter().flatten().flatten().collect()
+}
+
+fn reasons(records: &[Entry], tool_use: &str) -> Vec<String> {
+    let of_it = records.iter().map(|entry| &entry.record).filter(|record| record.tool_use.as_deref() == Some(tool_use));
+    of_it.filter(|record| record.decision == Decision::Deny).filter_map(|record| record.reason.clone()).collect()
+}
+
+fn user() -> User {
+    if rustix::process::geteuid().is_root() { User::Root } else { User::Ordinary }
+}
+
+fn begun(stand: &Stand, started: Timestamp) -> Report {
+    let controls = stand.perimeter.controls().iter().map(|status| ControlRow {
+        name: status.control.name().to_owned(),
+        state: match status.state {
+            State::Active => "active",
+            State::Degraded => "degraded",
+            State::Missing => "missing",
+        },
+        cause: [status.cause.as_str(), status.fix.as_str()]
+            .map(str::trim)
+            .join("; ")
+            .trim_matches([';', ' '])
+            .to_owned(),
+    });
+    Report {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: started.to_string(),
+        took_ms: 0,
+        zone: stand.zone.clone(),
+        zone_digest: zone_digest(stand),
+        user: match user() {
+            User::Root => "root".to_owned(),
+            User::Ordinary => format!("user {}", rustix::process::geteuid().as_raw()),
+        },
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        controls: controls.collect(),
+        degraded: stand.perimeter.degraded().to_vec(),
+        notes: NOTES.iter().map(ToString::to_string).collect(),
+        findings: Vec::new(),
+    }
+}
+
+fn zone_digest(stand: &Stand) -> String {
+    let document = postern_policy::Document::from_text(stand.document.clone());
+    let zones = document.and_then(|document| postern_policy::Zones::load(&document, &zone::environments()));
+    zones.ok().and_then(|zones| zones.iter().next().map(|zone| zone.digest().to_owned())).unwrap_or_default()
+}
+
+fn finding(probe: &Probe, evidence: &Evidence, missing: &Missing) -> Finding {
+    let recorded = probe.record.clone().filter(|reason| evidence.reasons.contains(reason));
+    Finding {
+        id: probe.id.clone(),
+        promise: probe.promise,
+        controls: probe.controls.clone(),
+        tries: probe.tries.clone(),
+        shown_by: probe.shown_by(),
+        against: probe.against,
+        expected: probe.inside.clone(),
+        inside: evidence.inside.clone(),
+        outside: evidence.outside.clone(),
+        recorded,
+        verdict: judge(probe, evidence, user(), missing),
+    }
+}
+
+/// What leaves a record of each kind, and something at each upstream and listener.
+const COMPANIONS: &[&str] = &[
+    "credentials/honest",
+    "credentials/other-host",
+    "credentials/foreign-bearer",
+    "credentials/path-outside",
+    "network/host-collector",
+];
+
+/// What the worker says of a tool use whose sandbox was taken down.
+const SANDBOX_ENDED: &str = "the sandbox ended during the call";
+
+/// Tool uses of a race: enough that some meet each order of its steps.
+const RACES: usize = 150;
+/// Where a link of a race leads that is written through.
+const RACE_TARGET: &str = "/tmp/target";
+
+/// Attempts in one tool use; each is at most some seconds, and a tool use two minutes.
+const BATCH: usize = 24;
+
+const NOTES: &[&str] = &[
+    "memory, processes and disk of the zone were lowered for the run, so that reaching their limits costs little",
+    "the zone's secrets were replaced by canaries and its own hosts were not contacted",
+];

@@ -1,0 +1,301 @@
+//! What the attacks are made against: a perimeter of its own over a private directory, two sessions of the zone under test, upstreams on loopback,
+//! and on the host a process, a listener and files that must be out of reach. Everything ends with it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use postern_custody::store::Store;
+use postern_exec::WireBytes;
+use postern_exec::program::Running;
+use postern_runner::{OpenSession, Outcome as Told, SessionFacts, Standing, ToolCall, WorkerConfig};
+use postern_testkit::collector::Collector;
+use postern_testkit::private_api::PrivateApi;
+use rustix::rand::{GetRandomFlags, getrandom};
+use serde_json::{Map, Value, json};
+
+use crate::attempt::{INSIDE_PATH, Names, PROGRAM};
+use crate::outside;
+use crate::run::{Settings, VerifyError};
+use crate::zone::{self, API_HOST, ENVIRONMENT, MEMORY_MIB, OTHER_HOST, UnderTest, Upstreams};
+
+/// The session that attacks.
+const ATTACKER: &str = "sesn_verify";
+/// The one beside it.
+const NEIGHBOUR: &str = "sesn_verify_neighbour";
+
+/// Everything that runs.
+pub(crate) struct Stand {
+    directory: Directory,
+    pub(crate) perimeter: Standing,
+    pub(crate) zone: String,
+    pub(crate) document: postern_policy::document::DocumentText,
+    pub(crate) attacker: OpenSession,
+    pub(crate) neighbour: OpenSession,
+    pub(crate) api: PrivateApi,
+    pub(crate) other: PrivateApi,
+    pub(crate) collector: Collector,
+    /// The canary of the API's credential, last, and those of the zone's own.
+    pub(crate) secrets: Vec<String>,
+    /// The neighbour's placeholder of the API's credential.
+    pub(crate) stolen: String,
+    pub(crate) names: Names,
+    served: Running,
+}
+
+/// A private directory that goes away.
+struct Directory(PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // Nothing is left to do about a directory that cannot be removed; it holds canaries alone.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Stand {
+    /// Sets everything up.
+    ///
+    /// # Errors
+    /// Names the part that does not stand.
+    pub(crate) async fn set(settings: &Settings) -> Result<Self, VerifyError> {
+        let directory = Directory(fresh_directory(&settings.scratch)?);
+        let api_secret = canary()?;
+        let doing = |what: &'static str| move |error: &dyn std::error::Error| VerifyError::stand(what, error);
+        let api = PrivateApi::start(API_HOST, &api_secret).await.map_err(|error| doing("start an upstream")(&error))?;
+        let other = PrivateApi::start(OTHER_HOST, "nobody-has-this-token").await;
+        let other = other.map_err(|error| doing("start an upstream")(&error))?;
+        let collector = Collector::start().await.map_err(|error| doing("start a listener")(&error))?;
+        let upstreams = Upstreams {
+            api: api.address,
+            api_ca: &api.ca_pem,
+            other: other.address,
+            other_ca: &other.ca_pem,
+            collector: collector.address,
+        };
+        let chosen = zone::choose(&settings.document, &settings.selection)?;
+        let under_test = zone::rewrite(chosen, &settings.document, &upstreams);
+        let secrets = fill_store(&directory.0, &under_test, api_secret)?;
+        let program = directory.0.join("attack.py");
+        fs::write(&program, PROGRAM).map_err(|error| doing("write the attack program")(&error))?;
+        let perimeter = Standing::start(configuration(settings, &directory.0, &under_test)).await;
+        let perimeter = perimeter.map_err(|problems| VerifyError::Perimeter(problems.join("; ")))?;
+        let mut attacker = open(&perimeter, ATTACKER).await?;
+        let mut neighbour = open(&perimeter, NEIGHBOUR).await?;
+        for session in [&mut attacker, &mut neighbour] {
+            let input = json!({"file_path": INSIDE_PATH, "content": PROGRAM});
+            call(session, "setup", "write", input).await;
+        }
+        let (mut names, served) = serve_on_host(&directory.0, &program).await?;
+        names.put("collector", collector.address.port());
+        names.put("api", API_HOST);
+        names.put("other", OTHER_HOST);
+        names.put("memory", MEMORY_MIB + 64);
+        let stolen = settle_neighbour(&mut neighbour, &mut names).await;
+        Ok(Self {
+            directory,
+            perimeter,
+            zone: under_test.name,
+            document: under_test.document,
+            attacker,
+            neighbour,
+            api,
+            other,
+            collector,
+            secrets,
+            stolen,
+            names,
+            served,
+        })
+    }
+
+    /// The run's directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory.0
+    }
+
+    /// The attack program on the host.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.directory.0.join("attack.py")
+    }
+
+    /// Closes the sessions and ends the processes; the directory stays until this is dropped.
+    pub(crate) async fn end(self) -> Ended {
+        let Self { directory, perimeter, attacker, neighbour, served, secrets, api, other, collector, .. } = self;
+        attacker.close().await;
+        neighbour.close().await;
+        perimeter.end().await;
+        outside::end(served).await;
+        Ended { directory, secrets, api, other, collector }
+    }
+}
+
+/// What is left of a stand, to be looked through.
+pub(crate) struct Ended {
+    directory: Directory,
+    pub(crate) secrets: Vec<String>,
+    pub(crate) api: PrivateApi,
+    pub(crate) other: PrivateApi,
+    pub(crate) collector: Collector,
+}
+
+impl Ended {
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory.0
+    }
+
+    pub(crate) fn audit(&self) -> PathBuf {
+        self.directory.0.join("perimeter/audit")
+    }
+}
+
+/// One tool use, with the id by which its records are found.
+pub(crate) async fn call(session: &mut OpenSession, id: &str, tool: &str, input: Value) -> Told {
+    let input = match input {
+        Value::Object(input) => input,
+        _ => Map::new(),
+    };
+    let call = ToolCall { id: id.to_owned(), name: tool.to_owned(), input, thread: None, asked: false };
+    session.call(&call).await
+}
+
+/// The text of a tool use.
+pub(crate) fn text(told: &Told) -> String {
+    let blocks = told.content.iter().filter_map(|block| match block {
+        postern_tools::Block::Text { text } => Some(text.as_str()),
+        _ => None,
+    });
+    blocks.collect::<Vec<_>>().join("\n")
+}
+
+fn fresh_directory(scratch: &Path) -> Result<PathBuf, VerifyError> {
+    let directory = scratch.join(format!("postern-verify-{}-{}", std::process::id(), random()?));
+    let private = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path);
+    let made = private(&directory).and_then(|()| private(&directory.join("perimeter")));
+    made.map_err(|error| VerifyError::stand("make a private directory", &error))?;
+    Ok(directory)
+}
+
+fn random() -> Result<String, VerifyError> {
+    let mut bytes = [0u8; 20];
+    let filled = getrandom(&mut bytes, GetRandomFlags::empty());
+    filled.map_err(|error| VerifyError::stand("draw random bytes", &error))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A secret that nobody else has, and whose beginning can be searched for.
+fn canary() -> Result<String, VerifyError> {
+    Ok(format!("{CANARY_HEAD}{}", random()?))
+}
+
+/// A canary for each secret that the zone names, ours last.
+fn fill_store(directory: &Path, under_test: &UnderTest, api_secret: String) -> Result<Vec<String>, VerifyError> {
+    let store = Store::open(&directory.join("perimeter/custody"));
+    let store = store.map_err(|error| VerifyError::stand("open a store", &error))?;
+    let mut secrets = Vec::new();
+    for _ in 1..under_test.secrets.len() {
+        secrets.push(canary()?);
+    }
+    secrets.push(api_secret);
+    for (name, secret) in under_test.secrets.iter().zip(&secrets) {
+        let set = store.set(name, secret.clone().into_bytes(), false);
+        set.map_err(|error| VerifyError::stand("store a canary", &error))?;
+    }
+    Ok(secrets)
+}
+
+fn configuration(settings: &Settings, directory: &Path, under_test: &UnderTest) -> WorkerConfig {
+    WorkerConfig {
+        exe: settings.exe.clone(),
+        server_url: String::new(),
+        ca_file: None,
+        environment_id: ENVIRONMENT.to_owned(),
+        environment_key: WireBytes::new(Vec::new()),
+        document: under_test.document.clone(),
+        environments: zone::environments(),
+        data_dir: directory.to_owned(),
+        audit_dir: None,
+        custody_dir: None,
+        sessions: 2,
+        drain_seconds: 1,
+        variables: BTreeMap::new(),
+    }
+}
+
+async fn open(perimeter: &Standing, session: &str) -> Result<OpenSession, VerifyError> {
+    let facts = SessionFacts {
+        session: session.to_owned(),
+        environment: ENVIRONMENT.to_owned(),
+        agent_id: "agent_verify".to_owned(),
+        agent_version: 1,
+        definition_digest: "sha256:verify".to_owned(),
+    };
+    perimeter.open(facts).await.map_err(|refused| VerifyError::Perimeter(refused.to_string()))
+}
+
+/// On the host: a process with a word of its own in its command line, which listens and shares memory, and a file of the user's.
+async fn serve_on_host(directory: &Path, program: &Path) -> Result<(Names, Running), VerifyError> {
+    let mut names = Names::default();
+    let (marker, key) = (format!("marker-{}", random()?), std::process::id() | 0x5000_0000);
+    let port = free_port()?;
+    let word = ["serve", &format!("{marker}-socket"), &port.to_string(), &key.to_string(), &marker].map(str::to_owned);
+    let started = outside::start(program, word.to_vec(), Vec::new());
+    let mut served = started.map_err(|error| VerifyError::stand("start a process on the host", &error))?;
+    let _listening = tokio::time::timeout(std::time::Duration::from_secs(10), served.line()).await;
+    fs::write(directory.join("canary"), &marker).map_err(|error| VerifyError::stand("write a canary", &error))?;
+    names.put("directory", directory.display());
+    names.put("marker", &marker);
+    names.put("host_socket", format!("{marker}-socket"));
+    names.put("host_port", port);
+    names.put("host_memory", key);
+    for (role, pid) in processes() {
+        names.put(&format!("pid_{role}"), pid);
+    }
+    names.put("pid_host", served.id().unwrap_or_default());
+    names.put("pid_worker", std::process::id());
+    names.put("canary_head", &CANARY_HEAD[..CANARY_HEAD.len() / 2]);
+    names.put("canary_tail", &CANARY_HEAD[CANARY_HEAD.len() / 2..]);
+    let trimmed = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    names.put("host_name", trimmed("/proc/sys/kernel/hostname"));
+    Ok((names, served))
+}
+
+fn free_port() -> Result<u16, VerifyError> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    listener.map(|address| address.port()).map_err(|error| VerifyError::stand("find a free port", &error))
+}
+
+/// The perimeter's processes by their role.
+pub(crate) fn processes() -> BTreeMap<String, u32> {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let pids: Vec<u32> = children
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect();
+    let roles = pids.into_iter().filter_map(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let role = line.split(|byte| *byte == 0).nth(1)?;
+        let role = std::str::from_utf8(role).ok().filter(|role| role.bytes().all(|byte| byte.is_ascii_lowercase()))?;
+        Some((role.to_owned(), pid))
+    });
+    roles.collect()
+}
+
+/// The neighbour shows its placeholder, and listens in the background.
+async fn settle_neighbour(neighbour: &mut OpenSession, names: &mut Names) -> String {
+    let (socket, port, key) = ("neighbours-socket", 8099, 0x5150_0001u32);
+    let script = format!(
+        "echo neighbours-own > /workspace/own; setsid {} -I -S {INSIDE_PATH} serve {socket} {port} {key} neighbours-word > /tmp/served 2>&1 & for i in $(seq 100); do grep -q listening /tmp/served && break; sleep 0.05; done; echo \"placeholder=${}\"",
+        crate::attempt::INTERPRETER,
+        zone::VARIABLE
+    );
+    let told = text(&call(neighbour, "setup-neighbour", "bash", json!({"command": script})).await);
+    names.put("neighbour_socket", socket);
+    names.put("neighbour_port", port);
+    names.put("neighbour_memory", key);
+    told.lines().find_map(|line| line.strip_prefix("placeholder=")).unwrap_or_default().to_owned()
+}
+
+/// What every canary begins with; halves of it are searched for from inside, so that the search does not find itself.
+pub(crate) const CANARY_HEAD: &str = "postern-canary-";

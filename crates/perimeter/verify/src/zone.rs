@@ -1,0 +1,250 @@
+//! The zone under test: the deployed one, with canaries in the place of its secrets, hosts of our own beside its hosts, and limits that cost little
+//! to reach. Its mounts, its required controls, its policies and its rules stay as they are.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use postern_policy::document::DocumentText;
+use toml::{Table, Value};
+
+use crate::toml_text::inline;
+
+/// The host that has the canary credential.
+pub(crate) const API_HOST: &str = "api.postern-verify.internal";
+/// A host that a rule allows without a credential.
+pub(crate) const OTHER_HOST: &str = "other.postern-verify.internal";
+/// A name that a rule allows and that leads to this machine's loopback, which no rule names.
+pub(crate) const REBOUND_HOST: &str = "localhost";
+/// The variable that shows the canary's placeholder.
+pub(crate) const VARIABLE: &str = "POSTERN_VERIFY_KEY";
+/// The environment that the zone covers here.
+pub(crate) const ENVIRONMENT: &str = "env_verify";
+/// The built-in zone of a configuration that writes none: nothing is allowed but what this test adds.
+const DENY_ALL: &str = "deny-all";
+const CREDENTIAL: &str = "postern-verify";
+const API_CA: &str = "postern-verify-api.pem";
+const OTHER_CA: &str = "postern-verify-other.pem";
+
+/// Limits are brought down to these, so that reaching them costs this machine little.
+pub(crate) const MEMORY_MIB: i64 = 256;
+const PROCESSES: i64 = 96;
+const DISK_MIB: i64 = 64;
+
+/// Which zone to test.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// By its name.
+    pub zone: Option<String>,
+    /// By the environment it covers.
+    pub environment: Option<String>,
+}
+
+/// No zone to test.
+#[derive(Debug, thiserror::Error)]
+pub enum ZoneError {
+    /// The text is not TOML: it was checked before.
+    #[error("read the configuration: {0}")]
+    Unreadable(String),
+    /// The name is nobody's.
+    #[error("no zone fits; the configuration has: {0}")]
+    Unknown(String),
+    /// Several are.
+    #[error("several zones fit; choose one with --zone: {0}")]
+    Several(String),
+}
+
+/// Where our own hosts are, and who vouches for them.
+pub(crate) struct Upstreams<'a> {
+    pub(crate) api: SocketAddr,
+    pub(crate) api_ca: &'a str,
+    pub(crate) other: SocketAddr,
+    pub(crate) other_ca: &'a str,
+    pub(crate) collector: SocketAddr,
+}
+
+/// A zone under test.
+pub(crate) struct UnderTest {
+    /// As the configuration names it.
+    pub(crate) name: String,
+    pub(crate) document: DocumentText,
+    /// The names in the store that need a canary, the zone's own credentials among them.
+    pub(crate) secrets: Vec<String>,
+}
+
+/// Finds the zone.
+///
+/// # Errors
+/// [`ZoneError`].
+pub(crate) fn choose(document: &DocumentText, selection: &Selection) -> Result<Option<(String, Table)>, ZoneError> {
+    let mut root: Table =
+        toml::from_str(&document.text).map_err(|error| ZoneError::Unreadable(error.message().to_owned()))?;
+    let Some(Value::Table(zones)) = root.remove("zone") else {
+        return match (&selection.zone, &selection.environment) {
+            (None, None) => Ok(None),
+            _ => Err(ZoneError::Unknown("no zone".to_owned())),
+        };
+    };
+    let names: Vec<_> = zones.keys().cloned().collect();
+    let mut fitting = zones.into_iter().filter_map(|(name, zone)| match zone {
+        Value::Table(zone) if fits(&name, &zone, selection) => Some((name, zone)),
+        _ => None,
+    });
+    match (fitting.next(), fitting.next()) {
+        (Some(only), None) => Ok(Some(only)),
+        (Some(_), Some(_)) => Err(ZoneError::Several(names.join(", "))),
+        (None, _) => Err(ZoneError::Unknown(names.join(", "))),
+    }
+}
+
+fn fits(name: &str, zone: &Table, selection: &Selection) -> bool {
+    selection.zone.as_deref().is_none_or(|wanted| wanted == name)
+        && selection
+            .environment
+            .as_deref()
+            .is_none_or(|wanted| zone.get("environment").and_then(Value::as_str) == Some(wanted))
+}
+
+/// Rewrites it for the test.
+pub(crate) fn rewrite(
+    chosen: Option<(String, Table)>,
+    document: &DocumentText,
+    upstreams: &Upstreams<'_>,
+) -> UnderTest {
+    let (name, mut zone) = chosen.unwrap_or_else(|| (DENY_ALL.to_owned(), Table::new()));
+    zone.insert("environment".to_owned(), ENVIRONMENT.into());
+    zone.remove("agents");
+    let secrets = own_credentials(&mut zone);
+    add_hosts(&mut zone, upstreams);
+    limit(&mut zone);
+    let written = if name == DENY_ALL { "verified" } else { &name };
+    let text = format!("config = 1\nzone = {{ \"{written}\" = {} }}\n", inline(&Value::Table(zone)));
+    let mut attachments = document.attachments.clone();
+    attachments.insert(API_CA.to_owned(), upstreams.api_ca.to_owned());
+    attachments.insert(OTHER_CA.to_owned(), upstreams.other_ca.to_owned());
+    let document = DocumentText { file: document.file.clone(), text, attachments };
+    UnderTest { name, document, secrets }
+}
+
+/// Every credential of the zone, ours added, comes from the store of the test: none of its real sources is asked.
+fn own_credentials(zone: &mut Table) -> Vec<String> {
+    let credentials = array(zone, "credential");
+    credentials.push(Value::Table(Table::from_iter([
+        ("name".to_owned(), CREDENTIAL.into()),
+        ("env".to_owned(), VARIABLE.into()),
+        ("inject".to_owned(), Value::Array(vec![location("header", "authorization"), location("basic", "password")])),
+    ])));
+    let numbered = credentials.iter_mut().filter_map(Value::as_table_mut).enumerate();
+    numbered
+        .map(|(number, credential)| {
+            let name = format!("postern-verify-{number}");
+            credential.insert("source".to_owned(), format!("store:{name}").into());
+            name
+        })
+        .collect()
+}
+
+fn location(kind: &str, name: &str) -> Value {
+    Value::Table(Table::from_iter([(kind.to_owned(), name.into())]))
+}
+
+fn add_hosts(zone: &mut Table, upstreams: &Upstreams<'_>) {
+    let rule = |host: &str, members: &[(&str, Value)]| {
+        let mut rule = Table::from_iter([("host".to_owned(), host.into())]);
+        rule.extend(members.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+        Value::Table(rule)
+    };
+    let texts = |texts: &[&str]| Value::Array(texts.iter().map(|text| (*text).into()).collect());
+    let loopback = texts(&["127.0.0.0/8"]);
+    let hosts = array(zone, "egress");
+    hosts.push(rule(
+        API_HOST,
+        &[
+            ("methods", texts(&["GET", "POST"])),
+            ("paths", texts(&["/v1/**"])),
+            ("credential", CREDENTIAL.into()),
+            ("connect", upstreams.api.to_string().into()),
+            ("addresses", loopback.clone()),
+            ("ca_file", API_CA.into()),
+        ],
+    ));
+    hosts.push(rule(
+        OTHER_HOST,
+        &[
+            ("methods", texts(&["GET"])),
+            ("paths", texts(&["/v1/**"])),
+            ("connect", upstreams.other.to_string().into()),
+            ("addresses", loopback),
+            ("ca_file", OTHER_CA.into()),
+        ],
+    ));
+    let port = Value::Array(vec![i64::from(upstreams.collector.port()).into()]);
+    hosts.push(rule(REBOUND_HOST, &[("scheme", "http".into()), ("ports", port)]));
+}
+
+fn limit(zone: &mut Table) {
+    let sandbox = zone.entry("sandbox").or_insert_with(|| Value::Table(Table::new()));
+    let Some(sandbox) = sandbox.as_table_mut() else { return };
+    sandbox.insert("memory".to_owned(), format!("{MEMORY_MIB}MiB").into());
+    sandbox.insert("processes".to_owned(), PROCESSES.into());
+    sandbox.insert("disk".to_owned(), format!("{DISK_MIB}MiB").into());
+}
+
+fn array<'a>(table: &'a mut Table, key: &str) -> &'a mut Vec<Value> {
+    let value = table.entry(key).or_insert_with(|| Value::Array(Vec::new()));
+    if !value.is_array() {
+        *value = Value::Array(Vec::new());
+    }
+    value.as_array_mut().expect("it was made an array above")
+}
+
+/// The environments that the rewritten zone may name.
+pub(crate) fn environments() -> BTreeMap<String, String> {
+    BTreeMap::from([("default".to_owned(), ENVIRONMENT.to_owned())])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(text: &str) -> DocumentText {
+        DocumentText { file: "postern.toml".into(), text: text.into(), attachments: BTreeMap::new() }
+    }
+
+    const TWO: &str = "config = 1\n[zone.a]\nenvironment = \"default\"\nagents = [\"agent_1\"]\n[zone.b]\nenvironment = \"env_b\"\n[zone.b.sandbox]\nmounts = [{ host = \"/srv\", at = \"/data\", access = \"read\" }]\n[[zone.b.credential]]\nname = \"real\"\nsource = \"env:REAL\"\nenv = \"REAL_KEY\"\ninject = [{ header = \"x-real\" }]\n[[zone.b.egress]]\nhost = \"api.example\"\ncredential = \"real\"\n";
+
+    fn select(zone: Option<&str>, environment: Option<&str>) -> Selection {
+        Selection { zone: zone.map(Into::into), environment: environment.map(Into::into) }
+    }
+
+    #[test]
+    fn one_zone_is_chosen_or_the_choice_is_named() {
+        let two = document(TWO);
+        let name = |selection| choose(&two, &selection).map(|chosen| chosen.map(|(name, _)| name));
+        assert_eq!(name(select(Some("b"), None)).unwrap().as_deref(), Some("b"));
+        assert_eq!(name(select(None, Some("default"))).unwrap().as_deref(), Some("a"));
+        assert!(matches!(name(select(None, None)), Err(ZoneError::Several(names)) if names == "a, b"));
+        assert!(matches!(name(select(Some("c"), None)), Err(ZoneError::Unknown(_))));
+        assert!(choose(&document("config = 1\n"), &select(None, None)).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_zone_keeps_what_it_is_and_none_of_its_secrets_is_asked_for() {
+        let two = document(TWO);
+        let address = SocketAddr::from(([127, 0, 0, 1], 9));
+        let upstreams = Upstreams { api: address, api_ca: "a", other: address, other_ca: "b", collector: address };
+        let chosen = choose(&two, &select(Some("b"), None)).unwrap();
+        let under_test = rewrite(chosen, &two, &upstreams);
+        assert!(!under_test.document.text.contains("env:REAL"), "{}", under_test.document.text);
+        assert_eq!(under_test.secrets.len(), 2);
+        let mut document = postern_policy::Document::from_text(under_test.document.clone()).unwrap();
+        for name in [API_CA, OTHER_CA] {
+            document.attach(name, "-----BEGIN CERTIFICATE-----\n");
+        }
+        let zones = postern_policy::Zones::load(&document, &environments()).unwrap();
+        let zone = zones.iter().next().unwrap();
+        assert_eq!(zone.name(), "b");
+        assert_eq!(zone.sandbox().mounts.len(), 1);
+        let variables: Vec<_> = zone.credentials().iter().filter_map(|one| one.env.as_deref()).collect();
+        assert_eq!(variables, ["REAL_KEY", VARIABLE]);
+    }
+}

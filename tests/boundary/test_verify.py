@@ -1,0 +1,84 @@
+"""`postern verify` as whoever runs this: it holds, it turns red when something is wrong, and its reports can be read."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from conftest import BINARY
+
+ZONES = """config = 1
+[zone.a]
+environment = "default"
+[[zone.a.credential]]
+name = "real"
+source = "env:NOBODY_SETS_THIS"
+env = "REAL_KEY"
+inject = [{ header = "x-real" }]
+[[zone.a.egress]]
+host = "api.example"
+credential = "real"
+[zone.b]
+environment = "env_other"
+"""
+
+
+def verify(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run([BINARY, "verify", "--log", "error", *arguments], cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def left_over() -> set[str]:
+    return {entry.name for entry in Path(os.environ.get("TMPDIR", "/tmp")).glob("postern-verify-*")}
+
+
+def test_boundary_verify_holds_probe_by_probe_and_leaves_nothing(tmp_path):
+    """The whole catalogue over the built-in zone: each probe held, and none was left out."""
+    before = left_over()
+    done = verify("--json", "--junit", "report.xml", "--html", "report.html", cwd=tmp_path)
+    report = json.loads(done.stdout)
+    absent = {row["name"] for row in report["controls"] if row["state"] == "missing"}
+    # A control that this user cannot have is said to be missing, and what tests it alone did not run.
+    broken = [
+        finding for finding in report["findings"]
+        if finding["verdict"] != "held" and not (finding["verdict"] == "not_run" and set(finding["controls"]) <= absent)
+    ]
+    assert done.returncode == 0 and not broken, json.dumps(broken, indent=1) + done.stderr
+    assert len(report["findings"]) >= 150
+    assert {finding["promise"] for finding in report["findings"]} == {f"P{number}" for number in range(1, 9)}
+    assert left_over() <= before
+    suites = ElementTree.parse(tmp_path / "report.xml").getroot()
+    assert len(list(suites.iter("testcase"))) == len(report["findings"]) and not list(suites.iter("failure"))
+    page = (tmp_path / "report.html").read_text()
+    assert "probes held" in page and all(finding["id"] in page for finding in report["findings"])
+
+
+def test_boundary_verify_tests_the_zone_that_is_named_without_its_secrets(tmp_path):
+    (tmp_path / "postern.toml").write_text(ZONES)
+    done = verify(cwd=tmp_path)
+    assert done.returncode == 2 and "--zone: a, b" in done.stderr
+    done = verify("--zone", "a", "--only", "credentials/honest", "--only", "own/left-behind", "--json", "--strict", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert report["zone"] == "a" and [finding["id"] for finding in report["findings"]] == ["credentials/honest", "own/left-behind"]
+
+
+def test_boundary_verify_names_what_it_would_try_and_refuses_what_it_does_not_know(tmp_path):
+    done = verify("--list", cwd=tmp_path)
+    assert done.returncode == 0 and "kernel/ptrace" not in done.stdout and "processes/trace-own" in done.stdout
+    done = verify("--only", "no-such-probe", cwd=tmp_path)
+    assert done.returncode == 2 and "--list" in done.stderr
+
+
+def test_boundary_verify_turns_red_when_a_zone_gives_what_must_not_be_given(tmp_path):
+    """A zone that allows the host which the catalogue takes for a stranger: reaching it is not refused as it should be."""
+    (tmp_path / "postern.toml").write_text(
+        'config = 1\n[zone.wide]\nenvironment = "default"\n[[zone.wide.egress]]\nhost = "collector.example"\nscheme = "http"\n'
+    )
+    done = verify("--only", "network/name-http", cwd=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "network/name-http" in done.stdout and "not held" in done.stdout and "1 NOT HELD" in done.stdout
+
+
