@@ -5,6 +5,7 @@
 
 mod addresses;
 mod bounds;
+mod differential;
 mod garbage;
 mod halted;
 mod kept;
@@ -19,3 +20,4 @@ mod stand;
 mod transport;
 mod tripwires;
 mod upstream;
+mod vectors;
