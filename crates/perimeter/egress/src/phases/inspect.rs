@@ -122,6 +122,11 @@ impl Inspection {
         (!self.reader.finished).then_some(self.incoming)
     }
 
+    /// How long either side may be silent.
+    pub(crate) fn idle(&self) -> Duration {
+        self.idle
+    }
+
     /// The next bytes that may go on; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Stopped> {
         next(&mut self.incoming, &mut self.reader, self.idle).await
@@ -129,7 +134,7 @@ impl Inspection {
 }
 
 /// Reads what a refused client still sends, within bounds, so that it gets to read the refusal.
-pub(crate) async fn discard(mut incoming: Incoming) {
+pub(crate) async fn discard(mut incoming: Incoming, within: Duration) {
     let reading = async {
         let mut taken = 0;
         while let Some(Ok(frame)) = incoming.frame().await {
@@ -140,7 +145,7 @@ pub(crate) async fn discard(mut incoming: Incoming) {
         }
     };
     // Whoever sends more, or more slowly, has its connection closed.
-    let _late = timeout(limits::REFUSED_BODY, reading).await;
+    let _late = timeout(within, reading).await;
 }
 
 async fn next(incoming: &mut Incoming, reader: &mut Reader, idle: Duration) -> Result<Option<Bytes>, Stopped> {

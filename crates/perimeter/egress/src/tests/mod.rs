@@ -8,6 +8,7 @@ mod bounds;
 mod differential;
 mod garbage;
 mod halted;
+mod hostile;
 mod kept;
 mod locations;
 mod passing;
