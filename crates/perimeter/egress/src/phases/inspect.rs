@@ -239,7 +239,7 @@ impl Unwrapping {
 }
 
 /// Reads one body. Where it is encoded, the raw chunks wait until the decoded text that they end in has been released.
-struct Reader {
+pub(crate) struct Reader {
     recogniser: Recogniser,
     stream: StreamRecogniser,
     unwrapping: Unwrapping,
@@ -256,7 +256,8 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(recogniser: &Recogniser, encodings: Vec<Encoding>, bounds: &Bounds) -> Self {
+    /// Of a body with these encodings, the outermost first.
+    pub(crate) fn new(recogniser: &Recogniser, encodings: Vec<Encoding>, bounds: &Bounds) -> Self {
         Self {
             recogniser: recogniser.clone(),
             stream: recogniser.stream(),
@@ -273,7 +274,8 @@ impl Reader {
         }
     }
 
-    fn push(&mut self, chunk: Bytes) -> Result<Bytes, Stopped> {
+    /// Takes a chunk and gives what may go on.
+    pub(crate) fn push(&mut self, chunk: Bytes) -> Result<Bytes, Stopped> {
         self.taken += chunk.len() as u64;
         if self.taken > self.limit {
             return Err(Stopped::Denied(Denial::new(Reason::LimitBody)));
@@ -293,7 +295,8 @@ impl Reader {
         Ok(self.release(released))
     }
 
-    fn finish(&mut self) -> Result<Bytes, Stopped> {
+    /// Ends the body and gives the rest.
+    pub(crate) fn finish(&mut self) -> Result<Bytes, Stopped> {
         self.finished = true;
         if self.unwrapping.is_empty() {
             return self.end().map(Bytes::from);
