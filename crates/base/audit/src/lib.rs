@@ -3,6 +3,8 @@
 
 mod bounds;
 mod client;
+#[doc(hidden)]
+pub mod fuzzing;
 mod key;
 mod line;
 mod log;

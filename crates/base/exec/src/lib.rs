@@ -4,6 +4,8 @@
 pub mod asynchronous;
 mod blocking;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod program;
 pub mod role;
 pub mod rpc;

@@ -8,6 +8,8 @@ pub mod control;
 pub mod dial;
 pub mod drain;
 pub mod frames;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
 pub mod sse;
 pub mod tls;

@@ -10,6 +10,8 @@ mod data;
 pub mod deployment;
 pub mod document;
 pub mod foreign;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gateway;
 mod host;
 pub mod location;

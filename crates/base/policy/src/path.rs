@@ -48,6 +48,11 @@ pub enum BadPath {
 }
 
 const LONGEST: usize = 8192;
+/// `; ? #`, and what compatibility folding makes one of them.
+const ENDS_A_NAME: &[char] = &[
+    ';', '\u{37e}', '\u{fe14}', '\u{fe54}', '\u{ff1b}', '?', '\u{2047}', '\u{2048}', '\u{fe16}', '\u{fe56}',
+    '\u{ff1f}', '#', '\u{fe5f}', '\u{ff03}',
+];
 
 impl CanonicalPath {
     /// The canonical text.
@@ -136,14 +141,42 @@ fn check_twice_encoded(canonical: &str) -> Result<(), BadPath> {
 
 fn check_text(canonical: &str) -> Result<(), BadPath> {
     let decoded = percent_encoding::percent_decode_str(canonical).decode_utf8().map_err(|_| BadPath::AmbiguousText)?;
-    // Full-width and leader forms: compatibility folding turns them into `/ \ .` before the upstream's router looks.
-    let folds = |character: char| {
-        matches!(
-            character,
-            '\u{ff0f}' | '\u{ff3c}' | '\u{ff0e}' | '\u{2024}'..='\u{2026}' | '\u{2044}' | '\u{2215}' | '\u{29f8}'
-        ) || (character.is_control())
-    };
-    if decoded.chars().any(folds) { Err(BadPath::AmbiguousText) } else { Ok(()) }
+    if decoded.chars().any(|character| character.is_control() || folds(character)) {
+        return Err(BadPath::AmbiguousText);
+    }
+    if decoded.chars().zip(decoded.chars().skip(1)).any(folds_to_escape) {
+        Err(BadPath::DoubleEncoding)
+    } else {
+        Ok(())
+    }
+}
+
+/// Full-width, small, leader and abbreviating forms: compatibility folding makes `/ \ .` of them before the upstream's
+/// router looks.
+fn folds(character: char) -> bool {
+    matches!(
+        character,
+        '\u{ff0f}' | '\u{ff3c}' | '\u{ff0e}' | '\u{2024}'
+            ..='\u{2026}'
+                | '\u{2044}'
+                | '\u{2215}'
+                | '\u{29f8}'
+                | '\u{2100}'
+                | '\u{2101}'
+                | '\u{2105}'
+                | '\u{2106}'
+                | '\u{fe19}'
+                | '\u{fe30}'
+                | '\u{fe52}'
+                | '\u{fe68}'
+    )
+}
+
+/// A full-width or small per cent sign before what folds to a hexadecimal digit.
+fn folds_to_escape((first, second): (char, char)) -> bool {
+    let digit = second.is_ascii_hexdigit()
+        || matches!(second, '\u{ff10}'..='\u{ff19}' | '\u{ff21}'..='\u{ff26}' | '\u{ff41}'..='\u{ff46}');
+    matches!(first, '\u{ff05}' | '\u{fe6a}') && digit
 }
 
 fn check_segments(canonical: &str) -> Result<(), BadPath> {
@@ -159,10 +192,11 @@ fn check_segments(canonical: &str) -> Result<(), BadPath> {
     Ok(())
 }
 
-/// What is left of a segment for servers that drop path parameters (`..;x`) or trailing dots and blanks (`.. `).
+/// What is left of a segment for servers that drop path parameters (`..;x`), what follows a decoded `?` or `#`, or
+/// trailing dots and blanks (`.. `).
 fn is_dot_like(segment: &str) -> bool {
     let decoded = percent_encoding::percent_decode_str(segment).decode_utf8_lossy();
-    let name = decoded.split(';').next().unwrap_or(&decoded);
+    let name = decoded.split(ENDS_A_NAME).next().unwrap_or(&decoded);
     !segment.is_empty() && name.trim_matches([' ', '.']).is_empty()
 }
 

@@ -8,6 +8,8 @@ pub mod canary;
 pub mod decode;
 pub mod detect;
 mod filter;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod key;
 pub mod matcher;
 mod placeholder;

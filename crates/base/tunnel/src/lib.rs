@@ -3,6 +3,8 @@
 
 pub mod carry;
 pub mod certificate;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handover;
 pub mod identity;
 pub mod wire;

@@ -13,6 +13,8 @@ pub mod client;
 mod custodian;
 mod datagram;
 mod dns;
+#[doc(hidden)]
+pub mod fuzzing;
 mod halt;
 mod heard;
 mod hello;

@@ -25,6 +25,8 @@ pub struct Bounds {
     pub connection_total: Duration,
     /// See [`DNS_IDLE`].
     pub dns_idle: Duration,
+    /// See [`REFUSED_BODY`].
+    pub refused_body: Duration,
     /// See [`REQUEST_BODY_BYTES`].
     pub request_body_bytes: u64,
     /// See [`DECODED_BODY_BYTES`].
@@ -42,6 +44,7 @@ impl Default for Bounds {
             response_head: RESPONSE_HEAD,
             connection_total: CONNECTION_TOTAL,
             dns_idle: DNS_IDLE,
+            refused_body: REFUSED_BODY,
             request_body_bytes: REQUEST_BODY_BYTES,
             decoded_body_bytes: DECODED_BODY_BYTES,
         }
@@ -104,6 +107,9 @@ pub const POOL_IDLE: Duration = Duration::from_secs(30);
 pub const LEAVES_KEPT: usize = 256;
 /// Cookies of upstreams remembered per session, to tell them from foreign ones; the oldest go first.
 pub const COOKIES_KEPT: usize = 512;
+/// Hosts remembered per session that were sent a secret; with more, every host counts as one of them. A rule for all
+/// names below a suffix lets a sandbox name as many as it likes.
+pub const INJECTED_HOSTS: usize = 4096;
 /// Secrets of a session that were replaced while it ran and are still recognised and scrubbed. A session whose
 /// credentials change more often gets no further ones.
 pub const FORMER_SECRETS: usize = 16;

@@ -172,12 +172,16 @@ impl Session {
 
     /// Notes that a host is about to be sent a secret.
     pub(crate) fn note_injected(&self, host: &Host) {
-        self.injected.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_string());
+        let mut injected = self.injected.lock().unwrap_or_else(PoisonError::into_inner);
+        if injected.len() < limits::INJECTED_HOSTS {
+            injected.insert(host.to_string());
+        }
     }
 
-    /// Whether a host was sent a secret.
+    /// Whether a host was sent a secret, or so many were that nobody knows.
     pub(crate) fn was_injected(&self, host: &Host) -> bool {
-        self.injected.lock().unwrap_or_else(PoisonError::into_inner).contains(&host.to_string())
+        let injected = self.injected.lock().unwrap_or_else(PoisonError::into_inner);
+        injected.len() >= limits::INJECTED_HOSTS || injected.contains(&host.to_string())
     }
 
     /// Runs a task of the session's traffic: it ends with the session, and when traffic is cut.

@@ -9,6 +9,8 @@ mod config;
 mod connector;
 mod control;
 mod custodian;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod keyring;
 mod leaf;

@@ -122,7 +122,7 @@ impl Journal {
     }
 }
 
-fn read(bytes: &[u8]) -> Result<HashMap<String, Standing>, usize> {
+pub(crate) fn read(bytes: &[u8]) -> Result<HashMap<String, Standing>, usize> {
     let mut entries = HashMap::new();
     for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
         let (id, standing) = match serde_json::from_slice(line).map_err(|_| number + 1)? {

@@ -8,6 +8,8 @@ mod control;
 mod definition;
 pub mod dispatch;
 mod event;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hands;
 mod item;
 mod journal;

@@ -130,7 +130,7 @@ fn gone_or_failed(error: ChannelError) -> CallError {
     }
 }
 
-fn check(outcome: &ToolOutcome, id: &str) -> Result<(), &'static str> {
+pub(crate) fn check(outcome: &ToolOutcome, id: &str) -> Result<(), &'static str> {
     if outcome.id != id {
         return Err("the outcome of another call");
     }

@@ -5,6 +5,8 @@ mod arguments;
 pub mod client;
 mod deadline;
 mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 mod glob;
 mod grep;
 mod paths;

@@ -38,7 +38,7 @@ pub(crate) async fn exchange(line: &Line, request: Request<Incoming>) -> Respons
             let Refused { denial, destination, caused_by, unread } = *refused;
             if let Some(unread) = unread {
                 // Beside the answer: a client that is still sending gets to read it.
-                line.session.spawn(inspect::discard(unread));
+                line.session.spawn(inspect::discard(unread, line.session.perimeter.bounds.refused_body));
             }
             refuse::request(&line.session, destination, denial, caused_by).await
         }

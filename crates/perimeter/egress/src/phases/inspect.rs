@@ -122,6 +122,11 @@ impl Inspection {
         (!self.reader.finished).then_some(self.incoming)
     }
 
+    /// How long either side may be silent.
+    pub(crate) fn idle(&self) -> Duration {
+        self.idle
+    }
+
     /// The next bytes that may go on; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Stopped> {
         next(&mut self.incoming, &mut self.reader, self.idle).await
@@ -129,7 +134,7 @@ impl Inspection {
 }
 
 /// Reads what a refused client still sends, within bounds, so that it gets to read the refusal.
-pub(crate) async fn discard(mut incoming: Incoming) {
+pub(crate) async fn discard(mut incoming: Incoming, within: Duration) {
     let reading = async {
         let mut taken = 0;
         while let Some(Ok(frame)) = incoming.frame().await {
@@ -140,7 +145,7 @@ pub(crate) async fn discard(mut incoming: Incoming) {
         }
     };
     // Whoever sends more, or more slowly, has its connection closed.
-    let _late = timeout(limits::REFUSED_BODY, reading).await;
+    let _late = timeout(within, reading).await;
 }
 
 async fn next(incoming: &mut Incoming, reader: &mut Reader, idle: Duration) -> Result<Option<Bytes>, Stopped> {
@@ -234,7 +239,7 @@ impl Unwrapping {
 }
 
 /// Reads one body. Where it is encoded, the raw chunks wait until the decoded text that they end in has been released.
-struct Reader {
+pub(crate) struct Reader {
     recogniser: Recogniser,
     stream: StreamRecogniser,
     unwrapping: Unwrapping,
@@ -251,7 +256,8 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(recogniser: &Recogniser, encodings: Vec<Encoding>, bounds: &Bounds) -> Self {
+    /// Of a body with these encodings, the outermost first.
+    pub(crate) fn new(recogniser: &Recogniser, encodings: Vec<Encoding>, bounds: &Bounds) -> Self {
         Self {
             recogniser: recogniser.clone(),
             stream: recogniser.stream(),
@@ -268,7 +274,8 @@ impl Reader {
         }
     }
 
-    fn push(&mut self, chunk: Bytes) -> Result<Bytes, Stopped> {
+    /// Takes a chunk and gives what may go on.
+    pub(crate) fn push(&mut self, chunk: Bytes) -> Result<Bytes, Stopped> {
         self.taken += chunk.len() as u64;
         if self.taken > self.limit {
             return Err(Stopped::Denied(Denial::new(Reason::LimitBody)));
@@ -288,7 +295,8 @@ impl Reader {
         Ok(self.release(released))
     }
 
-    fn finish(&mut self) -> Result<Bytes, Stopped> {
+    /// Ends the body and gives the rest.
+    pub(crate) fn finish(&mut self) -> Result<Bytes, Stopped> {
         self.finished = true;
         if self.unwrapping.is_empty() {
             return self.end().map(Bytes::from);

@@ -81,6 +81,10 @@ pub(crate) fn problem(denial: &Denial, host: Option<&str>) -> Response<Body> {
     text.push(b'\n');
     let mut response = Response::new(body::full(text));
     *response.status_mut() = status;
+    if denial.reason == Reason::RequestMalformed {
+        // What can be read in two ways may end in two places: nothing that follows is taken for a request.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     response.headers_mut().insert(REASON_HEADER, HeaderValue::from_static(code));
     response

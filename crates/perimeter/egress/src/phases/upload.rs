@@ -1,7 +1,7 @@
 //! Phase: sends a permitted request; what is longer than its beginning streams beside the wait for the answer, and is
 //! cut off where something of ours is recognised in it.
 
-use std::pin::Pin;
+use std::{pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, header, request::Parts};
@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     body::{self, Piece, Pipe},
-    limits,
     session::Session,
 };
 
@@ -95,17 +94,18 @@ async fn upload_rest(pipe: Pipe, begun: Bytes, mut inspection: Box<Inspection>) 
 }
 
 async fn upload_all(pipe: Pipe, begun: Bytes, inspection: &mut Inspection) -> Result<(), Stopped> {
-    put(&pipe, Piece::Bytes(begun)).await?;
+    let idle = inspection.idle();
+    put(&pipe, Piece::Bytes(begun), idle).await?;
     while let Some(bytes) = inspection.next().await? {
         if !bytes.is_empty() {
-            put(&pipe, Piece::Bytes(bytes)).await?;
+            put(&pipe, Piece::Bytes(bytes), idle).await?;
         }
     }
-    put(&pipe, Piece::End).await
+    put(&pipe, Piece::End, idle).await
 }
 
-async fn put(pipe: &Pipe, piece: Piece) -> Result<(), Stopped> {
-    match timeout(limits::BODY_IDLE, pipe.send(piece)).await {
+async fn put(pipe: &Pipe, piece: Piece, idle: Duration) -> Result<(), Stopped> {
+    match timeout(idle, pipe.send(piece)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(Stopped::Broken),
         Err(_) => Err(Stopped::Denied(Denial::new(Reason::LimitTime))),

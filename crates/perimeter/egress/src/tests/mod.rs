@@ -5,8 +5,10 @@
 
 mod addresses;
 mod bounds;
+mod differential;
 mod garbage;
 mod halted;
+mod hostile;
 mod kept;
 mod locations;
 mod passing;
@@ -19,3 +21,4 @@ mod stand;
 mod transport;
 mod tripwires;
 mod upstream;
+mod vectors;

@@ -152,7 +152,8 @@ pub(crate) fn read(parts: &Parts, body: &[u8]) -> Result<Asked, Denial> {
     Ok(asked)
 }
 
-fn message(body: &[u8]) -> Result<Message, Denial> {
+/// Reads one message.
+pub(crate) fn message(body: &[u8]) -> Result<Message, Denial> {
     let value = strict::parse(body).map_err(|error| malformed(&format!("the body is not strict JSON: {error}")))?;
     let Value::Object(mut object) = value else {
         return Err(malformed("send one JSON-RPC object; batches are refused"));
