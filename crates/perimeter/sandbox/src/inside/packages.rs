@@ -15,6 +15,9 @@ use super::{Doing, Failure, Inside};
 /// Where the layer lies until it is mounted; nothing of it can be reached by this path later.
 const LAYER: &str = "/.packages";
 const UPPER: &str = "/.packages/upper";
+const WORK: &str = "/.packages/work";
+/// What the kernel leaves in the work directory, and would take for a reason not to mount the layer again.
+const LEFT_BEHIND: &str = "/.packages/work/work";
 /// A directory in it that says that the agent's directories were made.
 const PREPARED: &str = "/.packages/prepared";
 
@@ -43,6 +46,12 @@ pub(super) fn mount_layer(inside: &mut Inside<'_>) -> Result<(), Failure> {
         give_directories()?;
         make_directory(Path::new(PREPARED))?;
     }
+    match fs::remove_dir_all(LEFT_BEHIND) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).doing(|| "clear the layer's work directory".into())?;
+        }
+        _ => {}
+    }
     mounts::attach(&overlay()?, Path::new("/usr"))?;
     rustix::mount::unmount(LAYER, UnmountFlags::DETACH).doing(|| "let go of the layer".into())?;
     fs::remove_dir(LAYER).doing(|| "remove the layer's mount point".into())
@@ -52,11 +61,13 @@ pub(super) fn mount_layer(inside: &mut Inside<'_>) -> Result<(), Failure> {
 fn overlay() -> Result<OwnedFd, Failure> {
     let doing = |what: &'static str| move || format!("{what} the overlay");
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).doing(doing("open"))?;
-    for (name, value) in [("lowerdir", "/usr"), ("upperdir", UPPER), ("workdir", "/.packages/work")] {
+    for (name, value) in [("lowerdir", "/usr"), ("upperdir", UPPER), ("workdir", WORK)] {
         rustix::mount::fsconfig_set_string(&context, name, value).doing(doing("set the layers of"))?;
     }
-    // The attributes in which it keeps its notes are those that a user namespace may write.
-    rustix::mount::fsconfig_set_flag(&context, "userxattr").doing(doing("set userxattr on"))?;
+    // Its notes are in attributes that a user namespace may write. And its end must not wait until the disk has everything: the spawner waits for it.
+    for flag in ["userxattr", "volatile"] {
+        rustix::mount::fsconfig_set_flag(&context, flag).doing(doing("set an option of"))?;
+    }
     rustix::mount::fsconfig_create(&context).doing(doing("create"))?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).doing(doing("mount"))
