@@ -41,4 +41,4 @@ pub use permit::{
 pub use reason::{Denial, Reason};
 pub use request::{Connect, Found, FoundValue, Issued, McpCall, Place, Request, SessionFacts, ToolUse, Transport};
 pub use wire::{BadMethod, Method, Port, Scheme};
-pub use zone::{Control, Mount, MountAccess, SandboxLimits, Zone, Zones};
+pub use zone::{Control, Mount, MountAccess, Packages, SandboxLimits, System, Zone, Zones};

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use postern_sandbox::{LOWEST_KERNEL_UID, Settings, Spawner, Spec};
+use postern_sandbox::{LOWEST_KERNEL_UID, Root, Settings, Spawner, Spec};
 use postern_tools::ToolClient;
 use postern_tools::client::CALL_DEADLINE;
 use serde_json::{Map, Value, json};
@@ -98,7 +98,10 @@ fn spec(directory: &Path, round: usize) -> Outcome<Spec> {
         cpus: 2.0,
         processes: 512,
         disk_bytes: 4 << 30,
+        system: Root::default(),
+        packages: None,
         mounts: Vec::new(),
+        devices: Vec::new(),
         environment: vec![("LEDGER_API_KEY".to_owned(), "pstn-0123456789abcdef0123456789ab".to_owned())],
         ca_certificate_pem: format!("-----BEGIN CERTIFICATE-----\n{}-----END CERTIFICATE-----\n", AUTHORITY.repeat(12)),
         require: Vec::new(),

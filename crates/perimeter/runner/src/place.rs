@@ -1,4 +1,4 @@
-//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,journal,kernel_uid,lease,results,frozen,revoked}`. Workspaces outlive the worker.
+//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,packages,journal,kernel_uid,lease,results,frozen,revoked}`. Workspaces outlive the worker.
 //! Never makes a path from a name it did not check: session ids come from a server that may be hostile.
 
 use std::fs;
@@ -30,6 +30,8 @@ enum KernelUids {
 pub(crate) struct Place {
     pub(crate) workspace: PathBuf,
     pub(crate) journal: PathBuf,
+    /// The layer over the system into which packages are installed, where the zone has one.
+    pub(crate) packages: PathBuf,
     /// What was written to the workspace for the control plane.
     pub(crate) results: PathBuf,
     kernel_uid: PathBuf,
@@ -70,6 +72,7 @@ impl Place {
     fn at(directory: PathBuf) -> Self {
         Self {
             workspace: directory.join("workspace"),
+            packages: directory.join("packages"),
             journal: directory.join("journal"),
             results: directory.join("results"),
             kernel_uid: directory.join("kernel_uid"),

@@ -15,6 +15,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::cgroup::{Controller, Group, Limits, Pool};
+use crate::clocks::Clocks;
 use crate::error::BuildError;
 use crate::inside::{Order, Report};
 use crate::request::{Builder, Request};
@@ -44,6 +45,7 @@ pub(crate) struct Tools {
     pub(crate) system: System,
     pub(crate) filter: Filter,
     pub(crate) image: OwnedFd,
+    pub(crate) clocks: Clocks,
     /// `/dev/null`.
     pub(crate) nothing: OwnedFd,
 }
@@ -54,7 +56,8 @@ pub(crate) struct Running {
     pub(crate) group: Option<Group>,
     pub(crate) kernel_uid: u32,
     pub(crate) memory_bytes: u64,
-    pub(crate) workspace: PathBuf,
+    /// What its disk limit counts: the workspace and the layer of packages.
+    pub(crate) counted: Vec<PathBuf>,
     pub(crate) disk_bytes: u64,
     last_words: OwnedFd,
 }
@@ -160,7 +163,7 @@ fn build_in(stub: Stub, pool: &mut Pool, request: &Request) -> Result<(Running, 
                 group,
                 kernel_uid: request.kernel_uid,
                 memory_bytes: spec.memory_bytes,
-                workspace: spec.workspace.clone(),
+                counted: std::iter::once(&spec.workspace).chain(&spec.packages).cloned().collect(),
                 disk_bytes: spec.disk_bytes,
                 last_words,
             };
@@ -190,7 +193,7 @@ fn serve(stub: &Stub, request: &Request) -> Result<(OwnedFd, Handed), BuildError
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(no_sockets)?;
     map_user(stub.process.id, request)?;
     let memory_held = stub.group.as_ref().is_some_and(|group| group.holds(Controller::Memory));
-    let order = Order::Serve { request: Cow::Borrowed(request), memory_held };
+    let order = Order::Serve { request: Box::new(Cow::Borrowed(request)), memory_held };
     // A stub that failed before has said so, and its report tells more than a broken pipe.
     let ordered = stub.channel.send(&order, &[tools_theirs.as_fd(), words_theirs.as_fd()]);
     drop((tools_theirs, words_theirs));

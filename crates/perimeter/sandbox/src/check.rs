@@ -1,111 +1,66 @@
-//! What this machine and this user can do about each control, and why not where not. Measured: namespaces are tried with a child that ends at once,
-//! groups by looking whether they are ours to write.
+//! What this machine and this user can do about each control, and why not where not. Measured: what a sandbox is made of is tried in a child that ends at
+//! once, groups by looking whether they are ours to write.
 
-use std::fs;
+mod obstacle;
+mod trial;
 
 use rustix::io::Errno;
 
+pub(crate) use obstacle::PROC_FIX;
+use trial::{Failed, Trying};
+
 use crate::cgroup::{self, Backend, Controller};
 use crate::control::{Control, ControlStatus};
+use crate::domain;
 use crate::error::BuildError;
 use crate::request::Builder;
-use crate::{domain, sys};
 
 /// Every control's state here, for a report at the start. Sandboxes built by a spawner of this process's user will have the same.
+/// Blocks for some milliseconds; sound in a process with threads.
 pub fn check() -> Vec<ControlStatus> {
     statuses(cgroup::detect().as_deref(), Builder::ourselves())
 }
 
 pub(crate) fn statuses(groups: Option<&dyn Backend>, builder: Builder) -> Vec<ControlStatus> {
-    let mut statuses: Vec<_> = NAMESPACES.iter().map(|(control, flag)| namespace(*control, *flag, builder)).collect();
-    statuses.extend([seccomp(), domain::status(), ControlStatus::active(Control::NoCaps)]);
+    let mut statuses: Vec<_> = TRIALS.iter().map(|(control, trial)| tried(*control, trial(), builder)).collect();
+    statuses.extend([domain::status(), ControlStatus::active(Control::NoCaps)]);
     statuses.extend([memory(groups), processes(groups), disk(), cpu(groups), distinct_uid(builder)]);
     statuses
 }
 
-const NAMESPACES: [(Control, libc::c_int); 7] = [
-    (Control::Userns, 0),
-    (Control::Mountns, libc::CLONE_NEWNS),
-    (Control::Pidns, libc::CLONE_NEWPID),
-    (Control::Netns, libc::CLONE_NEWNET),
-    (Control::Ipcns, libc::CLONE_NEWIPC),
-    (Control::Utsns, libc::CLONE_NEWUTS),
-    (Control::Cgroupns, libc::CLONE_NEWCGROUP),
+type Trial = fn() -> Result<(), Failed>;
+
+/// What is tried, in the order of reports.
+const TRIALS: [(Control, Trial); 9] = [
+    (Control::Userns, trial::user),
+    (Control::Mountns, trial::mounts),
+    (Control::Pidns, trial::processes),
+    (Control::Netns, trial::exit),
+    (Control::Ipcns, trial::messages),
+    (Control::Utsns, trial::name),
+    (Control::Cgroupns, trial::groups),
+    (Control::Timens, trial::clocks),
+    (Control::Seccomp, trial::filter),
 ];
 
-fn namespace(control: Control, flag: libc::c_int, builder: Builder) -> ControlStatus {
-    match sys::try_namespaces(libc::CLONE_NEWUSER | flag) {
+fn tried(control: Control, outcome: Result<(), Failed>, builder: Builder) -> ControlStatus {
+    match outcome {
         Ok(()) => ControlStatus::active(control),
-        Err(errno) => {
-            let error = no_namespaces(errno, builder);
-            ControlStatus::missing(control, error.cause, error.fix)
+        Err(failed) => {
+            let (cause, fix) = obstacle::of(&failed, builder);
+            ControlStatus::missing(control, format!("{cause} ({})", failed.errno), fix)
         }
     }
 }
 
 /// Why the kernel refused namespaces, as far as it can be seen from here.
 pub(crate) fn no_namespaces(errno: Errno, builder: Builder) -> BuildError {
-    let (cause, fix) = obstacle(errno, builder);
+    let (cause, fix) = obstacle::of(&Failed { trying: Trying::Namespaces, errno }, builder);
     BuildError {
         step: "make the namespaces".into(),
         cause: format!("{cause} ({errno})"),
         errno: Some(errno.raw_os_error()),
         fix: fix.into(),
-    }
-}
-
-fn obstacle(errno: Errno, builder: Builder) -> (&'static str, &'static str) {
-    if setting("user/max_user_namespaces") == Some(0) {
-        return ("user namespaces are limited to none", "sysctl user.max_user_namespaces=10000");
-    }
-    if errno == Errno::NOSPC || errno == Errno::USERS {
-        return (
-            "the limit of namespaces, or of their nesting, is reached",
-            "raise sysctl user.max_*_namespaces, or run postern less deeply nested",
-        );
-    }
-    if errno == Errno::NOSYS || errno == Errno::INVAL {
-        return (
-            "the kernel was built without one of the namespaces",
-            "boot a kernel with CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS and CONFIG_IPC_NS",
-        );
-    }
-    if !builder.is_root() && setting("kernel/unprivileged_userns_clone") == Some(0) {
-        return ("user namespaces are for root alone", "sysctl kernel.unprivileged_userns_clone=1");
-    }
-    if !builder.is_root() && setting("kernel/apparmor_restrict_unprivileged_userns") == Some(1) {
-        return (
-            "AppArmor restricts user namespaces",
-            "add an AppArmor profile for postern with `userns,`, or sysctl kernel.apparmor_restrict_unprivileged_userns=0",
-        );
-    }
-    if filtered() {
-        return (
-            "a seccomp filter around postern forbids them",
-            "in Docker --security-opt seccomp=unconfined; in systemd no RestrictNamespaces=; in Kubernetes seccompProfile Unconfined",
-        );
-    }
-    ("the kernel or a security module forbids them", "look into the kernel's log")
-}
-
-fn setting(path: &str) -> Option<u64> {
-    fs::read_to_string(format!("/proc/sys/{path}")).ok()?.trim().parse().ok()
-}
-
-/// Whether this process runs under a system call filter itself.
-fn filtered() -> bool {
-    fs::read_to_string("/proc/self/status")
-        .is_ok_and(|status| status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"])))
-}
-
-fn seccomp() -> ControlStatus {
-    match fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail") {
-        Ok(actions) if actions.contains("errno") => ControlStatus::active(Control::Seccomp),
-        _ => ControlStatus::missing(
-            Control::Seccomp,
-            "the kernel has no seccomp filters",
-            "boot a kernel with CONFIG_SECCOMP_FILTER",
-        ),
     }
 }
 

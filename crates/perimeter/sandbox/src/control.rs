@@ -21,6 +21,8 @@ pub enum Control {
     Utsns,
     /// A view of control groups that starts at its own.
     Cgroupns,
+    /// Clocks of its own that begin with the sandbox: how long the machine runs is not seen.
+    Timens,
     /// The system call filter.
     Seccomp,
     /// Landlock domains: the outer one for the sandbox, an inner one for each command.
@@ -41,7 +43,7 @@ pub enum Control {
 
 impl Control {
     /// Every control, in the order they are reported.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Userns,
         Self::Mountns,
         Self::Pidns,
@@ -49,6 +51,7 @@ impl Control {
         Self::Ipcns,
         Self::Utsns,
         Self::Cgroupns,
+        Self::Timens,
         Self::Seccomp,
         Self::Landlock,
         Self::NoCaps,
@@ -69,6 +72,7 @@ impl Control {
             Self::Ipcns => "ipcns",
             Self::Utsns => "utsns",
             Self::Cgroupns => "cgroupns",
+            Self::Timens => "timens",
             Self::Seccomp => "seccomp",
             Self::Landlock => "landlock",
             Self::NoCaps => "no-caps",

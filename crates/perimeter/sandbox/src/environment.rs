@@ -1,6 +1,7 @@
 //! The closed environment of a sandbox: a fixed list, the certificate and proxy variables, then what the zone adds. Nothing is inherited.
 
 use crate::sandbox::PROXY_PORT;
+use crate::spec::Spec;
 
 /// The whole trust bundle inside: the system's authorities and the session's.
 pub(crate) const BUNDLE: &str = "/etc/postern/ca-certificates.crt";
@@ -8,7 +9,7 @@ pub(crate) const BUNDLE: &str = "/etc/postern/ca-certificates.crt";
 pub(crate) const SESSION_CA: &str = "/etc/postern/session-ca.crt";
 
 /// All variables, the zone's last and winning.
-pub(crate) fn variables(ca_present: bool, extra: &[(String, String)]) -> Vec<(String, String)> {
+pub(crate) fn variables(spec: &Spec) -> Vec<(String, String)> {
     let proxy = format!("http://127.0.0.1:{PROXY_PORT}");
     let mut variables: Vec<(&str, &str)> = vec![
         ("PATH", "/usr/local/bin:/usr/bin:/bin"),
@@ -26,7 +27,11 @@ pub(crate) fn variables(ca_present: bool, extra: &[(String, String)]) -> Vec<(St
     for name in ["NO_PROXY", "no_proxy"] {
         variables.push((name, "localhost,127.0.0.1,::1"));
     }
-    if ca_present {
+    if spec.packages.is_some() {
+        // The system's own packages are out of reach: what pip installs goes over them, for this session.
+        variables.push(("PIP_BREAK_SYSTEM_PACKAGES", "1"));
+    }
+    if !spec.ca_certificate_pem.is_empty() {
         for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT"] {
             variables.push((name, BUNDLE));
         }
@@ -34,7 +39,7 @@ pub(crate) fn variables(ca_present: bool, extra: &[(String, String)]) -> Vec<(St
     }
     let mut variables: Vec<(String, String)> =
         variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    for (name, value) in extra {
+    for (name, value) in &spec.environment {
         variables.retain(|(existing, _)| existing != name);
         variables.push((name.clone(), value.clone()));
     }
@@ -44,10 +49,31 @@ pub(crate) fn variables(ca_present: bool, extra: &[(String, String)]) -> Vec<(St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::Root;
+
+    fn spec(ca_certificate_pem: &str, environment: &[(&str, &str)]) -> Spec {
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Spec {
+            session: "sesn_1".into(),
+            workspace: "/nowhere".into(),
+            kernel_uid: None,
+            memory_bytes: 1 << 30,
+            cpus: 1.0,
+            processes: 64,
+            disk_bytes: 1 << 30,
+            system: Root::default(),
+            packages: None,
+            mounts: Vec::new(),
+            devices: Vec::new(),
+            environment,
+            ca_certificate_pem: ca_certificate_pem.into(),
+            require: Vec::new(),
+        }
+    }
 
     #[test]
     fn what_the_zone_adds_wins_and_nothing_is_there_twice() {
-        let variables = variables(true, &[("TERM".into(), "xterm".into()), ("LEDGER_API_KEY".into(), "pstn".into())]);
+        let variables = variables(&spec("PEM", &[("TERM", "xterm"), ("LEDGER_API_KEY", "pstn")]));
         assert_eq!(
             variables.iter().filter(|(name, _)| name == "TERM").map(|(_, value)| value.as_str()).collect::<Vec<_>>(),
             ["xterm"]
@@ -60,6 +86,6 @@ mod tests {
 
     #[test]
     fn without_an_authority_no_program_is_pointed_to_one() {
-        assert!(variables(false, &[]).iter().all(|(_, value)| !value.contains("postern/")));
+        assert!(variables(&spec("", &[])).iter().all(|(_, value)| !value.contains("postern/")));
     }
 }

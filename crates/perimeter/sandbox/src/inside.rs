@@ -4,18 +4,22 @@
 
 mod filesystem;
 mod identity;
+mod image;
 mod mounts;
 mod network;
+mod packages;
 mod sources;
 
 use std::borrow::Cow;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 
 use postern_exec::Channel;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::builder::Tools;
+use crate::check;
+use crate::clocks::Clocks;
 use crate::error::BuildError;
 use crate::request::Request;
 use crate::seccomp::Filter;
@@ -27,6 +31,7 @@ pub(crate) struct Ahead<'a> {
     pub(crate) system: &'a System,
     pub(crate) filter: &'a Filter,
     pub(crate) image: &'a OwnedFd,
+    pub(crate) clocks: Clocks,
     /// To and from the spawner: orders and reports. Its end means that the spawner gave up.
     pub(crate) spawner: Channel,
     pub(crate) taken: sources::Taken,
@@ -43,8 +48,11 @@ pub(crate) struct Inside<'a> {
     tools: OwnedFd,
     /// Takes what process 1 writes to its standard error.
     last_words: OwnedFd,
+    /// The host's, or the image's that the zone names.
+    chosen: Cow<'a, System>,
     borrowed: sources::Borrowed,
     new_root: Option<OwnedFd>,
+    proc: Option<OwnedFd>,
 }
 
 /// What the spawner tells the child, in this order.
@@ -54,7 +62,7 @@ pub(crate) enum Order<'a> {
     /// This process is in its control group, if there is one.
     Entered,
     /// The user is mapped and the limits are set: serve this session. The tool channel's end and the pipe for last words come with it.
-    Serve { request: Cow<'a, Request>, memory_held: bool },
+    Serve { request: Box<Cow<'a, Request>>, memory_held: bool },
 }
 
 /// What the child tells the spawner.
@@ -92,6 +100,11 @@ impl Failure {
     /// A failure that is not a system call's.
     pub(crate) fn other(doing: impl Into<String>) -> Self {
         Self { doing: doing.into(), errno: None }
+    }
+
+    /// The same, said of a path.
+    fn at(self, path: &std::path::Path) -> Self {
+        Self { doing: format!("{}: {}", path.display(), self.doing), ..self }
     }
 }
 
@@ -163,6 +176,12 @@ const AHEAD: &[Step<AheadRun>] = &[
         run: network::rules,
     },
     Step {
+        name: "own the clocks",
+        reason: "how long the machine runs tells it from others; where it cannot be done, `timens` is reported missing",
+        fix: OWN_DEFECT,
+        run: identity::own_clocks,
+    },
+    Step {
         name: "own the view of control groups",
         reason: "the host's hierarchy names other sandboxes; made only when the spawner has moved this process into its group, which takes milliseconds and is done meanwhile",
         fix: CONTAINER,
@@ -173,8 +192,8 @@ const AHEAD: &[Step<AheadRun>] = &[
 /// The steps of a session, in the order that matters: what each needs from the host or from capabilities comes before the step that takes it away.
 const STEPS: &[Step<Run>] = &[
     Step {
-        name: "take the workspace",
-        reason: "what the request names is opened by whoever may, before this becomes the agent, and before it is out of reach",
+        name: "take what the request names",
+        reason: "workspace, mounts, devices and the image are opened by whoever may, before this becomes the agent, and before it is out of reach",
         fix: "make the named path readable for the user that runs postern",
         run: sources::take_requested,
     },
@@ -197,6 +216,18 @@ const STEPS: &[Step<Run>] = &[
         run: filesystem::new_root,
     },
     Step {
+        name: "make /proc",
+        reason: "of the new process namespace, so that no other process can be named; the kernel wants to see the host's, so it comes before that is gone",
+        fix: check::PROC_FIX,
+        run: filesystem::make_proc,
+    },
+    Step {
+        name: "enter the new root",
+        reason: "the old one is unmounted: from here on no path, and no link in what was lent, leads to the host",
+        fix: OWN_DEFECT,
+        run: filesystem::enter_root,
+    },
+    Step {
         name: "lay out directories",
         reason: "mount points and links that programs expect",
         fix: OWN_DEFECT,
@@ -204,19 +235,25 @@ const STEPS: &[Step<Run>] = &[
     },
     Step {
         name: "write /etc",
-        reason: "names, resolver and certificates are generated; the rest is a reviewed list",
+        reason: "names, resolver and certificates are generated; the rest is a reviewed list, or the image's",
         fix: OWN_DEFECT,
         run: filesystem::write_etc,
     },
     Step {
         name: "mount the system",
-        reason: "/usr and the listed parts of /etc, read-only, no set-user-id, no devices",
+        reason: "/usr and the listed parts of /etc, or the image's directories, read-only, no set-user-id, no devices",
         fix: KERNEL,
         run: filesystem::mount_system,
     },
     Step {
+        name: "mount the layer of packages",
+        reason: "what is installed during the session lies over /usr and never in it",
+        fix: "boot a kernel from 5.11 on with CONFIG_OVERLAY_FS, with nothing mounted below /usr and the data directory on ext4, xfs or btrfs, or set packages = \"none\"",
+        run: packages::mount_layer,
+    },
+    Step {
         name: "mount devices",
-        reason: "the six that every program may use, terminals of its own, shared memory",
+        reason: "the six that every program may use, those the zone names, terminals of its own, shared memory",
         fix: CONTAINER,
         run: filesystem::mount_devices,
     },
@@ -237,18 +274,6 @@ const STEPS: &[Step<Run>] = &[
         reason: "directories of the host that the zone names",
         fix: "look at `mounts` in the zone",
         run: filesystem::mount_lent,
-    },
-    Step {
-        name: "mount /proc",
-        reason: "of the new process namespace, so that no other process can be named",
-        fix: "the host's /proc must not be covered: in a container use --security-opt systempaths=unconfined (Docker), procMount: Unmasked (Kubernetes), or run outside one",
-        run: filesystem::mount_proc,
-    },
-    Step {
-        name: "enter the new root",
-        reason: "the old one is unmounted: there is no path back",
-        fix: OWN_DEFECT,
-        run: filesystem::enter_root,
     },
     Step {
         name: "mask /proc",
@@ -335,8 +360,9 @@ fn fail(spawner: &Channel, step: &str, fix: &str, failure: Failure) -> ! {
 }
 
 impl<'a> Ahead<'a> {
-    pub(crate) fn new(system: &'a System, filter: &'a Filter, image: &'a OwnedFd, spawner: Channel) -> Self {
-        Self { system, filter, image, spawner, taken: sources::Taken::default(), sockets: Vec::new() }
+    pub(crate) fn new(tools: &'a Tools, spawner: Channel) -> Self {
+        let Tools { system, filter, image, clocks, .. } = tools;
+        Self { system, filter, image, clocks: *clocks, spawner, taken: sources::Taken::default(), sockets: Vec::new() }
     }
 
     /// Waits for the spawner's next word.
@@ -357,14 +383,10 @@ impl<'a> Inside<'a> {
         };
         let [tools, last_words] = <[OwnedFd; 2]>::try_from(descriptors)
             .map_err(|_| Failure::other("the order came without its two descriptors"))?;
-        let borrowed = sources::Borrowed::default();
-        Ok(Self { ahead, request: request.into_owned(), memory_held, tools, last_words, borrowed, new_root: None })
+        let (chosen, borrowed) = (Cow::Borrowed(ahead.system), sources::Borrowed::default());
+        let request = Cow::into_owned(*request);
+        Ok(Self { ahead, request, memory_held, tools, last_words, chosen, borrowed, new_root: None, proc: None })
     }
-}
-
-/// A path without its leading slash, to be used from the new root.
-fn below(path: &str) -> PathBuf {
-    PathBuf::from(path.trim_start_matches('/'))
 }
 
 #[cfg(test)]
@@ -391,8 +413,12 @@ mod tests {
         let at = |name: &str| steps().iter().position(|(step, ..)| *step == name).expect("is a step");
         assert_eq!(at("die with the spawner"), 0, "whatever waits must not wait for ever");
         assert!(at("keep mounts private") < at("take the system"));
-        assert!(at("take the workspace") < at("become the agent"));
+        assert!(at("take what the request names") < at("become the agent"));
         assert!(at("become the agent") < at("still die with the spawner"), "a change of user clears the death signal");
+        assert!(at("make /proc") < at("enter the new root"), "the kernel compares it with the host's");
+        for step in ["lay out directories", "mount the system", "mount the workspace", "mount what the zone lends"] {
+            assert!(at("enter the new root") < at(step), "a link in what is mounted must not lead to the host: {step}");
+        }
         assert!(at("set packet rules") < at("drop capabilities"));
         assert!(at("own the view of control groups") < at("drop capabilities"));
         assert!(at("drop capabilities") < at("filter system calls"));

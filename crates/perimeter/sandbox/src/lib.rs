@@ -7,6 +7,7 @@ mod builder;
 mod cgroup;
 mod check;
 mod client;
+mod clocks;
 pub mod command;
 mod control;
 mod domain;
@@ -22,6 +23,7 @@ pub mod refused;
 mod request;
 mod sandbox;
 mod seccomp;
+mod sensitive;
 mod spawner;
 mod spec;
 mod stub;
@@ -37,7 +39,7 @@ pub use control::{Control, ControlStatus, State};
 pub use error::BuildError;
 pub use sandbox::{DNS_PORT, Ending, Exit, Limit, Network, PROXY_PORT, REDIRECT_PORT, REFUSED_GROUP, Sandbox};
 pub use spawner::spawner_main;
-pub use spec::{AGENT_UID, Access, LOWEST_KERNEL_UID, Mount, Settings, Spec};
+pub use spec::{AGENT_UID, Access, LOWEST_KERNEL_UID, Mount, Root, Settings, Spec};
 
 /// The name under which the binary's first line of `main` must run the tool server: `argv[0]` of process 1 inside.
 pub const TOOLS_NAME: &str = "postern-tools";

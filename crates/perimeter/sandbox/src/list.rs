@@ -25,7 +25,7 @@ mod tests {
             include_str!("../data/seccomp.list"),
             include_str!("../data/etc.list"),
             include_str!("../data/proc-masks.list"),
-            include_str!("../data/sensitive-paths.list"),
+            include_str!("../../../base/policy/data/sensitive_paths.txt"),
         ] {
             assert!(entries(list).count() > 5);
             for entry in entries(list) {

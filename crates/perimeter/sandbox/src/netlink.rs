@@ -118,7 +118,8 @@ impl Socket {
     pub(crate) fn perform(&self, messages: &Messages) -> Result<(), Errno> {
         rustix::net::sendto(&self.0, &messages.bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
         let mut left = messages.acknowledged;
-        let mut buffer = vec![0; 1 << 16];
+        // An acknowledgement repeats the message, of which ours are short; it comes alone.
+        let mut buffer = [0; 1 << 13];
         while left > 0 {
             let (received, _) = rustix::net::recv(&self.0, &mut buffer, RecvFlags::empty())?;
             for (kind, body) in split(&buffer[..received]) {

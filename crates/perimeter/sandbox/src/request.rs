@@ -1,16 +1,15 @@
 //! The door: a specification is checked here once and becomes a [`Request`], which the builder takes. Pure but for looking at the paths it names.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::BuildError;
-use crate::list::entries;
-use crate::spec::{LOWEST_KERNEL_UID, Mount, Spec};
-
-const SENSITIVE: &str = include_str!("../data/sensitive-paths.list");
+use crate::sensitive;
+use crate::spec::{Access, LOWEST_KERNEL_UID, Mount, Root, Spec};
+use crate::system::DEVICES;
 
 /// The name of this step in errors.
 const STEP: &str = "check the request";
@@ -71,9 +70,16 @@ impl Request {
         spec.environment.iter().try_for_each(|(name, value)| check_variable(name, value))?;
         let forbidden: Vec<PathBuf> =
             forbidden.iter().map(|tree| fs::canonicalize(tree).unwrap_or_else(|_| tree.clone())).collect();
-        spec.mounts.iter().try_for_each(|mount| check_mount(mount, &forbidden))?;
+        check_root(&spec.system, &forbidden)?;
+        spec.mounts.iter().try_for_each(|mount| check_mount(mount, builder, &forbidden))?;
+        spec.devices.iter().try_for_each(|device| check_device(device))?;
         let (kernel_uid, kernel_gid) = kernel_user(&spec, builder)?;
-        check_workspace(&spec.workspace, kernel_uid)?;
+        check_own("workspace", &spec.workspace, kernel_uid)?;
+        if let Some(layer) = &spec.packages {
+            for directory in ["upper", "work"] {
+                check_own("layer of packages", &layer.join(directory), kernel_uid)?;
+            }
+        }
         Ok(Self { spec, kernel_uid, kernel_gid })
     }
 }
@@ -124,49 +130,86 @@ fn check_variable(name: &str, value: &str) -> Result<(), BuildError> {
     Ok(())
 }
 
-fn check_mount(mount: &Mount, forbidden: &[PathBuf]) -> Result<(), BuildError> {
-    let shown = mount.host.display();
-    let canonical = fs::canonicalize(&mount.host).map_err(|error| {
-        refused(format!("the mount {shown} cannot be looked at: {error}"), "create it, or correct `mounts`")
+/// A directory or file of the host that may be lent: by its real path, and not sensitive. `key` is the zone's.
+fn check_lent(key: &str, path: &Path, forbidden: &[PathBuf]) -> Result<(), BuildError> {
+    let shown = path.display();
+    let canonical = fs::canonicalize(path).map_err(|error| {
+        refused(format!("{shown} in `{key}` cannot be looked at: {error}"), "create it, or correct the zone")
     })?;
-    if canonical != mount.host {
+    if canonical != path {
         return Err(refused(
-            format!("the mount {shown} is really {}", canonical.display()),
-            "name the real path in `mounts`",
+            format!("{shown} in `{key}` is really {}", canonical.display()),
+            "name the real path in the zone",
         ));
     }
-    if let Some(reason) = sensitive(&canonical, forbidden) {
-        return Err(refused(
-            format!("the mount {shown} would show {reason}"),
+    match sensitive::path(&canonical, forbidden) {
+        Some(reason) => Err(refused(
+            format!("{shown} in `{key}` would show {reason}"),
             "lend a directory that holds only what the agent may see",
+        )),
+        None => Ok(()),
+    }
+}
+
+fn check_root(root: &Root, forbidden: &[PathBuf]) -> Result<(), BuildError> {
+    match root {
+        Root::Host(directories) => directories.iter().try_for_each(|directory| {
+            check_lent("system", directory, forbidden)?;
+            check_place(directory)
+        }),
+        Root::Image(image) => check_lent("system", image, forbidden),
+    }
+}
+
+fn check_mount(mount: &Mount, builder: Builder, forbidden: &[PathBuf]) -> Result<(), BuildError> {
+    check_lent("mounts", &mount.host, forbidden)?;
+    check_place(&mount.at)?;
+    let owner = fs::metadata(&mount.host).map(|about| about.uid());
+    if mount.access == Access::Cache && builder.is_root() && owner.is_ok_and(|owner| owner >= LOWEST_KERNEL_UID) {
+        return Err(refused(
+            format!(
+                "the cache {} belongs to the kernel user of a sandbox, which could change it",
+                mount.host.display()
+            ),
+            "give it to root",
         ));
     }
-    let plain = mount.at.is_absolute()
-        && mount.at.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-    let ours = OURS.iter().any(|own| mount.at.starts_with(own) || Path::new(own).starts_with(&mount.at))
-        || mount.at.starts_with("/mnt/memory");
+    Ok(())
+}
+
+/// A place inside where something may be mounted.
+fn check_place(at: &Path) -> Result<(), BuildError> {
+    let plain =
+        at.is_absolute() && at.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let ours =
+        OURS.iter().any(|own| at.starts_with(own) || Path::new(own).starts_with(at)) || at.starts_with("/mnt/memory");
     if !plain || ours {
         return Err(refused(
-            format!("a mount at {} would cover the sandbox's own directories", mount.at.display()),
+            format!("a mount at {} would cover the sandbox's own directories", at.display()),
             "mount it at /data or below /srv or /mnt",
         ));
     }
     Ok(())
 }
 
-/// Why a path may not be lent, if it may not.
-fn sensitive(path: &Path, forbidden: &[PathBuf]) -> Option<String> {
-    let shipped = entries(SENSITIVE).find(|entry| {
-        let sensitive = Path::new(entry.words[1]);
-        sensitive.starts_with(path) || (entry.words[0] == "tree" && path.starts_with(sensitive))
-    });
-    if let Some(entry) = shipped {
-        return Some(entry.reason.to_owned());
+/// A character device that may be lent, and by which name.
+fn check_device(path: &Path) -> Result<(), BuildError> {
+    let shown = path.display();
+    let fix = "name in `devices` the real path of a character device that the agent may use";
+    let name = path.strip_prefix("/dev").ok().and_then(Path::to_str).unwrap_or_default();
+    let plain = !name.is_empty() && path.components().skip(1).all(|part| matches!(part, Component::Normal(_)));
+    if !plain || DEVICES.contains(&name) {
+        return Err(refused(format!("the device {shown} is not one below /dev, or is there already"), fix));
     }
-    forbidden
-        .iter()
-        .any(|tree| tree.starts_with(path) || path.starts_with(tree))
-        .then(|| "postern's own data".to_owned())
+    let about = fs::symlink_metadata(path)
+        .map_err(|error| refused(format!("the device {shown} cannot be looked at: {error}"), fix))?;
+    if !about.file_type().is_char_device() || fs::canonicalize(path).is_ok_and(|real| real != path) {
+        return Err(refused(format!("{shown} is not a character device by its real path"), fix));
+    }
+    match sensitive::device(about.rdev()) {
+        Some(reason) => Err(refused(format!("the device {shown} is never lent: {reason}"), fix)),
+        None => Ok(()),
+    }
 }
 
 fn kernel_user(spec: &Spec, builder: Builder) -> Result<(u32, u32), BuildError> {
@@ -183,19 +226,20 @@ fn kernel_user(spec: &Spec, builder: Builder) -> Result<(u32, u32), BuildError> 
     }
 }
 
-fn check_workspace(workspace: &Path, kernel_uid: u32) -> Result<(), BuildError> {
-    let shown = workspace.display();
-    let about = fs::symlink_metadata(workspace)
-        .map_err(|error| refused(format!("the workspace {shown} cannot be looked at: {error}"), "prepare it first"))?;
-    if !workspace.is_absolute() || !about.is_dir() {
+/// A directory that the runner made for this session's kernel user.
+fn check_own(what: &str, directory: &Path, kernel_uid: u32) -> Result<(), BuildError> {
+    let shown = directory.display();
+    let about = fs::symlink_metadata(directory)
+        .map_err(|error| refused(format!("the {what} {shown} cannot be looked at: {error}"), "prepare it first"))?;
+    if !directory.is_absolute() || !about.is_dir() {
         return Err(refused(
-            format!("the workspace {shown} is not a directory by an absolute path"),
+            format!("the {what} {shown} is not a directory by an absolute path"),
             "report this as a defect",
         ));
     }
     if about.uid() != kernel_uid {
         return Err(refused(
-            format!("the workspace {shown} belongs to user {}, the sandbox is user {kernel_uid}", about.uid()),
+            format!("the {what} {shown} belongs to user {}, the sandbox is user {kernel_uid}", about.uid()),
             "prepare it for that user first",
         ));
     }

@@ -2,6 +2,8 @@
 //! Two programs: an allow-list that answers ENOSYS to the rest, then a deny-list that answers EPERM. Both run on every call and the later
 //! installed one's error wins, so a dangerous call says EPERM while clone3 says ENOSYS and the C library falls back to clone.
 
+#[cfg(test)]
+mod dead_entries;
 mod shortcut;
 
 use std::collections::BTreeMap;

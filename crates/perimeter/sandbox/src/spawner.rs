@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::builder::{self, Running, Tools};
 use crate::cgroup::{self, Controller, Pool};
+use crate::clocks::Clocks;
 use crate::control::{ControlStatus, unsatisfied};
 use crate::error::BuildError;
 use crate::request::{Builder, Request};
@@ -82,7 +83,8 @@ impl<'a> Spawner<'a> {
         let memory_held = groups.as_ref().is_some_and(|groups| groups.controllers().contains(&Controller::Memory));
         let nothing = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| BuildError::system(STEP, "open /dev/null", errno, "mount /dev with its usual devices"))?;
-        let tools = Tools { builder, system: System::look(), filter, image, nothing };
+        let clocks = Clocks::promised(&statuses);
+        let tools = Tools { builder, system: System::look(), filter, image, clocks, nothing };
         let (stubs, pool) = (Stubs::new(), Pool::new(groups));
         Ok(Self {
             worker,
@@ -275,7 +277,7 @@ impl<'a> Spawner<'a> {
     fn over_disk(&mut self) -> Option<String> {
         let subjects = self.running.iter().map(|(session, running)| Subject {
             session,
-            workspace: &running.workspace,
+            directories: &running.counted,
             limit_bytes: running.disk_bytes,
         });
         self.gauge.look(subjects, Instant::now())

@@ -29,14 +29,36 @@ pub struct Spec {
     pub processes: u32,
     /// Bytes on disk.
     pub disk_bytes: u64,
+    /// What the read-only system is made of.
+    pub system: Root,
+    /// The session's layer over `/usr`, into which packages are installed (see [`crate::workspace::prepare_packages`]); none to leave `/usr` read-only.
+    pub packages: Option<PathBuf>,
     /// Directories and files of the host that the zone lends.
     pub mounts: Vec<Mount>,
+    /// Character devices of the host that the zone lends, by their paths below `/dev`.
+    pub devices: Vec<PathBuf>,
     /// Variables for the agent, placeholders among them; they win over the sandbox's own.
     pub environment: Vec<(String, String)>,
     /// The session's certificate authority, trusted inside only; empty for none.
     pub ca_certificate_pem: String,
     /// Controls without which the sandbox is not built.
     pub require: Vec<Control>,
+}
+
+/// What a sandbox's read-only system is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Root {
+    /// The host's `/usr`, the shipped list of its `/etc`, and these directories of the host at their own places.
+    Host(Vec<PathBuf>),
+    /// The root of an image that was unpacked on the host. What it holds is a stranger's.
+    Image(PathBuf),
+}
+
+impl Default for Root {
+    fn default() -> Self {
+        Self::Host(Vec::new())
+    }
 }
 
 /// A directory or file of the host, lent to a sandbox.
@@ -46,7 +68,7 @@ pub struct Mount {
     pub host: PathBuf,
     /// Where it appears inside, absolute; never over the sandbox's own directories.
     pub at: PathBuf,
-    /// Read or write.
+    /// What may be done there.
     pub access: Access,
 }
 
@@ -58,6 +80,8 @@ pub enum Access {
     Read,
     /// Read and write, as far as the kernel user may.
     Write,
+    /// Read, and so may others: no sandbox's kernel user owns it.
+    Cache,
 }
 
 /// What the spawner is told once, at its start.

@@ -72,7 +72,7 @@ fn clone_one(tools: &Tools) -> Result<(Channel, Process), BuildError> {
             if sys::close_all_but(crate::spawner::FIRST_FREE, kept, tools.nothing.as_fd()).is_err() {
                 sys::exit_now(1);
             }
-            inside::run(Ahead::new(&tools.system, &tools.filter, &tools.image, Channel::new(theirs)))
+            inside::run(Ahead::new(tools, Channel::new(theirs)))
         }
         Cloned::Parent { child, pidfd } => Ok((Channel::new(ours), Process::new(child, pidfd))),
     }

@@ -42,13 +42,17 @@ pub(crate) fn clone_process(namespaces: libc::c_int) -> Result<Cloned, Errno> {
     }
 }
 
-/// Whether this process may make these namespaces, tried with a child that ends at once. Sound in a process with threads.
-pub(crate) fn try_namespaces(namespaces: libc::c_int) -> Result<(), Errno> {
-    match clone_process(namespaces)? {
-        Cloned::Child => exit_now(0),
-        Cloned::Parent { child, .. } => {
-            rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty()).map(|_ended| ())
-        }
+/// What comes of an attempt in new namespaces, made by a child that ends at once. In a process with threads `attempt` must neither allocate nor lock.
+pub(crate) fn try_in_child(namespaces: libc::c_int, attempt: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+    let child = match clone_process(namespaces)? {
+        // Numbers of errors are small, and zero is none of them.
+        Cloned::Child => exit_now(attempt().err().map_or(0, |errno| errno.raw_os_error().clamp(1, 254))),
+        Cloned::Parent { child, .. } => child,
+    };
+    match rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty())? {
+        Some((_, status)) if status.exit_status() == Some(0) => Ok(()),
+        Some((_, status)) => Err(Errno::from_raw_os_error(status.exit_status().unwrap_or(libc::EIO))),
+        None => Err(Errno::CHILD),
     }
 }
 
@@ -120,6 +124,13 @@ pub(crate) enum Recursive {
 pub(crate) fn new_cgroup_namespace() -> Result<(), Errno> {
     // SAFETY: CLONE_NEWCGROUP changes what this thread sees of groups; descriptors and memory stay as they are.
     let result = unsafe { libc::unshare(libc::CLONE_NEWCGROUP) };
+    outcome(result.into())
+}
+
+/// A time namespace that this process's children, and on kernels from 6.3 on this process itself after exec, are in. Its clocks are not set yet.
+pub(crate) fn new_time_namespace() -> Result<(), Errno> {
+    // SAFETY: CLONE_NEWTIME changes what later processes see of two clocks; descriptors and memory stay as they are.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWTIME) };
     outcome(result.into())
 }
 

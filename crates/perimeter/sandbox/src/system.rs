@@ -8,7 +8,7 @@ use crate::list::entries;
 const ETC: &str = include_str!("../data/etc.list");
 
 /// Where distributions keep the bundle of certificate authorities.
-const BUNDLES: [&str; 4] = [
+pub(crate) const BUNDLES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
@@ -21,8 +21,8 @@ const LINKS: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"
 /// Devices that every program may use.
 pub(crate) const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
-/// The host as sandboxes see it.
-#[derive(Debug, Default)]
+/// The host, or an image, as sandboxes see it.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct System {
     /// Path and contents.
     pub(crate) copied: Vec<(PathBuf, Vec<u8>)>,

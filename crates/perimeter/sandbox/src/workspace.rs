@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
 use std::path::Path;
 
 /// Makes the directory (0700) with `.home` inside, and as root gives it and everything in it to `kernel_uid`.
@@ -26,6 +26,25 @@ pub fn prepare(workspace: &Path, kernel_uid: Option<u32>) -> io::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Makes the session's layer over `/usr` (0700): what is installed lies in `upper`, `work` is the kernel's. As root both belong to `kernel_uid`.
+///
+/// # Errors
+/// The system's, with the path.
+pub fn prepare_packages(layer: &Path, kernel_uid: Option<u32>) -> io::Result<()> {
+    // The mode of `upper` is the one that `/usr` shows inside.
+    for (directory, mode) in [(layer.to_owned(), 0o700), (layer.join("upper"), 0o755), (layer.join("work"), 0o700)] {
+        match fs::DirBuilder::new().mode(mode).create(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+            Ok(()) => {
+                fs::set_permissions(&directory, fs::Permissions::from_mode(mode))?;
+                kernel_uid.map_or(Ok(()), |uid| lchown(&directory, Some(uid), Some(uid)))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Gives a directory and everything in it to `kernel_uid`, links themselves and not what they name.

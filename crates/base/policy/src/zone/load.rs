@@ -4,7 +4,7 @@ use super::mcp_rule::McpRule;
 use super::read_credential::read_credentials;
 use super::read_mcp::read_mcp_rules;
 use super::read_rule::read_rules;
-use super::sandbox::SandboxLimits;
+use super::sandbox::{SandboxLimits, refuse_written_caches};
 use super::select::{AgentSelector, Covering};
 use super::{DENY_ALL, Zone};
 use crate::cedar::Builder;
@@ -34,6 +34,8 @@ pub(super) fn load(
         .collect();
     drop(root);
     refuse_overlaps(&reader, &zones);
+    let limits: Vec<_> = zones.iter().map(|read| (read.at, &read.covering.zone.sandbox)).collect();
+    refuse_written_caches(&reader, &limits);
     let (errors, warnings) = reader.finish_with_warnings();
     if errors.is_empty() { Ok((zones.into_iter().map(|read| read.covering).collect(), warnings)) } else { Err(errors) }
 }

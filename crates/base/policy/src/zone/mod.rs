@@ -19,7 +19,7 @@ pub(crate) mod reading {
     pub(crate) use super::read_rule::{read_addresses, read_ca, read_nets};
 }
 
-pub use sandbox::{Control, Mount, MountAccess, SandboxLimits};
+pub use sandbox::{Control, Mount, MountAccess, Packages, SandboxLimits, System};
 pub use select::Zones;
 
 use crate::cedar::{Action, Attribute, Builder, Policies, tools_rule};

@@ -1,7 +1,15 @@
-//! The limits a zone sets for its sandboxes. Stated here, enforced by whoever builds them.
+//! The limits a zone sets for its sandboxes, and what of the host it lends them. Stated here, enforced by whoever builds them.
 
-use crate::document::{ByteCount, Table};
-use std::path::PathBuf;
+mod lent;
+mod sensitive;
+mod system;
+
+pub(super) use lent::refuse_written_caches;
+pub use lent::{Mount, MountAccess};
+pub use system::{Packages, System};
+
+use crate::document::{ByteCount, Item, Table};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 /// Limits of a sandbox. What is `None` has the builder's default.
@@ -15,30 +23,16 @@ pub struct SandboxLimits {
     pub processes: Option<u32>,
     /// Bytes in the workspace.
     pub disk_bytes: Option<u64>,
+    /// What the read-only system is made of.
+    pub system: System,
+    /// Whether packages can be installed into it.
+    pub packages: Packages,
     /// Directories of the host.
     pub mounts: Vec<Mount>,
+    /// Character devices of the host, by their paths below `/dev`.
+    pub devices: Vec<PathBuf>,
     /// Controls without which the sandbox must not start; `None` means all that kernel and user can do.
     pub require: Option<Vec<Control>>,
-}
-
-/// A directory of the host, shown inside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
-    /// Absolute path on the host.
-    pub host: PathBuf,
-    /// Absolute path inside.
-    pub at: PathBuf,
-    /// What may be done there.
-    pub access: MountAccess,
-}
-
-/// What may be done in a mount.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MountAccess {
-    /// Read only.
-    Read,
-    /// Read and write.
-    Write,
 }
 
 macro_rules! controls {
@@ -68,6 +62,7 @@ controls! {
     Ipcns = "ipcns", "An IPC namespace.";
     Utsns = "utsns", "A host name namespace.";
     Cgroupns = "cgroupns", "A control group namespace.";
+    Timens = "timens", "A time namespace.";
     Seccomp = "seccomp", "System call filters.";
     Landlock = "landlock", "A Landlock domain.";
     NoCaps = "no-caps", "No capabilities.";
@@ -81,7 +76,7 @@ controls! {
 /// No control has this name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no such control; known are userns mountns pidns netns ipcns utsns cgroupns seccomp landlock no-caps memory-hard processes-hard disk-hard cpu-hard distinct-uid"
+    "no such control; known are userns mountns pidns netns ipcns utsns cgroupns timens seccomp landlock no-caps memory-hard processes-hard disk-hard cpu-hard distinct-uid"
 )]
 pub struct UnknownControl;
 
@@ -105,34 +100,18 @@ impl SandboxLimits {
         let processes =
             table.bounded("processes", FEWEST_PROCESSES..=1_000_000).and_then(|item| u32::try_from(item.value).ok());
         let disk_bytes = table.parsed::<ByteCount>("disk").map(|item| item.value.0);
-        let mounts = table.tables("mounts").iter_mut().filter_map(read_mount).collect();
+        let (system, packages) = (System::read(table), Packages::read(table));
+        let (mounts, devices) = (lent::read_mounts(table), lent::read_devices(table));
         let require =
             table.parsed_all::<Control>("require").map(|items| items.into_iter().map(|item| item.value).collect());
-        Self { memory_bytes, cpus, processes, disk_bytes, mounts, require }
+        Self { memory_bytes, cpus, processes, disk_bytes, system, packages, mounts, devices, require }
     }
 }
 
-fn read_mount(table: &mut Table<'_>) -> Option<Mount> {
-    let host = table.string("host");
-    let at = table.string("at");
-    let access = table.string("access");
-    let access = match access.map(|item| (item.value, item.at)) {
-        Some(("read", _)) | None => Some(MountAccess::Read),
-        Some(("write", _)) => Some(MountAccess::Write),
-        Some((_, place)) => {
-            table.reader().error(place, "access must be \"read\" or \"write\"");
-            None
-        }
-    };
-    let host = absolute(table, "host", host);
-    let at = absolute(table, "at", at);
-    Some(Mount { host: host?, at: at?, access: access? })
-}
-
-fn absolute(table: &mut Table<'_>, key: &str, item: Option<crate::document::Item<&str>>) -> Option<PathBuf> {
-    let item = table.required(key, item)?;
-    let path = PathBuf::from(item.value);
-    let plain = path.is_absolute() && path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
+/// An absolute path as it is written, without `..` and without a second spelling of itself.
+fn absolute(table: &Table<'_>, key: &str, item: Item<&str>) -> Option<PathBuf> {
+    let path: PathBuf = Path::new(item.value).components().collect();
+    let plain = path.is_absolute() && path.components().all(|part| !matches!(part, Component::ParentDir));
     if !plain {
         table.reader().error(item.at, format!("{key} must be an absolute path without .."));
     }

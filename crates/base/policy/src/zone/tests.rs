@@ -13,6 +13,7 @@ mod loading;
 mod mcp;
 mod mcp_properties;
 mod properties;
+mod sandbox;
 
 /// The example of the documentation, with what this build enforces.
 const LEDGER: &str = r#"config = 1

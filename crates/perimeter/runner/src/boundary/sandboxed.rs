@@ -8,8 +8,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use postern_audit::{Decision, Kind, Record};
 use postern_egress::client::Network;
 use postern_policy::canonical::canonical_json;
-use postern_policy::{Denial, MountAccess, Reason, Zone};
-use postern_sandbox::{Access, BuildError, Control, Ending, Mount, Sandbox, Spec};
+use postern_policy::{Denial, MountAccess, Packages, Reason, Zone};
+use postern_sandbox::{Access, BuildError, Control, Ending, Mount, Root, Sandbox, Spec};
 use postern_tools::client::{CALL_DEADLINE, GRACE};
 use postern_tools::{Block, CallError, ToolClient, ToolOutcome};
 use serde_json::Value;
@@ -174,6 +174,13 @@ impl SandboxHands {
         let kernel_uid = self.parts.places.kernel_uid(&place)?;
         postern_sandbox::workspace::prepare(&place.workspace, kernel_uid)?;
         let limits = self.zone.sandbox();
+        let packages = match limits.packages {
+            Packages::None => None,
+            Packages::Session => {
+                postern_sandbox::workspace::prepare_packages(&place.packages, kernel_uid)?;
+                Some(place.packages)
+            }
+        };
         let named = |controls: &Vec<postern_policy::Control>| {
             controls.iter().filter_map(|control| Control::parse(control.as_str())).collect()
         };
@@ -185,7 +192,10 @@ impl SandboxHands {
             cpus: limits.cpus.unwrap_or(CPUS),
             processes: limits.processes.unwrap_or(PROCESSES),
             disk_bytes: limits.disk_bytes.unwrap_or(DISK_BYTES),
+            system: system(&limits.system),
+            packages,
             mounts: limits.mounts.iter().map(mount).collect(),
+            devices: limits.devices.clone(),
             environment: self.environment.clone(),
             ca_certificate_pem: self.ca_certificate_pem.clone(),
             require: limits.require.as_ref().map_or_else(|| self.parts.defaults.require.clone(), named),
@@ -283,10 +293,18 @@ fn input_digest(call: &ToolCall) -> String {
     format!("sha256:{hex}")
 }
 
+fn system(system: &postern_policy::System) -> Root {
+    match system {
+        postern_policy::System::Host { directories } => Root::Host(directories.clone()),
+        postern_policy::System::Image(root) => Root::Image(root.clone()),
+    }
+}
+
 fn mount(mount: &postern_policy::Mount) -> Mount {
     let access = match mount.access {
         MountAccess::Read => Access::Read,
         MountAccess::Write => Access::Write,
+        MountAccess::Cache => Access::Cache,
     };
     Mount { host: mount.host.clone(), at: mount.at.clone(), access }
 }

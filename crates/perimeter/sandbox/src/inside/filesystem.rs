@@ -1,4 +1,5 @@
-//! The steps that make what the agent sees as files. Until "enter the new root" the working directory is the new root and paths are relative to it.
+//! The steps that make what the agent sees as files. From "enter the new root" on every path is one inside: whatever links lie in an image or in what is
+//! lent, they lead nowhere else.
 
 use std::fs;
 use std::io::Write;
@@ -10,7 +11,7 @@ use rustix::mount::{MountAttrFlags, UnmountFlags};
 
 use super::mounts::{self, Use};
 use super::sources::Kind;
-use super::{Doing, Failure, Inside, below};
+use super::{Doing, Failure, Inside};
 use crate::environment::{BUNDLE, SESSION_CA};
 use crate::list::entries;
 use crate::spec::AGENT_UID;
@@ -43,81 +44,82 @@ pub(super) fn new_root(inside: &mut Inside<'_>) -> Result<(), Failure> {
 /// Step: directories and links.
 pub(super) fn lay_out(inside: &mut Inside<'_>) -> Result<(), Failure> {
     for directory in [
-        "usr",
-        "etc/postern",
-        "proc",
-        "dev/pts",
-        "dev/shm",
-        "tmp",
-        "workspace",
-        "run",
-        "var",
-        "sys",
-        "mnt/session/uploads",
-        "mnt/session/outputs",
-        "mnt/memory",
+        "/usr",
+        "/etc/postern",
+        "/proc",
+        "/dev/pts",
+        "/dev/shm",
+        "/tmp",
+        "/workspace",
+        "/run",
+        "/var",
+        "/sys",
+        "/mnt/session/uploads",
+        "/mnt/session/outputs",
+        "/mnt/memory",
+        EMPTY_DIRECTORY,
     ] {
         make_directory(Path::new(directory))?;
     }
-    make_directory(&below(EMPTY_DIRECTORY))?;
-    write(&below(EMPTY_FILE), b"")?;
-    for (link, target) in &inside.ahead.system.links {
-        make_link(target, &below(&link.to_string_lossy()))?;
+    write(Path::new(EMPTY_FILE), b"")?;
+    for (link, target) in &inside.chosen.links {
+        make_link(target, link)?;
     }
     for (target, link) in [
-        ("/tmp", "var/tmp"),
-        ("/run", "var/run"),
-        ("/proc/self/fd", "dev/fd"),
-        ("/proc/self/fd/0", "dev/stdin"),
-        ("/proc/self/fd/1", "dev/stdout"),
-        ("/proc/self/fd/2", "dev/stderr"),
-        ("pts/ptmx", "dev/ptmx"),
-        ("/proc/self/mounts", "etc/mtab"),
+        ("/tmp", "/var/tmp"),
+        ("/run", "/var/run"),
+        ("/proc/self/fd", "/dev/fd"),
+        ("/proc/self/fd/0", "/dev/stdin"),
+        ("/proc/self/fd/1", "/dev/stdout"),
+        ("/proc/self/fd/2", "/dev/stderr"),
+        ("pts/ptmx", "/dev/ptmx"),
+        ("/proc/self/mounts", "/etc/mtab"),
     ] {
         make_link(Path::new(target), Path::new(link))?;
     }
-    Ok(())
+    let proc = inside.proc.take().ok_or_else(|| Failure::other("/proc was not made"))?;
+    mounts::attach(&proc, Path::new("/proc"))
 }
 
 /// Step: the files of /etc that are ours or copied.
 pub(super) fn write_etc(inside: &mut Inside<'_>) -> Result<(), Failure> {
-    for (path, contents) in &inside.ahead.system.copied {
-        write(&below(&path.to_string_lossy()), contents)?;
+    for (path, contents) in &inside.chosen.copied {
+        write(path, contents)?;
     }
     let passwd = format!(
         "root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:{AGENT_UID}:{AGENT_UID}:agent:/workspace/.home:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
     );
-    write(Path::new("etc/passwd"), passwd.as_bytes())?;
-    write(Path::new("etc/group"), format!("root:x:0:\nagent:x:{AGENT_UID}:\nnogroup:x:65534:\n").as_bytes())?;
-    write(Path::new("etc/resolv.conf"), b"nameserver 127.0.0.1\noptions timeout:2 attempts:2\n")?;
-    write(Path::new("etc/hosts"), b"127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost ip6-loopback\n")?;
-    write(Path::new("etc/hostname"), b"sandbox\n")?;
+    write(Path::new("/etc/passwd"), passwd.as_bytes())?;
+    write(Path::new("/etc/group"), format!("root:x:0:\nagent:x:{AGENT_UID}:\nnogroup:x:65534:\n").as_bytes())?;
+    write(Path::new("/etc/resolv.conf"), b"nameserver 127.0.0.1\noptions timeout:2 attempts:2\n")?;
+    write(Path::new("/etc/hosts"), b"127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost ip6-loopback\n")?;
+    write(Path::new("/etc/hostname"), b"sandbox\n")?;
     let session = inside.request.spec.ca_certificate_pem.as_bytes();
     if !session.is_empty() {
-        let authorities = &inside.ahead.system.authorities;
+        let authorities = &inside.chosen.authorities;
         let end_of_line: &[u8] = if authorities.ends_with(b"\n") || authorities.is_empty() { b"" } else { b"\n" };
-        write(&below(BUNDLE), b"")?;
-        append(&below(BUNDLE), [authorities, end_of_line, session])?;
-        write(&below(SESSION_CA), session)?;
+        write(Path::new(BUNDLE), b"")?;
+        append(Path::new(BUNDLE), [authorities, end_of_line, session])?;
+        write(Path::new(SESSION_CA), session)?;
     }
     Ok(())
 }
 
-/// Step: the read-only directories of the host, the trust bundle over its own place.
+/// Step: the read-only directories, the trust bundle over its own place.
 pub(super) fn mount_system(inside: &mut Inside<'_>) -> Result<(), Failure> {
     for (path, tree) in std::mem::take(&mut inside.ahead.taken.shown) {
-        let at = below(&path.to_string_lossy());
-        if !at.exists() {
-            make_directory(&at)?;
+        if !path.exists() {
+            make_directory(&path)?;
         }
-        mounts::attach(&tree, &at)?;
+        mounts::attach(&tree, &path)?;
     }
-    for hidden in &inside.ahead.system.hidden {
-        cover(&below(EMPTY_DIRECTORY), &below(&hidden.to_string_lossy()))?;
+    for hidden in &inside.chosen.hidden {
+        cover(Path::new(EMPTY_DIRECTORY), hidden)?;
     }
     if !inside.request.spec.ca_certificate_pem.is_empty() {
-        for bundle in &inside.ahead.system.bundles {
-            cover(&below(BUNDLE), &below(&bundle.to_string_lossy()))?;
+        // In an image the place may be anything; only a file is covered by a file.
+        for bundle in inside.chosen.bundles.iter().filter(|bundle| bundle.is_file()) {
+            cover(Path::new(BUNDLE), bundle)?;
         }
     }
     Ok(())
@@ -125,24 +127,25 @@ pub(super) fn mount_system(inside: &mut Inside<'_>) -> Result<(), Failure> {
 
 /// Step: /dev.
 pub(super) fn mount_devices(inside: &mut Inside<'_>) -> Result<(), Failure> {
-    for (name, node) in std::mem::take(&mut inside.ahead.taken.devices) {
-        let at = Path::new("dev").join(name);
+    let own = std::mem::take(&mut inside.ahead.taken.devices);
+    let own = own.into_iter().map(|(name, node)| (Path::new("/dev").join(name), node));
+    for (at, node) in own.chain(std::mem::take(&mut inside.borrowed.devices)) {
         write(&at, b"")?;
         mounts::attach(&node, &at)?;
     }
     let noexec = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let terminals = mounts::create("devpts", &[("ptmxmode", "0666"), ("mode", "620")], noexec)?;
-    mounts::attach(&terminals, Path::new("dev/pts"))?;
+    mounts::attach(&terminals, Path::new("/dev/pts"))?;
     let size = tmp_size(inside);
     let shared =
         mounts::create("tmpfs", &[("mode", "1777"), ("size", &size)], quiet() | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
-    mounts::attach(&shared, Path::new("dev/shm"))
+    mounts::attach(&shared, Path::new("/dev/shm"))
 }
 
 /// Step: /tmp.
 pub(super) fn mount_tmp(inside: &mut Inside<'_>) -> Result<(), Failure> {
     let scratch = mounts::create("tmpfs", &[("mode", "1777"), ("size", &tmp_size(inside))], quiet())?;
-    mounts::attach(&scratch, Path::new("tmp"))
+    mounts::attach(&scratch, Path::new("/tmp"))
 }
 
 /// Files in memory may take half of it: the rest is for processes.
@@ -153,19 +156,19 @@ fn tmp_size(inside: &Inside<'_>) -> String {
 /// Step: /workspace, with a home in it.
 pub(super) fn mount_workspace(inside: &mut Inside<'_>) -> Result<(), Failure> {
     let tree = inside.borrowed.workspace.take().ok_or_else(|| Failure::other("the workspace was not taken"))?;
-    mounts::attach(&tree, Path::new("workspace"))?;
-    match fs::DirBuilder::new().mode(0o700).create("workspace/.home") {
+    mounts::attach(&tree, Path::new("/workspace"))?;
+    match fs::DirBuilder::new().mode(0o700).create("/workspace/.home") {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(error).doing(|| "make the home directory".into())
+            Err(error).doing(|| "make the home directory".into())?;
         }
-        _ => Ok(()),
+        _ => {}
     }
+    rustix::process::chdir("/workspace").doing(|| "enter the workspace".into())
 }
 
 /// Step: what the zone lends.
 pub(super) fn mount_lent(inside: &mut Inside<'_>) -> Result<(), Failure> {
-    for (path, tree, kind) in std::mem::take(&mut inside.borrowed.lent) {
-        let at = below(&path.to_string_lossy());
+    for (at, tree, kind) in std::mem::take(&mut inside.borrowed.lent) {
         match kind {
             Kind::Directory => make_directory(&at)?,
             Kind::File => write(&at, b"")?,
@@ -176,16 +179,16 @@ pub(super) fn mount_lent(inside: &mut Inside<'_>) -> Result<(), Failure> {
 }
 
 /// Step: /proc of this process namespace. The kernel refuses it where the host's own is covered.
-pub(super) fn mount_proc(_inside: &mut Inside<'_>) -> Result<(), Failure> {
-    let proc = mounts::create("proc", &[], quiet() | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
-    mounts::attach(&proc, Path::new("proc"))
+pub(super) fn make_proc(inside: &mut Inside<'_>) -> Result<(), Failure> {
+    inside.proc = Some(mounts::create("proc", &[], quiet() | MountAttrFlags::MOUNT_ATTR_NOEXEC)?);
+    Ok(())
 }
 
 /// Step: the new root becomes the root, and the old one is gone.
 pub(super) fn enter_root(_inside: &mut Inside<'_>) -> Result<(), Failure> {
     rustix::process::pivot_root(".", ".").doing(|| "exchange the roots".into())?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).doing(|| "let go of the old root".into())?;
-    rustix::process::chdir("/workspace").doing(|| "enter the workspace".into())
+    rustix::process::chdir("/").doing(|| "enter the new root".into())
 }
 
 /// Step: the reviewed list over /proc. What this kernel does not have needs no mask.
@@ -215,7 +218,7 @@ fn cover(with: &Path, over: &Path) -> Result<(), Failure> {
     mounts::attach(&mounts::copy(with, Use::System)?, over)
 }
 
-fn make_directory(path: &Path) -> Result<(), Failure> {
+pub(super) fn make_directory(path: &Path) -> Result<(), Failure> {
     fs::DirBuilder::new().mode(0o755).recursive(true).create(path).doing(|| format!("make {}", path.display()))
 }
 

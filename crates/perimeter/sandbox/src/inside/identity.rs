@@ -8,6 +8,7 @@ use rustix::process::{Gid, Resource, Rlimit, Signal, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::{Ahead, Doing, Failure, Inside, Order};
+use crate::clocks::{self, Clocks};
 use crate::spec::AGENT_UID;
 use crate::{TOOLS_DESCRIPTOR, TOOLS_NAME, domain, environment, sys};
 
@@ -21,6 +22,14 @@ const OPEN_FILES: u64 = 16_384;
 pub(super) fn own_cgroup_view(ahead: &mut Ahead<'_>) -> Result<(), Failure> {
     let (Order::Entered, _) = ahead.hear()? else { return Err(Failure::other("the spawner skipped the group")) };
     sys::new_cgroup_namespace().doing(|| "make a cgroup namespace".into())
+}
+
+/// Step: a time namespace whose clocks begin now, where the kernel has one.
+pub(super) fn own_clocks(ahead: &mut Ahead<'_>) -> Result<(), Failure> {
+    match ahead.clocks {
+        Clocks::Own => clocks::begin_now().doing(|| "make a time namespace".into()),
+        Clocks::Machine => Ok(()),
+    }
 }
 
 /// Step: user and group 1000, with no other group. As root, supplementary groups were dropped by the spawner at its start.
@@ -55,7 +64,8 @@ pub(super) fn name_host(_ahead: &mut Ahead<'_>) -> Result<(), Failure> {
 pub(super) fn limit_resources(inside: &mut Inside<'_>) -> Result<(), Failure> {
     let spec = &inside.request.spec;
     let mut limits = vec![
-        (Resource::Core, 0),
+        // A helper that the host pipes dumps to runs even at a limit of none. At one byte, alone, the kernel makes no dump of either kind.
+        (Resource::Core, 1),
         (Resource::Nofile, OPEN_FILES),
         (Resource::Nproc, spec.processes.into()),
         (Resource::Fsize, spec.disk_bytes),
@@ -110,7 +120,8 @@ pub(super) fn arrange_descriptors(inside: &mut Inside<'_>) -> Result<(), Failure
 /// Step: the outer Landlock domain, as far as this kernel has it.
 pub(super) fn enter_domain(inside: &mut Inside<'_>) -> Result<(), Failure> {
     let lent = inside.request.spec.mounts.iter().filter_map(|mount| mount.at.to_str());
-    let writable: Vec<&str> = WRITABLE.into_iter().chain(lent).collect();
+    let layered = inside.request.spec.packages.iter().map(|_| "/usr");
+    let writable: Vec<&str> = WRITABLE.into_iter().chain(layered).chain(lent).collect();
     domain::enter_outer(&writable).map_err(|error| Failure::other(error.to_string()))
 }
 
@@ -122,7 +133,7 @@ pub(super) fn filter_calls(inside: &mut Inside<'_>) -> Result<(), Failure> {
 /// Becomes the tool server; returns why not.
 pub(super) fn become_tool_server(inside: &Inside<'_>) -> Errno {
     let spec = &inside.request.spec;
-    let variables = environment::variables(!spec.ca_certificate_pem.is_empty(), &spec.environment);
+    let variables = environment::variables(spec);
     let variables: Vec<_> = variables.iter().map(|(name, value)| sys::c_string(&format!("{name}={value}"))).collect();
     sys::execute(inside.ahead.image.as_fd(), &[sys::c_string(TOOLS_NAME)], &variables)
 }

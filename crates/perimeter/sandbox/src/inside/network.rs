@@ -16,14 +16,16 @@ const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 /// Step: `lo` up.
 pub(super) fn loopback(_ahead: &mut Ahead<'_>) -> Result<(), Failure> {
     let socket = routing()?;
-    route::loopback_up(&socket).doing(|| "set lo up".into())
+    socket.perform(&route::loopback_up()).doing(|| "set lo up".into())
 }
 
 /// Step: every address of both families is local.
 pub(super) fn routes(_ahead: &mut Ahead<'_>) -> Result<(), Failure> {
     let socket = routing()?;
-    [V4, V6].iter().try_for_each(|family| {
-        route::everything_is_local(&socket, family).doing(|| format!("add the local route with source {family}"))
+    [V4, V6].into_iter().try_for_each(|family| {
+        socket
+            .perform(&route::everything_is_local(family))
+            .doing(|| format!("add the local route with source {family}"))
     })
 }
 

@@ -1,14 +1,16 @@
 //! Taking what comes from the host: copies of mounts, made while this process still is who may open them.
 
+use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::mount::OpenTreeFlags;
 
 use super::mounts::{self, Use};
-use super::{Ahead, Doing, Failure, Inside};
-use crate::spec::Access;
+use super::{Ahead, Doing, Failure, Inside, image};
+use crate::sensitive;
+use crate::spec::{Access, Root};
 use crate::system::DEVICES;
 
 /// Mounts of the host that every sandbox gets, taken and not yet attached.
@@ -24,8 +26,12 @@ pub(crate) struct Taken {
 #[derive(Default)]
 pub(super) struct Borrowed {
     pub(super) workspace: Option<OwnedFd>,
+    /// The session's layer over /usr.
+    pub(super) packages: Option<OwnedFd>,
     /// What the zone lends, by where it goes, and whether it is a directory.
     pub(super) lent: Vec<(PathBuf, OwnedFd, Kind)>,
+    /// Device nodes that the zone lends, by where they go.
+    pub(super) devices: Vec<(PathBuf, OwnedFd)>,
 }
 
 /// What lies at a mount point.
@@ -48,30 +54,72 @@ pub(super) fn take_system(ahead: &mut Ahead<'_>) -> Result<(), Failure> {
 
 /// Step: takes what the request names.
 pub(super) fn take_requested(inside: &mut Inside<'_>) -> Result<(), Failure> {
-    inside.borrowed.workspace = Some(take_exactly(&inside.request.spec.workspace, Use::Files)?.0);
-    for mount in &inside.request.spec.mounts {
+    let Inside { request, borrowed, ahead, chosen, .. } = inside;
+    let spec = &request.spec;
+    match &spec.system {
+        Root::Host(directories) => {
+            for directory in directories {
+                ahead.taken.shown.push((directory.clone(), take_exactly(directory, Use::System)?.0));
+            }
+        }
+        Root::Image(image) => {
+            let (trees, system) = image::take(image, ahead.system)?;
+            ahead.taken.shown = trees;
+            *chosen = Cow::Owned(system);
+        }
+    }
+    borrowed.workspace = Some(take_exactly(&spec.workspace, Use::Files)?.0);
+    if let Some(layer) = &spec.packages {
+        borrowed.packages = Some(take_exactly(layer, Use::Files)?.0);
+    }
+    for mount in &spec.mounts {
         let allowed = match mount.access {
-            Access::Read => Use::System,
+            Access::Read | Access::Cache => Use::System,
             Access::Write => Use::Files,
         };
         let (tree, kind) = take_exactly(&mount.host, allowed)?;
-        inside.borrowed.lent.push((mount.at.clone(), tree, kind));
+        borrowed.lent.push((mount.at.clone(), tree, kind));
+    }
+    for device in &spec.devices {
+        borrowed.devices.push((device.clone(), take_device(device)?));
     }
     Ok(())
 }
 
+/// Takes a device of the request. What it is was checked, and may have been changed since.
+fn take_device(path: &Path) -> Result<OwnedFd, Failure> {
+    let (place, about) = look_exactly(path)?;
+    if !FileType::from_raw_mode(about.st_mode).is_char_device() {
+        return Err(Failure::other(format!("{} is no character device any more", path.display())));
+    }
+    if let Some(reason) = sensitive::device(about.st_rdev) {
+        return Err(Failure::other(format!("{} is never lent: {reason}", path.display())));
+    }
+    copy_of(&place, Use::Device).map_err(|failure| failure.at(path))
+}
+
 /// Takes a path of the request, refusing any symbolic link on the way: it was checked without one, and may have been changed since.
 fn take_exactly(path: &Path, allowed: Use) -> Result<(OwnedFd, Kind), Failure> {
+    let (place, about) = look_exactly(path)?;
+    let kind = if FileType::from_raw_mode(about.st_mode).is_dir() { Kind::Directory } else { Kind::File };
+    copy_of(&place, allowed).map(|tree| (tree, kind)).map_err(|failure| failure.at(path))
+}
+
+/// Opens a path without following any link, only to look at it and to copy it.
+pub(super) fn look_exactly(path: &Path) -> Result<(OwnedFd, Stat), Failure> {
     let doing = || format!("open {} without following links", path.display());
-    let place =
-        rustix::fs::openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS)
-            .doing(doing)?;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let place = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).doing(doing)?;
     let about = rustix::fs::fstat(&place).doing(doing)?;
-    let kind = if rustix::fs::FileType::from_raw_mode(about.st_mode).is_dir() { Kind::Directory } else { Kind::File };
+    Ok((place, about))
+}
+
+/// Copies what is mounted at an opened place.
+pub(super) fn copy_of(place: &OwnedFd, allowed: Use) -> Result<OwnedFd, Failure> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE
         | OpenTreeFlags::AT_EMPTY_PATH;
-    let tree = rustix::mount::open_tree(&place, "", flags).doing(doing)?;
-    mounts::restrict(&tree, allowed).map(|()| (tree, kind))
+    let tree = rustix::mount::open_tree(place, "", flags).doing(|| "copy a mount".into())?;
+    mounts::restrict(&tree, allowed).map(|()| tree)
 }

@@ -3,9 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use rustix::io::Errno;
-
-use super::{CREATE, Messages, Socket};
+use super::{CREATE, Messages};
 
 /// `lo` is the first link of every network namespace.
 const LOOPBACK: u32 = 1;
@@ -14,7 +12,7 @@ const NEW_ROUTE: u16 = 24;
 const UP: u32 = 1;
 
 /// Brings loopback up.
-pub(crate) fn loopback_up(socket: &Socket) -> Result<(), Errno> {
+pub(crate) fn loopback_up() -> Messages {
     // struct ifinfomsg: family, padding, type, index, flags, mask of flags
     let mut link = vec![0; 4];
     for number in [LOOPBACK, UP, UP] {
@@ -22,11 +20,11 @@ pub(crate) fn loopback_up(socket: &Socket) -> Result<(), Errno> {
     }
     let mut messages = Messages::default();
     messages.add(NEW_LINK, 0, &link, |_| {});
-    socket.perform(&messages)
+    messages
 }
 
 /// `local default dev lo` in the local table, preferring the loopback address as source.
-pub(crate) fn everything_is_local(socket: &Socket, family: &IpAddr) -> Result<(), Errno> {
+pub(crate) fn everything_is_local(family: IpAddr) -> Messages {
     const TABLE_LOCAL: u8 = 255;
     const PROTOCOL_STATIC: u8 = 4;
     const SCOPE_HOST: u8 = 254;
@@ -44,5 +42,5 @@ pub(crate) fn everything_is_local(socket: &Socket, family: &IpAddr) -> Result<()
     messages.add(NEW_ROUTE, CREATE, &route, |attributes| {
         attributes.bytes(OUTPUT_LINK, &LOOPBACK.to_ne_bytes()).bytes(PREFERRED_SOURCE, &source);
     });
-    socket.perform(&messages)
+    messages
 }

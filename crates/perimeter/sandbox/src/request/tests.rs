@@ -21,7 +21,10 @@ fn spec(workspace: &Path) -> Spec {
         cpus: 1.0,
         processes: 64,
         disk_bytes: 1 << 30,
+        system: Root::default(),
+        packages: None,
         mounts: Vec::new(),
+        devices: Vec::new(),
         environment: Vec::new(),
         ca_certificate_pem: String::new(),
         require: Vec::new(),
@@ -100,10 +103,10 @@ fn our_own_data_is_never_lent_from_above_or_below() {
     let inner = data.path().join("perimeter");
     fs::create_dir(&inner).expect("makes it");
     for host in [data.path(), &inner] {
-        assert!(sensitive(host, &[data.path().to_owned()]).is_some());
-        assert!(sensitive(host, std::slice::from_ref(&inner)).is_some());
+        assert!(sensitive::path(host, &[data.path().to_owned()]).is_some());
+        assert!(sensitive::path(host, std::slice::from_ref(&inner)).is_some());
     }
-    assert_eq!(sensitive(Path::new("/usr/share/doc"), &[data.path().to_owned()]), None);
+    assert_eq!(sensitive::path(Path::new("/usr/share/doc"), &[data.path().to_owned()]), None);
 }
 
 #[test]

@@ -29,10 +29,10 @@ pub(crate) struct Gauge {
     rested: Option<Instant>,
 }
 
-/// A workspace and what it may take.
+/// A session's directories and what they may take together.
 pub(crate) struct Subject<'a> {
     pub(crate) session: &'a str,
-    pub(crate) workspace: &'a Path,
+    pub(crate) directories: &'a [PathBuf],
     pub(crate) limit_bytes: u64,
 }
 
@@ -70,7 +70,7 @@ impl Gauge {
         }
         let session = self.waiting.pop_front()?;
         let subject = subjects.find(|subject| subject.session == session)?;
-        Some((session, Walk::of(subject.workspace)?))
+        Some((session, Walk::of(subject.directories)))
     }
 }
 
@@ -80,32 +80,37 @@ enum Progress {
     Over,
 }
 
-/// One walk through a workspace.
+/// One walk through a session's directories.
 struct Walk {
-    root: OwnedFd,
-    /// Directories that have not been looked at, relative to the root.
-    pending: Vec<PathBuf>,
+    /// Each with the directories in it that have not been looked at, relative to it.
+    roots: Vec<(OwnedFd, Vec<PathBuf>)>,
     counted: HashSet<u64>,
     bytes: u64,
 }
 
 impl Walk {
-    fn of(workspace: &Path) -> Option<Self> {
+    /// A directory that cannot be opened counts as nothing.
+    fn of(directories: &[PathBuf]) -> Self {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::openat2(CWD, workspace, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).ok()?;
-        Some(Self { root, pending: vec![PathBuf::from(".")], counted: HashSet::new(), bytes: 0 })
+        let open = |directory: &PathBuf| {
+            let root = rustix::fs::openat2(CWD, directory, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).ok()?;
+            Some((root, vec![PathBuf::from(".")]))
+        };
+        Self { roots: directories.iter().filter_map(open).collect(), counted: HashSet::new(), bytes: 0 }
     }
 
     fn go_on(&mut self, limit_bytes: u64) -> Progress {
         let mut seen = 0;
-        while let Some(directory) = self.pending.pop() {
-            match self.measure(&directory) {
+        while let Some((root, mut pending)) = self.roots.pop() {
+            let Some(directory) = pending.pop() else { continue };
+            match self.measure(&root, &mut pending, &directory) {
                 Ok(entries) => seen += entries,
                 // So deep that no path reaches it: nobody can tell what lies there.
                 Err(Errno::NAMETOOLONG) => return Progress::Over,
                 // Gone, replaced or closed meanwhile.
                 Err(_) => {}
             }
+            self.roots.push((root, pending));
             if self.bytes > limit_bytes {
                 return Progress::Over;
             }
@@ -117,10 +122,10 @@ impl Walk {
     }
 
     /// Adds what lies directly in a directory; how many entries there were.
-    fn measure(&mut self, directory: &Path) -> Result<usize, Errno> {
+    fn measure(&mut self, root: &OwnedFd, pending: &mut Vec<PathBuf>, directory: &Path) -> Result<usize, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let opened = rustix::fs::openat2(&self.root, directory, flags, Mode::empty(), resolve)?;
+        let opened = rustix::fs::openat2(root, directory, flags, Mode::empty(), resolve)?;
         let mut entries = 0;
         for entry in Dir::read_from(&opened)?.flatten() {
             let name = entry.file_name().to_bytes();
@@ -131,7 +136,7 @@ impl Walk {
             if let Ok(about) = rustix::fs::statat(opened.as_fd(), entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
                 self.count(&about);
                 if FileType::from_raw_mode(about.st_mode).is_dir() {
-                    self.pending.push(directory.join(OsStr::from_bytes(name)));
+                    pending.push(directory.join(OsStr::from_bytes(name)));
                 }
             }
         }
@@ -153,8 +158,9 @@ mod tests {
 
     use super::*;
 
-    fn measured(workspace: &Path, limit_bytes: u64) -> bool {
-        let mut walk = Walk::of(workspace).expect("opens");
+    fn measured(directories: &[&Path], limit_bytes: u64) -> bool {
+        let directories: Vec<PathBuf> = directories.iter().map(|path| path.to_path_buf()).collect();
+        let mut walk = Walk::of(&directories);
         loop {
             match walk.go_on(limit_bytes) {
                 Progress::Over => return true,
@@ -173,10 +179,22 @@ mod tests {
         fs::write(workspace.path().join("a/b/file"), vec![1; 1 << 20]).expect("writes");
         fs::hard_link(workspace.path().join("a/b/file"), workspace.path().join("again")).expect("links");
         std::os::unix::fs::symlink(elsewhere.path(), workspace.path().join("out")).expect("links");
-        assert!(measured(workspace.path(), 1 << 19));
-        assert!(!measured(workspace.path(), 3 << 19));
+        assert!(measured(&[workspace.path()], 1 << 19));
+        assert!(!measured(&[workspace.path()], 3 << 19));
         fs::write(workspace.path().join("more"), vec![1; 1 << 20]).expect("writes");
-        assert!(measured(workspace.path(), 3 << 19));
+        assert!(measured(&[workspace.path()], 3 << 19));
+    }
+
+    #[test]
+    fn what_is_installed_counts_with_what_is_written_and_a_directory_that_is_gone_counts_as_nothing() {
+        let (workspace, layer) = (tempfile::tempdir().expect("makes"), tempfile::tempdir().expect("makes"));
+        for place in [&workspace, &layer] {
+            fs::write(place.path().join("file"), vec![1; 1 << 20]).expect("writes");
+        }
+        let both = [workspace.path(), Path::new("/nowhere"), layer.path()];
+        assert!(measured(&both, 3 << 19), "together they are over");
+        assert!(!measured(&both[..2], 3 << 19), "one alone is not");
+        assert!(!measured(&both, 3 << 20));
     }
 
     #[test]
@@ -187,7 +205,7 @@ mod tests {
             fs::create_dir(&directory).expect("makes");
             (0..=PORTION / 2).for_each(|file| fs::write(directory.join(file.to_string()), "").expect("writes"));
         }
-        let mut walk = Walk::of(workspace.path()).expect("opens");
+        let mut walk = Walk::of(&[workspace.path().to_owned()]);
         assert!(matches!(walk.go_on(u64::MAX), Progress::More));
         assert!(matches!(walk.go_on(u64::MAX), Progress::Done));
     }
@@ -197,11 +215,13 @@ mod tests {
         let full = tempfile::tempdir().expect("makes a directory");
         fs::write(full.path().join("file"), vec![1; 1 << 20]).expect("writes");
         let empty = tempfile::tempdir().expect("makes a directory");
-        let subjects =
-            [("empty", empty.path()), ("full", full.path())].map(|(session, workspace)| (session, workspace));
+        let subjects = [("empty", [empty.path().to_owned()]), ("full", [full.path().to_owned()])];
         let look = |gauge: &mut Gauge, now| {
             let subjects = subjects.iter();
-            gauge.look(subjects.map(|(session, workspace)| Subject { session, workspace, limit_bytes: 1 << 16 }), now)
+            gauge.look(
+                subjects.map(|(session, directories)| Subject { session, directories, limit_bytes: 1 << 16 }),
+                now,
+            )
         };
         let (mut gauge, now) = (Gauge::default(), Instant::now());
         assert_eq!(look(&mut gauge, now), None);

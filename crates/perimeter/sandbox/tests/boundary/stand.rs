@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use postern_exec::Channel;
-use postern_sandbox::{BuildError, LOWEST_KERNEL_UID, Sandbox, Settings, Spawner, Spec};
+use postern_sandbox::{BuildError, LOWEST_KERNEL_UID, Root, Sandbox, Settings, Spawner, Spec};
 
 use crate::probe::{Ask, Told};
 
@@ -47,7 +47,10 @@ pub(crate) fn spec(directory: &Path, session: &str) -> Spec {
         cpus: 2.0,
         processes: 128,
         disk_bytes: 64 << 20,
+        system: Root::default(),
+        packages: None,
         mounts: Vec::new(),
+        devices: Vec::new(),
         environment: vec![("PLACEHOLDER".into(), "pstn-value".into())],
         ca_certificate_pem: String::new(),
         require: Vec::new(),
@@ -56,6 +59,17 @@ pub(crate) fn spec(directory: &Path, session: &str) -> Spec {
 
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("builds a runtime")
+}
+
+/// Puts a question to the process 1 behind a tool channel.
+pub(crate) fn ask_of(channel: &Channel, ask: &Ask) -> Told {
+    channel.send(ask, &[]).expect("process 1 listens");
+    channel.receive(1 << 22).expect("process 1 answers").expect("process 1 lives").0
+}
+
+/// A shell script as model code.
+pub(crate) fn script(text: &str) -> Ask {
+    Ask::Run(vec!["/bin/bash".into(), "-c".into(), text.into()])
 }
 
 impl Stand {
@@ -81,15 +95,19 @@ impl Stand {
         Ok(Self { runtime, spawner, sandbox, channel, directory })
     }
 
+    /// Another sandbox of the same spawner, by its tool channel.
+    pub(crate) fn another(&self, spec: Spec) -> Result<Channel, BuildError> {
+        self.runtime.block_on(self.spawner.build(spec)).map(|sandbox| Channel::new(sandbox.tools))
+    }
+
     /// Puts a question to process 1.
     pub(crate) fn ask(&self, ask: &Ask) -> Told {
-        self.channel.send(ask, &[]).expect("process 1 listens");
-        self.channel.receive(1 << 22).expect("process 1 answers").expect("process 1 lives").0
+        ask_of(&self.channel, ask)
     }
 
     /// Runs a shell script as model code.
     pub(crate) fn bash(&self, script: &str) -> Told {
-        self.ask(&Ask::Run(vec!["/bin/bash".into(), "-c".into(), script.into()]))
+        self.ask(&self::script(script))
     }
 
     /// Runs Python as model code.

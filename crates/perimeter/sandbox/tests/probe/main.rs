@@ -34,8 +34,47 @@ fn main() -> ExitCode {
     match (arguments.next().as_deref(), arguments.next().as_deref()) {
         (Some(postern_sandbox::TOOLS_NAME), _) => serve(),
         (_, Some("spawner")) => postern_sandbox::spawner_main(),
+        (_, Some("check")) => check(),
+        (_, Some("check-without")) => {
+            forbid(&arguments.collect::<Vec<_>>());
+            check()
+        }
         _ => ExitCode::from(2),
     }
+}
+
+/// Prints what `worker --check` knows, as a list of name, state, cause and fix.
+fn check() -> ExitCode {
+    let lines: Vec<_> = postern_sandbox::check()
+        .into_iter()
+        .map(|status| {
+            [status.control.name().to_owned(), format!("{:?}", status.state).to_lowercase(), status.cause, status.fix]
+        })
+        .collect();
+    #[expect(clippy::print_stdout, reason = "the list is what the test reads")]
+    {
+        println!("{}", serde_json::to_string(&lines).expect("is plain"));
+    }
+    ExitCode::SUCCESS
+}
+
+/// Puts a filter around this process, as a container or a service manager would.
+fn forbid(what: &[String]) {
+    let rules: Vec<_> = what
+        .iter()
+        .map(|what| match what.as_str() {
+            "clone-namespaces" => serde_json::json!({"syscall": "clone", "args": [
+                {"index": 0, "type": "dword", "op": {"masked_eq": 0x1000_0000}, "val": 0x1000_0000}]}),
+            "netfilter" => serde_json::json!({"syscall": "socket", "args": [
+                {"index": 0, "type": "dword", "op": "eq", "val": 16}, {"index": 2, "type": "dword", "op": "eq", "val": 12}]}),
+            call => serde_json::json!({"syscall": call}),
+        })
+        .collect();
+    let filter =
+        serde_json::json!({"filter": {"mismatch_action": "allow", "match_action": {"errno": 1}, "filter": rules}});
+    let arch = std::env::consts::ARCH.try_into().expect("an architecture with filters");
+    let programs = seccompiler::compile_from_json(filter.to_string().as_bytes(), arch).expect("compiles");
+    seccompiler::apply_filter(&programs["filter"]).expect("installs");
 }
 
 fn serve() -> ExitCode {

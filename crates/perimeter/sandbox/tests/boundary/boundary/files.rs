@@ -119,6 +119,7 @@ fn what_proc_says_of_the_machine_is_masked() {
     ] {
         assert_eq!(stand.bash(&format!("cat {path} 2>/dev/null | head -c 10")).text, "", "{path}");
     }
+    assert_eq!(stand.bash("cat /proc/sys/kernel/random/boot_id").text, "");
     assert_ne!(stand.bash("echo h > /proc/sysrq-trigger").code, 0);
     assert!(
         stand.bash("cat /proc/sys/kernel/ostype /proc/meminfo /proc/self/cgroup").text.contains("MemTotal"),
@@ -126,6 +127,52 @@ fn what_proc_says_of_the_machine_is_masked() {
     );
     let cgroup = stand.bash("cut -d: -f3 /proc/self/cgroup | sort -u").text;
     assert!(!cgroup.contains("postern-"), "the host's hierarchy shows: {cgroup}");
+}
+
+/// What of the machine's /proc programs need, or what tells nothing: everything else must be empty or out of reach.
+const SHOWN_OF_PROC: [&str; 24] = [
+    "buddyinfo",
+    "cgroups",
+    "consoles",
+    "cpuinfo",
+    "crypto",
+    "devices",
+    "dma",
+    "execdomains",
+    "fb",
+    "filesystems",
+    "iomem",
+    "ioports",
+    "loadavg",
+    "locks",
+    "meminfo",
+    "misc",
+    "pagetypeinfo",
+    "schedstat",
+    "softirqs",
+    "stat",
+    "swaps",
+    "uptime",
+    "version",
+    "vmstat",
+];
+
+#[test]
+fn nothing_else_of_proc_can_be_read_nothing_of_it_written_and_sys_is_empty() {
+    let stand = Stand::new();
+    let told = stand.python(
+        "import os\nfor name in sorted(os.listdir('/proc')):\n if name.isdigit() or name in ('self', 'thread-self', 'net', 'mounts', 'zoneinfo', 'dynamic_debug'): continue\n path = '/proc/' + name\n if os.path.isdir(path):\n  if name not in ('sys', 'bus', 'fs', 'irq') and os.listdir(path): print('directory', name)\n  continue\n try: fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)\n except OSError: continue\n try:\n  if os.read(fd, 1): print('file', name)\n except OSError: pass",
+    );
+    for line in told.text.lines() {
+        let name = line.strip_prefix("file ").unwrap_or(line);
+        assert!(SHOWN_OF_PROC.contains(&name), "/proc shows {line}, which nobody looked at");
+    }
+    assert!(told.text.contains("file meminfo"), "the walk sees what is there: {}", told.text);
+    let told = stand.python(
+        "import os\nopened = seen = 0\nfor top in ('sys', 'bus', 'fs', 'irq', 'driver', 'acpi'):\n for directory, _, files in os.walk('/proc/' + top):\n  for name in files:\n   seen += 1\n   try: os.close(os.open(directory + '/' + name, os.O_WRONLY | os.O_NONBLOCK)); opened += 1; print(directory, name)\n   except OSError: pass\nprint(seen > 100, opened)",
+    );
+    assert_eq!(told.text, "True 0\n");
+    assert_eq!(stand.bash("ls -A /sys").text, "");
 }
 
 #[test]

@@ -106,6 +106,7 @@ fn a_required_control_that_is_not_whole_stops_the_build() {
         Control::Ipcns,
         Control::Utsns,
         Control::Cgroupns,
+        Control::Timens,
         Control::Seccomp,
         Control::Landlock,
         Control::NoCaps,
@@ -126,11 +127,27 @@ fn a_required_control_that_is_not_whole_stops_the_build() {
 #[test]
 fn namespaces_are_all_the_sandboxs_own() {
     let stand = Stand::new();
-    for name in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"] {
+    for name in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time"] {
         let inside = stand.bash(&format!("readlink /proc/self/ns/{name}")).text;
         let outside = fs::read_link(format!("/proc/self/ns/{name}")).expect("reads");
         assert!(inside.starts_with(name) && inside.trim() != outside.to_string_lossy(), "{name}: {inside}");
     }
+}
+
+#[test]
+fn the_clocks_of_a_sandbox_begin_with_it() {
+    let stand = Stand::new();
+    let uptime = |text: &str| text.split('.').next().and_then(|seconds| seconds.parse::<u64>().ok()).expect("a number");
+    let machine = uptime(&fs::read_to_string("/proc/uptime").expect("reads"));
+    for clock in ["CLOCK_MONOTONIC", "CLOCK_BOOTTIME"] {
+        let told = stand.python(&format!("import time; print(time.clock_gettime(time.{clock}))"));
+        // A stub may have waited for as long as this test took to ask.
+        assert!(uptime(&told.text) < 120 && machine > 120, "{clock}: {} of {machine}", told.text);
+    }
+    assert!(uptime(&stand.bash("cat /proc/uptime").text) < 120);
+    let now = stand.python("import time; print(time.time())").text;
+    let outside = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    assert!(uptime(&now).abs_diff(outside) < 60, "the time of day is the machine's");
 }
 
 #[test]

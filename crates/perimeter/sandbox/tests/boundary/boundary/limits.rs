@@ -99,4 +99,15 @@ fn there_are_no_core_files_and_open_files_end() {
     );
     assert!(stand.bash("ulimit -Hn").text.trim().parse::<u32>().expect("a limit") <= 16_384);
     assert_ne!(stand.bash("ulimit -Hc 1").code, 0, "limits only sink");
+    // Not zero: that would let the kernel pipe a dump to a helper of the host.
+    assert!(stand.bash("grep 'Max core file size' /proc/self/limits").text.contains("1                    1 "));
+}
+
+#[test]
+fn a_program_that_crashes_leaves_no_core() {
+    let stand = Stand::new();
+    let told = stand.python(
+        "import os\npid = os.fork()\nif pid == 0: os.abort()\nstatus = os.waitpid(pid, 0)[1]\nprint(os.WTERMSIG(status), os.WCOREDUMP(status), [name for name in os.listdir('.') if 'core' in name])",
+    );
+    assert_eq!(told.text, "6 False []\n");
 }
