@@ -23,7 +23,7 @@ import threading
 import time
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-DEADLINE_SECONDS = 8
+DEADLINE_SECONDS = 15
 PLAN = {}
 ssl = None
 

@@ -10,7 +10,7 @@ use postern_exec::program::{Program, ProgramError, Running};
 use crate::attempt::{self, Ended, INTERPRETER, Plan};
 
 /// The whole of a run.
-const PATIENCE: Duration = Duration::from_secs(50);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// A program that is told to end.
 const END: Duration = Duration::from_secs(3);
 
