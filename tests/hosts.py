@@ -76,9 +76,9 @@ class Hosts:
 
 
 def certificate(directory: Path, *addresses: str) -> None:
-    """`ca.pem`, `cert.pem` and `key.pem` for a server at these addresses."""
+    """`ca.pem`, `cert.pem` and `key.pem` for a server at these addresses or under these names."""
     directory.mkdir(parents=True, exist_ok=True)
-    names = ",".join(f"IP:{address}" for address in addresses)
+    names = ",".join(f"{'IP' if address[0].isdigit() else 'DNS'}:{address}" for address in addresses)
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     sh("openssl", "req", "-x509", *key, "-days", "3", "-subj", "/CN=journey CA", "-keyout", f"{directory}/ca.key",
        "-out", f"{directory}/ca.pem", "-addext", "keyUsage=critical,keyCertSign")

@@ -11,6 +11,8 @@ const PYTEST: &str = "pytest==8.4.2";
 const H11: &str = "h11==0.16.0";
 /// MCP servers that others wrote, and what puts them behind HTTP.
 const MCP_SERVERS: &[&str] = &["mcp-server-git==2026.10.10", "mcp-proxy==0.13.0"];
+/// Peers of other protocols that the egress proxy carries.
+const PEERS: &[&str] = &["websockets==17.4"];
 
 /// A program the tests call, and the Debian package that brings it.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -57,13 +59,13 @@ pub(crate) fn venv() -> Outcome<PathBuf> {
     let directory = root().join("target/venv");
     let python = directory.join("bin/python");
     let stamp = directory.join("installed");
-    let wanted = format!("{SDK} {PYTEST} {H11} {}", MCP_SERVERS.join(" "));
+    let wanted = format!("{SDK} {PYTEST} {H11} {} {}", MCP_SERVERS.join(" "), PEERS.join(" "));
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(python);
     }
     run(command("/usr/bin/python3").args(["-m", "venv", "--clear"]).arg(&directory))?;
     let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", SDK, PYTEST, H11];
-    run(command(&python).args(install).args(MCP_SERVERS))?;
+    run(command(&python).args(install).args(MCP_SERVERS).args(PEERS))?;
     std::fs::write(&stamp, wanted).map_err(|cause| format!("write {}: {cause}", stamp.display()))?;
     Ok(python)
 }

@@ -39,6 +39,8 @@ pub use permit::{
     Permit, PublicPermit, RoutePermit, Target, ToolPermit, configured, public_server,
 };
 pub use reason::{Denial, Reason};
-pub use request::{Connect, Found, FoundValue, Issued, McpCall, Place, Request, SessionFacts, ToolUse, Transport};
+pub use request::{
+    Connect, Found, FoundValue, Issued, McpCall, Place, Request, SessionFacts, ToolUse, Transport, Upgrade,
+};
 pub use wire::{BadMethod, Method, Port, Scheme};
 pub use zone::{Control, Mount, MountAccess, Packages, SandboxLimits, System, Zone, Zones};

@@ -14,7 +14,7 @@ pub use pass::PassPermit;
 use crate::address::{self, AddressClass};
 use crate::credential::{CredentialName, Location};
 use crate::reason::{Denial, Reason};
-use crate::{CanonicalPath, Host, Method, Port, Scheme};
+use crate::{CanonicalPath, Host, Method, Port, Scheme, Upgrade};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -86,6 +86,7 @@ pub struct Permit {
     pub(crate) zone: String,
     pub(crate) policy_digest: String,
     pub(crate) injections: Vec<Injection>,
+    pub(crate) upgrade: Upgrade,
 }
 
 /// Who is dialled and under what conditions: shared by all permits that lead to a socket.
@@ -124,6 +125,12 @@ impl Permit {
     #[must_use]
     pub fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// What the connection may become.
+    #[must_use]
+    pub fn upgrade(&self) -> Upgrade {
+        self.upgrade
     }
 
     /// The method decided on.

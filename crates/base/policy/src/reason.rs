@@ -87,9 +87,9 @@ reasons! {
     /// A content or transfer encoding that cannot be decoded for scrubbing.
     EncodingUnsupported = "encoding_unsupported", "ask for an identity, gzip, deflate, br or zstd encoding";
     /// An HTTP upgrade that is not carried.
-    UpgradeRefused = "upgrade_refused", "use plain HTTP requests; upgrades are not carried";
+    UpgradeRefused = "upgrade_refused", "use plain requests over HTTP/1.1 or HTTP/2; WebSocket alone is carried, where a rule of the zone has `websocket = true`";
     /// The request is malformed or could be read in two ways.
-    RequestMalformed = "request_malformed", "send one well-formed HTTP/1.1 request";
+    RequestMalformed = "request_malformed", "send one well-formed HTTP/1.1 or HTTP/2 request";
     /// The upstream did not answer.
     UpstreamUnreachable = "upstream_unreachable", "try again later; the destination is allowed but did not answer";
     /// The upstream's TLS identity was not accepted.

@@ -96,6 +96,16 @@ pub struct Found {
     pub place: Place,
 }
 
+/// What a request asks its connection, or its stream, to become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Upgrade {
+    /// Nothing else: it is answered.
+    None,
+    /// A WebSocket (RFC 6455, RFC 8441).
+    WebSocket,
+}
+
 /// May this exact request leave?
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -111,6 +121,8 @@ pub struct Request {
     pub path: CanonicalPath,
     /// The raw query, without the question mark.
     pub query: Option<String>,
+    /// What it asks to become.
+    pub upgrade: Upgrade,
     /// Every placeholder and secret of ours in the request.
     pub credentials_present: Vec<Found>,
     /// Every other credential in it, see [`crate::foreign::find`].

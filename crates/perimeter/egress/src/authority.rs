@@ -27,7 +27,16 @@ pub(crate) struct SessionAuthority {
     certificate_pem: String,
     leaf_key: KeyPair,
     provider: Arc<CryptoProvider>,
-    leaves: Mutex<HashMap<String, Arc<ServerConfig>>>,
+    leaves: Mutex<HashMap<(String, Offer), Arc<ServerConfig>>>,
+}
+
+/// What is offered to a client by ALPN (RFC 7301), the first that it knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Offer {
+    /// HTTP/2, else HTTP/1.1: for hosts that the zone knows.
+    Both,
+    /// HTTP/1.1, and HTTP/2 only to a client that speaks nothing else: enough to read a refusal.
+    Refusal,
 }
 
 /// A certificate could not be made.
@@ -66,20 +75,26 @@ impl SessionAuthority {
         &self.certificate_pem
     }
 
-    /// TLS for `name` (a host name or an address), with a leaf signed for it. HTTP/1.1 is the only protocol offered.
+    /// TLS for `name` (a host name or an address), with a leaf signed for it.
     ///
     /// # Errors
     /// When `name` cannot stand in a certificate.
-    pub(crate) fn tls_for(&self, name: &str, now: SystemTime) -> Result<Arc<ServerConfig>, AuthorityError> {
-        if let Some(found) = self.leaves.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
+    pub(crate) fn tls_for(
+        &self,
+        name: &str,
+        offer: Offer,
+        now: SystemTime,
+    ) -> Result<Arc<ServerConfig>, AuthorityError> {
+        let key = (name.to_owned(), offer);
+        if let Some(found) = self.leaves.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(found.clone());
         }
-        let made = Arc::new(self.mint(name, now)?);
+        let made = Arc::new(self.mint(name, offer, now)?);
         let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
         if leaves.len() >= limits::LEAVES_KEPT {
             leaves.clear();
         }
-        leaves.insert(name.to_owned(), made.clone());
+        leaves.insert(key, made.clone());
         Ok(made)
     }
 
@@ -89,7 +104,7 @@ impl SessionAuthority {
         self.leaves.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    fn mint(&self, name: &str, now: SystemTime) -> Result<ServerConfig, AuthorityError> {
+    fn mint(&self, name: &str, offer: Offer, now: SystemTime) -> Result<ServerConfig, AuthorityError> {
         let leaf = leaf_params(name, now)?.signed_by(&self.leaf_key, &self.issuer)?;
         let chain = vec![leaf.der().clone(), self.certificate.clone()];
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.leaf_key.serialize_der()));
@@ -97,7 +112,11 @@ impl SessionAuthority {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(chain, key)?;
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let offered: [&[u8]; 2] = match offer {
+            Offer::Both => [b"h2", b"http/1.1"],
+            Offer::Refusal => [b"http/1.1", b"h2"],
+        };
+        tls.alpn_protocols = offered.map(<[u8]>::to_vec).to_vec();
         Ok(tls)
     }
 }

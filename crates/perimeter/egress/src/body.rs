@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 use tokio::sync::mpsc;
@@ -20,6 +21,8 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 pub(crate) enum Piece {
     /// Some bytes.
     Bytes(Bytes),
+    /// What follows the body; the end is still to be said.
+    Trailers(HeaderMap),
     /// The body is whole.
     End,
 }
@@ -35,6 +38,11 @@ pub(crate) fn empty() -> Body {
 /// These bytes.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// These bytes and these trailers.
+pub(crate) fn followed(bytes: Bytes, trailers: HeaderMap) -> Body {
+    full(bytes).with_trailers(std::future::ready(Some(Ok(trailers)))).boxed_unsync()
 }
 
 /// A pipe and the body at its other end.
@@ -61,6 +69,7 @@ impl http_body::Body for Piped {
         }
         self.pieces.poll_recv(context).map(|piece| match piece {
             Some(Piece::Bytes(bytes)) => Some(Ok(Frame::data(bytes))),
+            Some(Piece::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
             Some(Piece::End) => {
                 self.ended = true;
                 None

@@ -20,7 +20,9 @@ mod heard;
 mod hello;
 pub mod limits;
 pub mod message;
+mod messages;
 mod names;
+mod parts;
 mod phases;
 mod pool;
 mod prefixed;
@@ -28,10 +30,12 @@ mod process;
 mod recognise;
 mod refusals;
 mod registry;
+mod sender;
 mod session;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod websocket;
 
 pub use process::process_main;
 

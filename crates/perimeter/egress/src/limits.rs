@@ -25,6 +25,10 @@ pub struct Bounds {
     pub connection_total: Duration,
     /// See [`DNS_IDLE`].
     pub dns_idle: Duration,
+    /// See [`WEBSOCKET_IDLE`].
+    pub websocket_idle: Duration,
+    /// See [`WEBSOCKET_MESSAGE_BYTES`].
+    pub websocket_message_bytes: u64,
     /// See [`REFUSED_BODY`].
     pub refused_body: Duration,
     /// See [`REQUEST_BODY_BYTES`].
@@ -44,6 +48,8 @@ impl Default for Bounds {
             response_head: RESPONSE_HEAD,
             connection_total: CONNECTION_TOTAL,
             dns_idle: DNS_IDLE,
+            websocket_idle: WEBSOCKET_IDLE,
+            websocket_message_bytes: WEBSOCKET_MESSAGE_BYTES,
             refused_body: REFUSED_BODY,
             request_body_bytes: REQUEST_BODY_BYTES,
             decoded_body_bytes: DECODED_BODY_BYTES,
@@ -63,6 +69,34 @@ pub const REQUEST_HEAD_BYTES: usize = 64 * 1024;
 pub const HEADER_LINES: usize = 100;
 /// Bytes of a response head.
 pub const RESPONSE_HEAD_BYTES: usize = 128 * 1024;
+/// HTTP/2 streams that one connection may have open; a client is told so and waits.
+pub const STREAMS_PER_CONNECTION: u32 = 100;
+/// HTTP/2 streams of one session, on all its connections; more are answered `limit_connections`.
+pub const STREAMS_PER_SESSION: usize = 512;
+/// HTTP/2 requests that a client gives up before their answer, within [`GIVEN_UP_WINDOW`]; the connection of one that
+/// gives up more is closed (rapid reset).
+pub const STREAMS_GIVEN_UP: usize = 200;
+/// The time over which given up requests are counted.
+pub const GIVEN_UP_WINDOW: Duration = Duration::from_secs(10);
+/// Streams reset by the peer before they were looked at, and streams reset for the peer's errors; more close an HTTP/2
+/// connection.
+pub const STREAM_ERRORS: usize = 64;
+/// The table of header fields that an HTTP/2 peer may fill (RFC 7541, section 4).
+pub const HPACK_TABLE_BYTES: u32 = 4096;
+/// Bytes that an HTTP/2 peer may send ahead of their reader on one stream.
+pub const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+/// The same on all streams of one connection.
+pub const STREAMS_WINDOW_BYTES: u32 = 512 * 1024;
+/// Bytes of one HTTP/2 stream that wait for a peer that does not read.
+pub const STREAM_SEND_BYTES: usize = 64 * 1024;
+/// A WebSocket over which neither side says anything.
+pub const WEBSOCKET_IDLE: Duration = Duration::from_secs(5 * 60);
+/// Bytes of one WebSocket message, in one frame or many, either way. It is carried as it comes, not held.
+pub const WEBSOCKET_MESSAGE_BYTES: u64 = 64 * 1024 * 1024;
+/// How long the second side of a WebSocket may take to close after the first.
+pub const WEBSOCKET_CLOSING: Duration = Duration::from_secs(5);
+/// How long a client may take to end a connection that it was asked to end.
+pub const FAREWELL: Duration = Duration::from_secs(1);
 /// Between two pieces of a body, in either direction.
 pub const BODY_IDLE: Duration = Duration::from_secs(120);
 /// A connection that passes through uninspected and is silent both ways.

@@ -6,10 +6,9 @@ use std::{
     time::Instant,
 };
 
-use hyper::client::conn::http1::SendRequest;
 use postern_policy::{DialPermit, Host, Permit, Port, Scheme};
 
-use crate::{body::Body, limits};
+use crate::{limits, sender::Sender};
 
 /// What must be equal for a connection to be used again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,26 +42,34 @@ pub(crate) struct Pool(Mutex<Vec<Idle>>);
 struct Idle {
     key: PoolKey,
     since: Instant,
-    sender: SendRequest<Body>,
+    sender: Sender,
     leads_to: DialPermit,
 }
 
 impl Pool {
-    /// Takes the youngest connection for `key` that leads where the permit would allow to dial now; drops those that
-    /// idled too long or were closed.
-    pub(crate) fn take(&self, key: &PoolKey, permit: &Permit, now: Instant) -> Option<(SendRequest<Body>, DialPermit)> {
+    /// The youngest connection for `key` that leads where the permit would allow to dial now; drops those that idled too
+    /// long or were closed. One that carries several requests at a time stays.
+    pub(crate) fn take(&self, key: &PoolKey, permit: &Permit, now: Instant) -> Option<(Sender, DialPermit)> {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|one| now.duration_since(one.since) < limits::POOL_IDLE && !one.sender.is_closed());
         let allowed =
             |leads_to: &DialPermit| permit.dial(leads_to.address().ip()).is_ok_and(|again| again == *leads_to);
         let at = idle.iter().rposition(|one| one.key == *key && allowed(&one.leads_to))?;
+        if let Some(shared) = idle[at].sender.shared() {
+            idle[at].since = now;
+            return Some((shared, idle[at].leads_to.clone()));
+        }
         let taken = idle.remove(at);
         Some((taken.sender, taken.leads_to))
     }
 
-    /// Keeps a connection; the oldest goes where there are too many.
-    pub(crate) fn put(&self, key: PoolKey, sender: SendRequest<Body>, leads_to: DialPermit, now: Instant) {
+    /// Keeps a connection, unless it is here already; the oldest goes where there are too many.
+    pub(crate) fn put(&self, key: PoolKey, sender: Sender, leads_to: DialPermit, now: Instant) {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(here) = idle.iter_mut().find(|one| one.sender.is_same(&sender)) {
+            here.since = now;
+            return;
+        }
         if idle.len() >= limits::POOL_PER_SESSION {
             idle.remove(0);
         }

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use crate::{
     authority::SessionAuthority,
     custodian::Custodian,
-    halt::Halt,
+    halt::{Cut, Halt},
     limits,
     message::Refusal,
     names::NameTable,
@@ -68,6 +68,8 @@ pub(crate) struct Session {
     pub(crate) halt: Halt,
     /// Its connections.
     pub(crate) connections: Arc<Semaphore>,
+    /// Room for its HTTP/2 streams.
+    pub(crate) streams: Arc<Semaphore>,
     /// Its upstream connections.
     pub(crate) pool: Pool,
     /// What it shares with others.
@@ -100,6 +102,7 @@ impl Session {
             drain: Drain::new(),
             halt: Halt::default(),
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_PER_SESSION)),
+            streams: Arc::new(Semaphore::new(limits::STREAMS_PER_SESSION)),
             pool: Pool::default(),
             perimeter,
             keyring: RwLock::new(Arc::new(Keyring::new(Vec::new()))),
@@ -184,6 +187,11 @@ impl Session {
         injected.len() >= limits::INJECTED_HOSTS || injected.contains(&host.to_string())
     }
 
+    /// Where a library runs its own tasks of this session's traffic: they end like any other.
+    pub(crate) fn tasks(&self) -> Tasks {
+        Tasks { drain: self.drain.clone(), cut: self.halt.cut() }
+    }
+
     /// Runs a task of the session's traffic: it ends with the session, and when traffic is cut.
     pub(crate) fn spawn<F>(&self, task: F)
     where
@@ -220,6 +228,26 @@ impl Session {
                 tracing::warn!(session = %self.id, %credential, %error, "custody does not hear that a grant ended");
             }
         }
+    }
+}
+
+/// Runs tasks under the cut that was valid when this was asked for.
+#[derive(Clone)]
+pub(crate) struct Tasks {
+    drain: Drain,
+    cut: Cut,
+}
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, task: F) {
+        let task = self.cut.over(task);
+        self.drain.spawn_until_drain(async move {
+            let _ended = task.await;
+        });
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reading a zone's egress rules: `[[zone.NAME.egress]]`.
 
-use super::rule::{ForeignCredentials, Inspection, Rule};
+use super::rule::{ForeignCredentials, Inspection, Rule, WebSocket};
 use crate::address::{AddressClass, class_of_net, classify};
 use crate::credential::{Credential, CredentialName};
 use crate::document::{At, Document, Item, Table};
@@ -55,6 +55,7 @@ fn read_rule(
     let paths = read_list::<PathGlob>(table, "paths");
     let credential = read_credential_name(table, credentials);
     let foreign = read_foreign(table);
+    let websocket = read_websocket(table);
     let addresses = read_addresses(table);
     let connect = table.parsed::<SocketAddr>("connect");
     let connect_fits = !table.has("connect") || connect.is_some();
@@ -69,6 +70,7 @@ fn read_rule(
         paths: paths?,
         credential: credential?,
         foreign: foreign?,
+        websocket: websocket?,
         connect: connect.map(|item| item.value),
         addresses: addresses?.into(),
         ca_pem: ca_pem?,
@@ -176,6 +178,15 @@ fn read_foreign(table: &mut Table<'_>) -> Option<Option<ForeignCredentials>> {
             table.reader().error(at, "foreign_credentials must be \"refuse\" or \"allow\"");
             None
         }
+    }
+}
+
+/// Refused unless the rule says otherwise: what is said over a WebSocket is not decided message by message.
+fn read_websocket(table: &mut Table<'_>) -> Option<WebSocket> {
+    match table.boolean("websocket") {
+        None => (!table.has("websocket")).then_some(WebSocket::Refused),
+        Some(Item { value: true, .. }) => Some(WebSocket::Carried),
+        Some(Item { value: false, .. }) => Some(WebSocket::Refused),
     }
 }
 

@@ -16,7 +16,13 @@ use std::collections::BTreeSet;
 
 pub(super) fn decide(zone: &Zone, request: &Request) -> Result<Permit, Denial> {
     let ours = tripwires(request)?;
-    let agreeing: Vec<&Rule> = zone.rules.iter().filter(|rule| agreement(rule, request) == Agreement::Whole).collect();
+    let mut agreeing: Vec<&Rule> =
+        zone.rules.iter().filter(|rule| agreement(rule, request) == Agreement::Whole).collect();
+    let asked_of = agreeing.first().copied();
+    agreeing.retain(|rule| rule.carries(request.upgrade));
+    if let (Some(rule), []) = (asked_of, &agreeing[..]) {
+        return Err(not_carried(rule));
+    }
     let Some(first) = agreeing.first() else {
         return Err(ours
             .first()
@@ -45,6 +51,7 @@ pub(super) fn decide(zone: &Zone, request: &Request) -> Result<Permit, Denial> {
         zone: zone.name.clone(),
         policy_digest: zone.digest.clone(),
         injections,
+        upgrade: request.upgrade,
     })
 }
 
@@ -109,6 +116,12 @@ fn not_covered(rule: &Rule, request: &Request, rules: &[&Rule]) -> Denial {
     let paths: Vec<_> = there.flat_map(|rule| rule.paths.iter().flatten()).collect();
     Denial::advising(Reason::PathNotAllowed, format!("the zone allows the paths {} at this host", listed(&paths)))
         .by(&rule.id)
+}
+
+/// The request alone would be allowed; what it asks to become is not.
+fn not_carried(rule: &Rule) -> Denial {
+    let step = format!("ask the operator for `websocket = true` in rule {}, or use plain requests", rule.id);
+    Denial::advising(Reason::UpgradeRefused, step).by(&rule.id)
 }
 
 /// Every placeholder of the request, where both the rule and its credential allow it to be replaced.

@@ -2,7 +2,7 @@
 
 use crate::credential::CredentialName;
 use crate::permit::Destination;
-use crate::{CanonicalPath, Host, HostPattern, Method, PathGlob, Port, Scheme};
+use crate::{CanonicalPath, Host, HostPattern, Method, PathGlob, Port, Scheme, Upgrade};
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +23,13 @@ pub(crate) enum Inspection {
     None,
 }
 
+/// Whether a request may become a WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WebSocket {
+    Refused,
+    Carried,
+}
+
 /// A rule of a zone, as written there.
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
@@ -39,6 +46,7 @@ pub(crate) struct Rule {
     pub(crate) credential: Option<CredentialName>,
     /// `None`: refused where any rule for the host has a credential of ours.
     pub(crate) foreign: Option<ForeignCredentials>,
+    pub(crate) websocket: WebSocket,
     pub(crate) connect: Option<SocketAddr>,
     pub(crate) addresses: Arc<[IpNet]>,
     pub(crate) ca_pem: Option<Arc<str>>,
@@ -62,6 +70,14 @@ impl Rule {
 
     pub(crate) fn covers_path(&self, path: &CanonicalPath) -> bool {
         self.paths.as_ref().is_none_or(|paths| paths.iter().any(|glob| glob.covers(path)))
+    }
+
+    /// Whether what a request asks to become is carried.
+    pub(crate) fn carries(&self, upgrade: Upgrade) -> bool {
+        match upgrade {
+            Upgrade::None => true,
+            Upgrade::WebSocket => self.websocket == WebSocket::Carried,
+        }
     }
 
     /// How far this request agrees with the rule.

@@ -4,7 +4,7 @@ use crate::document::Document;
 use crate::foreign::ForeignCredential;
 use crate::permit::Target;
 use crate::request::{Found, FoundValue, Issued, Place, SessionFacts, Transport};
-use crate::{ConfigError, Host, Override, Port, Scheme};
+use crate::{ConfigError, Host, Override, Port, Scheme, Upgrade};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -111,6 +111,7 @@ fn request(line: &str) -> Request {
         method: method.parse().unwrap(),
         path: path.parse().unwrap(),
         query: None,
+        upgrade: Upgrade::None,
         credentials_present: Vec::new(),
         foreign: Vec::new(),
         overrides: Vec::new(),

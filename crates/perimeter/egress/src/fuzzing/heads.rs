@@ -56,12 +56,12 @@ fn head(bytes: &[u8]) -> Option<Parts> {
 fn carried(parts: &Parts, expected: &Expected, scheme: Scheme) -> Option<(Asked, Permit, Parts)> {
     let session = session();
     let recogniser = session.recogniser();
-    decide::carried(parts).ok()?;
+    decide::framed_once(&parts.headers).ok()?;
     let asked = identify::request(expected, scheme, parts).ok()?;
     let permit = decide::decide(session, &recogniser, &asked, parts, &[], &Form::None).ok()?;
     let granted = at_once(inject::grant(session, &permit));
     let mut leaving = forward::head(parts, asked.query.as_deref(), &permit, true).ok()?;
-    inject::inject(&granted.ok()?, &permit, &mut leaving, Upload::Whole(Bytes::new())).ok()?;
+    inject::inject(&granted.ok()?, &permit, &mut leaving, Upload::Whole(Bytes::new(), None)).ok()?;
     let catalogue_only = Recogniser { keyring: Default::default(), ..recogniser };
     inject::nothing_left(&catalogue_only, &leaving).ok()?;
     Some((asked, permit, leaving))

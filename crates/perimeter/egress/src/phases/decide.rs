@@ -56,6 +56,7 @@ pub(crate) fn decide(
         method: asked.method.clone(),
         path: asked.path.clone(),
         query: asked.query.clone(),
+        upgrade: asked.upgrade,
         credentials_present: present,
         foreign: others,
         overrides: overrides::find(&parts.headers, query),
@@ -73,18 +74,9 @@ fn still_granted(session: &Session, permit: Permit) -> Result<Permit, Denial> {
     if session.was_injected(permit.host()) { Err(denial.by(permit.rule())) } else { Ok(permit) }
 }
 
-/// Refuses what this build does not carry, before anything else is asked.
-pub(crate) fn carried(parts: &Parts) -> Result<(), Denial> {
-    let upgrades = parts.headers.contains_key(header::UPGRADE)
-        || parts.headers.contains_key("http2-settings")
-        || parts.method == http::Method::CONNECT
-        || mentions(&parts.headers, &header::CONNECTION, "upgrade");
-    if upgrades { Err(Denial::new(Reason::UpgradeRefused)) } else { framed_once(&parts.headers) }
-}
-
 /// A length beside chunks, or an encoding of the transfer besides chunking, can be read in two ways (RFC 9112,
 /// section 6.1), and the encoding would stay on the body unseen.
-fn framed_once(headers: &http::HeaderMap) -> Result<(), Denial> {
+pub(crate) fn framed_once(headers: &http::HeaderMap) -> Result<(), Denial> {
     let mut transfers = headers.get_all(header::TRANSFER_ENCODING).iter();
     let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
     match (transfers.next(), transfers.next()) {
@@ -95,11 +87,6 @@ fn framed_once(headers: &http::HeaderMap) -> Result<(), Denial> {
             "send one content-length or transfer-encoding: chunked, nothing else",
         )),
     }
-}
-
-fn mentions(headers: &http::HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
 }
 
 /// Everything of ours in a request's head, with its place.

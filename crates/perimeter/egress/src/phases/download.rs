@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderMap, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -16,10 +16,11 @@ use tokio::time::timeout;
 use super::{
     forward::Sent,
     identify::Asked,
-    inspect::{self, Stopped},
+    inspect::Stopped,
     record::{Outcome, Pending},
     refuse,
     scrub::{self, Cleaner},
+    streams::Open,
     upload::{self, Interrupted, Uploading},
 };
 use crate::{
@@ -27,19 +28,29 @@ use crate::{
     session::Session,
 };
 
-/// Begins the answer; a task brings its body and records the end.
-pub(crate) fn answer(
+/// Begins the answer; a task brings its body and records the end. One without a body has ended already. `open` ends with
+/// whichever is last.
+pub(crate) async fn answer(
     pending: &mut Pending,
     asked: &Asked,
     sent: Sent,
     upload: Option<Uploading>,
     session: &Arc<Session>,
+    open: Option<Open>,
 ) -> Result<Response<Body>, Denial> {
     let Sent { response, connection, key, leads_to } = sent;
     let clean = scrub::head(session, &asked.named.host, &response)?;
-    let (pipe, body) = body::pipe();
     pending.outcome =
         Outcome { status: Some(response.status().as_u16()), scrubbed: clean.scrubbed, ..Outcome::default() };
+    let (parts, ()) = clean.head.into_parts();
+    if upload.is_none() && response.body().is_end_stream() {
+        // Said with the head: what gRPC has to say without an answer's body counts only so.
+        pending.outcome.ended = ANSWERED;
+        pending.ended().await;
+        session.pool.put(key, connection, leads_to, Instant::now());
+        return Ok(Response::from_parts(parts, body::empty()));
+    }
+    let (pipe, body) = body::pipe();
     let mut download = Download {
         cleaner: clean.cleaner,
         incoming: response.into_body(),
@@ -49,6 +60,7 @@ pub(crate) fn answer(
     };
     let (task_session, named) = (session.clone(), asked.named.clone());
     session.spawn(async move {
+        let _open = open;
         match download.run(upload).await {
             Ok(true) => {
                 task_session.pool.put(key, connection, leads_to, Instant::now());
@@ -62,7 +74,6 @@ pub(crate) fn answer(
             }
         }
     });
-    let (parts, ()) = clean.head.into_parts();
     Ok(Response::from_parts(parts, body))
 }
 
@@ -96,26 +107,31 @@ impl Download {
             let frame = timeout(self.idle, self.incoming.frame());
             let Ok(frame) = frame.await else { return Err(Denial::new(Reason::LimitTime)) };
             match frame {
-                None => return self.end(Bytes::new()).await,
+                None => return self.end(Bytes::new(), None).await,
                 Some(Err(_)) => {
                     self.pending.outcome.ended = "cut short by the upstream";
                     return Ok(false);
                 }
                 Some(Ok(frame)) => {
-                    // Trailers are dropped.
-                    let Ok(chunk) = frame.into_data() else { continue };
+                    let chunk = match frame.into_data() {
+                        Ok(chunk) => chunk,
+                        Err(frame) => match frame.into_trailers() {
+                            Ok(trailers) => return self.end(Bytes::new(), Some(trailers)).await,
+                            Err(_) => continue,
+                        },
+                    };
                     self.pending.outcome.received_bytes += chunk.len() as u64;
                     let mut steps = self.cleaner.steps(chunk).into_iter();
                     let last = steps.next_back();
                     for step in steps {
-                        let clean = self.cleaner.push(&step).map_err(inspect::not_decoded)?;
+                        let clean = self.cleaner.push(&step)?;
                         if self.put(clean).await.is_err() {
                             return Ok(self.abandoned());
                         }
                     }
-                    let clean = self.cleaner.push(&last.unwrap_or_default()).map_err(inspect::not_decoded)?;
+                    let clean = self.cleaner.push(&last.unwrap_or_default())?;
                     if self.incoming.is_end_stream() {
-                        return self.end(clean).await;
+                        return self.end(clean, None).await;
                     }
                     if self.put(clean).await.is_err() {
                         return Ok(self.abandoned());
@@ -131,14 +147,18 @@ impl Download {
     }
 
     /// The last bytes go out after the record: whoever has the whole answer can find its record.
-    async fn end(&mut self, last: Bytes) -> Result<bool, Denial> {
-        let held = self.cleaner.finish().map_err(inspect::not_decoded)?;
-        self.pending.outcome.ended = "answered";
+    async fn end(&mut self, last: Bytes, trailers: Option<HeaderMap>) -> Result<bool, Denial> {
+        let held = self.cleaner.finish()?;
+        let trailers = trailers.map(|trailers| self.cleaner.trailers(&trailers));
+        self.pending.outcome.ended = ANSWERED;
         self.pending.outcome.scrubbed += self.cleaner.scrubbed();
         self.pending.ended().await;
         for bytes in [last, held] {
             // Recorded as answered: the upstream did, and the client no longer reads.
             let _gone = self.put(bytes).await;
+        }
+        if let Some(trailers) = trailers {
+            let _gone = timeout(self.idle, self.pipe.send(Piece::Trailers(trailers))).await;
         }
         Ok(true)
     }
@@ -153,3 +173,6 @@ impl Download {
         }
     }
 }
+
+/// How a request ended whose answer was brought whole.
+const ANSWERED: &str = "answered";

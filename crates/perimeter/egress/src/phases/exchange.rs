@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{Request, Response, request::Parts};
 use hyper::body::Incoming;
 use postern_audit::Destination;
-use postern_policy::{BodyKind, Denial, Found, Permit, Place, Reason};
+use postern_policy::{BodyKind, Denial, Found, Permit, Place, Reason, Upgrade};
 
 use super::{
     decide::{self, Form},
@@ -18,9 +18,11 @@ use super::{
     intercept::Line,
     record::{self, Pending},
     refuse,
+    streams::Open,
+    upgrade::{self, Wanted},
     upload::{self, Upload},
 };
-use crate::{body::Body, recognise::Recogniser};
+use crate::{body::Body, limits, recognise::Recogniser, websocket::handshake};
 
 /// Why there is no answer of the upstream, how far the request had come, and what of its body is unread.
 struct Refused {
@@ -31,8 +33,8 @@ struct Refused {
 }
 
 /// Answers a request: with the upstream's scrubbed answer, or with a recorded refusal.
-pub(crate) async fn exchange(line: &Line, request: Request<Incoming>) -> Response<Body> {
-    match carry(line, request).await {
+pub(crate) async fn exchange(line: &Line, request: Request<Incoming>, open: Option<Open>) -> Response<Body> {
+    match carry(line, request, open).await {
         Ok(response) => response,
         Err(refused) => {
             let Refused { denial, destination, caused_by, unread } = *refused;
@@ -45,8 +47,21 @@ pub(crate) async fn exchange(line: &Line, request: Request<Incoming>) -> Respons
     }
 }
 
-async fn carry(line: &Line, request: Request<Incoming>) -> Result<Response<Body>, Box<Refused>> {
+/// Refuses a request before anything of it is looked at.
+pub(crate) async fn refuse(line: &Line, request: Request<Incoming>, denial: Denial) -> Response<Body> {
+    let (parts, unread) = request.into_parts();
+    line.session.spawn(inspect::discard(unread, line.session.perimeter.bounds.refused_body));
+    refuse::request(&line.session, outline(line, &parts), denial, None).await
+}
+
+async fn carry(
+    line: &Line,
+    mut request: Request<Incoming>,
+    open: Option<Open>,
+) -> Result<Response<Body>, Box<Refused>> {
     let session = &line.session;
+    // Nothing, unless another protocol is asked for.
+    let agent = hyper::upgrade::on(&mut request);
     let (parts, incoming) = request.into_parts();
     let recogniser = session.recogniser();
     let asked = match admit(line, &parts) {
@@ -77,11 +92,20 @@ async fn carry(line: &Line, request: Request<Incoming>) -> Result<Response<Body>
     let dialled = Dialled::default();
     let mut pending = Pending::new(session, allowed, destination.clone(), dialled.clone());
     let late = |(denial, unread)| refused(denial, dialled.note(destination.clone()), Some(allowed), unread);
-    let answered = match upload::send(session, &permit, request, upload, &dialled).await {
-        Ok((sent, upload)) => {
-            download::answer(&mut pending, &asked, sent, upload, session).map_err(|denial| late((denial, None)))
+    let handshake = handshake::handshake(&parts).map_err(early)?;
+    let answered = match handshake.filter(|_| permit.upgrade() == Upgrade::WebSocket) {
+        Some(handshake) => {
+            let wanted = Wanted { handshake, agent, open };
+            let answer = upgrade::answer(line, &mut pending, &asked, &permit, request, wanted, &dialled).await;
+            answer.map_err(|denial| late((denial, None)))
         }
-        Err(refusal) => Err(late(refusal)),
+        None => match upload::send(session, &permit, request, upload, &dialled).await {
+            Ok((sent, upload)) => {
+                let answer = download::answer(&mut pending, &asked, sent, upload, session, open).await;
+                answer.map_err(|denial| late((denial, None)))
+            }
+            Err(refusal) => Err(late(refusal)),
+        },
     };
     // Answered by another task, which has taken it over, or refused below.
     pending.forget();
@@ -93,7 +117,11 @@ fn admit(line: &Line, parts: &Parts) -> Result<Asked, Denial> {
     if let Some(denial) = &line.refused {
         return Err(denial.clone());
     }
-    decide::carried(parts)?;
+    if parts.headers.len() > limits::HEADER_LINES {
+        // HTTP/1.1 bounds the lines while it reads them; HTTP/2 only their bytes.
+        return Err(Denial::new(Reason::LimitHeaders));
+    }
+    decide::framed_once(&parts.headers)?;
     identify::request(&line.expected, line.scheme, parts)
 }
 
@@ -135,16 +163,16 @@ fn with_body(
             }
         }
         Preview::Begun(bytes, inspection) => Ok((first, Upload::Begun(bytes, inspection))),
-        Preview::Held(bytes, found) => {
+        Preview::Held(bytes, trailers, found) => {
             let form = inspect::form(&parts.headers, &bytes);
             let permit = decide::decide(&line.session, recogniser, asked, parts, &found, &form);
-            permit.map(|permit| (permit, Upload::Whole(bytes))).map_err(|denial| (denial, None))
+            permit.map(|permit| (permit, Upload::Whole(bytes, trailers))).map_err(|denial| (denial, None))
         }
-        Preview::Whole(bytes) => match inspect::form(&parts.headers, &bytes) {
-            Form::None => Ok((first, Upload::Whole(bytes))),
+        Preview::Whole(bytes, trailers) => match inspect::form(&parts.headers, &bytes) {
+            Form::None => Ok((first, Upload::Whole(bytes, trailers))),
             form => {
                 let again = decide::decide(&line.session, recogniser, asked, parts, &[], &form);
-                again.map(|permit| (permit, Upload::Whole(bytes))).map_err(|denial| (denial, None))
+                again.map(|permit| (permit, Upload::Whole(bytes, trailers))).map_err(|denial| (denial, None))
             }
         },
     }
@@ -152,7 +180,7 @@ fn with_body(
 
 /// The zone's word on what a body holds; should it have none, the body does not leave all the same.
 fn recognised(line: &Line, recogniser: &Recogniser, asked: &Asked, parts: &Parts, found: &[Found]) -> Denial {
-    debug_assert!(found.iter().all(|one| one.place == Place::Body), "a body holds things in the body");
+    debug_assert!(found.iter().all(|one| !matches!(one.place, Place::At(_))), "nothing is replaced in a body");
     decide::decide(&line.session, recogniser, asked, parts, found, &Form::None)
         .err()
         .unwrap_or_else(|| Denial::new(Reason::PlaceholderWrongLocation))

@@ -10,7 +10,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header, request::Parts};
 use hyper::{
     body::Incoming,
-    client::conn::http1::{self, SendRequest},
+    client::conn::{http1, http2},
 };
 use hyper_util::rt::TokioIo;
 use postern_audit::Destination;
@@ -19,14 +19,14 @@ use postern_policy::{Denial, DialPermit, Permit, Port, Reason, Scheme};
 use tokio::{net::TcpStream, time::timeout};
 
 use super::intercept::Stream;
-use crate::{body::Body, limits, pool::PoolKey, session::Session};
+use crate::{body::Body, limits, messages, pool::PoolKey, sender::Sender, session::Session, trust::Speaks};
 
 /// An upstream that has the whole or the beginning of a request.
 pub(crate) struct Sent {
     /// Its answer.
     pub(crate) response: Response<Incoming>,
     /// The connection, to be used again once the answer is read.
-    pub(crate) connection: SendRequest<Body>,
+    pub(crate) connection: Sender,
     /// What it may be used for.
     pub(crate) key: PoolKey,
     /// Whom it leads to.
@@ -62,6 +62,10 @@ pub(crate) fn head(parts: &Parts, query: Option<&str>, permit: &Permit, scrubs: 
     *request.uri_mut() = target.parse::<Uri>().map_err(|_| malformed())?;
     *request.headers_mut() = end_to_end(&parts.headers);
     let headers = request.headers_mut();
+    if takes_trailers(&parts.headers) {
+        // Of the hop, and true of this one: trailers are passed on. HTTP/2 knows no other value.
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
     let host = permit.host().authority(permit.scheme(), permit.port());
     headers.insert(header::HOST, HeaderValue::try_from(host).map_err(|_| malformed())?);
     if scrubs {
@@ -78,23 +82,47 @@ pub(crate) async fn send(
     dialled: &Dialled,
 ) -> Result<Sent, Denial> {
     let key = PoolKey::from(permit);
+    let scheme = permit.scheme();
     let mut request = request;
     while let Some((mut connection, leads_to)) = session.pool.take(&key, permit, Instant::now()) {
         if connection.ready().await.is_err() {
             continue;
         }
-        match connection.try_send_request(request).await {
+        match connection.try_send(scheme, request).await {
             Ok(response) => {
                 dialled.at(leads_to.address());
-                return Ok(Sent { response, connection, key, leads_to });
+                return bounded(Sent { response, connection, key, leads_to });
             }
             // Closed while it idled: the request comes back unsent and goes over another one.
             Err(mut error) => request = error.take_message().ok_or_else(|| unanswered(error.error()))?,
         }
     }
-    let (mut connection, leads_to) = connect(session, permit, dialled).await?;
-    let response = connection.send_request(request).await.map_err(|error| unanswered(&error))?;
-    Ok(Sent { response, connection, key, leads_to })
+    let (mut connection, leads_to) = connect(session, permit, dialled, Speaks::Either).await?;
+    if let Some(shared) = connection.shared() {
+        // At once: what is asked meanwhile goes over it too.
+        session.pool.put(key.clone(), shared, leads_to.clone(), Instant::now());
+    }
+    let sent = connection.try_send(scheme, request).await;
+    let response = sent.map_err(|error| unanswered(error.error()))?;
+    bounded(Sent { response, connection, key, leads_to })
+}
+
+/// Sends a request over a connection of its own, which may become another protocol's.
+pub(crate) async fn send_alone(
+    session: &Session,
+    permit: &Permit,
+    request: Request<Body>,
+    dialled: &Dialled,
+) -> Result<Sent, Denial> {
+    let (mut connection, leads_to) = connect(session, permit, dialled, Speaks::Http1).await?;
+    let sent = connection.try_send(permit.scheme(), request).await;
+    let response = sent.map_err(|error| unanswered(error.error()))?;
+    bounded(Sent { response, connection, key: PoolKey::from(permit), leads_to })
+}
+
+/// HTTP/1.1 bounds the lines while it reads them; HTTP/2 only their bytes.
+fn bounded(sent: Sent) -> Result<Sent, Denial> {
+    if sent.response.headers().len() > limits::HEADER_LINES { Err(head_too_large()) } else { Ok(sent) }
 }
 
 /// Whether a header is about this hop (RFC 9110, section 7.6.1) and stays here.
@@ -106,14 +134,18 @@ async fn connect(
     session: &Session,
     permit: &Permit,
     dialled: &Dialled,
-) -> Result<(SendRequest<Body>, DialPermit), Denial> {
+    speaks: Speaks,
+) -> Result<(Sender, DialPermit), Denial> {
     let (stream, leads_to) = dial(session, permit, permit.port(), dialled).await?;
     let sender = match permit.scheme() {
-        Scheme::Http => speak(session, stream).await,
+        Scheme::Http => speak_http1(session, stream).await,
         Scheme::Https => {
-            let settings = session.perimeter.trust.settings(permit.ca_pem()).map_err(not_trusted)?;
+            let settings = session.perimeter.trust.settings(permit.ca_pem(), speaks).map_err(not_trusted)?;
             let stream = tls::connect(settings, &permit.host().to_string(), stream).await.map_err(not_trusted)?;
-            speak(session, stream).await
+            match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => speak_http2(session, stream).await,
+                _ => speak_http1(session, stream).await,
+            }
         }
     };
     Ok((sender?, leads_to))
@@ -156,7 +188,7 @@ async fn dial_checked<P: Dialable>(
     Ok((stream, leads_to))
 }
 
-async fn speak<S: Stream>(session: &Session, stream: S) -> Result<SendRequest<Body>, Denial> {
+async fn speak_http1<S: Stream>(session: &Session, stream: S) -> Result<Sender, Denial> {
     let handshake = http1::Builder::new()
         .max_headers(limits::HEADER_LINES)
         .max_header_size(limits::RESPONSE_HEAD_BYTES)
@@ -167,11 +199,34 @@ async fn speak<S: Stream>(session: &Session, stream: S) -> Result<SendRequest<Bo
         .map_err(|_| Denial::new(Reason::LimitTime))?
         .map_err(|error| unanswered(&error))?;
     session.spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "an upstream connection ended");
+        }
+    });
+    Ok(Sender::Http1(sender))
+}
+
+async fn speak_http2<S: Stream>(session: &Session, stream: S) -> Result<Sender, Denial> {
+    let head_bytes = u32::try_from(limits::RESPONSE_HEAD_BYTES).unwrap_or(u32::MAX);
+    let handshake = http2::Builder::new(session.tasks())
+        .max_header_list_size(head_bytes)
+        .header_table_size(limits::HPACK_TABLE_BYTES)
+        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::STREAMS_WINDOW_BYTES)
+        .max_send_buf_size(limits::STREAM_SEND_BYTES)
+        .max_pending_accept_reset_streams(limits::STREAM_ERRORS)
+        .max_local_error_reset_streams(limits::STREAM_ERRORS)
+        .handshake(TokioIo::new(stream));
+    let (sender, connection) = timeout(session.perimeter.bounds.handshake, handshake)
+        .await
+        .map_err(|_| Denial::new(Reason::LimitTime))?
+        .map_err(|error| unanswered(&error))?;
+    session.spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "an upstream connection ended");
         }
     });
-    Ok(sender)
+    Ok(Sender::http2(sender))
 }
 
 fn end_to_end(headers: &HeaderMap) -> HeaderMap {
@@ -180,6 +235,11 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
         .filter(|(name, _)| !is_hop(name, headers) && *name != header::EXPECT)
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
+}
+
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::TE).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case("trailers"))
 }
 
 fn named_by_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
@@ -194,6 +254,9 @@ fn named_by_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
 fn only_what_can_be_scrubbed(headers: &mut HeaderMap) {
     headers.remove(header::RANGE);
     headers.remove(header::IF_RANGE);
+    for of_messages in messages::ACCEPTED_ENCODINGS {
+        headers.remove(*of_messages);
+    }
     let accepted: Vec<String> = headers
         .get_all(header::ACCEPT_ENCODING)
         .iter()
@@ -232,9 +295,13 @@ fn not_trusted(error: TlsError) -> Denial {
 fn unanswered(error: &hyper::Error) -> Denial {
     tracing::info!(error = error as &dyn std::error::Error, "an upstream did not answer");
     if error.is_parse_too_large() {
-        return Denial::advising(Reason::UpstreamUnreachable, "the upstream's answer has a head beyond the limit");
+        return head_too_large();
     }
     Denial::new(Reason::UpstreamUnreachable)
+}
+
+fn head_too_large() -> Denial {
+    Denial::advising(Reason::UpstreamUnreachable, "the upstream's answer has a head beyond the limit")
 }
 
 /// Headers of the hop, in either direction.

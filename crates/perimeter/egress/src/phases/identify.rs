@@ -3,10 +3,10 @@
 
 use std::{net::SocketAddr, sync::PoisonError};
 
-use http::{HeaderMap, header::HOST, request::Parts, uri::Authority};
-use postern_policy::{CanonicalPath, Denial, Host, Method, Port, Reason, Scheme};
+use http::{HeaderMap, Version, header::HOST, request::Parts, uri::Authority};
+use postern_policy::{CanonicalPath, Denial, Host, Method, Port, Reason, Scheme, Upgrade};
 
-use crate::{names::Meaning, session::Session};
+use crate::{names::Meaning, session::Session, websocket::handshake};
 
 /// One host and port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub(crate) struct Asked {
     pub(crate) path: CanonicalPath,
     /// Its query, raw.
     pub(crate) query: Option<String>,
+    /// What it asks its connection to become.
+    pub(crate) upgrade: Upgrade,
     /// Whether the target held a name or password.
     pub(crate) userinfo: bool,
 }
@@ -71,8 +73,9 @@ pub(crate) fn connect_target(session: &Session, target: &Authority) -> Result<Na
 
 /// What a request asks for, once everything in it that names a destination agrees with `expected`.
 pub(crate) fn request(expected: &Expected, scheme: Scheme, parts: &Parts) -> Result<Asked, Denial> {
+    let upgrade = handshake::wish(parts)?;
     let stated = stated_authority(parts, scheme)?;
-    let hosted = authority(host_header(&parts.headers)?, scheme)?;
+    let hosted = hosted_authority(parts, scheme, stated.is_some())?;
     let named = match (expected, stated) {
         (Expected::Named(named), stated) => {
             agree(named, stated.as_ref().unwrap_or(named))?;
@@ -86,15 +89,28 @@ pub(crate) fn request(expected: &Expected, scheme: Scheme, parts: &Parts) -> Res
             ));
         }
     };
-    agree(&named, &hosted)?;
+    if let Some(hosted) = hosted {
+        agree(&named, &hosted)?;
+    }
     Ok(Asked {
         named,
         scheme,
-        method: parts.method.as_str().parse().map_err(|_| Denial::new(Reason::RequestMalformed))?,
+        method: method(parts, upgrade)?,
         path: path(parts)?,
         query: parts.uri.query().map(str::to_owned),
+        upgrade,
         userinfo: parts.uri.authority().is_some_and(|authority| authority.as_str().contains('@')),
     })
+}
+
+/// A WebSocket is asked for by GET; over HTTP/2 that has another name (RFC 8441, section 5).
+fn method(parts: &Parts, upgrade: Upgrade) -> Result<Method, Denial> {
+    match upgrade {
+        Upgrade::WebSocket => "GET",
+        Upgrade::None => parts.method.as_str(),
+    }
+    .parse()
+    .map_err(|_| Denial::new(Reason::RequestMalformed))
 }
 
 fn path(parts: &Parts) -> Result<CanonicalPath, Denial> {
@@ -121,6 +137,15 @@ fn stated_authority(parts: &Parts, scheme: Scheme) -> Result<Option<Named>, Deni
     }
     let without_userinfo = stated.as_str().rsplit('@').next().unwrap_or_default();
     authority(without_userinfo, scheme).map(Some)
+}
+
+/// The authority of the Host header. In HTTP/2 `:authority` stands in its place (RFC 9113, section 8.3.1), so there it
+/// may be missing, and must agree all the same where it is not.
+fn hosted_authority(parts: &Parts, scheme: Scheme, stated: bool) -> Result<Option<Named>, Denial> {
+    if parts.version == Version::HTTP_2 && stated && !parts.headers.contains_key(HOST) {
+        return Ok(None);
+    }
+    authority(host_header(&parts.headers)?, scheme).map(Some)
 }
 
 /// The one Host header. More than one, or none, can be read in two ways.

@@ -109,9 +109,9 @@ fn one(location: &Location, key: &Key, head: &mut Parts, upload: Upload) -> Resu
         Location::Query(_) | Location::Path(_) => render::in_target(location, &exchanged, head)?,
         Location::Json(_) | Location::Form(_) => {
             // A longer body was decided about without its places, so none of them is in the permit.
-            let Upload::Whole(body) = upload else { return Err(unresolved()) };
+            let Upload::Whole(body, trailers) = upload else { return Err(unresolved()) };
             let filled = render::in_body(location, &exchanged, &body)?;
-            return Ok(Upload::Whole(Bytes::from_owner(filled)));
+            return Ok(Upload::Whole(Bytes::from_owner(filled), trailers));
         }
     }
     Ok(upload)

@@ -13,18 +13,21 @@ use postern_policy::{BodyKind, Denial, Found, Place, Reason, location};
 use postern_secret::decode::{DecodeError, Decoder, Encoding};
 use tokio::time::timeout;
 
-use super::{decide::Form, places};
+use super::{decide::Form, places, trailers};
 use crate::{
     limits::{self, Bounds},
-    recognise::{Recogniser, StreamRecogniser},
+    messages::{self, End, Messages},
+    parts::InspectedParts,
+    recognise::{Recognised, Recogniser, StreamRecogniser},
 };
 
 /// A request body as far as it is known before the decision.
 pub(crate) enum Preview {
-    /// Read to its end; these bytes may go on.
-    Whole(Bytes),
-    /// Read to its end, with something of ours in it. Whether that may stand where it does is for the zone to say.
-    Held(Bytes, Vec<Found>),
+    /// Read to its end; these bytes, and what followed them, may go on.
+    Whole(Bytes, Option<HeaderMap>),
+    /// Read to its end, with something of ours in it. Whether that may stand where it does is for the zone to say. What
+    /// followed it may go on.
+    Held(Bytes, Option<HeaderMap>, Vec<Found>),
     /// Longer: these bytes may go on, the rest is inspected on its way.
     Begun(Bytes, Box<Inspection>),
     /// Something of ours is in it. The rest is unread.
@@ -58,7 +61,7 @@ pub(crate) async fn preview(
     kind: Option<BodyKind>,
 ) -> Result<Preview, Denial> {
     if incoming.is_end_stream() {
-        return Ok(Preview::Whole(Bytes::new()));
+        return Ok(Preview::Whole(Bytes::new(), None));
     }
     if incoming.size_hint().lower() > bounds.request_body_bytes {
         return Err(Denial::new(Reason::LimitBody));
@@ -67,27 +70,36 @@ pub(crate) async fn preview(
     if encodings.len() > 1 {
         return Err(Denial::advising(Reason::EncodingUnsupported, "send the body in one encoding at most"));
     }
+    if messages::compressed(headers) {
+        return Err(Denial::advising(Reason::EncodingUnsupported, "send messages that are not compressed one by one"));
+    }
     let idle = bounds.body_idle;
+    let messages = Messages::of(headers).filter(|_| encodings.is_empty());
     let mut reader = Reader::new(recogniser, encodings, bounds);
+    if let Some(messages) = messages {
+        // Whoever speaks in turns waits for an answer before it says more: inspected on its way from the beginning.
+        reader.messages = Some((messages, InspectedParts::new(recogniser)));
+        return Ok(Preview::Begun(Bytes::new(), Box::new(Inspection { incoming, reader, idle })));
+    }
     let mut passed = Vec::new();
     let mut held = match kind {
-        Some(_) => Some(hold(&mut incoming, idle).await?),
+        Some(_) => Some(hold(&mut incoming, &mut reader, idle).await),
         None => None,
     };
-    if let (Some(kind), Some(Hold { text, whole: true })) = (kind, &held) {
+    if let (Some(kind), Some(Ok(Hold { text, whole: true }))) = (kind, &held) {
         let found = places::in_body(recogniser, kind, text);
         if !found.is_empty() {
-            return Ok(Preview::Held(text.clone(), found));
+            return Ok(Preview::Held(text.clone(), reader.trailers, found));
         }
     }
     loop {
         let read = match held.take() {
-            Some(Hold { text, .. }) => reader.push(text).map(Some),
+            Some(held) => held.and_then(|Hold { text, .. }| reader.push(text).map(Some)),
             None => next(&mut incoming, &mut reader, idle).await,
         };
         match read {
             Ok(Some(bytes)) => passed.extend_from_slice(&bytes),
-            Ok(None) => return Ok(Preview::Whole(passed.into())),
+            Ok(None) => return Ok(Preview::Whole(passed.into(), reader.trailers)),
             Err(Stopped::Recognised(found)) => return Ok(Preview::Recognised(found, Some(incoming))),
             Err(Stopped::Denied(denial)) => return Err(denial),
             Err(Stopped::Broken) => return Err(Denial::new(Reason::RequestMalformed)),
@@ -104,12 +116,11 @@ struct Hold {
     whole: bool,
 }
 
-async fn hold(incoming: &mut Incoming, idle: Duration) -> Result<Hold, Denial> {
+async fn hold(incoming: &mut Incoming, reader: &mut Reader, idle: Duration) -> Result<Hold, Stopped> {
     let mut text = BytesMut::new();
     while text.len() <= location::BODY_BYTES {
-        match timeout(idle, incoming.frame()).await.map_err(|_| Denial::new(Reason::LimitTime))? {
-            Some(Ok(frame)) => text.extend_from_slice(&frame.into_data().unwrap_or_default()),
-            Some(Err(_)) => return Err(Denial::new(Reason::RequestMalformed)),
+        match chunk(incoming, reader, idle).await? {
+            Some(chunk) => text.extend_from_slice(&chunk),
             None => return Ok(Hold { text: text.freeze(), whole: true }),
         }
     }
@@ -120,6 +131,11 @@ impl Inspection {
     /// The rest of the client's body, unless it was read to its end.
     pub(crate) fn into_unread(self) -> Option<Incoming> {
         (!self.reader.finished).then_some(self.incoming)
+    }
+
+    /// What followed the body, once it was read to its end.
+    pub(crate) fn trailers(&mut self) -> Option<HeaderMap> {
+        self.reader.trailers.take()
     }
 
     /// How long either side may be silent.
@@ -152,18 +168,28 @@ async fn next(incoming: &mut Incoming, reader: &mut Reader, idle: Duration) -> R
     if reader.finished {
         return Ok(None);
     }
+    match chunk(incoming, reader, idle).await? {
+        Some(chunk) => reader.push(chunk).map(Some),
+        None => reader.finish().map(Some),
+    }
+}
+
+/// The next bytes as they were sent; trailers are looked through and kept for whoever asks.
+async fn chunk(incoming: &mut Incoming, reader: &mut Reader, idle: Duration) -> Result<Option<Bytes>, Stopped> {
     loop {
         let frame =
             timeout(idle, incoming.frame()).await.map_err(|_| Stopped::Denied(Denial::new(Reason::LimitTime)))?;
         match frame {
-            // Trailers are not forwarded.
-            Some(Ok(frame)) => {
-                let Ok(chunk) = frame.into_data() else { continue };
-                let passed = reader.push(chunk)?;
-                return Ok(Some(passed));
-            }
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(chunk) => return Ok(Some(chunk)),
+                Err(frame) => {
+                    let Ok(trailers) = frame.into_trailers() else { continue };
+                    trailers::inspect(&reader.recogniser, &trailers)?;
+                    reader.trailers = Some(trailers);
+                }
+            },
             Some(Err(_)) => return Err(Stopped::Broken),
-            None => return reader.finish().map(Some),
+            None => return Ok(None),
         }
     }
 }
@@ -242,6 +268,8 @@ impl Unwrapping {
 pub(crate) struct Reader {
     recogniser: Recogniser,
     stream: StreamRecogniser,
+    /// In the place of `stream`, for a body that is made of messages.
+    messages: Option<(Messages, InspectedParts)>,
     unwrapping: Unwrapping,
     /// Reads an encoded body as it is.
     as_sent: StreamRecogniser,
@@ -252,6 +280,7 @@ pub(crate) struct Reader {
     decoded: u64,
     released: u64,
     recent: Vec<u8>,
+    trailers: Option<HeaderMap>,
     finished: bool,
 }
 
@@ -261,6 +290,7 @@ impl Reader {
         Self {
             recogniser: recogniser.clone(),
             stream: recogniser.stream(),
+            messages: None,
             unwrapping: Unwrapping::new(&encodings, bounds.decoded_body_bytes),
             as_sent: recogniser.stream(),
             raw: VecDeque::new(),
@@ -270,6 +300,7 @@ impl Reader {
             decoded: 0,
             released: 0,
             recent: Vec::new(),
+            trailers: None,
             finished: false,
         }
     }
@@ -309,13 +340,20 @@ impl Reader {
     }
 
     fn read(&mut self, text: &[u8]) -> Result<Vec<u8>, Stopped> {
-        let passed = self.stream.push(text);
+        let passed = match &mut self.messages {
+            Some((messages, parts)) => in_messages(messages, parts, text),
+            None => self.stream.push(text),
+        };
         self.remember(text);
         passed.map_err(|_| self.stopped())
     }
 
     fn end(&mut self) -> Result<Vec<u8>, Stopped> {
-        self.stream.finish().map_err(|_| self.stopped())
+        let held = match &mut self.messages {
+            Some((_, parts)) => parts.end(),
+            None => self.stream.finish(),
+        };
+        held.map_err(|_| self.stopped())
     }
 
     /// What was recognised, for the record: read again from the last bytes.
@@ -350,6 +388,20 @@ impl Reader {
     }
 }
 
+/// Each message passes whole at its end: none waits for the next.
+fn in_messages(messages: &mut Messages, parts: &mut InspectedParts, mut text: &[u8]) -> Result<Vec<u8>, Recognised> {
+    let mut passed = Vec::with_capacity(text.len());
+    while !text.is_empty() {
+        let (message, after, end) = messages.split(text);
+        passed.extend(parts.push(message)?);
+        if end == End::Here {
+            passed.extend(parts.end()?);
+        }
+        text = after;
+    }
+    Ok(passed)
+}
+
 /// An encoded chunk that waits until it is certain that nothing of ours is in it.
 struct Waiting {
     chunk: Bytes,
@@ -376,4 +428,4 @@ pub(crate) const STEP_BYTES: usize = 4096;
 /// Encodings on top of each other that are taken off.
 const ENCODINGS: usize = 3;
 /// More than the longest rendering of a placeholder.
-const RECENT_BYTES: usize = 64 * 1024;
+pub(crate) const RECENT_BYTES: usize = 64 * 1024;

@@ -1,5 +1,5 @@
-//! Phase: hears what a connection speaks, ends its TLS with a leaf of the session's CA, and serves HTTP/1.1 on it. TLS
-//! is ended for refused hosts too, so that the refusal can be read.
+//! Phase: hears what a connection speaks, ends its TLS with a leaf of the session's CA, and serves on it what was agreed:
+//! HTTP/2 or HTTP/1.1. TLS is ended for refused hosts too, so that the refusal can be read.
 
 use std::{
     convert::Infallible,
@@ -23,9 +23,10 @@ use tokio_rustls::LazyConfigAcceptor;
 use super::{
     exchange,
     identify::{self, Expected, Named},
-    pass, refuse,
+    pass, refuse, streams,
 };
 use crate::{
+    authority::Offer,
     body::{self, Body},
     classify::Speech,
     custodian::Later,
@@ -122,7 +123,10 @@ async fn tls<S: Stream>(session: Arc<Session>, named: Named, stream: S) {
                 refused,
                 tunnel: Mutex::default(),
             };
-            http(Arc::new(line), stream).await;
+            match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Box::pin(streams::serve(Arc::new(line), stream)).await,
+                _ => http(Arc::new(line), stream).await,
+            }
         }
         Ok(Err(error)) => refuse::connection(&session, &named, "https", &no_handshake(&error)).await,
         Err(_) => refuse::connection(&session, &named, "https", &Denial::new(Reason::LimitTime)).await,
@@ -142,8 +146,15 @@ async fn handshake<S: Stream>(
         Some(name) if name.parse::<Host>().is_ok() => name,
         _ => bare(&named.host),
     };
-    let settings = session.authority.tls_for(&leaf_for, SystemTime::now()).map_err(io::Error::other)?;
+    let offer = offer(session, named, refused.is_some());
+    let settings = session.authority.tls_for(&leaf_for, offer, SystemTime::now()).map_err(io::Error::other)?;
     Ok((started.into_stream(settings).await?, refused))
+}
+
+/// HTTP/2 is for hosts that some rule names: what others get is a refusal.
+fn offer(session: &Session, named: &Named, refused: bool) -> Offer {
+    let connect = Connect { host: named.host.clone(), port: named.port, transport: Transport::Tls };
+    if refused || session.zone.connect(&connect).is_err() { Offer::Refusal } else { Offer::Both }
 }
 
 /// The TLS name must be the host; an address has none (RFC 6066, section 3).
@@ -167,7 +178,7 @@ fn no_handshake(error: &io::Error) -> Denial {
     tracing::debug!(%error, "TLS handshake with a sandbox");
     Denial::advising(
         Reason::ProtocolUnknown,
-        "the TLS handshake failed; trust the session's CA (the system bundle has it) and offer TLS 1.2 or 1.3 with http/1.1",
+        "the TLS handshake failed; trust the session's CA (the system bundle has it) and offer TLS 1.2 or 1.3 with h2 or http/1.1",
     )
 }
 
@@ -214,7 +225,7 @@ async fn respond(line: Arc<Line>, heard: Heard, request: Request<Incoming>) -> R
     let response = if matches!(line.expected, Expected::Stated) && request.method() == Method::CONNECT {
         connect(&line, request).await
     } else {
-        exchange::exchange(&line, request).await
+        exchange::exchange(&line, request, None).await
     };
     heard.forget();
     Ok(response)

@@ -16,4 +16,7 @@ pub(crate) mod record;
 pub(crate) mod refuse;
 pub(crate) mod render;
 pub(crate) mod scrub;
+pub(crate) mod streams;
+pub(crate) mod trailers;
+pub(crate) mod upgrade;
 pub(crate) mod upload;

@@ -93,6 +93,7 @@ pub(crate) fn problem(denial: &Denial, host: Option<&str>) -> Response<Body> {
 fn status(reason: Reason) -> StatusCode {
     match reason {
         Reason::RequestMalformed | Reason::PathAmbiguous | Reason::HostMalformed => StatusCode::BAD_REQUEST,
+        Reason::AuthorityMismatch => StatusCode::MISDIRECTED_REQUEST,
         Reason::LimitBody => StatusCode::PAYLOAD_TOO_LARGE,
         Reason::LimitHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         Reason::LimitConnections | Reason::LimitRate => StatusCode::TOO_MANY_REQUESTS,

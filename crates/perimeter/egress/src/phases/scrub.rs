@@ -1,21 +1,38 @@
-//! Phase: takes every secret of the session out of an answer, in every rendering: reason phrase, interim answers and
-//! trailers are dropped, headers and body scrubbed, encodings taken off first. What cannot be read is not passed on.
+//! Phase: takes every secret of the session out of an answer, in every rendering: reason phrase and interim answers are
+//! dropped, headers, body and trailers scrubbed, encodings taken off first. What cannot be read is not passed on.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
 use postern_policy::{Denial, Host, Reason};
-use postern_secret::{decode::DecodeError, scrub::Scrubber};
+use postern_secret::scrub::Scrubber;
 
 use super::{
     forward::is_hop,
-    inspect::{STEP_BYTES, Unwrapping, encodings},
+    inspect::{STEP_BYTES, Unwrapping, encodings, not_decoded},
 };
-use crate::{recognise::Keyring, session::Session};
+use crate::{
+    messages::{self, End, Messages},
+    parts::{ScrubbedParts, Split},
+    recognise::Keyring,
+    session::Session,
+};
 
 /// Takes secrets out of one body as it streams.
 pub(crate) struct Cleaner {
     unwrapping: Unwrapping,
-    scrubber: Scrubber,
+    scrubber: Body,
+    keyring: Arc<Keyring>,
+    in_trailers: u64,
+}
+
+/// How a body is scrubbed.
+enum Body {
+    /// As one text.
+    Text(Scrubber),
+    /// Message by message: none waits for the next.
+    Messages(Messages, ScrubbedParts),
 }
 
 /// An answer's head as the sandbox gets it.
@@ -33,6 +50,9 @@ pub(crate) fn head<B>(session: &Session, host: &Host, response: &Response<B>) ->
     let keyring = session.keyring();
     let headers = response.headers();
     let encodings = if keyring.is_empty() { Vec::new() } else { encodings(headers)? };
+    if !keyring.is_empty() && messages::compressed(headers) {
+        return Err(Denial::new(Reason::EncodingUnsupported));
+    }
     framing(headers)?;
     if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
         return Err(Denial::new(Reason::UpgradeRefused));
@@ -51,9 +71,22 @@ pub(crate) fn head<B>(session: &Session, host: &Host, response: &Response<B>) ->
     }
     let cleaner = Cleaner {
         unwrapping: Unwrapping::new(&encodings, session.perimeter.bounds.decoded_body_bytes),
-        scrubber: Scrubber::with(keyring.scrub().clone()),
+        scrubber: match Messages::of(headers).filter(|_| encodings.is_empty()) {
+            Some(messages) => Body::Messages(messages, ScrubbedParts::new(keyring.scrub())),
+            None => Body::Text(Scrubber::with(keyring.scrub().clone())),
+        },
+        keyring,
+        in_trailers: 0,
     };
     Ok(CleanHead { head, scrubbed, cleaner })
+}
+
+/// The headers of an answer after which another protocol follows, and how many secrets were in them.
+pub(crate) fn switching<B>(session: &Session, host: &Host, response: &Response<B>) -> (HeaderMap, u64) {
+    let mut headers = HeaderMap::new();
+    let scrubbed = clean_headers(&session.keyring(), response.headers(), &mut headers);
+    note_cookies(session, host, &headers);
+    (headers, scrubbed)
 }
 
 impl Cleaner {
@@ -68,26 +101,70 @@ impl Cleaner {
     }
 
     /// What may go on of a chunk.
-    pub(crate) fn push(&mut self, chunk: &Bytes) -> Result<Bytes, DecodeError> {
-        let scrubbed = if self.unwrapping.is_empty() {
-            self.scrubber.push(chunk)
-        } else {
-            let decoded = self.unwrapping.push(chunk)?;
-            self.scrubber.push(&decoded)
-        };
-        Ok(scrubbed.into())
+    pub(crate) fn push(&mut self, chunk: &Bytes) -> Result<Bytes, Denial> {
+        if self.unwrapping.is_empty() {
+            return self.scrubber.push(chunk).map(Bytes::from);
+        }
+        let decoded = self.unwrapping.push(chunk).map_err(not_decoded)?;
+        self.scrubber.push(&decoded).map(Bytes::from)
     }
 
     /// What was held back, at the end.
-    pub(crate) fn finish(&mut self) -> Result<Bytes, DecodeError> {
-        self.unwrapping.finish()?;
+    pub(crate) fn finish(&mut self) -> Result<Bytes, Denial> {
+        self.unwrapping.finish().map_err(not_decoded)?;
         Ok(self.scrubber.finish().into())
+    }
+
+    /// What may go on of what follows the body.
+    pub(crate) fn trailers(&mut self, trailers: &HeaderMap) -> HeaderMap {
+        let mut clean = HeaderMap::new();
+        self.in_trailers += clean_headers(&self.keyring, trailers, &mut clean);
+        clean
     }
 
     /// Secrets put back to placeholders so far.
     pub(crate) fn scrubbed(&self) -> u64 {
-        self.scrubber.replaced()
+        self.scrubber.replaced() + self.in_trailers
     }
+}
+
+impl Body {
+    fn push(&mut self, mut chunk: &[u8]) -> Result<Vec<u8>, Denial> {
+        let (messages, parts) = match self {
+            Self::Text(scrubber) => return Ok(scrubber.push(chunk)),
+            Self::Messages(messages, parts) => (messages, parts),
+        };
+        let mut clean = Vec::with_capacity(chunk.len());
+        while !chunk.is_empty() {
+            let (message, after, end) = messages.split(chunk);
+            clean.extend(parts.push(message).map_err(|Split| split())?);
+            if end == End::Here {
+                clean.extend(parts.end());
+            }
+            chunk = after;
+        }
+        Ok(clean)
+    }
+
+    fn finish(&mut self) -> Vec<u8> {
+        match self {
+            Self::Text(scrubber) => scrubber.finish(),
+            Self::Messages(_, parts) => parts.end(),
+        }
+    }
+
+    fn replaced(&self) -> u64 {
+        match self {
+            Self::Text(scrubber) => scrubber.replaced(),
+            Self::Messages(_, parts) => parts.replaced(),
+        }
+    }
+}
+
+/// Half of a secret may have been read; the whole never is.
+pub(crate) fn split() -> Denial {
+    let step = "the upstream says a secret in pieces; the connection was ended before the last one";
+    Denial::advising(Reason::UpstreamUnreachable, step)
 }
 
 /// An encoding of the transfer other than chunking would stay on the body unseen.

@@ -4,7 +4,7 @@
 use std::{pin::Pin, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, header, request::Parts};
+use http::{HeaderMap, Request, header, request::Parts};
 use hyper::body::Incoming;
 use postern_policy::{Denial, FoundValue, Permit, Reason};
 use tokio::time::{error::Elapsed, timeout};
@@ -12,6 +12,7 @@ use tokio::time::{error::Elapsed, timeout};
 use super::{
     forward::{self, Dialled, Sent},
     inspect::{Inspection, Stopped},
+    trailers,
 };
 use crate::{
     body::{self, Piece, Pipe},
@@ -20,8 +21,8 @@ use crate::{
 
 /// What is still to be uploaded after the decision.
 pub(crate) enum Upload {
-    /// All of it, inspected.
-    Whole(Bytes),
+    /// All of it, inspected, and what follows it.
+    Whole(Bytes, Option<HeaderMap>),
     /// Its inspected beginning, and the rest.
     Begun(Bytes, Box<Inspection>),
 }
@@ -45,8 +46,12 @@ pub(crate) async fn send(
     dialled: &Dialled,
 ) -> Result<(Sent, Option<Uploading>), (Denial, Option<Incoming>)> {
     let (begun, inspection) = match upload {
-        Upload::Whole(bytes) => {
-            let body = if bytes.is_empty() { body::empty() } else { body::full(bytes) };
+        Upload::Whole(bytes, trailers) => {
+            let body = match trailers.and_then(trailers::passed_on) {
+                Some(trailers) => body::followed(bytes, trailers),
+                None if bytes.is_empty() => body::empty(),
+                None => body::full(bytes),
+            };
             keep_length_of_empty(&mut head);
             let sent = forward::send(session, permit, Request::from_parts(head, body), dialled);
             return in_time(timeout(session.perimeter.bounds.response_head, sent).await).map(|sent| (sent, None));
@@ -95,11 +100,16 @@ async fn upload_rest(pipe: Pipe, begun: Bytes, mut inspection: Box<Inspection>) 
 
 async fn upload_all(pipe: Pipe, begun: Bytes, inspection: &mut Inspection) -> Result<(), Stopped> {
     let idle = inspection.idle();
-    put(&pipe, Piece::Bytes(begun), idle).await?;
+    if !begun.is_empty() {
+        put(&pipe, Piece::Bytes(begun), idle).await?;
+    }
     while let Some(bytes) = inspection.next().await? {
         if !bytes.is_empty() {
             put(&pipe, Piece::Bytes(bytes), idle).await?;
         }
+    }
+    if let Some(trailers) = inspection.trailers().and_then(trailers::passed_on) {
+        put(&pipe, Piece::Trailers(trailers), idle).await?;
     }
     put(&pipe, Piece::End, idle).await
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration, time::Instant, time::SystemTime};
 
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use postern_policy::{Permit, Port, Request, Scheme};
 use tokio::{
@@ -13,10 +13,10 @@ use tokio::{
 
 use super::stand::{PATIENCE, SECRET, Stand, Way};
 use crate::{
-    body::Body,
     limits,
     message::{Answer, OpenSession, Question},
     pool::{Pool, PoolKey},
+    sender::Sender,
 };
 
 #[tokio::test]
@@ -37,7 +37,7 @@ async fn sessions_are_bounded_and_one_that_closes_makes_room() {
     assert!(matches!(open("sesn_surplus".to_owned()).await, Answer::Opened(_)));
 }
 
-fn permit(stand: &Stand, host: &str, scheme: Scheme, port: u16, path: &str) -> Permit {
+pub(super) fn permit(stand: &Stand, host: &str, scheme: Scheme, port: u16, path: &str) -> Permit {
     let request = Request {
         host: host.parse().unwrap(),
         port: Port::new(port).unwrap(),
@@ -45,6 +45,7 @@ fn permit(stand: &Stand, host: &str, scheme: Scheme, port: u16, path: &str) -> P
         method: "GET".parse().unwrap(),
         path: path.parse().unwrap(),
         query: None,
+        upgrade: postern_policy::Upgrade::None,
         credentials_present: Vec::new(),
         foreign: Vec::new(),
         overrides: Vec::new(),
@@ -53,11 +54,11 @@ fn permit(stand: &Stand, host: &str, scheme: Scheme, port: u16, path: &str) -> P
 }
 
 /// A connection to nobody, open for as long as its other end is.
-async fn connection() -> (SendRequest<Body>, DuplexStream) {
+async fn connection() -> (Sender, DuplexStream) {
     let (ours, theirs) = tokio::io::duplex(64);
     let (sender, connection) = http1::handshake(TokioIo::new(ours)).await.unwrap();
     tokio::spawn(connection);
-    (sender, theirs)
+    (Sender::Http1(sender), theirs)
 }
 
 #[tokio::test]
@@ -138,7 +139,10 @@ async fn leaves_are_bounded_and_each_has_a_serial_of_its_own() {
     assert_eq!(distinct.len(), 3, "{serials:?}");
     let session = stand.session();
     for number in 0..=limits::LEAVES_KEPT {
-        session.authority.tls_for(&format!("h{number}.test"), SystemTime::now()).unwrap();
+        session
+            .authority
+            .tls_for(&format!("h{number}.test"), crate::authority::Offer::Both, SystemTime::now())
+            .unwrap();
         assert!(session.authority.kept() <= limits::LEAVES_KEPT, "{number}");
     }
 }

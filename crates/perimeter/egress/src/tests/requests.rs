@@ -139,7 +139,12 @@ async fn names_that_disagree_are_refused() {
 async fn what_is_not_carried_is_refused_with_its_reason() {
     let stand = Stand::start().await;
     let table: [&[(&str, &str)]; 3] = [
-        &[("connection", "Upgrade"), ("upgrade", "websocket")],
+        &[
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ],
         &[("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "AAMAAABk")],
         &[("connection", "keep-alive, upgrade")],
     ];

@@ -236,13 +236,19 @@ async fn what_is_said_before_http_has_names_or_frames_is_refused() {
 #[tokio::test]
 async fn chunk_extensions_and_trailers_of_a_request_stay_here() {
     let stand = Stand::start().await;
-    let request = format!(
-        "POST /v1/x HTTP/1.1\r\nhost: api.test\r\ntransfer-encoding: chunked\r\ntrailer: x-late\r\n\r\n\
-         3;note={0}\r\nabc\r\n0\r\nx-late: {0}\r\n\r\n",
-        stand.placeholder
-    );
-    let seen = stand.send(Way::Redirect, "https", "api.test", 443, request.as_bytes()).await;
+    let request = |late: &str| {
+        format!(
+            "POST /v1/x HTTP/1.1\r\nhost: api.test\r\ntransfer-encoding: chunked\r\ntrailer: x-late\r\n\r\n\
+             3;note={0}\r\nabc\r\n0\r\nx-late: {late}\r\n\r\n",
+            stand.placeholder
+        )
+    };
+    let send = async |late: &str| stand.send(Way::Redirect, "https", "api.test", 443, request(late).as_bytes()).await;
+    let refused = send(&stand.placeholder).await;
+    assert_eq!(refused.reason().as_deref(), Some("placeholder_wrong_location"), "{}", refused.text());
+    let seen = send("harmless").await;
     assert_eq!(seen.status, 200, "{}", seen.text());
+    assert_eq!(stand.upstream.received().len(), 1);
     let received = &stand.upstream.received()[0];
     assert_eq!(received.body, b"abc");
     assert!(!received.head.contains("x-late") && !received.head.contains(&stand.placeholder), "{}", received.head);

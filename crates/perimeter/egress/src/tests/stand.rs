@@ -201,6 +201,8 @@ fn zones(upstream: &Upstream) -> String {
     text += &rule("*.any.test", "http", 80, &local(http));
     text += &rule("untrusted.test", "https", 443, &local(https));
     text += &rule("wrongname.test", "https", 443, &format!("{}{ca}", local(https)));
+    text += &rule("ws.test", "https", 443, &format!("{}{ca}credential = \"key\"\nwebsocket = true", local(https)));
+    text += &rule("ws.test", "http", 80, &format!("{}websocket = true", local(http)));
     // Nothing to dial but what these resolve to; the first names no address.
     text += &rule("gate.test", "http", 80, "");
     text += &rule("gate.test", "https", 443, ca);
@@ -401,6 +403,17 @@ impl Stand {
         name: &str,
         sni: bool,
     ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        self.tls_offering(stream, name, sni, &["http/1.1"]).await
+    }
+
+    /// The same, with what the client says it speaks.
+    pub(super) async fn tls_offering(
+        &self,
+        stream: TcpStream,
+        name: &str,
+        sni: bool,
+        protocols: &[&str],
+    ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.ca.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -410,7 +423,7 @@ impl Stand {
             .with_root_certificates(roots)
             .with_no_client_auth();
         settings.enable_sni = sni;
-        settings.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        settings.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         TlsConnector::from(Arc::new(settings)).connect(ServerName::try_from(name.to_owned()).unwrap(), stream).await
     }
 

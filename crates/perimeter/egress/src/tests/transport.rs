@@ -172,8 +172,11 @@ fn a_session_ca_signs_for_a_week_at_most_from_five_minutes_ago() {
     assert_eq!(now.duration_since(from).unwrap(), crate::limits::CA_BACKDATED);
     assert_eq!(until.duration_since(from).unwrap(), crate::limits::CA_LIFETIME);
     for name in ["api.test", "203.0.113.7", "fd70:7374:6e00::1"] {
-        let one = authority.tls_for(name, now).unwrap();
-        assert!(std::sync::Arc::ptr_eq(&one, &authority.tls_for(name, now).unwrap()), "{name}");
+        let one = authority.tls_for(name, crate::authority::Offer::Both, now).unwrap();
+        assert!(
+            std::sync::Arc::ptr_eq(&one, &authority.tls_for(name, crate::authority::Offer::Both, now).unwrap()),
+            "{name}"
+        );
     }
 }
 

@@ -17,11 +17,18 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
+use super::{
+    upstream_http2::{self, Http2},
+    websocket::WebSocket,
+};
+
 /// A request as it arrived.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Received {
     pub(super) head: String,
     pub(super) body: Vec<u8>,
+    /// What followed the body, over HTTP/2.
+    pub(super) trailers: http::HeaderMap,
     /// Records in the audit log at that moment.
     pub(super) records_before: usize,
 }
@@ -47,13 +54,17 @@ pub(super) struct Upstream {
     /// Connections so far.
     pub(super) connections: Arc<AtomicUsize>,
     reply: Arc<Mutex<Reply>>,
+    /// Its side of HTTP/2, once it speaks it.
+    pub(super) http2: Http2,
+    /// What it does on a WebSocket, once it speaks it.
+    pub(super) websocket: WebSocket,
 }
 
 impl Upstream {
     /// `records` counts the audit log at the moment a request arrives.
     pub(super) async fn start(records: Arc<dyn Fn() -> usize + Send + Sync>) -> Self {
         let (ca_pem, acceptor) =
-            tls(&["api.test", "plain.test", "other.test", "open.test", "places.test", "pinned.test"]);
+            tls(&["api.test", "plain.test", "other.test", "open.test", "places.test", "pinned.test", "ws.test"]);
         let https = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let upstream = Self {
@@ -63,6 +74,8 @@ impl Upstream {
             received: Arc::default(),
             connections: Arc::default(),
             reply: Arc::new(Mutex::new(Arc::new(|_: &Received| vec![whole("200 OK", &[], b"hello")]))),
+            http2: Http2::default(),
+            websocket: WebSocket::default(),
         };
         tokio::spawn(accept(https, Some(acceptor), upstream.clone(), records.clone()));
         tokio::spawn(accept(http, None, upstream.clone(), records));
@@ -139,8 +152,11 @@ async fn accept(
         tokio::spawn(async move {
             match tls {
                 Some(tls) => {
-                    if let Ok(stream) = tls.accept(stream).await {
-                        serve(stream, upstream, records).await;
+                    let tls = upstream.http2.offered(&tls);
+                    let Ok(stream) = tls.accept(stream).await else { return };
+                    match stream.get_ref().1.alpn_protocol() {
+                        Some(b"h2") => upstream_http2::serve(stream, upstream, records).await,
+                        _ => serve(stream, upstream, records).await,
                     }
                 }
                 None => serve(stream, upstream, records).await,
@@ -149,7 +165,7 @@ async fn accept(
     }
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     mut stream: S,
     upstream: Upstream,
     records: Arc<dyn Fn() -> usize + Send + Sync>,
@@ -157,6 +173,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut buffer = Vec::new();
     while let Some(mut request) = read_request(&mut stream, &mut buffer).await {
         request.records_before = records();
+        if let Some(peer) = upstream.websocket.peer(&request) {
+            upstream.received.lock().unwrap().push(request.clone());
+            return peer(request, Box::new(stream)).await;
+        }
         let reply = upstream.reply.lock().unwrap().clone();
         let pieces = reply(&request);
         upstream.received.lock().unwrap().push(request);

@@ -408,3 +408,34 @@ fn a_policy_that_fails_to_evaluate_is_a_no() {
         Reason::PolicyFailed
     );
 }
+
+#[test]
+fn a_websocket_is_carried_by_rules_that_say_so_alone() {
+    let of = |upgrade, url: &str| Request { upgrade, ..request(&format!("GET {url}")) };
+    let document = "
+[[zone.ledger.egress]]
+host = \"chat.example\"
+[[zone.ledger.egress]]
+host = \"chat.example\"
+paths = [\"/live/**\"]
+websocket = true
+[[zone.ledger.egress]]
+host = \"plain.example\"
+websocket = false
+";
+    let zone = zone(&format!("config = 1\n[zone.ledger]\nenvironment = \"default\"\nagents = [\"*\"]\n{document}"));
+    for url in ["https://chat.example/live/x", "https://chat.example/other", "https://plain.example/"] {
+        assert!(zone.request(&of(Upgrade::None, url)).is_ok(), "{url}");
+    }
+    let permit = zone.request(&of(Upgrade::WebSocket, "https://chat.example/live/x")).unwrap();
+    assert_eq!((permit.rule(), permit.upgrade()), ("ledger/egress/2", Upgrade::WebSocket));
+    for (url, reason) in [
+        ("https://chat.example/other", Reason::UpgradeRefused),
+        ("https://plain.example/", Reason::UpgradeRefused),
+        ("https://elsewhere.example/", Reason::HostNotAllowed),
+    ] {
+        let denial = zone.request(&of(Upgrade::WebSocket, url)).unwrap_err();
+        assert_eq!(denial.reason, reason, "{url}");
+        assert_eq!(denial.next_step.contains("websocket = true"), reason == Reason::UpgradeRefused, "{url}");
+    }
+}

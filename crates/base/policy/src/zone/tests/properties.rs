@@ -48,6 +48,7 @@ fn requests() -> impl Strategy<Value = Request> {
             method: method.parse().unwrap(),
             path: path.parse().unwrap(),
             query: None,
+            upgrade: Upgrade::None,
             credentials_present: place.into_iter().map(|place| placeholder(Issued::ThisSession, place)).collect(),
             foreign: Vec::new(),
             overrides: Vec::new(),

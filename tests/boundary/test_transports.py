@@ -1,0 +1,142 @@
+"""HTTP/2 and WebSocket through a sandbox's exit, with real clients inside and real servers outside."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import ssl
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import websockets
+from conftest import Stack, results_of, tool
+from hosts import certificate
+from websockets.sync.server import serve
+
+TOKEN = "journey-stream-token-8c4f2e6b1d9a7350"
+TWO, LIVE = "two.streams.internal", "live.streams.internal"
+BARE = "env -u http_proxy -u https_proxy -u HTTP_PROXY -u HTTPS_PROXY -u ALL_PROXY -u all_proxy -u no_proxy -u NO_PROXY "
+WAYS = pytest.mark.parametrize("way", ["", BARE], ids=["with proxy variables", "without"])
+# Speaks HTTP/2, and HTTP/1.1 to whoever wants that; says which, and what it was sent.
+HTTP2_SERVER = """
+const { createSecureServer } = require("http2"), { readFileSync } = require("fs"), directory = process.argv[1];
+const server = createSecureServer({ key: readFileSync(directory + "/key.pem"), cert: readFileSync(directory + "/cert.pem"), allowHTTP1: true },
+  (request, response) => {
+    response.setHeader("x-echo", request.headers.authorization || "none");
+    response.end(`upstream HTTP/${request.httpVersion} ${request.headers.authorization}\\n`);
+  });
+server.listen(0, "127.0.0.1", () => console.log(JSON.stringify({ port: server.address().port })));
+"""
+
+
+def greet_and_echo(connection) -> None:
+    """Says what its handshake held, then sends every message back."""
+    connection.send("hello " + connection.request.headers.get("Authorization", "nobody"))
+    for message in connection:
+        connection.send(message)
+
+
+@pytest.fixture(scope="module")
+def stack_with_streams(new_stack) -> Iterator[Stack]:
+    directory = Path(tempfile.mkdtemp(prefix="postern-streams-"))
+    certificate(directory, TWO, LIVE)
+    (directory / "token").write_text(TOKEN)
+    (directory / "token").chmod(0o600)
+    shutil.copytree(Path(websockets.__file__).parent, directory / "peers/websockets")
+    http2 = subprocess.Popen(["node", "-e", HTTP2_SERVER, str(directory)], stdout=subprocess.PIPE)
+    port = json.loads(http2.stdout.readline())["port"]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "cert.pem", directory / "key.pem")
+    live = serve(greet_and_echo, "127.0.0.1", 0, ssl=context)
+    threading.Thread(target=live.serve_forever, daemon=True).start()
+    rule = """
+[[zone.streams.egress]]
+host = "{}"
+credential = "streams"
+connect = "127.0.0.1:{}"
+addresses = ["127.0.0.0/8"]
+ca_file = "{}/ca.pem"
+"""
+    try:
+        yield new_stack(f"""
+[zone.streams]
+environment = "default"
+[zone.streams.sandbox]
+mounts = [{{ host = "{directory}/peers", at = "/peers", access = "read" }}]
+[[zone.streams.credential]]
+name = "streams"
+source = "file:{directory}/token"
+env = "STREAMS_KEY"
+inject = [{{ header = "authorization" }}]
+""" + rule.format(TWO, port, directory) + rule.format(LIVE, live.socket.getsockname()[1], directory) + "websocket = true\n")
+    finally:
+        live.shutdown()
+        http2.kill()
+        http2.wait()
+        http2.stdout.close()
+        shutil.rmtree(directory)
+
+
+@WAYS
+@pytest.mark.parametrize("asked, spoken", [("--http2", "2"), ("--http1.1", "1.1")])
+def test_boundary_curl_speaks_http2_to_the_end_or_is_bridged_to_it(stack_with_streams: Stack, asked: str, spoken: str, way: str):
+    request = f"{way}curl -sS {asked} -w 'client HTTP/%{{http_version}}' https://{TWO}/x -H \"Authorization: Bearer $STREAMS_KEY\" -D -"
+    text, placeholder = results_of(stack_with_streams, tool("bash", command=request), tool("bash", command="echo $STREAMS_KEY"))
+    placeholder = placeholder.strip()
+    assert f"upstream HTTP/2.0 Bearer {placeholder}" in text and f"x-echo: Bearer {placeholder}" in text, text
+    assert f"client HTTP/{spoken}" in text and TOKEN not in text, text
+
+
+@WAYS
+def test_boundary_curl_reads_a_refusal_over_http2(stack_with_streams: Stack, way: str):
+    attempts = {
+        f"https://{TWO}/x -H 'Host: {LIVE}'": "authority_mismatch",
+        f'https://{TWO}/x -d "note=$STREAMS_KEY"': "placeholder_wrong_location",
+        "https://elsewhere.example/": "host_not_allowed",
+    }
+    texts = results_of(stack_with_streams, *(tool("bash", command=f"{way}curl -sS --http2 {one}") for one in attempts))
+    for text, reason in zip(texts, attempts.values(), strict=True):
+        assert f'"reason":"{reason}"' in text, text
+
+
+# What a client says over a WebSocket, and what it hears; the last is refused where the placeholder is in it.
+CLIENT = """PYTHONPATH=/peers /usr/bin/python3 - <<'END'
+import os
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+key = os.environ["STREAMS_KEY"]
+with connect("wss://%s/live", additional_headers={"Authorization": "Bearer " + key}) as live:
+    print("heard", live.recv())
+    for message in ["caf\\u00e9", b"\\x00\\xff" * 100_000, "x" * 70_000]:
+        live.send(message)
+        print("same", live.recv() == message)
+    live.send(["in ", "pieces"])
+    print("heard", live.recv(), live.ping().wait(10))
+    try:
+        live.send("my key is " + key)
+        print("heard", live.recv())
+    except ConnectionClosed as closed:
+        print("closed", closed.rcvd.code, closed.rcvd.reason)
+END"""
+
+
+@WAYS
+def test_boundary_a_websocket_carries_the_secret_in_its_handshake_alone(stack_with_streams: Stack, way: str):
+    command = CLIENT.replace("/usr/bin/python3", f"{way}/usr/bin/python3") % LIVE
+    text, placeholder = results_of(stack_with_streams, tool("bash", command=command), tool("bash", command="echo $STREAMS_KEY"))
+    assert f"heard hello Bearer {placeholder.strip()}" in text and text.count("same True") == 3, text
+    assert "heard in pieces True" in text, text
+    assert "closed 1008 postern: placeholder_wrong_location" in text, text
+    assert f"[postern] refused {LIVE}:443 reason=placeholder_wrong_location" in text, text
+    assert TOKEN not in text
+
+
+@WAYS
+def test_boundary_a_websocket_where_no_rule_carries_it_is_refused_with_the_key_to_set(stack_with_streams: Stack, way: str):
+    handshake = "-H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='"
+    text, = results_of(stack_with_streams, tool("bash", command=f"{way}curl -sS --http1.1 https://{TWO}/live {handshake}"))
+    assert '"reason":"upgrade_refused"' in text and "websocket = true" in text, text
