@@ -48,11 +48,11 @@ pub enum BadPath {
 }
 
 const LONGEST: usize = 8192;
-/// `; ? #`, and what compatibility folding makes one of them.
-const ENDS_A_NAME: &[char] = &[
-    ';', '\u{37e}', '\u{fe14}', '\u{fe54}', '\u{ff1b}', '?', '\u{2047}', '\u{2048}', '\u{fe16}', '\u{fe56}',
-    '\u{ff1f}', '#', '\u{fe5f}', '\u{ff03}',
-];
+/// `;`, and what compatibility folding makes one.
+const BEGINS_PARAMETERS: &[char] = &[';', '\u{37e}', '\u{fe14}', '\u{fe54}', '\u{ff1b}'];
+/// `?` and `#`, and what compatibility folding makes one of them.
+const ENDS_A_PATH: &[char] =
+    &['?', '\u{2047}', '\u{2048}', '\u{fe16}', '\u{fe56}', '\u{ff1f}', '#', '\u{fe5f}', '\u{ff03}'];
 
 impl CanonicalPath {
     /// The canonical text.
@@ -196,8 +196,11 @@ fn check_segments(canonical: &str) -> Result<(), BadPath> {
 /// trailing dots and blanks (`.. `).
 fn is_dot_like(segment: &str) -> bool {
     let decoded = percent_encoding::percent_decode_str(segment).decode_utf8_lossy();
-    let name = decoded.split(ENDS_A_NAME).next().unwrap_or(&decoded);
-    !segment.is_empty() && name.trim_matches([' ', '.']).is_empty()
+    let name = decoded.split(BEGINS_PARAMETERS).next().unwrap_or(&decoded);
+    let before_query = name.split(ENDS_A_PATH).next().unwrap_or(name);
+    let dots = |text: &str| text.trim_matches([' ', '.']).is_empty();
+    // A name may begin with a question mark; what is left of it is the directory that it is in.
+    (!segment.is_empty() && dots(name)) || (!before_query.is_empty() && dots(before_query))
 }
 
 impl fmt::Display for CanonicalPath {

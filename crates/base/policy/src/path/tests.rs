@@ -19,6 +19,8 @@ fn spellings_of_one_path_are_one_path() {
         ("/a;b=c/d", "/a;b=c/d"),
         ("/a%3Fb%23c", "/a%3Fb%23c"),
         ("/%e5%ae%8c%ef%bc%9f", "/%E5%AE%8C%EF%BC%9F"),
+        ("/wiki/%3f", "/wiki/%3F"),
+        ("/wiki/%ef%bc%9f", "/wiki/%EF%BC%9F"),
         ("/100%ef%bc%85", "/100%EF%BC%85"),
         ("/a%ef%bc%85%20", "/a%EF%BC%85%20"),
     ];
@@ -70,7 +72,8 @@ fn paths_with_two_readings_are_refused_with_the_reason() {
         ("/a/..%20/b", BadPath::DotSegment),
         ("/v1/..%3fx", BadPath::DotSegment),
         ("/v1/..%23/x", BadPath::DotSegment),
-        ("/v1/%3fx", BadPath::DotSegment),
+        ("/v1/.%3f", BadPath::DotSegment),
+        ("/v1/;%3fx/y", BadPath::DotSegment),
         ("/v1/.%2e%3bx/y", BadPath::DotSegment),
         ("/v1/..%ef%bc%9bx/y", BadPath::DotSegment),
         ("/v1/..%ef%bc%9fx", BadPath::DotSegment),
