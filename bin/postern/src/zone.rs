@@ -1,4 +1,10 @@
-//! `postern zone check`: is this configuration one that could be started?
+//! `postern zone`: is the configuration sound, what does it decide and why, what does a change of it open.
+//! Reads files and answers; starts nothing and asks no server.
+
+mod diff;
+mod explain;
+mod question;
+mod selection;
 
 use std::path::Path;
 
@@ -9,11 +15,17 @@ use crate::failure::Failure;
 /// Runs the verb.
 ///
 /// # Errors
-/// Every error of the file.
-#[expect(clippy::print_stdout, reason = "the verdict is the command's result")]
+/// Every error of the file, and each verb's own verdict as an exit code.
 pub(crate) fn run(verb: &ZoneVerb) -> Result<(), Failure> {
-    let ZoneVerb::Check { file } = verb;
-    let file = file.as_deref().unwrap_or(Path::new("postern.toml"));
+    match verb {
+        ZoneVerb::Check { file } => check(file.as_deref().unwrap_or(Path::new("postern.toml"))),
+        ZoneVerb::Explain(arguments) => explain::run(arguments),
+        ZoneVerb::Diff { old, new, json } => diff::run(old, new, *json),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the verdict is the command's result")]
+fn check(file: &Path) -> Result<(), Failure> {
     let configuration = config::read_file(file)?;
     for warning in &configuration.warnings {
         println!("warning: {warning}");

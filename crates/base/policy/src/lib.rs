@@ -3,6 +3,7 @@
 
 pub mod address;
 mod argument;
+mod automaton;
 pub mod canonical;
 mod cedar;
 pub mod credential;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// All zones of a configuration: a whole generation.
 #[derive(Clone, Debug)]
 pub struct Zones {
-    zones: Vec<Covering>,
+    pub(super) zones: Vec<Covering>,
     deny_all: Arc<Zone>,
     warnings: Vec<ConfigError>,
 }

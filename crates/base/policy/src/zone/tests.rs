@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 mod decisions;
+mod examples;
+mod explaining;
 mod loading;
 mod mcp;
 mod mcp_properties;

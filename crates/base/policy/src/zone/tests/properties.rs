@@ -36,7 +36,7 @@ fn places() -> impl Strategy<Value = Option<Place>> {
     ]))
 }
 
-fn requests() -> impl Strategy<Value = Request> {
+pub(super) fn requests() -> impl Strategy<Value = Request> {
     let methods = prop::sample::select(vec!["GET", "POST", "DELETE"]);
     let ports = prop::sample::select(vec![80u16, 443, 8443]);
     let schemes = prop::sample::select(vec![Scheme::Https, Scheme::Http]);
