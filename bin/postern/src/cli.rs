@@ -201,6 +201,27 @@ pub(crate) enum ZoneVerb {
         #[arg(long)]
         json: bool,
     },
+    /// Print what one agent was refused as rules for this agent alone; nothing is applied.
+    Learn {
+        /// The agent, agent_..., or one version of it, agent_...@VERSION.
+        #[arg(long, value_name = "ID")]
+        agent: String,
+        /// A directory or file of an audit log; the data directory's unless given.
+        log: Option<PathBuf>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Decide everything that an audit log holds once more, under another configuration, and list what would change.
+    Replay {
+        /// A directory or file of an audit log.
+        log: PathBuf,
+        /// The configuration to decide by.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Args)]
@@ -208,7 +229,8 @@ pub(crate) struct ExplainArguments {
     /// `GET https://HOST/PATH`, `connect HOST:PORT`, `mcp SERVER TOOL [ARGUMENTS AS JSON]`, `mcp-method SERVER METHOD` or `tool NAME`.
     #[arg(required_unless_present = "credential", value_name = "REQUEST")]
     pub(crate) request: Vec<String>,
-    /// A placeholder in the request: ledger-api@header:authorization, @basic:password, @path, @query, @body.
+    /// A placeholder in the request: ledger-api@header:authorization, @basic:password, @query:key,
+    /// @json:/auth/token, @form:key, @path:TEXT for what stands for it in the URL; @body or @query for anywhere there.
     #[arg(long, value_name = "CREDENTIAL@LOCATION")]
     pub(crate) placeholder: Vec<String>,
     /// A header of the request, `name: value`: keys of others and overrides are looked for in it.

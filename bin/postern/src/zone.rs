@@ -3,14 +3,17 @@
 
 mod diff;
 mod explain;
+mod learn;
 mod question;
+mod record;
+mod replay;
 mod selection;
 
 use std::path::Path;
 
 use crate::cli::ZoneVerb;
-use crate::config;
 use crate::failure::Failure;
+use crate::{audit, config};
 
 /// Runs the verb.
 ///
@@ -21,6 +24,11 @@ pub(crate) fn run(verb: &ZoneVerb) -> Result<(), Failure> {
         ZoneVerb::Check { file } => check(file.as_deref().unwrap_or(Path::new("postern.toml"))),
         ZoneVerb::Explain(arguments) => explain::run(arguments),
         ZoneVerb::Diff { old, new, json } => diff::run(old, new, *json),
+        ZoneVerb::Learn { agent, log, place } => {
+            let log = log.clone().unwrap_or_else(|| audit::log_of(place));
+            learn::run(agent, &log, place.config.as_deref().unwrap_or(Path::new("postern.toml")))
+        }
+        ZoneVerb::Replay { log, config, json } => replay::run(log, config, *json),
     }
 }
 

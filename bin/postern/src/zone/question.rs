@@ -3,10 +3,12 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use postern_policy::{
-    BasicPart, Connect, CredentialName, Denial, Found, FoundValue, Host, Issued, Location, Place, Port, Reason,
-    Request, Scheme, ToolUse, Transport, foreign, overrides,
+    BasicPart, CanonicalPath, Connect, CredentialName, Denial, Found, FoundValue, Host, Issued, Location, Place, Port,
+    Reason, Request, Scheme, ToolUse, Transport, foreign, overrides,
 };
 use serde_json::{Map, Value};
+
+use postern_policy::location::Segment;
 
 use crate::cli::ExplainArguments;
 use crate::failure::{Failure, Or};
@@ -87,7 +89,8 @@ fn request(method: &str, url: &str, arguments: &ExplainArguments) -> Result<Resu
         _ => return Err(Failure::Misused(format!("{url} is no https:// or http:// URL"))),
     };
     let headers = headers(&arguments.header)?;
-    let credentials_present = arguments.placeholder.iter().map(|text| placeholder(text)).collect::<Result<_, _>>()?;
+    let credentials_present =
+        arguments.placeholder.iter().map(|text| placeholder(text, url)).collect::<Result<_, _>>()?;
     Ok(parsed(method, scheme, rest, &headers, credentials_present))
 }
 
@@ -146,12 +149,22 @@ fn headers(written: &[String]) -> Result<HeaderMap, Failure> {
     Ok(headers)
 }
 
+fn path_of(url: &str) -> Option<CanonicalPath> {
+    let (_, rest) = url.split_once("://")?;
+    rest[rest.find('/')?..].split(['?', '#']).next()?.parse().ok()
+}
+
 /// `ledger-api@header:authorization`: a live placeholder of the session's own, at its place.
-fn placeholder(text: &str) -> Result<Found, Failure> {
+fn placeholder(text: &str, url: &str) -> Result<Found, Failure> {
     let place = |location: &str| match location.split_once(':') {
         Some(("header", name)) => Some(Place::At(Location::Header(name.to_ascii_lowercase()))),
         Some(("basic", "username")) => Some(Place::At(Location::Basic(BasicPart::Username))),
         Some(("basic", "password")) => Some(Place::At(Location::Basic(BasicPart::Password))),
+        Some(("query", key)) => key.parse().ok().map(|key| Place::At(Location::Query(key))),
+        Some(("json", pointer)) => pointer.parse().ok().map(|pointer| Place::At(Location::Json(pointer))),
+        Some(("form", key)) => key.parse().ok().map(|key| Place::At(Location::Form(key))),
+        // What stands for it in the URL: whether that is a place depends on the form of the path.
+        Some(("path", written)) => path_of(url).and_then(|path| Segment::holding(&path, written)).map(Place::Segment),
         Some(_) => None,
         None => match location {
             "path" => Some(Place::Path),
@@ -164,7 +177,7 @@ fn placeholder(text: &str) -> Result<Found, Failure> {
     let (credential, location) = text.rsplit_once('@').unwrap_or((text, ""));
     let place = place(location).ok_or_else(|| {
         Failure::Misused(format!(
-            "--placeholder is CREDENTIAL@LOCATION with header:NAME, basic:username, basic:password, path, query, body or elsewhere, not {text}"
+            "--placeholder is CREDENTIAL@LOCATION with header:NAME, basic:username, basic:password, query:KEY, path:TEXT-IN-THE-URL, json:/POINTER, form:KEY, path, query, body or elsewhere, not {text}"
         ))
     })?;
     let value = FoundValue::Placeholder(Issued::ThisSession);
