@@ -3,6 +3,7 @@
 mod connect;
 pub mod diff;
 mod explain;
+mod in_force;
 mod load;
 mod mcp;
 mod mcp_rule;
@@ -22,6 +23,8 @@ pub(crate) mod reading {
 }
 
 pub use explain::{Account, CedarWord, Explanation};
+pub use in_force::ZoneInForce;
+pub use read_rule::shared_domain;
 pub use sandbox::{Control, Mount, MountAccess, Packages, SandboxLimits, System};
 pub use select::Zones;
 

@@ -47,6 +47,7 @@ pub(super) fn decide(zone: &Zone, request: &Request) -> Result<Permit, Denial> {
         policy_digest: zone.digest.clone(),
         injections,
         upgrade: request.upgrade,
+        also: None,
     })
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 mod decisions;
 mod examples;
 mod explaining;
+mod in_force;
 mod loading;
 mod mcp;
 mod mcp_properties;

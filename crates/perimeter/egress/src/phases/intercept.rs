@@ -104,7 +104,7 @@ fn listening_at(stream: &TcpStream) -> Option<Named> {
 /// A host that is refused anyway is refused for that; else for its protocol.
 fn unheard(session: &Session, named: &Named) -> Denial {
     let connect = Connect { host: named.host.clone(), port: named.port, transport: Transport::Other };
-    session.zone.connect(&connect).err().unwrap_or_else(|| Denial::new(Reason::ProtocolUnknown))
+    session.in_force().connect(&connect).err().unwrap_or_else(|| Denial::new(Reason::ProtocolUnknown))
 }
 
 async fn tls<S: Stream>(session: Arc<Session>, named: Named, stream: S) {

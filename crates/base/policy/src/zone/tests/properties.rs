@@ -56,7 +56,7 @@ pub(super) fn requests() -> impl Strategy<Value = Request> {
     })
 }
 
-fn addresses() -> impl Strategy<Value = IpAddr> {
+pub(super) fn addresses() -> impl Strategy<Value = IpAddr> {
     prop::sample::select(vec![
         "10.3.0.7",
         "10.3.0.8",
