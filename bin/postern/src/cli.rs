@@ -207,14 +207,16 @@ pub(crate) enum ZoneVerb {
         #[arg(long, value_name = "ID")]
         agent: String,
         /// A directory or file of an audit log; the data directory's unless given.
-        log: Option<PathBuf>,
+        #[arg(value_name = "LOG")]
+        path: Option<PathBuf>,
         #[command(flatten)]
         place: Place,
     },
     /// Decide everything that an audit log holds once more, under another configuration, and list what would change.
     Replay {
         /// A directory or file of an audit log.
-        log: PathBuf,
+        #[arg(value_name = "LOG")]
+        path: PathBuf,
         /// The configuration to decide by.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,

@@ -24,11 +24,11 @@ pub(crate) fn run(verb: &ZoneVerb) -> Result<(), Failure> {
         ZoneVerb::Check { file } => check(file.as_deref().unwrap_or(Path::new("postern.toml"))),
         ZoneVerb::Explain(arguments) => explain::run(arguments),
         ZoneVerb::Diff { old, new, json } => diff::run(old, new, *json),
-        ZoneVerb::Learn { agent, log, place } => {
-            let log = log.clone().unwrap_or_else(|| audit::log_of(place));
+        ZoneVerb::Learn { agent, path, place } => {
+            let log = path.clone().unwrap_or_else(|| audit::log_of(place));
             learn::run(agent, &log, place.config.as_deref().unwrap_or(Path::new("postern.toml")))
         }
-        ZoneVerb::Replay { log, config, json } => replay::run(log, config, *json),
+        ZoneVerb::Replay { path, config, json } => replay::run(path, config, *json),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use postern_policy::zone::{Account, CedarWord, Explanation};
-use postern_policy::{Denial, McpCall, Permit, Target, Zone};
+use postern_policy::{Denial, McpCall, PassPermit, Permit, Scheme, Target, Zone};
 use serde_json::{Value, json};
 
 use super::question::{self, Question};
@@ -89,6 +89,10 @@ impl Answer {
                 Self::built(zone, zone.explain_mcp(&call), |permit| permit.rule().into()).0
             }
             Question::Request(request) => {
+                let unseen = (request.scheme == Scheme::Https).then(|| zone.explain_pass(&request.host, request.port));
+                if let Some(explained) = unseen.flatten() {
+                    return Self::unseen(zone, explained);
+                }
                 let (mut answer, permit) =
                     Self::built(zone, zone.explain_request(request), |permit| permit.rule().into());
                 if let Some(permit) = permit {
@@ -97,6 +101,16 @@ impl Answer {
                 answer
             }
         }
+    }
+
+    /// Name and address are decided, and nothing else of the request is looked at.
+    fn unseen(zone: &Zone, explained: Explanation<PassPermit>) -> Self {
+        let (mut answer, permit) = Self::built(zone, explained, |permit| permit.rule().into());
+        answer.dialled = permit.map(|permit| {
+            let (host, port) = (permit.host(), permit.port());
+            format!("{host}:{port}, uninspected: nothing in it is decided, injected or scrubbed")
+        });
+        answer
     }
 
     fn built<P, R>(zone: &Zone, explained: Explanation<P>, rule_of: R) -> (Self, Option<P>)

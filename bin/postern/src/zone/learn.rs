@@ -38,11 +38,10 @@ struct Seen {
     last: Timestamp,
 }
 
-/// Everything that was refused at one place.
+/// Everything that was refused at one place with one method: two in one rule would allow each on the other's paths.
 #[derive(Default)]
 struct Requests {
     seen: Option<Seen>,
-    methods: BTreeSet<Method>,
     paths: BTreeSet<CanonicalPath>,
 }
 
@@ -50,7 +49,7 @@ struct Requests {
 struct Proposal {
     agent: String,
     zone: ForZone,
-    egress: BTreeMap<(Host, Port, Scheme), Requests>,
+    egress: BTreeMap<(Host, Port, Scheme, Method), Requests>,
     tools: BTreeMap<(String, String), Seen>,
     /// Why, and how often.
     left_out: BTreeMap<String, u64>,
@@ -109,9 +108,8 @@ impl Proposal {
         if request.path.as_str().contains('*') {
             return Err("a path with a star, which in a rule would stand for more".to_owned());
         }
-        let requests = self.egress.entry((request.host, request.port, request.scheme)).or_default();
+        let requests = self.egress.entry((request.host, request.port, request.scheme, request.method)).or_default();
         requests.seen = Some(again(requests.seen, entry.ts));
-        requests.methods.insert(request.method);
         requests.paths.insert(request.path);
         Ok(())
     }
@@ -146,8 +144,8 @@ impl Proposal {
             lines.extend(self.head());
         }
         let name = self.zone_name();
-        for ((host, port, scheme), requests) in &self.egress {
-            lines.extend(egress_rule(&name, (host, *port, *scheme), requests));
+        for (place, requests) in &self.egress {
+            lines.extend(egress_rule(&name, place, requests));
         }
         for ((server, tool), seen) in &self.tools {
             lines.push(format!("\n# {}", when(*seen)));
@@ -193,28 +191,24 @@ impl Proposal {
     }
 }
 
-fn egress_rule(zone: &str, (host, port, scheme): (&Host, Port, Scheme), requests: &Requests) -> Vec<String> {
+fn egress_rule(zone: &str, place: &(Host, Port, Scheme, Method), requests: &Requests) -> Vec<String> {
+    let (host, port, scheme, method) = place;
     let mut lines = vec![format!("\n# {}", requests.seen.map(when).unwrap_or_default())];
     if let Some(reason) = zone::shared_domain(host) {
         lines.push(format!("# WARNING: anybody can have a name there: {reason}"));
     }
-    let mints = requests
-        .methods
-        .iter()
-        .any(|method| requests.paths.iter().any(|path| minting::minted_at(host, method, path).is_some()));
-    if mints {
+    if requests.paths.iter().any(|path| minting::minted_at(host, method, path).is_some()) {
         lines.push("# WARNING: an endpoint that issues credentials; its answer would not be scrubbed".to_owned());
     }
     lines.push(format!("[[zone.{zone}.egress]]\nhost = {}", quoted(&host.to_string())));
-    if scheme == Scheme::Http {
+    if *scheme == Scheme::Http {
         lines.push("scheme = \"http\"".to_owned());
     }
-    if port != scheme.default_port() {
+    if *port != scheme.default_port() {
         lines.push(format!("ports = [{port}]"));
     }
-    let all = |items: Vec<String>| items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", ");
-    lines.push(format!("methods = [{}]", all(requests.methods.iter().map(ToString::to_string).collect())));
-    lines.push(format!("paths = [{}]", all(requests.paths.iter().map(ToString::to_string).collect())));
+    let paths: Vec<String> = requests.paths.iter().map(|path| quoted(path.as_str())).collect();
+    lines.push(format!("methods = [{}]\npaths = [{}]", quoted(method.as_str()), paths.join(", ")));
     lines
 }
 

@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use postern_policy::{
     BasicPart, CanonicalPath, Connect, CredentialName, Denial, Found, FoundValue, Host, Issued, Location, Place, Port,
-    Reason, Request, Scheme, ToolUse, Transport, foreign, overrides,
+    Reason, Request, Scheme, ToolUse, Transport, Upgrade, foreign, overrides,
 };
 use serde_json::{Map, Value};
 
@@ -123,6 +123,10 @@ fn parsed(
         path: if path.is_empty() { "/" } else { path }.parse().map_err(|_| Denial::new(Reason::PathAmbiguous))?,
         foreign: foreign::find(&evidence),
         overrides: overrides::find(headers, raw_query),
+        upgrade: match headers.contains_key(http::header::UPGRADE) {
+            true => Upgrade::WebSocket,
+            false => Upgrade::None,
+        },
         query,
         credentials_present,
     })))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use postern_audit::{Decision, Entry, Kind};
-use postern_policy::{Host, Method, Port, Reason, Request, Scheme};
+use postern_policy::{Host, Method, Port, Reason, Request, Scheme, Upgrade};
 
 use crate::failure::{Failure, Or};
 
@@ -86,6 +86,7 @@ pub(crate) fn request(entry: &Entry) -> Option<Request> {
         credentials_present: Vec::new(),
         foreign: Vec::new(),
         overrides: Vec::new(),
+        upgrade: Upgrade::None,
     })
 }
 

@@ -188,11 +188,7 @@ impl Permit {
     /// # Errors
     /// The address is special and the rule does not name it, or the rule names others.
     pub fn dial(&self, address: IpAddr) -> Result<DialPermit, Denial> {
-        let dial = self.destination.dial(address).map_err(|denial| denial.by(&self.rule))?;
-        match self.also.as_ref().map(|also| also.dial(address)).transpose()? {
-            Some(later) if later != dial => Err(Denial::new(Reason::AddressNotAllowed)),
-            Some(_) | None => Ok(dial),
-        }
+        dial_both(&self.destination, self.also.as_ref(), address).map_err(|denial| denial.by(&self.rule))
     }
 
     /// The same request under a later zone as well: dialled only where both would dial, verified only as both would.
@@ -205,6 +201,15 @@ impl Permit {
             return Err(Denial::new(Reason::CustodyDenied).by(later.rule()));
         }
         Ok(Self { also: Some(later.destination), ..self })
+    }
+}
+
+/// What both would dial, where there are two.
+fn dial_both(destination: &Destination, also: Option<&Destination>, address: IpAddr) -> Result<DialPermit, Denial> {
+    let dial = destination.dial(address)?;
+    match also.map(|also| also.dial(address)).transpose()? {
+        Some(later) if later != dial => Err(Denial::new(Reason::AddressNotAllowed)),
+        Some(_) | None => Ok(dial),
     }
 }
 

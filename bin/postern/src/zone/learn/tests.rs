@@ -17,6 +17,7 @@ fn refusals_become_exact_rules_that_load_and_allow_what_was_refused_and_no_more(
         egress(A, "GET https://api.example:443/v1/a", Some(Reason::HostNotAllowed)),
         egress(A, "GET https://api.example:443/v1/b", Some(Reason::HostNotAllowed)),
         egress(A, "GET https://api.example:443/v1/b", Some(Reason::PathNotAllowed)),
+        egress(A, "DELETE https://api.example:443/v1/d", Some(Reason::MethodNotAllowed)),
         egress(A, "GET http://plain.example:8080/", Some(Reason::HostNotAllowed)),
         mcp(A, "wiki", "search", Some(Reason::ToolNotAllowed)),
     ];
@@ -30,9 +31,13 @@ fn refusals_become_exact_rules_that_load_and_allow_what_was_refused_and_no_more(
     {
         assert!(allowed(line), "{line}\n{text}");
     }
-    for line in
-        ["GET https://api.example:443/v1/c", "POST https://api.example:443/v1/a", "GET https://api.example:8443/v1/a"]
-    {
+    for line in [
+        "DELETE https://api.example:443/v1/a",
+        "GET https://api.example:443/v1/d",
+        "GET https://api.example:443/v1/c",
+        "POST https://api.example:443/v1/a",
+        "GET https://api.example:8443/v1/a",
+    ] {
         assert!(!allowed(line), "{line}\n{text}");
     }
     let call =

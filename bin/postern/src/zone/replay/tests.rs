@@ -61,7 +61,7 @@ fn each_decision_comes_out_as_the_new_zone_decides_it() {
         (mcp("agent_a@1", "wiki", "search", None), "1 decisions: 1 the same"),
         (
             mcp("agent_a@1", "wiki", "write", None),
-            "allow -> DENY   1x  tools/call mcp://wiki/write  tool_not_allowed ops/mcp/2",
+            "allow -> DENY   1x  tools/call mcp://wiki/write  tool_not_allowed ops/mcp/1",
         ),
     ];
     for (entry, expected) in table {

@@ -45,6 +45,7 @@ pub(super) fn pass(zone: &Zone, host: &Host, port: Port) -> Result<Option<PassPe
         destination: rule.destination(host, port),
         rule: rule.id.clone(),
         policy_digest: zone.digest.clone(),
+        also: None,
     }))
 }
 

@@ -5,9 +5,10 @@ use super::rule::Rule;
 use super::{Zone, connect, mcp, request};
 use crate::credential::CredentialName;
 use crate::document::Table;
-use crate::permit::{ConnectPermit, GrantPermit, McpPermit, Permit, ToolPermit};
+use crate::permit::{ConnectPermit, GrantPermit, McpPermit, PassPermit, Permit, ToolPermit};
 use crate::reason::{Denial, Reason};
-use crate::request::{Connect, McpCall, Request, ToolUse};
+use crate::request::{Connect, McpCall, Request, ToolUse, Transport};
+use crate::{Host, Port};
 use std::collections::BTreeMap;
 
 /// A decision and what led to it.
@@ -92,6 +93,16 @@ impl Zone {
         let here = self.rules.iter().filter(|rule| rule.host.covers(&asked.host));
         let rules = here.map(|rule| self.account(&rule.id, &connect::matchers(rule, asked))).collect();
         self.explained(self.connect(asked), rules, ConnectPermit::rule)
+    }
+
+    /// [`Zone::pass`], with what led to it; `None` where requests are inspected and decided one by one.
+    #[must_use]
+    pub fn explain_pass(&self, host: &Host, port: Port) -> Option<Explanation<PassPermit>> {
+        let decided = self.pass(host, port).transpose()?;
+        let asked = Connect { host: host.clone(), port, transport: Transport::Tls };
+        let here = self.rules.iter().filter(|rule| rule.host.covers(host));
+        let rules = here.map(|rule| self.account(&rule.id, &connect::matchers(rule, &asked))).collect();
+        Some(self.explained(decided, rules, PassPermit::rule))
     }
 
     /// [`Zone::request`], with what led to it.

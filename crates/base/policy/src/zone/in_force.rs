@@ -3,9 +3,10 @@
 //! widening when the session is opened anew, and where no zone covers it any more nothing is allowed.
 
 use super::Zone;
-use crate::permit::{ConnectPermit, Permit, ToolPermit};
+use crate::permit::{ConnectPermit, PassPermit, Permit, ToolPermit};
 use crate::reason::Denial;
 use crate::request::{Connect, Request, ToolUse};
+use crate::{Host, Port};
 use std::sync::Arc;
 
 /// The zone of a session, and what came after it.
@@ -59,6 +60,22 @@ impl ZoneInForce {
                 self.opened.request(request)?.narrowed_by(narrower)
             }
         }
+    }
+
+    /// [`Zone::pass`] of both: what one of them inspects is inspected, and decided by both. Where no zone covers the
+    /// session any more nothing passes unseen, so that the refusal of its requests can be read.
+    ///
+    /// # Errors
+    /// The refusal of either.
+    pub fn pass(&self, host: &Host, port: Port) -> Result<Option<PassPermit>, Denial> {
+        let later = match &self.since {
+            Since::Unchanged => return self.opened.pass(host, port),
+            Since::Uncovered(_) => return Ok(None),
+            Since::Changed(later) => later,
+        };
+        let narrower = later.pass(host, port)?;
+        let permit = self.opened.pass(host, port)?;
+        Ok(permit.zip(narrower).map(|(permit, narrower)| permit.narrowed_by(narrower)))
     }
 
     /// [`Zone::connect`] of both.

@@ -1,20 +1,29 @@
 //! Egress: which requests the second zone permits and the first does not, and which it permits more loosely.
 
 use super::super::request::{chosen, foreign_policy};
-use super::super::rule::Rule;
+use super::super::rule::{ForeignCredentials, Inspection, Rule};
 use super::cells::{Hosts, Methods, Paths};
 use super::destination::{Deciding, looser};
 use super::{Change, ChangeKind, Scope};
 use crate::credential::{Credential, CredentialName, Location, Source};
 use crate::zone::Zone;
-use crate::{Port, Scheme};
+use crate::{Port, Scheme, Upgrade};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What stands in a request besides its words: nothing of ours, or one credential's placeholder at one place.
 #[derive(Clone, PartialEq, Eq)]
 enum Carrying {
     Nothing,
+    /// Anything, unseen: the connection passes through.
+    Uninspected,
     Placeholder(CredentialName, Source, Location),
+}
+
+/// What is asked for besides method and path.
+#[derive(Clone, PartialEq, Eq)]
+struct Asked {
+    carrying: Carrying,
+    upgrade: Upgrade,
 }
 
 /// One host kind, port and scheme, with the rules of both zones for it.
@@ -70,11 +79,18 @@ impl<'z> Side<'z> {
     }
 
     /// The rule that decides about requests of a cell, where they are permitted.
-    fn deciding(&self, methods: &Methods, paths: &Paths, carrying: &Carrying) -> Option<Deciding<'z>> {
-        let agreeing: Vec<&Rule> =
-            self.here.iter().copied().filter(|rule| methods.covered_by(rule) && paths.covered_by(rule)).collect();
+    fn deciding(&self, methods: &Methods, paths: &Paths, asked: &Asked) -> Option<Deciding<'z>> {
+        let Asked { carrying, upgrade } = asked;
+        if let Some(rule) = self.passing() {
+            // What passes unseen carries every request, and no placeholder is replaced in it.
+            let carried = !matches!(carrying, Carrying::Placeholder(..));
+            return carried.then_some(Deciding { rule, foreign: ForeignCredentials::Allow });
+        }
+        let covers = |rule: &&Rule| methods.covered_by(rule) && paths.covered_by(rule) && rule.carries(*upgrade);
+        let agreeing: Vec<&Rule> = self.here.iter().copied().filter(covers).collect();
         let wanted = match carrying {
             Carrying::Nothing => None,
+            Carrying::Uninspected => return None,
             Carrying::Placeholder(name, source, location) => {
                 let credential = self.zone.credential(name)?;
                 (credential.source == *source && credential.inject.contains(location)).then_some(name)?;
@@ -85,8 +101,24 @@ impl<'z> Side<'z> {
         Some(Deciding { rule, foreign: foreign_policy(rule, self.for_host.iter().copied()) })
     }
 
+    /// The rule by which connections pass through unseen; then no other rule for the place inspects them.
+    fn passing(&self) -> Option<&'z Rule> {
+        self.here.iter().copied().find(|rule| rule.inspection == Inspection::None)
+    }
+
+    /// Everything that its rules for the place tell apart.
+    fn asked(&self) -> Vec<Asked> {
+        let with = |carrying: Carrying| {
+            [Upgrade::None, Upgrade::WebSocket].map(|upgrade| Asked { carrying: carrying.clone(), upgrade })
+        };
+        self.carryings().into_iter().flat_map(with).collect()
+    }
+
     /// Every credential of its rules for the place, at every location.
     fn carryings(&self) -> Vec<Carrying> {
+        if self.passing().is_some() {
+            return vec![Carrying::Uninspected];
+        }
         let mut all = vec![Carrying::Nothing];
         let named = self.here.iter().filter_map(|rule| self.zone.credential(rule.credential.as_ref()?));
         for Credential { name, source, inject, .. } in named {
@@ -108,22 +140,28 @@ impl Place<'_> {
         let mut merged = Merged::new();
         for methods in Methods::of(&rules) {
             for paths in &paths {
-                for carrying in self.to.carryings() {
-                    self.compare(&methods, paths, &carrying, &mut merged);
+                for asked in self.to.asked() {
+                    self.compare(&methods, paths, &asked, &mut merged);
                 }
             }
         }
         merged.into_values().map(|(change, methods)| with_methods(change, methods)).collect()
     }
 
-    fn compare(&self, methods: &Methods, paths: &Paths, carrying: &Carrying, merged: &mut Merged) {
-        let Some(after) = self.to.deciding(methods, paths, carrying) else { return };
-        let found = match self.from.deciding(methods, paths, carrying) {
+    fn compare(&self, methods: &Methods, paths: &Paths, asked: &Asked, merged: &mut Merged) {
+        let Some(after) = self.to.deciding(methods, paths, asked) else { return };
+        let plain = Asked { upgrade: Upgrade::None, ..asked.clone() };
+        let found = match self.from.deciding(methods, paths, asked) {
             Some(before) => looser(before, after, self.hosts, self.port),
-            None => vec![self.new_reach(methods, paths, carrying)],
+            None if asked.upgrade == Upgrade::None => vec![self.new_reach(methods, paths, &asked.carrying)],
+            None if self.from.deciding(methods, paths, &plain).is_some() => {
+                vec![Change::shown(ChangeKind::WebSocket, "as a WebSocket")]
+            }
+            // New without an upgrade as well, and reported so.
+            None => Vec::new(),
         };
         for mut change in found {
-            let scope = self.scope(after.rule, paths, carrying);
+            let scope = self.scope(after.rule, paths, &asked.carrying);
             let said = if change.what.is_empty() { String::new() } else { format!(" ({})", change.what) };
             change.what = format!("{}{said}", self.words(&scope));
             let change = Change { scope: Some(scope), ..change.by(self.to.zone, &after.rule.id) };
@@ -134,17 +172,20 @@ impl Place<'_> {
 
     /// The first of the first zone's matchers that did not agree with any rule is what is new.
     fn new_reach(&self, methods: &Methods, paths: &Paths, carrying: &Carrying) -> Change {
-        let bare = self.from.deciding(methods, paths, &Carrying::Nothing).is_some();
+        let nothing = Asked { carrying: Carrying::Nothing, upgrade: Upgrade::None };
+        let bare = self.from.deciding(methods, paths, &nothing).is_some();
         let at_port = self.from.for_host.iter().any(|rule| rule.ports.contains(&self.port));
         let kind = match carrying {
             Carrying::Placeholder(..) if bare => ChangeKind::Credential,
-            Carrying::Nothing | Carrying::Placeholder(..) if self.from.for_host.is_empty() => ChangeKind::Host,
+            _ if self.from.for_host.is_empty() => ChangeKind::Host,
             _ if !at_port => ChangeKind::Port,
+            Carrying::Uninspected if !self.from.here.is_empty() => ChangeKind::Inspection,
             _ if self.from.here.is_empty() => ChangeKind::Scheme,
             _ if !self.from.here.iter().any(|rule| paths.covered_by(rule)) => ChangeKind::Path,
             _ => ChangeKind::Method,
         };
-        Change::shown(kind, "")
+        let what = if *carrying == Carrying::Uninspected { "uninspected" } else { "" };
+        Change::shown(kind, what)
     }
 
     fn scope(&self, rule: &Rule, paths: &Paths, carrying: &Carrying) -> Scope {
@@ -158,7 +199,7 @@ impl Place<'_> {
             paths: named.chain(everything).collect(),
             example: paths.example.clone(),
             injected: match carrying {
-                Carrying::Nothing => None,
+                Carrying::Nothing | Carrying::Uninspected => None,
                 Carrying::Placeholder(name, source, location) => Some(format!("{name} ({source}) at {location}")),
             },
         }

@@ -118,6 +118,10 @@ kinds! {
     Path = "path";
     /// Methods on paths.
     Method = "method";
+    /// Requests may become WebSockets.
+    WebSocket = "websocket";
+    /// Connections that pass through unseen.
+    Inspection = "inspection";
     /// A credential where it could not be used, or at another place of a request.
     Credential = "credential";
     /// The variable in which a sandbox sees a placeholder.
@@ -138,7 +142,9 @@ kinds! {
     McpArguments = "mcp_arguments";
     /// A limit of the sandbox.
     SandboxLimit = "sandbox_limit";
-    /// A directory of the host.
+    /// What the sandbox's system is made of.
+    SandboxSystem = "sandbox_system";
+    /// A directory or device of the host.
     SandboxMount = "sandbox_mount";
     /// A control that the sandbox required.
     SandboxControl = "sandbox_control";

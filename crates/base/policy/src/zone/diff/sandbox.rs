@@ -1,12 +1,12 @@
 //! The sandbox: limits raised, directories shown, controls no longer required.
 
-use super::super::sandbox::{Control, Mount, MountAccess, SandboxLimits};
+use super::super::sandbox::{Control, Mount, MountAccess, Packages, SandboxLimits, System};
 use super::{Change, ChangeKind};
 use std::path::Path;
 
 /// Everything in which the second is looser than the first.
 pub(super) fn widenings(from: &SandboxLimits, to: &SandboxLimits) -> Vec<Change> {
-    let SandboxLimits { memory_bytes, cpus, processes, disk_bytes, mounts, require } = to;
+    let SandboxLimits { memory_bytes, cpus, processes, disk_bytes, system, packages, mounts, devices, require } = to;
     let limits = [
         raised("memory, in bytes", from.memory_bytes, *memory_bytes),
         raised("cpus", from.cpus, *cpus),
@@ -14,6 +14,14 @@ pub(super) fn widenings(from: &SandboxLimits, to: &SandboxLimits) -> Vec<Change>
         raised("disk, in bytes", from.disk_bytes, *disk_bytes),
     ];
     let mut changes: Vec<Change> = limits.into_iter().flatten().collect();
+    changes.extend(lent_system(&from.system, system));
+    if (from.packages, *packages) == (Packages::None, Packages::Session) {
+        changes.push(Change::shown(ChangeKind::SandboxSystem, "packages can be installed for the session"));
+    }
+    let new_devices = devices.iter().filter(|device| !from.devices.contains(device));
+    changes.extend(
+        new_devices.map(|device| Change::shown(ChangeKind::SandboxMount, format!("the device {}", device.display()))),
+    );
     changes.extend(mounts.iter().filter_map(|mount| shown(mount, &from.mounts)));
     changes.extend(dropped(from.require.as_deref(), require.as_deref()));
     changes
@@ -31,13 +39,27 @@ fn raised<T: PartialOrd + ToString + Copy>(what: &str, from: Option<T>, to: Opti
     Some(change.between(words(from), words(to)))
 }
 
+/// Directories that are shown besides the host's own system; of an image nothing is known here.
+fn lent_system(from: &System, to: &System) -> Vec<Change> {
+    let shown = |what: String| Change::shown(ChangeKind::SandboxSystem, what);
+    match (from, to) {
+        (System::Host { directories: before }, System::Host { directories: after }) => {
+            let new = after.iter().filter(|directory| !before.iter().any(|outer| directory.starts_with(outer)));
+            new.map(|directory| shown(format!("{} is part of the system", directory.display()))).collect()
+        }
+        (System::Image(before), System::Image(after)) if before == after => Vec::new(),
+        (_, System::Image(image)) => vec![shown(format!("the system is the image {}", image.display()))],
+        (System::Image(_), System::Host { .. }) => vec![shown("the system is the host's".to_owned())],
+    }
+}
+
 /// A mount is inside another that is shown already, at the same place below it and with no more access.
 fn shown(mount: &Mount, before: &[Mount]) -> Option<Change> {
     let Mount { host, at, access } = mount;
     let inside = |outer: &&Mount| -> bool {
         let rest = |inner: &Path, outer: &Path| inner.strip_prefix(outer).ok().map(Path::to_path_buf);
         let same_place = rest(host, &outer.host).is_some_and(|below| rest(at, &outer.at) == Some(below));
-        same_place && (outer.access == MountAccess::Write || *access == MountAccess::Read)
+        same_place && (outer.access == MountAccess::Write || *access != MountAccess::Write)
     };
     if before.iter().any(|outer| inside(&outer)) {
         return None;
@@ -48,7 +70,7 @@ fn shown(mount: &Mount, before: &[Mount]) -> Option<Change> {
 
 fn words(access: MountAccess) -> &'static str {
     match access {
-        MountAccess::Read => "read",
+        MountAccess::Read | MountAccess::Cache => "read",
         MountAccess::Write => "read and write",
     }
 }

@@ -133,6 +133,23 @@ fn a_rule_that_decides_first_now_is_compared_with_the_one_that_did() {
 }
 
 #[test]
+fn what_passes_through_unseen_is_wider_than_anything_that_is_looked_at() {
+    let (seen, unseen) = (rules(&["host = 'a.example'"]), rules(&["host = 'a.example'; inspect = false"]));
+    assert_eq!(both(&seen, &unseen), (vec!["inspection"], vec![]));
+    assert_eq!(both("", &unseen), (vec!["host"], vec![]));
+    assert_eq!(both(&unseen, &unseen), (vec![], vec![]));
+    let with_key = format!("{KEY}{}", rules(&["host = 'a.example'; credential = 'k'"]));
+    assert_eq!(both(&unseen, &with_key), (vec!["variable", "credential"], vec!["inspection"]));
+}
+
+#[test]
+fn a_request_that_may_become_a_websocket_is_wider() {
+    let (plain, socket) = (rules(&["host = 'a.example'"]), rules(&["host = 'a.example'; websocket = true"]));
+    assert_eq!(both(&plain, &socket), (vec!["websocket"], vec![]));
+    assert_eq!(both("", &socket), (vec!["host"], vec![]));
+}
+
+#[test]
 fn mcp_rules_are_compared_by_what_they_cover() {
     let mcp = |lines: &str| format!("[[zone.a.mcp]]\n{}\n", lines.replace("; ", "\n"));
     let base = mcp("server = 'wiki'; tools = ['search', 'read_*']; methods = ['resources/*']");

@@ -56,6 +56,24 @@ fn a_session_that_no_zone_covers_any_more_is_refused_everything() {
     }
 }
 
+#[test]
+fn what_one_of_both_inspects_does_not_pass_through() {
+    let inspected = "host = \"*.pypi.example\"\nmethods = [\"GET\"]";
+    let text = LEDGER.replace(inspected, "host = \"*.pypi.example\"\ninspect = false");
+    let (passing, other) = (zone(&text), zone(&format!("{text}\n[[zone.ledger.egress]]\nhost = \"other.example\"\n")));
+    let (host, port) = ("a.pypi.example".parse::<Host>().unwrap(), Port::new(443).unwrap());
+    let passes = |opened: &Arc<Zone>, later: &Arc<Zone>| {
+        let running = ZoneInForce::new(Arc::clone(opened)).succeeded(Ok(Arc::clone(later)));
+        running.pass(&host, port).unwrap().is_some()
+    };
+    assert!(passes(&passing, &other) && passes(&passing, &passing));
+    assert!(!passes(&passing, &OPENED) && !passes(&OPENED, &passing));
+    let running = ZoneInForce::new(Arc::clone(&passing)).succeeded(Ok(Arc::clone(&OPENED)));
+    assert!(running.request(&request("GET https://a.pypi.example/x")).is_err(), "nor is a request of it allowed");
+    let gone = running.succeeded(Err(crate::Denial::new(Reason::ZoneNone)));
+    assert!(gone.pass(&host, port).unwrap().is_none());
+}
+
 proptest! {
     #[test]
     fn what_leaves_under_a_changed_zone_would_leave_and_be_dialled_under_either(

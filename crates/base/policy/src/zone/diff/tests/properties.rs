@@ -2,7 +2,7 @@ use super::*;
 use crate::credential::{CredentialName, Location};
 use crate::request::{Found, FoundValue, Issued, Place, Request};
 use crate::zone::Zone;
-use crate::{ForeignCredential, HostPattern, PathGlob};
+use crate::{ForeignCredential, HostPattern, PathGlob, Upgrade};
 use proptest::prelude::*;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -95,6 +95,7 @@ fn asked() -> impl Strategy<Value = Request> {
                 .collect(),
             foreign: if foreign { vec![ForeignCredential::Cookie] } else { Vec::new() },
             overrides: Vec::new(),
+            upgrade: Upgrade::None,
         }
     })
 }
@@ -157,6 +158,7 @@ proptest! {
                 credentials_present: Vec::new(),
                 foreign: Vec::new(),
                 overrides: Vec::new(),
+                upgrade: Upgrade::None,
             };
             prop_assert!(after.request(&request).is_ok(), "{change:#?}");
             // A change that several methods share has the example of the first cell, so only its first method is asked.
