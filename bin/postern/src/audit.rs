@@ -18,7 +18,8 @@ pub(crate) fn run(verb: &AuditVerb) -> Result<(), Failure> {
     }
 }
 
-fn log_of(place: &Place) -> PathBuf {
+/// The log of a data directory.
+pub(crate) fn log_of(place: &Place) -> PathBuf {
     place.data_dir.join("perimeter/audit")
 }
 
@@ -59,7 +60,7 @@ fn as_json(entry: &Entry) -> Result<String, Failure> {
 }
 
 /// `https://host:port/path` or `mcp://route/tool`, with the method before it, as far as known.
-fn place(destination: &Destination) -> String {
+pub(crate) fn place(destination: &Destination) -> String {
     let scheme = destination.scheme.as_ref().map(|scheme| format!("{scheme}://")).unwrap_or_default();
     let port = destination.port.map(|port| format!(":{port}")).unwrap_or_default();
     let host = destination.host.as_deref().or(destination.address.as_deref()).unwrap_or_default();

@@ -13,7 +13,7 @@ const DEFAULT_MODEL_URL: &str = "https://api.anthropic.com";
 /// The local name of the environment that `up` makes.
 pub(crate) const DEFAULT_ENVIRONMENT: &str = "default";
 /// Stands for an environment's id while only the text of the configuration is judged.
-const ANY_ENVIRONMENT: &str = "env_checked";
+pub(crate) const ANY_ENVIRONMENT: &str = "env_checked";
 
 /// What the file says, checked.
 pub(crate) struct Configuration {
@@ -25,6 +25,8 @@ pub(crate) struct Configuration {
     pub(crate) warnings: Vec<String>,
     /// Whether any zone is written.
     pub(crate) has_zones: bool,
+    /// The zones, with an id that stands for the environment `default`.
+    pub(crate) zones: Zones,
     /// The gateway's routes.
     pub(crate) routes: Routes,
     /// `[server]`.
@@ -100,7 +102,20 @@ fn check(document: Document, directory: &Path) -> Result<Configuration, Failure>
     };
     let warnings = zones.warnings().iter().chain(routes.warnings()).map(ToString::to_string).collect();
     let Deployment { server, edge, worker, gateway, custody, audit } = deployment;
-    Ok(Configuration { document, model, warnings, has_zones, routes, server, edge, worker, gateway, custody, audit })
+    Ok(Configuration {
+        document,
+        model,
+        warnings,
+        has_zones,
+        zones,
+        routes,
+        server,
+        edge,
+        worker,
+        gateway,
+        custody,
+        audit,
+    })
 }
 
 fn collect<T>(loaded: Result<T, Vec<ConfigError>>, errors: &mut Vec<ConfigError>) -> Option<T> {

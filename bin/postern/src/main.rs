@@ -17,6 +17,7 @@ mod logging;
 mod perimeter;
 mod private_mcp;
 mod rehearsal;
+mod reload;
 mod rig;
 mod roles;
 mod run;

@@ -26,7 +26,7 @@ use crate::failure::{Failure, Or};
 use crate::roles::{Service, keep_memory_private, variables, worker_configuration};
 use crate::server::{DEFAULT_TUNNEL_DOMAIN, EdgeConfiguration, ServerConfiguration, ServerReady};
 use crate::tunnel::Files;
-use crate::{edge, gateway, perimeter};
+use crate::{edge, gateway, perimeter, reload};
 
 /// Runs until SIGTERM or Ctrl-C, then drains.
 ///
@@ -179,6 +179,9 @@ impl Up {
             Report::Refused { problems } => {
                 return Err(Failure::Misused(format!("the worker does not start:\n{}", problems.join("\n"))));
             }
+            Report::Reloaded { .. } => {
+                return Err(Failure::Misused("the worker answered before it was asked".to_owned()));
+            }
         };
         self.worker = Some(Part { supervisor, running });
         Ok(key)
@@ -234,8 +237,7 @@ impl Up {
         }
     }
 
-    /// Takes up zones and routes as the file says now, whole or not at all: the gateway at once, the worker when it is
-    /// started again.
+    /// Takes up zones and routes as the file says now, whole or not at all: the gateway, then the worker.
     async fn reload(&mut self, arguments: &UpArguments) {
         let configuration = match config::read(&arguments.place) {
             Ok(configuration) => configuration,
@@ -248,13 +250,11 @@ impl Up {
         }
         if let Some(worker) = &mut self.worker {
             let ids = BTreeMap::from([(DEFAULT_ENVIRONMENT.to_owned(), self.ready.environment_id.clone())]);
-            match variables(&configuration, &ids) {
-                Ok(variables) => {
-                    let kept = worker.supervisor.configuration();
-                    (kept.document, kept.variables) = (configuration.document.text().clone(), variables);
-                    tracing::info!("the worker takes up changed zones when it is started again");
-                }
-                Err(failure) => tracing::error!(%failure, "the worker keeps the former configuration"),
+            let kept = worker.supervisor.configuration();
+            if reload::worker(&mut worker.running.channel, &configuration, &ids).await
+                && let Ok(variables) = variables(&configuration, &ids)
+            {
+                (kept.document, kept.variables) = (configuration.document.text().clone(), variables);
             }
         }
     }

@@ -5,13 +5,16 @@
 
 use std::process::ExitCode;
 
+use postern_exec::asynchronous::Channel;
 use postern_policy::{Endpoint, configured};
 
 use crate::cli::WorkerArguments;
 use crate::config;
 use crate::data::Data;
 use crate::failure::{Failure, Or};
+use crate::reload;
 use crate::roles::{Service, keep_memory_private, worker_configuration};
+use crate::up::Signals;
 
 /// Serves until SIGTERM or Ctrl-C, then drains; the worker's own exit code.
 ///
@@ -41,7 +44,24 @@ pub(crate) async fn run(arguments: &WorkerArguments) -> Result<ExitCode, Failure
         drain: arguments.drain,
     };
     let worker = worker_configuration(&configuration, &data, service)?;
-    let code = postern_runner::worker_main(worker, configured(&endpoint), None).await;
+    let environments = worker.environments.clone();
+    let mut hangup = Signals::listen()?.reload;
+    let (mut ours, theirs) = Channel::pair().or_misused("make the worker's channel")?;
+    let theirs = Channel::new(theirs).or_misused("make the worker's channel")?;
+    let serving = postern_runner::worker_main(worker, configured(&endpoint), Some(theirs));
+    let reloads = async {
+        loop {
+            hangup.wait().await;
+            match config::read(&arguments.place) {
+                Ok(changed) => drop(reload::worker(&mut ours, &changed, &environments).await),
+                Err(failure) => tracing::error!(%failure, "the former configuration stays in force"),
+            }
+        }
+    };
+    let code = tokio::select! {
+        code = serving => code,
+        never = reloads => never,
+    };
     drop(held);
     Ok(code)
 }

@@ -1,19 +1,39 @@
-//! `postern zone check`: is this configuration one that could be started?
+//! `postern zone`: is the configuration sound, what does it decide and why, what does a change of it open.
+//! Reads files and answers; starts nothing and asks no server.
+
+mod diff;
+mod explain;
+mod learn;
+mod question;
+mod record;
+mod replay;
+mod selection;
 
 use std::path::Path;
 
 use crate::cli::ZoneVerb;
-use crate::config;
 use crate::failure::Failure;
+use crate::{audit, config};
 
 /// Runs the verb.
 ///
 /// # Errors
-/// Every error of the file.
-#[expect(clippy::print_stdout, reason = "the verdict is the command's result")]
+/// Every error of the file, and each verb's own verdict as an exit code.
 pub(crate) fn run(verb: &ZoneVerb) -> Result<(), Failure> {
-    let ZoneVerb::Check { file } = verb;
-    let file = file.as_deref().unwrap_or(Path::new("postern.toml"));
+    match verb {
+        ZoneVerb::Check { file } => check(file.as_deref().unwrap_or(Path::new("postern.toml"))),
+        ZoneVerb::Explain(arguments) => explain::run(arguments),
+        ZoneVerb::Diff { old, new, json } => diff::run(old, new, *json),
+        ZoneVerb::Learn { agent, path, place } => {
+            let log = path.clone().unwrap_or_else(|| audit::log_of(place));
+            learn::run(agent, &log, place.config.as_deref().unwrap_or(Path::new("postern.toml")))
+        }
+        ZoneVerb::Replay { path, config, json } => replay::run(path, config, *json),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the verdict is the command's result")]
+fn check(file: &Path) -> Result<(), Failure> {
     let configuration = config::read_file(file)?;
     for warning in &configuration.warnings {
         println!("warning: {warning}");

@@ -3,6 +3,7 @@
 
 pub mod address;
 mod argument;
+mod automaton;
 pub mod canonical;
 mod cedar;
 pub mod credential;
@@ -43,4 +44,4 @@ pub use request::{
     Connect, Found, FoundValue, Issued, McpCall, Place, Request, SessionFacts, ToolUse, Transport, Upgrade,
 };
 pub use wire::{BadMethod, Method, Port, Scheme};
-pub use zone::{Control, Mount, MountAccess, Packages, SandboxLimits, System, Zone, Zones};
+pub use zone::{Control, Mount, MountAccess, Packages, SandboxLimits, System, Zone, ZoneInForce, Zones};

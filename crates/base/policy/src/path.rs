@@ -257,6 +257,19 @@ impl PathGlob {
     }
 }
 
+/// The glob's parts, for comparing what two globs cover.
+impl PathGlob {
+    /// What each segment must be like, without a last `**`.
+    pub(crate) fn segments(&self) -> &[String] {
+        &self.segments
+    }
+
+    /// Whether it ends in `**`.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open
+    }
+}
+
 impl FromStr for PathGlob {
     type Err = BadGlob;
     fn from_str(text: &str) -> Result<Self, BadGlob> {

@@ -87,6 +87,8 @@ pub struct Permit {
     pub(crate) policy_digest: String,
     pub(crate) injections: Vec<Injection>,
     pub(crate) upgrade: Upgrade,
+    /// What a later zone says of the destination besides.
+    pub(crate) also: Option<Destination>,
 }
 
 /// Who is dialled and under what conditions: shared by all permits that lead to a socket.
@@ -186,7 +188,28 @@ impl Permit {
     /// # Errors
     /// The address is special and the rule does not name it, or the rule names others.
     pub fn dial(&self, address: IpAddr) -> Result<DialPermit, Denial> {
-        self.destination.dial(address).map_err(|denial| denial.by(&self.rule))
+        dial_both(&self.destination, self.also.as_ref(), address).map_err(|denial| denial.by(&self.rule))
+    }
+
+    /// The same request under a later zone as well: dialled only where both would dial, verified only as both would.
+    pub(crate) fn narrowed_by(self, later: Permit) -> Result<Self, Denial> {
+        if self.ca_pem() != later.ca_pem() {
+            let step = "the zone names another authority for this host now; a new turn goes by it";
+            return Err(Denial::advising(Reason::UpstreamUntrusted, step).by(later.rule()));
+        }
+        if self.injections != later.injections {
+            return Err(Denial::new(Reason::CustodyDenied).by(later.rule()));
+        }
+        Ok(Self { also: Some(later.destination), ..self })
+    }
+}
+
+/// What both would dial, where there are two.
+fn dial_both(destination: &Destination, also: Option<&Destination>, address: IpAddr) -> Result<DialPermit, Denial> {
+    let dial = destination.dial(address)?;
+    match also.map(|also| also.dial(address)).transpose()? {
+        Some(later) if later != dial => Err(Denial::new(Reason::AddressNotAllowed)),
+        Some(_) | None => Ok(dial),
     }
 }
 

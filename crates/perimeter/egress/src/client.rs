@@ -2,6 +2,7 @@
 //! Holds no secret and makes no decision.
 
 use std::{
+    collections::BTreeMap,
     os::fd::{AsFd, OwnedFd},
     path::Path,
 };
@@ -13,7 +14,7 @@ use postern_exec::{
 };
 
 use crate::message::{Answer, Question, Ready, Socket};
-pub use crate::message::{Configuration, OpenSession, Opened, Refusal, SessionPlaceholder};
+pub use crate::message::{Configuration, OpenSession, Opened, Refusal, Selected, SessionPlaceholder};
 
 /// The sandbox's sockets, made inside its network namespace. A socket that this host could not make is `None`.
 #[derive(Debug)]
@@ -165,6 +166,23 @@ impl Client {
     /// When the session is not open.
     pub async fn revoke(&self, session: &str) -> Result<(), EgressError> {
         self.done(Question::Revoke { session: session.to_owned() }, Vec::new()).await
+    }
+
+    /// Takes up another configuration, and what it selects for the open sessions; answers what is wrong with it, and
+    /// then nothing changed.
+    ///
+    /// # Errors
+    /// When the process is gone or does not take the message.
+    pub async fn reload(
+        &self,
+        configuration: Configuration,
+        selected: BTreeMap<String, Selected>,
+    ) -> Result<Vec<String>, EgressError> {
+        let Configuration { document, environments } = configuration;
+        match self.ask(Question::Reload { document, environments, selected }, Vec::new()).await? {
+            Answer::Reloaded { problems } => Ok(problems),
+            _ => Err(EgressError::OutOfTurn),
+        }
     }
 
     /// Ends the session: its tasks stop, its secrets are zeroed, its CA is forgotten. Closing twice is no error.

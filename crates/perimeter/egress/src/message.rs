@@ -113,10 +113,38 @@ pub enum Question {
         /// Session id.
         session: String,
     },
+    /// Take up another configuration, whole or not at all. From then on sessions are opened by it, and those that are
+    /// open are narrowed by the zone that it selects for them.
+    Reload {
+        /// The configuration document with its files.
+        document: DocumentText,
+        /// Local environment names and the `env_` ids they stand for.
+        environments: BTreeMap<String, String>,
+        /// What it selects for each open session; one that is not among them has no zone any more.
+        selected: BTreeMap<String, Selected>,
+    },
     /// End the session: stop its tasks, forget its secrets.
     Close {
         /// Session id.
         session: String,
+    },
+}
+
+/// The zone that a configuration selects for a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selected {
+    /// This one.
+    Zone {
+        /// Its name.
+        name: String,
+        /// Its digest as the worker read it.
+        digest: String,
+    },
+    /// None; the sentence for whoever is refused.
+    Nothing {
+        /// What to do.
+        next_step: String,
     },
 }
 
@@ -152,6 +180,11 @@ pub enum Answer {
     Refusals {
         /// Oldest first.
         refusals: Vec<Refusal>,
+    },
+    /// To [`Question::Reload`]: empty, or what is wrong, and then nothing changed.
+    Reloaded {
+        /// One line each.
+        problems: Vec<String>,
     },
     /// Done, nothing to say.
     Done,

@@ -59,10 +59,17 @@ pub(crate) async fn serve(registry: Arc<Registry>, channel: Channel) -> ExitCode
     }
 }
 
+impl Configuration {
+    /// The zones as this process reads them for itself.
+    pub(crate) fn zones(self) -> Result<Zones, Vec<String>> {
+        Document::from_text(self.document)
+            .and_then(|document| Zones::load(&document, &self.environments))
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    }
+}
+
 fn build(configuration: Configuration, descriptors: Vec<OwnedFd>) -> Result<Registry, Vec<String>> {
-    let zones = Document::from_text(configuration.document)
-        .and_then(|document| Zones::load(&document, &configuration.environments))
-        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let zones = configuration.zones()?;
     let [audit, custody]: [OwnedFd; 2] =
         descriptors.try_into().map_err(|_| vec!["the audit and custody connections are missing".to_owned()])?;
     let connection = |descriptor| Channel::new(descriptor).map_err(|error| vec![error.to_string()]);

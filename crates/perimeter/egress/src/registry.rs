@@ -2,20 +2,20 @@
 //! configuration; the worker's word chooses among zones by name and digest and can widen none.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
     time::SystemTime,
 };
 
 use postern_custody::Purpose;
-use postern_policy::{CredentialName, Zone, Zones};
+use postern_policy::{CredentialName, Denial, Reason, Zone, Zones};
 use postern_secret::Placeholder;
 
 use crate::{
     authority::SessionAuthority,
     limits,
-    message::{Answer, OpenSession, Opened, Question, Socket},
+    message::{Answer, Configuration, OpenSession, Opened, Question, Selected, Socket},
     phases::{accept, inject},
     recognise::Catalogue,
     session::{Perimeter, Session},
@@ -23,7 +23,7 @@ use crate::{
 
 /// All sessions and what they share.
 pub(crate) struct Registry {
-    zones: Zones,
+    zones: RwLock<Zones>,
     perimeter: Arc<Perimeter>,
     sessions: Mutex<HashMap<String, Arc<Session>>>,
     /// One opening at a time: of two lists of placeholders the later one must stay.
@@ -81,7 +81,12 @@ impl Failure {
 impl Registry {
     /// No sessions yet.
     pub(crate) fn new(zones: Zones, perimeter: Arc<Perimeter>) -> Self {
-        Self { zones, perimeter, sessions: Mutex::default(), opening: tokio::sync::Mutex::default() }
+        Self {
+            zones: RwLock::new(zones),
+            perimeter,
+            sessions: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Answers one question of the worker.
@@ -98,7 +103,7 @@ impl Registry {
     /// The digest of a zone that is there.
     #[cfg(test)]
     pub(crate) fn zone_digest(&self, name: &str) -> String {
-        self.zones.named(name).expect("the test's zone is there").digest().to_owned()
+        self.zones().named(name).expect("the test's zone is there").digest().to_owned()
     }
 
     /// Ends every session.
@@ -135,6 +140,9 @@ impl Registry {
                 self.session(&session)?.revoke().await;
                 Ok(Answer::Done)
             }
+            Question::Reload { document, environments, selected } => {
+                Ok(Answer::Reloaded { problems: self.reload(Configuration { document, environments }, &selected) })
+            }
             Question::Close { session } => {
                 let closed = self.lock().remove(&session);
                 if let Some(closed) = closed {
@@ -160,6 +168,25 @@ impl Registry {
         Ok(Opened { ca_certificate_pem: session.authority.certificate_pem().to_owned() })
     }
 
+    /// Takes up another configuration and what it selects for each session; nothing changes where it does not load.
+    fn reload(&self, configuration: Configuration, selected: &BTreeMap<String, Selected>) -> Vec<String> {
+        let next = match configuration.zones() {
+            Ok(next) => next,
+            Err(problems) => return problems,
+        };
+        // The worker opens no session meanwhile, so none is opened by the former zones and missed here.
+        let mut zones = self.zones.write().unwrap_or_else(PoisonError::into_inner);
+        for (id, session) in self.lock().iter() {
+            session.succeeded(zone_of(&next, selected.get(id)));
+        }
+        *zones = next;
+        Vec::new()
+    }
+
+    fn zones(&self) -> RwLockReadGuard<'_, Zones> {
+        self.zones.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn room_for(&self, session: &str) -> Result<(), Failure> {
         let sessions = self.lock();
         if sessions.contains_key(session) {
@@ -169,7 +196,7 @@ impl Registry {
     }
 
     fn zone(&self, open: &OpenSession) -> Result<Arc<Zone>, Failure> {
-        let zone = self.zones.named(&open.zone_name);
+        let zone = self.zones().named(&open.zone_name);
         zone.filter(|zone| zone.digest() == open.digest).ok_or_else(|| Failure::Zone(open.zone_name.clone()))
     }
 
@@ -220,6 +247,17 @@ impl Registry {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Session>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The selected zone as this process read it.
+fn zone_of(zones: &Zones, selected: Option<&Selected>) -> Result<Arc<Zone>, Denial> {
+    match selected {
+        Some(Selected::Zone { name, digest }) => {
+            zones.named(name).filter(|zone| zone.digest() == digest).ok_or_else(|| Denial::new(Reason::ZoneNone))
+        }
+        Some(Selected::Nothing { next_step }) => Err(Denial::advising(Reason::ZoneNone, next_step)),
+        None => Err(Denial::new(Reason::ZoneNone)),
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use postern_audit::Recorder;
 use postern_net::{Dialer, Drain};
-use postern_policy::{CredentialName, Host, Zone};
+use postern_policy::{CredentialName, Denial, Host, Zone, ZoneInForce};
 use postern_secret::Placeholder;
 use tokio::sync::Semaphore;
 
@@ -54,7 +54,7 @@ pub(crate) struct Session {
     pub(crate) id: Arc<str>,
     /// Its agent, for the records.
     pub(crate) agent: Option<String>,
-    /// The zone that decides.
+    /// The zone that it was opened with.
     pub(crate) zone: Arc<Zone>,
     /// Its CA.
     pub(crate) authority: SessionAuthority,
@@ -74,6 +74,7 @@ pub(crate) struct Session {
     pub(crate) pool: Pool,
     /// What it shares with others.
     pub(crate) perimeter: Arc<Perimeter>,
+    in_force: RwLock<ZoneInForce>,
     keyring: RwLock<Arc<Keyring>>,
     refusals: Mutex<Refusals>,
     tool_use: Mutex<Option<String>>,
@@ -95,6 +96,7 @@ impl Session {
         Self {
             id: Arc::from(id),
             agent,
+            in_force: RwLock::new(ZoneInForce::new(Arc::clone(&zone))),
             zone,
             authority,
             names: Mutex::default(),
@@ -111,6 +113,18 @@ impl Session {
             cookies: Mutex::default(),
             injected: Mutex::default(),
         }
+    }
+
+    /// The zone that decides: as it was opened, narrowed by what would cover the session now.
+    pub(crate) fn in_force(&self) -> ZoneInForce {
+        self.in_force.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The configuration changed, and selects this zone for the session now. Counts for every request that is decided
+    /// from now on; one that was permitted goes on to its end.
+    pub(crate) fn succeeded(&self, selected: Result<Arc<Zone>, Denial>) {
+        let mut in_force = self.in_force.write().unwrap_or_else(PoisonError::into_inner);
+        *in_force = in_force.succeeded(selected);
     }
 
     /// Both lists of what is to be recognised, as of now.

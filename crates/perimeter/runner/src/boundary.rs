@@ -3,6 +3,7 @@
 
 mod commands;
 mod sandboxed;
+mod zones;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,8 @@ use crate::session::chain;
 pub(crate) use commands::Commands;
 use commands::Log;
 pub(crate) use sandboxed::SandboxHands;
+use zones::InForce;
+pub(crate) use zones::Reloading;
 
 /// What a zone that says nothing gets.
 pub(crate) struct Defaults {
@@ -37,7 +40,7 @@ struct Parts {
     audit: Log,
     custody: postern_custody::Client,
     egress: postern_egress::client::Client,
-    zones: Zones,
+    zones: InForce,
     places: Arc<Places>,
     defaults: Defaults,
     roster: Arc<Roster>,
@@ -78,7 +81,7 @@ impl Boundary {
         defaults: Defaults,
     ) -> Self {
         let (audit, roster, turns) = (Log::new(audit), Arc::new(Roster::new(&places)), Serving::default());
-        let orders = Serving::default();
+        let (orders, zones) = (Serving::default(), InForce::new(zones));
         let parts = Parts { spawner, audit, custody, egress, zones, places, defaults, roster, turns, orders };
         Self { parts: Arc::new(parts) }
     }
@@ -86,6 +89,11 @@ impl Boundary {
     /// The perimeter as commands reach it.
     pub(crate) fn commands(&self) -> Commands {
         Commands { parts: Arc::clone(&self.parts) }
+    }
+
+    /// The perimeter as a changed configuration reaches it.
+    pub(crate) fn reloading(&self) -> Reloading {
+        Reloading { parts: Arc::clone(&self.parts) }
     }
 
     pub(crate) fn watch(&self) -> Watch {
@@ -135,7 +143,9 @@ impl Parts {
     }
 
     async fn open(&self, facts: &SessionFacts) -> Result<Opened, Refused> {
-        let zone = self.zone(facts).await?;
+        let zones = self.zones.for_opening().await;
+        let told = in_policy(facts);
+        let zone = self.zone(facts, zones.select(&told)).await?;
         // Before anything of it is opened: a command that comes meanwhile is not lost.
         let held = self.roster.enter(&facts.session, zone.name());
         let (environment, ca_certificate_pem) = self.open_exit(facts, &zone).await?;
@@ -145,16 +155,11 @@ impl Parts {
             self.close_exit(&facts.session).await;
             return Err(Refused { code: refusal.code, message: refusal.next_step });
         }
+        self.zones.opened(&facts.session, told, &zone);
         Ok(Opened { zone, environment, ca_certificate_pem, held })
     }
 
-    async fn zone(&self, facts: &SessionFacts) -> Result<Arc<Zone>, Refused> {
-        let selected = self.zones.select(&postern_policy::SessionFacts {
-            environment_id: facts.environment.clone(),
-            agent_id: facts.agent_id.clone(),
-            agent_version: facts.agent_version,
-            definition_digest: facts.definition_digest.clone(),
-        });
+    async fn zone(&self, facts: &SessionFacts, selected: Result<Arc<Zone>, Denial>) -> Result<Arc<Zone>, Refused> {
         let mut record = Record::new(Kind::SessionOpened, Decision::Allow);
         record.session = Some(facts.session.clone());
         record.agent = Some(facts.agent());
@@ -222,6 +227,7 @@ impl Parts {
     }
 
     async fn close_exit(&self, session: &str) {
+        self.zones.closed(session);
         if let Err(error) = self.egress.close(session).await {
             tracing::warn!(session, %error, "egress did not close the session");
         }
@@ -232,6 +238,16 @@ impl Parts {
         if let Err(error) = self.custody.close(session).await {
             tracing::warn!(session, %error, "custody did not close the session");
         }
+    }
+}
+
+/// A session as zones are told of it.
+fn in_policy(facts: &SessionFacts) -> postern_policy::SessionFacts {
+    postern_policy::SessionFacts {
+        environment_id: facts.environment.clone(),
+        agent_id: facts.agent_id.clone(),
+        agent_version: facts.agent_version,
+        definition_digest: facts.definition_digest.clone(),
     }
 }
 

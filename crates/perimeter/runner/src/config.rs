@@ -43,11 +43,21 @@ pub struct WorkerConfig {
 pub const SESSIONS: usize = 16;
 
 /// What the supervisor may say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// Claim nothing more, let running tools end, then end.
     Drain,
+    /// Take up changed zones, whole or not at all. Sessions that are open keep theirs, narrowed by what would cover them
+    /// now. Answered with [`Report::Reloaded`].
+    Reload {
+        /// The configuration document with its files.
+        document: DocumentText,
+        /// Local environment names and the ids they stand for.
+        environments: BTreeMap<String, String>,
+        /// The operator's variables that zones name with `env:`, for custody alone.
+        variables: BTreeMap<String, WireBytes>,
+    },
 }
 
 /// What the worker says to its supervisor.
@@ -64,6 +74,11 @@ pub enum Report {
         audit_key: String,
         /// The perimeter's public key, in hexadecimal.
         perimeter_public_key: String,
+    },
+    /// The answer to [`Order::Reload`].
+    Reloaded {
+        /// Empty, or what is wrong; then the former configuration stays in force.
+        problems: Vec<String>,
     },
     /// The worker did not start, with every reason.
     Refused {

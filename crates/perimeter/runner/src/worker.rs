@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postern_custody::Reload;
 use postern_exec::asynchronous::Channel;
 use postern_net::control::{Credential, Link};
 use postern_net::{Drain, Drained, HttpClient, TlsRoots};
@@ -14,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::boundary::Commands;
+use crate::boundary::{Commands, Reloading};
 use crate::config::{Order, Report, WorkerConfig};
 use crate::control::{Facts, WorkerControl};
 use crate::hands::Perimeter;
@@ -176,7 +177,7 @@ pub async fn worker_main(config: WorkerConfig, server: ConfiguredPermit, mut sup
     {
         return ExitCode::FAILURE;
     }
-    let parts = perimeter.watch();
+    let (parts, reloading) = (perimeter.watch(), perimeter.reloading());
     let name = worker_name();
     let control = ControlStream::start(http.clone(), &key, Facts::new(name.clone(), &report), perimeter.commands());
     let worker = Worker::new(Remote::new(http, environment, name), key, perimeter, places, sessions);
@@ -187,9 +188,9 @@ pub async fn worker_main(config: WorkerConfig, server: ConfiguredPermit, mut sup
             tracing::error!(part, "a part of the perimeter ended; the worker ends with it");
             (ExitCode::FAILURE, false)
         }
-        code = orders(supervisor, drain) => (code, false),
+        code = orders(supervisor, drain, &reloading) => (code, false),
     };
-    drop(parts);
+    drop((parts, reloading));
     control.end().await;
     if orderly {
         children.end().await;
@@ -261,7 +262,7 @@ fn code(ended: &Ended) -> ExitCode {
 }
 
 /// Starts the drain at the first signal or the supervisor's word. Returns at the second signal or when the supervisor is gone.
-async fn orders(mut supervisor: Option<Channel>, drain: Drain) -> ExitCode {
+async fn orders(mut supervisor: Option<Channel>, drain: Drain, reloading: &Reloading) -> ExitCode {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         tracing::error!("signals cannot be received");
@@ -276,6 +277,16 @@ async fn orders(mut supervisor: Option<Channel>, drain: Drain) -> ExitCode {
                     drain.start();
                     continue;
                 }
+                Some(Order::Reload { document, environments, variables }) => {
+                    let reload = Reload { document, environments, snapshot: variables };
+                    let problems = tell_reload(reloading.reload(reload).await);
+                    if let Some(channel) = &mut supervisor
+                        && channel.send(&Report::Reloaded { problems }, &[]).await.is_err()
+                    {
+                        return ExitCode::FAILURE;
+                    }
+                    continue;
+                }
                 None => return ExitCode::FAILURE,
             },
         }
@@ -284,6 +295,16 @@ async fn orders(mut supervisor: Option<Channel>, drain: Drain) -> ExitCode {
         }
         drain.start();
     }
+}
+
+fn tell_reload(problems: Vec<String>) -> Vec<String> {
+    for problem in &problems {
+        tracing::error!(problem, "the worker keeps the former configuration");
+    }
+    if problems.is_empty() {
+        tracing::info!("the worker took up its zones again");
+    }
+    problems
 }
 
 /// The supervisor's next order; `None` when it is gone. Without a supervisor there is never one.
@@ -304,7 +325,8 @@ fn worker_name() -> String {
 /// An empty answer that came sooner is waited out, so that a server without long polling is not flooded.
 const SHORTEST_POLL: Duration = Duration::from_millis(900);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
-const ORDER_LIMIT: usize = 64 * 1024;
+/// A configuration with its files; custody takes less.
+const ORDER_LIMIT: usize = 1 << 20;
 const USAGE: u8 = 2;
 const NOT_REACHABLE: u8 = 3;
 const SECOND_SIGNAL: u8 = 130;

@@ -1,5 +1,7 @@
 //! Globs over texts that an agent chose: tools' names, and arguments that are often paths or URLs.
 
+mod automaton;
+
 use super::name::halfwidth;
 use std::fmt;
 use std::str::FromStr;

@@ -9,7 +9,8 @@ mod read;
 
 pub(crate) use glob::Glob;
 pub(crate) use name::ArgumentName;
-pub(crate) use predicate::Wanted;
+pub(crate) use number::Number;
+pub(crate) use predicate::{Predicate, Test, Wanted};
 pub(crate) use read::read_arguments;
 
 use name::Found;

@@ -18,10 +18,10 @@ pub(crate) enum Wanted {
 
 /// Tests that must all hold; never none.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Predicate(pub(super) Vec<Test>);
+pub(crate) struct Predicate(pub(crate) Vec<Test>);
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Test {
+pub(crate) enum Test {
     Equal(Literal),
     In(Vec<Literal>),
     Glob(Glob),

@@ -10,7 +10,7 @@ pub(crate) use load::{Builder, tools_rule};
 
 use crate::reason::{Denial, Reason};
 use cedar_policy::{
-    Authorizer, Context, Decision, Entities, EntityId, EntityTypeName, EntityUid, PolicyId, PolicySet,
+    Authorizer, Context, Decision, Effect, Entities, EntityId, EntityTypeName, EntityUid, Policy, PolicyId, PolicySet,
     RestrictedExpression,
 };
 use std::collections::BTreeMap;
@@ -102,6 +102,17 @@ impl Policies {
             // The caller has matched the rule already: without a `forbid`, facts and permit do not fit together.
             Decision::Deny => Err(response.diagnostics().reason().next().map_or_else(failed, |id| forbidden(set, id))),
         }
+    }
+
+    /// Whether a policy of the zone's own file could turn a yes into a no.
+    pub(crate) fn forbid_something(&self) -> bool {
+        self.forbids().next().is_some()
+    }
+
+    /// The policies of the zone's own file: each forbids something, whatever rule allows it.
+    pub(crate) fn forbids(&self) -> impl Iterator<Item = &Policy> {
+        let any = self.sets.values().next();
+        any.into_iter().flat_map(PolicySet::policies).filter(|policy| policy.effect() == Effect::Forbid)
     }
 
     fn question(

@@ -65,6 +65,12 @@ impl<'d> Reader<'d> {
         self.errors.borrow_mut().push(self.document.error_at(at.0, message.into()));
     }
 
+    /// The line of a place, from 1.
+    #[must_use]
+    pub fn line(&self, at: At) -> usize {
+        self.document.error_at(at.0, String::new()).line
+    }
+
     /// Records something the operator should know.
     pub fn warn(&self, at: At, message: impl Into<String>) {
         self.warnings.borrow_mut().push(self.document.error_at(at.0, message.into()));

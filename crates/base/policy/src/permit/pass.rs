@@ -1,6 +1,6 @@
 //! The permit of a connection that passes through uninspected.
 
-use super::{Destination, DialPermit, Target};
+use super::{Destination, DialPermit, Target, dial_both};
 use crate::reason::Denial;
 use crate::{Host, Port};
 use std::net::IpAddr;
@@ -11,6 +11,8 @@ pub struct PassPermit {
     pub(crate) destination: Destination,
     pub(crate) rule: String,
     pub(crate) policy_digest: String,
+    /// What a later zone says of the destination besides.
+    pub(crate) also: Option<Destination>,
 }
 
 impl PassPermit {
@@ -49,6 +51,11 @@ impl PassPermit {
     /// # Errors
     /// The address is special and the rule does not name it, or the rule names others.
     pub fn dial(&self, address: IpAddr) -> Result<DialPermit, Denial> {
-        self.destination.dial(address).map_err(|denial| denial.by(&self.rule))
+        dial_both(&self.destination, self.also.as_ref(), address).map_err(|denial| denial.by(&self.rule))
+    }
+
+    /// The same under a later zone as well.
+    pub(crate) fn narrowed_by(self, later: PassPermit) -> Self {
+        Self { also: Some(later.destination), ..self }
     }
 }

@@ -45,6 +45,7 @@ pub(super) fn pass(zone: &Zone, host: &Host, port: Port) -> Result<Option<PassPe
         destination: rule.destination(host, port),
         rule: rule.id.clone(),
         policy_digest: zone.digest.clone(),
+        also: None,
     }))
 }
 
@@ -58,12 +59,16 @@ fn speaks(scheme: Scheme, transport: Transport) -> bool {
     }
 }
 
-fn ask(zone: &Zone, rule: &Rule, connect: &Connect) -> Result<(), Denial> {
-    let agreed = [
+/// Each typed matcher of a rule, and whether it agrees with the connection.
+pub(super) fn matchers(rule: &Rule, connect: &Connect) -> [(&'static str, bool); 3] {
+    [
         ("host", rule.host.covers(&connect.host)),
         ("port", rule.ports.contains(&connect.port)),
         ("scheme", speaks(rule.scheme, connect.transport)),
-    ];
+    ]
+}
+
+pub(super) fn ask(zone: &Zone, rule: &Rule, connect: &Connect) -> Result<(), Denial> {
     let host = connect.host.to_string();
     let transport = match connect.transport {
         Transport::Tls => "tls",
@@ -75,7 +80,7 @@ fn ask(zone: &Zone, rule: &Rule, connect: &Connect) -> Result<(), Denial> {
         ("port", Attribute::Number(connect.port.number())),
         ("transport", Attribute::Text(transport)),
         ("inspected", Attribute::Flag(rule.inspection == Inspection::Requests)),
-        ("facts", Attribute::Names(facts(rule, &agreed))),
+        ("facts", Attribute::Names(facts(rule, &matchers(rule, connect)))),
     ];
     zone.policies.ask(&rule.id, Action::Connect, &host, attributes)
 }

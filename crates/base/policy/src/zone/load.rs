@@ -1,5 +1,6 @@
 //! Reading zones from the configuration: everything that is wrong, in one go, each with its place.
 
+use super::explain::RuleLines;
 use super::mcp_rule::McpRule;
 use super::read_credential::read_credentials;
 use super::read_mcp::read_mcp_rules;
@@ -66,6 +67,7 @@ fn read_zone(
     } else {
         None
     };
+    let lines = RuleLines::read(name.value, &mut table);
     let zone = Zone {
         name: name.value.to_owned(),
         digest,
@@ -74,6 +76,7 @@ fn read_zone(
         rules: rules?,
         mcp_rules: mcp_rules?,
         policies: policies?,
+        lines,
     };
     Some(Read {
         at: name.at,

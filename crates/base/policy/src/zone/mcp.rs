@@ -109,17 +109,21 @@ fn bounded(text: &str) -> String {
     }
 }
 
-/// Cedar's word, with the facts of the chosen rule, each from its own matcher. Facts about a tool exist where one is
-/// called.
-fn ask(zone: &Zone, rule: &McpRule, call: &McpCall<'_>) -> Result<(), Denial> {
+/// Each typed matcher of a rule, and whether it agrees with the call. Facts about a tool exist where one is called.
+pub(super) fn matchers(rule: &McpRule, call: &McpCall<'_>) -> [(&'static str, bool); 4] {
     let calls = call.method == CALL;
-    let matchers = [
+    [
         ("server", rule.covers_server(call)),
         ("method", rule.covers_method(call)),
         ("tool", calls && rule.covers_tool(call)),
         ("arguments", calls && rule.disagreements(call).is_empty()),
-    ];
-    let facts = matchers.iter().filter(|(_, agrees)| *agrees).map(|(matcher, _)| fact(&rule.id, matcher)).collect();
+    ]
+}
+
+/// Cedar's word, with the facts of the chosen rule, each from its own matcher.
+fn ask(zone: &Zone, rule: &McpRule, call: &McpCall<'_>) -> Result<(), Denial> {
+    let agreed = matchers(rule, call);
+    let facts = agreed.iter().filter(|(_, agrees)| *agrees).map(|(matcher, _)| fact(&rule.id, matcher)).collect();
     let attributes = vec![
         ("server", Attribute::Text(&rule.server)),
         ("method", Attribute::Text(call.method)),

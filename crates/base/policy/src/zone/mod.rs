@@ -1,6 +1,9 @@
 //! Zones: which session may reach what, with which credential. Selected once per session, then asked per action.
 
 mod connect;
+pub mod diff;
+mod explain;
+mod in_force;
 mod load;
 mod mcp;
 mod mcp_rule;
@@ -19,6 +22,9 @@ pub(crate) mod reading {
     pub(crate) use super::read_rule::{read_addresses, read_ca, read_nets};
 }
 
+pub use explain::{Account, CedarWord, Explanation};
+pub use in_force::ZoneInForce;
+pub use read_rule::shared_domain;
 pub use sandbox::{Control, Mount, MountAccess, Packages, SandboxLimits, System};
 pub use select::Zones;
 
@@ -29,6 +35,7 @@ use crate::permit::{ConnectPermit, GrantPermit, McpPermit, PassPermit, Permit, T
 use crate::reason::{Denial, Reason};
 use crate::request::{Connect, McpCall, Request, ToolUse};
 use crate::{Host, Port};
+use explain::RuleLines;
 use mcp_rule::McpRule;
 use rule::Rule;
 
@@ -45,6 +52,7 @@ pub struct Zone {
     rules: Vec<Rule>,
     mcp_rules: Vec<McpRule>,
     policies: Policies,
+    lines: RuleLines,
 }
 
 impl Zone {
@@ -58,6 +66,7 @@ impl Zone {
             rules: Vec::new(),
             mcp_rules: Vec::new(),
             policies: Builder::new(DENY_ALL).finish().expect("the built-in permit for tools is validated by a test"),
+            lines: RuleLines::default(),
         }
     }
 

@@ -4,7 +4,7 @@ use super::rule::{ForeignCredentials, Inspection, Rule, WebSocket};
 use crate::address::{AddressClass, class_of_net, classify};
 use crate::credential::{Credential, CredentialName};
 use crate::document::{At, Document, Item, Table};
-use crate::{HostPattern, Method, PathGlob, Port, Scheme};
+use crate::{Host, HostPattern, Method, PathGlob, Port, Scheme};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -343,6 +343,14 @@ fn check_host(table: &Table<'_>, rule: &Rule, at: At) -> bool {
 
 /// Keys of a rule that mean nothing where requests are not seen.
 const OF_REQUESTS: &[&str] = &["methods", "paths", "credential", "foreign_credentials", "ca_file", "websocket"];
+
+/// Why strangers may have names beside this one, where they may.
+#[must_use]
+pub fn shared_domain(host: &Host) -> Option<&'static str> {
+    let name = host.name()?;
+    let below = |suffix: &str| name.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'));
+    SHARED_DOMAINS.iter().find(|(suffix, _)| below(suffix)).map(|(_, reason)| *reason)
+}
 
 static SHARED_DOMAINS: LazyLock<Vec<(&'static str, &'static str)>> = LazyLock::new(|| {
     crate::data::lines(include_str!("../../data/shared_domains.txt"))

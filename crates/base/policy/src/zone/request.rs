@@ -4,14 +4,15 @@
 //! beside them, then Cedar. Nothing is injected before all of it has said yes.
 
 use super::Zone;
-use super::connect::{facts, listed, unreachable, wrong_scheme};
+use super::connect::{self, facts, listed, unreachable, wrong_scheme};
 use super::rule::{Agreement, ForeignCredentials, Rule};
+use crate::Scheme;
 use crate::cedar::{Action, Attribute, fact};
 use crate::credential::{CredentialName, Location};
 use crate::minting;
 use crate::permit::{Injection, Permit};
 use crate::reason::{Denial, Reason};
-use crate::request::{Found, FoundValue, Issued, Place, Request};
+use crate::request::{Connect, Found, FoundValue, Issued, Place, Request, Transport};
 use std::collections::BTreeSet;
 
 pub(super) fn decide(zone: &Zone, request: &Request) -> Result<Permit, Denial> {
@@ -23,19 +24,13 @@ pub(super) fn decide(zone: &Zone, request: &Request) -> Result<Permit, Denial> {
     if let (Some(rule), []) = (asked_of, &agreeing[..]) {
         return Err(not_carried(rule));
     }
-    let Some(first) = agreeing.first() else {
-        return Err(ours
-            .first()
-            .and_then(|found| misplaced(zone, request, &found.credential))
-            .unwrap_or_else(|| nearest(zone, request)));
-    };
-    let rule = match ours.first() {
-        None => first,
-        Some(found) => {
-            agreeing.iter().find(|rule| rule.credential.as_ref() == Some(&found.credential)).ok_or_else(|| {
-                misplaced(zone, request, &found.credential).unwrap_or_else(|| Denial::new(Reason::PlaceholderWrongHost))
-            })?
-        }
+    let placeholder = ours.first().map(|found| &found.credential);
+    let Some(rule) = chosen(&agreeing, placeholder) else {
+        let misplaced = placeholder.and_then(|credential| misplaced(zone, request, credential));
+        return Err(misplaced.unwrap_or_else(|| match agreeing.is_empty() {
+            true => nearest(zone, request),
+            false => Denial::new(Reason::PlaceholderWrongHost),
+        }));
     };
     let injections = injections(zone, rule, request, &ours)?;
     refuse_overrides(rule, request)?;
@@ -52,6 +47,22 @@ pub(super) fn decide(zone: &Zone, request: &Request) -> Result<Permit, Denial> {
         policy_digest: zone.digest.clone(),
         injections,
         upgrade: request.upgrade,
+        also: None,
+    })
+}
+
+/// The rule that decides, of those that agree: the first, or where a placeholder stands in the request the first that
+/// names its credential.
+pub(super) fn chosen<'r>(agreeing: &[&'r Rule], placeholder: Option<&CredentialName>) -> Option<&'r Rule> {
+    agreeing.iter().copied().find(|rule| placeholder.is_none() || rule.credential.as_ref() == placeholder)
+}
+
+/// Where a credential of ours lives at a host, other people's are refused there: on every path, unless the rule says
+/// otherwise.
+pub(super) fn foreign_policy<'r>(rule: &Rule, mut for_the_host: impl Iterator<Item = &'r Rule>) -> ForeignCredentials {
+    rule.foreign.unwrap_or_else(|| match for_the_host.any(|other| other.credential.is_some()) {
+        true => ForeignCredentials::Refuse,
+        false => ForeignCredentials::Allow,
     })
 }
 
@@ -169,17 +180,12 @@ fn refuse_overrides(rule: &Rule, request: &Request) -> Result<(), Denial> {
     if request.overrides.is_empty() { Ok(()) } else { Err(Denial::new(Reason::OverrideRefused).by(&rule.id)) }
 }
 
-/// Where a credential of ours lives at a host, other people's are refused there: on every path, unless the rule says
-/// otherwise.
 fn refuse_foreign(zone: &Zone, rule: &Rule, request: &Request) -> Result<(), Denial> {
     let Some(seen) = request.foreign.first() else {
         return Ok(());
     };
-    let ours_here = || zone.rules.iter().any(|other| other.credential.is_some() && other.host.covers(&request.host));
-    let policy = rule
-        .foreign
-        .unwrap_or_else(|| if ours_here() { ForeignCredentials::Refuse } else { ForeignCredentials::Allow });
-    match policy {
+    let here = zone.rules.iter().filter(|other| other.host.covers(&request.host));
+    match foreign_policy(rule, here) {
         ForeignCredentials::Allow => Ok(()),
         ForeignCredentials::Refuse => {
             let step = format!(
@@ -198,8 +204,16 @@ fn refuse_minting(rule: &Rule, request: &Request, injections: &[Injection]) -> R
     }
 }
 
-/// Cedar's word: on the request as a whole, then on each use of a credential.
+/// Cedar's word: on the connection that carries the request where something could forbid it, on the request as a whole,
+/// then on each use of a credential.
 fn ask(zone: &Zone, rule: &Rule, request: &Request, injections: &[Injection]) -> Result<(), Denial> {
+    if zone.policies.forbid_something() {
+        let transport = match request.scheme {
+            Scheme::Https => Transport::Tls,
+            Scheme::Http => Transport::Http,
+        };
+        connect::ask(zone, rule, &Connect { host: request.host.clone(), port: request.port, transport })?;
+    }
     let host = request.host.to_string();
     let common = || {
         vec![
@@ -210,7 +224,7 @@ fn ask(zone: &Zone, rule: &Rule, request: &Request, injections: &[Injection]) ->
             ("path", Attribute::Text(request.path.as_str())),
         ]
     };
-    let facts = matched(rule, request);
+    let facts = facts(rule, &matchers(rule, request));
     let credentials: BTreeSet<&str> = injections.iter().map(|injection| injection.credential.as_str()).collect();
     let mut attributes = common();
     attributes.push(("has_query", Attribute::Flag(request.query.is_some())));
@@ -229,14 +243,13 @@ fn ask(zone: &Zone, rule: &Rule, request: &Request, injections: &[Injection]) ->
     Ok(())
 }
 
-/// The facts of the chosen rule, each from its own matcher.
-fn matched(rule: &Rule, request: &Request) -> Vec<String> {
-    let agreed = [
+/// Each typed matcher of a rule, and whether it agrees with the request.
+pub(super) fn matchers(rule: &Rule, request: &Request) -> [(&'static str, bool); 5] {
+    [
         ("host", rule.host.covers(&request.host)),
         ("port", rule.ports.contains(&request.port)),
         ("scheme", rule.scheme == request.scheme),
         ("method", rule.covers_method(&request.method)),
         ("path", rule.covers_path(&request.path)),
-    ];
-    facts(rule, &agreed)
+    ]
 }

@@ -6,13 +6,14 @@ use crate::document::{ConfigError, Document};
 use crate::reason::{Denial, Reason};
 use crate::request::SessionFacts;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 /// All zones of a configuration: a whole generation.
 #[derive(Clone, Debug)]
 pub struct Zones {
-    zones: Vec<Covering>,
+    pub(super) zones: Vec<Covering>,
     deny_all: Arc<Zone>,
     warnings: Vec<ConfigError>,
 }
@@ -62,6 +63,16 @@ impl FromStr for AgentSelector {
             Some(version) => {
                 version.parse().map(|version| Self::Version(id.to_owned(), version)).map_err(|_| BadSelector)
             }
+        }
+    }
+}
+
+impl fmt::Display for AgentSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Id(text) | Self::Digest(text) => f.write_str(text),
+            Self::Version(id, version) => write!(f, "{id}@{version}"),
         }
     }
 }
@@ -138,6 +149,13 @@ impl Zones {
             return Some(Arc::clone(&self.deny_all));
         }
         self.iter().find(|zone| zone.name() == name).map(Arc::clone)
+    }
+
+    /// The agents that a zone covers, as it names them; `*` for all.
+    #[must_use]
+    pub fn agents_of(&self, zone: &str) -> Vec<String> {
+        let named = self.zones.iter().find(|covering| covering.zone.name() == zone);
+        named.into_iter().flat_map(|covering| &covering.agents).map(ToString::to_string).collect()
     }
 
     /// The zones of the file, in its order.

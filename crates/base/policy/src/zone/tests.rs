@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 mod decisions;
+mod examples;
+mod explaining;
+mod in_force;
 mod loading;
 mod mcp;
 mod mcp_properties;

@@ -49,7 +49,7 @@ pub(crate) fn decide(
     if matches!(form, Form::TooLong) {
         others.push(ForeignCredential::Form("beyond what is looked through".to_owned()));
     }
-    let permit = session.zone.request(&Request {
+    let permit = session.in_force().request(&Request {
         host: asked.named.host.clone(),
         port: asked.named.port,
         scheme: asked.scheme,

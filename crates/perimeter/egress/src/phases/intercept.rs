@@ -104,11 +104,11 @@ fn listening_at(stream: &TcpStream) -> Option<Named> {
 /// A host that is refused anyway is refused for that; else for its protocol.
 fn unheard(session: &Session, named: &Named) -> Denial {
     let connect = Connect { host: named.host.clone(), port: named.port, transport: Transport::Other };
-    session.zone.connect(&connect).err().unwrap_or_else(|| Denial::new(Reason::ProtocolUnknown))
+    session.in_force().connect(&connect).err().unwrap_or_else(|| Denial::new(Reason::ProtocolUnknown))
 }
 
 async fn tls<S: Stream>(session: Arc<Session>, named: Named, stream: S) {
-    match session.zone.pass(&named.host, named.port) {
+    match session.in_force().pass(&named.host, named.port) {
         Ok(None) => {}
         Ok(Some(permit)) => return pass::through(&session, &named, &permit, stream).await,
         Err(denial) => return refuse::connection(&session, &named, "https", &denial).await,
@@ -154,7 +154,7 @@ async fn handshake<S: Stream>(
 /// HTTP/2 is for hosts that some rule names: what others get is a refusal.
 fn offer(session: &Session, named: &Named, refused: bool) -> Offer {
     let connect = Connect { host: named.host.clone(), port: named.port, transport: Transport::Tls };
-    if refused || session.zone.connect(&connect).is_err() { Offer::Refusal } else { Offer::Both }
+    if refused || session.in_force().connect(&connect).is_err() { Offer::Refusal } else { Offer::Both }
 }
 
 /// The TLS name must be the host; an address has none (RFC 6066, section 3).

@@ -15,6 +15,7 @@ mod locations;
 mod passing;
 mod process;
 mod reflection;
+mod reloading;
 mod requests;
 mod rotation;
 mod smuggling;

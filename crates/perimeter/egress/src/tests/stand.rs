@@ -123,6 +123,7 @@ pub(super) struct Stand {
     pub(super) audit: Memory,
     pub(super) custody: Arc<Custody>,
     pub(super) registry: Registry,
+    pub(super) document: DocumentText,
     pub(super) perimeter: Arc<Perimeter>,
     pub(super) placeholder: String,
     /// Of what a test added, by credential.
@@ -264,14 +265,13 @@ impl Stand {
             .chain(added.clone())
             .map(|(credential, placeholder)| SessionPlaceholder { credential, placeholder })
             .collect();
-        let document = Document::from_text(DocumentText {
+        let document = DocumentText {
             file: "postern.toml".to_owned(),
             text: zones(&upstream) + &(more.zone)(&upstream),
             attachments: BTreeMap::from([("ca.pem".to_owned(), upstream.ca_pem.clone())]),
-        })
-        .unwrap();
+        };
         let environments = BTreeMap::from([("default".to_owned(), "env_one".to_owned())]);
-        let zones = Zones::load(&document, &environments).unwrap();
+        let zones = Zones::load(&Document::from_text(document.clone()).unwrap(), &environments).unwrap();
         let digest = zones.named("t").unwrap().digest().to_owned();
         let origins = Arc::new(Origins::default());
         let resolver = Arc::new(Names::default());
@@ -319,6 +319,7 @@ impl Stand {
             names: resolver,
             upstream,
             registry,
+            document,
             perimeter,
         };
         let sockets = vec![Socket::RedirectV4, Socket::Proxy, Socket::DnsUdpV4, Socket::DnsTcpV4];
@@ -517,6 +518,11 @@ pub(super) async fn talk_anew(stand: &Stand) -> String {
 }
 
 /// Reads up to the end of a head and no further.
+/// The session's placeholder as a bearer.
+pub(super) fn bearer(stand: &Stand) -> String {
+    format!("Bearer {}", stand.placeholder)
+}
+
 pub(super) async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> String {
     let mut head = Vec::new();
     while find(&head, b"\r\n\r\n").is_none() {

@@ -86,7 +86,8 @@ impl SandboxHands {
     /// Decides and records; nothing runs before the record is written.
     async fn record_use(&self, call: &ToolCall) -> Result<u64, Outcome> {
         let permit = self.thawed().and_then(|()| {
-            let permit = self.zone.tool_use(&postern_policy::ToolUse { name: call.name.clone() });
+            let zone = self.parts.zones.of(&self.facts.session, &self.zone);
+            let permit = zone.tool_use(&postern_policy::ToolUse { name: call.name.clone() });
             permit.map(|permit| permit.rule().to_owned())
         });
         let mut record = self.record(Kind::ToolUse, Decision::Allow, Some(call));

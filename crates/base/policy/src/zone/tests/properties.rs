@@ -36,7 +36,7 @@ fn places() -> impl Strategy<Value = Option<Place>> {
     ]))
 }
 
-fn requests() -> impl Strategy<Value = Request> {
+pub(super) fn requests() -> impl Strategy<Value = Request> {
     let methods = prop::sample::select(vec!["GET", "POST", "DELETE"]);
     let ports = prop::sample::select(vec![80u16, 443, 8443]);
     let schemes = prop::sample::select(vec![Scheme::Https, Scheme::Http]);
@@ -56,7 +56,7 @@ fn requests() -> impl Strategy<Value = Request> {
     })
 }
 
-fn addresses() -> impl Strategy<Value = IpAddr> {
+pub(super) fn addresses() -> impl Strategy<Value = IpAddr> {
     prop::sample::select(vec![
         "10.3.0.7",
         "10.3.0.8",

@@ -1,0 +1,61 @@
+//! Has a running worker take up a changed configuration, wherever it runs. Why it did not is logged.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use postern_exec::asynchronous::Channel;
+use postern_runner::{Order, Report};
+
+use crate::config::Configuration;
+use crate::roles::variables;
+
+/// Asks the worker at the other end, and waits for its answer. Returns whether it did.
+pub(crate) async fn worker(
+    channel: &mut Channel,
+    configuration: &Configuration,
+    environments: &BTreeMap<String, String>,
+) -> bool {
+    let variables = match variables(configuration, environments) {
+        Ok(variables) => variables,
+        Err(failure) => {
+            tracing::error!(%failure, "the worker keeps the former configuration");
+            return false;
+        }
+    };
+    let order = Order::Reload {
+        document: configuration.document.text().clone(),
+        environments: environments.clone(),
+        variables,
+    };
+    if channel.send(&order, &[]).await.is_err() {
+        tracing::error!("the worker is gone; the former configuration stays in force");
+        return false;
+    }
+    match tokio::time::timeout(PATIENCE, answer(channel)).await {
+        Ok(Some(problems)) if problems.is_empty() => {
+            tracing::info!("the worker took up its zones again");
+            true
+        }
+        Ok(Some(problems)) => {
+            tracing::error!(?problems, "the worker keeps the former configuration");
+            false
+        }
+        Ok(None) | Err(_) => {
+            tracing::error!("the worker did not answer; which configuration it goes by is in its log");
+            false
+        }
+    }
+}
+
+async fn answer(channel: &mut Channel) -> Option<Vec<String>> {
+    loop {
+        match channel.receive::<Report>(REPORT_BYTES).await {
+            Ok(Some((Report::Reloaded { problems }, _))) => return Some(problems),
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => return None,
+        }
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const REPORT_BYTES: usize = 1 << 20;

@@ -1,0 +1,123 @@
+//! `postern zone diff`: what a change of the configuration opens, for a person and for a script that guards it.
+
+use std::path::Path;
+
+use postern_policy::zone::diff::{Certainty, Change, Difference, Scope};
+use serde_json::{Value, json};
+
+use crate::config::{self, ANY_ENVIRONMENT, DEFAULT_ENVIRONMENT};
+use crate::failure::Failure;
+
+/// Runs the verb.
+///
+/// # Errors
+/// [`Failure::NotHeld`] when something becomes reachable or loses protection.
+#[expect(clippy::print_stdout, reason = "the difference is the command's result")]
+pub(crate) fn run(old: &Path, new: &Path, as_json: bool) -> Result<(), Failure> {
+    let (before, after) = (config::read_file(old)?, config::read_file(new)?);
+    let differences = before.zones.diff(&after.zones);
+    if as_json {
+        let all: Vec<Value> = differences.iter().map(json_of).collect();
+        println!("{}", json!({"wider": differences.iter().any(|one| !one.wider.is_empty()), "differences": all}));
+    } else {
+        print!("{}", text(&differences, old, new));
+    }
+    let wider: usize = differences.iter().map(|difference| difference.wider.len()).sum();
+    match wider {
+        0 => Ok(()),
+        1 => Err(Failure::NotHeld("wider in 1 thing".to_owned())),
+        many => Err(Failure::NotHeld(format!("wider in {many} things"))),
+    }
+}
+
+fn text(differences: &[Difference], old: &Path, new: &Path) -> String {
+    let mut lines = Vec::new();
+    for difference in differences {
+        lines.push(format!("{}: {}", sessions(difference), zones(difference)));
+        lines.extend(difference.wider.iter().map(|change| line("WIDER   ", change, new)));
+        lines.extend(difference.narrower.iter().map(|change| line("narrower", &reversed(change), old)));
+        if difference.wider.is_empty() && difference.narrower.is_empty() {
+            lines.push("  same".to_owned());
+        }
+    }
+    if differences.is_empty() {
+        lines.push("no zone on either side: every session has deny-all".to_owned());
+    }
+    lines.join("\n") + "\n"
+}
+
+fn sessions(difference: &Difference) -> String {
+    let all = difference.sessions.iter().map(|one| format!("{}, {}", environment(&one.environment), one.agents));
+    all.collect::<Vec<_>>().join("; ")
+}
+
+/// The environment `default` has an id of its own only where a server is.
+fn environment(id: &str) -> &str {
+    if id == ANY_ENVIRONMENT { DEFAULT_ENVIRONMENT } else { id }
+}
+
+fn zones(difference: &Difference) -> String {
+    let name = |zone: &Option<String>| zone.clone().unwrap_or_else(|| "no zone, does not start".to_owned());
+    match (&difference.old, &difference.new) {
+        (Some(old), Some(new)) if old == new => format!("zone {old}"),
+        (old, new) => format!("{} -> {}", name(old), name(new)),
+    }
+}
+
+fn line(word: &str, change: &Change, file: &Path) -> String {
+    let Change { kind, what, values, rule, line, scope, certainty } = change;
+    let values = values.as_ref().map(|(from, to)| format!(": {from} -> {to}")).unwrap_or_default();
+    let example = scope.as_ref().map(|scope| format!(", for example {}", scope.example)).unwrap_or_default();
+    let place = match (rule, line) {
+        (Some(rule), Some(line)) => format!(" [{rule}, {}:{line}]", file.display()),
+        (Some(rule), None) => format!(" [{rule}]"),
+        (None, _) => String::new(),
+    };
+    let possibly = match certainty {
+        Certainty::Shown => "",
+        Certainty::Possible => "possibly ",
+    };
+    format!("  {word} {possibly}{kind}: {what}{values}{example}{place}")
+}
+
+/// As it reads from the newer side.
+fn reversed(change: &Change) -> Change {
+    Change { values: change.values.clone().map(|(from, to)| (to, from)), ..change.clone() }
+}
+
+fn json_of(difference: &Difference) -> Value {
+    let sessions: Vec<Value> = difference
+        .sessions
+        .iter()
+        .map(|one| json!({"environment": environment(&one.environment), "agents": one.agents}))
+        .collect();
+    let changes = |changes: &[Change]| changes.iter().map(change_json).collect::<Vec<_>>();
+    let narrower: Vec<Change> = difference.narrower.iter().map(reversed).collect();
+    json!({
+        "sessions": sessions,
+        "old_zone": difference.old,
+        "new_zone": difference.new,
+        "wider": changes(&difference.wider),
+        "narrower": changes(&narrower),
+    })
+}
+
+fn change_json(change: &Change) -> Value {
+    let scope = change.scope.as_ref().map(|scope| {
+        let Scope { host, port, scheme, methods, paths, example, injected } = scope;
+        json!({
+            "host": host, "port": port.number(), "scheme": scheme.as_str(), "methods": methods, "paths": paths,
+            "example": example, "injected": injected,
+        })
+    });
+    json!({
+        "kind": change.kind.code(),
+        "what": change.what,
+        "from": change.values.as_ref().map(|(from, _)| from),
+        "to": change.values.as_ref().map(|(_, to)| to),
+        "rule": change.rule,
+        "line": change.line,
+        "possible": change.certainty == Certainty::Possible,
+        "scope": scope,
+    })
+}

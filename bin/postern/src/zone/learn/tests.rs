@@ -1,0 +1,87 @@
+use super::*;
+use crate::zone::record::examples::{egress, mcp, opened, zones};
+
+const SHARED: &str = "config = 1\n[zone.ops]\nenvironment = \"default\"\n";
+const OWN: &str = "config = 1\n[zone.ops]\nenvironment = \"default\"\nagents = [\"agent_a\"]\n";
+const A: &str = "agent_a@1";
+
+fn learned(entries: Vec<Entry>, configuration: &str) -> String {
+    let mut all = vec![opened(A, "ops"), opened("agent_b@1", "ops")];
+    all.extend(entries);
+    Proposal::of("agent_a", &Recorded::of(all, None), &zones(configuration)).text()
+}
+
+#[test]
+fn refusals_become_exact_rules_that_load_and_allow_what_was_refused_and_no_more() {
+    let refused = vec![
+        egress(A, "GET https://api.example:443/v1/a", Some(Reason::HostNotAllowed)),
+        egress(A, "GET https://api.example:443/v1/b", Some(Reason::HostNotAllowed)),
+        egress(A, "GET https://api.example:443/v1/b", Some(Reason::PathNotAllowed)),
+        egress(A, "DELETE https://api.example:443/v1/d", Some(Reason::MethodNotAllowed)),
+        egress(A, "GET http://plain.example:8080/", Some(Reason::HostNotAllowed)),
+        mcp(A, "wiki", "search", Some(Reason::ToolNotAllowed)),
+    ];
+    let text = learned(refused, OWN);
+    assert!(text.contains("refused 3x, first 2026-01-02T03:04:05Z"), "{text}");
+    let proposed = zones(&format!("{OWN}{text}"));
+    let zone = proposed.named("ops").unwrap();
+    let allowed = |line: &str| zone.request(&record::request(&egress(A, line, None)).unwrap()).is_ok();
+    for line in
+        ["GET https://api.example:443/v1/a", "GET https://api.example:443/v1/b", "GET http://plain.example:8080/"]
+    {
+        assert!(allowed(line), "{line}\n{text}");
+    }
+    for line in [
+        "DELETE https://api.example:443/v1/a",
+        "GET https://api.example:443/v1/d",
+        "GET https://api.example:443/v1/c",
+        "POST https://api.example:443/v1/a",
+        "GET https://api.example:8443/v1/a",
+    ] {
+        assert!(!allowed(line), "{line}\n{text}");
+    }
+    let call =
+        |tool| postern_policy::McpCall { route: "wiki", method: "tools/call", tool: Some(tool), arguments: None };
+    assert!(zone.mcp(&call("search")).is_ok() && zone.mcp(&call("delete")).is_err());
+}
+
+#[test]
+fn nothing_is_learned_from_another_agent() {
+    let text = learned(vec![egress("agent_b@1", "GET https://b.example:443/", Some(Reason::HostNotAllowed))], OWN);
+    assert!(!text.contains("b.example"), "{text}");
+}
+
+#[test]
+fn a_zone_that_covers_others_gets_no_rule_and_the_agent_a_zone_of_its_own() {
+    let refused = vec![egress(A, "GET https://api.example:443/", Some(Reason::HostNotAllowed))];
+    let text = learned(refused, SHARED);
+    assert!(text.contains("covers other agents too") && !text.contains("[[zone.ops."), "{text}");
+    let apart = zones(&text);
+    assert_eq!(apart.agents_of(apart.iter().next().unwrap().name()), ["agent_a"]);
+}
+
+#[test]
+fn what_an_agent_wrote_never_becomes_a_pattern_and_no_alarm_becomes_a_rule() {
+    let hostile = vec![
+        egress(A, "GET https://api.example:443/**", Some(Reason::HostNotAllowed)),
+        egress(A, "GET https://api.example:443/a*/b", Some(Reason::HostNotAllowed)),
+        egress(A, "GET https://93.184.216.34:443/", Some(Reason::HostNotAllowed)),
+        egress(A, "GET https://api.example:443/x\"\\n[zone.evil]", Some(Reason::HostNotAllowed)),
+        egress(A, "GET https://api.example:443/cut\u{2026}", Some(Reason::HostNotAllowed)),
+        egress(A, "GET https://*.example:443/", Some(Reason::HostNotAllowed)),
+        egress(A, "GET https://api.example:443/", Some(Reason::PlaceholderWrongHost)),
+        egress(A, "GET https://api.example:443/", Some(Reason::ForeignCredential)),
+        mcp(A, "wiki", "*", Some(Reason::ToolNotAllowed)),
+        mcp(A, "wiki", "re?d", Some(Reason::ToolNotAllowed)),
+        mcp(A, "wi\"ki", "read", Some(Reason::McpServerNotAllowed)),
+    ];
+    let text = learned(hostile, OWN);
+    assert!(text.lines().all(|line| line.starts_with('#') || line.is_empty()), "{text}");
+    assert!(text.contains("placeholder_wrong_host") && text.contains("with a star"), "{text}");
+}
+
+#[test]
+fn a_host_where_anybody_can_have_a_name_is_warned_of() {
+    let refused = vec![egress(A, "PUT https://bucket.s3.amazonaws.com:443/k", Some(Reason::HostNotAllowed))];
+    assert!(learned(refused, OWN).contains("WARNING: anybody can have a name there"));
+}

@@ -1,0 +1,106 @@
+//! The zone of a session that runs while the configuration changes. It keeps the zone that it was opened with, and
+//! whatever it asks for must be allowed by the zone that would cover it now as well: a narrowing counts at once, a
+//! widening when the session is opened anew, and where no zone covers it any more nothing is allowed.
+
+use super::Zone;
+use crate::permit::{ConnectPermit, PassPermit, Permit, ToolPermit};
+use crate::reason::Denial;
+use crate::request::{Connect, Request, ToolUse};
+use crate::{Host, Port};
+use std::sync::Arc;
+
+/// The zone of a session, and what came after it.
+#[derive(Clone, Debug)]
+pub struct ZoneInForce {
+    opened: Arc<Zone>,
+    since: Since,
+}
+
+#[derive(Clone, Debug)]
+enum Since {
+    Unchanged,
+    Changed(Arc<Zone>),
+    Uncovered(Denial),
+}
+
+impl ZoneInForce {
+    /// Of a session that is being opened.
+    #[must_use]
+    pub fn new(opened: Arc<Zone>) -> Self {
+        Self { opened, since: Since::Unchanged }
+    }
+
+    /// The same session under another configuration, which selects this for it.
+    #[must_use]
+    pub fn succeeded(&self, selected: Result<Arc<Zone>, Denial>) -> Self {
+        let since = match selected {
+            Ok(zone) if zone.digest() == self.opened.digest() => Since::Unchanged,
+            Ok(zone) => Since::Changed(zone),
+            Err(denial) => Since::Uncovered(denial),
+        };
+        Self { opened: Arc::clone(&self.opened), since }
+    }
+
+    /// The zone that the session was opened with: whose digest its grants have.
+    #[must_use]
+    pub fn opened(&self) -> &Arc<Zone> {
+        &self.opened
+    }
+
+    /// [`Zone::request`] of both.
+    ///
+    /// # Errors
+    /// The refusal of either; `zone_none` where no zone covers the session any more.
+    pub fn request(&self, request: &Request) -> Result<Permit, Denial> {
+        match self.later()? {
+            None => self.opened.request(request),
+            Some(later) => {
+                // The later zone's refusal is what holds from now on, so it is the one to hear.
+                let narrower = later.request(request)?;
+                self.opened.request(request)?.narrowed_by(narrower)
+            }
+        }
+    }
+
+    /// [`Zone::pass`] of both: what one of them inspects is inspected, and decided by both. Where no zone covers the
+    /// session any more nothing passes unseen, so that the refusal of its requests can be read.
+    ///
+    /// # Errors
+    /// The refusal of either.
+    pub fn pass(&self, host: &Host, port: Port) -> Result<Option<PassPermit>, Denial> {
+        let later = match &self.since {
+            Since::Unchanged => return self.opened.pass(host, port),
+            Since::Uncovered(_) => return Ok(None),
+            Since::Changed(later) => later,
+        };
+        let narrower = later.pass(host, port)?;
+        let permit = self.opened.pass(host, port)?;
+        Ok(permit.zip(narrower).map(|(permit, narrower)| permit.narrowed_by(narrower)))
+    }
+
+    /// [`Zone::connect`] of both.
+    ///
+    /// # Errors
+    /// As [`ZoneInForce::request`].
+    pub fn connect(&self, connect: &Connect) -> Result<ConnectPermit, Denial> {
+        self.later()?.map(|later| later.connect(connect)).transpose()?;
+        self.opened.connect(connect)
+    }
+
+    /// [`Zone::tool_use`] of both.
+    ///
+    /// # Errors
+    /// As [`ZoneInForce::request`].
+    pub fn tool_use(&self, tool: &ToolUse) -> Result<ToolPermit, Denial> {
+        self.later()?.map(|later| later.tool_use(tool)).transpose()?;
+        self.opened.tool_use(tool)
+    }
+
+    fn later(&self) -> Result<Option<&Zone>, Denial> {
+        match &self.since {
+            Since::Unchanged => Ok(None),
+            Since::Changed(zone) => Ok(Some(zone)),
+            Since::Uncovered(denial) => Err(denial.clone()),
+        }
+    }
+}

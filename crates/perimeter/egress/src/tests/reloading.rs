@@ -1,0 +1,81 @@
+//! Another configuration under a session that runs: a narrowing counts at its next request, a widening does not.
+
+use std::collections::BTreeMap;
+
+use postern_policy::{Document, Zones, document::DocumentText};
+
+use super::stand::{SESSION, Stand, WAYS, Way, bearer};
+use crate::message::{Answer, Question, Selected};
+
+/// Has the stand's egress take up its configuration with something replaced; answers what is wrong with it.
+async fn reload(stand: &Stand, replace: impl Fn(&str) -> String, covered: Covered) -> Vec<String> {
+    let document = DocumentText { text: replace(&stand.document.text), ..stand.document.clone() };
+    let environments = BTreeMap::from([("default".to_owned(), "env_one".to_owned())]);
+    let zones = Document::from_text(document.clone()).and_then(|document| Zones::load(&document, &environments));
+    let selected = match (covered, zones.ok().and_then(|zones| zones.named("t"))) {
+        (Covered::Yes, Some(zone)) => Selected::Zone { name: "t".to_owned(), digest: zone.digest().to_owned() },
+        _ => Selected::Nothing { next_step: "no zone covers it".to_owned() },
+    };
+    let selected = BTreeMap::from([(SESSION.to_owned(), selected)]);
+    match stand.registry.answer(Question::Reload { document, environments, selected }, Vec::new()).await {
+        Answer::Reloaded { problems } => problems,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Covered {
+    Yes,
+    No,
+}
+
+/// The reason of a refusal, or nothing.
+async fn reason(stand: &Stand, way: Way, host: &str, path: &str) -> Option<String> {
+    let placeholder = bearer(stand);
+    let headers = if host == "api.test" { vec![("authorization", placeholder.as_str())] } else { Vec::new() };
+    stand.get(way, "https", host, 443, path, &headers).await.reason()
+}
+
+#[tokio::test]
+async fn a_narrowing_counts_at_the_next_request_and_a_widening_does_not() {
+    let stand = Stand::start().await;
+    for way in WAYS {
+        assert_eq!(reason(&stand, way, "api.test", "/v1/data").await, None);
+    }
+    let wider = |text: &str| {
+        text.replace("\"/v1/**\"", "\"/v1/data\", \"/v2/**\"") + "[[zone.t.egress]]\nhost = \"new.test\"\n"
+    };
+    assert_eq!(reload(&stand, wider, Covered::Yes).await, Vec::<String>::new());
+    for way in WAYS {
+        assert_eq!(reason(&stand, way, "api.test", "/v1/data").await, None);
+        assert_eq!(reason(&stand, way, "api.test", "/v1/more").await.as_deref(), Some("path_not_allowed"));
+        assert_eq!(reason(&stand, way, "api.test", "/v2/x").await.as_deref(), Some("path_not_allowed"));
+        assert_eq!(reason(&stand, way, "new.test", "/").await.as_deref(), Some("host_not_allowed"));
+    }
+    assert_eq!(reload(&stand, str::to_owned, Covered::Yes).await, Vec::<String>::new());
+    assert_eq!(reason(&stand, Way::Redirect, "api.test", "/v1/more").await, None, "as it was opened");
+}
+
+#[tokio::test]
+async fn a_connection_that_was_kept_is_not_used_where_the_zone_leads_elsewhere_now() {
+    let stand = Stand::start().await;
+    assert_eq!(reason(&stand, Way::Redirect, "other.test", "/").await, None);
+    let connections = stand.upstream.received().len();
+    let https = stand.upstream.https;
+    let elsewhere = |text: &str| text.replace(&format!("connect = \"{https}\""), "connect = \"127.0.0.9:9\"");
+    assert_eq!(reload(&stand, elsewhere, Covered::Yes).await, Vec::<String>::new());
+    assert_eq!(reason(&stand, Way::Redirect, "other.test", "/").await.as_deref(), Some("address_not_allowed"));
+    assert_eq!(stand.upstream.received().len(), connections);
+}
+
+#[tokio::test]
+async fn a_session_that_no_zone_covers_any_more_is_refused_and_a_broken_configuration_changes_nothing() {
+    let stand = Stand::start().await;
+    let broken = |text: &str| text.replace("zone.t", "zone.T");
+    assert!(!reload(&stand, broken, Covered::Yes).await.is_empty());
+    assert_eq!(reason(&stand, Way::Redirect, "api.test", "/v1/data").await, None);
+    assert_eq!(reload(&stand, str::to_owned, Covered::No).await, Vec::<String>::new());
+    for way in WAYS {
+        assert_eq!(reason(&stand, way, "api.test", "/v1/data").await.as_deref(), Some("zone_none"));
+    }
+}
