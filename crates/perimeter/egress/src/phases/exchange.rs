@@ -32,6 +32,7 @@ struct Refused {
 
 /// Answers a request: with the upstream's scrubbed answer, or with a recorded refusal.
 pub(crate) async fn exchange(line: &Line, request: Request<Incoming>) -> Response<Body> {
+    let for_git = refuse::is_for_git(request.headers());
     match carry(line, request).await {
         Ok(response) => response,
         Err(refused) => {
@@ -40,7 +41,8 @@ pub(crate) async fn exchange(line: &Line, request: Request<Incoming>) -> Respons
                 // Beside the answer: a client that is still sending gets to read it.
                 line.session.spawn(inspect::discard(unread, line.session.perimeter.bounds.refused_body));
             }
-            refuse::request(&line.session, destination, denial, caused_by).await
+            let answer = refuse::request(&line.session, destination, denial, caused_by).await;
+            if for_git { refuse::in_plain_text(answer) } else { answer }
         }
     }
 }
