@@ -9,7 +9,7 @@ use std::{
 use hyper::client::conn::http1::SendRequest;
 use postern_policy::{DialPermit, Host, Permit, Port, Scheme};
 
-use crate::{body::Body, limits};
+use crate::{body::Body, identity::Identity, limits};
 
 /// What must be equal for a connection to be used again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,15 @@ pub(crate) struct PoolKey {
     port: Port,
     rule: String,
     credentials: Vec<String>,
+    /// The client certificate that the connection began with.
+    presented: Option<u64>,
+}
+
+impl PoolKey {
+    /// The same for connections that begin with this client certificate.
+    pub(crate) fn presenting(self, identity: Option<&Identity>) -> Self {
+        Self { presented: identity.map(Identity::serial), ..self }
+    }
 }
 
 impl From<&Permit> for PoolKey {
@@ -32,6 +41,7 @@ impl From<&Permit> for PoolKey {
             port: permit.port(),
             rule: permit.rule().to_owned(),
             credentials,
+            presented: None,
         }
     }
 }

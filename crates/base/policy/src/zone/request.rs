@@ -45,6 +45,7 @@ pub(super) fn decide(zone: &Zone, request: &Request) -> Result<Permit, Denial> {
         zone: zone.name.clone(),
         policy_digest: zone.digest.clone(),
         injections,
+        client_certificate: rule.client_certificate.clone(),
     })
 }
 
@@ -162,7 +163,7 @@ fn refuse_foreign(zone: &Zone, rule: &Rule, request: &Request) -> Result<(), Den
     let Some(seen) = request.foreign.first() else {
         return Ok(());
     };
-    let ours_here = || zone.rules.iter().any(|other| other.credential.is_some() && other.host.covers(&request.host));
+    let ours_here = || zone.rules.iter().any(|other| other.uses_a_credential() && other.host.covers(&request.host));
     let policy = rule
         .foreign
         .unwrap_or_else(|| if ours_here() { ForeignCredentials::Refuse } else { ForeignCredentials::Allow });
@@ -180,7 +181,9 @@ fn refuse_foreign(zone: &Zone, rule: &Rule, request: &Request) -> Result<(), Den
 
 fn refuse_minting(rule: &Rule, request: &Request, injections: &[Injection]) -> Result<(), Denial> {
     match minting::minted_at(&request.host, &request.method, &request.path) {
-        Some(_) if !injections.is_empty() => Err(Denial::new(Reason::CredentialMinting).by(&rule.id)),
+        Some(_) if !injections.is_empty() || rule.client_certificate.is_some() => {
+            Err(Denial::new(Reason::CredentialMinting).by(&rule.id))
+        }
         Some(_) | None => Ok(()),
     }
 }
@@ -198,20 +201,23 @@ fn ask(zone: &Zone, rule: &Rule, request: &Request, injections: &[Injection]) ->
         ]
     };
     let facts = matched(rule, request);
-    let credentials: BTreeSet<&str> = injections.iter().map(|injection| injection.credential.as_str()).collect();
+    let presented = rule.client_certificate.iter().map(|name| (name, Location::ClientCertificate));
+    let placed = injections.iter().map(|injection| (&injection.credential, injection.location.clone()));
+    let uses: Vec<(&CredentialName, Location)> = placed.chain(presented).collect();
+    let credentials: BTreeSet<&str> = uses.iter().map(|(credential, _)| credential.as_str()).collect();
     let mut attributes = common();
     attributes.push(("has_query", Attribute::Flag(request.query.is_some())));
     attributes.push(("credentials", Attribute::Names(credentials.into_iter().map(str::to_owned).collect())));
     attributes.push(("facts", Attribute::Names(facts.clone())));
     zone.policies.ask(&rule.id, Action::Request, &host, attributes)?;
-    for injection in injections {
-        let location = injection.location.to_string();
+    for (credential, location) in uses {
+        let location = location.to_string();
         let mut facts = facts.clone();
         facts.push(fact(&rule.id, "location"));
         let mut attributes = common();
         attributes.push(("location", Attribute::Text(&location)));
         attributes.push(("facts", Attribute::Names(facts)));
-        zone.policies.ask(&rule.id, Action::CredentialUse, injection.credential.as_str(), attributes)?;
+        zone.policies.ask(&rule.id, Action::CredentialUse, credential.as_str(), attributes)?;
     }
     Ok(())
 }

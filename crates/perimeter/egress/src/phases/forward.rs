@@ -77,7 +77,7 @@ pub(crate) async fn send(
     request: Request<Body>,
     dialled: &Dialled,
 ) -> Result<Sent, Denial> {
-    let key = PoolKey::from(permit);
+    let key = PoolKey::from(permit).presenting(session.identity(permit)?.as_deref());
     let mut request = request;
     while let Some((mut connection, leads_to)) = session.pool.take(&key, permit, Instant::now()) {
         if connection.ready().await.is_err() {
@@ -112,6 +112,8 @@ async fn connect(
         Scheme::Http => speak(session, stream).await,
         Scheme::Https => {
             let settings = session.perimeter.trust.settings(permit.ca_pem()).map_err(not_trusted)?;
+            let identity = session.identity(permit)?;
+            let settings = identity.map_or(settings.clone(), |identity| identity.presented_in(&settings));
             let stream = tls::connect(settings, &permit.host().to_string(), stream).await.map_err(not_trusted)?;
             speak(session, stream).await
         }

@@ -9,6 +9,7 @@ mod differential;
 mod garbage;
 mod halted;
 mod hostile;
+mod identities;
 mod kept;
 mod locations;
 mod passing;
