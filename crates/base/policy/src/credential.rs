@@ -44,6 +44,14 @@ pub struct Credential {
     pub inject: Vec<Location>,
 }
 
+impl Credential {
+    /// Whether its secret is a client certificate and its key: presented by the proxy, never stood for by a placeholder.
+    #[must_use]
+    pub fn is_client_certificate(&self) -> bool {
+        self.inject.contains(&Location::ClientCertificate)
+    }
+}
+
 /// Where the perimeter finds a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

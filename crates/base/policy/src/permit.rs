@@ -89,6 +89,7 @@ pub struct Permit {
     pub(crate) upgrade: Upgrade,
     /// What a later zone says of the destination besides.
     pub(crate) also: Option<Destination>,
+    pub(crate) client_certificate: Option<CredentialName>,
 }
 
 /// Who is dialled and under what conditions: shared by all permits that lead to a socket.
@@ -169,6 +170,12 @@ impl Permit {
     #[must_use]
     pub fn injections(&self) -> &[Injection] {
         &self.injections
+    }
+
+    /// Whose client certificate is presented to the upstream, where the rule names one.
+    #[must_use]
+    pub fn client_certificate(&self) -> Option<&CredentialName> {
+        self.client_certificate.as_ref()
     }
 
     /// The upstream's CA, where the rule names one: PEM text, trusted instead of the public roots.

@@ -393,7 +393,8 @@ fn issue(zone: &Zone, secrets: &HashMap<CredentialName, SecretBytes>) -> Vec<Iss
         let placeholder = Placeholder::issue(length, None);
         Some(Issued { credential: credential.name.to_string(), env: credential.env.clone(), placeholder })
     };
-    zone.credentials().iter().filter_map(issue).collect()
+    // Nothing in a sandbox stands for a client certificate.
+    zone.credentials().iter().filter(|credential| !credential.is_client_certificate()).filter_map(issue).collect()
 }
 
 fn require(caller: CallerKind, needed: CallerKind) -> Result<(), Refusal> {

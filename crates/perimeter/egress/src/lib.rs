@@ -18,6 +18,7 @@ pub mod fuzzing;
 mod halt;
 mod heard;
 mod hello;
+mod identity;
 pub mod limits;
 pub mod message;
 mod messages;

@@ -8,7 +8,7 @@ use std::{
 
 use postern_policy::{DialPermit, Host, Permit, Port, Scheme};
 
-use crate::{limits, sender::Sender};
+use crate::{identity::Identity, limits, sender::Sender};
 
 /// What must be equal for a connection to be used again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,15 @@ pub(crate) struct PoolKey {
     port: Port,
     rule: String,
     credentials: Vec<String>,
+    /// The client certificate that the connection began with.
+    presented: Option<u64>,
+}
+
+impl PoolKey {
+    /// The same for connections that begin with this client certificate.
+    pub(crate) fn presenting(self, identity: Option<&Identity>) -> Self {
+        Self { presented: identity.map(Identity::serial), ..self }
+    }
 }
 
 impl From<&Permit> for PoolKey {
@@ -31,6 +40,7 @@ impl From<&Permit> for PoolKey {
             port: permit.port(),
             rule: permit.rule().to_owned(),
             credentials,
+            presented: None,
         }
     }
 }

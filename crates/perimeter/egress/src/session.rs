@@ -2,7 +2,7 @@
 //! tasks are stopped and its secrets zeroed when it is dropped.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     future::Future,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
@@ -10,14 +10,15 @@ use std::{
 
 use postern_audit::Recorder;
 use postern_net::{Dialer, Drain};
-use postern_policy::{CredentialName, Denial, Host, Zone, ZoneInForce};
-use postern_secret::Placeholder;
+use postern_policy::{CredentialName, Denial, Host, Permit, Reason, Zone, ZoneInForce};
+use postern_secret::{Placeholder, SecretBytes};
 use tokio::sync::Semaphore;
 
 use crate::{
     authority::SessionAuthority,
     custodian::Custodian,
     halt::{Cut, Halt},
+    identity::{BadIdentity, Identity},
     limits,
     message::Refusal,
     names::NameTable,
@@ -76,6 +77,8 @@ pub(crate) struct Session {
     pub(crate) perimeter: Arc<Perimeter>,
     in_force: RwLock<ZoneInForce>,
     keyring: RwLock<Arc<Keyring>>,
+    /// Client certificates granted so far.
+    identities: Mutex<HashMap<CredentialName, Arc<Identity>>>,
     refusals: Mutex<Refusals>,
     tool_use: Mutex<Option<String>>,
     cookies: Mutex<Vec<(Host, String)>>,
@@ -108,6 +111,7 @@ impl Session {
             pool: Pool::default(),
             perimeter,
             keyring: RwLock::new(Arc::new(Keyring::new(Vec::new()))),
+            identities: Mutex::default(),
             refusals: Mutex::default(),
             tool_use: Mutex::default(),
             cookies: Mutex::default(),
@@ -142,6 +146,25 @@ impl Session {
     pub(crate) fn remember(&self, key: Key) {
         let mut keyring = self.keyring.write().unwrap_or_else(PoisonError::into_inner);
         *keyring = Arc::new(keyring.with(key));
+    }
+
+    /// Keeps a granted client certificate, unless it is the one already kept.
+    pub(crate) fn present(&self, credential: &CredentialName, pem: SecretBytes) -> Result<(), BadIdentity> {
+        let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        if !identities.get(credential).is_some_and(|kept| kept.is_of(&pem)) {
+            identities.insert(credential.clone(), Arc::new(Identity::read(pem)?));
+        }
+        Ok(())
+    }
+
+    /// What a permit presents to its upstream.
+    ///
+    /// # Errors
+    /// The permit names one that is granted no more.
+    pub(crate) fn identity(&self, permit: &Permit) -> Result<Option<Arc<Identity>>, Denial> {
+        let Some(credential) = permit.client_certificate() else { return Ok(None) };
+        let identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        identities.get(credential).cloned().map(Some).ok_or_else(|| Denial::new(Reason::CustodyDenied))
     }
 
     /// The placeholder of a credential in this session.
@@ -235,8 +258,10 @@ impl Session {
     async fn forget_secrets(&self) {
         self.pool.clear();
         let gone = std::mem::take(&mut *self.keyring.write().unwrap_or_else(PoisonError::into_inner));
-        let credentials = gone.credentials();
+        let mut credentials = gone.credentials();
         drop(gone);
+        let presented = std::mem::take(&mut *self.identities.lock().unwrap_or_else(PoisonError::into_inner));
+        credentials.extend(presented.into_keys());
         for credential in credentials {
             if let Err(error) = self.perimeter.custody.revoked(&self.id, &credential).await {
                 tracing::warn!(session = %self.id, %credential, %error, "custody does not hear that a grant ended");

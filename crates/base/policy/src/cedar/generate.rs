@@ -6,18 +6,19 @@ pub(crate) fn fact(rule: &str, matcher: &str) -> String {
 }
 
 /// The permit of one egress rule. It speaks at three decision points, with the facts that exist at each.
-pub(super) fn egress_permit(zone: &str, rule: &str, credential: Option<&str>) -> String {
-    let actions = if credential.is_some() {
+pub(super) fn egress_permit(zone: &str, rule: &str, credentials: &[&str]) -> String {
+    let actions = if !credentials.is_empty() {
         r#"[Postern::Action::"egress.connect", Postern::Action::"egress.request", Postern::Action::"credential.use"]"#
     } else {
         r#"[Postern::Action::"egress.connect", Postern::Action::"egress.request"]"#
     };
     let connect = asked("egress.connect", rule, &["host", "port", "scheme"]);
     let request = asked("egress.request", rule, &["host", "port", "scheme", "method", "path"]);
-    let use_of = credential.map_or_else(String::new, |credential| {
+    let use_of = |credential: &&str| {
         let facts = asked("credential.use", rule, &["host", "port", "scheme", "method", "path", "location"]);
         format!(" ||\n  ({facts} && resource == Postern::Credential::{})", quoted(credential))
-    });
+    };
+    let use_of: String = credentials.iter().map(use_of).collect();
     format!(
         "permit (\n  principal == Postern::Zone::{},\n  action in {actions},\n  resource\n) when {{\n  {connect} ||\n  {request}{use_of}\n}};\n",
         quoted(zone)

@@ -33,8 +33,8 @@ impl Builder {
     }
 
     /// The permit of one egress rule.
-    pub(crate) fn add_rule(&mut self, rule: &str, credential: Option<&str>) {
-        let text = egress_permit(&self.zone, rule, credential);
+    pub(crate) fn add_rule(&mut self, rule: &str, credentials: &[&str]) {
+        let text = egress_permit(&self.zone, rule, credentials);
         self.add_generated(rule, &text);
     }
 

@@ -14,7 +14,7 @@ fn the_shipped_schema_reads_without_a_warning_and_names_the_five_decision_points
 #[test]
 fn generated_permits_pass_the_schema() {
     let mut builder = Builder::new("ledger");
-    builder.add_rule("ledger/egress/1", Some("ledger-api"));
-    builder.add_rule("ledger/egress/2", None);
+    builder.add_rule("ledger/egress/1", &["ledger-api"]);
+    builder.add_rule("ledger/egress/2", &[]);
     assert!(builder.finish().is_ok());
 }

@@ -56,6 +56,9 @@ pub enum Location {
     Json(JsonPointer),
     /// The whole value of this key of a form, which stands there once.
     Form(KeyName),
+    /// In no request: the proxy proves itself with it in the TLS handshake with the upstream. Nothing stands for it in
+    /// the sandbox.
+    ClientCertificate,
 }
 
 impl Location {
@@ -65,7 +68,11 @@ impl Location {
         match self {
             Location::Json(_) => Some(BodyKind::Json),
             Location::Form(_) => Some(BodyKind::Form),
-            Location::Header(_) | Location::Basic(_) | Location::Query(_) | Location::Path(_) => None,
+            Location::Header(_)
+            | Location::Basic(_)
+            | Location::Query(_)
+            | Location::Path(_)
+            | Location::ClientCertificate => None,
         }
     }
 }
@@ -79,6 +86,7 @@ impl fmt::Display for Location {
             Location::Path(template) => write!(f, "path {template}"),
             Location::Json(pointer) => write!(f, "json {pointer}"),
             Location::Form(key) => write!(f, "form {key}"),
+            Location::ClientCertificate => f.write_str("client certificate"),
         }
     }
 }

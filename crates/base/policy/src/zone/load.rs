@@ -136,7 +136,8 @@ fn read_policies(
     for rule in rules {
         match rule.inspection {
             Inspection::Requests => {
-                builder.add_rule(&rule.id, rule.credential.as_ref().map(crate::CredentialName::as_str));
+                let credentials: Vec<&str> = rule.credentials().map(crate::CredentialName::as_str).collect();
+                builder.add_rule(&rule.id, &credentials);
             }
             Inspection::None => builder.add_passing_rule(&rule.id),
         }

@@ -148,7 +148,7 @@ impl Zone {
     /// `custody_denied`.
     pub fn grant(&self, name: &CredentialName) -> Result<GrantPermit, Denial> {
         let usable = self.credential(name).is_some_and(|credential| !credential.inject.is_empty());
-        let ruled = self.rules.iter().any(|rule| rule.credential.as_ref() == Some(name));
+        let ruled = self.rules.iter().any(|rule| rule.credentials().any(|used| used == name));
         if usable && ruled {
             Ok(GrantPermit { credential: name.clone(), zone: self.name.clone() })
         } else {

@@ -34,7 +34,20 @@ fn read_credential(table: &mut Table<'_>) -> Option<Credential> {
     let source = table.required("source", source).and_then(|item| read_source(table, item));
     let env = read_variable(table);
     let inject = read_inject(table);
-    Some(Credential { name: name?, source: source?, env: env?, inject: inject? })
+    let credential = Credential { name: name?, source: source?, env: env?, inject: inject? };
+    check_certificate(table, &credential).then_some(credential)
+}
+
+/// A client certificate is proven, not sent: it has no other place, and nothing in the sandbox stands for it.
+fn check_certificate(table: &Table<'_>, credential: &Credential) -> bool {
+    let alone = credential.inject.len() == 1 && credential.env.is_none();
+    let holds = !credential.is_client_certificate() || alone;
+    if !holds {
+        table
+            .reader()
+            .error(table.at(), "a client certificate is presented by the proxy: it has no other place and no env");
+    }
+    holds
 }
 
 fn read_name(table: &mut Table<'_>) -> Option<CredentialName> {
@@ -132,12 +145,21 @@ fn read_location(table: &mut Table<'_>) -> Option<Location> {
         ["query"] => table.parsed("query").map(|item| Location::Query(item.value)),
         ["path"] => table.parsed("path").map(|item| Location::Path(item.value)),
         ["json"] => table.parsed("json").map(|item| Location::Json(item.value)),
+        ["client_certificate"] => read_certificate(table),
         ["form"] => table.parsed("form").map(|item| Location::Form(item.value)),
         _ => {
             table.reader().error(table.at(), ONE_PLACE);
             None
         }
     }
+}
+
+fn read_certificate(table: &mut Table<'_>) -> Option<Location> {
+    let item = table.boolean("client_certificate")?;
+    if !item.value {
+        table.reader().error(item.at, "client_certificate is true, or left out");
+    }
+    item.value.then_some(Location::ClientCertificate)
 }
 
 fn read_basic(table: &Table<'_>, item: Item<&str>) -> Option<Location> {
@@ -174,9 +196,10 @@ pub(crate) fn reserved_header(name: &http::HeaderName) -> bool {
 }
 
 /// What an entry of `inject` names.
-const PLACES: &[&str] = &["header", "basic", "query", "path", "json", "form"];
+const PLACES: &[&str] = &["header", "basic", "query", "path", "json", "form", "client_certificate"];
 const ONE_PLACE: &str = "an inject entry names one place: { header = \"...\" }, { basic = \"password\" }, \
-     { query = \"key\" }, { path = \"/x/{secret}/**\" }, { json = \"/pointer\" } or { form = \"key\" }";
+     { query = \"key\" }, { path = \"/x/{secret}/**\" }, { json = \"/pointer\" }, { form = \"key\" } or \
+     { client_certificate = true }";
 
 /// Headers that say where a message goes or ends, or that the proxy rewrites.
 const FRAMING: &[&str] = &[

@@ -28,7 +28,7 @@ pub(super) fn read_rules(
     if let Some(credentials) = credentials {
         for unused in credentials
             .iter()
-            .filter(|credential| !rules.iter().any(|rule| rule.credential.as_ref() == Some(&credential.name)))
+            .filter(|credential| !rules.iter().any(|rule| rule.credentials().any(|name| *name == credential.name)))
         {
             table.reader().warn(
                 table.at(),
@@ -53,7 +53,8 @@ fn read_rule(
     let ports = read_ports(table, scheme);
     let methods = read_list::<Method>(table, "methods");
     let paths = read_list::<PathGlob>(table, "paths");
-    let credential = read_credential_name(table, credentials);
+    let credential = read_credential_name(table, "credential", Kind::Placed, credentials);
+    let client_certificate = read_credential_name(table, "client_certificate", Kind::Presented, credentials);
     let foreign = read_foreign(table);
     let websocket = read_websocket(table);
     let addresses = read_addresses(table);
@@ -69,6 +70,7 @@ fn read_rule(
         methods: methods?,
         paths: paths?,
         credential: credential?,
+        client_certificate: client_certificate?,
         foreign: foreign?,
         websocket: websocket?,
         connect: connect.map(|item| item.value),
@@ -156,17 +158,42 @@ fn not_empty(table: &Table<'_>, key: &str, length: usize) -> Option<()> {
     (length > 0).then_some(())
 }
 
-fn read_credential_name(table: &mut Table<'_>, credentials: Option<&[Credential]>) -> Option<Option<CredentialName>> {
-    let Some(item) = table.string("credential") else {
-        return (!table.has("credential")).then_some(None);
+/// How a rule uses a credential.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Put into requests.
+    Placed,
+    /// Presented in the TLS handshake.
+    Presented,
+}
+
+fn read_credential_name(
+    table: &mut Table<'_>,
+    key: &str,
+    kind: Kind,
+    credentials: Option<&[Credential]>,
+) -> Option<Option<CredentialName>> {
+    let Some(item) = table.string(key) else {
+        return (!table.has(key)).then_some(None);
     };
     let name = CredentialName::new(item.value);
     // Where the credentials themselves are wrong, that is what is said.
-    let known = credentials.is_none_or(|credentials| credentials.iter().any(|credential| credential.name == name));
-    if !known {
-        table.reader().error(item.at, format!("no credential of this zone is named {:?}", item.value));
+    let Some(credentials) = credentials else { return Some(Some(name)) };
+    let known = credentials.iter().find(|credential| credential.name == name);
+    let wrong = match (known, kind) {
+        (None, _) => Some(format!("no credential of this zone is named {:?}", item.value)),
+        (Some(found), Kind::Placed) if found.is_client_certificate() => {
+            Some(format!("{name} is a client certificate: name it with client_certificate"))
+        }
+        (Some(found), Kind::Presented) if !found.is_client_certificate() => {
+            Some(format!("{name} is no client certificate: it needs inject = [{{ client_certificate = true }}]"))
+        }
+        (Some(_), Kind::Placed | Kind::Presented) => None,
+    };
+    if let Some(wrong) = &wrong {
+        table.reader().error(item.at, wrong.clone());
     }
-    known.then_some(Some(name))
+    wrong.is_none().then_some(Some(name))
 }
 
 fn read_foreign(table: &mut Table<'_>) -> Option<Option<ForeignCredentials>> {
@@ -274,6 +301,10 @@ fn check_connect(table: &Table<'_>, rule: &Rule, host_at: At, connect: Option<It
 
 /// A credential in the clear is read by everything on the way: only this very machine is no way at all.
 fn check_clear_text(table: &mut Table<'_>, rule: &Rule) -> bool {
+    if rule.scheme == Scheme::Http && rule.client_certificate.is_some() {
+        table.reader().error(table.at(), "client_certificate needs scheme = \"https\"");
+        return false;
+    }
     if rule.scheme == Scheme::Https || rule.credential.is_none() {
         return true;
     }
@@ -332,7 +363,7 @@ fn check_host(table: &Table<'_>, rule: &Rule, at: At) -> bool {
         return true;
     };
     let message = format!("*.{suffix} reaches strangers: {reason}");
-    let refused = rule.credential.is_some() && !below(suffix, shared);
+    let refused = rule.uses_a_credential() && !below(suffix, shared);
     if refused {
         table.reader().error(at, format!("{message}; name the host exactly where a credential is used"));
     } else {
@@ -342,7 +373,8 @@ fn check_host(table: &Table<'_>, rule: &Rule, at: At) -> bool {
 }
 
 /// Keys of a rule that mean nothing where requests are not seen.
-const OF_REQUESTS: &[&str] = &["methods", "paths", "credential", "foreign_credentials", "ca_file", "websocket"];
+const OF_REQUESTS: &[&str] =
+    &["methods", "paths", "credential", "client_certificate", "foreign_credentials", "ca_file", "websocket"];
 
 /// Why strangers may have names beside this one, where they may.
 #[must_use]

@@ -48,6 +48,7 @@ pub(super) fn decide(zone: &Zone, request: &Request) -> Result<Permit, Denial> {
         injections,
         upgrade: request.upgrade,
         also: None,
+        client_certificate: rule.client_certificate.clone(),
     })
 }
 
@@ -60,7 +61,7 @@ pub(super) fn chosen<'r>(agreeing: &[&'r Rule], placeholder: Option<&CredentialN
 /// Where a credential of ours lives at a host, other people's are refused there: on every path, unless the rule says
 /// otherwise.
 pub(super) fn foreign_policy<'r>(rule: &Rule, mut for_the_host: impl Iterator<Item = &'r Rule>) -> ForeignCredentials {
-    rule.foreign.unwrap_or_else(|| match for_the_host.any(|other| other.credential.is_some()) {
+    rule.foreign.unwrap_or_else(|| match for_the_host.any(Rule::uses_a_credential) {
         true => ForeignCredentials::Refuse,
         false => ForeignCredentials::Allow,
     })
@@ -199,7 +200,9 @@ fn refuse_foreign(zone: &Zone, rule: &Rule, request: &Request) -> Result<(), Den
 
 fn refuse_minting(rule: &Rule, request: &Request, injections: &[Injection]) -> Result<(), Denial> {
     match minting::minted_at(&request.host, &request.method, &request.path) {
-        Some(_) if !injections.is_empty() => Err(Denial::new(Reason::CredentialMinting).by(&rule.id)),
+        Some(_) if !injections.is_empty() || rule.client_certificate.is_some() => {
+            Err(Denial::new(Reason::CredentialMinting).by(&rule.id))
+        }
         Some(_) | None => Ok(()),
     }
 }
@@ -225,20 +228,23 @@ fn ask(zone: &Zone, rule: &Rule, request: &Request, injections: &[Injection]) ->
         ]
     };
     let facts = facts(rule, &matchers(rule, request));
-    let credentials: BTreeSet<&str> = injections.iter().map(|injection| injection.credential.as_str()).collect();
+    let presented = rule.client_certificate.iter().map(|name| (name, Location::ClientCertificate));
+    let placed = injections.iter().map(|injection| (&injection.credential, injection.location.clone()));
+    let uses: Vec<(&CredentialName, Location)> = placed.chain(presented).collect();
+    let credentials: BTreeSet<&str> = uses.iter().map(|(credential, _)| credential.as_str()).collect();
     let mut attributes = common();
     attributes.push(("has_query", Attribute::Flag(request.query.is_some())));
     attributes.push(("credentials", Attribute::Names(credentials.into_iter().map(str::to_owned).collect())));
     attributes.push(("facts", Attribute::Names(facts.clone())));
     zone.policies.ask(&rule.id, Action::Request, &host, attributes)?;
-    for injection in injections {
-        let location = injection.location.to_string();
+    for (credential, location) in uses {
+        let location = location.to_string();
         let mut facts = facts.clone();
         facts.push(fact(&rule.id, "location"));
         let mut attributes = common();
         attributes.push(("location", Attribute::Text(&location)));
         attributes.push(("facts", Attribute::Names(facts)));
-        zone.policies.ask(&rule.id, Action::CredentialUse, injection.credential.as_str(), attributes)?;
+        zone.policies.ask(&rule.id, Action::CredentialUse, credential.as_str(), attributes)?;
     }
     Ok(())
 }

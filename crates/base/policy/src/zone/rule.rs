@@ -44,6 +44,8 @@ pub(crate) struct Rule {
     /// `None`: every path.
     pub(crate) paths: Option<Vec<PathGlob>>,
     pub(crate) credential: Option<CredentialName>,
+    /// Whose certificate the proxy presents to the upstream.
+    pub(crate) client_certificate: Option<CredentialName>,
     /// `None`: refused where any rule for the host has a credential of ours.
     pub(crate) foreign: Option<ForeignCredentials>,
     pub(crate) websocket: WebSocket,
@@ -64,6 +66,16 @@ pub(crate) enum Agreement {
 }
 
 impl Rule {
+    /// Whether a secret of ours is used by this rule, in whatever way.
+    pub(crate) fn uses_a_credential(&self) -> bool {
+        self.credentials().next().is_some()
+    }
+
+    /// The credentials that it names.
+    pub(crate) fn credentials(&self) -> impl Iterator<Item = &CredentialName> {
+        self.credential.iter().chain(&self.client_certificate)
+    }
+
     pub(crate) fn covers_method(&self, method: &Method) -> bool {
         self.methods.as_ref().is_none_or(|methods| methods.contains(method))
     }

@@ -68,7 +68,7 @@ pub(crate) fn decide(
 /// would recognise any more.
 fn still_granted(session: &Session, permit: Permit) -> Result<Permit, Denial> {
     let Some(denial) = session.halt.without_grants() else { return Ok(permit) };
-    if !permit.injections().is_empty() {
+    if !permit.injections().is_empty() || permit.client_certificate().is_some() {
         return Err(Denial { alarm: true, ..denial }.by(permit.rule()));
     }
     if session.was_injected(permit.host()) { Err(denial.by(permit.rule())) } else { Ok(permit) }

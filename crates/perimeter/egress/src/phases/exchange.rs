@@ -34,6 +34,7 @@ struct Refused {
 
 /// Answers a request: with the upstream's scrubbed answer, or with a recorded refusal.
 pub(crate) async fn exchange(line: &Line, request: Request<Incoming>, open: Option<Open>) -> Response<Body> {
+    let for_git = refuse::is_for_git(request.headers());
     match carry(line, request, open).await {
         Ok(response) => response,
         Err(refused) => {
@@ -42,7 +43,8 @@ pub(crate) async fn exchange(line: &Line, request: Request<Incoming>, open: Opti
                 // Beside the answer: a client that is still sending gets to read it.
                 line.session.spawn(inspect::discard(unread, line.session.perimeter.bounds.refused_body));
             }
-            refuse::request(&line.session, destination, denial, caused_by).await
+            let answer = refuse::request(&line.session, destination, denial, caused_by).await;
+            if for_git { refuse::in_plain_text(answer) } else { answer }
         }
     }
 }

@@ -81,7 +81,7 @@ pub(crate) async fn send(
     request: Request<Body>,
     dialled: &Dialled,
 ) -> Result<Sent, Denial> {
-    let key = PoolKey::from(permit);
+    let key = PoolKey::from(permit).presenting(session.identity(permit)?.as_deref());
     let scheme = permit.scheme();
     let mut request = request;
     while let Some((mut connection, leads_to)) = session.pool.take(&key, permit, Instant::now()) {
@@ -141,6 +141,8 @@ async fn connect(
         Scheme::Http => speak_http1(session, stream).await,
         Scheme::Https => {
             let settings = session.perimeter.trust.settings(permit.ca_pem(), speaks).map_err(not_trusted)?;
+            let identity = session.identity(permit)?;
+            let settings = identity.map_or(settings.clone(), |identity| identity.presented_in(&settings));
             let stream = tls::connect(settings, &permit.host().to_string(), stream).await.map_err(not_trusted)?;
             match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => speak_http2(session, stream).await,

@@ -38,6 +38,14 @@ pub(crate) async fn grant(session: &Session, permit: &Permit) -> Result<Grants, 
             grants.0.push(remember(session, credential, secret)?);
         }
     }
+    if let Some(credential) = permit.client_certificate() {
+        let pem = granted(session, credential, permit.policy_digest(), Purpose::Inject).await?;
+        session.present(credential, pem).map_err(|error| {
+            tracing::warn!(session = %session.id, %credential, %error, "a client certificate cannot be presented");
+            let step = format!("the operator must set {credential} to PEM of a certificate chain and its private key");
+            Denial::advising(Reason::CustodyDenied, step)
+        })?;
+    }
     Ok(grants)
 }
 
@@ -113,6 +121,8 @@ fn one(location: &Location, key: &Key, head: &mut Parts, upload: Upload) -> Resu
             let filled = render::in_body(location, &exchanged, &body)?;
             return Ok(Upload::Whole(Bytes::from_owner(filled), trailers));
         }
+        // Never where a placeholder stands.
+        Location::ClientCertificate => return Err(unresolved()),
     }
     Ok(upload)
 }

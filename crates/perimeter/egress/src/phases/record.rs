@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use postern_audit::{AuditError, Decision, Destination, Kind, Record};
-use postern_policy::{Denial, Location, Permit, Reason};
+use postern_policy::{Denial, Injection, Location, Permit, Reason};
 
 use super::{
     forward::Dialled,
@@ -114,7 +114,8 @@ pub(crate) async fn allowed(session: &Session, destination: &Destination, permit
     let mut record = base(session, Kind::EgressRequest, Decision::Allow);
     record.rule = Some(permit.rule().to_owned());
     record.destination = Some(destination.clone());
-    record.credential = permit.injections().first().map(|injection| injection.credential().as_str().to_owned());
+    let placed = permit.injections().first().map(Injection::credential);
+    record.credential = placed.or(permit.client_certificate()).map(ToString::to_string);
     record.digests.insert("policy".to_owned(), permit.policy_digest().to_owned());
     write(session, record).await
 }

@@ -1,7 +1,7 @@
 //! Phase: the one place where a refusal becomes an answer: recorded, then told to the agent with its reason and the
 //! next step, as problem details (RFC 9457) where there is a response, else in the session's list of refusals.
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use postern_audit::{Destination, Kind};
 use postern_policy::{Denial, Reason};
 use serde::Serialize;
@@ -12,6 +12,24 @@ use crate::{
     message::Refusal,
     session::Session,
 };
+
+/// What a refusal says, for clients that show no problem details.
+#[derive(Clone)]
+struct Sentence(String);
+
+/// Whether the client is Git, which shows of an error what is plain text, line by line, and nothing else.
+pub(crate) fn is_for_git(headers: &HeaderMap) -> bool {
+    headers.get(header::USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"git/"))
+}
+
+/// The same refusal as plain text; anything else as it is.
+pub(crate) fn in_plain_text(mut answer: Response<Body>) -> Response<Body> {
+    if let Some(Sentence(sentence)) = answer.extensions_mut().remove() {
+        *answer.body_mut() = body::full(sentence);
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    answer
+}
 
 /// The header that carries the reason code, for clients that show no body.
 pub(crate) const REASON_HEADER: &str = "postern-reason";
@@ -87,6 +105,8 @@ pub(crate) fn problem(denial: &Denial, host: Option<&str>) -> Response<Body> {
     }
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     response.headers_mut().insert(REASON_HEADER, HeaderValue::from_static(code));
+    let sentence = format!("{} ({code})\n{}\n", problem.title, denial.next_step);
+    response.extensions_mut().insert(Sentence(sentence));
     response
 }
 

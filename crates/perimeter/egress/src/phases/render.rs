@@ -38,7 +38,11 @@ pub(crate) fn in_target(location: &Location, exchanged: &Exchanged<'_>, head: &m
             let start = path.len() + 1;
             Gap { at: start + at.start..start + at.end, written: escaped(exchanged.secret, QUERY) }
         }
-        Location::Header(_) | Location::Basic(_) | Location::Json(_) | Location::Form(_) => return Err(unresolved()),
+        Location::Header(_)
+        | Location::Basic(_)
+        | Location::Json(_)
+        | Location::Form(_)
+        | Location::ClientCertificate => return Err(unresolved()),
     };
     let filled = fill(target.as_bytes(), &gap, exchanged)?;
     only_canonical(&filled)?;
@@ -60,7 +64,11 @@ pub(crate) fn in_body(
         Location::Form(key) => {
             Gap { at: value_of(body, key).ok_or_else(unresolved)?, written: escaped(exchanged.secret, QUERY) }
         }
-        Location::Header(_) | Location::Basic(_) | Location::Query(_) | Location::Path(_) => return Err(unresolved()),
+        Location::Header(_)
+        | Location::Basic(_)
+        | Location::Query(_)
+        | Location::Path(_)
+        | Location::ClientCertificate => return Err(unresolved()),
     };
     fill(body, &gap, exchanged)
 }

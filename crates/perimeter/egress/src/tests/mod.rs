@@ -10,6 +10,7 @@ mod garbage;
 mod halted;
 mod hostile;
 mod hostile_streams;
+mod identities;
 mod kept;
 mod locations;
 mod passing;

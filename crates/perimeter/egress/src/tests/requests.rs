@@ -275,3 +275,18 @@ async fn records_carry_the_tool_use_and_the_session_ends_whole() {
     assert!(matches!(&gone, Answer::Failed { code, .. } if code == "session_unknown"), "{gone:?}");
     assert!(matches!(stand.ask(Question::Close { session }).await, Answer::Done));
 }
+
+#[tokio::test]
+async fn git_is_refused_in_the_plain_text_that_it_shows() {
+    let stand = Stand::start().await;
+    let path = "/team/payroll.git/info/refs?service=git-upload-pack";
+    let seen = stand.get(Way::Redirect, "https", "api.test", 443, path, &[("user-agent", "git/2.39.5")]).await;
+    assert_eq!((seen.status, seen.header("content-type").as_deref()), (403, Some("text/plain")));
+    assert_eq!(seen.header("postern-reason").as_deref(), Some("path_not_allowed"));
+    assert_eq!(seen.header("content-length"), Some(seen.body.len().to_string()));
+    assert!(
+        seen.text().starts_with("Refused by the zone's policy (path_not_allowed)\nthe zone allows the paths /v1/**")
+    );
+    let seen = stand.get(Way::Redirect, "https", "api.test", 443, path, &[("user-agent", "curl/7.88.1")]).await;
+    assert_eq!(seen.header("content-type").as_deref(), Some("application/problem+json"));
+}

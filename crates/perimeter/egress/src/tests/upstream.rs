@@ -29,6 +29,8 @@ pub(super) struct Received {
     pub(super) body: Vec<u8>,
     /// What followed the body, over HTTP/2.
     pub(super) trailers: http::HeaderMap,
+    /// The client certificate that the connection began with.
+    pub(super) presented: Option<Vec<u8>>,
     /// Records in the audit log at that moment.
     pub(super) records_before: usize,
 }
@@ -50,6 +52,7 @@ pub(super) struct Upstream {
     pub(super) https: SocketAddr,
     pub(super) http: SocketAddr,
     pub(super) ca_pem: String,
+    ca: Arc<Issuer<'static, KeyPair>>,
     pub(super) received: Arc<Mutex<Vec<Received>>>,
     /// Connections so far.
     pub(super) connections: Arc<AtomicUsize>,
@@ -63,7 +66,7 @@ pub(super) struct Upstream {
 impl Upstream {
     /// `records` counts the audit log at the moment a request arrives.
     pub(super) async fn start(records: Arc<dyn Fn() -> usize + Send + Sync>) -> Self {
-        let (ca_pem, acceptor) =
+        let (ca_pem, ca, acceptor) =
             tls(&["api.test", "plain.test", "other.test", "open.test", "places.test", "pinned.test", "ws.test"]);
         let https = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -71,6 +74,7 @@ impl Upstream {
             https: https.local_addr().unwrap(),
             http: http.local_addr().unwrap(),
             ca_pem,
+            ca: Arc::new(ca),
             received: Arc::default(),
             connections: Arc::default(),
             reply: Arc::new(Mutex::new(Arc::new(|_: &Received| vec![whole("200 OK", &[], b"hello")]))),
@@ -84,6 +88,13 @@ impl Upstream {
 
     pub(super) fn replies(&self, reply: impl Fn(&Received) -> Vec<Vec<u8>> + Send + Sync + 'static) {
         *self.reply.lock().unwrap() = Arc::new(reply);
+    }
+
+    /// A client certificate that the upstream takes: its DER, and PEM of it and its key.
+    pub(super) fn client_certificate(&self, name: &str) -> (Vec<u8>, String) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.ca).unwrap();
+        (certificate.der().to_vec(), format!("{}{}", certificate.pem(), key.serialize_pem()))
     }
 
     pub(super) fn received(&self) -> Vec<Received> {
@@ -120,7 +131,7 @@ pub(super) fn chunked(headers: &[(&str, &str)], body: &[u8], size: usize) -> Vec
     pieces
 }
 
-fn tls(names: &[&str]) -> (String, TlsAcceptor) {
+fn tls(names: &[&str]) -> (String, Issuer<'static, KeyPair>, TlsAcceptor) {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -130,13 +141,19 @@ fn tls(names: &[&str]) -> (String, TlsAcceptor) {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut clients = rustls::RootCertStore::empty();
+    clients.add(ca_certificate.der().clone()).unwrap();
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(clients), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .unwrap();
     let settings = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))
         .unwrap();
-    (ca_certificate.pem(), TlsAcceptor::from(Arc::new(settings)))
+    (ca_certificate.pem(), issuer, TlsAcceptor::from(Arc::new(settings)))
 }
 
 async fn accept(
@@ -154,12 +171,13 @@ async fn accept(
                 Some(tls) => {
                     let tls = upstream.http2.offered(&tls);
                     let Ok(stream) = tls.accept(stream).await else { return };
+                    let presented = stream.get_ref().1.peer_certificates().map(|chain| chain[0].to_vec());
                     match stream.get_ref().1.alpn_protocol() {
                         Some(b"h2") => upstream_http2::serve(stream, upstream, records).await,
-                        _ => serve(stream, upstream, records).await,
+                        _ => serve(stream, upstream, records, presented).await,
                     }
                 }
-                None => serve(stream, upstream, records).await,
+                None => serve(stream, upstream, records, None).await,
             }
         });
     }
@@ -169,9 +187,11 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     mut stream: S,
     upstream: Upstream,
     records: Arc<dyn Fn() -> usize + Send + Sync>,
+    presented: Option<Vec<u8>>,
 ) {
     let mut buffer = Vec::new();
     while let Some(mut request) = read_request(&mut stream, &mut buffer).await {
+        request.presented.clone_from(&presented);
         request.records_before = records();
         if let Some(peer) = upstream.websocket.peer(&request) {
             upstream.received.lock().unwrap().push(request.clone());

@@ -191,6 +191,49 @@ fn a_policy_file_can_forbid_what_would_pass_uninspected() {
     assert!(zone.request(&request("GET https://api.ledger.internal/v1/x")).is_ok());
 }
 
+const MACHINE: &str = r#"
+[[zone.ledger.credential]]
+name = "machine"
+source = "file:machine.pem"
+inject = [{ client_certificate = true }]
+
+[[zone.ledger.egress]]
+host = "mtls.example"
+client_certificate = "machine"
+credential = "ledger-api"
+"#;
+
+#[test]
+fn a_client_certificate_is_presented_where_a_rule_names_it_beside_whatever_is_injected() {
+    let zone = zone(&format!("{LEDGER}{MACHINE}"));
+    let machine = CredentialName::new("machine");
+    let permit = zone.request(&request("GET https://mtls.example/x")).unwrap();
+    assert_eq!((permit.client_certificate(), permit.injections().len()), (Some(&machine), 0));
+    let permit = zone.request(&holding("GET https://mtls.example/x", authorization())).unwrap();
+    assert_eq!((permit.client_certificate(), permit.injections().len()), (Some(&machine), 1));
+    let permit = zone.request(&request("GET https://api.ledger.internal/v1/x")).unwrap();
+    assert_eq!(permit.client_certificate(), None);
+    assert!(zone.grant(&machine).is_ok());
+    // What our identity is shown to takes no other's key, and mints none.
+    let foreign = Request { foreign: vec![ForeignCredential::Cookie], ..request("GET https://mtls.example/x") };
+    assert_eq!(zone.request(&foreign).unwrap_err().reason, Reason::ForeignCredential);
+    let minting = request("POST https://mtls.example/oauth/token");
+    assert_eq!(zone.request(&minting).unwrap_err().reason, Reason::CredentialMinting);
+}
+
+#[test]
+fn a_condition_can_forbid_that_a_client_certificate_is_presented() {
+    let text = format!("{LEDGER}{MACHINE}").replace("mode = \"enforce\"", "policy_file = \"ledger.cedar\"");
+    let mut document = Document::parse("postern.toml", &text).unwrap();
+    let forbidding = "forbid (principal, action == Postern::Action::\"credential.use\", resource) \
+        when { context.location == \"client certificate\" && context.path == \"/secret\" };";
+    document.attach("ledger.cedar", forbidding);
+    let zone = Zones::load(&document, &names()).unwrap().named("ledger").unwrap();
+    assert!(zone.request(&request("GET https://mtls.example/x")).is_ok());
+    let denied = zone.request(&request("GET https://mtls.example/secret")).unwrap_err();
+    assert_eq!(denied.reason, Reason::PolicyForbidden);
+}
+
 #[test]
 fn nothing_is_injected_where_no_placeholder_stands() {
     let permit = zone(LEDGER).request(&request("GET https://api.ledger.internal/v1/x")).unwrap();

@@ -125,6 +125,13 @@ fn each_mistake_in_a_rule_or_credential_is_refused_where_it_stands() {
             "host = \"93.184.216.34\"\ninspect = false",
             "not its address",
         ),
+        ("{ basic = \"password\" }", "{ client_certificate = true }", "it has no other place and no env"),
+        ("{ basic = \"password\" }", "{ client_certificate = false }", "client_certificate is true, or left out"),
+        (
+            "foreign_credentials = \"refuse\"",
+            "client_certificate = \"ledger-api\"",
+            "ledger-api is no client certificate",
+        ),
         ("mode = \"enforce\"", "mode = \"learn\"", "mode must be"),
         ("agents = [\"*\"]", "agents = []", "agents is empty"),
         ("agents = [\"*\"]", "agents = \"*\"", "agents must be an array of strings, not a string"),
