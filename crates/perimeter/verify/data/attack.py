@@ -280,6 +280,11 @@ def control_groups():
     return "none" if all(path == "/" for path in paths) else "made"
 
 
+def machine_clocks():
+    """Sees the clocks that count since the machine's start: those of the first time namespace, whose number is fixed."""
+    return "made" if os.readlink("/proc/self/ns/time") == "time:[4026531834]" else "none"
+
+
 def shared_memory(key):
     """Finds a System V segment by its key."""
     ctypes.set_errno(0)
@@ -402,7 +407,8 @@ def count_output(count):
 
 def core_file():
     """Leaves a core file."""
-    return "made" if resource.getrlimit(resource.RLIMIT_CORE)[1] != 0 else "none"
+    # At one byte the kernel makes none, and feeds no helper of the host either.
+    return "made" if resource.getrlimit(resource.RLIMIT_CORE)[1] not in (0, 1) else "none"
 
 
 # ---- sockets -----------------------------------------------------------------------------------------------------
