@@ -33,6 +33,7 @@ impl Standing {
         match report {
             Report::Ready { controls, degraded, .. } => Ok(Self { perimeter, children, controls, degraded }),
             Report::Refused { problems } => Err(problems),
+            Report::Reloaded { .. } => Err(vec!["the perimeter spoke of a change before it stood".to_owned()]),
         }
     }
 
