@@ -70,7 +70,7 @@ async fn a_pinned_client_talks_to_its_own_server_and_the_connection_is_recorded_
         let allowed = stand.record(Kind::EgressConnect, from).unwrap();
         assert_eq!(allowed.decision, Decision::Allow);
         assert_eq!(allowed.outcome.as_deref(), Some("uninspected"));
-        assert_eq!(allowed.rule.as_deref(), Some("t/egress/14"));
+        assert_eq!(allowed.rule.as_deref(), Some("t/egress/16"));
         assert!(stand.record(Kind::EgressRequest, from).is_none(), "no request was seen");
         assert!(stand.record(Kind::EgressOutcome, from).is_none(), "it is still open");
         stream.shutdown().await.unwrap();
