@@ -20,6 +20,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("event_stream", postern_net::fuzzing::event_stream),
     ("first_bytes", postern_egress::fuzzing::first_bytes),
     ("frames", postern_exec::fuzzing::frames),
+    ("grpc_messages", postern_egress::fuzzing::grpc_messages),
     ("host", postern_policy::fuzzing::host),
     ("http_answer", postern_egress::fuzzing::http_answer),
     ("http_body", postern_egress::fuzzing::http_body),
@@ -36,6 +37,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("tool_outcome", postern_tools::fuzzing::outcome),
     ("tool_request", postern_tools::fuzzing::request),
     ("tunnel_words", postern_tunnel::fuzzing::words),
+    ("websocket", postern_egress::fuzzing::websocket),
 ];
 
 fn fuzz() -> PathBuf {

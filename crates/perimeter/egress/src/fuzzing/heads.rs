@@ -1,12 +1,13 @@
 //! A request's head from the sandbox's bytes to the head that leaves.
 
-use std::task::{Context, Poll, Waker};
-
 use bytes::Bytes;
 use http::{Request, header, request::Parts};
 use postern_policy::{Permit, Port, Scheme};
 
-use super::place::{PLACEHOLDER, SECRET, session};
+use super::{
+    at_once,
+    place::{PLACEHOLDER, SECRET, session},
+};
 use crate::{
     phases::{
         decide::{self, Form},
@@ -65,14 +66,6 @@ fn carried(parts: &Parts, expected: &Expected, scheme: Scheme) -> Option<(Asked,
     let catalogue_only = Recogniser { keyring: Default::default(), ..recogniser };
     inject::nothing_left(&catalogue_only, &leaving).ok()?;
     Some((asked, permit, leaving))
-}
-
-/// What is ready when it is asked for: nothing here waits for anybody.
-fn at_once<T>(future: impl Future<Output = T>) -> T {
-    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => value,
-        Poll::Pending => panic!("a target that waits"),
-    }
 }
 
 fn check(expected: &Expected, asked: &Asked, permit: &Permit, leaving: &Parts) {

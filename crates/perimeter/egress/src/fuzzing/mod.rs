@@ -3,12 +3,17 @@
 
 mod bodies;
 mod heads;
+mod messages;
 mod place;
 
 pub use bodies::{http_answer, http_body};
 pub use heads::http_request;
+pub use messages::{grpc_messages, websocket};
 
-use std::io::Cursor;
+use std::{
+    io::Cursor,
+    task::{Context, Poll, Waker},
+};
 
 use hickory_proto::op::Message;
 use postern_policy::Host;
@@ -90,4 +95,12 @@ pub fn dns_question(bytes: &[u8]) {
 /// When it does.
 pub fn refused_datagram(bytes: &[u8]) {
     assert!(datagram::destinations(bytes).len() <= bytes.len() / 16);
+}
+
+/// What is ready when it is asked for: nothing here waits for anybody.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("a target that waits"),
+    }
 }
