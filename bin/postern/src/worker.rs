@@ -5,19 +5,22 @@
 
 use std::process::ExitCode;
 
+use postern_confine::Role;
+use postern_exec::role::Starter;
 use postern_policy::{Endpoint, configured};
 
 use crate::cli::WorkerArguments;
 use crate::config;
 use crate::data::Data;
 use crate::failure::{Failure, Or};
-use crate::roles::{Service, keep_memory_private, worker_configuration};
+use crate::roles::{Service, confine, keep_memory_private, lacking, worker_configuration};
+use crate::{asynchronously, reach};
 
 /// Serves until SIGTERM or Ctrl-C, then drains; the worker's own exit code.
 ///
 /// # Errors
 /// Configuration, data directory, key file or URL.
-pub(crate) async fn run(arguments: &WorkerArguments) -> Result<ExitCode, Failure> {
+pub(crate) fn run(arguments: &WorkerArguments) -> Result<ExitCode, Failure> {
     keep_memory_private();
     let configuration = config::read(&arguments.place)?;
     let section = &configuration.worker;
@@ -40,8 +43,14 @@ pub(crate) async fn run(arguments: &WorkerArguments) -> Result<ExitCode, Failure
         sessions: section.sessions.into(),
         drain: arguments.drain,
     };
-    let worker = worker_configuration(&configuration, &data, service)?;
-    let code = postern_runner::worker_main(worker, configured(&endpoint), None).await;
+    let mut worker = worker_configuration(&configuration, &data, service)?;
+    let starter = Starter::beside(worker.exe.clone()).or_misused("start what starts the worker's processes")?;
+    match confine(Role::Worker, &reach::worker(&worker)) {
+        Ok(confinement) => worker.degraded.extend(lacking(&confinement)),
+        Err(code) => return Ok(code),
+    }
+    let serving = async { Ok(postern_runner::worker_main(worker, starter, configured(&endpoint), None).await) };
+    let code = asynchronously(serving);
     drop(held);
-    Ok(code)
+    code
 }

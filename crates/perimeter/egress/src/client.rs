@@ -1,14 +1,11 @@
 //! The worker's side of the egress process: opens sessions, hands over the sandbox's sockets, collects refusals.
 //! Holds no secret and makes no decision.
 
-use std::{
-    os::fd::{AsFd, OwnedFd},
-    path::Path,
-};
+use std::os::fd::{AsFd, OwnedFd};
 
 use postern_exec::{
     asynchronous::Channel,
-    role::{self, Child, StartError},
+    role::{self, Child, StartError, Starter},
     rpc::{CallError, Caller},
 };
 
@@ -72,19 +69,19 @@ pub enum EgressError {
     OutOfTurn,
 }
 
-/// Starts the egress role of `exe` with its audit and custody connections. Must be called inside a runtime.
+/// Starts the egress role with its audit and custody connections. Must be called inside a runtime.
 ///
 /// # Errors
 /// When the process does not start or refuses its configuration.
 pub async fn start(
-    exe: &Path,
+    starter: &Starter,
     configuration: &Configuration,
     audit: &OwnedFd,
     custody: &OwnedFd,
 ) -> Result<(Child, Client), EgressStartError> {
     let descriptors = [audit.as_fd(), custody.as_fd()];
     let (child, channel, ready): (_, _, Ready) =
-        role::start_and_wait(crate::ROLE, configuration, exe, &descriptors).await?;
+        role::start_and_wait(crate::ROLE, configuration, starter, &descriptors).await?;
     if !ready.problems.is_empty() {
         return Err(EgressStartError::Refused(ready.problems.join("; ")));
     }
