@@ -29,14 +29,16 @@ def reload(stack, config: str) -> None:
 
 
 def test_a_route_is_added_without_dropping_a_running_call(new_stack, wiki):
-    stack = new_stack(wiki_sections(wiki.ready["url"], secret_file(WIKI_TOKEN)))
+    first = secret_file(WIKI_TOKEN)
+    stack = new_stack(wiki_sections(wiki.ready["url"], first))
     notes = start_wiki(token="journey-notes-token-0a1b2c3d4e5f6071")
     slow = mcp_session(stack)
     answers: list = []
     running = threading.Thread(target=lambda: answers.extend(slow.call(mcp("slow", milliseconds=4000))))
     running.start()
     until(lambda: any(event.type == "agent.mcp_tool_use" for event in slow.events()), 20, "the slow call")
-    token = secret_file("journey-notes-token-0a1b2c3d4e5f6071")
+    token = first.with_name("notes")
+    token.write_text("journey-notes-token-0a1b2c3d4e5f6071")
     reload(stack, stack.config + ROUTE.format(url=notes.ready["url"], token=token))
     until(lambda: said(stack, "took up its routes"), 20, "the reload")
     added = mcp_session(stack, "notes")
@@ -51,5 +53,14 @@ def test_a_configuration_with_an_error_changes_nothing(new_stack, wiki):
     stack = new_stack(wiki_sections(wiki.ready["url"], secret_file(WIKI_TOKEN)))
     reload(stack, stack.config + "[[gateway.route]]\nhost = 7\n")
     until(lambda: said(stack, "the former configuration stays in force"), 20, "the refusal")
+    [(error, _)] = mcp_session(stack).call(mcp("search", query="still"))
+    assert not error
+
+
+def test_a_source_that_custody_was_confined_without_is_refused_with_the_next_step(new_stack, wiki):
+    stack = new_stack(wiki_sections(wiki.ready["url"], secret_file(WIKI_TOKEN)))
+    token = secret_file("journey-notes-token-0a1b2c3d4e5f6071")
+    reload(stack, stack.config + ROUTE.format(url="http://127.0.0.1:1/mcp", token=token))
+    until(lambda: said(stack, "start the worker and the gateway again"), 20, "the refusal")
     [(error, _)] = mcp_session(stack).call(mcp("search", query="still"))
     assert not error

@@ -1,10 +1,12 @@
 //! `postern worker --check`: each control of the sandbox, whether it is active here, and if not, why and what to do.
 
+use postern_confine::{Confinement, Role};
+use postern_exec::role::STARTER;
 use postern_sandbox::{Control, ControlStatus, State};
 
 use crate::failure::Failure;
 
-/// Prints one line per control.
+/// Prints one line per control, and one per process of ours: `own:ROLE`. The spawner has what its starter has.
 ///
 /// # Errors
 /// [`Failure::ControlMissing`] when a control without which no sandbox starts is missing.
@@ -13,6 +15,9 @@ pub(crate) fn run() -> Result<(), Failure> {
     let controls = postern_sandbox::check();
     for control in &controls {
         println!("{}", line(control));
+    }
+    for (name, confinement) in own_processes() {
+        println!("{:<16} {}", format!("own:{name}"), confinement.line());
     }
     none_lacks(&controls)
 }
@@ -32,6 +37,13 @@ fn none_lacks(controls: &[ControlStatus]) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::ControlMissing(format!("no sandbox starts without {}", lacking.join(", "))))
+}
+
+/// How far each process of ours confines itself here.
+fn own_processes() -> Vec<(&'static str, Confinement)> {
+    let roles = Role::ALL.into_iter().map(|role| (role.name(), postern_confine::measured(role)));
+    let starter = postern_confine::measured_calls_alone(postern_sandbox::spawner_calls());
+    roles.chain([(STARTER, starter)]).collect()
 }
 
 fn stops_every_start(status: &ControlStatus) -> bool {

@@ -71,6 +71,9 @@ pub(crate) enum Command {
     /// An edge and a gateway without API, for tests and benchmarks.
     #[command(hide = true)]
     TunnelRig(RigArguments),
+    /// A role's confinement and one thing that it must not allow, for probes and tests.
+    #[command(hide = true)]
+    Confined(ConfinedArguments),
 }
 
 #[derive(Args)]
@@ -499,6 +502,20 @@ pub(crate) enum PerimeterVerb {
         #[command(flatten)]
         server: Server,
     },
+}
+
+#[derive(Args)]
+pub(crate) struct ConfinedArguments {
+    /// Whose confinement, or `none`.
+    pub(crate) role: String,
+    /// What is tried.
+    pub(crate) attempt: String,
+    /// On what.
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) argument: Option<String>,
+    /// The data directory of the role.
+    #[arg(long, default_value = "./.postern", value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
 }
 
 #[derive(Args)]

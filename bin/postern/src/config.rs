@@ -66,11 +66,15 @@ pub(crate) fn read(place: &Place) -> Result<Configuration, Failure> {
 /// # Errors
 /// As [`read`].
 pub(crate) fn read_optional(given: Option<&Path>) -> Result<Configuration, Failure> {
-    let path = given.map(Path::to_owned).or_else(|| Path::new(DEFAULT_FILE).exists().then(|| DEFAULT_FILE.into()));
-    match path {
+    match file(given) {
         Some(path) => read_file(&path),
         None => check(Document::empty(), Path::new(".")),
     }
+}
+
+/// The file that is read: the one that is given, or `./postern.toml` when it exists.
+pub(crate) fn file(given: Option<&Path>) -> Option<PathBuf> {
+    given.map(Path::to_owned).or_else(|| Path::new(DEFAULT_FILE).exists().then(|| DEFAULT_FILE.into()))
 }
 
 /// Reads and checks one file.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use postern_exec::WireBytes;
-use postern_exec::role::{Running, Supervisor};
+use postern_exec::role::{Running, Starter, Supervisor};
 use postern_gateway::{EdgeConfig, GatewayConfig, Order, Report};
 use postern_policy::Endpoint;
 use postern_tunnel::handover::Proxy;
@@ -72,6 +72,7 @@ pub(crate) fn configuration(
         custody_dir: configuration.custody.dir.clone(),
         identity_keys: inner.identity_keys,
         drain_seconds: inner.drain.as_secs(),
+        degraded: Vec::new(),
     })
 }
 
@@ -200,7 +201,7 @@ pub(crate) async fn run(arguments: &GatewayArguments) -> Result<ExitCode, Failur
     let inner = inner(&read, arguments)?;
     let files = Files::find(&inner.tls_dir)?;
     let exe = postern_exec::program::own_executable().or_misused("find this executable")?;
-    let mut supervisor = Supervisor::new("gateway", exe, configuration(&read, &data, inner)?, vec![]);
+    let mut supervisor = Supervisor::new("gateway", Starter::itself(exe), configuration(&read, &data, inner)?, vec![]);
     let (mut running, report) = supervisor.start::<Report>().await.or_misused("start the gateway")?;
     stands(report)?;
     let renewal = tokio::spawn(async move {

@@ -7,6 +7,7 @@ mod check;
 mod cli;
 mod client;
 mod config;
+mod confined;
 mod data;
 mod demo;
 mod edge;
@@ -16,6 +17,7 @@ mod greeting;
 mod logging;
 mod perimeter;
 mod private_mcp;
+mod reach;
 mod rehearsal;
 mod reload;
 mod rig;
@@ -70,8 +72,8 @@ fn command(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Audit(audit) => audit::run(&audit.verb),
         Command::Agent(agent) => asynchronously(agent::run(&agent.verb)),
         Command::Worker(worker) if worker.check => check::run(),
-        Command::Worker(worker) => return asynchronously(worker::run(worker)),
-        Command::Server(server) => return asynchronously(server::run(server, logging::level_name(arguments.log))),
+        Command::Worker(worker) => return worker::run(worker),
+        Command::Server(server) => return server::run(server, logging::level_name(arguments.log)),
         Command::Gateway(gateway) => return asynchronously(gateway::run(gateway)),
         Command::Session(session) => asynchronously(session::run(&session.verb)),
         Command::Tunnel(tunnel) => asynchronously(tunnel::run(&tunnel.verb)),
@@ -79,13 +81,15 @@ fn command(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::TunnelRig(rig) => asynchronously(rig::run(rig)),
         Command::PrivateMcp(server) => asynchronously(private_mcp::run(server)),
         Command::Verify(verify) => return asynchronously(verify::run(verify)),
+        Command::Confined(confined) => confined::run(confined),
         Command::Demo(demo) => asynchronously(demo::run(demo)),
         Command::Rehearsal(rehearsal) => asynchronously(rehearsal::run(rehearsal)),
     };
     done.map(|()| ExitCode::SUCCESS)
 }
 
-fn asynchronously<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+/// On a runtime of its own.
+pub(crate) fn asynchronously<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.or_misused("start the runtime")?.block_on(work)
 }

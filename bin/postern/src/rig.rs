@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use postern_edge::{Directory, Edge, TunnelEntry};
-use postern_exec::role::{Running, Supervisor};
+use postern_exec::role::{Running, Starter, Supervisor};
 use postern_gateway::GatewayConfig;
 use postern_net::client::{Body, ClientError, Connect, Connecting, HttpClient};
 use postern_secret::Secret;
@@ -188,7 +188,7 @@ async fn serve(edge: &Edge, data: &Data, stop: CancellationToken) -> Result<std:
 
 async fn start_gateway(configuration: GatewayConfig) -> Result<Running, Failure> {
     let exe = configuration.exe.clone();
-    let mut supervisor = Supervisor::new("gateway", exe, configuration, vec![]);
+    let mut supervisor = Supervisor::new("gateway", Starter::itself(exe), configuration, vec![]);
     let (mut running, report) = supervisor.start::<postern_gateway::Report>().await.or_misused("start the gateway")?;
     gateway::stands(report)?;
     if gateway::connected(&mut running, PATIENCE).await {

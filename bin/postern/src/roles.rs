@@ -2,93 +2,202 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use postern_confine::{Confinement, Reach, Role};
 use postern_exec::WireBytes;
-use postern_exec::asynchronous::Channel;
+use postern_exec::role::{First, Roles, STARTER, Starter};
+use postern_gateway::GatewayConfig;
 use postern_policy::{Endpoint, Zones, configured};
 use postern_runner::WorkerConfig;
+use serde::de::DeserializeOwned;
 use tracing::level_filters::LevelFilter;
 
 use crate::config::{Configuration, DEFAULT_ENVIRONMENT};
 use crate::data::Data;
 use crate::failure::{Failure, Or};
-use crate::{logging, server};
+use crate::{logging, reach, server};
 
-/// A role and how it runs.
+/// A role that this process was started as.
 #[derive(Clone, Copy)]
-pub(crate) enum Role {
-    Server,
-    Worker,
-    Gateway,
-    Connector,
+pub(crate) enum Asked {
+    /// One that confines itself before it has a runtime.
+    Confined(Role),
+    /// Builds sandboxes.
     Spawner,
-    Egress,
-    Custody,
-    Audit,
+    /// Executes the other roles for worker and gateway, which cannot once they are confined.
+    Starter,
 }
 
 /// The role that the arguments ask for: one word, with a socket as standard input. A person at a terminal gets the
 /// command of that name instead, or its help.
-pub(crate) fn asked_for() -> Option<Role> {
+pub(crate) fn asked_for() -> Option<Asked> {
     let mut arguments = std::env::args().skip(1);
     let (name, None) = (arguments.next()?, arguments.next()) else { return None };
     let role = match name.as_str() {
-        "server" => Role::Server,
-        "worker" => Role::Worker,
-        "gateway" => Role::Gateway,
-        "connector" => Role::Connector,
-        "spawner" => Role::Spawner,
-        "egress" => Role::Egress,
-        "custody" => Role::Custody,
-        "audit" => Role::Audit,
-        _ => return None,
+        "spawner" => Asked::Spawner,
+        STARTER => Asked::Starter,
+        name => Asked::Confined(Role::named(name)?),
     };
     rustix::net::sockopt::socket_type(std::io::stdin().as_fd()).ok().map(|_| role)
 }
 
-impl Role {
+impl Asked {
     /// Runs it to its end.
     pub(crate) fn run(self) -> ExitCode {
-        if matches!(self, Self::Spawner) {
-            // Files of a sandbox have the modes that programs expect; the directories around them are closed.
-            rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-            // No runtime and no thread besides this one: it forks.
-            return postern_sandbox::spawner_main();
-        }
-        keep_memory_private();
-        if !matches!(self, Self::Server) {
-            logging::start(LevelFilter::INFO, None);
-        }
-        let runtime =
-            match tokio::runtime::Builder::new_multi_thread().worker_threads(self.threads()).enable_all().build() {
-                Ok(runtime) => runtime,
-                Err(error) => {
-                    tracing::error!(%error, "the runtime does not start");
-                    return ExitCode::FAILURE;
-                }
-            };
         match self {
-            Self::Server => runtime.block_on(server::main()),
-            Self::Worker => runtime.block_on(worker()),
-            Self::Gateway => runtime.block_on(postern_gateway::process_main(configured)),
-            Self::Connector => runtime.block_on(postern_connector::process_main(configured)),
-            Self::Egress => runtime.block_on(postern_egress::process_main()),
-            Self::Custody => runtime.block_on(postern_custody::process_main()),
-            Self::Audit => runtime.block_on(postern_audit::process_main()),
-            Self::Spawner => ExitCode::FAILURE,
+            Self::Spawner => {
+                // Files of a sandbox have the modes that programs expect; the directories around them are closed.
+                rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+                // No runtime and no thread besides this one: it forks.
+                postern_sandbox::spawner_main()
+            }
+            Self::Starter => starter(),
+            Self::Confined(role) => confined_role(role),
         }
     }
+}
 
-    /// Threads of the runtime: the many-connection roles use the machine, the others are a queue each.
-    fn threads(self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
-        match self {
-            Self::Server | Self::Egress | Self::Worker | Self::Gateway | Self::Connector => cores.max(2),
-            Self::Spawner | Self::Custody | Self::Audit => 1,
+/// What the spawner inherits: it is executed by this one, and so has the same filter and the same domain.
+fn starter() -> ExitCode {
+    keep_memory_private();
+    logging::start(LevelFilter::INFO, None);
+    match postern_confine::enter_calls_alone(postern_sandbox::spawner_calls()) {
+        Ok(confinement) => tell(STARTER, &confinement),
+        Err(error) => return defect(STARTER, &error),
+    }
+    postern_exec::role::starter_main(Roles { once: &["spawner", "audit", "custody", "egress"], again: &["connector"] })
+}
+
+fn confined_role(role: Role) -> ExitCode {
+    keep_memory_private();
+    if role != Role::Server {
+        logging::start(LevelFilter::INFO, None);
+    }
+    let ended = match role {
+        Role::Server => server_role(),
+        Role::Worker => worker(),
+        Role::Gateway => gateway(),
+        Role::Connector => alone(role, |_| Reach::new(), |first| postern_connector::process_main(first, configured)),
+        Role::Egress => alone(role, |_| Reach::new(), postern_egress::process_main),
+        Role::Custody => alone(role, reach::custody, postern_custody::process_main),
+        Role::Audit => alone(role, reach::audit, postern_audit::process_main),
+    };
+    ended.unwrap_or_else(|code| code)
+}
+
+/// A role that starts no other.
+fn alone<C: DeserializeOwned, M: Future<Output = ExitCode>>(
+    role: Role,
+    reach: impl FnOnce(&C) -> Reach,
+    main: impl FnOnce(First<C>) -> M,
+) -> Result<ExitCode, ExitCode> {
+    let first = received(role)?;
+    let threads = threads(role);
+    confine(role, &reach(&first.configuration))?;
+    Ok(serve(threads, main(first)))
+}
+
+fn server_role() -> Result<ExitCode, ExitCode> {
+    let first = received::<server::ServerConfiguration>(Role::Server)?;
+    logging::start(first.configuration.log.parse().unwrap_or(LevelFilter::INFO), None);
+    let threads = threads(Role::Server);
+    confine(Role::Server, &reach::server(&first.configuration))?;
+    Ok(serve(threads, server::main(first)))
+}
+
+fn worker() -> Result<ExitCode, ExitCode> {
+    let mut first = received::<WorkerConfig>(Role::Worker)?;
+    let threads = threads(Role::Worker);
+    let starter = beside(&first.configuration.exe)?;
+    let confinement = confine(Role::Worker, &reach::worker(&first.configuration))?;
+    first.configuration.degraded.extend(lacking(&confinement));
+    let endpoint: Endpoint = first.configuration.server_url.parse().map_err(|error| {
+        tracing::error!(%error, "the server's URL is not usable");
+        ExitCode::from(2)
+    })?;
+    Ok(serve(threads, async {
+        match first.into_parts() {
+            Ok((configuration, _, channel)) => {
+                postern_runner::worker_main(configuration, starter, configured(&endpoint), Some(channel)).await
+            }
+            Err(error) => {
+                tracing::error!(%error, "the worker does not start");
+                ExitCode::from(2)
+            }
         }
+    }))
+}
+
+fn gateway() -> Result<ExitCode, ExitCode> {
+    let mut first = received::<GatewayConfig>(Role::Gateway)?;
+    let threads = threads(Role::Gateway);
+    let starter = beside(&first.configuration.exe)?;
+    let confinement = confine(Role::Gateway, &reach::gateway(&first.configuration))?;
+    first.configuration.degraded.extend(lacking(&confinement));
+    Ok(serve(threads, postern_gateway::process_main(first, starter, configured)))
+}
+
+fn received<C: DeserializeOwned>(role: Role) -> Result<First<C>, ExitCode> {
+    First::receive().map_err(|error| {
+        let error = &error as &dyn std::error::Error;
+        tracing::error!(role = role.name(), error, "the role has no configuration");
+        ExitCode::from(2)
+    })
+}
+
+/// Before this process confines itself: what executes its children afterwards.
+fn beside(exe: &Path) -> Result<Starter, ExitCode> {
+    Starter::beside(exe.to_owned()).map_err(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "no starter");
+        ExitCode::FAILURE
+    })
+}
+
+/// Confines this process, which must have one thread. What the kernel cannot give is told and stops nothing.
+pub(crate) fn confine(role: Role, reach: &Reach) -> Result<Confinement, ExitCode> {
+    let confinement = postern_confine::enter(role, reach).map_err(|error| defect(role.name(), &error))?;
+    tell(role.name(), &confinement);
+    Ok(confinement)
+}
+
+/// A line for the operator where a process is confined less than it could be.
+pub(crate) fn lacking(confinement: &Confinement) -> Option<String> {
+    (*confinement != Confinement::Active).then(|| format!("own processes are confined less: {}", confinement.line()))
+}
+
+fn tell(role: &str, confinement: &Confinement) {
+    match confinement {
+        Confinement::Active => tracing::debug!(role, "confined"),
+        Confinement::Degraded { cause, fix } => tracing::warn!(role, cause, fix, "confinement degraded"),
+        Confinement::Missing { cause, fix } => tracing::warn!(role, cause, fix, "confinement missing"),
+    }
+}
+
+fn defect(role: &str, error: &dyn std::error::Error) -> ExitCode {
+    tracing::error!(role, %error, "the role's list of system calls is broken; report this as a defect");
+    ExitCode::FAILURE
+}
+
+fn serve(threads: usize, main: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
+        Ok(runtime) => runtime.block_on(main),
+        Err(error) => {
+            tracing::error!(%error, "the runtime does not start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Threads of the runtime: the many-connection roles use the machine, the others are a queue each. Asked before the role confines itself: the answer stands in
+/// files that it cannot open afterwards.
+fn threads(role: Role) -> usize {
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
+    match role {
+        Role::Server | Role::Egress | Role::Worker | Role::Gateway | Role::Connector => cores.max(2),
+        Role::Custody | Role::Audit => 1,
     }
 }
 
@@ -101,24 +210,6 @@ pub(crate) fn keep_memory_private() {
     if let Err(error) = bounded.and(hidden) {
         tracing::warn!(%error, "this process could not close its memory to others of its user");
     }
-}
-
-async fn worker() -> ExitCode {
-    let (configuration, _, channel): (WorkerConfig, _, Channel) = match postern_exec::role::first_message() {
-        Ok(first) => first,
-        Err(error) => {
-            tracing::error!(%error, "the worker does not start");
-            return ExitCode::from(2);
-        }
-    };
-    let endpoint: Endpoint = match configuration.server_url.parse() {
-        Ok(endpoint) => endpoint,
-        Err(error) => {
-            tracing::error!(%error, "the server's URL is not usable");
-            return ExitCode::from(2);
-        }
-    };
-    postern_runner::worker_main(configuration, configured(&endpoint), Some(channel)).await
 }
 
 /// Where a worker finds its server, and as whom.
@@ -150,6 +241,7 @@ pub(crate) fn worker_configuration(
         environment_id: service.environment_id,
         environment_key: WireBytes::new(key.trim().as_bytes().to_vec()),
         document: configuration.document.text().clone(),
+        degraded: Vec::new(),
         variables: variables(configuration, &environments)?,
         environments,
         data_dir: data.root().to_owned(),

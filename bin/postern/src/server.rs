@@ -19,6 +19,7 @@ use postern_edge::{Directory, Edge};
 use postern_engine::control::{ControlHub, ControlSettings};
 use postern_engine::{Engine, Surroundings};
 use postern_exec::WireBytes;
+use postern_exec::role::First;
 use postern_net::client::HttpClient;
 use postern_net::tls::TlsRoots;
 use postern_policy::{Endpoint, configured};
@@ -88,12 +89,11 @@ pub(crate) struct ServerReady {
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// The role.
-pub(crate) async fn main() -> ExitCode {
-    let (configuration, descriptors, mut channel) = match postern_exec::role::first_message::<ServerConfiguration>() {
-        Ok(first) => first,
+pub(crate) async fn main(first: First<ServerConfiguration>) -> ExitCode {
+    let (configuration, descriptors, mut channel) = match first.into_parts() {
+        Ok(parts) => parts,
         Err(error) => return refuse(&error.to_string()),
     };
-    crate::logging::start(configuration.log.parse().unwrap_or(tracing::level_filters::LevelFilter::INFO), None);
     match Server::build(configuration, descriptors).await {
         Ok((server, ready)) => {
             if channel.send(&Ok::<_, String>(ready), &[]).await.is_err() {

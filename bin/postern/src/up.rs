@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postern_exec::WireBytes;
-use postern_exec::role::{Running, Supervisor};
+use postern_exec::role::{Running, Starter, Supervisor};
 use postern_gateway::GatewayConfig;
 use postern_runner::{Order, Report};
 use serde_json::json;
@@ -86,7 +86,7 @@ impl Up {
             log: log.to_owned(),
         };
         let sockets = vec![OwnedFd::from(tcp), OwnedFd::from(operator), OwnedFd::from(edge_socket)];
-        let mut server = Supervisor::new("server", exe.clone(), server, sockets);
+        let mut server = Supervisor::new("server", Starter::itself(exe.clone()), server, sockets);
         let (running, ready) = server.start::<Result<ServerReady, String>>().await.or_misused("start the server")?;
         let ready = ready.map_err(Failure::Misused)?;
         server.configuration().new_keys = false;
@@ -138,8 +138,12 @@ impl Up {
             environment_id: Some(self.ready.environment_id.clone()),
             drain: arguments.drain,
         };
-        let mut supervisor =
-            Supervisor::new("gateway", exe, gateway::configuration(configuration, data, inner)?, vec![]);
+        let mut supervisor = Supervisor::new(
+            "gateway",
+            Starter::itself(exe),
+            gateway::configuration(configuration, data, inner)?,
+            vec![],
+        );
         let (mut running, report) =
             supervisor.start::<postern_gateway::Report>().await.or_misused("start the gateway")?;
         let key = gateway::stands(report)?;
@@ -168,7 +172,7 @@ impl Up {
             drain: arguments.drain,
         };
         let worker = worker_configuration(configuration, data, service)?;
-        let mut supervisor = Supervisor::new("worker", exe, worker, vec![]);
+        let mut supervisor = Supervisor::new("worker", Starter::itself(exe), worker, vec![]);
         let (running, report) = supervisor.start::<Report>().await.or_misused("start the worker")?;
         let key = match report {
             Report::Ready { controls, degraded, perimeter_public_key, .. } => {

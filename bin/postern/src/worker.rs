@@ -5,22 +5,24 @@
 
 use std::process::ExitCode;
 
+use postern_confine::Role;
 use postern_exec::asynchronous::Channel;
+use postern_exec::role::Starter;
 use postern_policy::{Endpoint, configured};
 
 use crate::cli::WorkerArguments;
 use crate::config;
 use crate::data::Data;
 use crate::failure::{Failure, Or};
-use crate::reload;
-use crate::roles::{Service, keep_memory_private, worker_configuration};
+use crate::roles::{Service, confine, keep_memory_private, lacking, worker_configuration};
 use crate::up::Signals;
+use crate::{asynchronously, reach, reload};
 
 /// Serves until SIGTERM or Ctrl-C, then drains; the worker's own exit code.
 ///
 /// # Errors
 /// Configuration, data directory, key file or URL.
-pub(crate) async fn run(arguments: &WorkerArguments) -> Result<ExitCode, Failure> {
+pub(crate) fn run(arguments: &WorkerArguments) -> Result<ExitCode, Failure> {
     keep_memory_private();
     let configuration = config::read(&arguments.place)?;
     let section = &configuration.worker;
@@ -43,25 +45,34 @@ pub(crate) async fn run(arguments: &WorkerArguments) -> Result<ExitCode, Failure
         sessions: section.sessions.into(),
         drain: arguments.drain,
     };
-    let worker = worker_configuration(&configuration, &data, service)?;
+    let mut worker = worker_configuration(&configuration, &data, service)?;
     let environments = worker.environments.clone();
-    let mut hangup = Signals::listen()?.reload;
-    let (mut ours, theirs) = Channel::pair().or_misused("make the worker's channel")?;
-    let theirs = Channel::new(theirs).or_misused("make the worker's channel")?;
-    let serving = postern_runner::worker_main(worker, configured(&endpoint), Some(theirs));
-    let reloads = async {
-        loop {
-            hangup.wait().await;
-            match config::read(&arguments.place) {
-                Ok(changed) => drop(reload::worker(&mut ours, &changed, &environments).await),
-                Err(failure) => tracing::error!(%failure, "the former configuration stays in force"),
+    let starter = Starter::beside(worker.exe.clone()).or_misused("start what starts the worker's processes")?;
+    let reach = reach::configuration(reach::worker(&worker), &arguments.place, &configuration);
+    match confine(Role::Worker, &reach) {
+        Ok(confinement) => worker.degraded.extend(lacking(&confinement)),
+        Err(code) => return Ok(code),
+    }
+    let serving = async {
+        let mut hangup = Signals::listen()?.reload;
+        let (mut ours, theirs) = Channel::pair().or_misused("make the worker's channel")?;
+        let theirs = Channel::new(theirs).or_misused("make the worker's channel")?;
+        let serving = postern_runner::worker_main(worker, starter, configured(&endpoint), Some(theirs));
+        let reloads = async {
+            loop {
+                hangup.wait().await;
+                match config::read(&arguments.place) {
+                    Ok(changed) => drop(reload::worker(&mut ours, &changed, &environments).await),
+                    Err(failure) => tracing::error!(%failure, "the former configuration stays in force"),
+                }
             }
+        };
+        tokio::select! {
+            code = serving => Ok(code),
+            never = reloads => never,
         }
     };
-    let code = tokio::select! {
-        code = serving => code,
-        never = reloads => never,
-    };
+    let code = asynchronously(serving);
     drop(held);
-    Ok(code)
+    code
 }

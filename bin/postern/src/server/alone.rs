@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
+use postern_confine::Role;
 use postern_exec::WireBytes;
 use postern_policy::deployment::Protection;
 use serde_json::json;
@@ -12,26 +13,31 @@ use super::{DEFAULT_TUNNEL_DOMAIN, EdgeConfiguration, Server, ServerConfiguratio
 use crate::cli::ServerArguments;
 use crate::config::{self, Configuration};
 use crate::data::Data;
-use crate::edge;
 use crate::failure::{Failure, Or};
-use crate::roles::keep_memory_private;
+use crate::roles::{confine, keep_memory_private};
 use crate::up::{Signals, listen_operator, model_key};
+use crate::{asynchronously, edge, reach};
 
 /// Serves until SIGTERM or Ctrl-C, then drains.
 ///
 /// # Errors
 /// Configuration, data directory, sockets.
-pub(crate) async fn run(arguments: &ServerArguments, log: &'static str) -> Result<ExitCode, Failure> {
+pub(crate) fn run(arguments: &ServerArguments, log: &'static str) -> Result<ExitCode, Failure> {
     keep_memory_private();
     let configuration = config::read(&arguments.place)?;
     let data = Data::open(&arguments.place.data_dir)?;
     let _held = data.hold()?;
-    let mut signals = Signals::listen()?;
     let (role, sockets) = prepare(&configuration, &data, arguments, log)?;
-    let (server, ready) = Server::build(role, sockets).await?;
-    announce(&ready, arguments, &data);
-    server.run(async { signals.next().await }).await;
-    Ok(ExitCode::SUCCESS)
+    if let Err(code) = confine(Role::Server, &reach::server(&role)) {
+        return Ok(code);
+    }
+    asynchronously(async {
+        let mut signals = Signals::listen()?;
+        let (server, ready) = Server::build(role, sockets).await?;
+        announce(&ready, arguments, &data);
+        server.run(async { signals.next().await }).await;
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 fn prepare(

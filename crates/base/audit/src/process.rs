@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use postern_exec::asynchronous::Channel;
-use postern_exec::{role, rpc};
+use postern_exec::role::{self, First, Starter};
+use postern_exec::rpc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -67,8 +68,8 @@ pub(crate) enum Answer {
 ///
 /// # Errors
 /// [`role::StartError`]; a log that cannot be opened is not an error here but [`Started::Refused`].
-pub async fn start(exe: &Path, directory: &Path) -> Result<(role::Child, Client, Started), role::StartError> {
-    start_keeping(exe, directory, &[]).await
+pub async fn start(starter: &Starter, directory: &Path) -> Result<(role::Child, Client, Started), role::StartError> {
+    start_keeping(starter, directory, &[]).await
 }
 
 /// As [`start`], with descriptors that stay open as long as the process lives: a lock that must not be free before it ended.
@@ -76,19 +77,19 @@ pub async fn start(exe: &Path, directory: &Path) -> Result<(role::Child, Client,
 /// # Errors
 /// As [`start`].
 pub async fn start_keeping(
-    exe: &Path,
+    starter: &Starter,
     directory: &Path,
     kept: &[BorrowedFd<'_>],
 ) -> Result<(role::Child, Client, Started), role::StartError> {
     let configuration = Configuration { directory: directory.to_owned() };
-    let (child, channel, started) = role::start_and_wait(ROLE, &configuration, exe, kept).await?;
+    let (child, channel, started) = role::start_and_wait(ROLE, &configuration, starter, kept).await?;
     Ok((child, Client::new(channel), started))
 }
 
 /// The role itself; ends when descriptor 0 closes, with a last signature and a sync.
-pub async fn process_main() -> ExitCode {
-    let (configuration, _kept, mut channel) = match role::first_message::<Configuration>() {
-        Ok(first) => first,
+pub async fn process_main(first: First<Configuration>) -> ExitCode {
+    let (configuration, _kept, mut channel) = match first.into_parts() {
+        Ok(parts) => parts,
         Err(error) => return failed(&error),
     };
     let log = match Log::open(&configuration.directory, Timestamp::now()) {

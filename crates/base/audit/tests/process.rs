@@ -6,15 +6,17 @@ use std::time::{Duration, Instant};
 
 use postern_audit::{AuditError, Client, Decision, Kind, Record, Started, entries, process_main, start, verify};
 use postern_exec::asynchronous::Channel;
+use postern_exec::role::{First, Starter};
 
 /// Started by hand it fails; started as a role it serves until descriptor 0 closes.
 #[test]
 fn audit() {
     let by_hand =
         std::fs::read_link("/proc/self/fd/0").is_ok_and(|link| !link.to_string_lossy().starts_with("socket:"));
-    let code = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(process_main());
-    let expected = if by_hand { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-    assert_eq!(format!("{code:?}"), format!("{expected:?}"));
+    let Ok(first) = First::receive() else { return assert!(by_hand) };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let code = runtime.block_on(process_main(first));
+    assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::SUCCESS));
 }
 
 fn record(text: String) -> Record {
@@ -24,7 +26,7 @@ fn record(text: String) -> Record {
 }
 
 async fn started(directory: &std::path::Path) -> (postern_exec::role::Child, Client) {
-    let (child, client, started) = start(&std::env::current_exe().unwrap(), directory).await.unwrap();
+    let (child, client, started) = start(&Starter::itself(std::env::current_exe().unwrap()), directory).await.unwrap();
     assert!(matches!(started, Started::Ready { .. }), "{started:?}");
     (child, client)
 }
@@ -123,7 +125,8 @@ async fn an_attached_connection_appends_and_does_nothing_else() {
 async fn a_log_in_use_is_refused_with_the_reason() {
     let directory = tempfile::tempdir().unwrap();
     let (_child, _client) = started(directory.path()).await;
-    let (_second, _, started) = start(&std::env::current_exe().unwrap(), directory.path()).await.unwrap();
+    let (_second, _, started) =
+        start(&Starter::itself(std::env::current_exe().unwrap()), directory.path()).await.unwrap();
     assert!(matches!(started, Started::Refused { reason } if reason.contains("another audit process")));
 }
 

@@ -5,9 +5,11 @@
 //! signal would fire when the *thread* that forked ends, and worker threads of a runtime do.)
 
 mod child;
+mod starter;
 mod supervisor;
 
-pub use child::{Child, StartError, first_message, first_message_blocking, start, start_and_wait};
+pub use child::{Child, First, StartError, first_message, first_message_blocking, start, start_and_wait};
+pub use starter::{ROLE as STARTER, Roles, Starter, starter_main};
 pub use supervisor::{Running, Supervisor};
 
 /// The longest configuration message a role accepts: configuration text, certificates and an environment snapshot fit.

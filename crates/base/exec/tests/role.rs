@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use postern_exec::role::{self, StartError, Supervisor};
+use postern_exec::role::{self, Roles, StartError, Starter, Supervisor};
 use postern_exec::rpc::{self, CallError, Caller};
 use serde::{Deserialize, Serialize};
 
@@ -72,15 +72,33 @@ fn configuration(behaviour: Behaviour) -> Configuration {
     Configuration { text: "x".repeat(1 << 20), behaviour }
 }
 
-fn exe() -> std::path::PathBuf {
-    std::env::current_exe().unwrap()
+fn itself() -> Starter {
+    Starter::itself(std::env::current_exe().unwrap())
+}
+
+/// This program as the role `starter`.
+fn beside() -> Starter {
+    Starter::beside(std::env::current_exe().unwrap()).unwrap()
+}
+
+/// Takes its configuration and ends.
+#[test]
+fn role_of_once() {
+    let _by_hand = role::first_message_blocking::<()>();
+}
+
+/// No other test may have this word in its name: the process would run that test too, which starts this one again.
+/// Started by hand it ends at once; started as a role it executes the one role that it may.
+#[test]
+fn starter() {
+    role::starter_main(Roles { once: &["role_of_once"], again: &["role_under_test"] });
 }
 
 #[tokio::test]
 async fn a_role_gets_its_configuration_and_descriptors_and_a_closed_environment() {
     let (mut read, write) = std::io::pipe().unwrap();
     let (mut child, channel, seen): (_, _, Seen) =
-        role::start_and_wait("role_under_test", &configuration(Behaviour::Serve), &exe(), &[write.as_fd()])
+        role::start_and_wait("role_under_test", &configuration(Behaviour::Serve), &itself(), &[write.as_fd()])
             .await
             .unwrap();
     drop(write);
@@ -109,7 +127,7 @@ async fn a_role_gets_its_configuration_and_descriptors_and_a_closed_environment(
 #[tokio::test]
 async fn a_role_that_is_killed_is_gone_for_its_callers() {
     let (mut child, channel, _): (_, _, Seen) =
-        role::start_and_wait("role_under_test", &configuration(Behaviour::Serve), &exe(), &[]).await.unwrap();
+        role::start_and_wait("role_under_test", &configuration(Behaviour::Serve), &itself(), &[]).await.unwrap();
     let caller: Caller<u64, u64> = Caller::new(channel, 100);
     child.kill().unwrap();
     caller.gone().await;
@@ -120,19 +138,20 @@ async fn a_role_that_is_killed_is_gone_for_its_callers() {
 #[tokio::test]
 async fn a_role_that_ends_without_a_word_is_an_error_at_its_start() {
     let started =
-        role::start_and_wait::<_, Seen>("role_under_test", &configuration(Behaviour::Exit), &exe(), &[]).await;
+        role::start_and_wait::<_, Seen>("role_under_test", &configuration(Behaviour::Exit), &itself(), &[]).await;
     assert!(matches!(started, Err(StartError::Configure(_))));
 }
 
 #[tokio::test]
 async fn a_program_that_is_not_there_is_named() {
-    let error = role::start("role_under_test", &(), std::path::Path::new("/nonexistent/postern"), &[]).err().unwrap();
+    let error =
+        role::start("role_under_test", &(), &Starter::itself("/nonexistent/postern".into()), &[]).err().unwrap();
     assert_eq!(error.to_string(), "execute /nonexistent/postern as role role_under_test");
 }
 
 #[tokio::test]
 async fn a_role_that_does_not_end_in_time_is_killed() {
-    let mut supervisor = Supervisor::new("role_under_test", exe(), configuration(Behaviour::Ignore), Vec::new());
+    let mut supervisor = Supervisor::new("role_under_test", itself(), configuration(Behaviour::Ignore), Vec::new());
     let (running, _): (_, Seen) = supervisor.start().await.unwrap();
     let before = Instant::now();
     let status = running.stop(Duration::from_millis(100)).await.unwrap();
@@ -143,7 +162,8 @@ async fn a_role_that_does_not_end_in_time_is_killed() {
 #[tokio::test]
 async fn a_supervised_role_is_started_again_with_the_same_descriptors() {
     let (mut read, write) = std::io::pipe().unwrap();
-    let mut supervisor = Supervisor::new("role_under_test", exe(), configuration(Behaviour::Serve), vec![write.into()]);
+    let mut supervisor =
+        Supervisor::new("role_under_test", itself(), configuration(Behaviour::Serve), vec![write.into()]);
     supervisor.configuration().text = "again ".to_owned();
     for _ in 0..2 {
         let (mut running, _): (_, Seen) = supervisor.start().await.unwrap();
@@ -154,4 +174,39 @@ async fn a_supervised_role_is_started_again_with_the_same_descriptors() {
     let mut written = String::new();
     read.read_to_string(&mut written).unwrap();
     assert_eq!(written, "again again ");
+}
+
+#[tokio::test]
+async fn roles_that_another_process_executes_are_watched_and_killed_like_ones_own() {
+    let starter = beside();
+    let (mut read, write) = std::io::pipe().unwrap();
+    let serve = configuration(Behaviour::Serve);
+    let (mut first, channel, seen): (_, _, Seen) =
+        role::start_and_wait("role_under_test", &serve, &starter, &[write.as_fd()]).await.unwrap();
+    drop(write);
+    assert_eq!(seen.environment.keys().map(String::as_str).collect::<Vec<_>>(), ["LANG", "PATH"]);
+    assert!(seen.process_group_is_own);
+    let mut written = String::new();
+    read.read_to_string(&mut written).unwrap();
+    assert_eq!(written, "xxxxxx");
+    drop(channel);
+    assert!(first.end(Duration::from_secs(20)).await.unwrap().success());
+    assert!(first.wait().await.unwrap().success(), "asked twice it is still known");
+
+    let mut supervisor = Supervisor::new("role_under_test", starter, configuration(Behaviour::Ignore), Vec::new());
+    let (running, _): (_, Seen) = supervisor.start().await.unwrap();
+    let status = running.stop(Duration::from_millis(100)).await.unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+}
+
+#[tokio::test]
+async fn nothing_off_the_list_is_executed_and_what_is_for_once_is_so_once() {
+    let starter = beside();
+    assert!(role::start("role_of_once", &(), &starter, &[]).is_ok());
+    let error = role::start("role_of_once", &(), &starter, &[]).err().unwrap();
+    assert!(matches!(error, StartError::Execute { .. }), "{error}");
+    for role in ["starter", "another", "role_under_test --nocapture"] {
+        let error = role::start(role, &(), &starter, &[]).err().unwrap();
+        assert!(matches!(error, StartError::Execute { .. }), "{error}");
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postern_exec::asynchronous::{Channel, Receiver};
-use postern_exec::{ChannelError, role};
+use postern_exec::{ChannelError, role::First};
 use postern_net::{Dialer, Drain, Drained};
 use postern_policy::{ConfiguredPermit, Endpoint};
 use postern_tunnel::handover::{Configuration, FromConnector, MESSAGE_BYTES, ToConnector};
@@ -18,8 +18,8 @@ use crate::status::Board;
 /// Runs the connector role: its first message is `postern_tunnel::handover::Configuration`. `configured` makes permits for the endpoints that
 /// the configuration names; `bin` passes `postern_policy::configured`, which nobody else may call. Ends with 0 when the gateway's channel
 /// closes or a drain is done.
-pub async fn process_main(configured: fn(&Endpoint) -> ConfiguredPermit) -> ExitCode {
-    match role::first_message::<Configuration>() {
+pub async fn process_main(first: First<Configuration>, configured: fn(&Endpoint) -> ConfiguredPermit) -> ExitCode {
+    match first.into_parts() {
         Ok((configuration, _, channel)) => serve(configuration, channel, configured).await,
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "the connector has no configuration");

@@ -1,10 +1,9 @@
 //! The three faces of custody: the worker's, which has no way to ask for a secret, the egress proxy's, and the gateway's.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use postern_exec::asynchronous::Channel;
-use postern_exec::role;
+use postern_exec::role::{self, Starter};
 use postern_exec::rpc::{CallError, Caller};
 use postern_secret::{Secret, SecretBytes};
 
@@ -54,11 +53,11 @@ pub type Grant = SecretBytes;
 /// # Errors
 /// [`role::StartError`].
 pub async fn start(
-    exe: &Path,
+    starter: &Starter,
     configuration: &Configuration,
     audit: &OwnedFd,
 ) -> Result<(role::Child, Client, Ready), role::StartError> {
-    let (child, channel, ready) = role::start_and_wait(ROLE, configuration, exe, &[audit.as_fd()]).await?;
+    let (child, channel, ready) = role::start_and_wait(ROLE, configuration, starter, &[audit.as_fd()]).await?;
     Ok((child, Client::new(channel), ready))
 }
 

@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use postern_exec::asynchronous::Channel;
-use postern_exec::role;
+use postern_exec::role::{self, Starter};
 use postern_policy::document::DocumentText;
 use rustix::fs::{FlockOperation, flock};
 use tokio::time::Instant;
@@ -34,8 +34,8 @@ use kept::Kept;
 /// What joining or starting needs to know. Whoever starts passes all of it on; whoever joins only shows that the document is the same.
 #[derive(Debug)]
 pub struct Settings {
-    /// This binary, from which the processes are started.
-    pub exe: PathBuf,
+    /// What the processes are started by.
+    pub starter: Starter,
     /// The perimeter's directory, where lock and sockets lie; made 0700.
     pub perimeter: PathBuf,
     /// Where the audit log lies.

@@ -22,4 +22,4 @@ pub use message::{
 pub use postern_secret::seal::PerimeterPublicKey;
 pub use process::{ROLE, process_main};
 pub use refusal::{Refusal, RefusalReason};
-pub use source::{route_variables, variables};
+pub use source::{files, route_files, route_variables, variables};

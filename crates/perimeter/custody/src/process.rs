@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use postern_audit::Client as Audit;
 use postern_exec::asynchronous::Channel;
-use postern_exec::{WireBytes, role, rpc};
+use postern_exec::role::First;
+use postern_exec::{WireBytes, rpc};
 use postern_secret::SecretBytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -26,9 +27,9 @@ use crate::store::Store;
 pub const ROLE: &str = "custody";
 
 /// The role itself; ends when descriptor 0 closes or the audit process is gone.
-pub async fn process_main() -> ExitCode {
-    let (configuration, mut descriptors, mut channel) = match role::first_message::<Configuration>() {
-        Ok(first) => first,
+pub async fn process_main(first: First<Configuration>) -> ExitCode {
+    let (configuration, mut descriptors, mut channel) = match first.into_parts() {
+        Ok(parts) => parts,
         Err(error) => {
             tracing::error!(%error, "custody does not start");
             return ExitCode::FAILURE;

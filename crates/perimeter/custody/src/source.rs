@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use postern_policy::{Credential, Routes, Source, Zones};
 use postern_secret::{Secret, SecretBytes, admit};
@@ -23,6 +23,33 @@ pub fn variables(zones: &Zones) -> Vec<String> {
 #[must_use]
 pub fn route_variables(routes: &Routes) -> Vec<String> {
     named(routes.sources().map(|(_, source)| source))
+}
+
+/// The files that zones name as sources: where custody has to be able to read.
+#[must_use]
+pub fn files(zones: &Zones) -> Vec<PathBuf> {
+    paths(zones.iter().flat_map(|zone| zone.credentials()).map(|credential| &credential.source))
+}
+
+/// As [`files`], of the gateway's routes.
+#[must_use]
+pub fn route_files(routes: &Routes) -> Vec<PathBuf> {
+    paths(routes.sources().map(|(_, source)| source))
+}
+
+fn paths<'a>(sources: impl Iterator<Item = &'a Source>) -> Vec<PathBuf> {
+    sources
+        .filter_map(|source| match source {
+            Source::File(path) => Some(PathBuf::from(path)),
+            Source::Store(_) | Source::Env(_) => None,
+        })
+        .collect()
+}
+
+/// Whether custody was confined without this file: its user may read it, and it does not open.
+pub(crate) fn out_of_reach(path: &Path) -> bool {
+    let permitted = rustix::fs::access(path, rustix::fs::Access::READ_OK).is_ok();
+    permitted && std::fs::File::open(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn named<'a>(sources: impl Iterator<Item = &'a Source>) -> Vec<String> {
@@ -91,13 +118,25 @@ fn in_file(path: &Path) -> Result<SecretBytes, Refusal> {
             io::ErrorKind::NotFound => RefusalReason::SourceMissing,
             _ => RefusalReason::SourceUnreadable,
         };
-        let next = format!(
-            "the file {} cannot be read ({}): make it a file that this user can read",
-            path.display(),
-            error.kind()
-        );
+        let next = if out_of_reach(path) {
+            outside(path)
+        } else {
+            format!(
+                "the file {} cannot be read ({}): make it a file that this user can read",
+                path.display(),
+                error.kind()
+            )
+        };
         Refusal::new(reason, next)
     })
+}
+
+/// What to say of such a file.
+pub(crate) fn outside(path: &Path) -> String {
+    format!(
+        "the file {} lies where custody named no source when it started and confined itself: start the worker and the gateway again",
+        path.display()
+    )
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {

@@ -17,12 +17,14 @@ use postern_custody::{
     CallerKind, Client, Configuration, CustodyError, EgressClient, GatewayClient, OpenSession, Purpose, RefusalReason,
     Reload, RouteGrant, RoutePurpose,
 };
+use postern_exec::WireBytes;
 use postern_exec::asynchronous::Channel;
-use postern_exec::{WireBytes, role};
+use postern_exec::role::{self, First, Starter};
 use postern_policy::{Document, Zones};
 use postern_secret::canary::search;
 use postern_secret::seal::{Binding, Recipient, SealedCredential, seal};
 use postern_secret::{Secret, SecretBytes};
+use serde::de::DeserializeOwned;
 
 const VALUE: &str = "s3cret-Value-of-the-ledger";
 const WIKI: &str = "the-wiki's-0wn-s3cret-token";
@@ -60,29 +62,30 @@ credential = { source = "api:" }
 "#;
 
 /// Runs a role: by hand it fails, started as a role it succeeds.
-fn run(main: impl Future<Output = ExitCode>) {
+fn run<C: DeserializeOwned, M: Future<Output = ExitCode>>(main: impl FnOnce(First<C>) -> M) {
     let by_hand =
         std::fs::read_link("/proc/self/fd/0").is_ok_and(|link| !link.to_string_lossy().starts_with("socket:"));
-    let code = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(main);
-    let expected = if by_hand { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-    assert_eq!(format!("{code:?}"), format!("{expected:?}"));
+    let Ok(first) = First::receive() else { return assert!(by_hand) };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let code = runtime.block_on(main(first));
+    assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::SUCCESS));
 }
 
 #[test]
 fn audit() {
-    run(postern_audit::process_main());
+    run(postern_audit::process_main);
 }
 
 #[test]
 fn custody() {
-    run(postern_custody::process_main());
+    run(postern_custody::process_main);
 }
 
 /// A worker or gateway of its own: joins or starts, says which, and ends when it is told to or its custody is gone.
 #[test]
 fn contender() {
-    run(async {
-        let Ok((perimeter, _, mut channel)) = role::first_message::<PathBuf>() else { return ExitCode::FAILURE };
+    run(async |first: First<PathBuf>| {
+        let (perimeter, _, mut channel) = first.into_parts().unwrap();
         let keeper = match keeper::join_or_start(settings(&perimeter), CallerKind::Worker).await {
             Ok(keeper) => keeper,
             Err(error) => {
@@ -102,7 +105,7 @@ fn contender() {
 
 fn settings(perimeter: &Path) -> Settings {
     Settings {
-        exe: std::env::current_exe().unwrap(),
+        starter: Starter::itself(std::env::current_exe().unwrap()),
         perimeter: perimeter.to_owned(),
         audit: perimeter.join("audit"),
         custody: Configuration {
@@ -159,8 +162,8 @@ fn text(secret: &SecretBytes) -> &str {
 
 /// A contender and its first word.
 async fn contend(perimeter: &Path) -> (role::Child, Channel, String) {
-    let exe = std::env::current_exe().unwrap();
-    role::start_and_wait("contender", &perimeter.to_owned(), &exe, &[]).await.unwrap()
+    let starter = Starter::itself(std::env::current_exe().unwrap());
+    role::start_and_wait("contender", &perimeter.to_owned(), &starter, &[]).await.unwrap()
 }
 
 async fn contest(perimeter: &Path, contenders: usize) -> Vec<(role::Child, Channel, String)> {

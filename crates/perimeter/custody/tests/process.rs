@@ -11,9 +11,11 @@ use std::time::Duration;
 use postern_custody::{
     CallerKind, Client, Configuration, CustodyError, EgressClient, OpenSession, Purpose, RefusalReason, store::Store,
 };
+use postern_exec::WireBytes;
 use postern_exec::asynchronous::Channel;
-use postern_exec::{WireBytes, role};
+use postern_exec::role::{self, First, Starter};
 use postern_policy::{Document, Zones};
+use serde::de::DeserializeOwned;
 
 const VALUE: &str = "s3cret-Value-of-the-ledger";
 const CONFIGURATION: &str = r#"
@@ -32,24 +34,25 @@ ports = [443]
 credential = "ledger-api"
 "#;
 
-fn run(main: impl Future<Output = ExitCode>) {
+fn run<C: DeserializeOwned, M: Future<Output = ExitCode>>(main: impl FnOnce(First<C>) -> M) {
     let by_hand =
         std::fs::read_link("/proc/self/fd/0").is_ok_and(|link| !link.to_string_lossy().starts_with("socket:"));
-    let code = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(main);
-    let expected = if by_hand { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-    assert_eq!(format!("{code:?}"), format!("{expected:?}"));
+    let Ok(first) = First::receive() else { return assert!(by_hand) };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let code = runtime.block_on(main(first));
+    assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::SUCCESS));
 }
 
 /// Started by hand it fails; started as a role it serves until descriptor 0 closes.
 #[test]
 fn audit() {
-    run(postern_audit::process_main());
+    run(postern_audit::process_main);
 }
 
 /// As above.
 #[test]
 fn custody() {
-    run(postern_custody::process_main());
+    run(postern_custody::process_main);
 }
 
 fn configuration(directory: &Path) -> Configuration {
@@ -73,7 +76,7 @@ fn session() -> OpenSession {
 
 async fn log(directory: &Path) -> (role::Child, postern_audit::Client, OwnedFd) {
     let (child, client, _) =
-        postern_audit::start(&std::env::current_exe().unwrap(), &directory.join("log")).await.unwrap();
+        postern_audit::start(&Starter::itself(std::env::current_exe().unwrap()), &directory.join("log")).await.unwrap();
     let (ours, theirs) = rustix::net::socketpair(
         rustix::net::AddressFamily::UNIX,
         rustix::net::SocketType::STREAM,
@@ -86,8 +89,8 @@ async fn log(directory: &Path) -> (role::Child, postern_audit::Client, OwnedFd) 
 }
 
 async fn begun(directory: &Path, audit: &OwnedFd) -> (role::Child, Client) {
-    let exe = std::env::current_exe().unwrap();
-    let (child, client, ready) = postern_custody::start(&exe, &configuration(directory), audit).await.unwrap();
+    let starter = Starter::itself(std::env::current_exe().unwrap());
+    let (child, client, ready) = postern_custody::start(&starter, &configuration(directory), audit).await.unwrap();
     assert_eq!(ready.problems, Vec::<String>::new());
     assert_eq!((ready.degraded.len(), ready.perimeter_public_key.len()), (1, 64));
     (child, client)
@@ -161,8 +164,8 @@ async fn a_role_that_cannot_begin_says_every_reason_and_ends() {
     let (_log_child, _log_client, socket) = log(directory.path()).await;
     let mut wrong = configuration(directory.path());
     wrong.document.text = "config = 1\n[zone.a]\nenvironment = 5\nnonsense = true\n".to_owned();
-    let exe = std::env::current_exe().unwrap();
-    let (mut child, _client, ready) = postern_custody::start(&exe, &wrong, &socket).await.unwrap();
+    let starter = Starter::itself(std::env::current_exe().unwrap());
+    let (mut child, _client, ready) = postern_custody::start(&starter, &wrong, &socket).await.unwrap();
     assert!(ready.problems.len() >= 2, "{:?}", ready.problems);
     assert!(!child.wait().await.unwrap().success());
 }

@@ -4,12 +4,11 @@
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd, OwnedFd},
-    path::Path,
 };
 
 use postern_exec::{
     asynchronous::Channel,
-    role::{self, Child, StartError},
+    role::{self, Child, StartError, Starter},
     rpc::{CallError, Caller},
 };
 
@@ -73,19 +72,19 @@ pub enum EgressError {
     OutOfTurn,
 }
 
-/// Starts the egress role of `exe` with its audit and custody connections. Must be called inside a runtime.
+/// Starts the egress role with its audit and custody connections. Must be called inside a runtime.
 ///
 /// # Errors
 /// When the process does not start or refuses its configuration.
 pub async fn start(
-    exe: &Path,
+    starter: &Starter,
     configuration: &Configuration,
     audit: &OwnedFd,
     custody: &OwnedFd,
 ) -> Result<(Child, Client), EgressStartError> {
     let descriptors = [audit.as_fd(), custody.as_fd()];
     let (child, channel, ready): (_, _, Ready) =
-        role::start_and_wait(crate::ROLE, configuration, exe, &descriptors).await?;
+        role::start_and_wait(crate::ROLE, configuration, starter, &descriptors).await?;
     if !ready.problems.is_empty() {
         return Err(EgressStartError::Refused(ready.problems.join("; ")));
     }

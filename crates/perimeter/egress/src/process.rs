@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, RwLock},
 };
 
-use postern_exec::{asynchronous::Channel, role, rpc};
+use postern_exec::{asynchronous::Channel, role::First, rpc};
 use postern_net::Dialer;
 use postern_policy::{Document, Zones};
 use tokio::sync::Semaphore;
@@ -22,9 +22,9 @@ use crate::{
 };
 
 /// Runs the egress role. Ends with 0 when the worker's connection closes.
-pub async fn process_main() -> ExitCode {
-    let (configuration, descriptors, mut channel) = match role::first_message::<Configuration>() {
-        Ok(first) => first,
+pub async fn process_main(first: First<Configuration>) -> ExitCode {
+    let (configuration, descriptors, mut channel) = match first.into_parts() {
+        Ok(parts) => parts,
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "the egress process has no configuration");
             return ExitCode::from(2);

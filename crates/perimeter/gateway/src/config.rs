@@ -40,6 +40,9 @@ pub struct GatewayConfig {
     pub identity_keys: Vec<IdentityKey>,
     /// How long running calls may take to end when the gateway drains.
     pub drain_seconds: u64,
+    /// What its own process protects less than it could.
+    #[serde(default)]
+    pub degraded: Vec<String>,
 }
 
 /// The edge, as the connector dials it.

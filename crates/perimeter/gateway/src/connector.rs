@@ -1,12 +1,12 @@
 //! The connector as a child: started, listened to, started again when it dies. It hands over streams of ciphertext and
 //! says what the edge said; it never sees a key of the gateway's.
 
-use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use postern_exec::{
     WireBytes,
     asynchronous::Channel,
-    role::{Running, Supervisor},
+    role::{Running, StartError, Starter, Supervisor},
 };
 use postern_secret::{Secret, SecretBytes};
 use postern_tunnel::{
@@ -67,9 +67,9 @@ impl Serialize for Settings {
 
 /// Keeps a connector running until the drain, then lets it end. `connected` says at each change whether it stands at the
 /// edge.
-pub(crate) async fn keep(gateway: Arc<Gateway>, exe: PathBuf, settings: Settings, connected: watch::Sender<bool>) {
+pub(crate) async fn keep(gateway: Arc<Gateway>, starter: Starter, settings: Settings, connected: watch::Sender<bool>) {
     let patience = Duration::from_secs(settings.drain_seconds);
-    let mut supervisor = Supervisor::new(ROLE, exe, settings, Vec::new());
+    let mut supervisor = Supervisor::new(ROLE, starter, settings, Vec::new());
     loop {
         let started = tokio::select! {
             started = supervisor.start::<FromConnector>() => started,
@@ -90,6 +90,11 @@ pub(crate) async fn keep(gateway: Arc<Gateway>, exe: PathBuf, settings: Settings
                 tracing::error!(problems, "the connector refuses its configuration");
                 gateway.troubles.note("connector_refused", problems);
                 let _ended = running.stop(Duration::from_secs(1)).await;
+            }
+            Err(error @ StartError::StarterGone(_)) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the gateway ends, to be started again");
+                gateway.drain.start();
+                return;
             }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the connector does not start");

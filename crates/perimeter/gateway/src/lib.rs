@@ -29,7 +29,7 @@ mod troubles;
 mod trust;
 
 pub use config::{EdgeConfig, GatewayConfig, Order, Report};
-pub use process::{Configured, gateway_main, process_main};
+pub use process::{Configured, gateway_main, prepare, process_main};
 
 /// The name under which this process is started.
 pub const ROLE: &str = "gateway";

@@ -2,7 +2,9 @@
 //! connector, serves until it is told to drain, and ends when audit or custody is gone.
 
 use std::{
-    path::Path,
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -14,7 +16,10 @@ use postern_custody::{
     CallerKind, GatewayClient, Reload,
     keeper::{self, Keeper},
 };
-use postern_exec::{asynchronous::Channel, role};
+use postern_exec::{
+    asynchronous::Channel,
+    role::{First, Starter},
+};
 use postern_net::{HttpClient, TlsRoots, control};
 use postern_policy::{ConfiguredPermit, Document, Endpoint, Zones, document::DocumentText, gateway::Routes};
 use postern_secret::SecretBytes;
@@ -40,9 +45,10 @@ use crate::{
 pub type Configured = fn(&Endpoint) -> ConfiguredPermit;
 
 /// Runs the gateway role with the configuration that its starter sends. Ends with 0 after a drain.
-pub async fn process_main(configured: Configured) -> ExitCode {
-    match role::first_message::<GatewayConfig>() {
-        Ok((config, _, channel)) => gateway_main(config, configured, Some(channel)).await,
+/// Its children are executed by `starter`: a gateway that has confined itself starts nothing.
+pub async fn process_main(first: First<GatewayConfig>, starter: Starter, configured: Configured) -> ExitCode {
+    match first.into_parts() {
+        Ok((config, _, channel)) => gateway_main(config, starter, configured, Some(channel)).await,
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "the gateway has no configuration");
             ExitCode::from(USAGE)
@@ -51,9 +57,14 @@ pub async fn process_main(configured: Configured) -> ExitCode {
 }
 
 /// The gateway with its configuration in hand. With a starter, it ends at once when the starter is gone.
-pub async fn gateway_main(config: GatewayConfig, configured: Configured, mut starter: Option<Channel>) -> ExitCode {
+pub async fn gateway_main(
+    config: GatewayConfig,
+    executing: Starter,
+    configured: Configured,
+    mut starter: Option<Channel>,
+) -> ExitCode {
     let patience = Duration::from_secs(config.drain_seconds);
-    let Standing { gateway, keeper, connected, report } = match start(config, configured).await {
+    let Standing { gateway, keeper, connected, report } = match start(config, executing, configured).await {
         Ok(standing) => standing,
         Err(problems) => return refuse(problems, starter).await,
     };
@@ -82,14 +93,15 @@ struct Standing {
     report: Report,
 }
 
-async fn start(config: GatewayConfig, configured: Configured) -> Result<Standing, Vec<String>> {
+async fn start(config: GatewayConfig, executing: Starter, configured: Configured) -> Result<Standing, Vec<String>> {
     let one = |problem: String| vec![problem];
     let (rules, server) = check(&config, configured)?;
     let leaf = Leaf::open(&config.tls_dir).map_err(|error| one(chain(&error)))?;
     let perimeter = config.data_dir.join("perimeter");
+    let own = perimeter.join(DIRECTORY);
     let settings = keeper::Settings {
-        exe: config.exe.clone(),
-        perimeter: perimeter.clone(),
+        starter: executing.clone(),
+        perimeter: perimeter.join("keeper"),
         audit: config.audit_dir.unwrap_or_else(|| perimeter.join("audit")),
         custody: postern_custody::Configuration {
             document: config.document,
@@ -107,8 +119,8 @@ async fn start(config: GatewayConfig, configured: Configured) -> Result<Standing
         rules,
         audit: Arc::new(postern_audit::Client::new(audit)),
         custody: Arc::new(GatewayClient::new(custody)),
-        binding: binding(&perimeter).map_err(one)?,
-        mark: mark(&perimeter).map_err(one)?,
+        binding: binding(&own).map_err(one)?,
+        mark: mark(&own).map_err(one)?,
         leaf,
         bounds: Bounds::default(),
     }));
@@ -120,17 +132,17 @@ async fn start(config: GatewayConfig, configured: Configured) -> Result<Standing
     spawn_control(&gateway, server, bearer(&settings.token()), handler);
     tokio::time::sleep(gateway.mark.wait(gateway.clock())).await;
     let (sender, connected) = watch::channel(false);
-    gateway.drain.spawn(connector::keep(Arc::clone(&gateway), config.exe, settings, sender));
+    gateway.drain.spawn(connector::keep(Arc::clone(&gateway), executing, settings, sender));
     gateway.drain.spawn_until_drain(Arc::clone(&gateway).look_after());
-    let report = ready(&gateway, keeper.standing());
+    let report = ready(&gateway, keeper.standing(), config.degraded);
     Ok(Standing { gateway, keeper, connected, report })
 }
 
-fn ready(gateway: &Gateway, standing: &keeper::Standing) -> Report {
+fn ready(gateway: &Gateway, standing: &keeper::Standing, degraded: Vec<String>) -> Report {
     Report::Ready {
         routes: gateway.rules().routes.iter().map(|route| route.name.clone()).collect(),
         leaf_days_left: gateway.leaf.days_left(),
-        degraded: standing.degraded.clone(),
+        degraded: degraded.into_iter().chain(standing.degraded.iter().cloned()).collect(),
         audit_key: standing.audit_key.clone(),
         perimeter_public_key: standing.perimeter_public_key.clone(),
     }
@@ -182,13 +194,13 @@ fn connection(descriptor: Result<std::os::fd::OwnedFd, keeper::KeeperError>) -> 
     Channel::new(descriptor).map_err(|error| vec![chain(&error)])
 }
 
-fn binding(perimeter: &Path) -> Result<Binding, String> {
-    let file = perimeter.join("gateway.key");
+fn binding(own: &Path) -> Result<Binding, String> {
+    let file = own.join("key");
     Binding::at(&file).map_err(|error| format!("use {}: {error}", file.display()))
 }
 
-fn mark(perimeter: &Path) -> Result<Mark, String> {
-    let file = perimeter.join("gateway.mark");
+fn mark(own: &Path) -> Result<Mark, String> {
+    let file = own.join("mark");
     let now = identity::seconds(SystemTime::now());
     Mark::at(&file, now).map_err(|error| format!("use {}: {error}", file.display()))
 }
@@ -333,6 +345,25 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
+/// Makes the gateway's own directory, and puts there what earlier builds kept beside it. Before the gateway confines itself to it.
+///
+/// # Errors
+/// The system's.
+pub fn prepare(data_dir: &Path) -> std::io::Result<PathBuf> {
+    let perimeter = data_dir.join("perimeter");
+    let own = perimeter.join(DIRECTORY);
+    DirBuilder::new().recursive(true).mode(0o700).create(&own)?;
+    for (former, name) in [("gateway.key", "key"), ("gateway.mark", "mark")] {
+        match std::fs::rename(perimeter.join(former), own.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(own)
+}
+
+/// Where the gateway keeps its key and its mark, below the perimeter's directory.
+const DIRECTORY: &str = "gateway";
 const ORDER_LIMIT: usize = 16 << 20;
 const USAGE: u8 = 2;
 const SECOND_SIGNAL: u8 = 130;

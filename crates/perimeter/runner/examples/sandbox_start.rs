@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use postern_exec::role::Starter;
 use postern_sandbox::{LOWEST_KERNEL_UID, Root, Settings, Spawner, Spec};
 use postern_tools::ToolClient;
 use postern_tools::client::CALL_DEADLINE;
@@ -50,7 +51,7 @@ fn measure() -> Outcome {
     println!("spawner and tool server: {}", program.display());
     let directory = Directory::make()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let spawner = runtime.block_on(Spawner::start_with(&program, &Settings::default()))?;
+    let spawner = runtime.block_on(Spawner::start_with(&Starter::itself(program), &Settings::default()))?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 0..WARM_UP + rounds {
         std::thread::sleep(QUIET);

@@ -37,6 +37,9 @@ pub struct WorkerConfig {
     pub drain_seconds: u64,
     /// The operator's variables that zones name with `env:`, for custody alone.
     pub variables: BTreeMap<String, WireBytes>,
+    /// What its own process protects less than it could.
+    #[serde(default)]
+    pub degraded: Vec<String>,
 }
 
 /// How many sessions a worker serves unless told otherwise.

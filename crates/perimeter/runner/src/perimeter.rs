@@ -10,7 +10,7 @@ use postern_audit::{Decision, Kind, Record};
 use postern_custody::CallerKind;
 use postern_custody::keeper::{self, Keeper, KeeperError};
 use postern_exec::asynchronous::Channel;
-use postern_exec::role::Child;
+use postern_exec::role::{Child, Starter};
 use postern_policy::{Document, Zones};
 use postern_sandbox::{ControlStatus, Settings, Spawner, State};
 
@@ -47,17 +47,21 @@ struct Said {
 ///
 /// # Errors
 /// Every reason found, in words for the operator. Children that stand already end with their sockets.
-pub(crate) async fn start(config: WorkerConfig, places: Arc<Places>) -> Result<Started, Vec<String>> {
+pub(crate) async fn start(
+    config: WorkerConfig,
+    starter: &Starter,
+    places: Arc<Places>,
+) -> Result<Started, Vec<String>> {
     let zones = zones(&config)?;
     let one = |problem: String| vec![problem];
     let perimeter_dir = config.data_dir.join("perimeter");
     let ours = [Some(&config.data_dir), config.audit_dir.as_ref(), config.custody_dir.as_ref()];
     let settings = Settings { forbidden_mounts: ours.into_iter().flatten().cloned().collect() };
-    let spawner = Spawner::start_with(&config.exe, &settings).await.map_err(|error| one(chain(&error)))?;
+    let spawner = Spawner::start_with(starter, &settings).await.map_err(|error| one(chain(&error)))?;
     let controls = spawner.controls().await.map_err(|error| one(chain(&error)))?;
 
     let settings = keeper::Settings {
-        exe: config.exe.clone(),
+        starter: starter.clone(),
         audit: config.audit_dir.unwrap_or_else(|| perimeter_dir.join("audit")),
         custody: postern_custody::Configuration {
             document: config.document.clone(),
@@ -65,7 +69,7 @@ pub(crate) async fn start(config: WorkerConfig, places: Arc<Places>) -> Result<S
             directory: config.custody_dir.unwrap_or_else(|| perimeter_dir.join("custody")),
             snapshot: config.variables,
         },
-        perimeter: perimeter_dir,
+        perimeter: perimeter_dir.join("keeper"),
     };
     let problems = |error: KeeperError| error.problems();
     let keeper = keeper::join_or_start(settings, CallerKind::Worker).await.map_err(problems)?;
@@ -77,7 +81,7 @@ pub(crate) async fn start(config: WorkerConfig, places: Arc<Places>) -> Result<S
     let audit_for_egress = keeper.audit(CallerKind::Egress).await.map_err(problems)?;
     let custody_for_egress = keeper.custody(CallerKind::Egress).await.map_err(problems)?;
     let started =
-        postern_egress::client::start(&config.exe, &egress_configuration, &audit_for_egress, &custody_for_egress).await;
+        postern_egress::client::start(starter, &egress_configuration, &audit_for_egress, &custody_for_egress).await;
     let (egress_child, egress) = started.map_err(|error| one(chain(&error)))?;
 
     record_start(&audit, &config.environment_id, &controls).await.map_err(one)?;
@@ -87,7 +91,7 @@ pub(crate) async fn start(config: WorkerConfig, places: Arc<Places>) -> Result<S
     let standing = keeper.standing().clone();
     let said = Said {
         controls,
-        degraded: standing.degraded,
+        degraded: config.degraded.into_iter().chain(standing.degraded).collect(),
         audit_key: standing.audit_key,
         perimeter_public_key: standing.perimeter_public_key,
     };

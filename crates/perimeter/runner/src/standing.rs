@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use postern_exec::role::Starter;
 use postern_sandbox::ControlStatus;
 
 use crate::boundary::{Boundary, SandboxHands};
@@ -10,6 +11,7 @@ use crate::config::{Report, WorkerConfig};
 use crate::hands::{Hands, Outcome, Perimeter, Refused, SessionFacts, ToolCall};
 use crate::perimeter::{self, Children, Started};
 use crate::place::Places;
+use crate::session::chain;
 
 /// A perimeter that stands.
 pub struct Standing {
@@ -29,7 +31,8 @@ impl Standing {
     /// Every reason found, in words for the operator.
     pub async fn start(config: WorkerConfig) -> Result<Self, Vec<String>> {
         let places = Arc::new(Places::new(&config.data_dir));
-        let Started { perimeter, children, report, .. } = perimeter::start(config, places).await?;
+        let starter = Starter::beside(config.exe.clone()).map_err(|error| vec![chain(&error)])?;
+        let Started { perimeter, children, report, .. } = perimeter::start(config, &starter, places).await?;
         match report {
             Report::Ready { controls, degraded, .. } => Ok(Self { perimeter, children, controls, degraded }),
             Report::Refused { problems } => Err(problems),

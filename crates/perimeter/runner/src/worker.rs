@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use postern_custody::Reload;
 use postern_exec::asynchronous::Channel;
+use postern_exec::role::Starter;
 use postern_net::control::{Credential, Link};
 use postern_net::{Drain, Drained, HttpClient, TlsRoots};
 use postern_policy::ConfiguredPermit;
@@ -159,8 +160,14 @@ fn pause_after_failure(failures: u32, retry_after: Option<Duration>) -> Duration
 }
 
 /// The role `worker`: starts the perimeter, serves, drains. `server` is the permit for the configured server, made by `bin`.
+/// Its children are executed by `starter`: a worker that has confined itself starts nothing.
 /// With a supervisor the configuration came over its channel; when that closes, the worker ends at once, as its children do.
-pub async fn worker_main(config: WorkerConfig, server: ConfiguredPermit, mut supervisor: Option<Channel>) -> ExitCode {
+pub async fn worker_main(
+    config: WorkerConfig,
+    starter: Starter,
+    server: ConfiguredPermit,
+    mut supervisor: Option<Channel>,
+) -> ExitCode {
     let places = Arc::new(Places::new(&config.data_dir));
     let http = match http(&config, server) {
         Ok(http) => http,
@@ -168,10 +175,11 @@ pub async fn worker_main(config: WorkerConfig, server: ConfiguredPermit, mut sup
     };
     let patience = Duration::from_secs(config.drain_seconds);
     let (environment, sessions) = (config.environment_id.clone(), config.sessions);
-    let Started { perimeter, key, children, report } = match perimeter::start(config, Arc::clone(&places)).await {
-        Ok(started) => started,
-        Err(problems) => return refuse(problems, supervisor).await,
-    };
+    let Started { perimeter, key, children, report } =
+        match perimeter::start(config, &starter, Arc::clone(&places)).await {
+            Ok(started) => started,
+            Err(problems) => return refuse(problems, supervisor).await,
+        };
     if let Some(channel) = &mut supervisor
         && channel.send(&report, &[]).await.is_err()
     {

@@ -20,10 +20,10 @@ use crate::error::BuildError;
 use crate::inside::{Order, Report};
 use crate::request::{Builder, Request};
 use crate::sandbox::{Exit, Network};
-use crate::seccomp::Filter;
 use crate::spec::AGENT_UID;
 use crate::stub::{Stub, Stubs};
 use crate::system::System;
+use postern_confine::seccomp::Filter;
 
 /// The namespaces that a stub is cloned into; the cgroup namespace follows when the group was entered.
 pub(crate) const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER

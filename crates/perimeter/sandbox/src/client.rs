@@ -3,11 +3,10 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use postern_exec::asynchronous::{Channel, Receiver, Sender};
-use postern_exec::role;
+use postern_exec::role::{self, Starter};
 use tokio::sync::{oneshot, watch};
 
 use crate::control::ControlStatus;
@@ -64,16 +63,16 @@ impl Spawner {
     ///
     /// # Errors
     /// [`StartError`].
-    pub async fn start(exe: &Path) -> Result<Self, StartError> {
-        Self::start_with(exe, &Settings::default()).await
+    pub async fn start(starter: &Starter) -> Result<Self, StartError> {
+        Self::start_with(starter, &Settings::default()).await
     }
 
     /// The same with settings.
     ///
     /// # Errors
     /// [`StartError`].
-    pub async fn start_with(exe: &Path, settings: &Settings) -> Result<Self, StartError> {
-        let (child, channel, ready) = role::start_and_wait::<_, Ready>("spawner", settings, exe, &[]).await?;
+    pub async fn start_with(starter: &Starter, settings: &Settings) -> Result<Self, StartError> {
+        let (child, channel, ready) = role::start_and_wait::<_, Ready>("spawner", settings, starter, &[]).await?;
         ready.map_err(StartError::Refused)?;
         Ok(Self::over(child, channel))
     }

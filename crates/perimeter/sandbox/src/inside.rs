@@ -22,9 +22,9 @@ use crate::check;
 use crate::clocks::Clocks;
 use crate::error::BuildError;
 use crate::request::Request;
-use crate::seccomp::Filter;
 use crate::system::System;
 use crate::wire::MESSAGE_LIMIT;
+use postern_confine::seccomp::Filter;
 
 /// What the steps ahead of need work with.
 pub(crate) struct Ahead<'a> {

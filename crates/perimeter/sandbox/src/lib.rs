@@ -3,6 +3,7 @@
 //!
 //! [`Spawner`] is the worker's handle, [`spawner_main`] the process behind it, [`command`] what the tool server inside starts commands with.
 
+pub mod attempt;
 mod builder;
 mod cgroup;
 mod check;
@@ -15,7 +16,6 @@ mod environment;
 mod error;
 mod image;
 mod inside;
-mod list;
 mod netlink;
 mod pause;
 mod reaper;
@@ -38,6 +38,7 @@ pub use client::{Spawner, SpawnerGone, StartError};
 pub use control::{Control, ControlStatus, State};
 pub use error::BuildError;
 pub use sandbox::{DNS_PORT, Ending, Exit, Limit, Network, PROXY_PORT, REDIRECT_PORT, REFUSED_GROUP, Sandbox};
+pub use seccomp::spawner_calls;
 pub use spawner::spawner_main;
 pub use spec::{AGENT_UID, Access, LOWEST_KERNEL_UID, Mount, Root, Settings, Spec};
 

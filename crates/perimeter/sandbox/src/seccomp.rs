@@ -1,156 +1,60 @@
-//! The system call filter, compiled once from the reviewed list in data/seccomp.list. Never decides anything itself: the list does.
-//! Two programs: an allow-list that answers ENOSYS to the rest, then a deny-list that answers EPERM. Both run on every call and the later
-//! installed one's error wins, so a dangerous call says EPERM while clone3 says ENOSYS and the C library falls back to clone.
+//! The lists of system calls inside a sandbox, and of the processes that build it, as filters.
 
 #[cfg(test)]
 mod dead_entries;
-mod shortcut;
 
-use std::collections::BTreeMap;
+use postern_confine::list::{Entry, entries};
+use postern_confine::seccomp::{Filter, FilterError, NEVER};
 
-use seccompiler::{BpfProgram, TargetArch};
-use serde_json::{Value, json};
+const INSIDE: &str = include_str!("../data/seccomp.list");
+const SPAWNER: &str = include_str!("../data/spawner.list");
 
-use crate::list::{Entry, entries};
-
-const LIST: &str = include_str!("../data/seccomp.list");
-
-/// The compiled filter.
-pub(crate) struct Filter {
-    /// In the order of installation.
-    programs: Vec<BpfProgram>,
+/// The filter of everything that runs in a sandbox.
+pub(crate) fn inside() -> Result<Filter, FilterError> {
+    Filter::compile(&[INSIDE, NEVER])
 }
 
-/// A list that does not compile.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum FilterError {
-    #[error("this processor architecture is not supported")]
-    Architecture,
-    #[error("the condition {0} cannot be read")]
-    Condition(String),
-    #[error("the action {0} is not known")]
-    Action(String),
-    #[error("compile the filter: {0}")]
-    Compile(String),
-}
-
-impl Filter {
-    /// Compiles the shipped list for this machine.
-    pub(crate) fn compile() -> Result<Self, FilterError> {
-        Self::from_list(LIST)
-    }
-
-    fn from_list(list: &str) -> Result<Self, FilterError> {
-        let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|_| FilterError::Architecture)?;
-        let mut rules: BTreeMap<&str, Vec<Value>> = BTreeMap::from([("allow", Vec::new()), ("deny", Vec::new())]);
-        for entry in entries(list) {
-            let action = entry.words[0];
-            rules.get_mut(action).ok_or_else(|| FilterError::Action(action.to_owned()))?.extend(entry_rules(&entry)?);
-        }
-        let programs = [
-            json!({"filter": {"mismatch_action": {"errno": libc::ENOSYS}, "match_action": "allow", "filter": rules["allow"]}}),
-            json!({"filter": {"mismatch_action": "allow", "match_action": {"errno": libc::EPERM}, "filter": rules["deny"]}}),
-        ];
-        let programs = programs.iter().map(|program| compile(program, arch)).collect::<Result<_, _>>()?;
-        Ok(Self { programs })
-    }
-
-    /// Installs the filter on this thread, for good. Sets no-new-privileges.
-    pub(crate) fn install(&self) -> Result<(), seccompiler::Error> {
-        self.programs.iter().try_for_each(|program| seccompiler::apply_filter(program))
-    }
-}
-
-fn compile(program: &Value, arch: TargetArch) -> Result<BpfProgram, FilterError> {
-    let mut compiled = seccompiler::compile_from_json(program.to_string().as_bytes(), arch)
-        .map_err(|error| FilterError::Compile(error.to_string()))?;
-    let program =
-        compiled.remove("filter").ok_or_else(|| FilterError::Compile("the compiler returned no program".into()))?;
-    Ok(shortcut::before(&program, audit_number(arch)))
-}
-
-/// `AUDIT_ARCH_*`, by which a filter knows the architecture of a call. A wrong one would make the filter slow and nothing else.
-fn audit_number(arch: TargetArch) -> u32 {
-    match arch {
-        TargetArch::x86_64 => 0xC000_003E,
-        TargetArch::aarch64 => 0xC000_00B7,
-        TargetArch::riscv64 => 0xC000_00F3,
-    }
-}
-
-/// The rules of one line: each of its calls that this architecture has, under the line's conditions.
-fn entry_rules(entry: &Entry<'_>) -> Result<Vec<Value>, FilterError> {
-    let (conditions, names): (Vec<&str>, Vec<&str>) = entry.words[1..].iter().partition(|word| word.contains('='));
-    let conditions = conditions.into_iter().map(condition).collect::<Result<Vec<_>, _>>()?;
-    let here = names.into_iter().filter_map(|name| match name.split_once('@') {
-        Some((name, arch)) => (arch == std::env::consts::ARCH).then_some(name),
-        None => Some(name),
-    });
-    Ok(here
-        .map(|name| {
-            if conditions.is_empty() { json!({"syscall": name}) } else { json!({"syscall": name, "args": conditions}) }
-        })
-        .collect())
-}
-
-/// `argN=V`, `argN!=V` or `argN&M=V`.
-fn condition(text: &str) -> Result<Value, FilterError> {
-    let unreadable = || FilterError::Condition(text.to_owned());
-    let (left, value) = text.split_once('=').ok_or_else(unreadable)?;
-    let (left, operator) = match (left.strip_suffix('!'), left.split_once('&')) {
-        (Some(left), _) => (left, json!("ne")),
-        (None, Some((left, mask))) => (left, json!({"masked_eq": number(mask).ok_or_else(unreadable)?})),
-        (None, None) => (left, json!("eq")),
-    };
-    let index: u8 = left.strip_prefix("arg").and_then(|index| index.parse().ok()).ok_or_else(unreadable)?;
-    Ok(json!({"index": index, "type": "dword", "op": operator, "val": number(value).ok_or_else(unreadable)?}))
-}
-
-fn number(text: &str) -> Option<u64> {
-    match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16).ok(),
-        None => text.parse().ok(),
-    }
+/// What the spawner may do, and the starter that executes it: whatever a sandbox may, since sandboxes inherit it, and what building one takes.
+pub fn spawner_calls() -> impl Iterator<Item = Entry<'static>> {
+    let inside = entries(INSIDE).filter(|entry| entry.words[0] == "allow");
+    inside.chain(entries(SPAWNER)).chain(entries(NEVER))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use postern_confine::list::{dead_names, unreasoned};
 
     use super::*;
 
     #[test]
-    fn the_shipped_list_compiles_to_two_programs_that_the_kernel_would_take() {
-        let filter = Filter::compile().expect("compiles");
-        assert_eq!(filter.programs.len(), 2);
-        assert!(filter.programs.iter().all(|program| !program.is_empty() && program.len() < 4096));
+    fn the_shipped_lists_compile() {
+        assert!(inside().is_ok() && Filter::of(spawner_calls()).is_ok());
     }
 
     #[test]
     fn no_call_is_listed_twice_without_a_condition() {
-        let mut seen = HashSet::new();
-        for entry in entries(LIST).filter(|entry| !entry.words.iter().any(|word| word.contains('='))) {
-            for name in &entry.words[1..] {
-                assert!(seen.insert(*name), "{name} is listed twice");
-            }
-        }
+        assert_eq!(dead_names([INSIDE, NEVER].into_iter().flat_map(entries)), Vec::<&str>::new());
+        assert_eq!(dead_names(spawner_calls()), Vec::<&str>::new());
     }
 
     #[test]
     fn clone3_is_in_no_line_because_it_must_answer_enosys() {
-        assert!(entries(LIST).all(|entry| !entry.words.contains(&"clone3")));
+        let all = [INSIDE, SPAWNER, NEVER].into_iter().flat_map(entries);
+        assert!(all.into_iter().all(|entry| !entry.words.contains(&"clone3")));
     }
 
     #[test]
-    fn a_list_with_an_unknown_call_action_or_condition_is_refused() {
+    fn every_entry_of_every_shipped_list_has_a_reason_and_at_least_two_words() {
         for list in [
-            "allow no_such_call -- x",
-            "permit read -- x",
-            "deny read arg0~1=2 -- x",
-            "deny read argX=2 -- x",
-            "deny read arg0=0xzz -- x",
+            INSIDE,
+            SPAWNER,
+            NEVER,
+            include_str!("../data/etc.list"),
+            include_str!("../data/proc-masks.list"),
+            include_str!("../../../base/policy/data/sensitive_paths.txt"),
         ] {
-            assert!(Filter::from_list(list).is_err(), "{list}");
+            assert!(entries(list).count() > 5);
+            assert_eq!(unreasoned(list), []);
         }
     }
 }

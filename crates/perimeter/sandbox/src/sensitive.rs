@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::list::entries;
+use postern_confine::list::entries;
 
 const PATHS: &str = include_str!("../../../base/policy/data/sensitive_paths.txt");
 const DEVICES: &str = include_str!("../../../base/policy/data/sensitive_devices.txt");

@@ -19,7 +19,7 @@ use crate::control::{ControlStatus, unsatisfied};
 use crate::error::BuildError;
 use crate::request::{Builder, Request};
 use crate::sandbox::{Exit, Limit};
-use crate::seccomp::Filter;
+use crate::seccomp;
 use crate::spec::{Settings, Spec};
 use crate::stub::Stubs;
 use crate::system::System;
@@ -73,7 +73,7 @@ impl<'a> Spawner<'a> {
                 BuildError::system(STEP, "drop supplementary groups", errno, "report this as a defect")
             })?;
         }
-        let filter = Filter::compile()
+        let filter = seccomp::inside()
             .map_err(|error| BuildError::refused(STEP, error.to_string(), "report this as a defect"))?;
         let image = image::copy_of_ourselves().map_err(|error| {
             BuildError::refused(STEP, format!("copy this program to memory: {error}"), "free some memory")

@@ -56,6 +56,14 @@ pub(crate) fn try_in_child(namespaces: libc::c_int, attempt: impl FnOnce() -> Re
     }
 }
 
+/// Makes a call whose arguments are numbers and null, as [`crate::attempt`] lists them.
+pub(crate) fn call_without_memory(number: libc::c_long, arguments: [libc::c_long; 5]) -> Result<(), Errno> {
+    let [first, second, third, fourth, fifth] = arguments;
+    // SAFETY: the listed calls get no address but null, so the kernel reads and writes no memory of ours; a page that `mmap` gives is nobody's.
+    let result = unsafe { libc::syscall(number, first, second, third, fourth, fifth, 0) };
+    if result == -1 { Err(last_errno()) } else { Ok(()) }
+}
+
 /// Ends this process without running anything of it: for the child of a clone.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` takes any number, touches no memory and does not return.

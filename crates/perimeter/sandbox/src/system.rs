@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::list::entries;
+use postern_confine::list::entries;
 
 const ETC: &str = include_str!("../data/etc.list");
 

@@ -220,6 +220,7 @@ fn configuration(settings: &Settings, directory: &Path, under_test: &UnderTest) 
         sessions: 2,
         drain_seconds: 1,
         variables: BTreeMap::new(),
+        degraded: Vec::new(),
     }
 }
 

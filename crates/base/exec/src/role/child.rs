@@ -1,15 +1,17 @@
-//! The two halves of a start: [`start`] in the parent, [`first_message`] in the child.
+//! The two halves of a start: [`start`] in the parent, [`First`] in the child.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
-use super::{FIRST_MESSAGE_LIMIT, LANG, PATH};
+use super::FIRST_MESSAGE_LIMIT;
+use super::starter::{Executed, Starter};
 use crate::asynchronous;
 use crate::frame::ChannelError;
 use crate::{Channel, socket};
@@ -33,6 +35,9 @@ pub enum StartError {
     /// The configuration did not cross.
     #[error("hand a role its configuration")]
     Configure(#[source] ChannelError),
+    /// The starter beside this process is gone: this process can start nothing any more and has to end.
+    #[error("the process that starts roles is gone")]
+    StarterGone(#[source] io::Error),
     /// This process was not started as a role: nothing came on descriptor 0.
     #[error("no configuration came on descriptor 0; roles are started by `postern up`, not by hand")]
     NotARole,
@@ -42,8 +47,55 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Child {
     role: &'static str,
-    process: tokio::process::Child,
+    process: Process,
     id: u32,
+}
+
+/// The process, ours or a starter's child.
+#[derive(Debug)]
+pub(super) enum Process {
+    Own(tokio::process::Child),
+    Watched { id: u32, watch: AsyncFd<OwnedFd>, starter: Starter, ended: Option<ExitStatus> },
+}
+
+impl Process {
+    pub(super) fn watched(executed: Executed, starter: Starter) -> io::Result<Self> {
+        #[expect(
+            deprecated,
+            reason = "the constructor that is safe to call: it is unsound for types that lie about their descriptor, and an OwnedFd does not"
+        )]
+        let watch = AsyncFd::with_interest(executed.watch, Interest::READABLE)?;
+        Ok(Self::Watched { id: executed.id, watch, starter, ended: None })
+    }
+
+    fn id(&self) -> u32 {
+        match self {
+            Self::Own(process) => process.id().unwrap_or_default(),
+            Self::Watched { id, .. } => *id,
+        }
+    }
+
+    async fn wait(&mut self) -> io::Result<ExitStatus> {
+        match self {
+            Self::Own(process) => process.wait().await,
+            Self::Watched { ended: Some(status), .. } => Ok(*status),
+            Self::Watched { id, watch, starter, ended } => {
+                // Readable once it has ended, and from then on.
+                let _ended = watch.readable().await?;
+                let status = starter.ended(*id)?;
+                *ended = Some(status);
+                Ok(status)
+            }
+        }
+    }
+
+    fn kill(&mut self) -> io::Result<()> {
+        match self {
+            Self::Own(process) => process.start_kill(),
+            Self::Watched { ended: Some(_), .. } => Ok(()),
+            Self::Watched { id, starter, .. } => starter.kill(*id),
+        }
+    }
 }
 
 impl Child {
@@ -70,7 +122,7 @@ impl Child {
     /// # Errors
     /// The system's, when it ended already.
     pub fn kill(&mut self) -> io::Result<()> {
-        self.process.start_kill()
+        self.process.kill()
     }
 
     /// Waits up to `patience` for a child whose channel was closed, then kills it.
@@ -87,7 +139,7 @@ impl Child {
     }
 }
 
-/// Starts `exe ROLE` and sends it the configuration with the descriptors. Returns when the configuration is handed to the kernel or,
+/// Starts `ROLE` of the starter's program and sends it the configuration with the descriptors. Returns when the configuration is handed to the kernel or,
 /// for one larger than a socket's buffer, when the role took it. Must be called inside a runtime.
 ///
 /// # Errors
@@ -95,10 +147,10 @@ impl Child {
 pub fn start<C: Serialize>(
     role: &'static str,
     configuration: &C,
-    exe: &Path,
+    starter: &Starter,
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<(Child, asynchronous::Channel), StartError> {
-    let (child, channel) = launch(role, exe)?;
+    let (child, channel) = launch(role, starter)?;
     channel.send(configuration, descriptors).map_err(StartError::Configure)?;
     let channel = asynchronous::Channel::new(channel.into_socket()).map_err(StartError::Socket)?;
     Ok((child, channel))
@@ -111,24 +163,52 @@ pub fn start<C: Serialize>(
 pub async fn start_and_wait<C: Serialize, R: DeserializeOwned>(
     role: &'static str,
     configuration: &C,
-    exe: &Path,
+    starter: &Starter,
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<(Child, asynchronous::Channel, R), StartError> {
-    let (child, mut channel) = start(role, configuration, exe, descriptors)?;
+    let (child, mut channel) = start(role, configuration, starter, descriptors)?;
     match channel.receive(FIRST_MESSAGE_LIMIT).await.map_err(StartError::Configure)? {
         Some((ready, _)) => Ok((child, channel, ready)),
         None => Err(StartError::Configure(ChannelError::Truncated { missing: crate::frame::HEADER })),
     }
 }
 
-/// In the role: its configuration, the descriptors that came with it, and the channel. Must be called inside a runtime, once, at the start.
+/// In the role: what its starter sent first, before there is a runtime. A role that confines itself does it with this in hand, while it has one thread.
+pub struct First<C> {
+    /// The configuration.
+    pub configuration: C,
+    descriptors: Vec<OwnedFd>,
+    channel: Channel,
+}
+
+impl<C: DeserializeOwned> First<C> {
+    /// Waits for it. Once, at the start.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn receive() -> Result<Self, StartError> {
+        let (configuration, descriptors, channel) = first_message_blocking()?;
+        Ok(Self { configuration, descriptors, channel })
+    }
+}
+
+impl<C> First<C> {
+    /// Its parts: configuration, descriptors and the channel. Must be called inside a runtime.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn into_parts(self) -> Result<(C, Vec<OwnedFd>, asynchronous::Channel), StartError> {
+        let channel = asynchronous::Channel::new(self.channel.into_socket()).map_err(StartError::Socket)?;
+        Ok((self.configuration, self.descriptors, channel))
+    }
+}
+
+/// The same parts at once, for a role that does not confine itself. Must be called inside a runtime, once, at the start.
 ///
 /// # Errors
 /// [`StartError`].
 pub fn first_message<C: DeserializeOwned>() -> Result<(C, Vec<OwnedFd>, asynchronous::Channel), StartError> {
-    let (configuration, descriptors, channel) = first_message_blocking()?;
-    let channel = asynchronous::Channel::new(channel.into_socket()).map_err(StartError::Socket)?;
-    Ok((configuration, descriptors, channel))
+    First::receive()?.into_parts()
 }
 
 /// As [`first_message`], for a role without a runtime.
@@ -145,22 +225,12 @@ pub fn first_message_blocking<C: DeserializeOwned>() -> Result<(C, Vec<OwnedFd>,
     Ok((configuration, descriptors, channel))
 }
 
-fn launch(role: &'static str, exe: &Path) -> Result<(Child, Channel), StartError> {
+fn launch(role: &'static str, starter: &Starter) -> Result<(Child, Channel), StartError> {
     let (ours, theirs) = socket::pair().map_err(StartError::Socket)?;
     rustix::net::sockopt::set_socket_timeout(&ours, rustix::net::sockopt::Timeout::Send, Some(CONFIGURE_WITHIN))
         .map_err(|errno| StartError::Socket(errno.into()))?;
-    let output = io::stderr().as_fd().try_clone_to_owned().map_err(StartError::Socket)?;
-    #[expect(clippy::disallowed_methods, reason = "roles of our own are started here, and only here")]
-    let mut command = std::process::Command::new(exe);
-    command.arg(role).env_clear().env("PATH", PATH).env("LANG", LANG);
-    command.stdin(Stdio::from(theirs)).stdout(Stdio::from(output)).stderr(Stdio::inherit());
-    command.process_group(0);
-    let process = tokio::process::Command::from(command).spawn().map_err(|source| StartError::Execute {
-        role,
-        exe: exe.to_owned(),
-        source,
-    })?;
-    let id = process.id().unwrap_or_default();
+    let process = starter.execute(role, theirs)?;
+    let id = process.id();
     Ok((Child { role, process, id }, Channel::new(ours)))
 }
 

@@ -1,19 +1,19 @@
 //! Keeping a role running: started again when it died, with a growing pause, and ended by closing its channel.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::child::{self, Child, StartError};
+use super::starter::Starter;
 use crate::asynchronous::Channel;
 
 /// How one role is started each time: its name, configuration, and the descriptors (a listening socket outlives its role this way).
 pub struct Supervisor<C> {
     role: &'static str,
-    exe: PathBuf,
+    starter: Starter,
     configuration: C,
     descriptors: Vec<OwnedFd>,
     last_start: Option<Instant>,
@@ -30,8 +30,8 @@ pub struct Running {
 
 impl<C: Serialize> Supervisor<C> {
     /// Names what to start; starts nothing yet.
-    pub fn new(role: &'static str, exe: PathBuf, configuration: C, descriptors: Vec<OwnedFd>) -> Self {
-        Self { role, exe, configuration, descriptors, last_start: None, pause: Duration::ZERO }
+    pub fn new(role: &'static str, starter: Starter, configuration: C, descriptors: Vec<OwnedFd>) -> Self {
+        Self { role, starter, configuration, descriptors, last_start: None, pause: Duration::ZERO }
     }
 
     /// The configuration of the next start, to be changed between two (keys are shown once, a port becomes known).
@@ -48,7 +48,7 @@ impl<C: Serialize> Supervisor<C> {
         self.last_start = Some(Instant::now());
         let descriptors: Vec<_> = self.descriptors.iter().map(AsFd::as_fd).collect();
         let (child, channel, ready) =
-            child::start_and_wait(self.role, &self.configuration, &self.exe, &descriptors).await?;
+            child::start_and_wait(self.role, &self.configuration, &self.starter, &descriptors).await?;
         tracing::info!(role = self.role, id = child.id(), "role started");
         Ok((Running { child, channel }, ready))
     }
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_role_that_keeps_dying_is_started_at_growing_intervals() {
-        let mut supervisor = Supervisor::new("worker", PathBuf::from("/x"), (), Vec::new());
+        let mut supervisor = Supervisor::new("worker", Starter::itself("/x".into()), (), Vec::new());
         let now = Instant::now();
         assert_eq!(supervisor.next_pause(now), Duration::ZERO);
         supervisor.last_start = Some(now);
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_role_that_lived_long_is_started_again_soon() {
-        let mut supervisor = Supervisor::new("worker", PathBuf::from("/x"), (), Vec::new());
+        let mut supervisor = Supervisor::new("worker", Starter::itself("/x".into()), (), Vec::new());
         let now = Instant::now();
         supervisor.pause = LONGEST_PAUSE;
         supervisor.last_start = Some(now);

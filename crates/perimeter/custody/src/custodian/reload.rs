@@ -7,6 +7,7 @@ use postern_audit::{Decision, Kind, Record};
 use super::{CallerKind, Custodian, Refusal, blocking, lock};
 use crate::generation::Generation;
 use crate::message::Reload;
+use crate::source::{files, out_of_reach, outside, route_files};
 
 impl Custodian {
     /// Takes up a document for worker or gateway; answers what is wrong with it, and the former stays then.
@@ -16,7 +17,10 @@ impl Custodian {
         let (store, before) = (self.store.clone(), lock(&self.generations).now());
         let read = blocking(move || {
             let Reload { document, environments, snapshot } = reload;
-            Generation::load(document, &environments, snapshot, &store, Some(&before.sources))
+            let next = Generation::load(document, &environments, snapshot, &store, Some(&before.sources))?;
+            let sources = files(&next.zones).into_iter().chain(route_files(&next.routes));
+            let unreachable: Vec<_> = sources.filter(|file| out_of_reach(file)).map(|file| outside(&file)).collect();
+            if unreachable.is_empty() { Ok(next) } else { Err(unreachable) }
         });
         let next = match read.await {
             Ok(next) => next,

@@ -39,7 +39,7 @@ struct Processes {
 
 /// Starts both processes, which keep the lock with this one, and then listens.
 pub(super) async fn start(settings: Settings, door: &Door, lock: File) -> Result<(Kept, Standing), KeeperError> {
-    let started = postern_audit::start_keeping(&settings.exe, &settings.audit, &[lock.as_fd()]).await?;
+    let started = postern_audit::start_keeping(&settings.starter, &settings.audit, &[lock.as_fd()]).await?;
     let (audit_child, audit, audit_key) = match started {
         (child, client, postern_audit::Started::Ready { key, .. }) => (child, client, key),
         (_, _, postern_audit::Started::Refused { reason }) => return Err(KeeperError::Audit(reason)),
@@ -48,7 +48,7 @@ pub(super) async fn start(settings: Settings, door: &Door, lock: File) -> Result
     audit.attach("custody", theirs).await.map_err(|error| KeeperError::Audit(error.to_string()))?;
     let descriptors = [lock.as_fd(), ours.as_fd()];
     let (custody_child, channel, ready) =
-        role::start_and_wait::<_, Ready>(crate::ROLE, &settings.custody, &settings.exe, &descriptors).await?;
+        role::start_and_wait::<_, Ready>(crate::ROLE, &settings.custody, &settings.starter, &descriptors).await?;
     if !ready.problems.is_empty() {
         return Err(KeeperError::Custody(ready.problems));
     }

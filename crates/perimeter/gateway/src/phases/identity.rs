@@ -31,7 +31,7 @@ fn unmarked(gateway: &Gateway, why: Unmarked) -> Denial {
             "the gateway has restarted since this was signed; make the call anew",
         ),
         Unmarked::Unwritable(error) => {
-            gateway.troubles.note("mark_unwritable", format!("gateway.mark cannot be written: {}", error.kind()));
+            gateway.troubles.note("mark_unwritable", format!("the gateway's mark cannot be written: {}", error.kind()));
             Denial::advising(Reason::GatewayBusy, "the gateway cannot write to its directory; tell the operator")
         }
     }

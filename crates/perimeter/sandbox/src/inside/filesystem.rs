@@ -13,9 +13,9 @@ use super::mounts::{self, Use};
 use super::sources::Kind;
 use super::{Doing, Failure, Inside};
 use crate::environment::{BUNDLE, SESSION_CA};
-use crate::list::entries;
 use crate::spec::AGENT_UID;
 use crate::sys::{Recursive, set_mount_attributes};
+use postern_confine::list::entries;
 
 const PROC_MASKS: &str = include_str!("../../data/proc-masks.list");
 

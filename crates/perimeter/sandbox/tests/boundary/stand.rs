@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use postern_exec::Channel;
+use postern_exec::role::Starter;
 use postern_sandbox::{BuildError, LOWEST_KERNEL_UID, Root, Sandbox, Settings, Spawner, Spec};
 
 use crate::probe::{Ask, Told};
@@ -87,8 +88,9 @@ impl Stand {
         // As root the sandbox's user must be able to pass the directory above its workspace only on the host's side: it must not.
         let mut spec = spec(directory.path(), "sesn_test");
         change(&mut spec, directory.path());
-        let spawner =
-            runtime.block_on(Spawner::start_with(&probe_program(), &Settings::default())).expect("the spawner starts");
+        let spawner = runtime
+            .block_on(Spawner::start_with(&Starter::itself(probe_program()), &Settings::default()))
+            .expect("the spawner starts");
         let mut sandbox = runtime.block_on(spawner.build(spec))?;
         let (unused, _) = std::os::unix::net::UnixStream::pair().expect("pairs");
         let channel = Channel::new(std::mem::replace(&mut sandbox.tools, unused.into()));
