@@ -31,10 +31,13 @@ pub fn websocket(bytes: &[u8]) {
     }
 }
 
-/// One message, or as much of it as lies between two control frames; and how the stream ended.
-fn read(bytes: &[u8], side: Side, size: usize) -> (Vec<(Option<Opcode>, Vec<u8>, bool)>, String) {
+/// How a message begins, its bytes, and whether it ends with them.
+type Part = (Option<Opcode>, Vec<u8>, bool);
+
+/// Each message, or as much of it as lies between two control frames; and how the stream ended.
+fn read(bytes: &[u8], side: Side, size: usize) -> (Vec<Part>, String) {
     let mut reader = Reader::new(Pieces(bytes, size), side, LONGEST);
-    let mut parts: Vec<(Option<Opcode>, Vec<u8>, bool)> = Vec::new();
+    let mut parts: Vec<Part> = Vec::new();
     let mut open = false;
     loop {
         match at_once(reader.next()) {

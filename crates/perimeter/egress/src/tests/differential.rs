@@ -137,11 +137,13 @@ fn by_h11(streams: &[Vec<u8>]) -> Vec<(Vec<Read>, String)> {
     child.stdin.take().unwrap().write_all(&question).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "h11 is at fault");
-    let answers: Vec<(Vec<(String, String, String)>, String)> = serde_json::from_slice(&output.stdout).unwrap();
+    /// Method, target and the body in hexadecimal.
+    type Told = (String, String, String);
+    let answers: Vec<(Vec<Told>, String)> = serde_json::from_slice(&output.stdout).unwrap();
     let unhex = |text: &str| {
         (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect::<Vec<u8>>()
     };
-    let read = |requests: Vec<(String, String, String)>| {
+    let read = |requests: Vec<Told>| {
         requests.into_iter().map(|(method, target, body)| (method, target, unhex(&body))).collect()
     };
     answers.into_iter().map(|(requests, end)| (read(requests), end)).collect()
