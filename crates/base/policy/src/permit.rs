@@ -204,7 +204,7 @@ impl Permit {
             let step = "the zone names another authority for this host now; a new turn goes by it";
             return Err(Denial::advising(Reason::UpstreamUntrusted, step).by(later.rule()));
         }
-        if self.injections != later.injections {
+        if self.injections != later.injections || self.client_certificate != later.client_certificate {
             return Err(Denial::new(Reason::CustodyDenied).by(later.rule()));
         }
         Ok(Self { also: Some(later.destination), ..self })
