@@ -28,7 +28,11 @@ pub(super) fn looser(from: Deciding<'_>, to: Deciding<'_>, hosts: &Hosts, port: 
         Change::shown(ChangeKind::Authority, "the upstream is verified by another authority")
             .between(authority(from.rule), authority(to.rule))
     });
-    [foreign, addresses, authority].into_iter().flatten().collect()
+    let certificate =
+        to.rule.client_certificate.as_ref().filter(|_| from.rule.client_certificate != to.rule.client_certificate);
+    let certificate = certificate
+        .map(|name| Change::shown(ChangeKind::Credential, format!("the client certificate {name} is presented there")));
+    [foreign, addresses, authority, certificate].into_iter().flatten().collect()
 }
 
 /// Whether whatever the second rule dials, the first would.

@@ -238,7 +238,12 @@ fn without_id(rule: &Rule) -> String {
 /// A sandbox that sees a placeholder can use the credential.
 fn variables(from: &Zone, to: &Zone) -> Vec<Change> {
     let mut changes = Vec::new();
-    for Credential { name, source: _, env, inject: _ } in to.credentials() {
+    for credential @ Credential { name, source, env, inject: _ } in to.credentials() {
+        let known = from.credential(name).is_none_or(|before| before.source == *source);
+        if credential.is_client_certificate() && !known {
+            let what = format!("the client certificate {name} comes from {source}");
+            changes.push(Change::shown(ChangeKind::Credential, what));
+        }
         let Some(variable) = env else { continue };
         let before = from.credential(name).and_then(|credential| credential.env.as_ref());
         if before != Some(variable) {

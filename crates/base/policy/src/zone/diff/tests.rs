@@ -209,14 +209,14 @@ fn a_looser_sandbox_is_wider() {
         ("require = ['seccomp', 'netns']", "require = ['netns']", vec!["sandbox_control"], vec![]),
         ("", "mounts = [{ host = '/srv/a', at = '/a' }]", vec!["sandbox_mount"], vec![]),
         (
-            "mounts = [{ host = '/srv', at = '/d' }]",
-            "mounts = [{ host = '/srv/a', at = '/d/a' }]",
+            "mounts = [{ host = '/srv/d', at = '/d' }]",
+            "mounts = [{ host = '/srv/d/a', at = '/d/a' }]",
             vec![],
             vec!["sandbox_mount"],
         ),
         (
-            "mounts = [{ host = '/srv', at = '/d' }]",
-            "mounts = [{ host = '/srv', at = '/d', access = 'write' }]",
+            "mounts = [{ host = '/srv/d', at = '/d' }]",
+            "mounts = [{ host = '/srv/d', at = '/d', access = 'write' }]",
             vec!["sandbox_mount"],
             vec![],
         ),
