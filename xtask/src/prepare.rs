@@ -9,6 +9,8 @@ const SDK: &str = "anthropic==2.12.0";
 const PYTEST: &str = "pytest==8.4.2";
 /// An HTTP parser that shares no code with ours, to read what the egress proxy forwards. The SDK brings one too.
 const H11: &str = "h11==0.16.0";
+/// The last one for the Python of Debian 12.
+const MITMPROXY: &str = "mitmproxy==11.0.2";
 /// MCP servers that others wrote, and what puts them behind HTTP.
 const MCP_SERVERS: &[&str] = &["mcp-server-git==2026.10.10", "mcp-proxy==0.13.0"];
 /// Peers of other protocols that the egress proxy carries.
@@ -27,6 +29,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
     ("bwrap", "bubblewrap"),
     ("rg", "ripgrep"),
+    ("runc", "runc"),
 ];
 
 /// Installs missing Debian packages as root; names them, with the command, when not.
@@ -68,6 +71,18 @@ pub(crate) fn venv() -> Outcome<PathBuf> {
     run(command(&python).args(install).args(MCP_SERVERS).args(PEERS))?;
     std::fs::write(&stamp, wanted).map_err(|cause| format!("write {}: {cause}", stamp.display()))?;
     Ok(python)
+}
+
+/// The other intercepting proxy, for benchmarks, in an environment of its own: it pins versions that the SDK has others of.
+pub(crate) fn mitmproxy() -> Outcome<PathBuf> {
+    let directory = root().join("target/mitmproxy");
+    let program = directory.join("bin/mitmdump");
+    if !program.is_file() {
+        run(command("/usr/bin/python3").args(["-m", "venv", "--clear"]).arg(&directory))?;
+        let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", MITMPROXY];
+        run(command(directory.join("bin/python")).args(install))?;
+    }
+    Ok(program)
 }
 
 /// `target/foreign`, with what `tests/foreign/package-lock.json` names: a Node.js, MCP servers and the conformance suite.

@@ -1,5 +1,6 @@
 //! The writer process: role `audit`. One log, one lock, a connection from the worker and those it attaches.
-//! An answer means that `write` returned. A second task syncs what was written, within 20 ms; a third signs.
+//! An answer means that `write` returned, or that the disk has it where the record asks for that. A second task syncs what was written, within 20 ms, or
+//! at once for those who wait; a third signs.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -12,12 +13,12 @@ use postern_exec::asynchronous::Channel;
 use postern_exec::role::{self, First, Starter};
 use postern_exec::rpc;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::client::Client;
 use crate::log::{Log, LogError};
-use crate::record::Record;
+use crate::record::{Durability, Record};
 
 /// The role's name on the command line.
 pub const ROLE: &str = "audit";
@@ -105,7 +106,7 @@ pub async fn process_main(first: First<Configuration>) -> ExitCode {
     if let Err(error) = channel.send(&ready, &[]).await {
         return failed(&error);
     }
-    run(channel, Writer { log: Arc::new(Mutex::new(log)), written: Arc::new(Notify::new()) }).await
+    run(channel, Writer::new(log)).await
 }
 
 /// The log as the tasks share it. The lock is held for one `write`, never across an await.
@@ -113,6 +114,15 @@ pub async fn process_main(first: First<Configuration>) -> ExitCode {
 struct Writer {
     log: Arc<Mutex<Log>>,
     written: Arc<Notify>,
+    /// Somebody waits for the disk: records are not grouped longer than the sync before takes.
+    awaited: Arc<Notify>,
+    synced: Arc<watch::Sender<Synced>>,
+}
+
+/// How far the log is on the disk.
+enum Synced {
+    UpTo(u64),
+    Failed(String),
 }
 
 async fn run(channel: Channel, writer: Writer) -> ExitCode {
@@ -139,6 +149,16 @@ async fn run(channel: Channel, writer: Writer) -> ExitCode {
 }
 
 impl Writer {
+    fn new(log: Log) -> Self {
+        let synced = watch::Sender::new(Synced::UpTo(0));
+        Self {
+            log: Arc::new(Mutex::new(log)),
+            written: Arc::default(),
+            awaited: Arc::default(),
+            synced: Arc::new(synced),
+        }
+    }
+
     async fn answer_owner(
         &self,
         ask: Ask,
@@ -152,14 +172,38 @@ impl Writer {
             },
             (Ask::Attach { .. }, None) => Answer::Misused,
             (Ask::Checkpoint, _) => self.append(|log, now| log.checkpoint(now)),
-            (Ask::Append { record }, _) => self.append(|log, now| log.append(*record, now)),
+            (Ask::Append { record }, _) => self.append_record(*record).await,
         }
     }
 
-    fn answer_attached(&self, ask: Ask) -> Answer {
+    async fn answer_attached(&self, ask: Ask) -> Answer {
         match ask {
-            Ask::Append { record } => self.append(|log, now| log.append(*record, now)),
+            Ask::Append { record } => self.append_record(*record).await,
             Ask::Checkpoint | Ask::Attach { .. } => Answer::Misused,
+        }
+    }
+
+    async fn append_record(&self, record: Record) -> Answer {
+        let durability = record.durability;
+        let appended = self.append(|log, now| log.append(record, now));
+        match (durability, appended) {
+            (Durability::Disk, Answer::Appended { seq }) => self.on_disk(seq).await,
+            (Durability::Written | Durability::Disk, answer) => answer,
+        }
+    }
+
+    /// Waits until the disk has everything up to a record.
+    async fn on_disk(&self, seq: u64) -> Answer {
+        self.awaited.notify_one();
+        let mut synced = self.synced.subscribe();
+        let known = synced.wait_for(|synced| match synced {
+            Synced::UpTo(last) => *last >= seq,
+            Synced::Failed(_) => true,
+        });
+        match known.await.as_deref() {
+            Ok(Synced::UpTo(_)) => Answer::Appended { seq },
+            Ok(Synced::Failed(reason)) => Answer::Unwritable { reason: reason.clone() },
+            Err(_) => Answer::Unwritable { reason: "the audit process ends".to_owned() },
         }
     }
 
@@ -198,7 +242,7 @@ async fn serve_one(caller: String, socket: OwnedFd, writer: Writer) {
     };
     let served = rpc::serve(channel, REQUEST_LIMIT, move |ask, _| {
         let writer = writer.clone();
-        async move { (writer.answer_attached(ask), Vec::new()) }
+        async move { (writer.answer_attached(ask).await, Vec::new()) }
     })
     .await;
     if let Err(error) = served {
@@ -208,17 +252,33 @@ async fn serve_one(caller: String, socket: OwnedFd, writer: Writer) {
 
 async fn sync_forever(writer: Writer) {
     loop {
-        writer.written.notified().await;
-        tokio::time::sleep(GROUP).await;
-        let Some(job) = writer.lock().take_sync() else { continue };
+        tokio::select! {
+            () = writer.awaited.notified() => {}
+            () = grouped(&writer.written) => {}
+        }
+        let (job, last) = {
+            let mut log = writer.lock();
+            (log.take_sync(), log.last_seq())
+        };
+        let Some(job) = job else { continue };
         let synced = tokio::task::spawn_blocking(move || job.run())
             .await
             .unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
-        if let Err(error) = synced {
-            tracing::error!(%error, "the audit log could not be synced; nothing more is acknowledged until a restart");
-            writer.lock().sync_failed(&error);
+        match synced {
+            Ok(()) => drop(writer.synced.send_replace(Synced::UpTo(last))),
+            Err(error) => {
+                tracing::error!(%error, "the audit log could not be synced; nothing more is acknowledged until a restart");
+                writer.lock().sync_failed(&error);
+                writer.synced.send_replace(Synced::Failed(format!("sync failed: {error}")));
+            }
         }
     }
+}
+
+/// A record was written, and those that follow closely are too.
+async fn grouped(written: &Notify) {
+    written.notified().await;
+    tokio::time::sleep(GROUP).await;
 }
 
 async fn sign_forever(writer: Writer) {
@@ -244,3 +304,45 @@ const GROUP: Duration = Duration::from_millis(10);
 /// A record cut to its bounds, as JSON with every character escaped, fits.
 const REQUEST_LIMIT: usize = 256 << 10;
 const ATTACHMENTS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::record::{Decision, Kind};
+
+    fn record(durability: Durability) -> Record {
+        Record { durability, ..Record::new(Kind::ToolUse, Decision::Allow) }
+    }
+
+    fn writer(directory: &Path) -> Writer {
+        Writer::new(Log::open(directory, Timestamp::now()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_record_for_the_disk_is_answered_when_the_disk_has_it_and_others_when_they_are_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let writer = writer(directory.path());
+        let mut context = Context::from_waker(Waker::noop());
+        let written = pin!(writer.append_record(record(Durability::Written))).poll(&mut context);
+        assert!(matches!(written, Poll::Ready(Answer::Appended { .. })));
+        let mut on_disk = pin!(writer.append_record(record(Durability::Disk)));
+        assert!(on_disk.as_mut().poll(&mut context).is_pending(), "nothing was synced");
+        let syncing = tokio::spawn(sync_forever(writer.clone()));
+        let last = writer.lock().last_seq();
+        assert!(matches!(on_disk.await, Answer::Appended { seq } if seq == last));
+        syncing.abort();
+    }
+
+    #[tokio::test]
+    async fn a_record_for_the_disk_is_refused_when_the_disk_does_not_take_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let writer = writer(directory.path());
+        writer.synced.send_replace(Synced::Failed("sync failed: no disk".to_owned()));
+        let answer = writer.append_record(record(Durability::Disk)).await;
+        assert!(matches!(answer, Answer::Unwritable { reason } if reason.contains("no disk")));
+    }
+}

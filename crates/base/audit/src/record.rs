@@ -50,6 +50,28 @@ pub struct Record {
     /// Sizes, durations and numbers of things, with the unit in the name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counts: BTreeMap<String, u64>,
+    /// From when on whoever had it written may go on.
+    #[serde(default, skip_serializing_if = "Durability::is_written")]
+    pub durability: Durability,
+}
+
+/// How safe a record is when its number is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The write returned: it survives the death of any process, and a power cut from about 20 ms later on.
+    #[default]
+    Written,
+    /// It is on the disk.
+    Disk,
+}
+
+impl Durability {
+    /// For serde, which passes references.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_written(&self) -> bool {
+        *self == Self::Written
+    }
 }
 
 impl Record {
@@ -72,6 +94,7 @@ impl Record {
             caused_by: None,
             outcome: None,
             counts: BTreeMap::new(),
+            durability: Durability::Written,
         }
     }
 }

@@ -14,6 +14,7 @@ pub use pass::PassPermit;
 use crate::address::{self, AddressClass};
 use crate::credential::{CredentialName, Location};
 use crate::reason::{Denial, Reason};
+use crate::zone::AuditMode;
 use crate::{CanonicalPath, Host, Method, Port, Scheme, Upgrade};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -423,9 +424,16 @@ pub struct McpPermit {
     pub(crate) rule: String,
     pub(crate) zone: String,
     pub(crate) policy_digest: String,
+    pub(crate) audit: AuditMode,
 }
 
 impl McpPermit {
+    /// How safe its record must be before the call.
+    #[must_use]
+    pub fn audit(&self) -> AuditMode {
+        self.audit
+    }
+
     /// The route decided on.
     #[must_use]
     pub fn route(&self) -> &str {

@@ -9,8 +9,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use postern_audit::{Decision, Kind, Record, Recorder};
-use postern_policy::{CredentialName, GrantPermit, Zone};
+use postern_audit::{Decision, Durability, Kind, Record, Recorder};
+use postern_policy::{AuditMode, CredentialName, GrantPermit, Zone};
 use postern_secret::{Placeholder, SecretBytes};
 
 use crate::generation::{Generation, Generations};
@@ -430,6 +430,10 @@ fn about(kind: Kind, decision: Decision, session: &str, zone: Option<&Zone>, age
     if let Some(zone) = zone {
         record.zone = Some(zone.name().to_owned());
         record.digests.insert("policy".to_owned(), zone.digest().to_owned());
+        record.durability = match zone.audit() {
+            AuditMode::Written => Durability::Written,
+            AuditMode::Disk => Durability::Disk,
+        };
     }
     record
 }

@@ -45,6 +45,9 @@ pub use spec::{AGENT_UID, Access, LOWEST_KERNEL_UID, Mount, Root, Settings, Spec
 /// The name under which the binary's first line of `main` must run the tool server: `argv[0]` of process 1 inside.
 pub const TOOLS_NAME: &str = "postern-tools";
 
+/// What a tool server exits with that was given no channel.
+pub const NO_CHANNEL: u8 = 2;
+
 /// The descriptor of the tool channel in process 1.
 pub const TOOLS_DESCRIPTOR: i32 = 3;
 

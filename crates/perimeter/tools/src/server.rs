@@ -14,7 +14,7 @@ const WORKDIR: &str = "/workspace";
 /// Runs the server until the worker closes the channel; as pid 1 its end is the end of every process of the sandbox.
 pub fn main() -> ExitCode {
     let Some(socket) = postern_sandbox::tool_channel() else {
-        return ExitCode::from(2);
+        return ExitCode::from(postern_sandbox::NO_CHANNEL);
     };
     let mut toolbox = Toolbox::new(&Configuration { workdir: PathBuf::from(WORKDIR), roots: Vec::new() });
     match serve(&Channel::new(socket), &mut toolbox) {

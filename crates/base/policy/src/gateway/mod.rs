@@ -12,6 +12,7 @@ use crate::credential::Source;
 use crate::document::{ConfigError, Document};
 use crate::permit::{Destination, Endpoint, McpPermit, RoutePermit};
 use crate::reason::{Denial, Reason};
+use crate::zone::AuditMode;
 use http::HeaderName;
 use ipnet::IpNet;
 use std::sync::Arc;
@@ -149,6 +150,7 @@ impl Routes {
             rule: PROBE_RULE.to_owned(),
             zone: String::new(),
             policy_digest: self.digest.clone(),
+            audit: AuditMode::Written,
         })
     }
 }

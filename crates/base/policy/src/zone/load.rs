@@ -1,5 +1,6 @@
 //! Reading zones from the configuration: everything that is wrong, in one go, each with its place.
 
+use super::audit::AuditMode;
 use super::explain::RuleLines;
 use super::mcp_rule::McpRule;
 use super::read_credential::read_credentials;
@@ -56,7 +57,8 @@ fn read_zone(
     let environment_id = read_environment(&mut table, names);
     let agents = read_agents(&mut table);
     read_mode(&mut table);
-    table.not_in_this_build(&["ask", "approvers", "audit", "tools", "detect"]);
+    table.not_in_this_build(&["ask", "approvers", "tools", "detect"]);
+    let audit = AuditMode::read(&mut table);
     let sandbox = table.table("sandbox").map(|mut sandbox| SandboxLimits::read(&mut sandbox)).unwrap_or_default();
     let credentials = read_credentials(&mut table);
     let rules = read_rules(document, name.value, &mut table, &credentials);
@@ -71,6 +73,7 @@ fn read_zone(
     let zone = Zone {
         name: name.value.to_owned(),
         digest,
+        audit,
         sandbox,
         credentials: credentials?,
         rules: rules?,

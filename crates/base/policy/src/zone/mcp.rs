@@ -23,6 +23,7 @@ pub(super) fn decide(zone: &Zone, call: &McpCall<'_>) -> Result<McpPermit, Denia
         rule: rule.id.clone(),
         zone: zone.name.clone(),
         policy_digest: zone.digest.clone(),
+        audit: zone.audit,
     })
 }
 

@@ -1,5 +1,6 @@
 //! Zones: which session may reach what, with which credential. Selected once per session, then asked per action.
 
+mod audit;
 mod connect;
 pub mod diff;
 mod explain;
@@ -22,6 +23,7 @@ pub(crate) mod reading {
     pub(crate) use super::read_rule::{read_addresses, read_ca, read_nets};
 }
 
+pub use audit::AuditMode;
 pub use explain::{Account, CedarWord, Explanation};
 pub use in_force::ZoneInForce;
 pub use read_rule::shared_domain;
@@ -47,6 +49,7 @@ pub const DENY_ALL: &str = "deny-all";
 pub struct Zone {
     name: String,
     digest: String,
+    audit: AuditMode,
     sandbox: SandboxLimits,
     credentials: Vec<Credential>,
     rules: Vec<Rule>,
@@ -61,6 +64,7 @@ impl Zone {
         Self {
             name: DENY_ALL.to_owned(),
             digest: digest(DENY_ALL, &[]),
+            audit: AuditMode::Written,
             sandbox: SandboxLimits::default(),
             credentials: Vec::new(),
             rules: Vec::new(),
@@ -86,6 +90,12 @@ impl Zone {
     #[must_use]
     pub fn mode(&self) -> &'static str {
         "enforce"
+    }
+
+    /// How safe a record must be before what it is about.
+    #[must_use]
+    pub fn audit(&self) -> AuditMode {
+        self.audit
     }
 
     /// The limits of its sandboxes.

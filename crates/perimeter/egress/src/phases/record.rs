@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use postern_audit::{AuditError, Decision, Destination, Kind, Record};
-use postern_policy::{Denial, Injection, Location, Permit, Reason};
+use postern_audit::{AuditError, Decision, Destination, Durability, Kind, Record};
+use postern_policy::{AuditMode, Denial, Injection, Location, Permit, Reason};
 
 use super::{
     forward::Dialled,
@@ -209,6 +209,10 @@ pub(crate) fn base(session: &Session, kind: Kind, decision: Decision) -> Record 
     record.agent.clone_from(&session.agent);
     record.tool_use = session.tool_use();
     record.zone = Some(session.zone.name().to_owned());
+    record.durability = match session.zone.audit() {
+        AuditMode::Written => Durability::Written,
+        AuditMode::Disk => Durability::Disk,
+    };
     record
 }
 

@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use postern_audit::{AuditError, Decision, Destination, Kind, Record};
-use postern_policy::{Denial, McpPermit, Reason, gateway::Route};
+use postern_audit::{AuditError, Decision, Destination, Durability, Kind, Record};
+use postern_policy::{AuditMode, Denial, McpPermit, Reason, gateway::Route};
 use postern_tunnel::identity::{Claims, Purpose};
 
 use super::{credential, message::Asked};
@@ -142,6 +142,10 @@ fn base(gateway: &Gateway, known: &Known, kind: Kind, decision: Decision) -> Rec
         record.zone = Some(permit.zone().to_owned()).filter(|zone| !zone.is_empty());
         record.rule = Some(permit.rule().to_owned());
         record.digests.insert("policy".to_owned(), permit.policy_digest().to_owned());
+        record.durability = match permit.audit() {
+            AuditMode::Written => Durability::Written,
+            AuditMode::Disk => Durability::Disk,
+        };
     }
     record.credential = known.route.as_ref().filter(|route| route.credential.is_some()).map(|route| route.name.clone());
     record.destination = Some(destination(gateway, known));

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use postern_audit::{Decision, Kind, Record};
+use postern_audit::{Decision, Durability, Kind, Record};
 use postern_egress::client::Network;
 use postern_policy::canonical::canonical_json;
-use postern_policy::{Denial, MountAccess, Packages, Reason, Zone};
+use postern_policy::{AuditMode, Denial, MountAccess, Packages, Reason, Zone};
 use postern_sandbox::{Access, BuildError, Control, Ending, Mount, Root, Sandbox, Spec};
 use postern_tools::client::{CALL_DEADLINE, GRACE};
 use postern_tools::{Block, CallError, ToolClient, ToolOutcome};
@@ -134,9 +134,6 @@ impl SandboxHands {
         };
         let over = self.parts.roster.worked(&self.facts.session, CALL_DEADLINE + GRACE);
         let answered = inside.tools.call_until(&call.id, &call.name, call.input.clone(), CALL_DEADLINE, over).await;
-        if let Err(error) = self.parts.egress.current_tool_use(&self.facts.session, None).await {
-            tracing::warn!(session = self.facts.session, %error, "egress still names the last tool use");
-        }
         match answered {
             Ok(ToolOutcome { is_error, content, .. }) => Outcome { is_error, content },
             Err(error) => self.broken(error).await,
@@ -236,9 +233,14 @@ impl SandboxHands {
         }
     }
 
-    /// One line for each refusal that had no body in which to say so: the agent learns what to do next.
+    /// One line for each refusal that had no body in which to say so: the agent learns what to do next. What leaves later is of no tool use.
     async fn append_refusals(&self, outcome: &mut Outcome) {
-        let refusals = match self.parts.egress.refusals(&self.facts.session).await {
+        let (session, egress) = (&self.facts.session, &self.parts.egress);
+        let (left, refusals) = tokio::join!(egress.current_tool_use(session, None), egress.refusals(session));
+        if let Err(error) = left {
+            tracing::warn!(session, %error, "egress still names the last tool use");
+        }
+        let refusals = match refusals {
             Ok(refusals) => refusals,
             Err(error) => return tracing::warn!(session = self.facts.session, %error, "refusals are not known"),
         };
@@ -274,6 +276,10 @@ impl SandboxHands {
         record.session = Some(self.facts.session.clone());
         record.agent = Some(self.facts.agent());
         record.zone = Some(self.zone.name().to_owned());
+        record.durability = match self.zone.audit() {
+            AuditMode::Written => Durability::Written,
+            AuditMode::Disk => Durability::Disk,
+        };
         record.tool_use = call.map(|call| call.id.clone());
         if let Some(call) = call {
             record.digests.insert("policy".to_owned(), self.zone.digest().to_owned());

@@ -78,7 +78,7 @@ fn forbid(what: &[String]) {
 }
 
 fn serve() -> ExitCode {
-    let Some(socket) = postern_sandbox::tool_channel() else { return ExitCode::from(3) };
+    let Some(socket) = postern_sandbox::tool_channel() else { return ExitCode::from(postern_sandbox::NO_CHANNEL) };
     let channel = Channel::new(socket);
     while let Ok(Some((ask, _))) = channel.receive::<Ask>(1 << 20) {
         let told = match ask {

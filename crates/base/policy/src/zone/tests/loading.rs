@@ -1,6 +1,6 @@
 use super::*;
 use crate::reason::Reason;
-use crate::zone::{Control, MountAccess};
+use crate::zone::{AuditMode, Control, MountAccess};
 
 #[test]
 fn the_example_loads_with_all_it_says() {
@@ -16,6 +16,19 @@ fn the_example_loads_with_all_it_says() {
         ("store:ledger-api", Some("LEDGER_API_KEY"))
     );
     assert_eq!(credential.inject, [Location::Header("authorization".to_owned()), Location::Basic(BasicPart::Password)]);
+}
+
+#[test]
+fn a_zone_says_how_safe_a_record_must_be_before_the_action() {
+    let text = |line: &str| format!("config = 1\n[zone.a]\nenvironment = \"default\"\n{line}\n");
+    for (line, mode) in
+        [("", AuditMode::Written), ("audit = \"written\"", AuditMode::Written), ("audit = \"disk\"", AuditMode::Disk)]
+    {
+        assert_eq!(zone(&text(line)).audit(), mode, "{line}");
+    }
+    for line in ["audit = \"none\"", "audit = true"] {
+        assert!(load(&text(line)).is_err(), "{line}");
+    }
 }
 
 #[test]

@@ -1,0 +1,119 @@
+//! A measurement, not a check: requests and bodies to one HTTPS server, directly, through the egress proxy with policy, injection, scrubbing and audit,
+//! and through another intercepting proxy that replaces the same header. One client, one server, rounds by turns.
+//!
+//! `egress_speed PLAN`, where PLAN is the JSON of [`Plan`]. The last line printed is JSON: `{"rows": [{"what", "way", ...}]}`.
+#![expect(
+    clippy::print_stdout,
+    reason = "what was measured is for the person who asked, and for the last line's reader"
+)]
+
+mod load;
+mod perimeter;
+mod upstream;
+mod ways;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use ways::Way;
+
+type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+/// What to measure.
+#[derive(Deserialize)]
+struct Plan {
+    /// The `postern` whose roles are measured; this example itself when absent.
+    program: Option<PathBuf>,
+    /// The other proxy's program; it is left out when absent.
+    mitmdump: Option<PathBuf>,
+    /// What replaces the header there.
+    replacing: Option<PathBuf>,
+    rounds: usize,
+    /// How long each small measurement lasts.
+    seconds: f64,
+    /// Size of the large bodies.
+    body_bytes: u64,
+}
+
+/// The secret that the server wants and no client but the direct one has.
+const SECRET: &str = "sk-bench-7Qm2x9Zt4Lw8Vb3NfR6yKc1Hd5Js0Pg";
+/// What other proxies replace by it.
+const STAND_IN: &str = "stand-in-0123456789abcdefghijklmnopqrstu";
+/// The server's name; every way ends at its address on loopback.
+const HOST: &str = "localhost";
+
+fn main() -> ExitCode {
+    let argument = std::env::args().nth(1).unwrap_or_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let measured = runtime.map_err(Into::into).and_then(|runtime| match argument.as_str() {
+        upstream::ROLE => runtime.block_on(upstream::serve()),
+        role @ ("audit" | "custody" | "egress") => perimeter::role(role),
+        plan => runtime.block_on(measure(plan)),
+    });
+    match measured {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure(plan: &str) -> Outcome {
+    let plan: Plan = serde_json::from_str(plan)?;
+    let directory = Directory::make()?;
+    let upstream = upstream::Upstream::start()?;
+    let program = plan.program.clone().map_or_else(std::env::current_exe, Ok)?;
+    let perimeter = perimeter::Perimeter::start(&program, &directory.0, &upstream).await?;
+    let peer = match (&plan.mitmdump, &plan.replacing) {
+        (Some(mitmdump), Some(replacing)) => {
+            Some(ways::Peer::start(mitmdump, replacing, &directory.0, &upstream).await?)
+        }
+        _ => None,
+    };
+    let mut ways = vec![Way::direct(&upstream)?];
+    ways.extend(perimeter.ways()?);
+    ways.extend(peer.as_ref().map(ways::Peer::way).transpose()?);
+    let (time, warm_up) = (Duration::from_secs_f64(plan.seconds), Duration::from_secs_f64(plan.seconds / 10.0));
+    let mut rows = Vec::new();
+    for _ in 0..plan.rounds {
+        for at_once in [1, 32] {
+            for way in &ways {
+                load::small(way, at_once, warm_up).await?;
+                let figures = load::small(way, at_once, time).await?;
+                rows.push(json!({"what": "small", "at_once": at_once, "way": way.name, "figures": figures}));
+            }
+        }
+        for way in &ways {
+            let down = load::download(way, plan.body_bytes).await?;
+            rows.push(json!({"what": "down", "way": way.name, "mib_per_second": down}));
+            let up = load::upload(way, plan.body_bytes).await?;
+            rows.push(json!({"what": "up", "way": way.name, "mib_per_second": up}));
+        }
+    }
+    println!("{}", json!({"rows": rows}));
+    Ok(())
+}
+
+/// A directory for logs and keys, removed at the end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn make() -> std::io::Result<Self> {
+        let directory = std::env::temp_dir().join(format!("postern-egress-speed-{}", std::process::id()));
+        std::fs::create_dir_all(&directory)?;
+        Ok(Self(std::fs::canonicalize(directory)?))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // Left-overs in the temporary directory are not worth failing a measurement for.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
