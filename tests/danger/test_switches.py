@@ -17,7 +17,7 @@ FILE = "postern-danger-off"
 
 SWITCHED = [
     "seccomp", "landlock", "no-caps", "proc-masks", "read-only-root", "resource-limits", "packet-rules", "utsns", "cgroupns",
-    "ipcns", "mounts-private", "mounts-flags", "memory-hard", "tool-paths", "scrubbing", "egress-authority",
+    "ipcns", "mounts-flags", "memory-hard", "tool-paths", "scrubbing", "egress-authority",
     "egress-addresses", "egress-foreign", "egress-minting", "egress-overrides", "tripwire-host", "tripwire-port",
     "tripwire-scheme", "tripwire-location", "tripwire-session",
 ]
@@ -26,6 +26,7 @@ WITHOUT = {
     "userns": "nothing of a sandbox can be built without it",
     "mountns": "the tool server cannot start without its root",
     "pidns": "the kernel mounts no /proc for it without one",
+    "mounts-private": "it has a switch, and shows only on hosts that share their mounts",
     "netns": "its packet rules would be the machine's",
     "processes-hard": "two limits hold it, and one is resource-limits",
     "distinct-uid": "the spawner refuses a request without one as root",
