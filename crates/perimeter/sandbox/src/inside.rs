@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::builder::Tools;
 use crate::check;
 use crate::clocks::Clocks;
+use crate::danger;
 use crate::error::BuildError;
 use crate::request::Request;
 use crate::system::System;
@@ -321,7 +322,7 @@ const STEPS: &[Step<Run>] = &[
 
 /// Prepares, waits for the order, builds from inside and becomes process 1. Never returns.
 pub(crate) fn run(mut ahead: Ahead<'_>) -> ! {
-    for step in AHEAD {
+    for step in AHEAD.iter().filter(|step| !danger::skips(step.name)) {
         if let Err(failure) = (step.run)(&mut ahead) {
             fail(&ahead.spawner, step.name, step.fix, failure);
         }
@@ -330,7 +331,7 @@ pub(crate) fn run(mut ahead: Ahead<'_>) -> ! {
         // The spawner gave up: nobody is left to tell.
         crate::sys::exit_now(1)
     };
-    for step in STEPS {
+    for step in STEPS.iter().filter(|step| !danger::skips(step.name)) {
         if let Err(failure) = (step.run)(&mut inside) {
             fail(&inside.ahead.spawner, step.name, step.fix, failure);
         }

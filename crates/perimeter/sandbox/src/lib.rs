@@ -11,6 +11,7 @@ mod client;
 mod clocks;
 pub mod command;
 mod control;
+mod danger;
 mod domain;
 mod environment;
 mod error;

