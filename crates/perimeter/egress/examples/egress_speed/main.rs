@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use postern_exec::role::Starter;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -27,8 +28,8 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 /// What to measure.
 #[derive(Deserialize)]
 struct Plan {
-    /// The `postern` whose roles are measured; this example itself when absent.
-    program: Option<PathBuf>,
+    /// The `postern` whose roles are measured.
+    program: PathBuf,
     /// The other proxy's program; it is left out when absent.
     mitmdump: Option<PathBuf>,
     /// What replaces the header there.
@@ -52,7 +53,6 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let measured = runtime.map_err(Into::into).and_then(|runtime| match argument.as_str() {
         upstream::ROLE => runtime.block_on(upstream::serve()),
-        role @ ("audit" | "custody" | "egress") => perimeter::role(role),
         plan => runtime.block_on(measure(plan)),
     });
     match measured {
@@ -68,8 +68,8 @@ async fn measure(plan: &str) -> Outcome {
     let plan: Plan = serde_json::from_str(plan)?;
     let directory = Directory::make()?;
     let upstream = upstream::Upstream::start()?;
-    let program = plan.program.clone().map_or_else(std::env::current_exe, Ok)?;
-    let perimeter = perimeter::Perimeter::start(&program, &directory.0, &upstream).await?;
+    let starter = Starter::itself(plan.program.clone());
+    let perimeter = perimeter::Perimeter::start(&starter, &directory.0, &upstream).await?;
     let peer = match (&plan.mitmdump, &plan.replacing) {
         (Some(mitmdump), Some(replacing)) => {
             Some(ways::Peer::start(mitmdump, replacing, &directory.0, &upstream).await?)

@@ -11,7 +11,7 @@ use postern_audit::{Client as Audit, Started};
 use postern_custody::CallerKind;
 use postern_egress::client::{Client, Configuration, Network, OpenSession, SessionPlaceholder};
 use postern_exec::WireBytes;
-use postern_exec::role::Child;
+use postern_exec::role::{Child, Starter};
 use postern_policy::document::DocumentText;
 use postern_policy::{Document, Zones};
 
@@ -35,26 +35,14 @@ struct Session {
     placeholder: String,
 }
 
-/// This program as one of the roles, as `postern` starts them.
-pub(crate) fn role(name: &str) -> Outcome {
-    let threads = if name == "egress" { std::thread::available_parallelism()?.get().max(2) } else { 1 };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    let code = match name {
-        "audit" => runtime.block_on(postern_audit::process_main()),
-        "custody" => runtime.block_on(postern_custody::process_main()),
-        _ => runtime.block_on(postern_egress::process_main()),
-    };
-    if code == std::process::ExitCode::SUCCESS { Ok(()) } else { Err(format!("{name} failed").into()) }
-}
-
 /// The zones that are measured, by name.
 const ZONES: [(&str, &str); 2] = [("ours", ""), ("ours-disk", "audit = \"disk\"")];
 
 impl Perimeter {
-    pub(crate) async fn start(program: &Path, directory: &Path, upstream: &Upstream) -> Outcome<Self> {
+    pub(crate) async fn start(starter: &Starter, directory: &Path, upstream: &Upstream) -> Outcome<Self> {
         let document = document(upstream);
         let environments = BTreeMap::from([("default".to_owned(), "env_bench".to_owned())]);
-        let (audit_child, audit, started) = postern_audit::start(program, &directory.join("audit")).await?;
+        let (audit_child, audit, started) = postern_audit::start(starter, &directory.join("audit")).await?;
         if let Started::Refused { reason } = started {
             return Err(reason.into());
         }
@@ -65,7 +53,7 @@ impl Perimeter {
             directory: directory.join("custody"),
             snapshot: BTreeMap::from([("BENCH_KEY".to_owned(), WireBytes::new(SECRET.as_bytes().to_vec()))]),
         };
-        let (custody_child, custody, ready) = postern_custody::start(program, &configuration, &for_custody).await?;
+        let (custody_child, custody, ready) = postern_custody::start(starter, &configuration, &for_custody).await?;
         if !ready.problems.is_empty() {
             return Err(ready.problems.join("; ").into());
         }
@@ -74,7 +62,7 @@ impl Perimeter {
         let configuration = Configuration { document: document.clone(), environments: environments.clone() };
         let audit_for_egress = attached(&audit, "egress").await?;
         let (egress_child, egress) =
-            postern_egress::client::start(program, &configuration, &audit_for_egress, &OwnedFd::from(for_egress))
+            postern_egress::client::start(starter, &configuration, &audit_for_egress, &OwnedFd::from(for_egress))
                 .await?;
         let document = Document::from_text(document).map_err(|errors| format!("{errors:?}"))?;
         let zones = Zones::load(&document, &environments).map_err(|errors| format!("{errors:?}"))?;
