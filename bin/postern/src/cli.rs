@@ -1,10 +1,14 @@
 //! The command line: what a person can type, and nothing of what happens then.
 
-use std::net::{IpAddr, SocketAddr};
+mod zone;
+
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use zone::{ExplainArguments, WhichSession, ZoneArguments, ZoneVerb};
 
 /// Let AI agents use your systems without ever holding a credential.
 #[derive(Parser)]
@@ -177,101 +181,6 @@ pub(crate) enum SecretsVerb {
         #[command(flatten)]
         place: Place,
     },
-}
-
-#[derive(Args)]
-pub(crate) struct ZoneArguments {
-    #[command(subcommand)]
-    pub(crate) verb: ZoneVerb,
-}
-
-#[derive(Subcommand)]
-pub(crate) enum ZoneVerb {
-    /// Read the configuration whole and print every error with its line and column.
-    Check {
-        /// The configuration file; ./postern.toml unless given.
-        file: Option<PathBuf>,
-    },
-    /// Say what a zone decides about a request, by which rule and why. Exit code 5 when it refuses.
-    Explain(ExplainArguments),
-    /// Say what becomes reachable or loses protection from one configuration to another. Exit code 1 when something does.
-    Diff {
-        /// The configuration in force.
-        old: PathBuf,
-        /// The one to be judged.
-        new: PathBuf,
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Print what one agent was refused as rules for this agent alone; nothing is applied.
-    Learn {
-        /// The agent, agent_..., or one version of it, agent_...@VERSION.
-        #[arg(long, value_name = "ID")]
-        agent: String,
-        /// A directory or file of an audit log; the data directory's unless given.
-        #[arg(value_name = "LOG")]
-        path: Option<PathBuf>,
-        #[command(flatten)]
-        place: Place,
-    },
-    /// Decide everything that an audit log holds once more, under another configuration, and list what would change.
-    Replay {
-        /// A directory or file of an audit log.
-        #[arg(value_name = "LOG")]
-        path: PathBuf,
-        /// The configuration to decide by.
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Args)]
-pub(crate) struct ExplainArguments {
-    /// `GET https://HOST/PATH`, `connect HOST:PORT`, `mcp SERVER TOOL [ARGUMENTS AS JSON]`, `mcp-method SERVER METHOD` or `tool NAME`.
-    #[arg(required_unless_present = "credential", value_name = "REQUEST")]
-    pub(crate) request: Vec<String>,
-    /// A placeholder in the request: ledger-api@header:authorization, @basic:password, @query:key,
-    /// @json:/auth/token, @form:key, @path:TEXT for what stands for it in the URL; @body or @query for anywhere there.
-    #[arg(long, value_name = "CREDENTIAL@LOCATION")]
-    pub(crate) placeholder: Vec<String>,
-    /// A header of the request, `name: value`: keys of others and overrides are looked for in it.
-    #[arg(long, value_name = "HEADER")]
-    pub(crate) header: Vec<String>,
-    /// The address that the name resolves to; nothing is looked up.
-    #[arg(long, value_name = "IP")]
-    pub(crate) address: Option<IpAddr>,
-    /// Ask instead whether custody hands out this credential, and by which rules it can be used.
-    #[arg(long, conflicts_with = "request", value_name = "NAME")]
-    pub(crate) credential: Option<String>,
-    #[command(flatten)]
-    pub(crate) session: WhichSession,
-    /// As JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// The configuration file; ./postern.toml unless given.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-}
-
-/// Whose zone: named, or the one that covers a session.
-#[derive(Args)]
-pub(crate) struct WhichSession {
-    /// The zone; the one that covers the agent unless given, or the only one of the file.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["environment", "agent", "definition"])]
-    pub(crate) zone: Option<String>,
-    /// The session's environment, env_...; `default` unless given.
-    #[arg(long, value_name = "ID")]
-    pub(crate) environment: Option<String>,
-    /// The session's agent, agent_...@VERSION.
-    #[arg(long, value_name = "ID@VERSION")]
-    pub(crate) agent: Option<String>,
-    /// The digest of its effective definition, as `postern agent digest` prints it.
-    #[arg(long, value_name = "sha256:...")]
-    pub(crate) definition: Option<String>,
 }
 
 #[derive(Args)]
