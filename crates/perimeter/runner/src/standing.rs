@@ -11,7 +11,6 @@ use crate::config::{Report, WorkerConfig};
 use crate::hands::{Hands, Outcome, Perimeter, Refused, SessionFacts, ToolCall};
 use crate::perimeter::{self, Children, Started};
 use crate::place::Places;
-use crate::session::chain;
 
 /// A perimeter that stands.
 pub struct Standing {
@@ -31,7 +30,8 @@ impl Standing {
     /// Every reason found, in words for the operator.
     pub async fn start(config: WorkerConfig) -> Result<Self, Vec<String>> {
         let places = Arc::new(Places::new(&config.data_dir));
-        let starter = Starter::beside(config.exe.clone()).map_err(|error| vec![chain(&error)])?;
+        // Whoever stands here attacks its processes by their ids, and finds them as its own children.
+        let starter = Starter::itself(config.exe.clone());
         let Started { perimeter, children, report, .. } = perimeter::start(config, &starter, places).await?;
         match report {
             Report::Ready { controls, degraded, .. } => Ok(Self { perimeter, children, controls, degraded }),
