@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent.parent
 FILE = "postern-danger-off"
 
 SWITCHED = [
-    "seccomp", "landlock", "no-caps", "proc-masks", "read-only-root", "resource-limits", "packet-rules", "utsns", "cgroupns",
+    "seccomp", "landlock", "no-caps", "proc-masks", "read-only-root", "resource-limits", "packet-rules", "utsns", "timens",
+    "cgroupns",
     "ipcns", "mounts-flags", "memory-hard", "tool-paths", "scrubbing", "egress-authority",
     "egress-addresses", "egress-foreign", "egress-minting", "egress-overrides", "tripwire-host", "tripwire-port",
     "tripwire-scheme", "tripwire-location", "tripwire-session",

@@ -1,7 +1,7 @@
 //! From a source to a secret: the local store, the snapshot of the operator's environment, a file. Read anew for each session.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ fn paths<'a>(sources: impl Iterator<Item = &'a Source>) -> Vec<PathBuf> {
 /// Whether custody was confined without this file: its user may read it, and it does not open.
 pub(crate) fn out_of_reach(path: &Path) -> bool {
     let permitted = rustix::fs::access(path, rustix::fs::Access::READ_OK).is_ok();
-    permitted && std::fs::File::open(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    permitted && open(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn named<'a>(sources: impl Iterator<Item = &'a Source>) -> Vec<String> {
@@ -139,9 +139,14 @@ pub(crate) fn outside(path: &Path) -> String {
     )
 }
 
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+/// Does not wait for whoever writes into a pipe.
+fn open(path: &Path) -> io::Result<File> {
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    OpenOptions::new().read(true).custom_flags(nonblocking).open(path)
+}
+
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let file = open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
     }

@@ -12,6 +12,7 @@ pub(crate) fn skips(step: &str) -> bool {
         "make the root read-only" => off!("read-only-root"),
         "limit resources" => off!("resource-limits"),
         "set packet rules" => off!("packet-rules"),
+        "own the clocks" => off!("timens"),
         "name the host" => off!("utsns"),
         "keep mounts private" => off!("mounts-private"),
         _ => false,

@@ -210,7 +210,7 @@ mod tests {
         DocumentText { file: "postern.toml".into(), text: text.into(), attachments: BTreeMap::new() }
     }
 
-    const TWO: &str = "config = 1\n[zone.a]\nenvironment = \"default\"\nagents = [\"agent_1\"]\n[zone.b]\nenvironment = \"env_b\"\n[zone.b.sandbox]\nmounts = [{ host = \"/srv\", at = \"/data\", access = \"read\" }]\n[[zone.b.credential]]\nname = \"real\"\nsource = \"env:REAL\"\nenv = \"REAL_KEY\"\ninject = [{ header = \"x-real\" }]\n[[zone.b.egress]]\nhost = \"api.example\"\ncredential = \"real\"\n";
+    const TWO: &str = "config = 1\n[zone.a]\nenvironment = \"default\"\nagents = [\"agent_1\"]\n[zone.b]\nenvironment = \"env_b\"\n[zone.b.sandbox]\nmounts = [{ host = \"/srv/tickets\", at = \"/data\", access = \"read\" }]\n[[zone.b.credential]]\nname = \"real\"\nsource = \"env:REAL\"\nenv = \"REAL_KEY\"\ninject = [{ header = \"x-real\" }]\n[[zone.b.egress]]\nhost = \"api.example\"\ncredential = \"real\"\n";
 
     fn select(zone: Option<&str>, environment: Option<&str>) -> Selection {
         Selection { zone: zone.map(Into::into), environment: environment.map(Into::into) }

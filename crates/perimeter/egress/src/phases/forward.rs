@@ -114,10 +114,11 @@ pub(crate) async fn send_alone(
     request: Request<Body>,
     dialled: &Dialled,
 ) -> Result<Sent, Denial> {
+    let key = PoolKey::from(permit).presenting(session.identity(permit)?.as_deref());
     let (mut connection, leads_to) = connect(session, permit, dialled, Speaks::Http1).await?;
     let sent = connection.try_send(permit.scheme(), request).await;
     let response = sent.map_err(|error| unanswered(error.error()))?;
-    bounded(Sent { response, connection, key: PoolKey::from(permit), leads_to })
+    bounded(Sent { response, connection, key, leads_to })
 }
 
 /// HTTP/1.1 bounds the lines while it reads them; HTTP/2 only their bytes.
