@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -16,14 +17,20 @@ ASK = f"""for i in $(seq 300); do
 done; echo "after $seen: $answer"; curl -sS -m 5 https://wider.example/"""
 
 
+@functools.cache
+def kept(text: str) -> str:
+    """One file for each text: custody confined itself to where its sources lay when it started."""
+    return secret_file(text)
+
+
 def zone(private_api: dict, more: str = "", paths: str = '"/v1/**"') -> str:
-    ca = secret_file(private_api["ca_pem"])
+    ca = kept(private_api["ca_pem"])
     return f"""
 [zone.ledger]
 environment = "default"
 [[zone.ledger.credential]]
 name = "ledger-api"
-source = "file:{secret_file(API_TOKEN)}"
+source = "file:{kept(API_TOKEN)}"
 env = "LEDGER_API_KEY"
 inject = [{{ header = "authorization" }}]
 [[zone.ledger.egress]]
