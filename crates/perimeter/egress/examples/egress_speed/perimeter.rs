@@ -132,11 +132,12 @@ async fn open(
 fn document(upstream: &Upstream) -> DocumentText {
     let address = upstream.place.address;
     let zones = ZONES.map(|(name, more)| {
+        let agent = name.replace('-', "");
         format!(
             r#"
 [zone.{name}]
 environment = "default"
-agents = ["agent_{name}"]
+agents = ["agent_{agent}"]
 {more}
 [[zone.{name}.credential]]
 name = "key"
