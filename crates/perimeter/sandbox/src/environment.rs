@@ -3,7 +3,7 @@
 use crate::sandbox::PROXY_PORT;
 use crate::spec::Spec;
 
-/// The whole trust bundle inside: the system's authorities and the session's.
+/// The whole trust bundle inside: the session's authority and, where connections pass uninspected, the host's.
 pub(crate) const BUNDLE: &str = "/etc/postern/ca-certificates.crt";
 /// The session's authority alone, for programs that add one to their own list.
 pub(crate) const SESSION_CA: &str = "/etc/postern/session-ca.crt";
@@ -49,7 +49,7 @@ pub(crate) fn variables(spec: &Spec) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Root;
+    use crate::spec::{Root, Trust};
 
     fn spec(ca_certificate_pem: &str, environment: &[(&str, &str)]) -> Spec {
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -67,6 +67,7 @@ mod tests {
             devices: Vec::new(),
             environment,
             ca_certificate_pem: ca_certificate_pem.into(),
+            trust: Trust::default(),
             require: Vec::new(),
         }
     }

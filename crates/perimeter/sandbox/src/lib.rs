@@ -17,6 +17,7 @@ mod environment;
 mod error;
 mod image;
 mod inside;
+mod mounts;
 mod netlink;
 mod pause;
 mod reaper;
@@ -41,7 +42,7 @@ pub use error::BuildError;
 pub use sandbox::{DNS_PORT, Ending, Exit, Limit, Network, PROXY_PORT, REDIRECT_PORT, REFUSED_GROUP, Sandbox};
 pub use seccomp::spawner_calls;
 pub use spawner::spawner_main;
-pub use spec::{AGENT_UID, Access, LOWEST_KERNEL_UID, Mount, Root, Settings, Spec};
+pub use spec::{AGENT_UID, Access, LOWEST_KERNEL_UID, Mount, Root, Settings, Spec, Trust};
 
 /// The name under which the binary's first line of `main` must run the tool server: `argv[0]` of process 1 inside.
 pub const TOOLS_NAME: &str = "postern-tools";

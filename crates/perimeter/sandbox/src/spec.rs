@@ -41,6 +41,8 @@ pub struct Spec {
     pub environment: Vec<(String, String)>,
     /// The session's certificate authority, trusted inside only; empty for none.
     pub ca_certificate_pem: String,
+    /// Whom programs inside trust besides it.
+    pub trust: Trust,
     /// Controls without which the sandbox is not built.
     pub require: Vec<Control>,
 }
@@ -59,6 +61,17 @@ impl Default for Root {
     fn default() -> Self {
         Self::Host(Vec::new())
     }
+}
+
+/// Whom programs inside trust besides the session's own certificate authority.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trust {
+    /// Nobody: every TLS connection is inspected, so whoever speaks with another authority's certificate is not the egress proxy.
+    #[default]
+    SessionAlone,
+    /// The host's authorities too: connections of a rule that is not inspected end at the server itself.
+    HostsToo,
 }
 
 /// A directory or file of the host, lent to a sandbox.

@@ -1,16 +1,15 @@
 //! Stubs: processes that did every step ahead of need (namespaces, control group, network) and wait for a session. A few are kept ready, so that a
 //! session does not wait for what takes the kernel longest. A stub serves one session or none, and holds nothing of any: its order comes as a message.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use postern_exec::Channel;
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{Mode, OFlags};
 
 use crate::builder::{NAMESPACES, Process, Tools, number, system};
 use crate::cgroup::{Group, Pool};
 use crate::error::BuildError;
 use crate::inside::{self, Ahead, Order};
+use crate::mounts::{Mounts, Moved};
 use crate::sys::{self, Cloned};
 
 /// How many are kept. Each takes some hundred kilobytes of the kernel's memory; a burst of more sessions waits a few milliseconds more for each.
@@ -82,34 +81,39 @@ fn namespaces() -> libc::c_int {
     if postern_danger::off!("ipcns") { NAMESPACES & !libc::CLONE_NEWIPC } else { NAMESPACES }
 }
 
-/// The stubs that are ready, for as long as the host's mounts stay as they saw them.
+/// The stubs that are ready, for as long as the host's mounts are what they saw.
 pub(crate) struct Stubs {
     ready: Vec<Stub>,
-    /// The host's mounts: polling it tells that they changed.
-    mounts: Option<OwnedFd>,
+    /// The host's mounts; who cannot tell whether a stub's are still the host's keeps none.
+    mounts: Option<Mounts>,
     /// The last one could not be started: whoever needs one next meets the error and reports it.
     failed: bool,
 }
 
 impl Stubs {
     pub(crate) fn new() -> Self {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let mounts = rustix::fs::open("/proc/self/mountinfo", flags, Mode::empty()).ok();
-        Self { ready: Vec::new(), mounts, failed: false }
+        Self { ready: Vec::new(), mounts: Mounts::of_this_process(), failed: false }
     }
 
     /// Whether one more should be made.
     pub(crate) fn wanted(&self) -> bool {
-        // Who cannot tell whether a stub's mounts are the host's must not keep any.
         self.mounts.is_some() && !self.failed && self.ready.len() < READY
     }
 
     /// Makes one more.
     pub(crate) fn prepare(&mut self, tools: &Tools, pool: &mut Pool) {
         self.discard_outdated(pool);
-        match Stub::start(tools, pool) {
-            Ok(stub) => self.ready.push(stub),
-            Err(_told_when_needed) => self.failed = true,
+        let Ok(stub) = Stub::start(tools, pool) else {
+            // Whoever needs one is told why.
+            self.failed = true;
+            return;
+        };
+        self.ready.push(stub);
+        // What was mounted while it was cloned, and perhaps is not any more, may be in its copy.
+        match self.mounts.as_mut().map_or(Moved::ForGood, Mounts::moved) {
+            Moved::No => {}
+            Moved::ForAMoment => self.ready.drain(self.ready.len() - 1..).for_each(|stub| stub.discard(pool)),
+            Moved::ForGood => self.discard_all(pool),
         }
     }
 
@@ -122,7 +126,7 @@ impl Stubs {
 
     /// A stub sees the mounts of the moment it was cloned. A directory that was mounted since would be missing in it.
     fn discard_outdated(&mut self, pool: &mut Pool) {
-        if self.mounts_changed() {
+        if self.mounts.as_mut().map_or(Moved::ForGood, Mounts::moved) == Moved::ForGood {
             self.discard_all(pool);
         }
     }
@@ -130,15 +134,6 @@ impl Stubs {
     pub(crate) fn discard_all(&mut self, pool: &mut Pool) {
         for stub in self.ready.drain(..) {
             stub.discard(pool);
-        }
-    }
-
-    fn mounts_changed(&self) -> bool {
-        let Some(mounts) = &self.mounts else { return false };
-        let mut polled = [PollFd::new(mounts, PollFlags::PRI)];
-        match rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, Some(&Timespec::default()))) {
-            Ok(0) => false,
-            Ok(_) | Err(_) => true,
         }
     }
 }

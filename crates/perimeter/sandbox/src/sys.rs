@@ -128,6 +128,31 @@ pub(crate) enum Recursive {
     No,
 }
 
+/// The numbers of all mounts of this process's namespace, which the kernel gives once and never again (Linux 6.8). Fails where there are more than `most`.
+pub(crate) fn mount_numbers(most: usize) -> Result<Vec<u64>, Errno> {
+    /// `struct mnt_id_req` as far as its first version goes.
+    #[repr(C)]
+    struct Request {
+        size: u32,
+        spare: u32,
+        mount: u64,
+        after: u64,
+    }
+    /// `LSMT_ROOT`.
+    const ALL: u64 = u64::MAX;
+    /// The same number on all architectures that we run on.
+    const SYS_LISTMOUNT: libc::c_long = 458;
+    let size = u32::try_from(size_of::<Request>()).expect("a few bytes");
+    let request = Request { size, spare: 0, mount: ALL, after: 0 };
+    let mut numbers = vec![0_u64; most + 1];
+    // SAFETY: the kernel reads exactly the size we state of a structure that lives until after the call, and writes at most as many numbers as we
+    // state into memory that holds them.
+    let result = unsafe { libc::syscall(SYS_LISTMOUNT, &raw const request, numbers.as_mut_ptr(), numbers.len(), 0) };
+    let count = usize::try_from(result).map_err(|_| last_errno())?;
+    numbers.truncate(count);
+    if count > most { Err(Errno::OVERFLOW) } else { Ok(numbers) }
+}
+
 /// A cgroup namespace of this process's own, rooted at the group it is in.
 pub(crate) fn new_cgroup_namespace() -> Result<(), Errno> {
     // SAFETY: CLONE_NEWCGROUP changes what this thread sees of groups; descriptors and memory stay as they are.

@@ -39,7 +39,7 @@ use crate::request::{Connect, McpCall, Request, ToolUse};
 use crate::{Host, Port};
 use explain::RuleLines;
 use mcp_rule::McpRule;
-use rule::Rule;
+use rule::{Inspection, Rule};
 
 /// The name of the built-in zone of an environment without any.
 pub const DENY_ALL: &str = "deny-all";
@@ -96,6 +96,12 @@ impl Zone {
     #[must_use]
     pub fn audit(&self) -> AuditMode {
         self.audit
+    }
+
+    /// Whether a rule lets TLS connections pass that nobody inspects, so that the server's own certificate is met inside.
+    #[must_use]
+    pub fn passes_uninspected(&self) -> bool {
+        self.rules.iter().any(|rule| rule.inspection == Inspection::None)
     }
 
     /// The limits of its sandboxes.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use postern_sandbox::{LOWEST_KERNEL_UID, Root, Spawner, Spec};
+use postern_sandbox::{LOWEST_KERNEL_UID, Root, Spawner, Spec, Trust};
 use postern_tools::ToolClient;
 use postern_tools::client::CALL_DEADLINE;
 use serde_json::{Map, Value};
@@ -50,6 +50,7 @@ pub(crate) fn spec(directory: &Path, number: usize) -> Outcome<Spec> {
         devices: Vec::new(),
         environment: vec![("LEDGER_API_KEY".to_owned(), "pstn-0123456789abcdef0123456789ab".to_owned())],
         ca_certificate_pem: format!("-----BEGIN CERTIFICATE-----\n{}-----END CERTIFICATE-----\n", AUTHORITY.repeat(12)),
+        trust: Trust::SessionAlone,
         require: Vec::new(),
     })
 }

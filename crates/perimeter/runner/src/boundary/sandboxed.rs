@@ -9,7 +9,7 @@ use postern_audit::{Decision, Durability, Kind, Record};
 use postern_egress::client::Network;
 use postern_policy::canonical::canonical_json;
 use postern_policy::{AuditMode, Denial, MountAccess, Packages, Reason, Zone};
-use postern_sandbox::{Access, BuildError, Control, Ending, Mount, Root, Sandbox, Spec};
+use postern_sandbox::{Access, BuildError, Control, Ending, Mount, Root, Sandbox, Spec, Trust};
 use postern_tools::client::{CALL_DEADLINE, GRACE};
 use postern_tools::{Block, CallError, ToolClient, ToolOutcome};
 use serde_json::Value;
@@ -196,6 +196,7 @@ impl SandboxHands {
             devices: limits.devices.clone(),
             environment: self.environment.clone(),
             ca_certificate_pem: self.ca_certificate_pem.clone(),
+            trust: if self.zone.passes_uninspected() { Trust::HostsToo } else { Trust::SessionAlone },
             require: limits.require.as_ref().map_or_else(|| self.parts.defaults.require.clone(), named),
         })
     }

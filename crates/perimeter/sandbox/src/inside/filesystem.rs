@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{MountAttrFlags, UnmountFlags};
 
 use super::mounts::{self, Use};
-use super::sources::Kind;
+use super::sources::{self, Kind};
 use super::{Doing, Failure, Inside};
 use crate::environment::{BUNDLE, SESSION_CA};
-use crate::spec::AGENT_UID;
+use crate::spec::{AGENT_UID, Trust};
 use crate::sys::{Recursive, set_mount_attributes};
 use postern_confine::list::entries;
 
@@ -96,7 +96,10 @@ pub(super) fn write_etc(inside: &mut Inside<'_>) -> Result<(), Failure> {
     write(Path::new("/etc/hostname"), b"sandbox\n")?;
     let session = inside.request.spec.ca_certificate_pem.as_bytes();
     if !session.is_empty() {
-        let authorities = &inside.chosen.authorities;
+        let authorities: &[u8] = match inside.request.spec.trust {
+            Trust::SessionAlone => b"",
+            Trust::HostsToo => &inside.chosen.authorities,
+        };
         let end_of_line: &[u8] = if authorities.ends_with(b"\n") || authorities.is_empty() { b"" } else { b"\n" };
         write(Path::new(BUNDLE), b"")?;
         append(Path::new(BUNDLE), [authorities, end_of_line, session])?;
@@ -109,7 +112,10 @@ pub(super) fn write_etc(inside: &mut Inside<'_>) -> Result<(), Failure> {
 pub(super) fn mount_system(inside: &mut Inside<'_>) -> Result<(), Failure> {
     for (path, tree) in std::mem::take(&mut inside.ahead.taken.shown) {
         if !path.exists() {
-            make_directory(&path)?;
+            match sources::kind_of(&tree)? {
+                Kind::Directory => make_directory(&path)?,
+                Kind::File => write(&path, b"")?,
+            }
         }
         mounts::attach(&tree, &path)?;
     }

@@ -16,7 +16,7 @@ use crate::system::DEVICES;
 /// Mounts of the host that every sandbox gets, taken and not yet attached.
 #[derive(Default)]
 pub(crate) struct Taken {
-    /// Read-only directories, by where they go.
+    /// Read-only directories and files, by where they go.
     pub(super) shown: Vec<(PathBuf, OwnedFd)>,
     /// Device nodes, by name.
     pub(super) devices: Vec<(&'static str, OwnedFd)>,
@@ -103,6 +103,12 @@ fn take_exactly(path: &Path, allowed: Use) -> Result<(OwnedFd, Kind), Failure> {
     let (place, about) = look_exactly(path)?;
     let kind = if FileType::from_raw_mode(about.st_mode).is_dir() { Kind::Directory } else { Kind::File };
     copy_of(&place, allowed).map(|tree| (tree, kind)).map_err(|failure| failure.at(path))
+}
+
+/// What is at the root of a copied mount.
+pub(super) fn kind_of(tree: &OwnedFd) -> Result<Kind, Failure> {
+    let about = rustix::fs::fstat(tree).doing(|| "look at a copied mount".into())?;
+    Ok(if FileType::from_raw_mode(about.st_mode).is_dir() { Kind::Directory } else { Kind::File })
 }
 
 /// Opens a path without following any link, only to look at it and to copy it.

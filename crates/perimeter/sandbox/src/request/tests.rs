@@ -1,7 +1,7 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::spec::Access;
+use crate::spec::{Access, Trust};
 
 fn builder() -> Builder {
     Builder::ourselves()
@@ -27,6 +27,7 @@ fn spec(workspace: &Path) -> Spec {
         devices: Vec::new(),
         environment: Vec::new(),
         ca_certificate_pem: String::new(),
+        trust: Trust::default(),
         require: Vec::new(),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use postern_exec::Channel;
 use postern_exec::role::Starter;
-use postern_sandbox::{BuildError, LOWEST_KERNEL_UID, Root, Sandbox, Settings, Spawner, Spec};
+use postern_sandbox::{BuildError, LOWEST_KERNEL_UID, Root, Sandbox, Settings, Spawner, Spec, Trust};
 
 use crate::probe::{Ask, Told};
 
@@ -54,6 +54,7 @@ pub(crate) fn spec(directory: &Path, session: &str) -> Spec {
         devices: Vec::new(),
         environment: vec![("PLACEHOLDER".into(), "pstn-value".into())],
         ca_certificate_pem: String::new(),
+        trust: Trust::SessionAlone,
         require: Vec::new(),
     }
 }

@@ -150,6 +150,7 @@ fn a_condition_can_speak_of_each_location() {
 fn an_uninspected_connection_is_decided_by_name_and_port_and_no_request_is() {
     let text = LEDGER.replace("methods = [\"GET\"]\n\n", "inspect = false\n");
     let pinned = zone(&text);
+    assert!(pinned.passes_uninspected() && !zone(LEDGER).passes_uninspected());
     let table = [
         ("files.pypi.example", 443, Some("ledger/egress/2")),
         ("files.pypi.example", 8443, None),

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use postern_sandbox::{Access, Mount};
+use postern_sandbox::{Access, Mount, Trust};
 
 use crate::probe::Ask;
 use crate::stand::{Stand, is_root};
@@ -185,8 +185,22 @@ fn the_environment_is_closed_and_the_zones_variables_are_in_it() {
 }
 
 #[test]
-fn the_sessions_authority_is_trusted_inside_beside_the_systems() {
+fn the_sessions_authority_alone_is_trusted_where_every_connection_is_inspected() {
     let stand = Stand::with(|spec, _| spec.ca_certificate_pem = CA.into());
+    for bundle in ["$SSL_CERT_FILE", "$REQUESTS_CA_BUNDLE", "$NODE_EXTRA_CA_CERTS"] {
+        assert_eq!(stand.bash(&format!("cat {bundle}")).text, CA, "{bundle}");
+    }
+    if std::path::Path::new("/etc/ssl/certs/ca-certificates.crt").exists() {
+        assert_eq!(stand.bash("cat /etc/ssl/certs/ca-certificates.crt").text, CA);
+    }
+}
+
+#[test]
+fn the_hosts_authorities_are_trusted_beside_it_where_connections_pass_uninspected() {
+    let stand = Stand::with(|spec, _| {
+        spec.ca_certificate_pem = CA.into();
+        spec.trust = Trust::HostsToo;
+    });
     for variable in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"] {
         assert_eq!(stand.bash(&format!("grep -c MIIBtest ${variable}")).text, "1\n", "{variable}");
         assert!(
@@ -206,6 +220,16 @@ fn the_sessions_authority_is_trusted_inside_beside_the_systems() {
         !std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap_or_default().contains("MIIBtest"),
         "the host is untouched"
     );
+}
+
+#[test]
+fn files_of_the_hosts_etc_are_shown_as_they_are_and_read_only() {
+    let stand = Stand::new();
+    for file in ["/etc/services", "/etc/nsswitch.conf"] {
+        let Ok(here) = std::fs::read_to_string(file) else { continue };
+        assert_eq!(stand.ask(&Ask::Read(file.into())).text, here);
+        assert_ne!(stand.bash(&format!("echo more >> {file}")).code, 0, "{file}");
+    }
 }
 
 #[test]
@@ -248,6 +272,44 @@ fn the_tool_server_can_read_the_workspace_as_the_agent() {
     assert_eq!(stand.ask(&Ask::Read("/workspace/private".into())).text, "mine\n");
 }
 
+/// The first processes of sandboxes and stubs, once there are so many.
+fn first_processes(stand: &Stand, count: usize) -> Vec<u32> {
+    let spawner = stand.spawner.id();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        let children = std::fs::read_to_string(format!("/proc/{spawner}/task/{spawner}/children")).expect("reads");
+        let children: Vec<u32> = children.split_whitespace().map(|child| child.parse().expect("a number")).collect();
+        if children.len() >= count {
+            return children;
+        }
+        assert!(std::time::Instant::now() < deadline, "no stub was prepared");
+        std::thread::yield_now();
+    }
+}
+
+/// As root alone: nobody else may mount on the host.
+#[test]
+fn a_mount_that_came_and_went_costs_no_stub_where_the_kernel_numbers_mounts() {
+    use rustix::mount::{MountFlags, UnmountFlags};
+    let stand = Stand::new();
+    let prepared = first_processes(&stand, 3);
+    if is_root() {
+        rustix::mount::mount("tmpfs", stand.directory.path(), "tmpfs", MountFlags::empty(), None).expect("mounts");
+        rustix::mount::unmount(stand.directory.path(), UnmountFlags::DETACH).expect("unmounts");
+    }
+    let second = crate::stand::spec(stand.directory.path(), "sesn_second");
+    let second = stand.runtime.block_on(stand.spawner.build(second)).expect("builds");
+    let from_stub = prepared.contains(&second.pid);
+    assert_eq!(from_stub, !is_root() || kernel_numbers_mounts(), "{} of {prepared:?}", second.pid);
+}
+
+/// From Linux 6.8 on.
+fn kernel_numbers_mounts() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split('.').map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(8))
+}
+
 /// As root alone: nobody else may mount on the host.
 #[test]
 fn what_the_host_mounted_after_stubs_were_prepared_is_lent_as_it_is_now() {
@@ -258,13 +320,7 @@ fn what_the_host_mounted_after_stubs_were_prepared_is_lent_as_it_is_now() {
         assert!(stand.runtime.block_on(stand.spawner.build(lent)).is_ok(), "an ordinary user's stubs serve as well");
         return;
     }
-    let spawner = stand.spawner.id();
-    let children = || std::fs::read_to_string(format!("/proc/{spawner}/task/{spawner}/children")).expect("reads");
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while children().split_whitespace().count() < 2 {
-        assert!(std::time::Instant::now() < deadline, "no stub was prepared");
-        std::thread::yield_now();
-    }
+    first_processes(&stand, 2);
     let place = stand.directory.path().join("mounted");
     std::fs::create_dir(&place).expect("makes");
     rustix::mount::mount("tmpfs", &place, "tmpfs", MountFlags::empty(), c"mode=0755").expect("mounts");

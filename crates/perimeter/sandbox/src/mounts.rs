@@ -1,0 +1,74 @@
+//! What is mounted on the host, and whether it is still the same: programs mount something for a moment and unmount it, and that changes nothing.
+
+use std::fs::File;
+use std::io::{self, Read, Seek};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use crate::sys;
+
+/// The mounts that this process sees, as they were when last asked about.
+pub(crate) struct Mounts {
+    /// Polling it tells that something was mounted or unmounted since it was polled last.
+    table: File,
+    known: Option<Table>,
+}
+
+/// What happened to the mounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moved {
+    /// Nothing.
+    No,
+    /// Something came and went; what is there now is what was there before.
+    ForAMoment,
+    /// They are others now.
+    ForGood,
+}
+
+/// All mounts: what they are and how, and the kernel's numbers for them, which it never gives again.
+#[derive(PartialEq, Eq)]
+struct Table {
+    described: String,
+    numbers: Vec<u64>,
+}
+
+impl Mounts {
+    /// None where this process cannot see them.
+    pub(crate) fn of_this_process() -> Option<Self> {
+        let table = File::open("/proc/self/mountinfo").ok()?;
+        let mut mounts = Self { table, known: None };
+        mounts.moved();
+        Some(mounts)
+    }
+
+    /// What happened since this was asked last. What cannot be told counts as others.
+    pub(crate) fn moved(&mut self) -> Moved {
+        if self.known.is_some() && !self.stirred() {
+            return Moved::No;
+        }
+        let now = self.read().ok();
+        let same = now.is_some() && now == self.known;
+        self.known = now;
+        if same { Moved::ForAMoment } else { Moved::ForGood }
+    }
+
+    fn stirred(&self) -> bool {
+        let mut polled = [PollFd::new(&self.table, PollFlags::PRI)];
+        match rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, Some(&Timespec::default()))) {
+            Ok(0) => false,
+            Ok(_) | Err(_) => true,
+        }
+    }
+
+    fn read(&mut self) -> io::Result<Table> {
+        // A change while it is read is told by the next poll.
+        let numbers = sys::mount_numbers(MOST_MOUNTS)?;
+        let mut described = String::new();
+        self.table.rewind()?;
+        self.table.read_to_string(&mut described)?;
+        Ok(Table { described, numbers })
+    }
+}
+
+/// A host with more is one whose stubs are made anew at each change.
+const MOST_MOUNTS: usize = 4096;
