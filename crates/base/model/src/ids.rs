@@ -121,6 +121,10 @@ ids! {
     TunnelTokenId = "ttok_";
     /// A CA certificate of a tunnel.
     CertificateId = "tcrt_";
+    /// A deployment.
+    DeploymentId = "depl_";
+    /// A run of a deployment.
+    DeploymentRunId = "drun_";
     /// A registered perimeter.
     PerimeterId = "perim_";
 }

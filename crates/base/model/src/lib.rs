@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod content;
 pub mod control;
+pub mod deployment;
 pub mod environment;
 pub mod event;
 pub mod field;

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::agent::{AgentDefinition, AgentTag, ExecutionIdentity, McpServer, ModelConfig, ModelParam};
 use crate::event::ClientEvent;
-use crate::ids::{AgentId, EnvironmentId, SessionId, ThreadId, VaultId};
+use crate::ids::{AgentId, DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId};
 use crate::metadata::MetadataPatch;
 use crate::tool::{Tool, ToolParam};
 use crate::{Field, Metadata, Timestamp};
@@ -32,6 +32,8 @@ pub struct Session {
     pub budget: Option<Value>,
     /// Where its MCP servers' credentials are looked for, in this order.
     pub vault_ids: Vec<VaultId>,
+    /// What started it, if it was a deployment.
+    pub deployment_id: Option<DeploymentId>,
     /// Always empty: resources are not in this build.
     pub resources: Vec<Value>,
     /// Always empty: outcomes are not in this build.

@@ -5,6 +5,7 @@ pub(crate) mod api_keys;
 pub(crate) mod certificates;
 pub(crate) mod control;
 pub(crate) mod credentials;
+pub(crate) mod deployments;
 pub(crate) mod environment_keys;
 pub(crate) mod environments;
 pub(crate) mod events;

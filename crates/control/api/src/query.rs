@@ -55,9 +55,15 @@ impl Query {
 
     /// `true` or `false`; absent is false.
     pub(crate) fn flag(&mut self, name: &str) -> Result<bool, Problem> {
+        Ok(self.optional_flag(name)?.unwrap_or(false))
+    }
+
+    /// `true`, `false` or absent.
+    pub(crate) fn optional_flag(&mut self, name: &str) -> Result<Option<bool>, Problem> {
         match self.text(name)?.as_deref() {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
+            None => Ok(None),
+            Some("false") => Ok(Some(false)),
+            Some("true") => Ok(Some(true)),
             Some(_) => Err(Problem::invalid_at(name, "must be `true` or `false`")),
         }
     }

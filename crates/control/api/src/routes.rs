@@ -9,7 +9,7 @@ use postern_model::Problem;
 use crate::caller::Kind;
 use crate::dispatch::Call;
 use crate::handlers::{
-    agents, api_keys, certificates, control, credentials, environment_keys, environments, events, models,
+    agents, api_keys, certificates, control, credentials, deployments, environment_keys, environments, events, models,
     perimeter_status, perimeters, sessions, threads, tunnels, vaults, work,
 };
 use crate::reply::Reply;
@@ -151,6 +151,17 @@ pub const ROUTES: &[Route] = routes! {
     Get    "/v1/perimeter/status"                                   ManagedAgents CLIENT                 perimeter_status::status;
     Get    "/v1/perimeter/control"                                  ManagedAgents PERIMETER              control::connect;
 
+    Post   "/v1/deployments"                                        ManagedAgents CLIENT                 deployments::create;
+    Get    "/v1/deployments"                                        ManagedAgents CLIENT                 deployments::list;
+    Get    "/v1/deployments/{deployment}"                           ManagedAgents CLIENT                 deployments::get;
+    Post   "/v1/deployments/{deployment}"                           ManagedAgents CLIENT                 deployments::update;
+    Post   "/v1/deployments/{deployment}/archive"                   ManagedAgents CLIENT                 deployments::archive;
+    Post   "/v1/deployments/{deployment}/pause"                     ManagedAgents CLIENT                 deployments::pause;
+    Post   "/v1/deployments/{deployment}/unpause"                   ManagedAgents CLIENT                 deployments::unpause;
+    Post   "/v1/deployments/{deployment}/run"                       ManagedAgents CLIENT                 deployments::run;
+    Get    "/v1/deployment_runs"                                    ManagedAgents CLIENT                 deployments::list_runs;
+    Get    "/v1/deployment_runs/{run}"                              ManagedAgents CLIENT                 deployments::get_run;
+
     Post   "/v1/vaults"                                             ManagedAgents CLIENT                 vaults::create;
     Get    "/v1/vaults"                                             ManagedAgents CLIENT                 vaults::list;
     Get    "/v1/vaults/{vault}"                                     ManagedAgents CLIENT                 vaults::get;
@@ -200,8 +211,6 @@ pub(crate) const NOT_IN_THIS_BUILD: &[Absent] = &[
     Absent { segments: &["v1", "skills"], noun: "Skills" },
     Absent { segments: &["v1", "files"], noun: "Files" },
     Absent { segments: &["v1", "memory_stores"], noun: "Memory stores" },
-    Absent { segments: &["v1", "deployments"], noun: "Deployments" },
-    Absent { segments: &["v1", "deployment_runs"], noun: "Deployments" },
     Absent { segments: &["v1", "user_profiles"], noun: "User profiles" },
     Absent { segments: &["v1", "dreams"], noun: "Dreams" },
     Absent { segments: &["v1", "messages"], noun: "Direct model requests" },

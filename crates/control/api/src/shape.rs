@@ -28,6 +28,7 @@ const OBJECTS: &[&str] = &[
     "networking",
     "permission_policy",
     "refresh",
+    "schedule",
     "source",
     "token_endpoint_auth",
 ];

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use postern_model::agent::{AgentDefinition, McpServer};
 use postern_model::environment::Environment;
 use postern_model::event::ClientEvent;
-use postern_model::ids::{AgentId, EnvironmentId, SessionId, ThreadId, VaultId, WorkspaceId};
+use postern_model::ids::{AgentId, DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId, WorkspaceId};
 use postern_model::session::{
     AgentParam, AgentReferenceParam, CreateSession, Session, SessionAgent, SessionStatus, Usage,
 };
 use postern_model::tool::{self, ToolParam};
 use postern_model::{Field, Problem, Timestamp};
-use postern_session::{Author, Input};
+use postern_session::{Author, Effect, Input};
 use postern_store::sessions::{self, Progress, Record};
-use postern_store::{Connection, agents, environments};
+use postern_store::{Connection, Tx, agents, environments};
 
 use crate::actor::Actor;
 use crate::problem;
@@ -29,16 +29,46 @@ pub(crate) async fn create(
     workspace: &WorkspaceId,
     request: CreateSession,
 ) -> Result<Session, Problem> {
+    // One transaction from the look-ups on: an agent or environment that is archived meanwhile cannot slip in.
+    let mut tx = shared.store.write().await.map_err(problem)?;
+    let begun = begin(shared, &mut tx, workspace, request, None).await?;
+    tx.commit().await.map_err(problem)?;
+    Ok(begun.adopt(shared))
+}
+
+/// A session that is stored and not committed. Dropped, it never was.
+pub(crate) struct Begun {
+    pub(crate) actor: Actor,
+    effects: Vec<Effect>,
+}
+
+impl Begun {
+    /// Lets it run, once it is committed.
+    pub(crate) fn adopt(self, shared: &Arc<Shared>) -> Session {
+        let Self { mut actor, effects } = self;
+        actor.show_and_begin(effects);
+        let session = actor.record.render(actor.record.created_at);
+        shared.adopt(actor);
+        session
+    }
+}
+
+/// Checks a session and stores it, with what its first events come to.
+pub(crate) async fn begin(
+    shared: &Arc<Shared>,
+    tx: &mut Tx,
+    workspace: &WorkspaceId,
+    request: CreateSession,
+    deployment_id: Option<DeploymentId>,
+) -> Result<Begun, Problem> {
     check_parts_not_in_this_build(&request)?;
     let initial = request.initial_events.unwrap_or_default();
     check_initial_events(&initial)?;
     let metadata = request.metadata.unwrap_or_default().checked()?;
     let vault_ids = vaults(request.vault_ids.unwrap_or_default())?;
-    // One transaction from the look-ups on: an agent or environment that is archived meanwhile cannot slip in.
-    let mut tx = shared.store.write().await.map_err(problem)?;
-    let environment_id = environment(&mut tx, workspace, &request.environment_id).await?;
-    let agent = agent(&mut tx, workspace, request.agent).await?;
-    postern_store::vaults::check_usable(&mut tx, workspace, &vault_ids).await.map_err(problem)?;
+    let environment_id = environment(tx, workspace, &request.environment_id).await?;
+    let agent = agent(tx, workspace, request.agent).await?;
+    postern_store::vaults::check_usable(tx, workspace, &vault_ids).await.map_err(problem)?;
     let now = now();
     let record = Record {
         workspace_id: workspace.clone(),
@@ -49,6 +79,7 @@ pub(crate) async fn create(
         title: request.title,
         metadata,
         vault_ids,
+        deployment_id,
         progress: Progress {
             status: SessionStatus::Idle,
             usage: Usage::default(),
@@ -62,16 +93,12 @@ pub(crate) async fn create(
     };
     let mut actor = Actor::new(shared, record);
     actor.session.check(&initial, Author::Client)?;
-    sessions::create(&mut tx, &actor.record).await.map_err(problem)?;
+    sessions::create(tx, &actor.record).await.map_err(problem)?;
     let effects = actor.decide(Input::Events(initial));
     if !effects.is_empty() {
-        actor.store(&mut tx, &effects).await.map_err(problem)?;
+        actor.store(tx, &effects).await.map_err(problem)?;
     }
-    tx.commit().await.map_err(problem)?;
-    actor.show_and_begin(effects);
-    let session = actor.record.render(now);
-    shared.adopt(actor);
-    Ok(session)
+    Ok(Begun { actor, effects })
 }
 
 /// The time in the precision that is stored, so that a session reads the same when it comes back.
@@ -166,7 +193,8 @@ async fn agent(
     let found = agents::find(connection, workspace, &agent_id, version).await.map_err(problem)?;
     let agent = found.ok_or_else(unknown)?;
     if agent.archived_at.is_some() {
-        return Err(Problem::invalid(format!("Agent {agent_id} is archived and takes no new sessions.")));
+        return Err(Problem::invalid(format!("Agent {agent_id} is archived and takes no new sessions."))
+            .with_code("agent_archived"));
     }
     let definition = match overrides {
         Some(overrides) => overrides(agent.definition)?,

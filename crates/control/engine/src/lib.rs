@@ -9,10 +9,12 @@ mod change;
 mod command;
 pub mod control;
 mod create;
+mod deployments;
 mod lists;
 mod mcp;
 mod perform;
 mod query;
+mod schedule;
 mod shared;
 mod subscribers;
 #[cfg(test)]
@@ -22,17 +24,21 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postern_model::deployment::{CreateDeployment, Deployment, DeploymentRun, UpdateDeployment};
 use postern_model::event::{ClientEvent, Event, MAX_EVENTS, Previewable};
-use postern_model::ids::{SessionId, ThreadId, WorkspaceId};
+use postern_model::ids::{DeploymentId, SessionId, ThreadId, WorkspaceId};
 use postern_model::model_info::ModelInfo;
 use postern_model::page::{BidirectionalPage, Page};
 use postern_model::session::{CreateSession, Session, Thread, UpdateSession};
 use postern_model::{Problem, Timestamp};
+use postern_store::deployments::DeploymentFilter;
+use postern_store::list::ListQuery;
 use postern_store::{Store, StoreError};
 use postern_upstream::Model;
 use tracing::{error, info};
 
 use command::Command;
+pub use deployments::Turn;
 pub use mcp::{McpSettings, Surroundings};
 pub use postern_session::{Author, Limits};
 pub use query::{EventQuery, SessionQuery, TimeRange};
@@ -103,6 +109,7 @@ impl Engine {
         for session in at_work {
             shared.wake(&session);
         }
+        shared.tasks.spawn(deployments::keep_time(Arc::clone(&shared)));
         Ok(Self { shared })
     }
 
@@ -256,6 +263,73 @@ impl Engine {
     /// 404.
     pub async fn work_ended(&self, id: &SessionId) -> Result<(), Problem> {
         self.shared.ask(None, id, |reply| Command::WorkEnded { reply }).await
+    }
+
+    /// Creates a deployment.
+    ///
+    /// # Errors
+    /// What a session would be refused for; 400 for its schedule or limits.
+    pub async fn create_deployment(
+        &self,
+        workspace: &WorkspaceId,
+        body: CreateDeployment,
+    ) -> Result<Deployment, Problem> {
+        deployments::create(&self.shared, workspace, body).await
+    }
+
+    /// One deployment.
+    ///
+    /// # Errors
+    /// 404.
+    pub async fn deployment(&self, workspace: &WorkspaceId, id: &DeploymentId) -> Result<Deployment, Problem> {
+        deployments::find(&self.shared, workspace, id).await
+    }
+
+    /// A page of deployments, and one more when another follows.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn list_deployments(
+        &self,
+        workspace: &WorkspaceId,
+        query: &ListQuery,
+        filter: &DeploymentFilter,
+    ) -> Result<Vec<Deployment>, Problem> {
+        deployments::list(&self.shared, workspace, query, filter).await
+    }
+
+    /// Changes a deployment; runs that began are not touched.
+    ///
+    /// # Errors
+    /// 404, 409 when it was changed meanwhile, and as [`Engine::create_deployment`].
+    pub async fn update_deployment(
+        &self,
+        workspace: &WorkspaceId,
+        id: &DeploymentId,
+        body: UpdateDeployment,
+    ) -> Result<Deployment, Problem> {
+        deployments::update(&self.shared, workspace, id, body).await
+    }
+
+    /// Archives, pauses or unpauses a deployment.
+    ///
+    /// # Errors
+    /// 404, or 400 when it is archived.
+    pub async fn turn_deployment(
+        &self,
+        workspace: &WorkspaceId,
+        id: &DeploymentId,
+        turn: Turn,
+    ) -> Result<Deployment, Problem> {
+        deployments::turn(&self.shared, workspace, id, turn).await
+    }
+
+    /// Runs a deployment now. A session that could not begin is an error in the run, not of this call.
+    ///
+    /// # Errors
+    /// 404, or 400 when it is archived.
+    pub async fn run_deployment(&self, workspace: &WorkspaceId, id: &DeploymentId) -> Result<DeploymentRun, Problem> {
+        deployments::run_now(&self.shared, workspace, id).await
     }
 
     /// The endpoint's models, newest first; cached for a minute.

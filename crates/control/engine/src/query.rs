@@ -26,7 +26,7 @@ pub struct SessionQuery {
     pub agent_version: Option<u64>,
     /// Only those created in this range.
     pub created_at: TimeRange,
-    /// Only those of this deployment: none in this build.
+    /// Only those that this deployment started.
     pub deployment_id: Option<String>,
     /// Only those with this memory store: none in this build.
     pub memory_store_id: Option<String>,

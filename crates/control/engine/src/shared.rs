@@ -8,7 +8,7 @@ use postern_model::Problem;
 use postern_model::ids::{SessionId, WorkspaceId};
 use postern_store::Store;
 use postern_upstream::Model;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) drain: CancellationToken,
     pub(crate) tasks: TaskTracker,
+    /// Something about the times of deployments changed.
+    pub(crate) deployments_changed: Notify,
     sessions: Mutex<HashMap<SessionId, mpsc::Sender<Envelope>>>,
     /// Lets a test end everything right after the n-th commit, as a crash would.
     #[cfg(test)]
@@ -41,6 +43,7 @@ impl Shared {
             settings,
             drain: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            deployments_changed: Notify::new(),
             sessions: Mutex::default(),
             #[cfg(test)]
             fuse: Mutex::new(None),

@@ -1,6 +1,7 @@
 //! The engine over a real database and a scripted model.
 
 mod crash;
+mod deployments;
 mod endpoint;
 mod fake_mcp;
 mod journeys;

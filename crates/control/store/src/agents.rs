@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::list::ListQuery;
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
-use crate::{Connection, StoreError, Tx};
+use crate::{Connection, StoreError, Tx, deployments};
 
 macro_rules! select {
     ($rest:literal) => {
@@ -91,7 +91,7 @@ pub async fn update(
     required(tx, workspace, id).await
 }
 
-/// Archives an agent for good. Repeating it changes nothing.
+/// Archives an agent and its deployments for good. Repeating it changes nothing.
 ///
 /// # Errors
 /// Refused with 404; or the database failed.
@@ -102,7 +102,9 @@ pub async fn archive(tx: &mut Tx, workspace: &WorkspaceId, id: &AgentId, now: Ti
         .bind(micros(now))
         .execute(&mut **tx)
         .await?;
-    required(tx, workspace, id).await
+    let archived = required(tx, workspace, id).await?;
+    deployments::archive_of_agent(tx, id, now).await?;
+    Ok(archived)
 }
 
 /// One page of agents at their latest version, newest first, and one more when another page follows.

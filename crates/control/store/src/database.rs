@@ -23,6 +23,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "tunnels_and_vaults", include_str!("../migrations/sqlite/0003_tunnels_and_vaults.sql")),
     (4, "mcp_calls", include_str!("../migrations/sqlite/0004_mcp_calls.sql")),
     (5, "session_holds", include_str!("../migrations/sqlite/0005_session_holds.sql")),
+    (10, "deployments", include_str!("../migrations/sqlite/0010_deployments.sql")),
 ];
 
 const READERS: u32 = 8;

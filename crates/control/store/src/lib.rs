@@ -7,6 +7,7 @@ pub mod agents;
 pub mod certificates;
 pub mod credentials;
 mod database;
+pub mod deployments;
 pub mod environments;
 pub mod events;
 pub mod holds;

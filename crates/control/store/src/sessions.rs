@@ -1,7 +1,7 @@
 //! Sessions as stored: the record beside the log. What a session *does* is in its log; the columns here are a summary for
 //! lists, written in the same transaction.
 
-use postern_model::ids::{EnvironmentId, SessionId, ThreadId, VaultId, WorkspaceId};
+use postern_model::ids::{DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId, WorkspaceId};
 use postern_model::page::{Cursor, Direction, Order};
 use postern_model::session::{Session, SessionAgent, SessionStatus, SessionTag, Stats, Thread, ThreadTag, Usage};
 use postern_model::{Metadata, Timestamp};
@@ -32,6 +32,8 @@ pub struct Record {
     pub metadata: Metadata,
     /// Where its MCP servers' credentials are looked for, in this order.
     pub vault_ids: Vec<VaultId>,
+    /// What started it, if it was a deployment.
+    pub deployment_id: Option<DeploymentId>,
     /// What the log comes to.
     pub progress: Progress,
     /// When it was created.
@@ -78,6 +80,7 @@ impl Record {
             metadata: self.metadata.clone(),
             budget: None,
             vault_ids: self.vault_ids.clone(),
+            deployment_id: self.deployment_id.clone(),
             resources: Vec::new(),
             outcome_evaluations: Vec::new(),
             stats: self.stats(now),
@@ -127,6 +130,8 @@ pub struct SessionList {
     pub agent_id: Option<String>,
     /// Only those of this version.
     pub agent_version: Option<u64>,
+    /// Only those that this deployment started.
+    pub deployment_id: Option<String>,
     /// When they were created.
     pub created_at: Range,
     /// Archived ones too.
@@ -148,8 +153,8 @@ pub struct SessionList {
 pub async fn create(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO sessions (workspace_id, id, environment_id, thread_id, agent_id, agent_version, agent, title, metadata, \
-           status, usage, active_since, has_run, has_been_idle, created_at, updated_at, vault_ids) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+           status, usage, active_since, has_run, has_been_idle, created_at, updated_at, vault_ids, deployment_id) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
     )
     .bind(record.workspace_id.as_str())
     .bind(record.id.as_str())
@@ -168,6 +173,7 @@ pub async fn create(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
     .bind(micros(record.created_at))
     .bind(micros(record.updated_at))
     .bind(json(&record.vault_ids))
+    .bind(record.deployment_id.as_ref().map(DeploymentId::as_str))
     .execute(&mut **tx)
     .await?;
     sqlx::query("INSERT INTO threads (workspace_id, id, session_id, created_at) VALUES (?1, ?2, ?3, ?4)")
@@ -274,6 +280,9 @@ pub async fn list(
     if let Some(version) = query.agent_version {
         sql.push(" AND agent_version = ").push_bind(i64::try_from(version).unwrap_or(i64::MAX));
     }
+    if let Some(deployment) = &query.deployment_id {
+        sql.push(" AND deployment_id = ").push_bind(deployment);
+    }
     if !query.statuses.is_empty() {
         sql.push(" AND status IN (");
         let mut statuses = sql.separated(", ");
@@ -302,6 +311,10 @@ fn record(row: &SqliteRow) -> Result<Record, StoreError> {
         title: row.try_get("title")?,
         metadata: from_json(row.try_get("metadata")?, "sessions.metadata")?,
         vault_ids: from_json(row.try_get("vault_ids")?, "sessions.vault_ids")?,
+        deployment_id: row
+            .try_get::<Option<String>, _>("deployment_id")?
+            .map(|id| parsed(DeploymentId::parse(&id), "sessions.deployment_id"))
+            .transpose()?,
         progress: Progress {
             status: SessionStatus::parse(row.try_get("status")?)
                 .ok_or(StoreError::Corrupt { what: "sessions.status" })?,

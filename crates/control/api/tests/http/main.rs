@@ -6,6 +6,7 @@ mod authority;
 mod bad_input;
 mod control;
 mod credentials;
+mod deployments;
 mod hostile;
 mod operator;
 mod perimeters;

@@ -132,8 +132,6 @@ async fn what_the_contract_has_and_this_build_has_not_says_so() {
         "/v1/skills",
         "/v1/files/file_1/content",
         "/v1/memory_stores",
-        "/v1/deployments",
-        "/v1/deployment_runs",
         "/v1/user_profiles",
         "/v1/dreams",
         "/v1/sessions/sesn_1/resources",

@@ -302,7 +302,8 @@ async fn a_session_at_rest_leaves_memory_and_comes_back_as_it_was() {
     watch.until("session.status_idle").await;
     drop(watch);
     let gone = async {
-        while !stage.engine.shared.tasks.is_empty() {
+        // The clock of deployments stays.
+        while stage.engine.shared.tasks.len() > 1 {
             tokio::task::yield_now().await;
         }
     };
