@@ -40,8 +40,17 @@ pub struct Client {
 /// Whoever takes records: the writer process, or a test's memory.
 pub trait Recorder: Send + Sync {
     /// Writes one record and answers its number once it is written.
-    fn record(&self, record: Record) -> Pin<Box<dyn Future<Output = Result<u64, AuditError>> + Send + '_>>;
+    fn record(&self, record: Record) -> Recording<'_> {
+        self.record_all(vec![record])
+    }
+
+    /// Writes records that belong together, one after the other with nothing between them: all of them or none. Answers the last one's number.
+    /// The first poll hands them over; what one connection hands over later is written later.
+    fn record_all(&self, records: Vec<Record>) -> Recording<'_>;
 }
+
+/// A record's number, once it is written.
+pub type Recording<'a> = Pin<Box<dyn Future<Output = Result<u64, AuditError>> + Send + 'a>>;
 
 impl Client {
     /// Speaks to the writer process over this channel; must be called inside a runtime.
@@ -55,9 +64,12 @@ impl Client {
     /// # Errors
     /// [`AuditError`]: then the action that the record announces must not happen.
     pub async fn append(&self, record: &Record) -> Result<u64, AuditError> {
-        let mut record = record.clone();
-        bounds::apply(&mut record);
-        match self.ask(Ask::Append { record: Box::new(record) }, Vec::new()).await? {
+        self.append_all(vec![record.clone()]).await
+    }
+
+    async fn append_all(&self, mut records: Vec<Record>) -> Result<u64, AuditError> {
+        records.iter_mut().for_each(bounds::apply);
+        match self.ask(Ask::Append { records }, Vec::new()).await? {
             Answer::Appended { seq } => Ok(seq),
             other => Err(refused(other)),
         }
@@ -101,8 +113,8 @@ impl Client {
 }
 
 impl Recorder for Client {
-    fn record(&self, record: Record) -> Pin<Box<dyn Future<Output = Result<u64, AuditError>> + Send + '_>> {
-        Box::pin(async move { self.append(&record).await })
+    fn record_all(&self, records: Vec<Record>) -> Recording<'_> {
+        Box::pin(self.append_all(records))
     }
 }
 

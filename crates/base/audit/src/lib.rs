@@ -15,7 +15,7 @@ mod reader;
 mod record;
 mod verify;
 
-pub use client::{AuditError, Client, Recorder};
+pub use client::{AuditError, Client, Recorder, Recording};
 pub use key::{BadKey, PublicKey};
 pub use line::Entry;
 pub use log::{Log, LogError, OpenError, SyncJob};

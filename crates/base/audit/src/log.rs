@@ -1,4 +1,4 @@
-//! The log on disk: one file a day, one `write` a record, one owner at a time.
+//! The log on disk: one file a day, one `write` for what is appended together, one owner at a time.
 //!
 //! **When a write fails** nothing is acknowledged: a half-written line is cut off again and that append fails, typed. The next append tries anew, so
 //! that freeing space is enough; the first record that succeeds is preceded by an alarm that counts the refused ones. When the half line cannot be cut,
@@ -59,11 +59,19 @@ impl Log {
     ///
     /// # Errors
     /// [`LogError`]: nothing was acknowledged, and what the record announces must not happen.
-    pub fn append(&mut self, mut record: Record, now: Timestamp) -> Result<u64, LogError> {
-        bounds::apply(&mut record);
-        let written = self.confess(now).and_then(|()| self.write(&record, now));
+    pub fn append(&mut self, record: Record, now: Timestamp) -> Result<u64, LogError> {
+        self.append_all(vec![record], now)
+    }
+
+    /// Appends records one after the other, by one `write`: all of them or none. Answers the last one's number.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    pub fn append_all(&mut self, mut records: Vec<Record>, now: Timestamp) -> Result<u64, LogError> {
+        records.iter_mut().for_each(bounds::apply);
+        let written = self.confess(now).and_then(|()| self.write(&records, now));
         if written.is_err() {
-            self.refused += 1;
+            self.refused += records.len() as u64;
         }
         if self.unsigned >= CHECKPOINT_RECORDS {
             self.checkpoint_if_possible(now);
@@ -84,7 +92,7 @@ impl Log {
         record.digests.insert("key".to_owned(), self.key.public().to_string());
         record.digests.insert("signature".to_owned(), signature.clone());
         let signed = sync::Checkpoint { seq: self.seq, hash: self.hash.clone(), ts: now, signature };
-        let seq = self.write(&record, now)?;
+        let seq = self.write(&[record], now)?;
         self.unsigned = 0;
         self.signed_at = now;
         self.pending.checkpoint = Some(signed);
@@ -114,7 +122,7 @@ impl Log {
     /// # Errors
     /// [`LogError`].
     pub fn close(&mut self, now: Timestamp) -> Result<u64, LogError> {
-        self.write(&Record::new(Kind::LogClosed, Decision::Info), now)?;
+        self.write(&[Record::new(Kind::LogClosed, Decision::Info)], now)?;
         let seq = self.checkpoint(now)?;
         if let Some(job) = self.take_sync() {
             job.run().map_err(|error| LogError::Write(error.to_string()))?;
@@ -144,7 +152,7 @@ impl Log {
         record.reason = Some("audit_unavailable".to_owned());
         record.outcome = Some("records could not be written for a while; what they announced was refused".to_owned());
         record.counts.insert("refused".to_owned(), self.refused);
-        self.write(&record, now)?;
+        self.write(&[record], now)?;
         self.refused = 0;
         Ok(())
     }
@@ -155,21 +163,26 @@ impl Log {
         }
     }
 
-    fn write(&mut self, record: &Record, now: Timestamp) -> Result<u64, LogError> {
+    fn write(&mut self, records: &[Record], now: Timestamp) -> Result<u64, LogError> {
         if let Some(reason) = &self.stopped {
             return Err(LogError::Stopped(reason.clone()));
         }
         self.turn_page(now).map_err(|error| LogError::Write(error.to_string()))?;
-        let line = line::compose(self.seq + 1, now, &self.hash, record);
-        self.write_line(&line.bytes)?;
-        self.seq += 1;
-        self.hash = line.hash;
-        self.unsigned += 1;
+        let (mut bytes, mut seq, mut hash) = (Vec::new(), self.seq, self.hash.clone());
+        for record in records {
+            seq += 1;
+            let line = line::compose(seq, now, &hash, record);
+            bytes.extend_from_slice(&line.bytes);
+            hash = line.hash;
+        }
+        self.write_lines(&bytes)?;
+        self.unsigned += seq - self.seq;
+        (self.seq, self.hash) = (seq, hash);
         self.pending.dirty = true;
         Ok(self.seq)
     }
 
-    fn write_line(&mut self, bytes: &[u8]) -> Result<(), LogError> {
+    fn write_lines(&mut self, bytes: &[u8]) -> Result<(), LogError> {
         let reason = match write_once(&self.file, bytes) {
             Ok(count) if count == bytes.len() => {
                 self.length += count as u64;

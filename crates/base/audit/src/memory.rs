@@ -1,9 +1,8 @@
 //! A recorder in memory, for tests of whatever decides, records and acts. It can be told to fail, because that path matters most.
 
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::client::{AuditError, Recorder};
+use crate::client::{AuditError, Recorder, Recording};
 use crate::record::Record;
 
 /// Keeps records in memory; clones share them.
@@ -42,12 +41,12 @@ impl Memory {
 }
 
 impl Recorder for Memory {
-    fn record(&self, record: Record) -> Pin<Box<dyn Future<Output = Result<u64, AuditError>> + Send + '_>> {
+    fn record_all(&self, records: Vec<Record>) -> Recording<'_> {
         let mut kept = self.lock();
         let answer = match &kept.failing {
             Some(error) => Err(error.clone()),
             None => {
-                kept.records.push(record);
+                kept.records.extend(records);
                 Ok(kept.records.len() as u64)
             }
         };

@@ -51,9 +51,14 @@ pub enum Started {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Ask {
-    Append { record: Box<Record> },
+    /// Records that belong together; the strictest of them says when they are answered.
+    Append {
+        records: Vec<Record>,
+    },
     Checkpoint,
-    Attach { caller: String },
+    Attach {
+        caller: String,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -172,20 +177,21 @@ impl Writer {
             },
             (Ask::Attach { .. }, None) => Answer::Misused,
             (Ask::Checkpoint, _) => self.append(|log, now| log.checkpoint(now)),
-            (Ask::Append { record }, _) => self.append_record(*record).await,
+            (Ask::Append { records }, _) => self.append_all(records).await,
         }
     }
 
     async fn answer_attached(&self, ask: Ask) -> Answer {
         match ask {
-            Ask::Append { record } => self.append_record(*record).await,
+            Ask::Append { records } => self.append_all(records).await,
             Ask::Checkpoint | Ask::Attach { .. } => Answer::Misused,
         }
     }
 
-    async fn append_record(&self, record: Record) -> Answer {
-        let durability = record.durability;
-        let appended = self.append(|log, now| log.append(record, now));
+    async fn append_all(&self, records: Vec<Record>) -> Answer {
+        let for_the_disk = records.iter().any(|record| record.durability == Durability::Disk);
+        let durability = if for_the_disk { Durability::Disk } else { Durability::Written };
+        let appended = self.append(|log, now| log.append_all(records, now));
         match (durability, appended) {
             (Durability::Disk, Answer::Appended { seq }) => self.on_disk(seq).await,
             (Durability::Written | Durability::Disk, answer) => answer,
@@ -327,9 +333,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let writer = writer(directory.path());
         let mut context = Context::from_waker(Waker::noop());
-        let written = pin!(writer.append_record(record(Durability::Written))).poll(&mut context);
+        let written = pin!(writer.append_all(vec![record(Durability::Written)])).poll(&mut context);
         assert!(matches!(written, Poll::Ready(Answer::Appended { .. })));
-        let mut on_disk = pin!(writer.append_record(record(Durability::Disk)));
+        let mut on_disk = pin!(writer.append_all(vec![record(Durability::Disk)]));
         assert!(on_disk.as_mut().poll(&mut context).is_pending(), "nothing was synced");
         let syncing = tokio::spawn(sync_forever(writer.clone()));
         let last = writer.lock().last_seq();
@@ -342,7 +348,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let writer = writer(directory.path());
         writer.synced.send_replace(Synced::Failed("sync failed: no disk".to_owned()));
-        let answer = writer.append_record(record(Durability::Disk)).await;
+        let answer = writer.append_all(vec![record(Durability::Disk)]).await;
         assert!(matches!(answer, Answer::Unwritable { reason } if reason.contains("no disk")));
     }
 }

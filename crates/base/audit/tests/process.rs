@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::process::ExitCode;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use postern_audit::{AuditError, Client, Decision, Kind, Record, Started, entries, process_main, start, verify};
+use postern_audit::{
+    AuditError, Client, Decision, Kind, Record, Recorder, Started, entries, process_main, start, verify,
+};
 use postern_exec::asynchronous::Channel;
 use postern_exec::role::{First, Starter};
 
@@ -179,4 +182,31 @@ async fn appending_is_fast_enough_for_every_decision() {
     times.sort_unstable();
     eprintln!("append over the socket: median {:?}, p99 {:?}, worst {:?}", times[1000], times[1980], times[1999]);
     assert!(times[1000] < Duration::from_millis(5), "median {:?}", times[1000]);
+}
+
+#[tokio::test]
+async fn what_one_connection_hands_over_first_is_written_first_whoever_waits_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut child, client) = started(directory.path()).await;
+    let (mut unheard, mut expected) = (Vec::new(), Vec::new());
+    for n in 0..50 {
+        let [first, second] = [format!("{n}: first"), format!("{n}: second")];
+        // Begun, and not waited for: the answer is nobody's.
+        let mut begun = client.record_all(vec![record(first.clone()), record(second.clone())]);
+        let polled = begun.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+        unheard.push(begun);
+        let third = format!("{n}: awaited");
+        let seq = client.append(&record(third.clone())).await.unwrap();
+        expected.extend([(seq - 2, first), (seq - 1, second), (seq, third)]);
+    }
+    drop(unheard);
+    drop(client);
+    assert!(child.end(Duration::from_secs(20)).await.unwrap().success());
+    let written = entries(directory.path()).unwrap().map(|entry| entry.unwrap());
+    let written: Vec<_> = written
+        .filter(|entry| entry.record.kind == Kind::ToolUse)
+        .map(|entry| (entry.seq, entry.record.outcome.unwrap()))
+        .collect();
+    assert_eq!(written, expected);
 }

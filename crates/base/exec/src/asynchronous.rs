@@ -108,11 +108,7 @@ impl Sender {
         self.send_encoded(&bytes, descriptors).await
     }
 
-    pub(crate) async fn send_encoded(
-        &mut self,
-        bytes: &[u8],
-        descriptors: &[BorrowedFd<'_>],
-    ) -> Result<(), ChannelError> {
+    async fn send_encoded(&mut self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         if self.broken {
             return Err(ChannelError::Broken);
         }
@@ -120,17 +116,39 @@ impl Sender {
         while sent < bytes.len() {
             self.socket.writable().await?;
             let with = if sent == 0 { descriptors } else { &[] };
-            let socket = &self.socket;
-            match socket.try_io(Interest::WRITABLE, || socket::send_some(socket.as_fd(), &bytes[sent..], with)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                count => {
-                    sent += count?;
+            match self.push(&bytes[sent..], with)? {
+                Pushed::Full => {}
+                Pushed::Bytes(count) => {
+                    sent += count;
                     self.broken = sent < bytes.len();
                 }
             }
         }
         Ok(())
     }
+
+    /// Sends what the socket takes now of a frame, and the descriptors with the first of it. The caller sends the rest before anything else.
+    pub(crate) fn push(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<Pushed> {
+        let socket = &self.socket;
+        match socket.try_io(Interest::WRITABLE, || socket::send_some(socket.as_fd(), bytes, descriptors)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Pushed::Full),
+            count => Ok(Pushed::Bytes(count?)),
+        }
+    }
+
+    /// Waits until the socket takes more.
+    pub(crate) fn writable(&self) -> impl Future<Output = Result<(), ChannelError>> + Send + use<> {
+        let socket = Arc::clone(&self.socket);
+        async move { Ok(socket.writable().await?) }
+    }
+}
+
+/// What became of bytes to be sent.
+pub(crate) enum Pushed {
+    /// None of them went: the socket takes no more for now.
+    Full,
+    /// This many went.
+    Bytes(usize),
 }
 
 impl Drop for Sender {

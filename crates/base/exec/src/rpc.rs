@@ -3,6 +3,7 @@
 //! A question without an answer is never repeated here.
 
 mod caller;
+mod outbox;
 mod server;
 
 pub use caller::{CallError, Caller};

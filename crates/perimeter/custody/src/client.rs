@@ -7,6 +7,7 @@ use postern_exec::role::{self, Starter};
 use postern_exec::rpc::{CallError, Caller};
 use postern_secret::{Secret, SecretBytes};
 
+use crate::kept::Kept;
 use crate::message::{
     Answer, Ask, CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Purpose, Ready, Reload, RouteGrant,
 };
@@ -47,6 +48,15 @@ pub struct GatewayClient {
 
 /// A secret for one credential of a session; zeroed when dropped.
 pub type Grant = SecretBytes;
+
+/// A secret for the egress proxy.
+#[derive(Debug)]
+pub struct UseGrant {
+    /// The secret.
+    pub secret: SecretBytes,
+    /// By what further uses are granted with this one; each is to be recorded before it is made. `None`: each is to be asked for.
+    pub kept: Option<Kept>,
+}
 
 /// Starts the role with its connection to the audit process. The answer says whether it can work: [`Ready::problems`].
 ///
@@ -165,16 +175,19 @@ impl EgressClient {
         credential: &str,
         policy_digest: &str,
         purpose: Purpose,
-    ) -> Result<Grant, CustodyError> {
+    ) -> Result<UseGrant, CustodyError> {
         let question = Ask::Grant {
             session: session.to_owned(),
             credential: credential.to_owned(),
             policy_digest: policy_digest.to_owned(),
             purpose,
         };
-        match ask(&self.caller, question, Vec::new()).await? {
-            Answer::Granted { secret } => Ok(Secret::new(secret.into_bytes())),
-            other => Err(unfitting(other)),
+        match ask_with(&self.caller, question, Vec::new()).await? {
+            (Answer::Granted { secret, kept }, descriptors) => {
+                let kept = kept.and_then(|kept| Kept::received(&kept, descriptors));
+                Ok(UseGrant { secret: Secret::new(secret.into_bytes()), kept })
+            }
+            (other, _) => Err(unfitting(other)),
         }
     }
 
@@ -221,7 +234,7 @@ impl GatewayClient {
     /// [`CustodyError`].
     pub async fn grant(&self, grant: RouteGrant) -> Result<Grant, CustodyError> {
         match ask(&self.caller, Ask::GrantRoute(Box::new(grant)), Vec::new()).await? {
-            Answer::Granted { secret } => Ok(Secret::new(secret.into_bytes())),
+            Answer::Granted { secret, kept: _ } => Ok(Secret::new(secret.into_bytes())),
             other => Err(unfitting(other)),
         }
     }
@@ -303,8 +316,16 @@ impl GatewayClient {
 }
 
 async fn ask(caller: &Caller<Ask, Answer>, ask: Ask, descriptors: Vec<OwnedFd>) -> Result<Answer, CustodyError> {
+    ask_with(caller, ask, descriptors).await.map(|(answer, _)| answer)
+}
+
+async fn ask_with(
+    caller: &Caller<Ask, Answer>,
+    ask: Ask,
+    descriptors: Vec<OwnedFd>,
+) -> Result<(Answer, Vec<OwnedFd>), CustodyError> {
     match caller.call_with_fds(ask, descriptors).await {
-        Ok((answer, _)) => Ok(answer),
+        Ok(answered) => Ok(answered),
         Err(CallError::Gone) => Err(CustodyError::Gone),
         Err(CallError::Late(_) | CallError::Misread(_) | CallError::Channel(_)) => Err(CustodyError::Misanswered),
     }

@@ -2,25 +2,29 @@
 //! [`Custodian::grant`] and [`Custodian::grant_route`], with the zone's permit, after the record of its use was written.
 
 mod holding;
+mod leases;
 mod reload;
 mod routes;
 
 use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use postern_audit::{Decision, Durability, Kind, Record, Recorder};
-use postern_policy::{AuditMode, CredentialName, GrantPermit, Zone};
+use postern_policy::{AuditMode, CredentialName, GrantPermit, Source, Zone};
 use postern_secret::{Placeholder, SecretBytes};
 
 use crate::generation::{Generation, Generations};
 use crate::holds::Holds;
+use crate::kept::{Kept, KeptBy, Watched};
 use crate::ledger::Ledger;
 use crate::message::{CallerKind, Issued, KnownPlaceholder, OpenSession, Purpose};
 use crate::open::Opener;
 use crate::refusal::{Refusal, RefusalReason};
 use crate::source::Sources;
 use crate::store::Store;
+use leases::Leases;
 use routes::RouteGrants;
 
 /// Everything custody holds.
@@ -32,6 +36,8 @@ pub(crate) struct Custodian {
     opener: Arc<Opener>,
     recorder: Arc<dyn Recorder>,
     sessions: Mutex<HashMap<String, Session>>,
+    /// What the egress proxy may use again without asking.
+    leases: Arc<Leases>,
     /// Connections that ended: nothing is kept on their behalf any more, however late an answer to them is ready.
     departed: Mutex<HashSet<u64>>,
     route_grants: Mutex<RouteGrants>,
@@ -87,6 +93,7 @@ impl Custodian {
             opener: Arc::new(opener),
             recorder,
             sessions: Mutex::default(),
+            leases: Arc::default(),
             departed: Mutex::default(),
             route_grants: Mutex::default(),
             ledger: Arc::new(Mutex::new(ledger)),
@@ -145,6 +152,7 @@ impl Custodian {
 
     async fn end_session(&self, session: &str) -> Result<(), Refusal> {
         let Some(ended) = self.sessions().remove(session) else { return Ok(()) };
+        self.leases.end(session);
         let mut record = about(Kind::SessionClosed, Decision::Info, session, Some(&ended.zone), ended.agent.as_deref());
         drop(ended);
         self.end_placeholders(session).await;
@@ -160,7 +168,7 @@ impl Custodian {
         credential: &str,
         policy_digest: &str,
         purpose: Purpose,
-    ) -> Result<SecretBytes, Refusal> {
+    ) -> Result<Grant, Refusal> {
         let name = CredentialName::new(credential);
         let granted = match self.may_grant(caller, session, &name, policy_digest, purpose) {
             Ok(granted) => self.present(&name, &granted, purpose).await.map(|present| (granted, present)),
@@ -180,9 +188,11 @@ impl Custodian {
         let mut record = about(kind, Decision::Allow, session, Some(&granted.zone), granted.agent.as_deref());
         record.credential = Some(granted.permit.credential().to_string());
         self.record(record).await?;
-        // The session may have ended, or been frozen, while the record was written.
+        let grant = self.secret(session, &granted.permit, present).ok_or_else(|| not_open(session).about(credential));
+        // The session may have been frozen while the record was written. After the lease was given: one that a freeze did not
+        // end is not given at all.
         self.not_held(session, purpose).map_err(|refusal| refusal.about(credential))?;
-        self.secret(session, &granted.permit, present).ok_or_else(|| not_open(session).about(credential))
+        grant
     }
 
     /// The secret as its source has it now: one that was replaced counts from the next use on, one that was removed is
@@ -192,12 +202,21 @@ impl Custodian {
         name: &CredentialName,
         granted: &Granted,
         purpose: Purpose,
-    ) -> Result<Option<SecretBytes>, Refusal> {
+    ) -> Result<Option<Present>, Refusal> {
         let Some(credential) = granted.zone.credential(name).filter(|_| purpose == Purpose::Inject) else {
             return Ok(None);
         };
+        if let Source::Env(_) = credential.source {
+            let present = Present { secret: granted.sources.resolve(credential)?, until: Until::Lease };
+            return Ok(Some(present));
+        }
         let (sources, credential) = (Arc::clone(&granted.sources), credential.clone());
-        blocking(move || sources.resolve(&credential)).await.map(Some)
+        blocking(move || {
+            let until = Until::of(&sources, &credential.source);
+            Ok(Present { secret: sources.resolve(&credential)?, until })
+        })
+        .await
+        .map(Some)
     }
 
     /// The egress proxy dropped its copy.
@@ -311,13 +330,17 @@ impl Custodian {
     }
 
     /// What an open session has of a credential, after what its source has now took the place of a former one.
-    fn secret(&self, session: &str, permit: &GrantPermit, present: Option<SecretBytes>) -> Option<SecretBytes> {
+    fn secret(&self, session: &str, permit: &GrantPermit, present: Option<Present>) -> Option<Grant> {
         let mut sessions = self.sessions();
         let secrets = sessions.get_mut(session)?.secrets.as_mut()?;
-        if let Some(present) = present {
-            secrets.insert(permit.credential().clone(), present);
+        let mut kept = None;
+        if let Some(Present { secret, until }) = present {
+            secrets.insert(permit.credential().clone(), secret);
+            // While the session is seen to be open: whatever ends it from here on ends the lease.
+            kept = until.kept(|| self.leases.give(session));
         }
-        secrets.get(permit.credential()).map(SecretBytes::duplicate)
+        let secret = secrets.get(permit.credential()).map(SecretBytes::duplicate)?;
+        Some(Grant { secret, kept })
     }
 
     async fn record(&self, record: Record) -> Result<u64, Refusal> {
@@ -353,6 +376,49 @@ struct Granted {
     zone: Arc<Zone>,
     sources: Arc<Sources>,
     agent: Option<String>,
+}
+
+/// A granted secret, and what else the egress proxy gets to use it again.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    pub(crate) secret: SecretBytes,
+    pub(crate) kept: Option<(KeptBy, Vec<OwnedFd>)>,
+}
+
+/// A secret as its source has it now, and how long it is known to be that.
+struct Present {
+    secret: SecretBytes,
+    until: Until,
+}
+
+/// How long a secret is known to be what its source has.
+enum Until {
+    /// As long as the session goes on: its source does not change in between.
+    Lease,
+    /// As long as this file is the same, too.
+    FileChanges(Watched),
+    /// Nobody would notice: it is asked for at each use.
+    NextUse,
+}
+
+impl Until {
+    /// To be found out before the source is read. Blocks on the file system.
+    fn of(sources: &Sources, source: &Source) -> Self {
+        match source {
+            Source::Env(_) => Self::Lease,
+            Source::Store(_) => sources.store.watched().map_or(Self::NextUse, Self::FileChanges),
+            // A directory on the way to it may lead to another file.
+            Source::File(_) => Self::NextUse,
+        }
+    }
+
+    fn kept(self, lease: impl FnOnce() -> Option<OwnedFd>) -> Option<(KeptBy, Vec<OwnedFd>)> {
+        match self {
+            Self::Lease => Some(Kept::sent(lease()?, None)),
+            Self::FileChanges(file) => Some(Kept::sent(lease()?, Some(file))),
+            Self::NextUse => None,
+        }
+    }
 }
 
 /// Holds a session's name while it is being opened; gives it back unless the secrets came.

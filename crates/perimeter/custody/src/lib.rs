@@ -1,11 +1,12 @@
 //! Custody: the one process that resolves secrets from their sources, issues placeholders for a session, and hands a secret to the egress proxy of a
-//! live session whose zone names it, after the use is on record. It reads the zones for itself. It never dials out, and the worker never gets a secret.
+//! live session whose zone names it, after the use is on record, until it takes that back. It reads the zones for itself. It never dials out, and the worker never gets a secret.
 
 mod client;
 mod custodian;
 mod generation;
 mod holds;
 pub mod keeper;
+mod kept;
 mod keys;
 mod ledger;
 mod message;
@@ -13,9 +14,11 @@ mod open;
 mod process;
 mod refusal;
 mod source;
+mod stamp;
 pub mod store;
 
-pub use client::{Client, CustodyError, EgressClient, GatewayClient, Grant, start};
+pub use client::{Client, CustodyError, EgressClient, GatewayClient, Grant, UseGrant, start};
+pub use kept::Kept;
 pub use message::{
     CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Purpose, Ready, Reload, RouteGrant, RoutePurpose,
 };

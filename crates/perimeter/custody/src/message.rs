@@ -9,6 +9,7 @@ use postern_secret::Placeholder;
 use postern_secret::seal::SealedCredential;
 use serde::{Deserialize, Serialize};
 
+use crate::kept::KeptBy;
 use crate::refusal::Refusal;
 
 /// First message to the role. One descriptor comes with it: custody's connection to the audit process.
@@ -176,7 +177,7 @@ pub(crate) enum Answer {
     Opened { issued: Vec<Issued> },
     Closed,
     Attached,
-    Granted { secret: WireBytes },
+    Granted { secret: WireBytes, kept: Option<KeptBy> },
     Known { secrets: Vec<WireBytes> },
     Revoked,
     Held,

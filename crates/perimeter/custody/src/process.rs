@@ -14,7 +14,7 @@ use postern_secret::SecretBytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::custodian::{Asker, Custodian, Parts};
+use crate::custodian::{Asker, Custodian, Grant, Parts};
 use crate::generation::Generation;
 use crate::holds::Holds;
 use crate::ledger::Ledger;
@@ -92,11 +92,10 @@ async fn run(channel: Channel, custodian: Arc<Custodian>, audit: Audit) -> ExitC
     let serving = rpc::serve(channel, question_limit(CallerKind::Worker), move |ask, descriptors| {
         let (custodian, attached) = (Arc::clone(&handler), attached.clone());
         async move {
-            let answer = match ask {
-                Ask::Attach { caller } => attach(caller, descriptors, &attached).await,
+            match ask {
+                Ask::Attach { caller } => (attach(caller, descriptors, &attached).await, Vec::new()),
                 ask => answer(&custodian, CallerKind::Worker.into(), ask).await,
-            };
-            (answer, Vec::new())
+            }
         }
     });
     let ended = tokio::select! {
@@ -157,7 +156,7 @@ async fn serve_one(asker: Asker, socket: OwnedFd, custodian: Arc<Custodian>) {
     let handler = Arc::clone(&custodian);
     let served = rpc::serve(channel, question_limit(asker.kind), move |ask, _| {
         let custodian = Arc::clone(&handler);
-        async move { (answer(&custodian, asker, ask).await, Vec::new()) }
+        async move { answer(&custodian, asker, ask).await }
     })
     .await;
     if let Err(error) = served {
@@ -183,8 +182,9 @@ async fn forget_idle(custodian: Arc<Custodian>) {
     }
 }
 
-async fn answer(custodian: &Custodian, asker: Asker, ask: Ask) -> Answer {
+async fn answer(custodian: &Custodian, asker: Asker, ask: Ask) -> (Answer, Vec<OwnedFd>) {
     let caller = asker.kind;
+    let mut descriptors = Vec::new();
     let answer = match ask {
         Ask::Open(open) => custodian.open(asker, open).await.map(|issued| Answer::Opened { issued }),
         Ask::Close { session } => custodian.close(caller, &session).await.map(|()| Answer::Closed),
@@ -194,12 +194,19 @@ async fn answer(custodian: &Custodian, asker: Asker, ask: Ask) -> Answer {
         Ask::Grant { session, credential, policy_digest, purpose } => custodian
             .grant(caller, &session, &credential, &policy_digest, purpose)
             .await
-            .map(|secret| Answer::Granted { secret: for_the_wire(&secret) }),
+            .map(|Grant { secret, kept }| {
+                let kept = kept.map(|(kept, with)| {
+                    descriptors = with;
+                    kept
+                });
+                Answer::Granted { secret: for_the_wire(&secret), kept }
+            }),
         Ask::Revoke { session, credential } => {
             custodian.revoke(caller, &session, &credential).await.map(|()| Answer::Revoked)
         }
         Ask::GrantRoute(grant) => {
-            custodian.grant_route(asker, *grant).await.map(|secret| Answer::Granted { secret: for_the_wire(&secret) })
+            let granted = custodian.grant_route(asker, *grant).await;
+            granted.map(|secret| Answer::Granted { secret: for_the_wire(&secret), kept: None })
         }
         Ask::Known { session } => custodian
             .known(asker, &session)
@@ -211,7 +218,7 @@ async fn answer(custodian: &Custodian, asker: Asker, ask: Ask) -> Answer {
         Ask::Documents => custodian.documents(caller).map(|digests| Answer::Documents { digests }),
         Ask::Placeholders => custodian.placeholders(caller).map(|known| Answer::Placeholders { known }),
     };
-    answer.unwrap_or_else(Answer::Refused)
+    (answer.unwrap_or_else(Answer::Refused), descriptors)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a grant hands the value to the egress proxy or gateway of the session")]

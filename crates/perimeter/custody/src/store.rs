@@ -14,6 +14,7 @@ use postern_secret::seal::PerimeterPublicKey;
 use postern_secret::{SecretBytes, Weak, admit};
 use rustix::fs::{FlockOperation, flock};
 
+use crate::kept::Watched;
 use crate::keys::{self, KeyError, PerimeterPair};
 use opened::Opened;
 use sealed::{Contents, Row};
@@ -205,6 +206,11 @@ impl Store {
         let value = row.open(&self.master()?, name);
         let value = value.ok_or_else(|| StoreError::RowChanged { name: name.to_owned(), file: self.file() })?;
         Ok(Some((value, row.danger_short)))
+    }
+
+    /// The store's file as it is now, to notice any change of it.
+    pub(crate) fn watched(&self) -> io::Result<Watched> {
+        Watched::file(&self.file())
     }
 
     fn master(&self) -> Result<SecretBytes, StoreError> {

@@ -243,7 +243,7 @@ async fn worker_and_gateway_share_one_instance_each_with_its_own_verbs_and_no_se
     let gateway = GatewayClient::new(channel(gateway_side.custody(CallerKind::Gateway).await.unwrap()));
     let issued = worker.open(session("sesn_1")).await.unwrap();
     let granted = egress.grant("sesn_1", "ledger-api", &digest(), Purpose::Inject).await.unwrap();
-    assert_eq!(text(&granted), VALUE);
+    assert_eq!(text(&granted.secret), VALUE);
     assert_eq!(text(&gateway.grant(call("wiki")).await.unwrap()), WIKI);
     assert_eq!(gateway.placeholders().await.unwrap()[0].placeholder, issued[0].placeholder);
 

@@ -108,7 +108,9 @@ async fn a_secret_reaches_the_proxy_of_an_open_session_and_the_worker_never_gets
     let (ours, theirs) = Channel::pair().unwrap();
     worker.attach(CallerKind::Egress, theirs).await.unwrap();
     let egress = EgressClient::new(ours);
-    let secret = egress.grant("sesn_1", "ledger-api", &session().digest, Purpose::Inject).await.unwrap();
+    let granted = egress.grant("sesn_1", "ledger-api", &session().digest, Purpose::Inject).await.unwrap();
+    let (secret, kept) = (granted.secret, granted.kept.unwrap());
+    assert!(kept.counts());
     #[expect(clippy::disallowed_methods, reason = "the test compares what was granted")]
     let granted = secret.expose() == VALUE.as_bytes();
     assert!(granted);
@@ -122,6 +124,7 @@ async fn a_secret_reaches_the_proxy_of_an_open_session_and_the_worker_never_gets
     assert!(!format!("{refused} {refused:?}").contains(VALUE));
 
     worker.close("sesn_1").await.unwrap();
+    assert!(!kept.counts(), "what was granted counts no more once the session is closed");
     assert!(egress.grant("sesn_1", "ledger-api", &session().digest, Purpose::Inject).await.is_err());
     drop((worker, egress, posing));
     assert!(child.end(Duration::from_secs(20)).await.unwrap().success());

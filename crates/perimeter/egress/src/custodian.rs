@@ -3,9 +3,9 @@
 
 use std::pin::Pin;
 
-use postern_custody::Purpose;
+use postern_custody::{Purpose, UseGrant};
 use postern_policy::CredentialName;
-use postern_secret::{Placeholder, SecretBytes};
+use postern_secret::Placeholder;
 
 /// An answer that comes later.
 pub(crate) type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -30,14 +30,14 @@ pub(crate) struct NotGranted(pub(crate) String);
 
 /// Whoever hands out secrets.
 pub(crate) trait Custodian: Send + Sync {
-    /// The secret of a session's credential; custody has recorded the use when it answers.
+    /// The secret of a session's credential; custody has recorded this use when it answers.
     fn grant<'a>(
         &'a self,
         session: &'a str,
         credential: &'a CredentialName,
         policy_digest: &'a str,
         purpose: Purpose,
-    ) -> Later<'a, Result<SecretBytes, NotGranted>>;
+    ) -> Later<'a, Result<UseGrant, NotGranted>>;
 
     /// Says that the session's copy of a secret is gone.
     fn revoked<'a>(&'a self, session: &'a str, credential: &'a CredentialName) -> Later<'a, Result<(), NotGranted>>;
@@ -53,7 +53,7 @@ impl Custodian for postern_custody::EgressClient {
         credential: &'a CredentialName,
         policy_digest: &'a str,
         purpose: Purpose,
-    ) -> Later<'a, Result<SecretBytes, NotGranted>> {
+    ) -> Later<'a, Result<UseGrant, NotGranted>> {
         Box::pin(async move {
             let granted = Self::grant(self, session, credential.as_str(), policy_digest, purpose).await;
             granted.map_err(|error| NotGranted(error.to_string()))

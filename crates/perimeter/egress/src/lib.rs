@@ -19,6 +19,7 @@ mod halt;
 mod heard;
 mod hello;
 mod identity;
+mod kept;
 pub mod limits;
 pub mod message;
 mod messages;

@@ -1,7 +1,11 @@
 //! Recognises placeholders and secrets in what a sandbox sends, in any rendering: whole texts with everything that
 //! stands in them, streams up to the first one. Knows every placeholder of the perimeter and this session's secrets.
 
-use std::{collections::BTreeSet, ops::Range, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    ops::Range,
+    sync::{Arc, LazyLock},
+};
 
 use postern_policy::{CredentialName, FoundValue, Issued};
 use postern_secret::{
@@ -21,12 +25,6 @@ pub(crate) struct Catalogue {
     wire: Arc<Plan>,
 }
 
-impl Default for Keyring {
-    fn default() -> Self {
-        Self::new(Vec::new())
-    }
-}
-
 /// One session's credentials: its placeholders and, for those granted, the secrets. A secret that was replaced stays
 /// known: an upstream may still hold it, and hand it back.
 pub(crate) struct Keyring {
@@ -34,7 +32,6 @@ pub(crate) struct Keyring {
     keys: Vec<Key>,
     detector: Detector,
     scrub: Arc<Plan>,
-    wire: Arc<Plan>,
 }
 
 /// One credential of a session.
@@ -86,15 +83,16 @@ impl Catalogue {
 }
 
 impl Keyring {
+    /// Of a session that has none. One for all: what is compiled is large, whatever is in it.
+    pub(crate) fn empty() -> Arc<Self> {
+        static EMPTY: LazyLock<Arc<Keyring>> = LazyLock::new(|| Arc::new(Keyring::new(Vec::new())));
+        Arc::clone(&EMPTY)
+    }
+
     /// Compiles the session's secrets.
     pub(crate) fn new(keys: Vec<Key>) -> Self {
         let scrub: Vec<_> = keys.iter().map(|key| (key.secret.duplicate(), key.placeholder.clone())).collect();
-        Self {
-            detector: Detector::new(keys.iter().map(|key| exposed(&key.secret))),
-            wire: Plan::new(&scrub),
-            scrub: Plan::new(&scrub),
-            keys,
-        }
+        Self { detector: Detector::new(keys.iter().map(|key| exposed(&key.secret))), scrub: Plan::new(&scrub), keys }
     }
 
     /// Whether there is anything to scrub.
@@ -232,7 +230,7 @@ impl Recogniser {
     pub(crate) fn stream(&self) -> StreamRecogniser {
         StreamRecogniser {
             placeholders: Scrubber::with(self.catalogue.wire.clone()),
-            secrets: Scrubber::with(self.keyring.wire.clone()),
+            secrets: Scrubber::with(self.keyring.scrub.clone()),
         }
     }
 

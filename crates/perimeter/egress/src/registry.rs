@@ -222,8 +222,8 @@ impl Registry {
     /// again when it is needed, and refused then if need be.
     async fn grant_all(&self, session: &Session) {
         for (credential, _) in &session.placeholders {
-            if let Ok(secret) = inject::granted(session, credential, session.zone.digest(), Purpose::Recognise).await
-                && let Err(denial) = inject::remember(session, credential, secret)
+            if let Ok(grant) = inject::granted(session, credential, session.zone.digest(), Purpose::Recognise).await
+                && let Err(denial) = inject::remember(session, credential, grant.secret)
             {
                 tracing::warn!(session = %session.id, %credential, %denial, "a granted credential cannot be used");
             }

@@ -19,6 +19,7 @@ use crate::{
     custodian::Custodian,
     halt::{Cut, Halt},
     identity::{BadIdentity, Identity},
+    kept::KeptGrants,
     limits,
     message::Refusal,
     names::NameTable,
@@ -73,6 +74,8 @@ pub(crate) struct Session {
     pub(crate) streams: Arc<Semaphore>,
     /// Its upstream connections.
     pub(crate) pool: Pool,
+    /// Its secrets that may be used again.
+    pub(crate) kept: KeptGrants,
     /// What it shares with others.
     pub(crate) perimeter: Arc<Perimeter>,
     in_force: RwLock<ZoneInForce>,
@@ -109,8 +112,9 @@ impl Session {
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_PER_SESSION)),
             streams: Arc::new(Semaphore::new(limits::STREAMS_PER_SESSION)),
             pool: Pool::default(),
+            kept: KeptGrants::default(),
             perimeter,
-            keyring: RwLock::new(Arc::new(Keyring::new(Vec::new()))),
+            keyring: RwLock::new(Keyring::empty()),
             identities: Mutex::default(),
             refusals: Mutex::default(),
             tool_use: Mutex::default(),
@@ -257,7 +261,11 @@ impl Session {
 
     async fn forget_secrets(&self) {
         self.pool.clear();
-        let gone = std::mem::take(&mut *self.keyring.write().unwrap_or_else(PoisonError::into_inner));
+        self.kept.clear();
+        let gone = {
+            let mut keyring = self.keyring.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *keyring, Keyring::empty())
+        };
         let mut credentials = gone.credentials();
         drop(gone);
         let presented = std::mem::take(&mut *self.identities.lock().unwrap_or_else(PoisonError::into_inner));

@@ -179,6 +179,8 @@ fn a_failed_write_acknowledges_nothing_and_the_next_success_says_how_many_were_r
     for _ in 0..3 {
         assert!(matches!(log.append(record("refused"), now()), Err(LogError::Write(_))));
     }
+    let together = vec![record("refused"), record("with it")];
+    assert!(matches!(log.append_all(together, now()), Err(LogError::Write(_))));
     log.file = writable;
     log.append(record("accepted"), now()).unwrap();
     let alarms: Vec<_> = crate::reader::entries(directory.path())
@@ -187,8 +189,20 @@ fn a_failed_write_acknowledges_nothing_and_the_next_success_says_how_many_were_r
         .filter(|entry| entry.record.kind == Kind::Alarm)
         .map(|entry| entry.record.counts["refused"])
         .collect();
-    assert_eq!(alarms, [3]);
+    assert_eq!(alarms, [5]);
     assert_eq!(outcomes(directory.path()), ["accepted"]);
+    verify(directory.path()).unwrap();
+}
+
+#[test]
+fn what_is_appended_together_stands_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = Log::open(directory.path(), now()).unwrap();
+    let first = log.append(record("one"), now()).unwrap();
+    let texts = ["two", "three", "four"];
+    assert_eq!(log.append_all(texts.map(record).into(), now()).unwrap(), first + 3);
+    assert_eq!(log.append(record("five"), now()).unwrap(), first + 4);
+    assert_eq!(outcomes(directory.path()), ["one", "two", "three", "four", "five"]);
     verify(directory.path()).unwrap();
 }
 

@@ -1,18 +1,19 @@
-//! The asking side. One task per connection owns the socket; a call that is dropped leaves no half-written frame behind.
+//! The asking side. A question is written by whoever asks it; one task per connection writes what the socket did not take at once, and reads the
+//! answers. A call that is dropped leaves no half-written frame behind.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use zeroize::Zeroizing;
 
+use super::outbox::{Outbox, Outgoing};
 use super::{AnsweredText, Asked, IN_FLIGHT};
-use crate::asynchronous::{Channel, Receiver, Sender};
+use crate::asynchronous::{Channel, Receiver};
 use crate::frame::{self, ChannelError};
 
 /// Why a call has no answer.
@@ -34,15 +35,11 @@ pub enum CallError {
 
 /// Asks questions of type `Q` and gets answers of type `A`. Clones share the connection, which closes when the last of them is dropped.
 pub struct Caller<Q, A> {
-    outgoing: mpsc::Sender<Outgoing>,
+    /// Wakes the connection's task where something waits to be written; closed when the connection ended.
+    unsent: mpsc::Sender<()>,
     shared: Arc<Shared<A>>,
     deadline: Duration,
     asks: PhantomData<fn(Q)>,
-}
-
-struct Outgoing {
-    bytes: Zeroizing<Vec<u8>>,
-    descriptors: Vec<OwnedFd>,
 }
 
 type Answer<A> = Result<(A, Vec<OwnedFd>), CallError>;
@@ -50,6 +47,8 @@ type Answer<A> = Result<(A, Vec<OwnedFd>), CallError>;
 struct Shared<A> {
     next: AtomicU64,
     room: Arc<Semaphore>,
+    /// `None` once the connection ended.
+    outbox: Mutex<Option<Outbox>>,
     /// `None` once the connection ended: nobody waits for an answer that cannot come.
     waiting: Mutex<Option<HashMap<u64, Waiting<A>>>>,
 }
@@ -62,7 +61,7 @@ struct Waiting<A> {
 impl<Q, A> Clone for Caller<Q, A> {
     fn clone(&self) -> Self {
         Self {
-            outgoing: self.outgoing.clone(),
+            unsent: self.unsent.clone(),
             shared: Arc::clone(&self.shared),
             deadline: self.deadline,
             asks: PhantomData,
@@ -73,14 +72,16 @@ impl<Q, A> Clone for Caller<Q, A> {
 impl<Q: Serialize, A: DeserializeOwned + Send + 'static> Caller<Q, A> {
     /// Starts asking over this channel; answers longer than `limit` bytes end the connection. Must be called inside a runtime.
     pub fn new(channel: Channel, limit: usize) -> Self {
-        let (outgoing, queue) = mpsc::channel(OUTGOING_QUEUE);
+        let (unsent, wakes) = mpsc::channel(1);
+        let (sender, receiver) = channel.split();
         let shared = Arc::new(Shared {
             next: AtomicU64::new(1),
             room: Arc::new(Semaphore::new(IN_FLIGHT)),
+            outbox: Mutex::new(Some(Outbox::new(sender))),
             waiting: Mutex::new(Some(HashMap::new())),
         });
-        tokio::spawn(converse(channel, limit, queue, Arc::clone(&shared)));
-        Self { outgoing, shared, deadline: DEADLINE, asks: PhantomData }
+        tokio::spawn(converse(receiver, limit, wakes, Arc::clone(&shared)));
+        Self { unsent, shared, deadline: DEADLINE, asks: PhantomData }
     }
 
     /// The same connection with another deadline per call (30 s unless said).
@@ -111,7 +112,7 @@ impl<Q: Serialize, A: DeserializeOwned + Send + 'static> Caller<Q, A> {
 
     /// Waits until the connection ended, for a caller who must end with its service.
     pub async fn gone(&self) {
-        self.outgoing.closed().await;
+        self.unsent.closed().await;
     }
 
     async fn ask(&self, question: Q, descriptors: Vec<OwnedFd>) -> Answer<A> {
@@ -121,12 +122,55 @@ impl<Q: Serialize, A: DeserializeOwned + Send + 'static> Caller<Q, A> {
         drop(question);
         let (answer, answered) = oneshot::channel();
         self.shared.expect(id, Waiting { answer, _room: room })?;
-        self.outgoing.send(Outgoing { bytes, descriptors }).await.map_err(|_| CallError::Gone)?;
+        if self.shared.send(Outgoing { bytes, descriptors })? == Left::Some {
+            // A wake that is on its way already will do; without a task the answer says so.
+            let _woken = self.unsent.try_send(());
+        }
         answered.await.unwrap_or(Err(CallError::Gone))
     }
 }
 
+/// Whether something waits to be written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    None,
+    Some,
+}
+
 impl<A> Shared<A> {
+    /// Writes a question, as far as the socket takes it.
+    fn send(&self, outgoing: Outgoing) -> Result<Left, CallError> {
+        self.with_outbox(|outbox| {
+            outbox.push(outgoing);
+            // What waits already goes first, when the socket takes more.
+            if outbox.len() == 1 { outbox.flush() } else { Ok(()) }
+        })
+    }
+
+    /// Writes what waited.
+    fn flush(&self) -> Result<Left, CallError> {
+        self.with_outbox(Outbox::flush)
+    }
+
+    fn with_outbox(&self, act: impl FnOnce(&mut Outbox) -> Result<(), ChannelError>) -> Result<Left, CallError> {
+        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = outbox.as_mut().ok_or(CallError::Gone)?;
+        match act(open) {
+            Ok(()) => Ok(if open.len() == 0 { Left::None } else { Left::Some }),
+            Err(error) => {
+                tracing::debug!(%error, "a connection between our processes failed");
+                // Half a frame may be out: nothing can follow it.
+                *outbox = None;
+                Err(CallError::Gone)
+            }
+        }
+    }
+
+    fn writable(&self) -> Result<impl Future<Output = Result<(), ChannelError>> + Send + use<A>, CallError> {
+        let outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        outbox.as_ref().map(Outbox::writable).ok_or(CallError::Gone)
+    }
+
     fn expect(&self, id: u64, waiting: Waiting<A>) -> Result<(), CallError> {
         let mut table = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         table.as_mut().ok_or(CallError::Gone)?.insert(id, waiting);
@@ -142,30 +186,35 @@ impl<A> Shared<A> {
     }
 }
 
-/// Owns the connection until either side ends it, then tells everybody who still waits.
+/// Serves the connection until either side ends it, then tells everybody who still waits.
 async fn converse<A: DeserializeOwned>(
-    channel: Channel,
+    receiver: Receiver,
     limit: usize,
-    queue: mpsc::Receiver<Outgoing>,
+    wakes: mpsc::Receiver<()>,
     shared: Arc<Shared<A>>,
 ) {
-    let (sender, receiver) = channel.split();
     let ended = tokio::select! {
-        ended = send_all(sender, queue) => ended,
-        ended = receive_all(receiver, limit, &shared) => ended,
+        ended = send_all(wakes, &shared) => ended,
+        ended = receive_all(receiver, limit, &shared) => ended.map_err(CallError::from),
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection between our processes failed");
+        tracing::debug!(%error, "a connection between our processes ended");
     }
+    shared.outbox.lock().unwrap_or_else(PoisonError::into_inner).take();
     // Dropping the table drops every waiting answer: each caller gets `Gone`.
     shared.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
     shared.room.close();
 }
 
-async fn send_all(mut sender: Sender, mut queue: mpsc::Receiver<Outgoing>) -> Result<(), ChannelError> {
-    while let Some(Outgoing { bytes, descriptors }) = queue.recv().await {
-        let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        sender.send_encoded(&bytes, &borrowed).await?;
+/// Writes what the socket did not take at once, until the last caller is gone.
+async fn send_all<A>(mut wakes: mpsc::Receiver<()>, shared: &Shared<A>) -> Result<(), CallError> {
+    while let Some(()) = wakes.recv().await {
+        loop {
+            shared.writable()?.await?;
+            if shared.flush()? == Left::None {
+                break;
+            }
+        }
     }
     Ok(())
 }
@@ -188,5 +237,4 @@ async fn receive_all<A: DeserializeOwned>(
     Ok(())
 }
 
-const OUTGOING_QUEUE: usize = 64;
 const DEADLINE: Duration = Duration::from_secs(30);

@@ -63,8 +63,14 @@ impl Custodian {
     }
 
     async fn change(&self, session: &str, change: fn(&mut Holds, &str, Timestamp) -> Change) -> Change {
-        let (holds, name) = (Arc::clone(&self.holds), session.to_owned());
-        blocking(move || change(&mut lock(&holds), &name, Timestamp::now())).await
+        let (holds, leases, name) = (Arc::clone(&self.holds), Arc::clone(&self.leases), session.to_owned());
+        // In one piece, whoever waits for it: what is kept elsewhere ends with the change.
+        blocking(move || {
+            let change = change(&mut lock(&holds), &name, Timestamp::now());
+            leases.end(&name);
+            change
+        })
+        .await
     }
 
     pub(super) fn not_revoked(&self, session: &str) -> Result<(), Refusal> {

@@ -36,6 +36,7 @@ impl Custodian {
             }
             (before, generations.now())
         };
+        self.leases.end_all();
         let ended = before.routes.iter().filter(|route| !next.keeps(route)).map(|route| route.name.as_str());
         self.route_grants().forget(&ended.collect::<Vec<_>>());
         Ok(Vec::new())

@@ -10,6 +10,7 @@ use super::*;
 use crate::message::Reload;
 
 mod gateway;
+mod leases;
 mod reload;
 
 const VALUE: &str = "s3cret-Value-of-the-ledger";
@@ -134,7 +135,11 @@ impl Fixture {
     }
 
     async fn grant(&self, session: &str, credential: &str) -> Result<SecretBytes, Refusal> {
-        self.custodian.grant(CallerKind::Egress, session, credential, &self.digest, Purpose::Inject).await
+        self.asked(session, credential, Purpose::Inject).await.map(|grant| grant.secret)
+    }
+
+    async fn asked(&self, session: &str, credential: &str, purpose: Purpose) -> Result<Grant, Refusal> {
+        self.custodian.grant(CallerKind::Egress, session, credential, &self.digest, purpose).await
     }
 
     fn kinds(&self) -> Vec<Kind> {
@@ -316,6 +321,6 @@ async fn a_secret_handed_out_for_recognition_is_not_recorded_as_a_use() {
     fixture.open("sesn_1").await;
     let asked =
         fixture.custodian.grant(CallerKind::Egress, "sesn_1", "ledger-api", &fixture.digest, Purpose::Recognise);
-    assert_eq!(text(&asked.await.unwrap()), VALUE);
+    assert_eq!(text(&asked.await.unwrap().secret), VALUE);
     assert_eq!(fixture.kinds(), [Kind::SessionOpened, Kind::CredentialGranted]);
 }

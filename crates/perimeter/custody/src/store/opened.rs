@@ -1,13 +1,13 @@
 //! What was read of a file, for as long as the file is the same one: found out anew at each use, so that a change counts at once. Keeps no secret in the
 //! clear: rows stay sealed.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::sealed::Contents;
+use crate::stamp::Stamp;
 
 /// The store's rows as they were last read.
 #[derive(Default)]
@@ -18,16 +18,6 @@ struct Read {
     _file: File,
     stamp: Stamp,
     contents: Arc<Contents>,
-}
-
-/// Differs wherever a file was replaced or written.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 /// Why there is nothing.
@@ -70,17 +60,5 @@ impl Opened {
 impl std::fmt::Debug for Opened {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("Opened(..)")
-    }
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
         inject,
         upload::Upload,
     },
-    recognise::Recogniser,
+    recognise::{Keyring, Recogniser},
 };
 
 /// Whatever a head says: what leaves goes where the connection went, names one host and no hop, holds no placeholder, and
@@ -63,7 +63,7 @@ fn carried(parts: &Parts, expected: &Expected, scheme: Scheme) -> Option<(Asked,
     let granted = at_once(inject::grant(session, &permit));
     let mut leaving = forward::head(parts, asked.query.as_deref(), &permit, true).ok()?;
     inject::inject(&granted.ok()?, &permit, &mut leaving, Upload::Whole(Bytes::new(), None)).ok()?;
-    let catalogue_only = Recogniser { keyring: Default::default(), ..recogniser };
+    let catalogue_only = Recogniser { keyring: Keyring::empty(), ..recogniser };
     inject::nothing_left(&catalogue_only, &leaving).ok()?;
     Some((asked, permit, leaving))
 }

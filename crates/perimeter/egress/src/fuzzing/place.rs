@@ -7,10 +7,10 @@ use std::{
 };
 
 use postern_audit::Memory;
-use postern_custody::Purpose;
+use postern_custody::{Purpose, UseGrant};
 use postern_net::Dialer;
 use postern_policy::{CredentialName, Document, Zones};
-use postern_secret::{Placeholder, Secret, SecretBytes};
+use postern_secret::{Placeholder, Secret};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -71,8 +71,9 @@ impl Custodian for Ready {
         _credential: &'a CredentialName,
         _policy_digest: &'a str,
         _purpose: Purpose,
-    ) -> Later<'a, Result<SecretBytes, NotGranted>> {
-        Box::pin(std::future::ready(Ok(Secret::new(SECRET.as_bytes().to_vec()))))
+    ) -> Later<'a, Result<UseGrant, NotGranted>> {
+        let secret = Secret::new(SECRET.as_bytes().to_vec());
+        Box::pin(std::future::ready(Ok(UseGrant { secret, kept: None })))
     }
 
     fn revoked<'a>(&'a self, _session: &'a str, _credential: &'a CredentialName) -> Later<'a, Result<(), NotGranted>> {

@@ -1,4 +1,4 @@
-//! Phase: brings a scrubbed answer to the sandbox in a task of its own, and records how it ended before its end is said.
+//! Phase: brings a scrubbed answer to the sandbox in a task of its own, and has how it ended recorded before its end is said.
 
 use std::{
     sync::Arc,
@@ -46,7 +46,7 @@ pub(crate) async fn answer(
     if upload.is_none() && response.body().is_end_stream() {
         // Said with the head: what gRPC has to say without an answer's body counts only so.
         pending.outcome.ended = ANSWERED;
-        pending.ended().await;
+        pending.ended();
         session.pool.put(key, connection, leads_to, Instant::now());
         return Ok(Response::from_parts(parts, body::empty()));
     }
@@ -67,7 +67,7 @@ pub(crate) async fn answer(
                 // A client that is gone does not miss the end.
                 let _gone = download.pipe.send(Piece::End).await;
             }
-            Ok(false) => download.pending.ended().await,
+            Ok(false) => download.pending.ended(),
             Err(denial) => {
                 download.pending.refused(&denial).await;
                 refuse::unanswered(&task_session, &named, &denial);
@@ -146,13 +146,13 @@ impl Download {
         false
     }
 
-    /// The last bytes go out after the record: whoever has the whole answer can find its record.
+    /// The last bytes go out after the record was handed over.
     async fn end(&mut self, last: Bytes, trailers: Option<HeaderMap>) -> Result<bool, Denial> {
         let held = self.cleaner.finish()?;
         let trailers = trailers.map(|trailers| self.cleaner.trailers(&trailers));
         self.pending.outcome.ended = ANSWERED;
         self.pending.outcome.scrubbed += self.cleaner.scrubbed();
-        self.pending.ended().await;
+        self.pending.ended();
         for bytes in [last, held] {
             // Recorded as answered: the upstream did, and the client no longer reads.
             let _gone = self.put(bytes).await;

@@ -1,8 +1,6 @@
 //! One request and its answer, phase by phase: identify, inspect, decide, grant, record, forward, scrub. Every refusal
 //! of every phase comes back to one place, where it is recorded and answered.
 
-use std::sync::Arc;
-
 use http::{Request, Response, request::Parts};
 use hyper::body::Incoming;
 use postern_audit::Destination;
@@ -22,7 +20,12 @@ use super::{
     upgrade::{self, Wanted},
     upload::{self, Upload},
 };
-use crate::{body::Body, limits, recognise::Recogniser, websocket::handshake};
+use crate::{
+    body::Body,
+    limits,
+    recognise::{Keyring, Recogniser},
+    websocket::handshake,
+};
 
 /// Why there is no answer of the upstream, how far the request had come, and what of its body is unread.
 struct Refused {
@@ -88,9 +91,10 @@ async fn carry(
         session.note_injected(permit.host());
     }
     let (request, upload) = outgoing(line, &parts, &asked, &permit, &grants, upload).map_err(early)?;
-    drop(grants);
     let destination = record::of_permitted(session, &asked, &permit);
-    let allowed = record::allowed(session, &destination, &permit).await.map_err(early)?;
+    let allowed = record::allowed(session, &destination, &permit, &grants).await.map_err(early)?;
+    grants.in_force().map_err(|denial| refused(denial, destination.clone(), Some(allowed), None))?;
+    drop(grants);
     let dialled = Dialled::default();
     let mut pending = Pending::new(session, allowed, destination.clone(), dialled.clone());
     let late = |(denial, unread)| refused(denial, dialled.note(destination.clone()), Some(allowed), unread);
@@ -200,7 +204,7 @@ fn outgoing(
     let session = &line.session;
     let mut head = forward::head(parts, asked.query.as_deref(), permit, !session.keyring().is_empty())?;
     let upload = inject::inject(grants, permit, &mut head, upload)?;
-    let catalogue_only = Recogniser { keyring: Arc::default(), ..session.recogniser() };
+    let catalogue_only = Recogniser { keyring: Keyring::empty(), ..session.recogniser() };
     inject::nothing_left(&catalogue_only, &head)?;
     Ok((head, upload))
 }

@@ -1,9 +1,11 @@
 //! Phase: puts a granted secret where its placeholder stands, in the permit's exact location and nowhere else, and
 //! then makes sure that no placeholder is left in what goes out.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
-use postern_custody::Purpose;
+use postern_custody::{Purpose, UseGrant};
 use postern_policy::{BasicPart, CredentialName, Denial, Location, Permit, Reason};
 use postern_secret::{Placeholder, SecretBytes};
 use zeroize::Zeroizing;
@@ -13,33 +15,57 @@ use super::{
     upload::Upload,
 };
 use crate::{
-    basic, limits,
+    basic,
+    kept::KeptGrant,
+    limits,
     recognise::{Key, Recogniser},
     session::Session,
 };
 
 /// What custody granted for one request. The request takes these and no other, whatever is granted beside it: a secret
 /// that is replaced meanwhile is not mixed in.
-pub(crate) struct Grants(Vec<Key>);
+#[derive(Default)]
+pub(crate) struct Grants {
+    keys: Vec<Arc<Key>>,
+    /// Those of them that custody was not asked for, and whose use it has not recorded.
+    again: Vec<Arc<KeptGrant>>,
+}
 
 impl Grants {
     fn of(&self, credential: &CredentialName) -> Option<&Key> {
-        self.0.iter().find(|key| key.credential == *credential)
+        self.keys.iter().find(|key| key.credential == *credential).map(|key| &**key)
+    }
+
+    /// The credentials whose use is still to be recorded.
+    pub(crate) fn unrecorded(&self) -> impl Iterator<Item = &CredentialName> {
+        self.again.iter().map(|grant| &grant.key.credential)
+    }
+
+    /// Whether all of it may be used still, once that is recorded: the session may have been frozen, or have ended, in between.
+    pub(crate) fn in_force(&self) -> Result<(), Denial> {
+        let in_force = self.again.iter().all(|grant| grant.word.is_in_force());
+        if in_force { Ok(()) } else { Err(Denial::new(Reason::CustodyDenied)) }
     }
 }
 
-/// Asks custody for what the permit injects, each credential once. Custody records the use before it answers.
+/// What the permit injects, each credential once. Custody records a use that it is asked for before it answers; one that
+/// it granted together with an earlier use is for the caller to record.
 pub(crate) async fn grant(session: &Session, permit: &Permit) -> Result<Grants, Denial> {
-    let mut grants = Grants(Vec::new());
+    let mut grants = Grants::default();
     for injection in permit.injections() {
         let credential = injection.credential();
-        if grants.of(credential).is_none() {
-            let secret = granted(session, credential, permit.policy_digest(), Purpose::Inject).await?;
-            grants.0.push(remember(session, credential, secret)?);
+        if grants.of(credential).is_some() {
+            continue;
+        }
+        if let Some(kept) = session.kept.take(credential, permit.policy_digest()) {
+            grants.keys.push(Arc::clone(&kept.key));
+            grants.again.push(kept);
+        } else {
+            grants.keys.push(asked(session, credential, permit.policy_digest()).await?);
         }
     }
     if let Some(credential) = permit.client_certificate() {
-        let pem = granted(session, credential, permit.policy_digest(), Purpose::Inject).await?;
+        let pem = granted(session, credential, permit.policy_digest(), Purpose::Inject).await?.secret;
         session.present(credential, pem).map_err(|error| {
             tracing::warn!(session = %session.id, %credential, %error, "a client certificate cannot be presented");
             let step = format!("the operator must set {credential} to PEM of a certificate chain and its private key");
@@ -49,13 +75,22 @@ pub(crate) async fn grant(session: &Session, permit: &Permit) -> Result<Grants, 
     Ok(grants)
 }
 
+async fn asked(session: &Session, credential: &CredentialName, policy_digest: &str) -> Result<Arc<Key>, Denial> {
+    let UseGrant { secret, kept } = granted(session, credential, policy_digest, Purpose::Inject).await?;
+    let key = Arc::new(remember(session, credential, secret)?);
+    if let Some(word) = kept {
+        session.kept.keep(KeptGrant { key: Arc::clone(&key), policy_digest: policy_digest.to_owned(), word });
+    }
+    Ok(key)
+}
+
 /// Asks custody for one secret.
 pub(crate) async fn granted(
     session: &Session,
     credential: &CredentialName,
     policy_digest: &str,
     purpose: Purpose,
-) -> Result<SecretBytes, Denial> {
+) -> Result<UseGrant, Denial> {
     session.perimeter.custody.grant(&session.id, credential, policy_digest, purpose).await.map_err(|error| {
         tracing::warn!(session = %session.id, %credential, %error, "custody does not grant a credential");
         Denial::new(Reason::CustodyDenied)

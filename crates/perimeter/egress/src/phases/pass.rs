@@ -96,7 +96,7 @@ async fn carry<S: Stream>(session: &Arc<Session>, named: &Named, permit: &PassPe
     match forward::dial(session, permit, permit.port(), &dialled).await {
         Ok((upstream, _)) => {
             pending.outcome.ended = exchange(session, first, stream, upstream, &traffic).await;
-            pending.ended().await;
+            pending.ended();
         }
         Err(denial) => {
             pending.refused(&denial).await;

@@ -1,13 +1,18 @@
 //! Phase: what is written to the audit log, and always before what it says is done. Without a log nothing is done.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Waker},
+};
 
 use postern_audit::{AuditError, Decision, Destination, Durability, Kind, Record};
-use postern_policy::{AuditMode, Denial, Injection, Location, Permit, Reason};
+use postern_net::Drain;
+use postern_policy::{AuditMode, CredentialName, Denial, Injection, Location, Permit, Reason};
 
 use super::{
     forward::Dialled,
     identify::{Asked, Named},
+    inject::Grants,
     pass::Traffic,
 };
 use crate::{halt::Cut, session::Session};
@@ -65,19 +70,26 @@ impl Pending {
         self.session = None;
     }
 
-    /// It has ended as the outcome says. There is nobody left to tell when the log fails now; the next request is
-    /// refused.
-    pub(crate) async fn ended(&mut self) {
-        if let Some(denial) = self.cut.denial() {
-            return self.refused(&denial).await;
-        }
-        let Some(session) = self.session.clone() else { return };
+    /// It has ended as the outcome says. The record is on its way to the log when this returns, before any other that is
+    /// made afterwards; nobody waits for it, for there is nobody left to tell when the log fails now: the next request is refused.
+    pub(crate) fn ended(&mut self) {
+        let Some(session) = self.session.take() else { return };
         if session.drain.is_started() {
             // What the end of the session looks like to the last to notice.
             self.outcome.ended = END_OF_SESSION;
         }
-        ended(&session, self.allowed, self.dialled.note(self.destination.clone()), &self.outcome).await;
-        self.session = None;
+        let (allowed, outcome) = (self.allowed, std::mem::take(&mut self.outcome));
+        let (destination, cut) = (self.dialled.note(self.destination.clone()), self.cut.denial());
+        let drain = session.drain.clone();
+        left_to(&drain, async move {
+            match cut {
+                // Cut off all the same where the log fails.
+                Some(denial) => {
+                    let _unrecorded = refused(&session, Kind::EgressOutcome, destination, &denial, Some(allowed)).await;
+                }
+                None => ended(&session, allowed, destination, &outcome).await,
+            }
+        });
     }
 
     /// It was cut off for a reason.
@@ -92,32 +104,45 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        let Some(session) = self.session.take() else { return };
-        let mut outcome = std::mem::take(&mut self.outcome);
-        outcome.ended = if session.drain.is_started() { END_OF_SESSION } else { "given up by the client" };
-        let (allowed, destination) = (self.allowed, self.dialled.note(self.destination.clone()));
-        let (drain, cut) = (session.drain.clone(), self.cut.denial());
-        drain.spawn(async move {
-            match cut {
-                // Cut off all the same where the log fails.
-                Some(denial) => {
-                    let _unrecorded = refused(&session, Kind::EgressOutcome, destination, &denial, Some(allowed)).await;
-                }
-                None => ended(&session, allowed, destination, &outcome).await,
-            }
-        });
+        if self.session.is_some() {
+            self.outcome.ended = "given up by the client";
+            self.ended();
+        }
     }
 }
 
-/// A request is about to be forwarded. Answers the record's number.
-pub(crate) async fn allowed(session: &Session, destination: &Destination, permit: &Permit) -> Result<u64, Denial> {
-    let mut record = base(session, Kind::EgressRequest, Decision::Allow);
+/// Begins what is to be written, so that it comes before whatever is written next, and leaves the rest to a task that the
+/// session's end waits for.
+fn left_to(drain: &Drain, writing: impl Future<Output = ()> + Send + 'static) {
+    let mut writing = Box::pin(tokio::task::unconstrained(writing));
+    if writing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+        drain.spawn(writing);
+    }
+}
+
+/// A request is about to be forwarded, with the secrets whose use is recorded before it. Answers the record's number.
+pub(crate) async fn allowed(
+    session: &Session,
+    destination: &Destination,
+    permit: &Permit,
+    grants: &Grants,
+) -> Result<u64, Denial> {
+    let mut record = under(session, Kind::EgressRequest, permit);
     record.rule = Some(permit.rule().to_owned());
     record.destination = Some(destination.clone());
     let placed = permit.injections().first().map(Injection::credential);
     record.credential = placed.or(permit.client_certificate()).map(ToString::to_string);
+    let used = |credential: &CredentialName| Record {
+        credential: Some(credential.to_string()),
+        ..under(session, Kind::CredentialUse, permit)
+    };
+    write_all(session, grants.unrecorded().map(used).chain([record]).collect()).await
+}
+
+fn under(session: &Session, kind: Kind, permit: &Permit) -> Record {
+    let mut record = base(session, kind, Decision::Allow);
     record.digests.insert("policy".to_owned(), permit.policy_digest().to_owned());
-    write(session, record).await
+    record
 }
 
 /// A request is about to be refused.
@@ -218,7 +243,11 @@ pub(crate) fn base(session: &Session, kind: Kind, decision: Decision) -> Record 
 
 /// Writes a record; no log, no action.
 pub(crate) async fn write(session: &Session, record: Record) -> Result<u64, Denial> {
-    session.perimeter.audit.record(record).await.map_err(|error: AuditError| {
+    write_all(session, vec![record]).await
+}
+
+async fn write_all(session: &Session, records: Vec<Record>) -> Result<u64, Denial> {
+    session.perimeter.audit.record_all(records).await.map_err(|error: AuditError| {
         tracing::error!(session = %session.id, %error, "the audit log does not take records");
         Denial::new(Reason::AuditUnavailable)
     })

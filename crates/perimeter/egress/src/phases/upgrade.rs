@@ -98,7 +98,7 @@ impl Agreed {
     async fn carry(mut self) {
         let (Ok(agent), Ok(upstream)) = tokio::join!(self.agent, self.upstream) else {
             self.pending.outcome.ended = "cut short before the first frame";
-            return self.pending.ended().await;
+            return self.pending.ended();
         };
         relay(&self.session, &self.named, TokioIo::new(agent), TokioIo::new(upstream), &mut self.pending).await;
     }

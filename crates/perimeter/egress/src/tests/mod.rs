@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "the tests are the sandbox's clients")]
 
 mod addresses;
+mod again;
 mod bounds;
 mod differential;
 mod garbage;
@@ -15,6 +16,7 @@ mod kept;
 mod locations;
 mod passing;
 mod process;
+mod recorder;
 mod reflection;
 mod reloading;
 mod requests;

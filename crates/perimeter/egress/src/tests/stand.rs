@@ -9,7 +9,8 @@ use std::{
 };
 
 use postern_audit::{Kind, Memory, Record};
-use postern_custody::Purpose;
+use postern_custody::{Kept, Purpose, UseGrant};
+use postern_exec::lease::{Held, Lease};
 use postern_net::{Dialer, LookingUp, Resolver};
 use postern_policy::{CredentialName, Document, Zones, document::DocumentText};
 use postern_secret::{Placeholder, SecretBytes};
@@ -22,6 +23,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
+use super::recorder::Between;
 use super::upstream::{Upstream, dechunk, find};
 use crate::{
     custodian::{Custodian, IssuedPlaceholder, Later, NotGranted},
@@ -92,6 +94,10 @@ pub(super) struct Custody {
     pub(super) secrets: Mutex<HashMap<String, String>>,
     pub(super) issued: Mutex<Vec<IssuedPlaceholder>>,
     pub(super) revoked: Mutex<Vec<String>>,
+    /// Where there is one, what is granted for injection may be used again until it ends.
+    pub(super) lease: Mutex<Option<Lease>>,
+    /// What was granted for injection, in order.
+    pub(super) granted: Mutex<Vec<String>>,
 }
 
 impl Custodian for Custody {
@@ -100,10 +106,18 @@ impl Custodian for Custody {
         _session: &'a str,
         credential: &'a CredentialName,
         _policy_digest: &'a str,
-        _purpose: Purpose,
-    ) -> Later<'a, Result<SecretBytes, NotGranted>> {
+        purpose: Purpose,
+    ) -> Later<'a, Result<UseGrant, NotGranted>> {
         let secret = self.secrets.lock().unwrap().get(credential.as_str()).cloned();
-        let granted = secret.map(|secret| SecretBytes::new(secret.into_bytes()));
+        let granted = secret.map(|secret| {
+            let injected = purpose == Purpose::Inject;
+            if injected {
+                self.granted.lock().unwrap().push(secret.clone());
+            }
+            let lease = self.lease.lock().unwrap();
+            let kept = lease.as_ref().filter(|_| injected).map(|lease| Kept::by(Held::new(lease.give().unwrap())));
+            UseGrant { secret: SecretBytes::new(secret.into_bytes()), kept }
+        });
         Box::pin(std::future::ready(granted.ok_or_else(|| NotGranted("not granted".to_owned()))))
     }
 
@@ -121,6 +135,7 @@ impl Custodian for Custody {
 pub(super) struct Stand {
     pub(super) upstream: Upstream,
     pub(super) audit: Memory,
+    pub(super) recorder: Arc<Between>,
     pub(super) custody: Arc<Custody>,
     pub(super) registry: Registry,
     pub(super) document: DocumentText,
@@ -224,6 +239,7 @@ impl Stand {
     pub(super) async fn with_more(bounds: Bounds, more: More) -> Self {
         let audit = Memory::new();
         let counted = audit.clone();
+        let recorder = Arc::new(Between::before(audit.clone()));
         let upstream = Upstream::start(Arc::new(move || counted.records().len())).await;
         let issue = || Placeholder::issue(SECRET.len(), None);
         let (own, others, dead) = (issue(), issue(), issue());
@@ -258,6 +274,8 @@ impl Stand {
             secrets: Mutex::new(secrets.map(|(name, secret)| ((*name).to_owned(), (*secret).to_owned())).collect()),
             issued: Mutex::new(known),
             revoked: Mutex::default(),
+            lease: Mutex::default(),
+            granted: Mutex::default(),
         });
         let added: HashMap<String, String> =
             added.iter().map(|one| (one.credential.to_string(), one.placeholder.to_string())).collect();
@@ -276,7 +294,7 @@ impl Stand {
         let origins = Arc::new(Origins::default());
         let resolver = Arc::new(Names::default());
         let perimeter = Arc::new(Perimeter {
-            audit: Arc::new(audit.clone()),
+            audit: recorder.clone(),
             custody: custody.clone(),
             dialer: Dialer::with_resolver(resolver.clone()),
             origins: origins.clone(),
@@ -304,6 +322,7 @@ impl Stand {
         let (redirect, proxy, dns) = (tcp(), tcp(), tcp());
         let stand = Self {
             audit,
+            recorder,
             custody,
             placeholder,
             added,

@@ -90,7 +90,7 @@ pub(crate) async fn relay<A: Stream, U: Stream>(
     pending.outcome.scrubbed += down.scrubbed();
     pending.outcome.ended = "closed";
     // Nothing more where it was refused: that is recorded.
-    pending.ended().await;
+    pending.ended();
 }
 
 /// One side being done, the other has a moment to say the same. Neither speaking, it is over.

@@ -119,7 +119,7 @@ async fn a_worker_goes_on_with_the_zones_it_knows_until_it_reads_the_new_documen
     let granted = fixture.custodian.grant(CallerKind::Egress, "sesn_1", "unused", &old.zone, Purpose::Recognise).await;
     assert!(granted.is_err_and(|refusal| refusal.reason == RefusalReason::NotGranted));
     let granted = fixture.custodian.grant(CallerKind::Egress, "sesn_1", "ledger-api", &old.zone, Purpose::Inject).await;
-    assert_eq!(text(&granted.unwrap()), VALUE);
+    assert_eq!(text(&granted.unwrap().secret), VALUE);
     fixture.custodian.close(CallerKind::Worker, "sesn_1").await.unwrap();
     let refused = fixture.custodian.open(CallerKind::Worker, fixture.opens_by(&old)).await.unwrap_err();
     assert_eq!(refused.reason, RefusalReason::DigestMismatch);
