@@ -24,9 +24,10 @@ pub(crate) fn run(verb: &ZoneVerb) -> Result<(), Failure> {
         ZoneVerb::Check { file } => check(file.as_deref().unwrap_or(Path::new("postern.toml"))),
         ZoneVerb::Explain(arguments) => explain::run(arguments),
         ZoneVerb::Diff { old, new, json } => diff::run(old, new, *json),
-        ZoneVerb::Learn { agent, path, place } => {
+        ZoneVerb::Learn { agent, shadow, path, place } => {
             let log = path.clone().unwrap_or_else(|| audit::log_of(place));
-            learn::run(agent, &log, place.config.as_deref().unwrap_or(Path::new("postern.toml")))
+            let whose = if *shadow { learn::Whose::Candidate } else { learn::Whose::Enforced };
+            learn::run(agent, whose, &log, place.config.as_deref().unwrap_or(Path::new("postern.toml")))
         }
         ZoneVerb::Replay { path, config, json } => replay::run(path, config, *json),
     }

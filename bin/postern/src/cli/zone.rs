@@ -37,6 +37,9 @@ pub(crate) enum ZoneVerb {
         /// The agent, agent_..., or one version of it, agent_...@VERSION.
         #[arg(long, value_name = "ID")]
         agent: String,
+        /// From what the zone in shadow would have refused, and not from what was refused.
+        #[arg(long)]
+        shadow: bool,
         /// A directory or file of an audit log; the data directory's unless given.
         #[arg(value_name = "LOG")]
         path: Option<PathBuf>,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use postern_policy::zone::diff::{Certainty, Change, Difference, Scope};
+use postern_policy::zone::diff::{Certainty, Change, Difference, RoutesDifference, Scope};
 use serde_json::{Value, json};
 
 use crate::config::{self, ANY_ENVIRONMENT, DEFAULT_ENVIRONMENT};
@@ -16,13 +16,18 @@ use crate::failure::Failure;
 pub(crate) fn run(old: &Path, new: &Path, as_json: bool) -> Result<(), Failure> {
     let (before, after) = (config::read_file(old)?, config::read_file(new)?);
     let differences = before.zones.diff(&after.zones);
+    let routes = before.routes.diff(&after.routes);
     if as_json {
         let all: Vec<Value> = differences.iter().map(json_of).collect();
-        println!("{}", json!({"wider": differences.iter().any(|one| !one.wider.is_empty()), "differences": all}));
+        let wider = !routes.wider.is_empty() || differences.iter().any(|one| !one.wider.is_empty());
+        println!(
+            "{}",
+            json!({"wider": wider, "differences": all, "routes": both_json(&routes.wider, &routes.narrower)})
+        );
     } else {
-        print!("{}", text(&differences, old, new));
+        print!("{}{}", text(&differences, old, new), of_routes(&routes, old, new));
     }
-    let wider: usize = differences.iter().map(|difference| difference.wider.len()).sum();
+    let wider = routes.wider.len() + differences.iter().map(|difference| difference.wider.len()).sum::<usize>();
     match wider {
         0 => Ok(()),
         1 => Err(Failure::NotHeld("wider in 1 thing".to_owned())),
@@ -44,6 +49,14 @@ fn text(differences: &[Difference], old: &Path, new: &Path) -> String {
         lines.push("no zone on either side: every session has deny-all".to_owned());
     }
     lines.join("\n") + "\n"
+}
+
+/// Nothing where there is no route on either side, or none differs.
+fn of_routes(routes: &RoutesDifference, old: &Path, new: &Path) -> String {
+    let wider = routes.wider.iter().map(|change| line("WIDER   ", change, new));
+    let lines: Vec<String> =
+        wider.chain(routes.narrower.iter().map(|change| line("narrower", &reversed(change), old))).collect();
+    if lines.is_empty() { String::new() } else { format!("routes of the gateway:\n{}\n", lines.join("\n")) }
 }
 
 fn sessions(difference: &Difference) -> String {
@@ -91,15 +104,16 @@ fn json_of(difference: &Difference) -> Value {
         .iter()
         .map(|one| json!({"environment": environment(&one.environment), "agents": one.agents}))
         .collect();
-    let changes = |changes: &[Change]| changes.iter().map(change_json).collect::<Vec<_>>();
-    let narrower: Vec<Change> = difference.narrower.iter().map(reversed).collect();
-    json!({
-        "sessions": sessions,
-        "old_zone": difference.old,
-        "new_zone": difference.new,
-        "wider": changes(&difference.wider),
-        "narrower": changes(&narrower),
-    })
+    let mut all = both_json(&difference.wider, &difference.narrower);
+    all["sessions"] = sessions.into();
+    all["old_zone"] = json!(difference.old);
+    all["new_zone"] = json!(difference.new);
+    all
+}
+
+fn both_json(wider: &[Change], narrower: &[Change]) -> Value {
+    let narrower: Vec<Value> = narrower.iter().map(|change| change_json(&reversed(change))).collect();
+    json!({"wider": wider.iter().map(change_json).collect::<Vec<_>>(), "narrower": narrower})
 }
 
 fn change_json(change: &Change) -> Value {

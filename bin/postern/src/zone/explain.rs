@@ -25,7 +25,10 @@ pub(crate) fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
     let asked = question::read(arguments)?;
     let answer = match (selection::zone(&configuration.zones, &arguments.session)?, asked) {
         (Err(denial), _) | (Ok(_), Err(denial)) => Answer::before_any_rule(denial),
-        (Ok(zone), Ok(question)) => Answer::of(&zone, &question, arguments.address),
+        (Ok(zone), Ok(question)) => {
+            let shadow = zone.candidate().map(|candidate| Answer::of(candidate, &question, arguments.address));
+            Answer { shadow: shadow.map(Box::new), ..Answer::of(&zone, &question, arguments.address) }
+        }
     };
     let asked =
         arguments.credential.clone().map_or_else(|| arguments.request.join(" "), |name| format!("credential {name}"));
@@ -54,6 +57,8 @@ struct Answer {
     injected: Vec<String>,
     /// Where it would be dialled.
     dialled: Option<String>,
+    /// What the zone in shadow would say, where there is one.
+    shadow: Option<Box<Answer>>,
 }
 
 impl Answer {
@@ -67,6 +72,7 @@ impl Answer {
             cedar: CedarWord::NotAsked,
             injected: Vec::new(),
             dialled: None,
+            shadow: None,
         }
     }
 
@@ -128,7 +134,17 @@ impl Answer {
             Err(denial) => (Some(denial), None),
         };
         let zone = Some((zone.name().to_owned(), zone.digest().to_owned()));
-        let answer = Self { zone, rule, line, denial, accounts: rules, cedar, injected: Vec::new(), dialled: None };
+        let answer = Self {
+            zone,
+            rule,
+            line,
+            denial,
+            accounts: rules,
+            cedar,
+            injected: Vec::new(),
+            dialled: None,
+            shadow: None,
+        };
         (answer, permit)
     }
 
@@ -177,6 +193,12 @@ impl Answer {
         lines.extend(self.injected.iter().map(|what| format!("  inject    {what}")));
         lines.extend(self.dialled.iter().map(|where_to| format!("  dial      {where_to}")));
         lines.push(format!("  cedar     {}", word(&self.cedar)));
+        if let Some((shadow, name)) = self.shadow.as_ref().and_then(|shadow| Some((shadow, &shadow.zone.as_ref()?.0))) {
+            let rule = shadow.rule.as_ref().map(|rule| format!(" by {rule}")).unwrap_or_default();
+            let verdict = shadow.denial.as_ref().map_or("would allow it", |_| "would REFUSE it");
+            let reason = shadow.denial.as_ref().map(|denial| format!(" {}", denial.reason.code())).unwrap_or_default();
+            lines.push(format!("  shadow    zone {name} {verdict}{reason}{rule}; it decides nothing"));
+        }
         if let Some(denial) = &self.denial {
             lines.push(format!("  next      {}", denial.next_step));
             if denial.alarm {
@@ -204,6 +226,7 @@ impl Answer {
             "asked": asked,
             "verdict": if self.denial.is_none() { "allowed" } else { "refused" },
             "zone": self.zone.as_ref().map(|(name, _)| name),
+            "shadow": self.shadow.as_ref().map(|shadow| shadow.json(asked)),
             "digest": self.zone.as_ref().map(|(_, digest)| digest),
             "rule": self.rule,
             "line": self.line,

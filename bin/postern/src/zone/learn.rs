@@ -18,7 +18,7 @@ use crate::failure::Failure;
 /// # Errors
 /// Log or configuration cannot be read.
 #[expect(clippy::print_stdout, reason = "the proposal is the command's result")]
-pub(crate) fn run(agent: &str, log: &Path, file: &Path) -> Result<(), Failure> {
+pub(crate) fn run(agent: &str, whose: Whose, log: &Path, file: &Path) -> Result<(), Failure> {
     if !agent.starts_with("agent_")
         || !agent.chars().all(|letter| letter.is_ascii_alphanumeric() || "_@".contains(letter))
     {
@@ -26,8 +26,35 @@ pub(crate) fn run(agent: &str, log: &Path, file: &Path) -> Result<(), Failure> {
     }
     let configuration = config::read_file(file)?;
     let recorded = Recorded::read(log)?;
-    print!("{}", Proposal::of(agent, &recorded, &configuration.zones).text());
+    print!("{}", Proposal::of(agent, whose, &recorded, &configuration.zones).text());
     Ok(())
+}
+
+/// Whose refusals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// Those that were made.
+    Enforced,
+    /// Those that a zone in shadow would have made: what the agent does now and could not do under it.
+    Candidate,
+}
+
+impl Whose {
+    /// The reason of a refusal, if the entry is one.
+    fn refusal(self, entry: &Entry) -> Option<Reason> {
+        let shadow = entry.record.shadow.as_ref().filter(|shadow| shadow.decision == Decision::Deny);
+        match self {
+            Self::Enforced => (entry.record.decision == Decision::Deny).then(|| record::reason(entry))?,
+            Self::Candidate => record::reason_of(shadow?.reason.as_deref()?),
+        }
+    }
+
+    fn zone<'a>(self, entry: &'a Entry, recorded: &'a Recorded) -> Option<&'a str> {
+        match self {
+            Self::Enforced => recorded.zone_of(entry),
+            Self::Candidate => entry.record.shadow.as_ref().map(|shadow| shadow.zone.as_str()),
+        }
+    }
 }
 
 /// How often and when.
@@ -65,13 +92,13 @@ enum ForZone {
 }
 
 impl Proposal {
-    fn of(agent: &str, recorded: &Recorded, zones: &Zones) -> Self {
+    fn of(agent: &str, whose: Whose, recorded: &Recorded, zones: &Zones) -> Self {
         let of_agent = |entry: &&Entry| {
             entry.record.agent.as_deref().is_some_and(|one| one == agent || one.split('@').next() == Some(agent))
         };
-        let denials: Vec<&Entry> =
-            recorded.entries.iter().filter(of_agent).filter(|entry| entry.record.decision == Decision::Deny).collect();
-        let zone = denials.iter().rev().find_map(|entry| recorded.zone_of(entry));
+        let refusal = |entry| Some((entry, whose.refusal(entry)?));
+        let denials: Vec<(&Entry, Reason)> = recorded.entries.iter().filter(of_agent).filter_map(refusal).collect();
+        let zone = denials.iter().rev().find_map(|(entry, _)| whose.zone(entry, recorded));
         let mut proposal = Self {
             agent: agent.to_owned(),
             zone: for_zone(agent, zone, zones),
@@ -80,15 +107,15 @@ impl Proposal {
             left_out: BTreeMap::new(),
             doubt: recorded.doubt.clone(),
         };
-        denials.into_iter().for_each(|entry| proposal.take(entry));
+        denials.into_iter().for_each(|(entry, reason)| proposal.take(entry, reason));
         proposal
     }
 
-    fn take(&mut self, entry: &Entry) {
-        let taken = match (entry.record.kind, record::reason(entry)) {
-            (Kind::EgressRequest | Kind::EgressConnect, Some(reason)) if of_rules(reason) => self.take_request(entry),
-            (Kind::McpCall, Some(Reason::McpServerNotAllowed | Reason::ToolNotAllowed)) => self.take_tool(entry),
-            (Kind::EgressRequest | Kind::EgressConnect | Kind::McpCall | Kind::ToolUse, Some(reason)) => {
+    fn take(&mut self, entry: &Entry, reason: Reason) {
+        let taken = match (entry.record.kind, reason) {
+            (Kind::EgressRequest | Kind::EgressConnect, reason) if of_rules(reason) => self.take_request(entry),
+            (Kind::McpCall, Reason::McpServerNotAllowed | Reason::ToolNotAllowed) => self.take_tool(entry),
+            (Kind::EgressRequest | Kind::EgressConnect | Kind::McpCall | Kind::ToolUse, reason) => {
                 Err(reason.code().to_owned())
             }
             _ => return,

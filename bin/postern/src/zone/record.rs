@@ -56,7 +56,11 @@ impl Recorded {
 
 /// The reason of a denial.
 pub(crate) fn reason(entry: &Entry) -> Option<Reason> {
-    let code = entry.record.reason.as_deref()?;
+    reason_of(entry.record.reason.as_deref()?)
+}
+
+/// A reason by its code.
+pub(crate) fn reason_of(code: &str) -> Option<Reason> {
     Reason::ALL.iter().copied().find(|reason| reason.code() == code)
 }
 

@@ -2,12 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use crate::record::{Destination, Record};
+use crate::record::{Destination, Record, Shadow};
 
 /// Cuts every text of the record to its bound.
 pub(crate) fn apply(record: &mut Record) {
-    let Record { session, agent, tool_use, zone, rule, reason, next_step, destination, credential, outcome, .. } =
-        record;
+    let Record {
+        session,
+        agent,
+        tool_use,
+        zone,
+        rule,
+        reason,
+        next_step,
+        destination,
+        credential,
+        outcome,
+        shadow,
+        ..
+    } = record;
     for (text, bound) in [
         (session, NAME),
         (agent, NAME),
@@ -20,6 +32,11 @@ pub(crate) fn apply(record: &mut Record) {
         (outcome, SENTENCE),
     ] {
         cut(text, bound);
+    }
+    if let Some(Shadow { zone, decision: _, reason, rule }) = shadow {
+        *zone = shortened(std::mem::take(zone), NAME);
+        cut(reason, NAME);
+        cut(rule, NAME);
     }
     if let Some(Destination { scheme, host, port: _, method, path, address }) = destination {
         for (text, bound) in [(scheme, WORD), (host, HOST), (method, WORD), (path, PATH), (address, WORD)] {

@@ -22,5 +22,5 @@ pub use log::{Log, LogError, OpenError, SyncJob};
 pub use memory::Memory;
 pub use process::{Configuration, ROLE, Started, process_main, start, start_keeping};
 pub use reader::{Entries, ReadError, entries};
-pub use record::{Decision, Destination, Durability, Kind, Record};
+pub use record::{Decision, Destination, Durability, Kind, Record, Shadow};
 pub use verify::{Broken, Problem, Report, verify, verify_with};

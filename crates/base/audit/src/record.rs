@@ -50,9 +50,40 @@ pub struct Record {
     /// Sizes, durations and numbers of things, with the unit in the name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counts: BTreeMap<String, u64>,
+    /// What a candidate of the zone would have done instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
     /// From when on whoever had it written may go on.
     #[serde(default, skip_serializing_if = "Durability::is_written")]
     pub durability: Durability,
+}
+
+/// What a zone in shadow would have decided, where that differs from what was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shadow {
+    /// The candidate.
+    pub zone: String,
+    /// Its decision.
+    pub decision: Decision,
+    /// Why it would have refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The rule that would have decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+}
+
+impl Shadow {
+    /// From a candidate's name, why it would have refused, if it would, and its rule.
+    #[must_use]
+    pub fn new(zone: &str, reason: Option<&str>, rule: Option<&str>) -> Self {
+        Self {
+            zone: zone.to_owned(),
+            decision: if reason.is_some() { Decision::Deny } else { Decision::Allow },
+            reason: reason.map(str::to_owned),
+            rule: rule.map(str::to_owned),
+        }
+    }
 }
 
 /// How safe a record is when its number is answered.
@@ -94,6 +125,7 @@ impl Record {
             caused_by: None,
             outcome: None,
             counts: BTreeMap::new(),
+            shadow: None,
             durability: Durability::Written,
         }
     }

@@ -44,4 +44,6 @@ pub use request::{
     Connect, Found, FoundValue, Issued, McpCall, Place, Request, SessionFacts, ToolUse, Transport, Upgrade,
 };
 pub use wire::{BadMethod, Method, Port, Scheme};
-pub use zone::{AuditMode, Control, Mount, MountAccess, Packages, SandboxLimits, System, Zone, ZoneInForce, Zones};
+pub use zone::{
+    AuditMode, Control, Mount, MountAccess, Packages, SandboxLimits, Shadow, System, Zone, ZoneInForce, Zones,
+};

@@ -16,7 +16,7 @@ pub use pass::PassPermit;
 use crate::address::{self, AddressClass};
 use crate::credential::{CredentialName, Location};
 use crate::reason::{Denial, Reason};
-use crate::zone::AuditMode;
+use crate::zone::{AuditMode, Shadow};
 use crate::{CanonicalPath, Host, Method, Port, Scheme, Upgrade};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -93,6 +93,7 @@ pub struct Permit {
     /// What a later zone says of the destination besides.
     pub(crate) also: Option<Destination>,
     pub(crate) client_certificate: Option<CredentialName>,
+    pub(crate) shadow: Option<Box<Shadow>>,
 }
 
 /// Who is dialled and under what conditions: shared by all permits that lead to a socket.
@@ -155,6 +156,12 @@ impl Permit {
     #[must_use]
     pub fn rule(&self) -> &str {
         &self.rule
+    }
+
+    /// What a candidate of the zone would have done: refused it.
+    #[must_use]
+    pub fn shadow(&self) -> Option<&Shadow> {
+        self.shadow.as_deref()
     }
 
     /// The zone's name.
@@ -301,6 +308,7 @@ pub struct McpPermit {
     pub(crate) zone: String,
     pub(crate) policy_digest: String,
     pub(crate) audit: AuditMode,
+    pub(crate) shadow: Option<Box<Shadow>>,
 }
 
 impl McpPermit {
@@ -332,6 +340,12 @@ impl McpPermit {
     #[must_use]
     pub fn rule(&self) -> &str {
         &self.rule
+    }
+
+    /// What a candidate of the zone would have done: refused it.
+    #[must_use]
+    pub fn shadow(&self) -> Option<&Shadow> {
+        self.shadow.as_deref()
     }
 
     /// The zone's name; empty for a probe.
@@ -434,6 +448,7 @@ impl GrantPermit {
 pub struct ToolPermit {
     pub(crate) tool: String,
     pub(crate) rule: String,
+    pub(crate) shadow: Option<Box<Shadow>>,
 }
 
 impl ToolPermit {
@@ -447,6 +462,12 @@ impl ToolPermit {
     #[must_use]
     pub fn rule(&self) -> &str {
         &self.rule
+    }
+
+    /// What a candidate of the zone would have done: refused it.
+    #[must_use]
+    pub fn shadow(&self) -> Option<&Shadow> {
+        self.shadow.as_deref()
     }
 }
 

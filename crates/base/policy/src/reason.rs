@@ -1,6 +1,7 @@
 //! Why something was refused: one stable code and one next step per reason.
 //! The code is written to the audit log and shown to the agent; nothing here decides.
 
+use crate::zone::Shadow;
 use serde::{Deserialize, Serialize};
 
 macro_rules! reasons {
@@ -185,13 +186,16 @@ pub struct Denial {
     pub rule: Option<String>,
     /// Whether someone should be told: tripwires and misuse of credentials.
     pub alarm: bool,
+    /// What a candidate of the zone would have done: allowed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Box<Shadow>>,
 }
 
 impl Denial {
     /// A refusal with the reason's own next step and no alarm.
     #[must_use]
     pub fn new(reason: Reason) -> Self {
-        Self { reason, next_step: reason.next_step().to_owned(), rule: None, alarm: reason.is_alarming() }
+        Self { reason, next_step: reason.next_step().to_owned(), rule: None, alarm: reason.is_alarming(), shadow: None }
     }
 
     /// The same, with a more exact next step.

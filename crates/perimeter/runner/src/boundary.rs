@@ -11,7 +11,7 @@ use std::time::Duration;
 use postern_audit::{Decision, Kind, Record};
 use postern_custody::{CustodyError, RefusalReason};
 use postern_egress::client::{OpenSession, SessionPlaceholder};
-use postern_policy::{Denial, Zone, Zones};
+use postern_policy::{Denial, Reason, Shadow, Zone, Zones};
 use postern_sandbox::{Control, Spawner};
 
 use crate::hands::{Perimeter, Refused, SessionFacts};
@@ -251,11 +251,17 @@ fn in_policy(facts: &SessionFacts) -> postern_policy::SessionFacts {
     }
 }
 
+/// What a candidate would have done, as it stands in a record.
+fn shadowed(shadow: &Shadow) -> postern_audit::Shadow {
+    postern_audit::Shadow::new(&shadow.zone, shadow.reason.map(Reason::code), shadow.rule.as_deref())
+}
+
 fn deny(record: &mut Record, denial: &Denial) {
     record.decision = Decision::Deny;
     record.reason = Some(denial.reason.code().to_owned());
     record.next_step = Some(denial.next_step.clone());
     record.rule.clone_from(&denial.rule);
+    record.shadow = denial.shadow.as_deref().map(shadowed);
 }
 
 fn unavailable(code: &str, error: &(dyn std::error::Error + 'static)) -> Refused {

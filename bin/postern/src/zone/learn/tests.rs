@@ -8,7 +8,7 @@ const A: &str = "agent_a@1";
 fn learned(entries: Vec<Entry>, configuration: &str) -> String {
     let mut all = vec![opened(A, "ops"), opened("agent_b@1", "ops")];
     all.extend(entries);
-    Proposal::of("agent_a", &Recorded::of(all, None), &zones(configuration)).text()
+    Proposal::of("agent_a", Whose::Enforced, &Recorded::of(all, None), &zones(configuration)).text()
 }
 
 #[test]
@@ -84,4 +84,20 @@ fn what_an_agent_wrote_never_becomes_a_pattern_and_no_alarm_becomes_a_rule() {
 fn a_host_where_anybody_can_have_a_name_is_warned_of() {
     let refused = vec![egress(A, "PUT https://bucket.s3.amazonaws.com:443/k", Some(Reason::HostNotAllowed))];
     assert!(learned(refused, OWN).contains("WARNING: anybody can have a name there"));
+}
+
+#[test]
+fn what_a_candidate_would_have_refused_becomes_rules_for_it_and_what_was_refused_does_not() {
+    let candidate = "[zone.next]\nmode = \"shadow\"\nof = \"ops\"\n";
+    let mut now_allowed = egress(A, "GET https://api.example:443/v1/a", None);
+    now_allowed.record.shadow = Some(postern_audit::Shadow::new("next", Some("host_not_allowed"), None));
+    let mut would_allow = egress(A, "GET https://other.example:443/", Some(Reason::HostNotAllowed));
+    would_allow.record.shadow = Some(postern_audit::Shadow::new("next", None, Some("next/egress/1")));
+    let recorded = Recorded::of(vec![opened(A, "ops"), now_allowed, would_allow], None);
+    let configuration = format!("{OWN}{candidate}");
+    let text = Proposal::of("agent_a", Whose::Candidate, &recorded, &zones(&configuration)).text();
+    assert!(text.contains("[[zone.next.egress]]\nhost = \"api.example\"") && !text.contains("other.example"), "{text}");
+    zones(&format!("{configuration}{text}"));
+    let text = Proposal::of("agent_a", Whose::Enforced, &recorded, &zones(&configuration)).text();
+    assert!(text.contains("[[zone.ops.egress]]\nhost = \"other.example\"") && !text.contains("api.example"), "{text}");
 }

@@ -151,6 +151,7 @@ impl Routes {
             zone: String::new(),
             policy_digest: self.digest.clone(),
             audit: AuditMode::Written,
+            shadow: None,
         })
     }
 }

@@ -2,7 +2,7 @@
 //! whatever it asks for must be allowed by the zone that would cover it now as well: a narrowing counts at once, a
 //! widening when the session is opened anew, and where no zone covers it any more nothing is allowed.
 
-use super::Zone;
+use super::{Zone, shadow};
 use crate::permit::{ConnectPermit, PassPermit, Permit, ToolPermit};
 use crate::reason::Denial;
 use crate::request::{Connect, Request, ToolUse};
@@ -14,6 +14,8 @@ use std::sync::Arc;
 pub struct ZoneInForce {
     opened: Arc<Zone>,
     since: Since,
+    /// Of the configuration that counts now: a candidate decides nothing, so it may change at any time.
+    candidate: Option<Arc<Zone>>,
 }
 
 #[derive(Clone, Debug)]
@@ -27,18 +29,19 @@ impl ZoneInForce {
     /// Of a session that is being opened.
     #[must_use]
     pub fn new(opened: Arc<Zone>) -> Self {
-        Self { opened, since: Since::Unchanged }
+        Self { candidate: opened.candidate().cloned(), opened, since: Since::Unchanged }
     }
 
     /// The same session under another configuration, which selects this for it.
     #[must_use]
     pub fn succeeded(&self, selected: Result<Arc<Zone>, Denial>) -> Self {
+        let candidate = selected.as_ref().ok().and_then(|zone| zone.candidate().cloned());
         let since = match selected {
             Ok(zone) if zone.digest() == self.opened.digest() => Since::Unchanged,
             Ok(zone) => Since::Changed(zone),
             Err(denial) => Since::Uncovered(denial),
         };
-        Self { opened: Arc::clone(&self.opened), since }
+        Self { opened: Arc::clone(&self.opened), since, candidate }
     }
 
     /// The zone that the session was opened with: whose digest its grants have.
@@ -52,6 +55,10 @@ impl ZoneInForce {
     /// # Errors
     /// The refusal of either; `zone_none` where no zone covers the session any more.
     pub fn request(&self, request: &Request) -> Result<Permit, Denial> {
+        shadow::beside(self.decided(request), self.candidate.as_deref(), |candidate| candidate.request(request))
+    }
+
+    fn decided(&self, request: &Request) -> Result<Permit, Denial> {
         match self.later()? {
             None => self.opened.request(request),
             Some(later) => {
@@ -92,8 +99,11 @@ impl ZoneInForce {
     /// # Errors
     /// As [`ZoneInForce::request`].
     pub fn tool_use(&self, tool: &ToolUse) -> Result<ToolPermit, Denial> {
-        self.later()?.map(|later| later.tool_use(tool)).transpose()?;
-        self.opened.tool_use(tool)
+        let decided = self.later().and_then(|later| {
+            later.map(|later| later.tool_use(tool)).transpose()?;
+            self.opened.tool_use(tool)
+        });
+        shadow::beside(decided, self.candidate.as_deref(), |candidate| candidate.tool_use(tool))
     }
 
     fn later(&self) -> Result<Option<&Zone>, Denial> {

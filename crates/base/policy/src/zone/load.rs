@@ -19,6 +19,8 @@ use std::sync::Arc;
 struct Read {
     at: At,
     covering: Covering,
+    /// Of which zone it is a candidate.
+    of: Option<String>,
 }
 
 /// The zones and the warnings about them.
@@ -35,7 +37,9 @@ pub(super) fn load(
         .filter_map(|(name, table)| read_zone(document, names, name, table))
         .collect();
     drop(root);
+    let (candidates, zones): (Vec<Read>, Vec<Read>) = zones.into_iter().partition(|read| read.of.is_some());
     refuse_overlaps(&reader, &zones);
+    let zones = with_candidates(&reader, zones, candidates);
     let limits: Vec<_> = zones.iter().map(|read| (read.at, &read.covering.zone.sandbox)).collect();
     refuse_written_caches(&reader, &limits);
     let (errors, warnings) = reader.finish_with_warnings();
@@ -54,9 +58,11 @@ fn read_zone(
         table.reader().error(name.at, message);
     }
     let digest = super::digest(name.value, &table.canonical());
-    let environment_id = read_environment(&mut table, names);
-    let agents = read_agents(&mut table);
-    read_mode(&mut table);
+    let of = read_mode(&mut table);
+    let (environment_id, agents) = match &of {
+        Mode::Enforce => (read_environment(&mut table, names), read_agents(&mut table)),
+        Mode::Shadow(_) => (Some(String::new()), Some(Vec::new())),
+    };
     table.not_in_this_build(&["ask", "approvers", "tools", "detect"]);
     let audit = AuditMode::read(&mut table);
     let sandbox = table.table("sandbox").map(|mut sandbox| SandboxLimits::read(&mut sandbox)).unwrap_or_default();
@@ -80,9 +86,15 @@ fn read_zone(
         mcp_rules: mcp_rules?,
         policies: policies?,
         lines,
+        candidate: None,
+    };
+    let of = match of {
+        Mode::Enforce => None,
+        Mode::Shadow(of) => Some(of?),
     };
     Some(Read {
         at: name.at,
+        of,
         covering: Covering { environment_id: environment_id?, agents: agents?, zone: Arc::new(zone) },
     })
 }
@@ -120,12 +132,59 @@ fn read_agents(table: &mut Table<'_>) -> Option<Vec<AgentSelector>> {
     (given > 0 && agents.len() == given).then(|| agents.into_iter().map(|agent| agent.value).collect())
 }
 
-fn read_mode(table: &mut Table<'_>) {
+/// What a zone's word counts for.
+enum Mode {
+    /// It decides.
+    Enforce,
+    /// It is a candidate of that zone; none where the file does not say which.
+    Shadow(Option<String>),
+}
+
+fn read_mode(table: &mut Table<'_>) -> Mode {
     match table.string("mode") {
-        None | Some(Item { value: "enforce", .. }) => {}
-        Some(Item { value: "shadow", at }) => table.reader().error(at, "not in this build: mode = \"shadow\""),
-        Some(Item { at, .. }) => table.reader().error(at, "mode must be \"enforce\" or \"shadow\""),
+        None | Some(Item { value: "enforce", .. }) => Mode::Enforce,
+        Some(Item { value: "shadow", .. }) => {
+            let of = table.string("of");
+            let of = table.required("of", of).map(|of| of.value.to_owned());
+            for key in ["environment", "agents"] {
+                if table.has(key) {
+                    let message = format!("a zone in shadow covers whom the zone in `of` covers; leave `{key}` out");
+                    table.reader().error(table.at(), message);
+                }
+            }
+            Mode::Shadow(of)
+        }
+        Some(Item { at, .. }) => {
+            table.reader().error(at, "mode must be \"enforce\" or \"shadow\"");
+            Mode::Enforce
+        }
     }
+}
+
+/// The zones that decide, each with its candidate.
+fn with_candidates(reader: &Reader<'_>, mut zones: Vec<Read>, candidates: Vec<Read>) -> Vec<Read> {
+    for candidate in candidates {
+        let of = candidate.of.as_deref().unwrap_or_default();
+        let Some(zone) = zones.iter_mut().find(|zone| zone.covering.zone.name == of) else {
+            reader.error(
+                candidate.at,
+                format!("of: no zone {of:?} decides here, so there is nothing to be a candidate of"),
+            );
+            continue;
+        };
+        match Arc::get_mut(&mut zone.covering.zone) {
+            Some(zone) if zone.candidate.is_none() => {
+                let name = candidate.covering.zone.name();
+                let message = format!(
+                    "zone {name} is in shadow: it decides nothing, and the record says where it differs from zone {of}"
+                );
+                reader.warn(candidate.at, message);
+                zone.candidate = Some(candidate.covering.zone);
+            }
+            _ => reader.error(candidate.at, format!("zone {of} has a candidate already; one zone has one at most")),
+        }
+    }
+    zones
 }
 
 fn read_policies(

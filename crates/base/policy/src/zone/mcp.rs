@@ -24,6 +24,7 @@ pub(super) fn decide(zone: &Zone, call: &McpCall<'_>) -> Result<McpPermit, Denia
         zone: zone.name.clone(),
         policy_digest: zone.digest.clone(),
         audit: zone.audit,
+        shadow: None,
     })
 }
 

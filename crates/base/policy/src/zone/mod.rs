@@ -15,6 +15,7 @@ mod request;
 mod rule;
 mod sandbox;
 mod select;
+mod shadow;
 
 /// How parts of a rule are read, wherever they stand in the file.
 pub(crate) mod reading {
@@ -29,6 +30,7 @@ pub use in_force::ZoneInForce;
 pub use read_rule::shared_domain;
 pub use sandbox::{Control, Mount, MountAccess, Packages, SandboxLimits, System};
 pub use select::Zones;
+pub use shadow::Shadow;
 
 use crate::cedar::{Action, Attribute, Builder, Policies, tools_rule};
 use crate::credential::{Credential, CredentialName};
@@ -40,6 +42,7 @@ use crate::{Host, Port};
 use explain::RuleLines;
 use mcp_rule::McpRule;
 use rule::{Inspection, Rule};
+use std::sync::Arc;
 
 /// The name of the built-in zone of an environment without any.
 pub const DENY_ALL: &str = "deny-all";
@@ -56,6 +59,8 @@ pub struct Zone {
     mcp_rules: Vec<McpRule>,
     policies: Policies,
     lines: RuleLines,
+    /// What is asked about everything this zone decides, and decides nothing.
+    candidate: Option<Arc<Zone>>,
 }
 
 impl Zone {
@@ -71,6 +76,7 @@ impl Zone {
             mcp_rules: Vec::new(),
             policies: Builder::new(DENY_ALL).finish().expect("the built-in permit for tools is validated by a test"),
             lines: RuleLines::default(),
+            candidate: None,
         }
     }
 
@@ -86,10 +92,10 @@ impl Zone {
         &self.digest
     }
 
-    /// `enforce`: what this build knows.
+    /// The zone in `mode = "shadow"` that is a candidate of this one.
     #[must_use]
-    pub fn mode(&self) -> &'static str {
-        "enforce"
+    pub fn candidate(&self) -> Option<&Arc<Zone>> {
+        self.candidate.as_ref()
     }
 
     /// How safe a record must be before what it is about.
@@ -177,7 +183,7 @@ impl Zone {
     /// # Errors
     /// The typed refusal, by the rule that came nearest.
     pub fn mcp(&self, call: &McpCall<'_>) -> Result<McpPermit, Denial> {
-        mcp::decide(self, call)
+        shadow::beside(mcp::decide(self, call), self.candidate.as_deref(), |candidate| mcp::decide(candidate, call))
     }
 
     /// The routes that its `mcp` rules name, each once, in the order of the file. They may live in another file.
@@ -194,7 +200,7 @@ impl Zone {
         let rule = tools_rule(&self.name);
         let attributes = vec![("tool", Attribute::Text(&tool.name)), ("facts", Attribute::Names(Vec::new()))];
         self.policies.ask(&rule, Action::ToolUse, &tool.name, attributes)?;
-        Ok(ToolPermit { tool: tool.name.clone(), rule })
+        Ok(ToolPermit { tool: tool.name.clone(), rule, shadow: None })
     }
 }
 

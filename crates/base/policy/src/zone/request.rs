@@ -50,6 +50,7 @@ pub(super) fn decide(zone: &Zone, request: &Request) -> Result<Permit, Denial> {
         upgrade: request.upgrade,
         also: None,
         client_certificate: rule.client_certificate.clone(),
+        shadow: None,
     })
 }
 

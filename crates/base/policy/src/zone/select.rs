@@ -151,14 +151,15 @@ impl Zones {
         self.iter().find(|zone| zone.name() == name).map(Arc::clone)
     }
 
-    /// The agents that a zone covers, as it names them; `*` for all.
+    /// The agents that a zone covers, as it names them; `*` for all. A zone in shadow covers those of the zone it is a candidate of.
     #[must_use]
     pub fn agents_of(&self, zone: &str) -> Vec<String> {
-        let named = self.zones.iter().find(|covering| covering.zone.name() == zone);
+        let is_it = |named: &Zone| named.name() == zone || named.candidate().is_some_and(|one| one.name() == zone);
+        let named = self.zones.iter().find(|covering| is_it(&covering.zone));
         named.into_iter().flat_map(|covering| &covering.agents).map(ToString::to_string).collect()
     }
 
-    /// The zones of the file, in its order.
+    /// The zones of the file that decide, in its order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Zone>> {
         self.zones.iter().map(|covering| &covering.zone)
     }

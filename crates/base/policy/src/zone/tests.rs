@@ -17,6 +17,7 @@ mod mcp;
 mod mcp_properties;
 mod properties;
 mod sandbox;
+mod shadow;
 
 /// The example of the documentation, with what this build enforces.
 const LEDGER: &str = r#"config = 1

@@ -7,7 +7,7 @@ use std::{
 
 use postern_audit::{AuditError, Decision, Destination, Durability, Kind, Record};
 use postern_net::Drain;
-use postern_policy::{AuditMode, CredentialName, Denial, Injection, Location, Permit, Reason};
+use postern_policy::{AuditMode, CredentialName, Denial, Injection, Location, Permit, Reason, Shadow};
 
 use super::{
     forward::Dialled,
@@ -129,6 +129,7 @@ pub(crate) async fn allowed(
 ) -> Result<u64, Denial> {
     let mut record = under(session, Kind::EgressRequest, permit);
     record.rule = Some(permit.rule().to_owned());
+    record.shadow = permit.shadow().map(shadowed);
     record.destination = Some(destination.clone());
     let placed = permit.injections().first().map(Injection::credential);
     record.credential = placed.or(permit.client_certificate()).map(ToString::to_string);
@@ -225,6 +226,12 @@ pub(crate) fn denied(record: &mut Record, denial: &Denial) {
     record.reason = Some(denial.reason.code().to_owned());
     record.next_step = Some(denial.next_step.clone());
     record.rule.clone_from(&denial.rule);
+    record.shadow = denial.shadow.as_deref().map(shadowed);
+}
+
+/// What a candidate would have done, as it stands in a record.
+fn shadowed(shadow: &Shadow) -> postern_audit::Shadow {
+    postern_audit::Shadow::new(&shadow.zone, shadow.reason.map(Reason::code), shadow.rule.as_deref())
 }
 
 /// A record of this session.

@@ -21,6 +21,7 @@ mod reflection;
 mod reloading;
 mod requests;
 mod rotation;
+mod shadow;
 mod smuggling;
 mod stand;
 mod streams;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use postern_audit::{AuditError, Decision, Destination, Durability, Kind, Record};
-use postern_policy::{AuditMode, Denial, McpPermit, Reason, gateway::Route};
+use postern_policy::{AuditMode, Denial, McpPermit, Reason, Shadow, gateway::Route};
 use postern_tunnel::identity::{Claims, Purpose};
 
 use super::{credential, message::Asked};
@@ -141,6 +141,7 @@ fn base(gateway: &Gateway, known: &Known, kind: Kind, decision: Decision) -> Rec
     if let Some(permit) = &known.permit {
         record.zone = Some(permit.zone().to_owned()).filter(|zone| !zone.is_empty());
         record.rule = Some(permit.rule().to_owned());
+        record.shadow = permit.shadow().map(shadowed);
         record.digests.insert("policy".to_owned(), permit.policy_digest().to_owned());
         record.durability = match permit.audit() {
             AuditMode::Written => Durability::Written,
@@ -165,9 +166,15 @@ fn destination(gateway: &Gateway, known: &Known) -> Destination {
     }
 }
 
+/// What a candidate would have done, as it stands in a record.
+fn shadowed(shadow: &Shadow) -> postern_audit::Shadow {
+    postern_audit::Shadow::new(&shadow.zone, shadow.reason.map(Reason::code), shadow.rule.as_deref())
+}
+
 fn denied(record: &mut Record, denial: &Denial) {
     record.reason = Some(denial.reason.code().to_owned());
     record.next_step = Some(denial.next_step.clone());
+    record.shadow = denial.shadow.as_deref().map(shadowed);
     if denial.rule.is_some() {
         record.rule.clone_from(&denial.rule);
     }

@@ -14,7 +14,7 @@ use postern_tools::client::{CALL_DEADLINE, GRACE};
 use postern_tools::{Block, CallError, ToolClient, ToolOutcome};
 use serde_json::Value;
 
-use super::{Opened, Parts, deny};
+use super::{Opened, Parts, deny, shadowed};
 use crate::hands::{Hands, Outcome, SessionFacts, ToolCall};
 use crate::roster::Held;
 use crate::session::chain;
@@ -87,8 +87,7 @@ impl SandboxHands {
     async fn record_use(&self, call: &ToolCall) -> Result<u64, Outcome> {
         let permit = self.thawed().and_then(|()| {
             let zone = self.parts.zones.of(&self.facts.session, &self.zone);
-            let permit = zone.tool_use(&postern_policy::ToolUse { name: call.name.clone() });
-            permit.map(|permit| permit.rule().to_owned())
+            zone.tool_use(&postern_policy::ToolUse { name: call.name.clone() })
         });
         let mut record = self.record(Kind::ToolUse, Decision::Allow, Some(call));
         record.digests.insert("input".to_owned(), input_digest(call));
@@ -99,7 +98,10 @@ impl SandboxHands {
             record.caused_by = Some(self.on_record(&approval).await?);
         }
         match &permit {
-            Ok(rule) => record.rule = Some(rule.clone()),
+            Ok(permit) => {
+                record.rule = Some(permit.rule().to_owned());
+                record.shadow = permit.shadow().map(shadowed);
+            }
             Err(denial) => deny(&mut record, denial),
         }
         let seq = self.on_record(&record).await?;

@@ -11,10 +11,13 @@ mod destination;
 mod egress;
 mod mcp;
 mod policies;
+mod routes;
 mod sandbox;
 
-use super::Zone;
+pub use routes::RoutesDifference;
+
 use super::select::Zones;
+use super::{AuditMode, Zone};
 use crate::{Port, Scheme};
 use std::fmt;
 
@@ -150,6 +153,12 @@ kinds! {
     SandboxControl = "sandbox_control";
     /// A `forbid` of a policy file.
     Policy = "policy";
+    /// How safe records are before what they are about.
+    Audit = "audit";
+    /// Where a route of the gateway leads.
+    Route = "gateway_route";
+    /// How much a route carries.
+    RouteLimit = "gateway_limit";
 }
 
 impl fmt::Display for ChangeKind {
@@ -206,9 +215,26 @@ fn widenings(from: Option<&Zone>, to: Option<&Zone>) -> Vec<Change> {
         changes.push(Change::shown(ChangeKind::Sessions, "sessions start"));
     }
     let from = from.unwrap_or(&nothing);
+    // Every field is looked at, by this list or by whom it names: one that is added must be, too. A candidate decides nothing.
+    let Zone {
+        name: _,
+        digest: _,
+        audit,
+        sandbox,
+        credentials: _,
+        rules: _,
+        mcp_rules: _,
+        policies: _,
+        lines: _,
+        candidate: _,
+    } = to;
+    if (from.audit, *audit) == (AuditMode::Disk, AuditMode::Written) {
+        let change = Change::shown(ChangeKind::Audit, "from when on an action may follow its record");
+        changes.push(change.between("it is on the disk", "it is written"));
+    }
     changes.extend(egress::widenings(from, to));
     changes.extend(mcp::widenings(from, to));
-    changes.extend(sandbox::widenings(from.sandbox(), to.sandbox()));
+    changes.extend(sandbox::widenings(from.sandbox(), sandbox));
     changes.extend(policies::widenings(from, to));
     changes
 }

@@ -277,3 +277,18 @@ fn what_is_too_complex_to_compare_is_possibly_wider_and_never_silent() {
     assert!(difference.wider.iter().any(|change| change.certainty == Certainty::Possible), "{difference:?}");
     assert!(with(&tangled('q')).diff(&with(&tangled('q')))[0].wider.is_empty());
 }
+
+#[test]
+fn a_record_that_need_not_be_on_disk_any_more_is_a_protection_lost() {
+    assert_eq!(both("audit = \"disk\"\n", ""), (vec!["audit"], vec![]));
+    assert_eq!(both("", "audit = \"disk\"\n"), (vec![], vec!["audit"]));
+}
+
+#[test]
+fn a_candidate_opens_nothing_and_becomes_a_difference_when_it_decides() {
+    let next = "[zone.next]\nmode = \"shadow\"\nof = \"a\"\n[[zone.next.egress]]\nhost = \"b.example\"\n";
+    assert_eq!(both("", next), (vec![], vec![]));
+    let decides = "config = 1\n[zone.next]\nenvironment = \"default\"\n[[zone.next.egress]]\nhost = \"b.example\"\n";
+    let differences = with(next).diff(&zones(decides));
+    assert_eq!(kinds(&differences[0].wider), ["host"]);
+}

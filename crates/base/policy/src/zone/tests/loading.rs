@@ -37,7 +37,7 @@ fn every_error_of_a_file_comes_out_at_once_with_its_place() {
 [zone.a]
 environment = "nowhere"
 agents = ["my agent"]
-mode = "shadow"
+mode = "half"
 colour = "red"
 
 [[zone.a.credential]]
@@ -68,7 +68,7 @@ environment = "default"
     let expected = [
         (3, 15, "no environment is known here as \"nowhere\""),
         (4, 11, "agents: not an agent"),
-        (5, 8, "not in this build: mode = \"shadow\""),
+        (5, 8, "mode must be \"enforce\" or \"shadow\""),
         (6, 1, "unknown key: colour in [zone.a]"),
         (10, 10, "not in this build: source = \"vault:\""),
         (11, 21, "query: a key has letters"),

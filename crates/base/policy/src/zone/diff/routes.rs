@@ -1,0 +1,145 @@
+//! The gateway's routes: where calls lead, whose secret goes along, and how much may be said.
+
+use super::{Change, ChangeKind};
+use crate::gateway::{Route, RouteCredential, Routes};
+use crate::permit::Endpoint;
+use std::sync::Arc;
+
+/// What differs between the routes of two configurations. Who may call them is said by the zones.
+#[derive(Clone, Debug)]
+pub struct RoutesDifference {
+    /// Where calls can lead now and could not, or what has lost protection.
+    pub wider: Vec<Change>,
+    /// The reverse.
+    pub narrower: Vec<Change>,
+}
+
+impl Routes {
+    /// What differs between these routes and newer ones.
+    #[must_use]
+    pub fn diff(&self, newer: &Routes) -> RoutesDifference {
+        RoutesDifference { wider: widenings(self, newer), narrower: widenings(newer, self) }
+    }
+}
+
+fn widenings(from: &Routes, to: &Routes) -> Vec<Change> {
+    to.iter().flat_map(|route| of_route(from.by_host_label(&route.name).map(Arc::as_ref), route)).collect()
+}
+
+fn of_route(from: Option<&Route>, to: &Route) -> Vec<Change> {
+    // Every field is looked at: one that is added must be, too.
+    let Route {
+        name,
+        upstream,
+        path,
+        url,
+        addresses,
+        ca_pem,
+        credential,
+        timeout,
+        max_request_bytes,
+        max_response_bytes,
+    } = to;
+    let Some(from) = from else {
+        let secret = credential.as_ref().map(|credential| format!(", with {}", secret(credential))).unwrap_or_default();
+        return vec![Change::shown(ChangeKind::Route, format!("{name} leads to {}{secret}", place(upstream, path)))];
+    };
+    let route = |what: &str| format!("{name}: {what}");
+    let mut changes = Vec::new();
+    if (&from.upstream, &from.path) != (upstream, path) {
+        let change = Change::shown(ChangeKind::Route, route("where it leads"));
+        changes.push(change.between(place(&from.upstream, &from.path), place(upstream, path)));
+    }
+    if let Some(url) = url.as_ref().filter(|url| from.url.as_ref() != Some(url)) {
+        changes.push(Change::shown(ChangeKind::Route, route(&format!("it answers for {url}"))));
+    }
+    let named = |net: &ipnet::IpNet| from.addresses.iter().any(|outer| outer.contains(net));
+    if from.addresses.is_empty() != addresses.is_empty() || !addresses.iter().all(named) {
+        let list = |nets: &[ipnet::IpNet]| match nets {
+            [] => "public addresses".to_owned(),
+            nets => nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        };
+        let change = Change::shown(ChangeKind::Addresses, route("addresses"));
+        changes.push(change.between(list(&from.addresses), list(addresses)));
+    }
+    if &from.ca_pem != ca_pem {
+        changes.push(Change::shown(ChangeKind::Authority, route("another authority vouches for its upstream")));
+    }
+    if let Some(credential) = credential.as_ref().filter(|credential| from.credential.as_ref() != Some(credential)) {
+        changes.push(Change::shown(ChangeKind::Credential, route(&format!("it sends {}", secret(credential)))));
+    }
+    for (what, before, after) in [
+        ("seconds a call may take", from.timeout.as_secs(), timeout.as_secs()),
+        ("bytes of a request", from.max_request_bytes, *max_request_bytes),
+        ("bytes of an answer", from.max_response_bytes, *max_response_bytes),
+    ] {
+        if after > before {
+            changes.push(Change::shown(ChangeKind::RouteLimit, route(what)).between(before, after));
+        }
+    }
+    changes
+}
+
+fn place(upstream: &Endpoint, path: &str) -> String {
+    format!("{}://{}:{}{path}", upstream.scheme, upstream.host, upstream.port)
+}
+
+fn secret(credential: &RouteCredential) -> String {
+    match credential {
+        RouteCredential::Own { source, header, .. } => format!("the secret {source} in {header}"),
+        RouteCredential::Api => "the caller's vault credential".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::Document;
+
+    const ROUTE: &str = r#"config = 1
+[[gateway.route]]
+host = "wiki"
+upstream = "https://wiki.internal/mcp"
+addresses = ["10.0.0.0/8"]
+credential = { source = "store:wiki" }
+timeout = "30s"
+max_request = "1MiB"
+max_response = "1MiB"
+"#;
+
+    fn routes(text: &str) -> Routes {
+        Routes::load(&Document::parse("postern.toml", text).unwrap()).unwrap_or_else(|errors| panic!("{errors:?}"))
+    }
+
+    fn kinds(from: &str, to: &str) -> (Vec<ChangeKind>, Vec<ChangeKind>) {
+        let difference = routes(from).diff(&routes(to));
+        let kinds = |changes: &[Change]| changes.iter().map(|change| change.kind).collect();
+        (kinds(&difference.wider), kinds(&difference.narrower))
+    }
+
+    #[test]
+    fn each_key_of_a_route_that_is_loosened_is_reported_and_back_it_is_narrower() {
+        use ChangeKind::{Addresses, Credential, RouteLimit};
+        for (from, to, expected) in [
+            ("https://wiki.internal/mcp", "https://other.internal/mcp", ChangeKind::Route),
+            ("https://wiki.internal/mcp", "https://wiki.internal/admin", ChangeKind::Route),
+            ("host = \"wiki\"", "host = \"wiki\"\nurl = \"https://mcp.example/mcp\"", ChangeKind::Route),
+            ("[\"10.0.0.0/8\"]", "[\"10.0.0.0/8\", \"192.168.0.0/16\"]", Addresses),
+            ("store:wiki", "store:other", Credential),
+            ("{ source = \"store:wiki\" }", "{ source = \"api:\" }", Credential),
+            ("30s", "60s", RouteLimit),
+            ("max_request = \"1MiB\"", "max_request = \"2MiB\"", RouteLimit),
+            ("max_response = \"1MiB\"", "max_response = \"2MiB\"", RouteLimit),
+        ] {
+            let looser = ROUTE.replace(from, to);
+            assert_ne!(looser, ROUTE, "{from}");
+            let (wider, _) = kinds(ROUTE, &looser);
+            assert_eq!(wider, [expected], "{to}");
+            let (_, narrower) = kinds(&looser, ROUTE);
+            assert_eq!(narrower, [expected], "{to}");
+        }
+        assert_eq!(kinds("config = 1\n", ROUTE), (vec![ChangeKind::Route], Vec::new()));
+        assert_eq!(kinds(ROUTE, "config = 1\n"), (Vec::new(), vec![ChangeKind::Route]));
+        assert_eq!(kinds(ROUTE, ROUTE), (Vec::new(), Vec::new()));
+    }
+}
