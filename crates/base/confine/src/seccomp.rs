@@ -12,7 +12,8 @@ mod shortcut;
 
 use std::collections::BTreeMap;
 
-use seccompiler::{BpfProgram, TargetArch};
+use seccompiler::{BpfProgram, TargetArch, sock_filter};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::list::{Entry, entries};
@@ -20,7 +21,8 @@ use crate::list::{Entry, entries};
 /// What no process of ours and no sandbox needs: a part of every filter.
 pub const NEVER: &str = include_str!("../data/never.list");
 
-/// A compiled filter.
+/// A compiled filter. It travels to another process of ours as the kernel's instructions.
+#[derive(Clone)]
 pub struct Filter {
     /// In the order of installation.
     programs: Vec<BpfProgram>,
@@ -80,6 +82,27 @@ impl Filter {
     }
 }
 
+/// `code`, `jt`, `jf`, `k` of a `struct sock_filter`.
+type Instruction = (u16, u8, u8, u32);
+
+impl Serialize for Filter {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let instruction = |one: &sock_filter| (one.code, one.jt, one.jf, one.k);
+        let programs = self.programs.iter().map(|program| program.iter().map(instruction).collect());
+        programs.collect::<Vec<Vec<Instruction>>>().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Filter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let instruction = |(code, jt, jf, k): Instruction| sock_filter { code, jt, jf, k };
+        let programs = Vec::<Vec<Instruction>>::deserialize(deserializer)?;
+        Ok(Self {
+            programs: programs.into_iter().map(|program| program.into_iter().map(instruction).collect()).collect(),
+        })
+    }
+}
+
 fn compile(program: &Value, arch: TargetArch) -> Result<BpfProgram, FilterError> {
     let mut compiled = seccompiler::compile_from_json(program.to_string().as_bytes(), arch)
         .map_err(|error| FilterError::Compile(error.to_string()))?;
@@ -135,6 +158,15 @@ fn number(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filter_that_travelled_is_the_same_instructions() {
+        let filter = Filter::compile(&["allow read -- r\ndeny socket arg0!=1 -- r"]).unwrap();
+        let text = serde_json::to_string(&filter).unwrap();
+        let arrived: Filter = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&arrived).unwrap(), text);
+        assert!(arrived.programs.len() == 2 && arrived.programs[1].len() == filter.programs[1].len());
+    }
 
     #[test]
     fn a_list_compiles_to_two_programs_that_the_kernel_would_take() {

@@ -18,9 +18,8 @@ use crate::cgroup::{Controller, Group, Limits, Pool};
 use crate::clocks::Clocks;
 use crate::error::BuildError;
 use crate::inside::{Order, Report};
-use crate::request::{Builder, Request};
+use crate::request::{Builder, Request, user_map};
 use crate::sandbox::{Exit, Network};
-use crate::spec::AGENT_UID;
 use crate::stub::{Stub, Stubs};
 use crate::system::System;
 use postern_confine::seccomp::Filter;
@@ -48,6 +47,8 @@ pub(crate) struct Tools {
     pub(crate) clocks: Clocks,
     /// `/dev/null`.
     pub(crate) nothing: OwnedFd,
+    /// The host's bundle of certificate authorities, or `/dev/null`.
+    pub(crate) authorities: OwnedFd,
 }
 
 /// A running sandbox, as the spawner holds it. Dropping it kills it.
@@ -145,15 +146,15 @@ pub(crate) fn build(
     request: &Request,
 ) -> Result<(Running, Handed), BuildError> {
     while let Some(stub) = stubs.take(pool) {
-        if let Ok(built) = build_in(stub, pool, request) {
+        if let Ok(built) = build_in(tools, stub, pool, request) {
             return Ok(built);
         }
     }
-    build_in(Stub::start(tools, pool)?, pool, request)
+    build_in(tools, Stub::start(tools, pool)?, pool, request)
 }
 
-fn build_in(stub: Stub, pool: &mut Pool, request: &Request) -> Result<(Running, Handed), BuildError> {
-    let built = limit(&stub, pool, request).and_then(|()| serve(&stub, request));
+fn build_in(tools: &Tools, stub: Stub, pool: &mut Pool, request: &Request) -> Result<(Running, Handed), BuildError> {
+    let built = limit(&stub, pool, request).and_then(|()| serve(tools, &stub, request));
     match built {
         Ok((last_words, handed)) => {
             let Stub { process, group, .. } = stub;
@@ -190,15 +191,18 @@ fn limit(stub: &Stub, pool: &Pool, request: &Request) -> Result<(), BuildError> 
     })
 }
 
-fn serve(stub: &Stub, request: &Request) -> Result<(OwnedFd, Handed), BuildError> {
+fn serve(tools: &Tools, stub: &Stub, request: &Request) -> Result<(OwnedFd, Handed), BuildError> {
     let (tools_ours, tools_theirs) = stream_pair()?;
     let (words_ours, words_theirs) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(no_sockets)?;
-    map_user(stub.process.id, request)?;
+    if tools.builder.is_root() {
+        map_user(stub.process.id, request)?;
+    }
     let memory_held = stub.group.as_ref().is_some_and(|group| group.holds(Controller::Memory));
     let order = Order::Serve { request: Box::new(Cow::Borrowed(request)), memory_held };
     // A stub that failed before has said so, and its report tells more than a broken pipe.
-    let ordered = stub.channel.send(&order, &[tools_theirs.as_fd(), words_theirs.as_fd()]);
+    let descriptors = [tools_theirs.as_fd(), words_theirs.as_fd(), tools.authorities.as_fd()];
+    let ordered = stub.channel.send(&order, &descriptors);
     drop((tools_theirs, words_theirs));
     let sockets = wait_for_report(&stub.channel)?;
     ordered.map_err(|error| BuildError::refused("order the build", error.to_string(), "report this as a defect"))?;
@@ -219,34 +223,23 @@ fn no_sockets(errno: Errno) -> BuildError {
     BuildError::system("make the sockets", "make a socket pair or pipe", errno, "raise the limit of open files")
 }
 
-/// Maps the agent to the kernel user, and nobody else.
+/// Maps the agent to the session's kernel user, and nobody else.
 fn map_user(child: Pid, request: &Request) -> Result<(), BuildError> {
     let fix =
         "run postern as root or as the user that owns its data, and not under a filter that forbids user namespaces";
-    for (file, contents) in [
-        ("setgroups", "deny".to_owned()),
-        ("uid_map", format!("{AGENT_UID} {} 1", request.kernel_uid)),
-        ("gid_map", format!("{AGENT_UID} {} 1", request.kernel_gid)),
-    ] {
+    for (file, contents) in user_map(request.kernel_uid, request.kernel_gid) {
         fs::write(format!("/proc/{}/{file}", number(child)), contents)
             .map_err(|error| system("map the user", &format!("write {file}"), &error, fix))?;
     }
     Ok(())
 }
 
-/// Waits until the child has become process 1, or says why not.
+/// Waits until the child is process 1, or says why not.
 fn wait_for_report(child: &Channel) -> Result<Vec<OwnedFd>, BuildError> {
-    let until = Instant::now() + PATIENCE;
-    let sockets = match receive(child, until)? {
-        Some((Report::Ready, sockets)) if sockets.len() >= Network::SOCKETS => sockets,
-        Some((Report::Failed(error), _)) => return Err(error),
-        Some((Report::Ready, _)) | None => return Err(died()),
-    };
-    // The exec closes the channel; a message now is its failure.
-    match receive(child, until)? {
-        None => Ok(sockets),
+    match receive(child, Instant::now() + PATIENCE)? {
+        Some((Report::Ready, sockets)) if sockets.len() >= Network::SOCKETS => Ok(sockets),
         Some((Report::Failed(error), _)) => Err(error),
-        Some((Report::Ready, _)) => Err(died()),
+        Some((Report::Ready, _)) | None => Err(died()),
     }
 }
 

@@ -1,6 +1,5 @@
 //! Taking what comes from the host: copies of mounts, made while this process still is who may open them.
 
-use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -42,18 +41,19 @@ pub(super) enum Kind {
 }
 
 /// Step: takes what is the same for every session.
-pub(super) fn take_system(ahead: &mut Ahead<'_>) -> Result<(), Failure> {
-    for path in &ahead.system.shown {
-        ahead.taken.shown.push((path.clone(), mounts::copy(path, Use::System)?));
+pub(super) fn take_system(ahead: &mut Ahead) -> Result<(), Failure> {
+    let Ahead { system, taken, .. } = ahead;
+    for path in &system.shown {
+        taken.shown.push((path.clone(), mounts::copy(path, Use::System)?));
     }
     for name in DEVICES {
-        ahead.taken.devices.push((name, mounts::copy(&Path::new("/dev").join(name), Use::Device)?));
+        taken.devices.push((name, mounts::copy(&Path::new("/dev").join(name), Use::Device)?));
     }
     Ok(())
 }
 
 /// Step: takes what the request names.
-pub(super) fn take_requested(inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn take_requested(inside: &mut Inside) -> Result<(), Failure> {
     let Inside { request, borrowed, ahead, chosen, .. } = inside;
     let spec = &request.spec;
     match &spec.system {
@@ -63,9 +63,9 @@ pub(super) fn take_requested(inside: &mut Inside<'_>) -> Result<(), Failure> {
             }
         }
         Root::Image(image) => {
-            let (trees, system) = image::take(image, ahead.system)?;
+            let (trees, system) = image::take(image)?;
             ahead.taken.shown = trees;
-            *chosen = Cow::Owned(system);
+            *chosen = system;
         }
     }
     borrowed.workspace = Some(take_exactly(&spec.workspace, Use::Files)?.0);
