@@ -59,7 +59,14 @@ impl Filter {
     /// # Errors
     /// [`FilterError`].
     pub fn of<'a>(entries: impl Iterator<Item = Entry<'a>>) -> Result<Self, FilterError> {
-        let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|_| FilterError::Architecture)?;
+        let number = audit_number(architecture()?);
+        let shortened = |program: BpfProgram| shortcut::through(&program, number).unwrap_or(program);
+        Ok(Self { programs: Self::compile_whole(entries)?.into_iter().map(shortened).collect() })
+    }
+
+    /// The compiler's own programs, in the order of installation.
+    fn compile_whole<'a>(entries: impl Iterator<Item = Entry<'a>>) -> Result<Vec<BpfProgram>, FilterError> {
+        let arch = architecture()?;
         let mut rules: BTreeMap<&str, Vec<Value>> = BTreeMap::from([("allow", Vec::new()), ("deny", Vec::new())]);
         for entry in entries {
             let action = entry.words[0];
@@ -69,8 +76,7 @@ impl Filter {
             json!({"filter": {"mismatch_action": {"errno": libc::ENOSYS}, "match_action": "allow", "filter": rules["allow"]}}),
             json!({"filter": {"mismatch_action": "allow", "match_action": {"errno": libc::EPERM}, "filter": rules["deny"]}}),
         ];
-        let programs = programs.iter().map(|program| compile(program, arch)).collect::<Result<_, _>>()?;
-        Ok(Self { programs })
+        programs.iter().map(|program| compile(program, arch)).collect()
     }
 
     /// Installs the filter on this thread, for good. Sets no-new-privileges.
@@ -106,12 +112,14 @@ impl<'de> Deserialize<'de> for Filter {
 fn compile(program: &Value, arch: TargetArch) -> Result<BpfProgram, FilterError> {
     let mut compiled = seccompiler::compile_from_json(program.to_string().as_bytes(), arch)
         .map_err(|error| FilterError::Compile(error.to_string()))?;
-    let program =
-        compiled.remove("filter").ok_or_else(|| FilterError::Compile("the compiler returned no program".into()))?;
-    Ok(shortcut::before(&program, audit_number(arch)))
+    compiled.remove("filter").ok_or_else(|| FilterError::Compile("the compiler returned no program".into()))
 }
 
-/// `AUDIT_ARCH_*`, by which a filter knows the architecture of a call. A wrong one would make the filter slow and nothing else.
+fn architecture() -> Result<TargetArch, FilterError> {
+    TargetArch::try_from(std::env::consts::ARCH).map_err(|_| FilterError::Architecture)
+}
+
+/// `AUDIT_ARCH_*`, by which a filter knows the architecture of a call. A wrong one would make the filter long and nothing else.
 fn audit_number(arch: TargetArch) -> u32 {
     match arch {
         TargetArch::x86_64 => 0xC000_003E,
