@@ -1,8 +1,7 @@
-//! The spawner's half of a build: takes a stub, limits its group, maps the user, orders, and waits for the report. Steps again, each with its own error.
+//! The spawner's half of a build: takes a stub, maps the user, orders, limits the group, and waits for the report. Steps again, each with its own error.
 //! Whatever fails, nothing is left: the child is killed and waited for, its group removed.
 
 use std::borrow::Cow;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -18,7 +17,7 @@ use crate::cgroup::{Controller, Group, Limits, Pool};
 use crate::clocks::Clocks;
 use crate::error::BuildError;
 use crate::inside::{Order, Report};
-use crate::request::{Builder, Request, user_map};
+use crate::request::{Builder, Request};
 use crate::sandbox::{Exit, Network};
 use crate::stub::{Stub, Stubs};
 use crate::system::System;
@@ -154,7 +153,7 @@ pub(crate) fn build(
 }
 
 fn build_in(tools: &Tools, stub: Stub, pool: &mut Pool, request: &Request) -> Result<(Running, Handed), BuildError> {
-    let built = limit(&stub, pool, request).and_then(|()| serve(tools, &stub, request));
+    let built = serve(tools, &stub, pool, request);
     match built {
         Ok((last_words, handed)) => {
             let Stub { process, group, .. } = stub;
@@ -177,7 +176,7 @@ fn build_in(tools: &Tools, stub: Stub, pool: &mut Pool, request: &Request) -> Re
     }
 }
 
-/// Before anything of the session runs in the group.
+/// Before anything of the session runs in the group: nothing does until the worker has the tool channel.
 fn limit(stub: &Stub, pool: &Pool, request: &Request) -> Result<(), BuildError> {
     let Some(group) = &stub.group else { return Ok(()) };
     let spec = &request.spec;
@@ -191,12 +190,12 @@ fn limit(stub: &Stub, pool: &Pool, request: &Request) -> Result<(), BuildError> 
     })
 }
 
-fn serve(tools: &Tools, stub: &Stub, request: &Request) -> Result<(OwnedFd, Handed), BuildError> {
+fn serve(tools: &Tools, stub: &Stub, pool: &Pool, request: &Request) -> Result<(OwnedFd, Handed), BuildError> {
     let (tools_ours, tools_theirs) = stream_pair()?;
     let (words_ours, words_theirs) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(no_sockets)?;
-    if tools.builder.is_root() {
-        map_user(stub.process.id, request)?;
+    if let Some(maps) = &stub.maps {
+        maps.map(request)?;
     }
     let memory_held = stub.group.as_ref().is_some_and(|group| group.holds(Controller::Memory));
     let order = Order::Serve { request: Box::new(Cow::Borrowed(request)), memory_held };
@@ -204,6 +203,8 @@ fn serve(tools: &Tools, stub: &Stub, request: &Request) -> Result<(OwnedFd, Hand
     let descriptors = [tools_theirs.as_fd(), words_theirs.as_fd(), tools.authorities.as_fd()];
     let ordered = stub.channel.send(&order, &descriptors);
     drop((tools_theirs, words_theirs));
+    // The stub builds meanwhile.
+    limit(stub, pool, request)?;
     let sockets = wait_for_report(&stub.channel)?;
     ordered.map_err(|error| BuildError::refused("order the build", error.to_string(), "report this as a defect"))?;
     Ok((words_ours, Handed { tools: tools_ours, sockets }))
@@ -221,17 +222,6 @@ pub(crate) fn stream_pair() -> Result<(OwnedFd, OwnedFd), BuildError> {
 
 fn no_sockets(errno: Errno) -> BuildError {
     BuildError::system("make the sockets", "make a socket pair or pipe", errno, "raise the limit of open files")
-}
-
-/// Maps the agent to the session's kernel user, and nobody else.
-fn map_user(child: Pid, request: &Request) -> Result<(), BuildError> {
-    let fix =
-        "run postern as root or as the user that owns its data, and not under a filter that forbids user namespaces";
-    for (file, contents) in user_map(request.kernel_uid, request.kernel_gid) {
-        fs::write(format!("/proc/{}/{file}", number(child)), contents)
-            .map_err(|error| system("map the user", &format!("write {file}"), &error, fix))?;
-    }
-    Ok(())
 }
 
 /// Waits until the child is process 1, or says why not.

@@ -31,6 +31,7 @@ mod spec;
 mod stub;
 mod sys;
 mod system;
+mod user_map;
 mod watchdog;
 mod wire;
 pub mod workspace;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::BuildError;
 use crate::sensitive;
-use crate::spec::{AGENT_UID, Access, LOWEST_KERNEL_UID, Mount, Root, Spec};
+use crate::spec::{Access, LOWEST_KERNEL_UID, Mount, Root, Spec};
 use crate::system::DEVICES;
 
 /// The name of this step in errors.
@@ -60,15 +60,6 @@ impl Builder {
     pub(crate) fn is_root(self) -> bool {
         self.uid == 0
     }
-}
-
-/// What is written to the files of a process's user namespace, in this order, so that the agent is this user outside and nobody else is anybody.
-pub(crate) fn user_map(uid: u32, gid: u32) -> [(&'static str, String); 3] {
-    [
-        ("setgroups", "deny".to_owned()),
-        ("uid_map", format!("{AGENT_UID} {uid} 1")),
-        ("gid_map", format!("{AGENT_UID} {gid} 1")),
-    ]
 }
 
 impl Request {

@@ -12,6 +12,7 @@ use crate::error::BuildError;
 use crate::inside::{Order, entrance};
 use crate::mounts::{Mounts, Moved};
 use crate::sys::{self, Cloned};
+use crate::user_map::Maps;
 
 /// How many are kept. Each takes some hundred kilobytes of the kernel's memory; a burst of more sessions waits a few milliseconds more for each.
 const READY: usize = 2;
@@ -21,14 +22,17 @@ pub(crate) struct Stub {
     pub(crate) process: Process,
     pub(crate) channel: Channel,
     pub(crate) group: Option<Group>,
+    /// As root: an ordinary user's stub has mapped itself.
+    pub(crate) maps: Option<Maps>,
 }
 
 impl Stub {
     /// Clones one and lets it work; it need not be ready when this returns.
     pub(crate) fn start(tools: &Tools, pool: &mut Pool) -> Result<Self, BuildError> {
         let (channel, process) = clone_one(tools)?;
+        let maps = tools.builder.is_root().then(|| Maps::open(process.id)).transpose()?;
         let group = pool.take().map_err(|error| group_error("make a control group", "make its directories", &error))?;
-        let stub = Self { process, channel, group };
+        let stub = Self { process, channel, group, maps };
         stub.instruct(tools);
         match stub.enter() {
             Ok(()) => Ok(stub),

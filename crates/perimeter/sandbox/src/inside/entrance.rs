@@ -1,7 +1,6 @@
 //! What the new process does between clone and exec, while it is still a copy of the spawner: as little as can be. Ordered steps, like those that follow
 //! in the image, and the last becomes the image.
 
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
 use postern_exec::Channel;
@@ -9,8 +8,8 @@ use postern_exec::Channel;
 use super::{CONTAINER, Doing, Failure, OWN_DEFECT, Step, fail, identity};
 use crate::builder::Tools;
 use crate::clocks::Clocks;
-use crate::request::{Builder, user_map};
-use crate::{SPAWNER_DESCRIPTOR, TOOLS_NAME, danger, sys};
+use crate::request::Builder;
+use crate::{SPAWNER_DESCRIPTOR, TOOLS_NAME, danger, sys, user_map};
 
 /// What these steps work with.
 pub(crate) struct Entrance<'a> {
@@ -34,7 +33,7 @@ pub(super) const STEPS: &[Step<Run>] = &[
     Step {
         name: "map the only user there is",
         reason: "an ordinary user has one to give, so the map is known; root gives each session its own later. The image is unreadable, and its maps belong to root",
-        fix: "run postern as root or as the user that owns its data, and not under a filter that forbids user namespaces",
+        fix: user_map::FIX,
         run: map_ordinary_user,
     },
     Step {
@@ -70,12 +69,7 @@ pub(crate) fn enter(tools: &Tools, spawner: Channel) -> ! {
 /// Step: the map, written by the process itself.
 fn map_ordinary_user(entrance: &mut Entrance<'_>) -> Result<(), Failure> {
     let Builder { uid, gid } = entrance.builder;
-    if entrance.builder.is_root() {
-        return Ok(());
-    }
-    user_map(uid, gid).into_iter().try_for_each(|(file, contents)| {
-        fs::write(format!("/proc/self/{file}"), contents).doing(|| format!("write {file}"))
-    })
+    if entrance.builder.is_root() { Ok(()) } else { user_map::map_own(uid, gid).doing(|| "write the maps".into()) }
 }
 
 /// Step: the exec. Its environment is empty: what a session has is set later.

@@ -2,6 +2,7 @@
 //! lent, they lead nowhere else.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, symlink};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{MountAttrFlags, UnmountFlags};
 
 use super::mounts::{self, Use};
-use super::sources::{self, Kind};
+use super::sources::Kind;
 use super::{Doing, Failure, Inside};
 use crate::environment::{BUNDLE, SESSION_CA};
 use crate::spec::{AGENT_UID, Trust};
@@ -44,8 +45,10 @@ pub(super) fn new_root(inside: &mut Inside) -> Result<(), Failure> {
 pub(super) fn lay_out(inside: &mut Inside) -> Result<(), Failure> {
     for directory in [
         "/usr",
+        "/etc",
         "/etc/postern",
         "/proc",
+        "/dev",
         "/dev/pts",
         "/dev/shm",
         "/tmp",
@@ -53,14 +56,21 @@ pub(super) fn lay_out(inside: &mut Inside) -> Result<(), Failure> {
         "/run",
         "/var",
         "/sys",
+        "/mnt",
+        "/mnt/session",
         "/mnt/session/uploads",
         "/mnt/session/outputs",
         "/mnt/memory",
+        "/.empty",
         EMPTY_DIRECTORY,
     ] {
         make_directory(Path::new(directory))?;
     }
     write(Path::new(EMPTY_FILE), b"")?;
+    // Restricted here, once: what is copied of them is restricted alike.
+    for empty in [EMPTY_DIRECTORY, EMPTY_FILE].map(Path::new) {
+        mounts::attach(&mounts::copy(empty, Use::System)?, empty)?;
+    }
     for (link, target) in &inside.chosen.links {
         make_link(target, link)?;
     }
@@ -111,13 +121,8 @@ pub(super) fn write_etc(inside: &mut Inside) -> Result<(), Failure> {
 
 /// Step: the read-only directories, the trust bundle over its own place.
 pub(super) fn mount_system(inside: &mut Inside) -> Result<(), Failure> {
-    for (path, tree) in std::mem::take(&mut inside.ahead.taken.shown) {
-        if !path.exists() {
-            match sources::kind_of(&tree)? {
-                Kind::Directory => make_directory(&path)?,
-                Kind::File => write(&path, b"")?,
-            }
-        }
+    for (path, tree, kind) in std::mem::take(&mut inside.ahead.taken.shown) {
+        make_place(&path, kind)?;
         mounts::attach(&tree, &path)?;
     }
     for hidden in &inside.chosen.hidden {
@@ -126,7 +131,7 @@ pub(super) fn mount_system(inside: &mut Inside) -> Result<(), Failure> {
     if !inside.request.spec.ca_certificate_pem.is_empty() {
         // In an image the place may be anything; only a file is covered by a file.
         for bundle in inside.chosen.bundles.iter().filter(|bundle| bundle.is_file()) {
-            cover(Path::new(BUNDLE), bundle)?;
+            mounts::attach(&mounts::copy(Path::new(BUNDLE), Use::System)?, bundle)?;
         }
     }
     Ok(())
@@ -137,7 +142,7 @@ pub(super) fn mount_devices(inside: &mut Inside) -> Result<(), Failure> {
     let own = std::mem::take(&mut inside.ahead.taken.devices);
     let own = own.into_iter().map(|(name, node)| (Path::new("/dev").join(name), node));
     for (at, node) in own.chain(std::mem::take(&mut inside.borrowed.devices)) {
-        write(&at, b"")?;
+        make_place(&at, Kind::File)?;
         mounts::attach(&node, &at)?;
     }
     let noexec = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
@@ -165,7 +170,7 @@ pub(super) fn mount_workspace(inside: &mut Inside) -> Result<(), Failure> {
     let tree = inside.borrowed.workspace.take().ok_or_else(|| Failure::other("the workspace was not taken"))?;
     mounts::attach(&tree, Path::new("/workspace"))?;
     match fs::DirBuilder::new().mode(0o700).create("/workspace/.home") {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             Err(error).doing(|| "make the home directory".into())?;
         }
         _ => {}
@@ -176,10 +181,7 @@ pub(super) fn mount_workspace(inside: &mut Inside) -> Result<(), Failure> {
 /// Step: what the zone lends.
 pub(super) fn mount_lent(inside: &mut Inside) -> Result<(), Failure> {
     for (at, tree, kind) in std::mem::take(&mut inside.borrowed.lent) {
-        match kind {
-            Kind::Directory => make_directory(&at)?,
-            Kind::File => write(&at, b"")?,
-        }
+        make_place(&at, kind)?;
         mounts::attach(&tree, &at)?;
     }
     Ok(())
@@ -220,13 +222,31 @@ pub(super) fn seal_root(inside: &mut Inside) -> Result<(), Failure> {
         .doing(|| "make the root read-only".into())
 }
 
-/// Lays a copy of one place over another, read-only.
+/// Lays a copy of one of our own places over another.
 fn cover(with: &Path, over: &Path) -> Result<(), Failure> {
-    mounts::attach(&mounts::copy(with, Use::System)?, over)
+    mounts::attach(&mounts::copy_as_it_is(with)?, over)
 }
 
 pub(super) fn make_directory(path: &Path) -> Result<(), Failure> {
     fs::DirBuilder::new().mode(0o755).recursive(true).create(path).doing(|| format!("make {}", path.display()))
+}
+
+/// Makes a place to mount something at, where there is none.
+fn make_place(at: &Path, kind: Kind) -> Result<(), Failure> {
+    if kind == Kind::Directory {
+        return make_directory(at);
+    }
+    let made = match (File::create_new(at), at.parent()) {
+        (Err(error), Some(parent)) if error.kind() == ErrorKind::NotFound => {
+            make_directory(parent)?;
+            File::create_new(at)
+        }
+        (made, _) => made,
+    };
+    match made {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop).doing(|| format!("make {}", at.display())),
+    }
 }
 
 fn make_link(target: &Path, link: &Path) -> Result<(), Failure> {
@@ -245,7 +265,7 @@ fn all_of(authorities: &File) -> Result<Vec<u8>, Failure> {
 fn write(path: &Path, contents: &[u8]) -> Result<(), Failure> {
     let doing = || format!("write {}", path.display());
     match (fs::write(path, contents), path.parent()) {
-        (Err(error), Some(parent)) if error.kind() == std::io::ErrorKind::NotFound => {
+        (Err(error), Some(parent)) if error.kind() == ErrorKind::NotFound => {
             make_directory(parent)?;
             fs::write(path, contents).doing(doing)
         }
