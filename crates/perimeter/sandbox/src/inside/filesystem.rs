@@ -222,9 +222,9 @@ pub(super) fn seal_root(inside: &mut Inside) -> Result<(), Failure> {
         .doing(|| "make the root read-only".into())
 }
 
-/// Lays a copy of one of our own places over another.
+/// Lays one of our own empty places over another. The copy is restricted as the empty place is.
 fn cover(with: &Path, over: &Path) -> Result<(), Failure> {
-    mounts::attach(&mounts::copy_as_it_is(with)?, over)
+    rustix::mount::mount_bind(with, over).doing(|| format!("cover {}", over.display()))
 }
 
 pub(super) fn make_directory(path: &Path) -> Result<(), Failure> {

@@ -41,14 +41,9 @@ pub(super) fn keep_private(_ahead: &mut Ahead) -> Result<(), Failure> {
 
 /// Copies what is mounted at a path, to be attached elsewhere. Mounts below it come along: they are locked to it.
 pub(super) fn copy(path: &Path, allowed: Use) -> Result<OwnedFd, Failure> {
-    let tree = copy_as_it_is(path)?;
-    restrict(&tree, allowed).map(|()| tree)
-}
-
-/// The same, allowing what is allowed there.
-pub(super) fn copy_as_it_is(path: &Path) -> Result<OwnedFd, Failure> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-    rustix::mount::open_tree(CWD, path, flags).doing(|| format!("open {}", path.display()))
+    let tree = rustix::mount::open_tree(CWD, path, flags).doing(|| format!("open {}", path.display()))?;
+    restrict(&tree, allowed).map(|()| tree)
 }
 
 /// Limits what a copied mount allows.
