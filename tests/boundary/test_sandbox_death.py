@@ -36,7 +36,8 @@ def tool_servers(stack: Stack) -> list[int]:
     found = []
     for pid in descendants(stack.process.pid):
         try:
-            if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0] == b"postern-tools":
+            # What waits for a session has another name, and does not matter here.
+            if Path(f"/proc/{pid}/comm").read_text() == "postern-tools\n":
                 found.append(pid)
         except (FileNotFoundError, ProcessLookupError):
             continue

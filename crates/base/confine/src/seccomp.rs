@@ -12,7 +12,8 @@ mod shortcut;
 
 use std::collections::BTreeMap;
 
-use seccompiler::{BpfProgram, TargetArch};
+use seccompiler::{BpfProgram, TargetArch, sock_filter};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::list::{Entry, entries};
@@ -20,7 +21,8 @@ use crate::list::{Entry, entries};
 /// What no process of ours and no sandbox needs: a part of every filter.
 pub const NEVER: &str = include_str!("../data/never.list");
 
-/// A compiled filter.
+/// A compiled filter. It travels to another process of ours as the kernel's instructions.
+#[derive(Clone)]
 pub struct Filter {
     /// In the order of installation.
     programs: Vec<BpfProgram>,
@@ -57,7 +59,14 @@ impl Filter {
     /// # Errors
     /// [`FilterError`].
     pub fn of<'a>(entries: impl Iterator<Item = Entry<'a>>) -> Result<Self, FilterError> {
-        let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|_| FilterError::Architecture)?;
+        let number = audit_number(architecture()?);
+        let shortened = |program: BpfProgram| shortcut::through(&program, number).unwrap_or(program);
+        Ok(Self { programs: Self::compile_whole(entries)?.into_iter().map(shortened).collect() })
+    }
+
+    /// The compiler's own programs, in the order of installation.
+    fn compile_whole<'a>(entries: impl Iterator<Item = Entry<'a>>) -> Result<Vec<BpfProgram>, FilterError> {
+        let arch = architecture()?;
         let mut rules: BTreeMap<&str, Vec<Value>> = BTreeMap::from([("allow", Vec::new()), ("deny", Vec::new())]);
         for entry in entries {
             let action = entry.words[0];
@@ -67,8 +76,7 @@ impl Filter {
             json!({"filter": {"mismatch_action": {"errno": libc::ENOSYS}, "match_action": "allow", "filter": rules["allow"]}}),
             json!({"filter": {"mismatch_action": "allow", "match_action": {"errno": libc::EPERM}, "filter": rules["deny"]}}),
         ];
-        let programs = programs.iter().map(|program| compile(program, arch)).collect::<Result<_, _>>()?;
-        Ok(Self { programs })
+        programs.iter().map(|program| compile(program, arch)).collect()
     }
 
     /// Installs the filter on this thread, for good. Sets no-new-privileges.
@@ -80,15 +88,38 @@ impl Filter {
     }
 }
 
+/// `code`, `jt`, `jf`, `k` of a `struct sock_filter`.
+type Instruction = (u16, u8, u8, u32);
+
+impl Serialize for Filter {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let instruction = |one: &sock_filter| (one.code, one.jt, one.jf, one.k);
+        let programs = self.programs.iter().map(|program| program.iter().map(instruction).collect());
+        programs.collect::<Vec<Vec<Instruction>>>().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Filter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let instruction = |(code, jt, jf, k): Instruction| sock_filter { code, jt, jf, k };
+        let programs = Vec::<Vec<Instruction>>::deserialize(deserializer)?;
+        Ok(Self {
+            programs: programs.into_iter().map(|program| program.into_iter().map(instruction).collect()).collect(),
+        })
+    }
+}
+
 fn compile(program: &Value, arch: TargetArch) -> Result<BpfProgram, FilterError> {
     let mut compiled = seccompiler::compile_from_json(program.to_string().as_bytes(), arch)
         .map_err(|error| FilterError::Compile(error.to_string()))?;
-    let program =
-        compiled.remove("filter").ok_or_else(|| FilterError::Compile("the compiler returned no program".into()))?;
-    Ok(shortcut::before(&program, audit_number(arch)))
+    compiled.remove("filter").ok_or_else(|| FilterError::Compile("the compiler returned no program".into()))
 }
 
-/// `AUDIT_ARCH_*`, by which a filter knows the architecture of a call. A wrong one would make the filter slow and nothing else.
+fn architecture() -> Result<TargetArch, FilterError> {
+    TargetArch::try_from(std::env::consts::ARCH).map_err(|_| FilterError::Architecture)
+}
+
+/// `AUDIT_ARCH_*`, by which a filter knows the architecture of a call. A wrong one would make the filter long and nothing else.
 fn audit_number(arch: TargetArch) -> u32 {
     match arch {
         TargetArch::x86_64 => 0xC000_003E,
@@ -135,6 +166,15 @@ fn number(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filter_that_travelled_is_the_same_instructions() {
+        let filter = Filter::compile(&["allow read -- r\ndeny socket arg0!=1 -- r"]).unwrap();
+        let text = serde_json::to_string(&filter).unwrap();
+        let arrived: Filter = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&arrived).unwrap(), text);
+        assert!(arrived.programs.len() == 2 && arrived.programs[1].len() == filter.programs[1].len());
+    }
 
     #[test]
     fn a_list_compiles_to_two_programs_that_the_kernel_would_take() {

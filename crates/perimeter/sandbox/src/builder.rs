@@ -1,8 +1,7 @@
-//! The spawner's half of a build: takes a stub, limits its group, maps the user, orders, and waits for the report. Steps again, each with its own error.
+//! The spawner's half of a build: takes a stub, maps the user, orders, limits the group, and waits for the report. Steps again, each with its own error.
 //! Whatever fails, nothing is left: the child is killed and waited for, its group removed.
 
 use std::borrow::Cow;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -20,7 +19,6 @@ use crate::error::BuildError;
 use crate::inside::{Order, Report};
 use crate::request::{Builder, Request};
 use crate::sandbox::{Exit, Network};
-use crate::spec::AGENT_UID;
 use crate::stub::{Stub, Stubs};
 use crate::system::System;
 use postern_confine::seccomp::Filter;
@@ -48,6 +46,8 @@ pub(crate) struct Tools {
     pub(crate) clocks: Clocks,
     /// `/dev/null`.
     pub(crate) nothing: OwnedFd,
+    /// The host's bundle of certificate authorities, or `/dev/null`.
+    pub(crate) authorities: OwnedFd,
 }
 
 /// A running sandbox, as the spawner holds it. Dropping it kills it.
@@ -145,15 +145,15 @@ pub(crate) fn build(
     request: &Request,
 ) -> Result<(Running, Handed), BuildError> {
     while let Some(stub) = stubs.take(pool) {
-        if let Ok(built) = build_in(stub, pool, request) {
+        if let Ok(built) = build_in(tools, stub, pool, request) {
             return Ok(built);
         }
     }
-    build_in(Stub::start(tools, pool)?, pool, request)
+    build_in(tools, Stub::start(tools, pool)?, pool, request)
 }
 
-fn build_in(stub: Stub, pool: &mut Pool, request: &Request) -> Result<(Running, Handed), BuildError> {
-    let built = limit(&stub, pool, request).and_then(|()| serve(&stub, request));
+fn build_in(tools: &Tools, stub: Stub, pool: &mut Pool, request: &Request) -> Result<(Running, Handed), BuildError> {
+    let built = serve(tools, &stub, pool, request);
     match built {
         Ok((last_words, handed)) => {
             let Stub { process, group, .. } = stub;
@@ -176,7 +176,7 @@ fn build_in(stub: Stub, pool: &mut Pool, request: &Request) -> Result<(Running, 
     }
 }
 
-/// Before anything of the session runs in the group.
+/// Before anything of the session runs in the group: nothing does until the worker has the tool channel.
 fn limit(stub: &Stub, pool: &Pool, request: &Request) -> Result<(), BuildError> {
     let Some(group) = &stub.group else { return Ok(()) };
     let spec = &request.spec;
@@ -190,16 +190,21 @@ fn limit(stub: &Stub, pool: &Pool, request: &Request) -> Result<(), BuildError> 
     })
 }
 
-fn serve(stub: &Stub, request: &Request) -> Result<(OwnedFd, Handed), BuildError> {
+fn serve(tools: &Tools, stub: &Stub, pool: &Pool, request: &Request) -> Result<(OwnedFd, Handed), BuildError> {
     let (tools_ours, tools_theirs) = stream_pair()?;
     let (words_ours, words_theirs) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(no_sockets)?;
-    map_user(stub.process.id, request)?;
+    if let Some(maps) = &stub.maps {
+        maps.map(request)?;
+    }
     let memory_held = stub.group.as_ref().is_some_and(|group| group.holds(Controller::Memory));
     let order = Order::Serve { request: Box::new(Cow::Borrowed(request)), memory_held };
     // A stub that failed before has said so, and its report tells more than a broken pipe.
-    let ordered = stub.channel.send(&order, &[tools_theirs.as_fd(), words_theirs.as_fd()]);
+    let descriptors = [tools_theirs.as_fd(), words_theirs.as_fd(), tools.authorities.as_fd()];
+    let ordered = stub.channel.send(&order, &descriptors);
     drop((tools_theirs, words_theirs));
+    // The stub builds meanwhile.
+    limit(stub, pool, request)?;
     let sockets = wait_for_report(&stub.channel)?;
     ordered.map_err(|error| BuildError::refused("order the build", error.to_string(), "report this as a defect"))?;
     Ok((words_ours, Handed { tools: tools_ours, sockets }))
@@ -219,34 +224,12 @@ fn no_sockets(errno: Errno) -> BuildError {
     BuildError::system("make the sockets", "make a socket pair or pipe", errno, "raise the limit of open files")
 }
 
-/// Maps the agent to the kernel user, and nobody else.
-fn map_user(child: Pid, request: &Request) -> Result<(), BuildError> {
-    let fix =
-        "run postern as root or as the user that owns its data, and not under a filter that forbids user namespaces";
-    for (file, contents) in [
-        ("setgroups", "deny".to_owned()),
-        ("uid_map", format!("{AGENT_UID} {} 1", request.kernel_uid)),
-        ("gid_map", format!("{AGENT_UID} {} 1", request.kernel_gid)),
-    ] {
-        fs::write(format!("/proc/{}/{file}", number(child)), contents)
-            .map_err(|error| system("map the user", &format!("write {file}"), &error, fix))?;
-    }
-    Ok(())
-}
-
-/// Waits until the child has become process 1, or says why not.
+/// Waits until the child is process 1, or says why not.
 fn wait_for_report(child: &Channel) -> Result<Vec<OwnedFd>, BuildError> {
-    let until = Instant::now() + PATIENCE;
-    let sockets = match receive(child, until)? {
-        Some((Report::Ready, sockets)) if sockets.len() >= Network::SOCKETS => sockets,
-        Some((Report::Failed(error), _)) => return Err(error),
-        Some((Report::Ready, _)) | None => return Err(died()),
-    };
-    // The exec closes the channel; a message now is its failure.
-    match receive(child, until)? {
-        None => Ok(sockets),
+    match receive(child, Instant::now() + PATIENCE)? {
+        Some((Report::Ready, sockets)) if sockets.len() >= Network::SOCKETS => Ok(sockets),
         Some((Report::Failed(error), _)) => Err(error),
-        Some((Report::Ready, _)) => Err(died()),
+        Some((Report::Ready, _)) | None => Err(died()),
     }
 }
 

@@ -7,7 +7,7 @@ pub(crate) fn skips(step: &str) -> bool {
     match step {
         "filter system calls" => off!("seccomp"),
         "enter the Landlock domain" => off!("landlock"),
-        "drop capabilities" => off!("no-caps"),
+        "drop capabilities" | "leave programs no capability" => off!("no-caps"),
         "mask /proc" => off!("proc-masks"),
         "make the root read-only" => off!("read-only-root"),
         "limit resources" => off!("resource-limits"),

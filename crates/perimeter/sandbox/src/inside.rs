@@ -1,7 +1,8 @@
-//! What the new process does to itself between clone and exec: two ordered lists of steps, each with its reason and its own error. The first list
-//! knows nothing of a session and is done ahead of need; then the process waits for its order, whose session the second list serves.
-//! Everything here runs in the child, single-threaded, in the new namespaces; it never returns to the spawner's loop.
+//! What the first process of a sandbox does to itself: two ordered lists of steps, each with its reason and its own error. The first list knows nothing
+//! of a session and is done ahead of need; then the process waits for its order, whose session the second list serves. Then it is process 1.
+//! It is a fresh exec of the image (see [`entrance`]), single-threaded, in the new namespaces.
 
+pub(crate) mod entrance;
 mod filesystem;
 mod identity;
 mod image;
@@ -11,37 +12,35 @@ mod packages;
 mod sources;
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use postern_exec::Channel;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::builder::Tools;
 use crate::check;
-use crate::clocks::Clocks;
 use crate::danger;
 use crate::error::BuildError;
 use crate::request::Request;
 use crate::system::System;
 use crate::wire::MESSAGE_LIMIT;
+use crate::{TOOLS_DESCRIPTOR, sys};
 use postern_confine::seccomp::Filter;
 
 /// What the steps ahead of need work with.
-pub(crate) struct Ahead<'a> {
-    pub(crate) system: &'a System,
-    pub(crate) filter: &'a Filter,
-    pub(crate) image: &'a OwnedFd,
-    pub(crate) clocks: Clocks,
+struct Ahead {
+    system: System,
+    filter: Filter,
     /// To and from the spawner: orders and reports. Its end means that the spawner gave up.
-    pub(crate) spawner: Channel,
-    pub(crate) taken: sources::Taken,
-    pub(crate) sockets: Vec<OwnedFd>,
+    spawner: Channel,
+    taken: sources::Taken,
+    sockets: Vec<OwnedFd>,
 }
 
 /// What the steps of a session work with.
-pub(crate) struct Inside<'a> {
-    ahead: Ahead<'a>,
+struct Inside {
+    ahead: Ahead,
     request: Request,
     /// Whether a group holds memory; a softer limit is set otherwise.
     memory_held: bool,
@@ -49,20 +48,25 @@ pub(crate) struct Inside<'a> {
     tools: OwnedFd,
     /// Takes what process 1 writes to its standard error.
     last_words: OwnedFd,
+    /// The host's bundle of authorities, if it has one.
+    authorities: File,
     /// The host's, or the image's that the zone names.
-    chosen: Cow<'a, System>,
+    chosen: System,
     borrowed: sources::Borrowed,
     new_root: Option<OwnedFd>,
     proc: Option<OwnedFd>,
 }
 
 /// What the spawner tells the child, in this order.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Order<'a> {
+    /// What every sandbox is made of.
+    Prepare { system: Cow<'a, System>, filter: Cow<'a, Filter> },
     /// This process is in its control group, if there is one.
     Entered,
-    /// The user is mapped and the limits are set: serve this session. The tool channel's end and the pipe for last words come with it.
+    /// The user is mapped and the limits are set: serve this session. The tool channel's end, the pipe for last words and the host's authorities come
+    /// with it.
     Serve { request: Box<Cow<'a, Request>>, memory_held: bool },
 }
 
@@ -70,15 +74,15 @@ pub(crate) enum Order<'a> {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Report {
-    /// Everything stands; the sockets come with this, in the order of `Network`. Exec follows: when it succeeds, the channel closes.
+    /// Everything stands, and this is process 1; the sockets come with this, in the order of `Network`.
     Ready,
     Failed(BuildError),
 }
 
 /// What a step ahead of need does.
-type AheadRun = fn(&mut Ahead<'_>) -> Result<(), Failure>;
+type AheadRun = fn(&mut Ahead) -> Result<(), Failure>;
 /// What a step of a session does.
-type Run = fn(&mut Inside<'_>) -> Result<(), Failure>;
+type Run = fn(&mut Inside) -> Result<(), Failure>;
 
 /// One step.
 struct Step<R> {
@@ -131,13 +135,13 @@ const CONTAINER: &str =
     "allow mounts in user namespaces: outside a container, or in one with seccomp and AppArmor unconfined";
 const OWN_DEFECT: &str = "report this as a defect";
 
-/// The steps that no session changes, done ahead of need: they are the slow ones. Nobody is mapped yet, so no file can be made.
+/// The steps that no session changes, done ahead of need: they are the slow ones. As root nobody is mapped yet, so no file can be made.
 const AHEAD: &[Step<AheadRun>] = &[
     Step {
-        name: "die with the spawner",
-        reason: "nothing may outlive whoever can end it",
+        name: "be unreadable",
+        reason: "the image's mode alone does not see to it where its owner is mapped",
         fix: OWN_DEFECT,
-        run: identity::die_with_spawner_unordered,
+        run: identity::be_unreadable_ahead,
     },
     Step {
         name: "keep mounts private",
@@ -177,10 +181,10 @@ const AHEAD: &[Step<AheadRun>] = &[
         run: network::rules,
     },
     Step {
-        name: "own the clocks",
-        reason: "how long the machine runs tells it from others; where it cannot be done, `timens` is reported missing",
+        name: "leave programs no capability",
+        reason: "no exec from here on gives any, whatever the program's file says",
         fix: OWN_DEFECT,
-        run: identity::own_clocks,
+        run: identity::empty_bounding_set,
     },
     Step {
         name: "own the view of control groups",
@@ -209,6 +213,12 @@ const STEPS: &[Step<Run>] = &[
         reason: "the change of user took the death signal away, and a sandbox must not outlive whoever can end it",
         fix: OWN_DEFECT,
         run: identity::die_with_spawner,
+    },
+    Step {
+        name: "still be unreadable",
+        reason: "the change of user may have made this process readable, and what it hears of a session is nobody's business",
+        fix: OWN_DEFECT,
+        run: identity::be_unreadable,
     },
     Step {
         name: "make a new root",
@@ -307,6 +317,12 @@ const STEPS: &[Step<Run>] = &[
         run: identity::arrange_descriptors,
     },
     Step {
+        name: "set the environment",
+        reason: "commands have what process 1 has: a closed list, and what the zone adds",
+        fix: OWN_DEFECT,
+        run: identity::set_environment,
+    },
+    Step {
         name: "enter the Landlock domain",
         reason: "a second wall behind the mounts",
         fix: OWN_DEFECT,
@@ -320,34 +336,23 @@ const STEPS: &[Step<Run>] = &[
     },
 ];
 
-/// Prepares, waits for the order, builds from inside and becomes process 1. Never returns.
-pub(crate) fn run(mut ahead: Ahead<'_>) -> ! {
+/// In the image: prepares, waits for the order, builds from inside and returns as process 1, with nothing left but the tool channel. Ends the process
+/// when that cannot be done.
+pub(crate) fn first_process(spawner: OwnedFd) -> OwnedFd {
+    // The spawner gave up where nothing is heard: nobody is left to tell.
+    let mut ahead = Ahead::prepared(Channel::new(spawner)).unwrap_or_else(|_| sys::exit_now(1));
     for step in AHEAD.iter().filter(|step| !danger::skips(step.name)) {
-        if let Err(failure) = (step.run)(&mut ahead) {
-            fail(&ahead.spawner, step.name, step.fix, failure);
-        }
+        (step.run)(&mut ahead).unwrap_or_else(|failure| fail(&ahead.spawner, step.name, step.fix, failure));
     }
-    let Ok(mut inside) = Inside::ordered(ahead) else {
-        // The spawner gave up: nobody is left to tell.
-        crate::sys::exit_now(1)
-    };
+    let mut inside = Inside::ordered(ahead).unwrap_or_else(|_| sys::exit_now(1));
     for step in STEPS.iter().filter(|step| !danger::skips(step.name)) {
-        if let Err(failure) = (step.run)(&mut inside) {
-            fail(&inside.ahead.spawner, step.name, step.fix, failure);
-        }
+        (step.run)(&mut inside).unwrap_or_else(|failure| fail(&inside.ahead.spawner, step.name, step.fix, failure));
     }
     let sockets: Vec<_> = inside.ahead.sockets.iter().map(AsFd::as_fd).collect();
     if inside.ahead.spawner.send(&Report::Ready, &sockets).is_err() {
-        crate::sys::exit_now(1);
+        sys::exit_now(1);
     }
-    let errno = identity::become_tool_server(&inside);
-    let failure = Failure { doing: "execute the copy of this program".into(), errno: Some(errno) };
-    fail(
-        &inside.ahead.spawner,
-        "become the tool server",
-        "look whether /usr holds the libraries this binary is linked with",
-        failure,
-    )
+    inside.leave()
 }
 
 fn fail(spawner: &Channel, step: &str, fix: &str, failure: Failure) -> ! {
@@ -357,36 +362,57 @@ fn fail(spawner: &Channel, step: &str, fix: &str, failure: Failure) -> ! {
     };
     // Nobody is left to tell when this fails: the spawner sees the end.
     let _gone = spawner.send(&Report::Failed(error), &[]);
-    crate::sys::exit_now(1)
+    sys::exit_now(1)
 }
 
-impl<'a> Ahead<'a> {
-    pub(crate) fn new(tools: &'a Tools, spawner: Channel) -> Self {
-        let Tools { system, filter, image, clocks, .. } = tools;
-        Self { system, filter, image, clocks: *clocks, spawner, taken: sources::Taken::default(), sockets: Vec::new() }
-    }
-
-    /// Waits for the spawner's next word.
-    fn hear(&self) -> Result<(Order<'static>, Vec<OwnedFd>), Failure> {
-        match self.spawner.receive(MESSAGE_LIMIT) {
-            Ok(Some(heard)) => Ok(heard),
-            Ok(None) => Err(Failure::other("the spawner gave up")),
-            Err(error) => Err(Failure::other(error.to_string())),
-        }
+/// Waits for the spawner's next word.
+fn hear(spawner: &Channel) -> Result<(Order<'static>, Vec<OwnedFd>), Failure> {
+    match spawner.receive(MESSAGE_LIMIT) {
+        Ok(Some(heard)) => Ok(heard),
+        Ok(None) => Err(Failure::other("the spawner gave up")),
+        Err(error) => Err(Failure::other(error.to_string())),
     }
 }
 
-impl<'a> Inside<'a> {
+impl Ahead {
+    /// Waits for what every sandbox is made of.
+    fn prepared(spawner: Channel) -> Result<Self, Failure> {
+        let (Order::Prepare { system, filter }, _) = hear(&spawner)? else {
+            return Err(Failure::other("the spawner left out the preparation"));
+        };
+        let (system, filter) = (system.into_owned(), filter.into_owned());
+        Ok(Self { system, filter, spawner, taken: sources::Taken::default(), sockets: Vec::new() })
+    }
+}
+
+impl Inside {
     /// Waits for the order.
-    fn ordered(ahead: Ahead<'a>) -> Result<Self, Failure> {
-        let (Order::Serve { request, memory_held }, descriptors) = ahead.hear()? else {
+    fn ordered(mut ahead: Ahead) -> Result<Self, Failure> {
+        let (Order::Serve { request, memory_held }, descriptors) = hear(&ahead.spawner)? else {
             return Err(Failure::other("the spawner repeats itself"));
         };
-        let [tools, last_words] = <[OwnedFd; 2]>::try_from(descriptors)
-            .map_err(|_| Failure::other("the order came without its two descriptors"))?;
-        let (chosen, borrowed) = (Cow::Borrowed(ahead.system), sources::Borrowed::default());
-        let request = Cow::into_owned(*request);
-        Ok(Self { ahead, request, memory_held, tools, last_words, chosen, borrowed, new_root: None, proc: None })
+        let [tools, last_words, authorities] = <[OwnedFd; 3]>::try_from(descriptors)
+            .map_err(|_| Failure::other("the order came without its three descriptors"))?;
+        Ok(Self {
+            chosen: std::mem::take(&mut ahead.system),
+            ahead,
+            request: request.into_owned(),
+            memory_held,
+            tools,
+            last_words,
+            authorities: authorities.into(),
+            borrowed: sources::Borrowed::default(),
+            new_root: None,
+            proc: None,
+        })
+    }
+
+    /// Lets go of everything that the steps worked with.
+    fn leave(self) -> OwnedFd {
+        drop(self);
+        // Nothing is open any more but what was arranged. It is closed all the same: a descriptor of the host would be a way out.
+        let closed = sys::close_all_above(TOOLS_DESCRIPTOR);
+        closed.ok().and_then(|()| sys::take_inherited(TOOLS_DESCRIPTOR)).unwrap_or_else(|| sys::exit_now(1))
     }
 }
 
@@ -396,8 +422,9 @@ mod tests {
 
     /// Name, reason and fix of every step, in order.
     fn steps() -> Vec<(&'static str, &'static str, &'static str)> {
+        let entrance = entrance::STEPS.iter().map(|step| (step.name, step.reason, step.fix));
         let ahead = AHEAD.iter().map(|step| (step.name, step.reason, step.fix));
-        ahead.chain(STEPS.iter().map(|step| (step.name, step.reason, step.fix))).collect()
+        entrance.chain(ahead).chain(STEPS.iter().map(|step| (step.name, step.reason, step.fix))).collect()
     }
 
     #[test]
@@ -416,6 +443,9 @@ mod tests {
         assert!(at("keep mounts private") < at("take the system"));
         assert!(at("take what the request names") < at("become the agent"));
         assert!(at("become the agent") < at("still die with the spawner"), "a change of user clears the death signal");
+        assert!(at("become the agent") < at("still be unreadable"), "and may make the process readable");
+        assert!(at("own the clocks") < at("become the image"), "a process gets its own clocks by an exec");
+        assert!(at("keep capabilities") < at("become the image"), "an exec takes them away");
         assert!(at("make /proc") < at("enter the new root"), "the kernel compares it with the host's");
         for step in ["lay out directories", "mount the system", "mount the workspace", "mount what the zone lends"] {
             assert!(at("enter the new root") < at(step), "a link in what is mounted must not lead to the host: {step}");

@@ -31,6 +31,7 @@ mod spec;
 mod stub;
 mod sys;
 mod system;
+mod user_map;
 mod watchdog;
 mod wire;
 pub mod workspace;
@@ -53,7 +54,11 @@ pub const NO_CHANNEL: u8 = 2;
 /// The descriptor of the tool channel in process 1.
 pub const TOOLS_DESCRIPTOR: i32 = 3;
 
-/// In process 1: takes the tool channel, once.
+/// The descriptor on which the image finds the spawner's channel.
+pub(crate) const SPAWNER_DESCRIPTOR: i32 = TOOLS_DESCRIPTOR + 1;
+
+/// In the image: builds the sandbox around this process, as the spawner orders, and returns the tool channel when it is process 1 of a session. Blocks
+/// until there is one; ends the process when there will be none. None at a second call, and in a process that no spawner started.
 pub fn tool_channel() -> Option<std::os::fd::OwnedFd> {
-    sys::take_inherited(TOOLS_DESCRIPTOR)
+    sys::take_inherited(SPAWNER_DESCRIPTOR).map(inside::first_process)
 }

@@ -22,7 +22,7 @@ use crate::sandbox::{Exit, Limit};
 use crate::seccomp;
 use crate::spec::{Settings, Spec};
 use crate::stub::Stubs;
-use crate::system::System;
+use crate::system::{self, System};
 use crate::watchdog::disk::{Gauge, Subject};
 use crate::watchdog::{self, Census};
 use crate::wire::{Answer, Ask, Asked, MESSAGE_LIMIT, Ready, Told};
@@ -84,7 +84,13 @@ impl<'a> Spawner<'a> {
         let nothing = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| BuildError::system(STEP, "open /dev/null", errno, "mount /dev with its usual devices"))?;
         let clocks = Clocks::promised(&statuses);
-        let tools = Tools { builder, system: System::look(), filter, image, clocks, nothing };
+        let authorities = match system::authorities() {
+            Some(bundle) => bundle.into(),
+            None => nothing
+                .try_clone()
+                .map_err(|error| BuildError::refused(STEP, error.to_string(), "raise the limit of open files"))?,
+        };
+        let tools = Tools { builder, system: System::look(), filter, image, clocks, nothing, authorities };
         let (stubs, pool) = (Stubs::new(), Pool::new(groups));
         Ok(Self {
             worker,

@@ -1,6 +1,7 @@
 //! Stubs: processes that did every step ahead of need (namespaces, control group, network) and wait for a session. A few are kept ready, so that a
 //! session does not wait for what takes the kernel longest. A stub serves one session or none, and holds nothing of any: its order comes as a message.
 
+use std::borrow::Cow;
 use std::os::fd::AsFd;
 
 use postern_exec::Channel;
@@ -8,9 +9,10 @@ use postern_exec::Channel;
 use crate::builder::{NAMESPACES, Process, Tools, number, system};
 use crate::cgroup::{Group, Pool};
 use crate::error::BuildError;
-use crate::inside::{self, Ahead, Order};
+use crate::inside::{Order, entrance};
 use crate::mounts::{Mounts, Moved};
 use crate::sys::{self, Cloned};
+use crate::user_map::Maps;
 
 /// How many are kept. Each takes some hundred kilobytes of the kernel's memory; a burst of more sessions waits a few milliseconds more for each.
 const READY: usize = 2;
@@ -20,14 +22,18 @@ pub(crate) struct Stub {
     pub(crate) process: Process,
     pub(crate) channel: Channel,
     pub(crate) group: Option<Group>,
+    /// As root: an ordinary user's stub has mapped itself.
+    pub(crate) maps: Option<Maps>,
 }
 
 impl Stub {
     /// Clones one and lets it work; it need not be ready when this returns.
     pub(crate) fn start(tools: &Tools, pool: &mut Pool) -> Result<Self, BuildError> {
         let (channel, process) = clone_one(tools)?;
+        let maps = tools.builder.is_root().then(|| Maps::open(process.id)).transpose()?;
         let group = pool.take().map_err(|error| group_error("make a control group", "make its directories", &error))?;
-        let stub = Self { process, channel, group };
+        let stub = Self { process, channel, group, maps };
+        stub.instruct(tools);
         match stub.enter() {
             Ok(()) => Ok(stub),
             Err(error) => {
@@ -37,6 +43,12 @@ impl Stub {
         }
     }
 
+    /// What every sandbox is made of. A stub that failed before has said so, and its report is heard when it is used.
+    fn instruct(&self, tools: &Tools) {
+        let prepare = Order::Prepare { system: Cow::Borrowed(&tools.system), filter: Cow::Borrowed(&tools.filter) };
+        let _gone = self.channel.send(&prepare, &[]);
+    }
+
     /// Entering takes milliseconds: the stub works on its network meanwhile and waits before it needs the group.
     fn enter(&self) -> Result<(), BuildError> {
         if let Some(group) = &self.group {
@@ -44,7 +56,6 @@ impl Stub {
                 .enter(number(self.process.id))
                 .map_err(|error| group_error("enter the control group", "move the first process", &error))?;
         }
-        // A stub that failed meanwhile has said so, and its report is heard when it is used.
         let _gone = self.channel.send(&Order::Entered, &[]);
         Ok(())
     }
@@ -71,7 +82,7 @@ fn clone_one(tools: &Tools) -> Result<(Channel, Process), BuildError> {
             if sys::close_all_but(crate::spawner::FIRST_FREE, kept, tools.nothing.as_fd()).is_err() {
                 sys::exit_now(1);
             }
-            inside::run(Ahead::new(tools, Channel::new(theirs)))
+            entrance::enter(tools, Channel::new(theirs))
         }
         Cloned::Parent { child, pidfd } => Ok((Channel::new(ours), Process::new(child, pidfd))),
     }

@@ -169,20 +169,23 @@ pub(crate) fn new_time_namespace() -> Result<(), Errno> {
 
 /// Puts a copy of `descriptor` at a fixed number, to be inherited over exec; what was there is closed.
 pub(crate) fn place(descriptor: BorrowedFd<'_>, number: i32) -> Result<(), Errno> {
-    // SAFETY: dup2 touches no memory. The caller is about to exec and owns every descriptor of the process; what sits at `number` is not used again.
+    // SAFETY: dup2 touches no memory. What sits at `number` is not used again: the caller is about to exec, or kept the number free for this.
     let result = unsafe { libc::dup2(descriptor.as_raw_fd(), number) };
     outcome(result.into())
 }
 
-/// Takes over an inherited descriptor by its number; none when nothing is open there or it was taken already.
+/// Takes over a descriptor by its number, one that was inherited over exec or put there by [`place`]; none when nothing is open there or it was taken
+/// already.
 pub(crate) fn take_inherited(number: i32) -> Option<OwnedFd> {
-    static TAKEN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let bit = 1_u32.checked_shl(number.unsigned_abs())?;
     // SAFETY: F_GETFD on any number touches no memory.
     let open = unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0;
-    if !open || TAKEN.swap(true, std::sync::atomic::Ordering::SeqCst) {
+    if !open || TAKEN.fetch_or(bit, Ordering::SeqCst) & bit != 0 {
         return None;
     }
-    // SAFETY: it is open, was inherited over exec and so is nobody's value in this process, and the flag lets this happen once.
+    // SAFETY: it is open, no value of this process owns it since it was inherited or placed by its number, and the bit lets this happen once.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
@@ -191,6 +194,20 @@ pub(crate) fn close_at_exec_from(first: u32) -> Result<(), Errno> {
     // SAFETY: close_range with CLOEXEC closes nothing now and touches no memory.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     outcome(result)
+}
+
+/// Closes every descriptor above `last`, in a process where no value owns any of them.
+pub(crate) fn close_all_above(last: i32) -> Result<(), Errno> {
+    close_between(last + 1, i32::MAX)
+}
+
+/// Sets variables of this process, which must have one thread.
+pub(crate) fn set_environment(variables: &[(String, String)]) {
+    for (name, value) in variables {
+        // SAFETY: the process has one thread, so nobody reads the environment meanwhile. Neither name nor value holds a null byte, nor the name a `=`:
+        // both are ours or were checked with the request.
+        unsafe { std::env::set_var(name, value) };
+    }
 }
 
 /// In the child of a clone that never returns to its caller: closes every descriptor from `first` upward but those two, and puts `nothing` in place of
@@ -210,7 +227,8 @@ fn close_between(first: i32, last: i32) -> Result<(), Errno> {
     if last < first {
         return Ok(());
     }
-    // SAFETY: close_range touches no memory. The values that own these descriptors are copies of the parent's, which this process never uses or drops.
+    // SAFETY: close_range touches no memory. In the child of a clone the values that own these descriptors are copies of the parent's, which it never
+    // uses or drops; in process 1 none is left.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     outcome(result)
 }

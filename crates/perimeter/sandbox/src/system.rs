@@ -1,7 +1,9 @@
 //! What the spawner reads of the host once, at its start: what sandboxes are shown of /etc, the layout of the system directories, the trust bundle.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use postern_confine::list::entries;
 
@@ -22,7 +24,7 @@ const LINKS: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"
 pub(crate) const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// The host, or an image, as sandboxes see it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct System {
     /// Path and contents: what an image has of /etc.
     pub(crate) copied: Vec<(PathBuf, Vec<u8>)>,
@@ -32,9 +34,8 @@ pub(crate) struct System {
     pub(crate) links: Vec<(PathBuf, PathBuf)>,
     /// Directories that are covered by an empty one.
     pub(crate) hidden: Vec<PathBuf>,
-    /// The bundle's real paths, to be covered by the sandbox's own, and the system's authorities.
+    /// The bundle's real paths, to be covered by the sandbox's own.
     pub(crate) bundles: Vec<PathBuf>,
-    pub(crate) authorities: Vec<u8>,
 }
 
 impl System {
@@ -62,9 +63,6 @@ impl System {
 
     fn look_at_bundles(&mut self) {
         for bundle in BUNDLES.iter().filter_map(|path| fs::canonicalize(path).ok()) {
-            if self.authorities.is_empty() {
-                self.authorities = fs::read(&bundle).unwrap_or_default();
-            }
             if self.shows(&bundle) && !self.bundles.contains(&bundle) {
                 self.bundles.push(bundle);
             }
@@ -74,6 +72,11 @@ impl System {
     fn shows(&self, path: &Path) -> bool {
         self.shown.iter().any(|shown| path.starts_with(shown))
     }
+}
+
+/// The host's bundle of certificate authorities, opened; none on a host without one.
+pub(crate) fn authorities() -> Option<File> {
+    BUNDLES.iter().find_map(|path| File::open(path).ok())
 }
 
 #[cfg(test)]

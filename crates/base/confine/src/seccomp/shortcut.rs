@@ -1,15 +1,19 @@
-//! A shorter way through a filter. The compiler's program compares a call's number with every listed one in turn; the kernel walks it for each number
-//! when the filter is installed, and programs walk it for each refused call. A search tree in front answers at once where the program's answer depends
-//! on nothing but the number. It decides nothing: each of its answers is the program's own, and everything else is handed to the program as before.
+//! A shorter way through a filter. The compiler's program compares a call's number with every listed one in turn; the kernel translates all of it at each
+//! installation, walks it for each number then, and programs walk it for each call that an argument decides. Here the program is worked out ahead for each
+//! number: a search tree leads from a number to what is left of the program for it, which is an answer or comparisons of arguments. It decides nothing:
+//! each way through it is the program's own.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use seccompiler::{BpfProgram, sock_filter};
 
-/// Numbers from here on are left to the program.
+/// Numbers from here on are one case. No list has one.
 const NUMBERS: u32 = 1024;
 
 const LOAD: u16 = 0x20;
 const RETURN: u16 = 0x06;
 const JUMP: u16 = 0x05;
+const MASK: u16 = 0x54;
 const IF_EQUAL: u16 = 0x15;
 const IF_GREATER: u16 = 0x25;
 const IF_AT_LEAST: u16 = 0x35;
@@ -19,44 +23,74 @@ const IF_BITS: u16 = 0x45;
 const NUMBER_AT: u32 = 0;
 const ARCHITECTURE_AT: u32 = 4;
 
-/// What a program answers to a number.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    Returns(u32),
-    /// It looks at arguments, or does what is not followed here.
-    Depends,
+/// What is known of a word of a call before the program runs, or of what it has loaded.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Known {
+    Exactly(u32),
+    AtLeast(u32),
+    Not(u32),
+    Nothing,
 }
 
-/// The program with the tree in front.
-pub(super) fn before(program: &BpfProgram, architecture: u32) -> BpfProgram {
-    let mut runs: Vec<(u32, Answer)> = Vec::new();
-    for number in 0..NUMBERS {
-        let answer = answer(program, number, architecture);
-        if runs.last().is_none_or(|(_, last)| *last != answer) {
-            runs.push((number, answer));
+impl Known {
+    /// Whether a condition holds; none when that is not known.
+    fn holds(self, condition: &sock_filter) -> Option<bool> {
+        let k = condition.k;
+        match (self, condition.code) {
+            (Self::Exactly(value), IF_EQUAL) => Some(value == k),
+            (Self::Exactly(value), IF_GREATER) => Some(value > k),
+            (Self::Exactly(value), IF_AT_LEAST) => Some(value >= k),
+            (Self::Exactly(value), IF_BITS) => Some(value & k != 0),
+            (Self::AtLeast(least), IF_EQUAL) if k < least => Some(false),
+            (Self::AtLeast(least), IF_GREATER) if k < least => Some(true),
+            (Self::AtLeast(least), IF_AT_LEAST) if k <= least => Some(true),
+            (Self::Not(value), IF_EQUAL) if k == value => Some(false),
+            _ => None,
         }
     }
-    runs.push((NUMBERS, Answer::Depends));
-    // Jumps to the program are by distance, so the tree is laid out behind its own end: see `patch`.
-    let mut tree = vec![
-        step(LOAD, 0, 0, ARCHITECTURE_AT),
-        step(IF_EQUAL, 1, 0, architecture),
-        to_program(),
-        step(LOAD, 0, 0, NUMBER_AT),
-    ];
-    lay_out(&mut tree, &runs);
-    patch(&mut tree);
-    tree.extend_from_slice(program);
-    tree
 }
 
-fn lay_out(tree: &mut BpfProgram, runs: &[(u32, Answer)]) {
-    match runs {
+/// A call, as far as it is known.
+#[derive(Clone, Copy)]
+struct Call {
+    number: Known,
+    architecture: Known,
+}
+
+/// A step of the program that cannot be worked out ahead, and what is loaded there.
+type Place = (usize, Known);
+
+/// What the program does, by way of a search tree; none when it has a step that is not known here.
+pub(super) fn through(program: &BpfProgram, architecture: u32) -> Option<BpfProgram> {
+    let here = |number| Call { number, architecture: Known::Exactly(architecture) };
+    let elsewhere = Call { number: Known::Nothing, architecture: Known::Not(architecture) };
+    let mut cases: Vec<(u32, BpfProgram)> = Vec::new();
+    for number in 0..NUMBERS {
+        add(&mut cases, number, rest(program, here(Known::Exactly(number)))?);
+    }
+    add(&mut cases, NUMBERS, rest(program, here(Known::AtLeast(NUMBERS)))?);
+    let elsewhere = rest(program, elsewhere)?;
+    let over = u32::try_from(elsewhere.len()).ok()?;
+    let mut short = vec![step(LOAD, 0, 0, ARCHITECTURE_AT), step(IF_EQUAL, 0, 1, architecture), step(JUMP, 0, 0, over)];
+    short.extend(elsewhere);
+    short.push(step(LOAD, 0, 0, NUMBER_AT));
+    lay_out(&mut short, &cases);
+    Some(short)
+}
+
+/// One more number; one that is treated like the one before needs no case of its own.
+fn add(cases: &mut Vec<(u32, BpfProgram)>, number: u32, rest: BpfProgram) {
+    if cases.last().is_none_or(|(_, last)| *last != rest) {
+        cases.push((number, rest));
+    }
+}
+
+fn lay_out(tree: &mut BpfProgram, cases: &[(u32, BpfProgram)]) {
+    match cases {
         [] => {}
-        [(_, Answer::Returns(value))] => tree.push(step(RETURN, 0, 0, *value)),
-        [(_, Answer::Depends)] => tree.push(to_program()),
+        [(_, rest)] => tree.extend_from_slice(rest),
         _ => {
-            let (left, right) = runs.split_at(runs.len() / 2);
+            let (left, right) = cases.split_at(cases.len() / 2);
             tree.push(step(IF_AT_LEAST, 0, 1, right[0].0));
             let over_left = tree.len();
             tree.push(step(JUMP, 0, 0, 0));
@@ -67,98 +101,91 @@ fn lay_out(tree: &mut BpfProgram, runs: &[(u32, Answer)]) {
     }
 }
 
-/// A jump to the program, as long as nobody knows how far that is.
-fn to_program() -> sock_filter {
-    step(JUMP, 0, 0, u32::MAX)
+/// What is left of the program for a call; none when it has a step that is not known here.
+fn rest(program: &BpfProgram, call: Call) -> Option<BpfProgram> {
+    let start = settle(program, call, (0, Known::Nothing))?;
+    let mut places = BTreeSet::new();
+    let mut pending = vec![start];
+    while let Some(place) = pending.pop() {
+        if places.insert(place) {
+            pending.extend(following(program, call, place)?);
+        }
+    }
+    // Every step goes forward, and so do places in their order: the start is the first of them.
+    let mut written = Vec::new();
+    let mut starts = BTreeMap::new();
+    for (number, place) in places.iter().enumerate() {
+        starts.insert(*place, written.len());
+        let next = following(program, call, *place)?;
+        let it = program[place.0].clone();
+        match next.as_slice() {
+            [yes, _] => written.extend([(sock_filter { jt: 0, jf: 1, ..it }, None), (step(JUMP, 0, 0, 0), Some(*yes))]),
+            _ => written.push((it, None)),
+        }
+        let by_itself = places.iter().nth(number + 1);
+        written
+            .extend(next.last().filter(|next| Some(*next) != by_itself).map(|next| (step(JUMP, 0, 0, 0), Some(*next))));
+    }
+    let placed = written.into_iter().enumerate().map(|(at, (it, to))| match to {
+        None => Some(it),
+        Some(to) => Some(step(JUMP, 0, 0, distance(at, *starts.get(&to)?))),
+    });
+    placed.collect()
 }
 
-fn patch(tree: &mut BpfProgram) {
-    let end = tree.len();
-    for (at, step) in tree.iter_mut().enumerate() {
-        if step.code == JUMP && step.k == u32::MAX {
-            step.k = distance(at, end);
+/// Where the program goes on from a place: nowhere, on, or where a condition holds and where it does not.
+fn following(program: &BpfProgram, call: Call, (at, loaded): Place) -> Option<Vec<Place>> {
+    let it = program.get(at)?;
+    let settled = |at, loaded| settle(program, call, (at, loaded));
+    Some(match it.code {
+        RETURN => Vec::new(),
+        LOAD => vec![settled(at + 1, known(call, it.k))?],
+        MASK => vec![settled(at + 1, Known::Nothing)?],
+        IF_EQUAL | IF_GREATER | IF_AT_LEAST | IF_BITS => {
+            vec![settled(at + 1 + usize::from(it.jt), loaded)?, settled(at + 1 + usize::from(it.jf), loaded)?]
         }
+        _ => return None,
+    })
+}
+
+/// Goes on from a place as far as the way is known.
+fn settle(program: &BpfProgram, call: Call, (mut at, mut loaded): Place) -> Option<Place> {
+    loop {
+        let it = program.get(at)?;
+        match (it.code, loaded) {
+            (LOAD, _) => match known(call, it.k) {
+                exactly @ Known::Exactly(_) => loaded = exactly,
+                _ => return Some((at, loaded)),
+            },
+            (MASK, Known::Exactly(value)) => loaded = Known::Exactly(value & it.k),
+            (JUMP, _) => at += it.k as usize,
+            (IF_EQUAL | IF_GREATER | IF_AT_LEAST | IF_BITS, _) => match loaded.holds(it) {
+                Some(holds) => at += usize::from(if holds { it.jt } else { it.jf }),
+                None => return Some((at, loaded)),
+            },
+            (RETURN | MASK, _) => return Some((at, Known::Nothing)),
+            _ => return None,
+        }
+        at += 1;
+    }
+}
+
+/// What is known of the word at a place in `struct seccomp_data`.
+fn known(call: Call, at: u32) -> Known {
+    match at {
+        NUMBER_AT => call.number,
+        ARCHITECTURE_AT => call.architecture,
+        _ => Known::Nothing,
     }
 }
 
 fn distance(from: usize, to: usize) -> u32 {
-    u32::try_from(to - from - 1).expect("a program has some thousand steps")
+    u32::try_from(to - from - 1).expect("a program has some thousand steps, and jumps go forward")
 }
 
 fn step(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
 
-fn answer(program: &BpfProgram, number: u32, architecture: u32) -> Answer {
-    let mut loaded = 0;
-    let mut at = 0;
-    // Every step of a filter goes forward.
-    while let Some(step) = program.get(at) {
-        at += 1;
-        let holds = match step.code {
-            LOAD if step.k == NUMBER_AT => {
-                loaded = number;
-                continue;
-            }
-            LOAD if step.k == ARCHITECTURE_AT => {
-                loaded = architecture;
-                continue;
-            }
-            RETURN => return Answer::Returns(step.k),
-            JUMP => {
-                at += step.k as usize;
-                continue;
-            }
-            IF_EQUAL => loaded == step.k,
-            IF_GREATER => loaded > step.k,
-            IF_AT_LEAST => loaded >= step.k,
-            IF_BITS => loaded & step.k != 0,
-            _ => return Answer::Depends,
-        };
-        at += usize::from(if holds { step.jt } else { step.jf });
-    }
-    Answer::Depends
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HERE: u32 = 7;
-
-    /// Allows 3 and 5, and 9 when its first argument is 1; all else answers 38; another architecture is killed.
-    fn program() -> BpfProgram {
-        vec![
-            step(LOAD, 0, 0, ARCHITECTURE_AT),
-            step(IF_EQUAL, 1, 0, HERE),
-            step(RETURN, 0, 0, 0),
-            step(LOAD, 0, 0, NUMBER_AT),
-            step(IF_EQUAL, 5, 0, 3),
-            step(IF_EQUAL, 4, 0, 5),
-            step(IF_EQUAL, 0, 2, 9),
-            step(LOAD, 0, 0, 16),
-            step(IF_EQUAL, 1, 0, 1),
-            step(RETURN, 0, 0, 38),
-            step(RETURN, 0, 0, 1000),
-        ]
-    }
-
-    #[test]
-    fn every_number_has_the_programs_own_answer() {
-        let (program, short) = (program(), before(&program(), HERE));
-        for number in (0..2 * NUMBERS).chain([u32::MAX, 0x4000_0003]) {
-            for architecture in [HERE, 8] {
-                let (wanted, found) = (answer(&program, number, architecture), answer(&short, number, architecture));
-                assert!(wanted == found, "number {number}, architecture {architecture}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_way_to_an_answer_is_short() {
-        let short = before(&program(), HERE);
-        let tree = &short[..short.len() - program().len()];
-        assert!(tree.iter().filter(|step| step.code == RETURN).count() >= 5, "3, 5, what lies between and around");
-        assert!(tree.iter().all(|step| step.code != LOAD || step.k <= ARCHITECTURE_AT), "it looks at no argument");
-    }
-}
+mod tests;

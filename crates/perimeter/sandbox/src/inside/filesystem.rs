@@ -1,16 +1,16 @@
 //! The steps that make what the agent sees as files. From "enter the new root" on every path is one inside: whatever links lie in an image or in what is
 //! lent, they lead nowhere else.
 
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, FileExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountAttrFlags, UnmountFlags};
 
 use super::mounts::{self, Use};
-use super::sources::{self, Kind};
+use super::sources::Kind;
 use super::{Doing, Failure, Inside};
 use crate::environment::{BUNDLE, SESSION_CA};
 use crate::spec::{AGENT_UID, Trust};
@@ -33,7 +33,7 @@ fn quiet() -> MountAttrFlags {
 }
 
 /// Step: an empty root, where the working directory now is.
-pub(super) fn new_root(inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn new_root(inside: &mut Inside) -> Result<(), Failure> {
     let root = mounts::create("tmpfs", &[("mode", "0755"), ("size", "8m"), ("nr_inodes", "1024")], quiet())?;
     mounts::attach(&root, Path::new(ASSEMBLY))?;
     rustix::process::chdir(ASSEMBLY).doing(|| "enter the unfinished root".into())?;
@@ -42,11 +42,13 @@ pub(super) fn new_root(inside: &mut Inside<'_>) -> Result<(), Failure> {
 }
 
 /// Step: directories and links.
-pub(super) fn lay_out(inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn lay_out(inside: &mut Inside) -> Result<(), Failure> {
     for directory in [
         "/usr",
+        "/etc",
         "/etc/postern",
         "/proc",
+        "/dev",
         "/dev/pts",
         "/dev/shm",
         "/tmp",
@@ -54,14 +56,21 @@ pub(super) fn lay_out(inside: &mut Inside<'_>) -> Result<(), Failure> {
         "/run",
         "/var",
         "/sys",
+        "/mnt",
+        "/mnt/session",
         "/mnt/session/uploads",
         "/mnt/session/outputs",
         "/mnt/memory",
+        "/.empty",
         EMPTY_DIRECTORY,
     ] {
         make_directory(Path::new(directory))?;
     }
     write(Path::new(EMPTY_FILE), b"")?;
+    // Restricted here, once: what is copied of them is restricted alike.
+    for empty in [EMPTY_DIRECTORY, EMPTY_FILE].map(Path::new) {
+        mounts::attach(&mounts::copy(empty, Use::System)?, empty)?;
+    }
     for (link, target) in &inside.chosen.links {
         make_link(target, link)?;
     }
@@ -82,7 +91,7 @@ pub(super) fn lay_out(inside: &mut Inside<'_>) -> Result<(), Failure> {
 }
 
 /// Step: the files of /etc that are ours or copied.
-pub(super) fn write_etc(inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn write_etc(inside: &mut Inside) -> Result<(), Failure> {
     for (path, contents) in &inside.chosen.copied {
         write(path, contents)?;
     }
@@ -96,27 +105,24 @@ pub(super) fn write_etc(inside: &mut Inside<'_>) -> Result<(), Failure> {
     write(Path::new("/etc/hostname"), b"sandbox\n")?;
     let session = inside.request.spec.ca_certificate_pem.as_bytes();
     if !session.is_empty() {
-        let authorities: &[u8] = match inside.request.spec.trust {
-            Trust::SessionAlone => b"",
-            Trust::HostsToo => &inside.chosen.authorities,
+        let mut bundle = match inside.request.spec.trust {
+            Trust::SessionAlone => Vec::new(),
+            Trust::HostsToo => all_of(&inside.authorities)?,
         };
-        let end_of_line: &[u8] = if authorities.ends_with(b"\n") || authorities.is_empty() { b"" } else { b"\n" };
-        write(Path::new(BUNDLE), b"")?;
-        append(Path::new(BUNDLE), [authorities, end_of_line, session])?;
+        if !bundle.is_empty() && !bundle.ends_with(b"\n") {
+            bundle.push(b'\n');
+        }
+        bundle.extend(session);
+        write(Path::new(BUNDLE), &bundle)?;
         write(Path::new(SESSION_CA), session)?;
     }
     Ok(())
 }
 
 /// Step: the read-only directories, the trust bundle over its own place.
-pub(super) fn mount_system(inside: &mut Inside<'_>) -> Result<(), Failure> {
-    for (path, tree) in std::mem::take(&mut inside.ahead.taken.shown) {
-        if !path.exists() {
-            match sources::kind_of(&tree)? {
-                Kind::Directory => make_directory(&path)?,
-                Kind::File => write(&path, b"")?,
-            }
-        }
+pub(super) fn mount_system(inside: &mut Inside) -> Result<(), Failure> {
+    for (path, tree, kind) in std::mem::take(&mut inside.ahead.taken.shown) {
+        make_place(&path, kind)?;
         mounts::attach(&tree, &path)?;
     }
     for hidden in &inside.chosen.hidden {
@@ -125,18 +131,18 @@ pub(super) fn mount_system(inside: &mut Inside<'_>) -> Result<(), Failure> {
     if !inside.request.spec.ca_certificate_pem.is_empty() {
         // In an image the place may be anything; only a file is covered by a file.
         for bundle in inside.chosen.bundles.iter().filter(|bundle| bundle.is_file()) {
-            cover(Path::new(BUNDLE), bundle)?;
+            mounts::attach(&mounts::copy(Path::new(BUNDLE), Use::System)?, bundle)?;
         }
     }
     Ok(())
 }
 
 /// Step: /dev.
-pub(super) fn mount_devices(inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn mount_devices(inside: &mut Inside) -> Result<(), Failure> {
     let own = std::mem::take(&mut inside.ahead.taken.devices);
     let own = own.into_iter().map(|(name, node)| (Path::new("/dev").join(name), node));
     for (at, node) in own.chain(std::mem::take(&mut inside.borrowed.devices)) {
-        write(&at, b"")?;
+        make_place(&at, Kind::File)?;
         mounts::attach(&node, &at)?;
     }
     let noexec = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
@@ -149,22 +155,22 @@ pub(super) fn mount_devices(inside: &mut Inside<'_>) -> Result<(), Failure> {
 }
 
 /// Step: /tmp.
-pub(super) fn mount_tmp(inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn mount_tmp(inside: &mut Inside) -> Result<(), Failure> {
     let scratch = mounts::create("tmpfs", &[("mode", "1777"), ("size", &tmp_size(inside))], quiet())?;
     mounts::attach(&scratch, Path::new("/tmp"))
 }
 
 /// Files in memory may take half of it: the rest is for processes.
-fn tmp_size(inside: &Inside<'_>) -> String {
+fn tmp_size(inside: &Inside) -> String {
     (inside.request.spec.memory_bytes / 2).min(TMP_AT_MOST).to_string()
 }
 
 /// Step: /workspace, with a home in it.
-pub(super) fn mount_workspace(inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn mount_workspace(inside: &mut Inside) -> Result<(), Failure> {
     let tree = inside.borrowed.workspace.take().ok_or_else(|| Failure::other("the workspace was not taken"))?;
     mounts::attach(&tree, Path::new("/workspace"))?;
     match fs::DirBuilder::new().mode(0o700).create("/workspace/.home") {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             Err(error).doing(|| "make the home directory".into())?;
         }
         _ => {}
@@ -173,32 +179,29 @@ pub(super) fn mount_workspace(inside: &mut Inside<'_>) -> Result<(), Failure> {
 }
 
 /// Step: what the zone lends.
-pub(super) fn mount_lent(inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn mount_lent(inside: &mut Inside) -> Result<(), Failure> {
     for (at, tree, kind) in std::mem::take(&mut inside.borrowed.lent) {
-        match kind {
-            Kind::Directory => make_directory(&at)?,
-            Kind::File => write(&at, b"")?,
-        }
+        make_place(&at, kind)?;
         mounts::attach(&tree, &at)?;
     }
     Ok(())
 }
 
 /// Step: /proc of this process namespace. The kernel refuses it where the host's own is covered.
-pub(super) fn make_proc(inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn make_proc(inside: &mut Inside) -> Result<(), Failure> {
     inside.proc = Some(mounts::create("proc", &[], quiet() | MountAttrFlags::MOUNT_ATTR_NOEXEC)?);
     Ok(())
 }
 
 /// Step: the new root becomes the root, and the old one is gone.
-pub(super) fn enter_root(_inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn enter_root(_inside: &mut Inside) -> Result<(), Failure> {
     rustix::process::pivot_root(".", ".").doing(|| "exchange the roots".into())?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).doing(|| "let go of the old root".into())?;
     rustix::process::chdir("/").doing(|| "enter the new root".into())
 }
 
 /// Step: the reviewed list over /proc. What this kernel does not have needs no mask.
-pub(super) fn mask_proc(_inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn mask_proc(_inside: &mut Inside) -> Result<(), Failure> {
     for entry in entries(PROC_MASKS) {
         let path = PathBuf::from(entry.words[1]);
         let Ok(about) = fs::symlink_metadata(&path) else { continue };
@@ -212,38 +215,57 @@ pub(super) fn mask_proc(_inside: &mut Inside<'_>) -> Result<(), Failure> {
 }
 
 /// Step: the root itself, on which everything else is mounted.
-pub(super) fn seal_root(inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn seal_root(inside: &mut Inside) -> Result<(), Failure> {
     let root = inside.new_root.take().ok_or_else(|| Failure::other("there is no new root"))?;
     let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY | quiet();
     set_mount_attributes(root.as_fd(), read_only.bits().into(), Recursive::No)
         .doing(|| "make the root read-only".into())
 }
 
-/// Lays a copy of one place over another, read-only.
+/// Lays one of our own empty places over another. The copy is restricted as the empty place is.
 fn cover(with: &Path, over: &Path) -> Result<(), Failure> {
-    mounts::attach(&mounts::copy(with, Use::System)?, over)
+    rustix::mount::mount_bind(with, over).doing(|| format!("cover {}", over.display()))
 }
 
 pub(super) fn make_directory(path: &Path) -> Result<(), Failure> {
     fs::DirBuilder::new().mode(0o755).recursive(true).create(path).doing(|| format!("make {}", path.display()))
 }
 
+/// Makes a place to mount something at, where there is none.
+fn make_place(at: &Path, kind: Kind) -> Result<(), Failure> {
+    if kind == Kind::Directory {
+        return make_directory(at);
+    }
+    let made = match (File::create_new(at), at.parent()) {
+        (Err(error), Some(parent)) if error.kind() == ErrorKind::NotFound => {
+            make_directory(parent)?;
+            File::create_new(at)
+        }
+        (made, _) => made,
+    };
+    match made {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop).doing(|| format!("make {}", at.display())),
+    }
+}
+
 fn make_link(target: &Path, link: &Path) -> Result<(), Failure> {
     symlink(target, link).doing(|| format!("link {}", link.display()))
 }
 
-/// Adds to a file piece by piece: the authorities are too many to be copied together first.
-fn append(path: &Path, pieces: [&[u8]; 3]) -> Result<(), Failure> {
-    let doing = || format!("write {}", path.display());
-    let mut file = fs::OpenOptions::new().append(true).open(path).doing(doing)?;
-    pieces.into_iter().try_for_each(|piece| file.write_all(piece)).doing(doing)
+/// What is in the host's bundle. All sandboxes share the descriptor, and so its position, which is left alone.
+fn all_of(authorities: &File) -> Result<Vec<u8>, Failure> {
+    let doing = || "read the host's certificate authorities".into();
+    let mut bytes = vec![0; usize::try_from(authorities.metadata().doing(doing)?.len()).unwrap_or_default()];
+    authorities.read_exact_at(&mut bytes, 0).doing(doing)?;
+    Ok(bytes)
 }
 
 /// Writes a file that everybody may read: the umask of "become the agent" sees to that.
 fn write(path: &Path, contents: &[u8]) -> Result<(), Failure> {
     let doing = || format!("write {}", path.display());
     match (fs::write(path, contents), path.parent()) {
-        (Err(error), Some(parent)) if error.kind() == std::io::ErrorKind::NotFound => {
+        (Err(error), Some(parent)) if error.kind() == ErrorKind::NotFound => {
             make_directory(parent)?;
             fs::write(path, contents).doing(doing)
         }

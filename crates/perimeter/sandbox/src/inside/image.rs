@@ -26,8 +26,8 @@ const MOST_ENTRIES: usize = 600;
 /// What the files of /etc may take together: they lie in memory.
 const ETC_BYTES: u64 = 2 << 20;
 
-/// Mounts of the image by where they go, and what else the sandbox sees of it. The authorities that are trusted stay the host's.
-pub(super) fn take(path: &Path, host: &System) -> Result<(Vec<(PathBuf, OwnedFd)>, System), Failure> {
+/// Mounts of the image by where they go, and what else the sandbox sees of it.
+pub(super) fn take(path: &Path) -> Result<(Vec<(PathBuf, OwnedFd)>, System), Failure> {
     let root = root_of(path)?;
     let mut taken = Taken { left: MOST_ENTRIES, bytes_left: ETC_BYTES, ..Taken::default() };
     taken.directory(&root, Path::new("/"), &NOT_TAKEN)?;
@@ -47,7 +47,6 @@ pub(super) fn take(path: &Path, host: &System) -> Result<(Vec<(PathBuf, OwnedFd)
         links,
         hidden: Vec::new(),
         bundles: BUNDLES.map(PathBuf::from).to_vec(),
-        authorities: host.authorities.clone(),
     };
     Ok((trees, system))
 }

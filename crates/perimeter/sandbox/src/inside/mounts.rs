@@ -34,7 +34,7 @@ impl Use {
 }
 
 /// Step: nothing travels between this mount namespace and its parent.
-pub(super) fn keep_private(_ahead: &mut Ahead<'_>) -> Result<(), Failure> {
+pub(super) fn keep_private(_ahead: &mut Ahead) -> Result<(), Failure> {
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .doing(|| "make all mounts private".into())
 }

@@ -14,13 +14,13 @@ const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
 /// Step: `lo` up.
-pub(super) fn loopback(_ahead: &mut Ahead<'_>) -> Result<(), Failure> {
+pub(super) fn loopback(_ahead: &mut Ahead) -> Result<(), Failure> {
     let socket = routing()?;
     socket.perform(&route::loopback_up()).doing(|| "set lo up".into())
 }
 
 /// Step: every address of both families is local.
-pub(super) fn routes(_ahead: &mut Ahead<'_>) -> Result<(), Failure> {
+pub(super) fn routes(_ahead: &mut Ahead) -> Result<(), Failure> {
     let socket = routing()?;
     [V4, V6].into_iter().try_for_each(|family| {
         socket
@@ -34,7 +34,7 @@ fn routing() -> Result<Socket, Failure> {
 }
 
 /// Step: the sockets, in the order of `Network`.
-pub(super) fn sockets(ahead: &mut Ahead<'_>) -> Result<(), Failure> {
+pub(super) fn sockets(ahead: &mut Ahead) -> Result<(), Failure> {
     ahead.sockets = vec![
         listen(V4, REDIRECT_PORT)?,
         listen(V6, REDIRECT_PORT)?,
@@ -65,7 +65,7 @@ fn datagrams(address: IpAddr, port: u16) -> Result<OwnedFd, Failure> {
 }
 
 /// Step: the packet rules, with the log of what they refuse where the kernel has one.
-pub(super) fn rules(ahead: &mut Ahead<'_>) -> Result<(), Failure> {
+pub(super) fn rules(ahead: &mut Ahead) -> Result<(), Failure> {
     let refused = log::open().ok();
     let logging = if refused.is_some() { Logging::On } else { Logging::Off };
     let socket = Socket::open(Some(rustix::net::netlink::NETFILTER)).doing(|| "open a netfilter socket".into())?;

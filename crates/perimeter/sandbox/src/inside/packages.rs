@@ -1,5 +1,6 @@
 //! The step that lays the session's layer over /usr. What is installed is written to the layer, on disk beside the workspace, and never to the system.
-//! The layer outlives the sandbox, so nothing in it may be code of the next one's process 1: the directories of its libraries stay read-only.
+//! The layer outlives the sandbox, so nothing in it may be code of the next one's process 1. That runs on the host's own libraries, and the directories
+//! of libraries stay read-only in the layer all the same.
 
 use std::collections::VecDeque;
 use std::fs::{self, DirEntry};
@@ -35,7 +36,7 @@ const LIBRARIES: [&str; 5] = ["ld-", "ld64.", "libc.so", "libgcc_s.so", "libm.so
 const LIBRARY_ROOTS: [&str; 4] = ["/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libx32"];
 
 /// Step: the layer, where the zone allows packages.
-pub(super) fn mount_layer(inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn mount_layer(inside: &mut Inside) -> Result<(), Failure> {
     let Some(layer) = inside.borrowed.packages.take() else { return Ok(()) };
     if let Some(link) = LIBRARY_ROOTS.into_iter().find(|path| Path::new(path).is_symlink()) {
         return Err(Failure::other(format!("{link} of this system is a link, which what is installed could replace")));

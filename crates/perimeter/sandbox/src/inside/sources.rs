@@ -1,6 +1,5 @@
 //! Taking what comes from the host: copies of mounts, made while this process still is who may open them.
 
-use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +16,7 @@ use crate::system::DEVICES;
 #[derive(Default)]
 pub(crate) struct Taken {
     /// Read-only directories and files, by where they go.
-    pub(super) shown: Vec<(PathBuf, OwnedFd)>,
+    pub(super) shown: Vec<(PathBuf, OwnedFd, Kind)>,
     /// Device nodes, by name.
     pub(super) devices: Vec<(&'static str, OwnedFd)>,
 }
@@ -42,30 +41,34 @@ pub(super) enum Kind {
 }
 
 /// Step: takes what is the same for every session.
-pub(super) fn take_system(ahead: &mut Ahead<'_>) -> Result<(), Failure> {
-    for path in &ahead.system.shown {
-        ahead.taken.shown.push((path.clone(), mounts::copy(path, Use::System)?));
+pub(super) fn take_system(ahead: &mut Ahead) -> Result<(), Failure> {
+    let Ahead { system, taken, .. } = ahead;
+    for path in &system.shown {
+        let tree = mounts::copy(path, Use::System)?;
+        let kind = kind_of(&tree)?;
+        taken.shown.push((path.clone(), tree, kind));
     }
     for name in DEVICES {
-        ahead.taken.devices.push((name, mounts::copy(&Path::new("/dev").join(name), Use::Device)?));
+        taken.devices.push((name, mounts::copy(&Path::new("/dev").join(name), Use::Device)?));
     }
     Ok(())
 }
 
 /// Step: takes what the request names.
-pub(super) fn take_requested(inside: &mut Inside<'_>) -> Result<(), Failure> {
+pub(super) fn take_requested(inside: &mut Inside) -> Result<(), Failure> {
     let Inside { request, borrowed, ahead, chosen, .. } = inside;
     let spec = &request.spec;
     match &spec.system {
         Root::Host(directories) => {
             for directory in directories {
-                ahead.taken.shown.push((directory.clone(), take_exactly(directory, Use::System)?.0));
+                let (tree, kind) = take_exactly(directory, Use::System)?;
+                ahead.taken.shown.push((directory.clone(), tree, kind));
             }
         }
         Root::Image(image) => {
-            let (trees, system) = image::take(image, ahead.system)?;
-            ahead.taken.shown = trees;
-            *chosen = Cow::Owned(system);
+            let (trees, system) = image::take(image)?;
+            ahead.taken.shown = trees.into_iter().map(|(path, tree)| (path, tree, Kind::Directory)).collect();
+            *chosen = system;
         }
     }
     borrowed.workspace = Some(take_exactly(&spec.workspace, Use::Files)?.0);
@@ -106,7 +109,7 @@ fn take_exactly(path: &Path, allowed: Use) -> Result<(OwnedFd, Kind), Failure> {
 }
 
 /// What is at the root of a copied mount.
-pub(super) fn kind_of(tree: &OwnedFd) -> Result<Kind, Failure> {
+fn kind_of(tree: &OwnedFd) -> Result<Kind, Failure> {
     let about = rustix::fs::fstat(tree).doing(|| "look at a copied mount".into())?;
     Ok(if FileType::from_raw_mode(about.st_mode).is_dir() { Kind::Directory } else { Kind::File })
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use postern_sandbox::{Access, Mount, Root};
 
+use crate::probe::Ask;
 use crate::stand::{Stand, is_root, spec};
 
 const CA: &str = "-----BEGIN CERTIFICATE-----\nMIIBtest\n-----END CERTIFICATE-----\n";
@@ -62,6 +63,16 @@ fn the_images_programs_run_on_its_system_and_the_hosts_is_gone() {
         assert_ne!(stand.bash(&format!("ls -d {path}")).code, 0, "{path} of the host shows");
     }
     assert_eq!(stand.bash("grep -c MIIBtest $SSL_CERT_FILE").text, "1\n");
+}
+
+#[test]
+fn the_tool_server_runs_on_the_hosts_libraries_and_needs_none_of_the_image() {
+    let stand = stand(|root| {
+        fs::remove_dir_all(root.join("usr")).expect("removes");
+        fs::create_dir(root.join("usr")).expect("makes");
+    });
+    assert_eq!(stand.ask(&Ask::Read("/etc/os-release".into())).text, "ID=stranger\n");
+    assert_eq!(stand.ask(&Ask::Run(vec!["/bin/bash".into()])).code, -1, "there is no program in the image");
 }
 
 #[test]
