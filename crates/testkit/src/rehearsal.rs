@@ -2,7 +2,8 @@
 //!
 //! The script travels in the conversation: the newest user text that starts with `rehearse:` carries a JSON array of
 //! [`Turn`]s, and the number of assistant turns after it picks the turn to play. So the server holds no state, and a
-//! request repeated after a crash gets the same answer. Past the script's end, or without one, it says "done".
+//! request repeated after a crash gets the same answer. Past the script's end, or without one, it says "done"; asked for
+//! a summary of the conversation, it gives one.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -21,6 +22,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 const PREFIX: &str = "rehearse:";
+/// What the last text of a request begins with that asks for a summary of the conversation.
+const SUMMARY: &str = "Stop here: the conversation grows too long";
 const KEPT_BYTES: usize = 256 << 20;
 /// The model's name in requests and in its list.
 pub const MODEL: &str = "rehearsal-1";
@@ -159,6 +162,10 @@ fn remember(requests: &Requests, headers: &HeaderMap, body: &[u8]) -> usize {
 fn next_turn(request: &Value) -> Result<(Turn, usize), String> {
     let none = Vec::new();
     let messages = request["messages"].as_array().unwrap_or(&none);
+    if messages.last().is_some_and(asks_for_summary) {
+        let text = format!("a rehearsed summary of {} messages", messages.len());
+        return Ok((Turn { text: Some(text), ..Turn::default() }, 0));
+    }
     let script = messages.iter().enumerate().rev().find_map(|(at, message)| {
         let text = script_text(message)?;
         Some((at, text))
@@ -168,6 +175,11 @@ fn next_turn(request: &Value) -> Result<(Turn, usize), String> {
         serde_json::from_str(&script).map_err(|cause| format!("the script does not parse: {cause}"))?;
     let number = messages[at..].iter().filter(|message| message["role"] == "assistant").count();
     Ok((turns.into_iter().nth(number).unwrap_or_else(done), number))
+}
+
+fn asks_for_summary(message: &Value) -> bool {
+    let last = message["content"].as_array().and_then(|blocks| blocks.last());
+    last.and_then(|block| block["text"].as_str()).is_some_and(|text| text.starts_with(SUMMARY))
 }
 
 fn script_text(message: &Value) -> Option<String> {
@@ -310,6 +322,13 @@ mod tests {
         {
             assert_eq!(next_turn(&request(messages)).unwrap().0.text.as_deref(), Some("done"));
         }
+    }
+
+    #[test]
+    fn a_request_for_a_summary_is_no_turn_of_the_script() {
+        let messages = json!([{"role": "user", "content": [{"type": "text", "text": r#"rehearse: [{"text": "one"}]"#},
+            {"type": "text", "text": format!("{SUMMARY}: write")}]}]);
+        assert!(next_turn(&request(messages)).unwrap().0.text.unwrap().contains("summary of 1"));
     }
 
     #[test]

@@ -40,7 +40,7 @@ use tracing::{error, info};
 use command::Command;
 pub use deployments::Turn;
 pub use mcp::{McpSettings, Surroundings};
-pub use postern_session::{Author, Limits};
+pub use postern_session::{Author, ContextLimits, Limits};
 pub use query::{EventQuery, SessionQuery, TimeRange};
 use shared::Shared;
 pub use subscribers::{Frame, Subscription};

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use postern_model::Metadata;
 use postern_model::agent::McpServer;
 use postern_model::content::Block;
 use postern_model::event::{ClientEvent, Event, ModelUsage, Preview, StopDetails};
 use postern_model::ids::EventId;
 use postern_model::session::SessionAgent;
-use postern_model::{Metadata, Timestamp};
 use serde_json::{Map, Value};
 
 /// Who sends events: what a worker's credential may send is less than what a client's may.
@@ -52,7 +52,7 @@ pub enum Input {
         /// Whether it failed.
         is_error: bool,
     },
-    /// The time of the last [`Effect::RetryAt`] has come.
+    /// The wait of the last [`Effect::RetryAfter`] is over.
     RetryDue,
     /// A worker could not serve the session's work item.
     WorkFailed {
@@ -229,6 +229,8 @@ pub enum FailureKind {
     Transient,
     /// The endpoint wants to be paid.
     Billing,
+    /// The conversation is too long for the model: shortening it helps.
+    TooLong,
     /// The request is wrong or not permitted: trying again does not help.
     Rejected,
 }
@@ -247,7 +249,7 @@ pub enum Effect {
     Keep(EventId, Vec<Value>),
     /// See that a work item for this session is queued or being served.
     EnsureWork,
-    /// Ask the model; the request is [`crate::Session::conversation`].
+    /// Ask the model; the request is [`crate::Session::asked`].
     CallModel(EventId),
     /// Forget the model request that runs.
     CancelModel,
@@ -273,8 +275,8 @@ pub enum Effect {
     },
     /// Forget every connecting and every call that runs: cancel them.
     CancelMcp,
-    /// Hand in [`Input::RetryDue`] then.
-    RetryAt(Timestamp),
+    /// Hand in [`Input::RetryDue`] after this long: a wait, not a time, so that a clock that is set does not change it.
+    RetryAfter(Duration),
     /// Show this to those who want previews; store nothing.
     Preview(Preview),
 }

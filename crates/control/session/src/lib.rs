@@ -6,10 +6,12 @@
 mod accept;
 mod backoff;
 mod calls;
+mod context;
 mod conversation;
 mod endings;
 mod input;
 mod machine;
+mod marks;
 mod mcp;
 mod previews;
 mod response;
@@ -22,6 +24,7 @@ mod tools;
 mod tests;
 
 pub use backoff::Backoff;
+pub use context::ContextLimits;
 pub use conversation::{Conversation, Message, Role};
 pub use input::{
     Author, Chance, Effect, FailureKind, Input, McpFailure, McpFailureKind, McpNews, ModelEvent, ModelFailure,

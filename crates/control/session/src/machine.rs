@@ -1,6 +1,8 @@
 //! The session: takes an input, changes its state through events, says what is to be done.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use postern_model::Timestamp;
 use postern_model::content::Block;
@@ -15,6 +17,7 @@ use serde_json::Value;
 use crate::OUTCOME_UNKNOWN;
 use crate::accept;
 use crate::backoff::Backoff;
+use crate::context::{self, ContextLimits, Purpose};
 use crate::conversation::Conversation;
 use crate::input::{Chance, Effect, Input, ModelEvent};
 use crate::mcp::{McpTool, Servers};
@@ -32,6 +35,8 @@ pub struct Limits {
     pub queued_messages: usize,
     /// How many calls to MCP servers may run at once.
     pub parallel_mcp_calls: usize,
+    /// When the conversation is shortened, unless the agent says otherwise.
+    pub context: ContextLimits,
     /// Waits between attempts.
     pub backoff: Backoff,
 }
@@ -43,6 +48,7 @@ impl Default for Limits {
             requests_per_turn: 1000,
             queued_messages: 200,
             parallel_mcp_calls: 16,
+            context: ContextLimits::default(),
             backoff: Backoff::default(),
         }
     }
@@ -93,9 +99,21 @@ impl Session {
         &self.state
     }
 
-    /// What the model is to be sent.
+    /// The conversation as the model knows it.
     pub fn conversation(&self) -> &Conversation {
         &self.state.conversation
+    }
+
+    /// What the model is to be sent by the request that [`Effect::CallModel`] begins.
+    pub fn asked(&self) -> Cow<'_, Conversation> {
+        match self.state.purpose {
+            Purpose::Turn => Cow::Borrowed(&self.state.conversation),
+            Purpose::Summary => Cow::Owned(context::summary_request(&self.state.conversation, self.state.size)),
+        }
+    }
+
+    pub(crate) fn context(&self) -> ContextLimits {
+        self.limits.context.with(self.agent.context)
     }
 
     /// The agent as it is now.
@@ -174,7 +192,7 @@ impl Step<'_> {
         }
         self.close_started(OUTCOME_UNKNOWN);
         match self.state().status {
-            SessionStatus::Rescheduling => self.effects.push(Effect::RetryAt(self.now)),
+            SessionStatus::Rescheduling => self.effects.push(Effect::RetryAfter(Duration::ZERO)),
             SessionStatus::Idle | SessionStatus::Running => {
                 if self.state().needs_worker() {
                     self.effects.push(Effect::EnsureWork);
@@ -239,7 +257,11 @@ impl Step<'_> {
     }
 
     fn model(&mut self, start: EventId, event: ModelEvent) {
+        let is_summary = self.state().purpose == Purpose::Summary;
         let previews = match event {
+            // It is written for the model alone.
+            ModelEvent::ThinkingStarted { .. } | ModelEvent::Text { .. } if is_summary => return,
+            ModelEvent::Finished(response) if is_summary => return self.summarised(&start, response),
             ModelEvent::ThinkingStarted { index } => self.session.previews.thinking(index, self.chance),
             ModelEvent::Text { index, text } => self.session.previews.text(index, text, self.chance),
             ModelEvent::Finished(response) => return self.finished(&start, response),
@@ -311,6 +333,15 @@ impl Step<'_> {
 
     pub(crate) fn append_as(&mut self, id: EventId, body: EventBody) -> EventId {
         self.store(Event { id: id.clone(), processed_at: Some(self.now), body });
+        id
+    }
+
+    /// Appends an event with what is kept beside it.
+    pub(crate) fn append_with(&mut self, body: EventBody, kept: Vec<Value>) -> EventId {
+        let id = self.chance.event_id();
+        let event = Event { id: id.clone(), processed_at: Some(self.now), body };
+        self.session.state.apply(&event, Some(kept.clone()));
+        self.effects.extend([Effect::Append(event), Effect::Keep(id.clone(), kept)]);
         id
     }
 

@@ -5,6 +5,7 @@ use postern_model::event::{EventBody, Permission, Previewable, SessionErrorKind,
 use postern_model::ids::EventId;
 use serde_json::{Map, Value, json};
 
+use crate::context::Purpose;
 use crate::input::{Effect, Response, ResponseBlock, Stop};
 use crate::machine::Step;
 use crate::tools::{McpName, Permissions, Ruling};
@@ -53,10 +54,9 @@ impl Step<'_> {
                 SessionErrorKind::UnknownError,
                 "The model's answer reached the limit of output tokens and is cut. Send a message to go on.".into(),
             ),
-            Stop::ContextExceeded => self.exhausted(
-                SessionErrorKind::ModelRequestFailedError,
-                "The conversation has outgrown the model's context window. Start a new session.".into(),
-            ),
+            Stop::ContextExceeded => {
+                self.outgrew(Purpose::Turn, "The conversation has outgrown the model's context window.");
+            }
         }
     }
 

@@ -9,7 +9,9 @@ use postern_model::session::{SessionStatus, Usage};
 use serde_json::Value;
 
 use crate::calls::{Call, Calls, Owner, Progress, Target};
+use crate::context::{Purpose, Size, stand_in};
 use crate::conversation::Conversation;
+use crate::marks::Mark;
 
 /// What the log says. Two states folded from the same log are equal.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +39,9 @@ pub struct State {
     /// The last time in the log; the next event is not earlier.
     pub(crate) last_at: Timestamp,
     pub(crate) conversation: Conversation,
+    pub(crate) size: Size,
+    /// What the model request is for that began last.
+    pub(crate) purpose: Purpose,
     usage: Usage,
     running_since: Option<Timestamp>,
 }
@@ -57,6 +62,8 @@ impl Default for State {
             reported: BTreeSet::new(),
             last_at: Timestamp::UNIX_EPOCH,
             conversation: Conversation::default(),
+            size: Size::default(),
+            purpose: Purpose::default(),
             usage: Usage::default(),
             running_since: None,
         }
@@ -122,10 +129,7 @@ impl State {
                 self.open_call(event, Owner::Server, *evaluated_permission, Some(target));
             }
             EventBody::AgentCustomToolUse { .. } => self.open_call(event, Owner::Custom, None, None),
-            EventBody::ModelRequestStart {} => {
-                self.request = Some(event.id.clone());
-                self.requests += 1;
-            }
+            EventBody::ModelRequestStart {} => self.begin_request(event, Mark::read(kept.as_deref())),
             EventBody::ModelRequestEnd { model_usage, is_error, .. } => {
                 self.request = None;
                 self.usage.input_tokens += model_usage.input_tokens;
@@ -134,7 +138,10 @@ impl State {
                 self.usage.cache_creation.ephemeral_5m_input_tokens += model_usage.cache_creation_input_tokens;
                 if *is_error != Some(true) {
                     self.failures = 0;
-                    self.conversation.assistant(kept.unwrap_or_default());
+                    if self.purpose == Purpose::Turn {
+                        self.conversation.assistant(kept.unwrap_or_default());
+                        self.size.counted(model_usage, &self.conversation);
+                    }
                 }
             }
             EventBody::SessionError { error: SessionError { mcp_server_name: Some(server), .. } } => {
@@ -144,6 +151,7 @@ impl State {
                 if matches!(error.retry_status, RetryStatus::Retrying {}) {
                     self.failures += 1;
                 }
+                self.size.outgrown |= Mark::read(kept.as_deref()) == Some(Mark::Outgrown);
             }
             EventBody::StatusRunning {} => {
                 if self.begins_turn() {
@@ -159,9 +167,11 @@ impl State {
             EventBody::StatusIdle { stop_reason, .. } => {
                 self.failures = 0;
                 self.has_new_input = false;
+                self.size.rest();
                 self.stop = Some(stop_reason.clone());
                 self.become_status(SessionStatus::Idle);
             }
+            EventBody::AgentThreadContextCompacted {} => self.compact(&kept.unwrap_or_default()),
             EventBody::AgentMessage { .. }
             | EventBody::AgentThinking {}
             | EventBody::ThreadStatusRunning { .. }
@@ -176,7 +186,35 @@ impl State {
 
     /// Takes in the blocks that belong to the model request that just ended.
     pub(crate) fn keep(&mut self, kept: Vec<Value>) {
+        let before = self.conversation.weight();
         self.conversation.assistant(kept);
+        self.size.answered(self.conversation.weight() - before);
+    }
+
+    fn begin_request(&mut self, event: &Event, mark: Option<Mark>) {
+        self.request = Some(event.id.clone());
+        self.requests += 1;
+        self.purpose = match mark {
+            Some(Mark::Compacting) => Purpose::Summary,
+            Some(Mark::Cleared { .. } | Mark::Outgrown) | None => Purpose::Turn,
+        };
+        if let Some(Mark::Cleared { keep }) = mark {
+            self.conversation.clear(keep);
+        }
+        if self.purpose == Purpose::Turn {
+            self.size.asked();
+        }
+    }
+
+    fn compact(&mut self, kept: &[Value]) {
+        if let Some(stand_in) = stand_in(kept) {
+            self.conversation.compact(&stand_in);
+        }
+        if self.size.outgrown {
+            self.conversation.shorten();
+        }
+        self.size.outgrown = false;
+        self.size.shortened = true;
     }
 
     /// Takes in that the journal says this call was begun.

@@ -51,6 +51,18 @@ fn a_minimal_agent_is_resolved_to_every_field() {
 }
 
 #[test]
+fn when_a_conversation_is_shortened_is_said_only_where_it_is_set() {
+    let agent = create(with(json!({"context": {"compact_above_tokens": 50000}}))).unwrap();
+    let shown = serde_json::to_value(&agent).unwrap();
+    assert_eq!(shown["context"], json!({"compact_above_tokens": 50000}));
+    assert_eq!(update(&agent, json!({"name": "other"})).unwrap().context, agent.context);
+    assert_eq!(update(&agent, json!({"context": null})).unwrap().context, None);
+    for refused in [json!({"compact_above_tokens": 999}), json!({"clear_above_tokens": 1}), json!({"surprise": 1})] {
+        assert!(create(with(json!({"context": refused}))).is_err());
+    }
+}
+
+#[test]
 fn a_toolset_is_resolved_with_its_defaults() {
     let body = with(json!({"tools": [{
         "type": "agent_toolset_20260401",

@@ -8,7 +8,7 @@ use postern_model::session::SessionStatus;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::world::{World, call, limits, text};
+use super::world::{World, agent, agent_with_servers, call, limits, text, tight};
 use crate::calls::Owner;
 use crate::{FailureKind, Input, ModelEvent, Stop};
 
@@ -20,6 +20,7 @@ enum Act {
     InterruptAndSay,
     /// A result for the n-th call ever made, right or wrong.
     Result(usize),
+    LongResult(usize),
     CustomResult(usize),
     Confirm(usize, bool),
     Piece,
@@ -56,12 +57,13 @@ fn act() -> impl Strategy<Value = Act> {
         2 => Just(Act::Interrupt),
         1 => Just(Act::InterruptAndSay),
         6 => (0_usize..8).prop_map(Act::Result),
+        3 => (0_usize..8).prop_map(Act::LongResult),
         3 => (0_usize..8).prop_map(Act::CustomResult),
         4 => (0_usize..8, any::<bool>()).prop_map(|(call, allow)| Act::Confirm(call, allow)),
         3 => Just(Act::Piece),
         8 => prop::collection::vec(tool, 0..5).prop_map(Act::Answer),
         1 => (0_u8..4).prop_map(Act::Stopped),
-        2 => (0_u8..5).prop_map(Act::Fail),
+        3 => (0_u8..6).prop_map(Act::Fail),
         3 => Just(Act::RetryDue),
         3 => Just(Act::Crash),
         1 => Just(Act::WorkFailed),
@@ -86,6 +88,7 @@ fn play(world: &mut World, act: &Act) {
             json!([{"type": "user.interrupt"}, {"type": "user.message", "content": [{"type": "text", "text": "x"}]}]),
         )),
         Act::Result(n) => drop(world.result(&nth(world, *n))),
+        Act::LongResult(n) => drop(world.result_of(&nth(world, *n), &"long ".repeat(200))),
         Act::CustomResult(n) => {
             let id = nth(world, *n);
             drop(world.send(json!([{"type": "user.custom_tool_result", "custom_tool_use_id": id}])));
@@ -108,8 +111,8 @@ fn play(world: &mut World, act: &Act) {
             world.answer(vec![text("t")], stops[usize::from(*way)].clone());
         }
         Act::Fail(way) if world.request.is_some() => {
-            use FailureKind::{Billing, Overloaded, RateLimited, Rejected, Transient};
-            world.fail([Billing, Overloaded, RateLimited, Rejected, Transient][usize::from(*way)]);
+            use FailureKind::{Billing, Overloaded, RateLimited, Rejected, TooLong, Transient};
+            world.fail([Billing, Overloaded, RateLimited, Rejected, Transient, TooLong][usize::from(*way)]);
         }
         Act::RetryDue => drop(world.input(Input::RetryDue)),
         Act::Crash => drop(world.crash()),
@@ -146,12 +149,17 @@ fn play(world: &mut World, act: &Act) {
     }
 }
 
+fn world(has_servers: bool, is_tight: bool) -> World {
+    let agent = if has_servers { agent_with_servers() } else { agent() };
+    World::of(agent, if is_tight { tight() } else { limits() })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn every_log_keeps_the_promises_of_the_contract(servers: bool, acts in prop::collection::vec(act(), 1..60)) {
-        let mut world = if servers { World::with_servers() } else { World::new() };
+    fn every_log_keeps_the_promises_of_the_contract(has_servers: bool, is_tight: bool, acts in prop::collection::vec(act(), 1..60)) {
+        let mut world = world(has_servers, is_tight);
         for act in &acts {
             play(&mut world, act);
             check(&world);
@@ -159,8 +167,8 @@ proptest! {
     }
 
     #[test]
-    fn every_session_comes_to_rest_when_everyone_does_their_part(servers: bool, acts in prop::collection::vec(act(), 1..40)) {
-        let mut world = if servers { World::with_servers() } else { World::new() };
+    fn every_session_comes_to_rest_when_everyone_does_their_part(has_servers: bool, is_tight: bool, acts in prop::collection::vec(act(), 1..40)) {
+        let mut world = world(has_servers, is_tight);
         for act in &acts {
             play(&mut world, act);
         }
@@ -276,6 +284,7 @@ fn nothing_happens_between_idle_and_what_ends_it(shown: &[Event]) {
             | EventBody::AgentToolUse { .. }
             | EventBody::AgentCustomToolUse { .. }
             | EventBody::AgentMcpToolUse { .. }
+            | EventBody::AgentThreadContextCompacted {}
             | EventBody::ModelRequestStart {}
             | EventBody::ModelRequestEnd { .. } => assert!(!is_idle, "{} while idle", event.body.kind()),
             _ => {}
