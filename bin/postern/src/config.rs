@@ -54,6 +54,8 @@ pub(crate) struct Model {
     pub(crate) ca_file: Option<PathBuf>,
     /// The model that `run` uses.
     pub(crate) default: Option<String>,
+    /// The model that judges calls whose policy is `auto`.
+    pub(crate) judge: Option<String>,
     /// When conversations are shortened.
     pub(crate) context: ContextSettings,
 }
@@ -151,6 +153,7 @@ fn model(root: &mut postern_policy::document::Table<'_>, directory: &Path) -> Op
             endpoint: DEFAULT_MODEL_URL.parse().ok()?,
             ca_file: None,
             default: None,
+            judge: None,
             context: ContextSettings::default(),
         });
     };
@@ -161,8 +164,9 @@ fn model(root: &mut postern_policy::document::Table<'_>, directory: &Path) -> Op
     };
     let ca_file = section.string("ca_file").map(|file| directory.join(file.value));
     let default = section.string("default").map(|name| name.value.to_owned());
+    let judge = section.string("judge").map(|name| name.value.to_owned());
     let context = context(&mut section);
-    Some(Model { endpoint: endpoint?, ca_file, default, context })
+    Some(Model { endpoint: endpoint?, ca_file, default, judge, context })
 }
 
 fn context(section: &mut postern_policy::document::Table<'_>) -> ContextSettings {

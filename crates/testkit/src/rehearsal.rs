@@ -3,7 +3,7 @@
 //! The script travels in the conversation: the newest user text that starts with `rehearse:` carries a JSON array of
 //! [`Turn`]s, and the number of assistant turns after it picks the turn to play. So the server holds no state, and a
 //! request repeated after a crash gets the same answer. Past the script's end, or without one, it says "done"; asked for
-//! a summary of the conversation, it gives one.
+//! a summary of the conversation, it gives one; asked to judge calls, it says what the turn has for `judge`.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,6 +24,8 @@ use tokio::net::TcpListener;
 const PREFIX: &str = "rehearse:";
 /// What the last text of a request begins with that asks for a summary of the conversation.
 const SUMMARY: &str = "Stop here: the conversation grows too long";
+/// What the system text of a judge begins with.
+const JUDGE: &str = "You decide whether calls of an autonomous agent may run.";
 const KEPT_BYTES: usize = 256 << 20;
 /// The model's name in requests and in its list.
 pub const MODEL: &str = "rehearsal-1";
@@ -44,6 +46,8 @@ pub struct Turn {
     pub delay_ms: u64,
     /// Answer with this error instead. Played once per recorded request count, see [`Fault::times`].
     pub error: Option<Fault>,
+    /// What the judge of the turn's calls says; "done" unless given.
+    pub judge: Option<String>,
     /// Break the connection after this many text chunks.
     pub disconnect_after: Option<usize>,
 }
@@ -166,6 +170,9 @@ fn next_turn(request: &Value) -> Result<(Turn, usize), String> {
         let text = format!("a rehearsed summary of {} messages", messages.len());
         return Ok((Turn { text: Some(text), ..Turn::default() }, 0));
     }
+    if request["system"][0]["text"].as_str().is_some_and(|text| text.starts_with(JUDGE)) {
+        return Ok((judged(messages), 0));
+    }
     let script = messages.iter().enumerate().rev().find_map(|(at, message)| {
         let text = script_text(message)?;
         Some((at, text))
@@ -175,6 +182,16 @@ fn next_turn(request: &Value) -> Result<(Turn, usize), String> {
         serde_json::from_str(&script).map_err(|cause| format!("the script does not parse: {cause}"))?;
     let number = messages[at..].iter().filter(|message| message["role"] == "assistant").count();
     Ok((turns.into_iter().nth(number).unwrap_or_else(done), number))
+}
+
+/// The judge is shown the script as what the user said: its first turn that has a judge's words has these.
+fn judged(messages: &[Value]) -> Turn {
+    let shown = messages.first().and_then(|message| message["content"][0]["text"].as_str()).unwrap_or_default();
+    let shown: Value = serde_json::from_str(shown).unwrap_or_default();
+    let said = shown["intent"].as_array().into_iter().flatten().rev().filter_map(Value::as_str);
+    let turns = said.filter_map(|text| serde_json::from_str::<Vec<Turn>>(text.trim_start().strip_prefix(PREFIX)?).ok());
+    let words = turns.flatten().find_map(|turn| turn.judge);
+    Turn { text: words.or_else(|| Some("done".into())), ..Turn::default() }
 }
 
 fn asks_for_summary(message: &Value) -> bool {

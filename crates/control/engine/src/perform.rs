@@ -66,6 +66,7 @@ impl Actor {
                 Effect::Accepted(_)
                 | Effect::CallModel(_)
                 | Effect::CancelModel
+                | Effect::Consult(..)
                 | Effect::ConnectMcp { .. }
                 | Effect::CancelMcp
                 | Effect::RetryAfter(_)
@@ -115,7 +116,11 @@ impl Actor {
                 }
                 Effect::Preview(preview) => self.subscribers.preview(&preview),
                 Effect::CallModel(start) => self.call_model(start),
-                Effect::CancelModel => self.request = None,
+                Effect::Consult(start, consultation) => self.consult(start, consultation),
+                Effect::CancelModel => {
+                    self.request = None;
+                    self.consults.cancel();
+                }
                 Effect::ConnectMcp { attempt, servers } => self.connect_mcp(attempt, servers),
                 Effect::CallMcp { call, server, tool, input } => self.call_mcp(call, server, tool, input),
                 Effect::CancelMcp => self.mcp.cancel(),

@@ -6,6 +6,7 @@ mod deployments;
 mod endpoint;
 mod fake_mcp;
 mod journeys;
+mod judge;
 mod mcp;
 mod mcp_crash;
 mod mcp_results;

@@ -116,6 +116,8 @@ pub(crate) enum Purpose {
     Turn,
     /// A summary of the conversation.
     Summary,
+    /// An answer that the conversation does not hold: a judge's.
+    Aside,
 }
 
 /// What comes before the next step of the turn.
@@ -192,6 +194,8 @@ impl Step<'_> {
             Purpose::Turn => size.tried_short,
             // The second time the model is shown less of what it is to summarise.
             Purpose::Summary => size.outgrown,
+            // No endpoint is asked for it under this name.
+            Purpose::Aside => true,
         };
         if was_shortened {
             let message = format!("{message} It was shortened and is still too long. Start a new session.");

@@ -52,6 +52,13 @@ pub enum Input {
         /// Whether it failed.
         is_error: bool,
     },
+    /// What became of an [`Effect::Consult`]; of another it is ignored.
+    Consulted {
+        /// The number of the consultation: an event's id.
+        start: EventId,
+        /// The answer and its tokens, or what went wrong, for people.
+        answer: Result<(String, ModelUsage), String>,
+    },
     /// The wait of the last [`Effect::RetryAfter`] is over.
     RetryDue,
     /// A worker could not serve the session's work item.
@@ -72,6 +79,24 @@ pub enum Input {
         /// The new title, if it changed.
         title: Option<String>,
     },
+}
+
+/// A question to a model that is not in the conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consultation {
+    /// Who is asked.
+    pub counsel: Counsel,
+    /// What it is told to be.
+    pub system: &'static str,
+    /// The question.
+    pub text: String,
+}
+
+/// Whom a session asks besides its agent's model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counsel {
+    /// Whoever decides whether a call may run.
+    Judge,
 }
 
 /// What became of connecting to one MCP server.
@@ -251,7 +276,9 @@ pub enum Effect {
     EnsureWork,
     /// Ask the model; the request is [`crate::Session::asked`].
     CallModel(EventId),
-    /// Forget the model request that runs.
+    /// Ask a model that is not in the conversation, and hand in [`Input::Consulted`] with its answer.
+    Consult(EventId, Consultation),
+    /// Forget the model request and the consultation that run.
     CancelModel,
     /// See that these servers are connected, all at once, and hand in [`Input::McpConnected`] when each has answered or
     /// failed. Those that are connected may be kept.

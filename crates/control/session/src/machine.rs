@@ -20,6 +20,7 @@ use crate::backoff::Backoff;
 use crate::context::{self, ContextLimits, Purpose};
 use crate::conversation::Conversation;
 use crate::input::{Chance, Effect, Input, ModelEvent};
+use crate::judge::{Counsellor, Judging};
 use crate::mcp::{McpTool, Servers};
 use crate::previews::Previews;
 use crate::state::State;
@@ -35,6 +36,8 @@ pub struct Limits {
     pub queued_messages: usize,
     /// How many calls to MCP servers may run at once.
     pub parallel_mcp_calls: usize,
+    /// Whether there is a judge of calls whose policy is `auto`; without one a person is asked.
+    pub judge: Counsellor,
     /// When the conversation is shortened, unless the agent says otherwise.
     pub context: ContextLimits,
     /// Waits between attempts.
@@ -48,6 +51,7 @@ impl Default for Limits {
             requests_per_turn: 1000,
             queued_messages: 200,
             parallel_mcp_calls: 16,
+            judge: Counsellor::Absent,
             context: ContextLimits::default(),
             backoff: Backoff::default(),
         }
@@ -63,6 +67,8 @@ pub struct Session {
     pub(crate) state: State,
     pub(crate) previews: Previews,
     pub(crate) servers: Servers,
+    /// The response whose calls a judge is looking at.
+    pub(crate) judging: Option<Judging>,
 }
 
 impl Session {
@@ -75,6 +81,7 @@ impl Session {
             state: State::default(),
             previews: Previews::default(),
             servers: Servers::default(),
+            judging: None,
         }
     }
 
@@ -107,7 +114,7 @@ impl Session {
     /// What the model is to be sent by the request that [`Effect::CallModel`] begins.
     pub fn asked(&self) -> Cow<'_, Conversation> {
         match self.state.purpose {
-            Purpose::Turn => Cow::Borrowed(&self.state.conversation),
+            Purpose::Turn | Purpose::Aside => Cow::Borrowed(&self.state.conversation),
             Purpose::Summary => Cow::Owned(context::summary_request(&self.state.conversation, self.state.size)),
         }
     }
@@ -168,6 +175,7 @@ impl Step<'_> {
             }
             Input::McpConnected { attempt, servers } => self.connected(attempt, servers),
             Input::McpResult { call, content, is_error } => self.called(&call, content, is_error),
+            Input::Consulted { start, answer } => self.consulted(&start, answer),
             Input::RetryDue => {
                 if self.state().status == SessionStatus::Rescheduling {
                     self.run();
@@ -256,6 +264,12 @@ impl Step<'_> {
         self.effects.push(Effect::Accepted(id));
     }
 
+    fn consulted(&mut self, start: &EventId, answer: Result<(String, ModelUsage), String>) {
+        if self.session.judging.as_ref().is_some_and(|judging| judging.start == *start) {
+            self.judged(answer);
+        }
+    }
+
     fn model(&mut self, start: EventId, event: ModelEvent) {
         let is_summary = self.state().purpose == Purpose::Summary;
         let previews = match event {
@@ -272,6 +286,7 @@ impl Step<'_> {
 
     pub(crate) fn end_request(&mut self, start: &EventId, model_usage: ModelUsage, is_error: bool) {
         self.session.previews = Previews::default();
+        self.session.judging = None;
         self.append(EventBody::ModelRequestEnd {
             model_request_start_id: start.clone(),
             model_usage,

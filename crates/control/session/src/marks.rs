@@ -10,6 +10,8 @@ pub(crate) enum Mark {
     Compacting,
     /// Beside the start of a request: before it, the results of tools were cleared but for this many.
     Cleared { keep: usize },
+    /// Beside the start of a request: it was beside the conversation, to a judge.
+    Aside,
     /// Beside an error: the conversation has outgrown the model's window.
     Outgrown,
 }
@@ -20,6 +22,7 @@ impl Mark {
         vec![match self {
             Self::Compacting => json!({"mark": "compacting"}),
             Self::Cleared { keep } => json!({"mark": "cleared", "keep": keep}),
+            Self::Aside => json!({"mark": "aside"}),
             Self::Outgrown => json!({"mark": "outgrown"}),
         }]
     }
@@ -30,6 +33,7 @@ impl Mark {
         match note["mark"].as_str()? {
             "compacting" => Some(Self::Compacting),
             "cleared" => Some(Self::Cleared { keep: usize::try_from(note["keep"].as_u64()?).ok()? }),
+            "aside" => Some(Self::Aside),
             "outgrown" => Some(Self::Outgrown),
             _ => None,
         }
@@ -42,7 +46,7 @@ mod tests {
 
     #[test]
     fn a_note_reads_back_and_the_model_s_blocks_are_none() {
-        for mark in [Mark::Compacting, Mark::Cleared { keep: 3 }, Mark::Outgrown] {
+        for mark in [Mark::Compacting, Mark::Cleared { keep: 3 }, Mark::Aside, Mark::Outgrown] {
             assert_eq!(Mark::read(Some(&mark.kept())), Some(mark));
         }
         assert_eq!(Mark::read(Some(&[json!({"type": "text", "text": "mark"})])), None);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use postern_model::Timestamp;
+use postern_model::content::Block;
 use postern_model::event::{Event, EventBody, Permission, RetryStatus, SessionError, StopReason, Verdict};
 use postern_model::ids::EventId;
 use postern_model::session::{SessionStatus, Usage};
@@ -12,6 +13,10 @@ use crate::calls::{Call, Calls, Owner, Progress, Target};
 use crate::context::{Purpose, Size, stand_in};
 use crate::conversation::Conversation;
 use crate::marks::Mark;
+
+/// How many of the user's messages a judge is shown, and how much of each.
+const REMEMBERED_MESSAGES: usize = 8;
+const REMEMBERED_CHARACTERS: usize = 4_000;
 
 /// What the log says. Two states folded from the same log are equal.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +31,8 @@ pub struct State {
     pub(crate) answered: HashSet<EventId>,
     /// Accepted messages that wait for the next model request.
     pub(crate) queue: VecDeque<Event>,
+    /// What the user said last, oldest first: what a judge measures calls by.
+    pub(crate) intent: VecDeque<String>,
     /// A message that took effect while idle: the turn it begins follows in the same transaction.
     pub(crate) has_new_input: bool,
     /// The start of a model request that has no end yet.
@@ -55,6 +62,7 @@ impl Default for State {
             calls: Calls::default(),
             answered: HashSet::new(),
             queue: VecDeque::new(),
+            intent: VecDeque::new(),
             has_new_input: false,
             request: None,
             failures: 0,
@@ -107,6 +115,7 @@ impl State {
             EventBody::UserMessage { content } => {
                 self.queue.retain(|queued| queued.id != event.id);
                 self.conversation.user(content);
+                self.remember(content);
                 self.has_new_input = self.status == SessionStatus::Idle && self.calls.is_empty();
             }
             EventBody::UserToolConfirmation { tool_use_id, result: Verdict::Allow, .. } => {
@@ -193,9 +202,10 @@ impl State {
 
     fn begin_request(&mut self, event: &Event, mark: Option<Mark>) {
         self.request = Some(event.id.clone());
-        self.requests += 1;
+        self.requests += u32::from(mark != Some(Mark::Aside));
         self.purpose = match mark {
             Some(Mark::Compacting) => Purpose::Summary,
+            Some(Mark::Aside) => Purpose::Aside,
             Some(Mark::Cleared { .. } | Mark::Outgrown) | None => Purpose::Turn,
         };
         if let Some(Mark::Cleared { keep }) = mark {
@@ -204,6 +214,21 @@ impl State {
         if self.purpose == Purpose::Turn {
             self.size.asked();
         }
+    }
+
+    fn remember(&mut self, content: &[Block]) {
+        let texts = content.iter().filter_map(|block| match block {
+            Block::Text { text } => Some(text.as_str()),
+            _ => None,
+        });
+        let text: String = texts.collect::<Vec<_>>().join("\n").chars().take(REMEMBERED_CHARACTERS).collect();
+        if text.is_empty() {
+            return;
+        }
+        if self.intent.len() == REMEMBERED_MESSAGES {
+            self.intent.pop_front();
+        }
+        self.intent.push_back(text);
     }
 
     fn compact(&mut self, kept: &[Value]) {

@@ -2,6 +2,7 @@
 
 mod context;
 mod journeys;
+mod judge;
 mod properties;
 mod servers;
 mod world;

@@ -102,7 +102,6 @@ fn a_model_is_a_name_or_an_object() {
 #[test]
 fn what_the_contract_or_this_build_refuses_is_refused_with_its_place() {
     let toolset = |config: Value| with(json!({"tools": [{"type": "agent_toolset_20260401", "configs": [config]}]}));
-    let auto = json!({"type": "auto"});
     for (body, expected) in [
         (with(json!({"name": ""})), "name:"),
         (with(json!({"name": "n".repeat(257)})), "name:"),
@@ -122,12 +121,7 @@ fn what_the_contract_or_this_build_refuses_is_refused_with_its_place() {
         (with(json!({"tools": [{"type": "agent_toolset_20260401"}, {"type": "agent_toolset_20260401"}]})), "tools[1]"),
         (toolset(json!({"name": "sh"})), "sh"),
         (toolset(json!({"name": "bash", "type": "read"})), "tools[0]"),
-        (toolset(json!({"name": "bash", "permission_policy": auto})), "judge"),
         (toolset(json!({"name": "web_search"})), "not in this build"),
-        (
-            with(json!({"tools": [{"type": "agent_toolset_20260401", "default_config": {"permission_policy": auto}}]})),
-            "judge",
-        ),
         (tool(json!({"name": "has space"})), "name"),
         (tool(json!({"name": "bash"})), "built-in"),
         (tool(json!({"name": "mcp__x"})), "mcp__"),

@@ -37,6 +37,8 @@ enum Act {
     /// The n-th of the MCP calls that run ends.
     CallEnds(usize),
     StaleMcp,
+    /// The judge answers this, nonsense, or nothing.
+    Judge(u8),
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -72,6 +74,7 @@ fn act() -> impl Strategy<Value = Act> {
         8 => (prop::bool::weighted(0.2), prop::bool::weighted(0.2)).prop_map(|(a, b)| Act::Connect(a, b)),
         6 => (0_usize..3).prop_map(Act::CallEnds),
         1 => Just(Act::StaleMcp),
+        6 => (0_u8..5).prop_map(Act::Judge),
     ]
 }
 
@@ -139,7 +142,16 @@ fn play(world: &mut World, act: &Act) {
             let call = ended.unwrap_or_else(|| EventId::parse("sevt_none").unwrap());
             assert!(world.input(Input::McpResult { call, content: vec![], is_error: false }).is_empty());
         }
-        Act::Connect(..)
+        Act::Judge(way) if world.consulting.is_some() => {
+            let all = |word: &str| {
+                let verdict = |call: usize| json!({"call": call, "decision": word, "reason": "r"});
+                json!({"verdicts": (0..5).map(verdict).collect::<Vec<_>>()}).to_string()
+            };
+            let answers = [Some(all("allow")), Some(all("deny")), Some(all("ask")), Some("hm".into()), None];
+            world.consult(answers[usize::from(*way)].as_deref());
+        }
+        Act::Judge(_)
+        | Act::Connect(..)
         | Act::CallEnds(_)
         | Act::Piece
         | Act::Answer(_)
@@ -190,7 +202,9 @@ fn settle(world: &mut World) {
         if world.session.state().status == SessionStatus::Terminated {
             return;
         }
-        if world.connecting.is_some() {
+        if world.consulting.is_some() {
+            world.consult(None);
+        } else if world.connecting.is_some() {
             world.connect(&[]);
         } else if !world.running.is_empty() {
             world.end_call("done");
@@ -317,10 +331,12 @@ fn time_never_goes_back(log: &[Event]) {
 
 fn the_end_of_the_log_agrees_with_what_runs(world: &World) {
     let state = world.session.state();
-    assert_eq!(state.request, world.request, "a request is open exactly while one runs");
+    let judging = world.consulting.as_ref().map(|(start, _)| start.clone());
+    assert_eq!(state.request, world.request.clone().or(judging), "a request is open exactly while one runs");
     match state.status {
         SessionStatus::Idle => {
             assert_eq!((&world.request, world.connecting, world.running.len()), (&None, None, 0));
+            assert_eq!(world.consulting, None);
             let waiting = state.calls.waiting();
             match &state.stop {
                 Some(StopReason::RequiresAction { event_ids }) => {
@@ -332,9 +348,9 @@ fn the_end_of_the_log_agrees_with_what_runs(world: &World) {
         }
         SessionStatus::Running => {
             let is_asking = world.connecting.is_some();
-            assert!(world.request.is_some() || is_asking || !state.calls.is_empty(), "running means work");
+            assert!(state.request.is_some() || is_asking || !state.calls.is_empty(), "running means work");
             let of_others = state.calls.iter().any(|call| call.owner != Owner::Server);
-            assert!(world.request.is_some() || is_asking || of_others || !world.running.is_empty(), "nothing is stuck");
+            assert!(state.request.is_some() || is_asking || of_others || !world.running.is_empty(), "nothing is stuck");
         }
         SessionStatus::Rescheduling => assert!(world.retry_at.is_some()),
         SessionStatus::Terminated => assert!(state.queue.is_empty()),

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use crate::marks::Mark;
 use crate::{
-    Author, Chance, ContextLimits, Effect, FailureKind, Input, Limits, McpFailure, McpFailureKind, McpNews, Message,
-    ModelEvent, ModelFailure, Response, ResponseBlock, ServerTool, Session, Stop,
+    Author, Chance, Consultation, ContextLimits, Counsellor, Effect, FailureKind, Input, Limits, McpFailure,
+    McpFailureKind, McpNews, Message, ModelEvent, ModelFailure, Response, ResponseBlock, ServerTool, Session, Stop,
 };
 
 pub(super) struct World {
@@ -29,6 +29,8 @@ pub(super) struct World {
     pub(super) previews: Vec<Preview>,
     pub(super) work: u32,
     pub(super) seconds: i64,
+    /// The consultation that runs.
+    pub(super) consulting: Option<(EventId, Consultation)>,
     /// The connecting that runs: its number.
     pub(super) connecting: Option<u64>,
     /// The MCP calls that run, in the order they began.
@@ -92,7 +94,7 @@ pub(super) fn limits() -> Limits {
 /// Limits that a few messages reach.
 pub(super) fn tight() -> Limits {
     let context = ContextLimits { clear_above: Some(80), keep_results: 1, compact_above: Some(200) };
-    Limits { context, ..limits() }
+    Limits { context, judge: Counsellor::Present, ..limits() }
 }
 
 fn empty(agent: &Arc<SessionAgent>, limits: Limits) -> Session {
@@ -120,6 +122,7 @@ impl World {
             session: empty(&agent, limits),
             sent: Vec::new(),
             limits,
+            consulting: None,
             connecting: None,
             running: Vec::new(),
             journal: HashSet::new(),
@@ -180,7 +183,14 @@ impl World {
                 self.sent = if is_prefix(whole, &asked) { whole.to_vec() } else { Vec::new() };
                 self.request = Some(start);
             }
-            Effect::CancelModel => self.request = None,
+            Effect::CancelModel => {
+                self.request = None;
+                self.consulting = None;
+            }
+            Effect::Consult(start, consultation) => {
+                assert_eq!(self.consulting, None, "one consultation at a time");
+                self.consulting = Some((start, consultation));
+            }
             Effect::ConnectMcp { attempt, servers } => {
                 assert_eq!(self.connecting, None, "one connecting at a time");
                 assert_eq!(servers, self.agent.mcp_servers);
@@ -221,6 +231,7 @@ impl World {
         self.session = self.replayed();
         self.request = None;
         self.retry_at = None;
+        self.consulting = None;
         self.connecting = None;
         self.running.clear();
         self.input(Input::Resume)
@@ -256,6 +267,14 @@ impl World {
     pub(super) fn answer_counted(&mut self, blocks: Vec<ResponseBlock>, stop: Stop, input: u64) -> Vec<&'static str> {
         let usage = ModelUsage { input_tokens: input, output_tokens: 1, ..ModelUsage::default() };
         self.model(ModelEvent::Finished(Response { blocks: blocks.into_iter().enumerate().collect(), stop, usage }))
+    }
+
+    /// The judge says this, or does not answer.
+    pub(super) fn consult(&mut self, answer: Option<&str>) -> Vec<&'static str> {
+        let (start, _) = self.consulting.take().expect("somebody is asked");
+        let usage = ModelUsage { input_tokens: 7, output_tokens: 1, ..ModelUsage::default() };
+        let answer = answer.map(|text| (text.to_owned(), usage)).ok_or_else(|| "away".to_owned());
+        self.input(Input::Consulted { start, answer })
     }
 
     pub(super) fn fail(&mut self, kind: FailureKind) -> Vec<&'static str> {
