@@ -104,7 +104,6 @@ def test_agents_are_listed_in_pages_and_by_age(client: Anthropic):
     {"name": ""},
     {"model": {"id": "m", "effort": "enormous"}},
     {"tools": [TOOLSET, TOOLSET]},
-    {"tools": [TOOLSET | {"default_config": {"permission_policy": {"type": "auto"}}}]},
     {"tools": [{"type": "custom", "name": "bash", "description": "d", "input_schema": {"type": "object"}}]},
     {"tools": [{"type": "custom", "name": "x", "description": "d", "input_schema": {"type": "object", "properties": {"a": {"$ref": "#"}}}}]},
     {"mcp_servers": [{"type": "url", "name": "wiki", "url": "https://wiki.example/mcp"}]},

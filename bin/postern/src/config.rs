@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use postern_model::agent::ContextSettings;
 use postern_policy::{ConfigError, Deployment, Document, Endpoint, Routes, Zones, deployment};
 
 use crate::cli::Place;
 use crate::failure::{Failure, Or};
 
+/// More than any model's window.
+const MOST_TOKENS: i64 = 1_000_000_000;
 const DEFAULT_FILE: &str = "postern.toml";
 const DEFAULT_MODEL_URL: &str = "https://api.anthropic.com";
 /// The local name of the environment that `up` makes.
@@ -51,6 +54,10 @@ pub(crate) struct Model {
     pub(crate) ca_file: Option<PathBuf>,
     /// The model that `run` uses.
     pub(crate) default: Option<String>,
+    /// The model that judges calls whose policy is `auto`.
+    pub(crate) judge: Option<String>,
+    /// When conversations are shortened.
+    pub(crate) context: ContextSettings,
 }
 
 /// Reads the file that the flags name, or `./postern.toml` when it exists, or nothing.
@@ -142,7 +149,13 @@ fn sections(document: &Document, directory: &Path) -> Result<(Option<Model>, boo
 
 fn model(root: &mut postern_policy::document::Table<'_>, directory: &Path) -> Option<Model> {
     let Some(mut section) = root.table("model") else {
-        return Some(Model { endpoint: DEFAULT_MODEL_URL.parse().ok()?, ca_file: None, default: None });
+        return Some(Model {
+            endpoint: DEFAULT_MODEL_URL.parse().ok()?,
+            ca_file: None,
+            default: None,
+            judge: None,
+            context: ContextSettings::default(),
+        });
     };
     let endpoint = match section.parsed("url") {
         Some(url) => Some(url.value),
@@ -151,7 +164,17 @@ fn model(root: &mut postern_policy::document::Table<'_>, directory: &Path) -> Op
     };
     let ca_file = section.string("ca_file").map(|file| directory.join(file.value));
     let default = section.string("default").map(|name| name.value.to_owned());
-    Some(Model { endpoint: endpoint?, ca_file, default })
+    let judge = section.string("judge").map(|name| name.value.to_owned());
+    let context = context(&mut section);
+    Some(Model { endpoint: endpoint?, ca_file, default, judge, context })
+}
+
+fn context(section: &mut postern_policy::document::Table<'_>) -> ContextSettings {
+    let mut tokens = |key| section.bounded(key, 0..=MOST_TOKENS).and_then(|item| u64::try_from(item.value).ok());
+    let (clear_above_tokens, compact_above_tokens) = (tokens("clear_above_tokens"), tokens("compact_above_tokens"));
+    let keep = section.bounded("keep_tool_results", 0..=10_000);
+    let keep_tool_results = keep.and_then(|item| u32::try_from(item.value).ok());
+    ContextSettings { clear_above_tokens, keep_tool_results, compact_above_tokens }
 }
 
 /// Every error of a configuration as one failure.
@@ -178,6 +201,18 @@ mod tests {
         let configuration = check(Document::empty(), Path::new(".")).unwrap_or_else(|failure| panic!("{failure}"));
         assert_eq!(configuration.model.endpoint.to_string(), DEFAULT_MODEL_URL);
         assert!(!configuration.has_zones);
+    }
+
+    #[test]
+    fn the_model_s_section_says_when_conversations_are_shortened() {
+        let document =
+            Document::parse("t", "config = 1\n[model]\ncompact_above_tokens = 6000\nclear_above_tokens = 0\n");
+        let configuration =
+            check(document.unwrap_or_else(|e| panic!("{e:?}")), Path::new(".")).unwrap_or_else(|e| panic!("{e}"));
+        let expected =
+            ContextSettings { clear_above_tokens: Some(0), keep_tool_results: None, compact_above_tokens: Some(6000) };
+        assert_eq!(configuration.model.context, expected);
+        assert!(errors_of("config = 1\n[model]\nkeep_tool_results = -1\n").contains("postern.toml:3:"));
     }
 
     #[test]

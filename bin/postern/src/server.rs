@@ -17,9 +17,10 @@ use ipnet::IpNet;
 use postern_api::{App, Tunnels, router, serve, serve_operator, serve_tls};
 use postern_edge::{Directory, Edge};
 use postern_engine::control::{ControlHub, ControlSettings};
-use postern_engine::{Engine, Surroundings};
+use postern_engine::{ContextLimits, Engine, Surroundings};
 use postern_exec::WireBytes;
 use postern_exec::role::First;
+use postern_model::agent::ContextSettings;
 use postern_net::client::HttpClient;
 use postern_net::tls::TlsRoots;
 use postern_policy::{Endpoint, configured};
@@ -46,6 +47,10 @@ pub(crate) struct ServerConfiguration {
     pub(crate) model_url: String,
     pub(crate) model_ca_file: Option<PathBuf>,
     pub(crate) model_default: Option<String>,
+    /// The model that judges calls whose policy is `auto`.
+    pub(crate) judge: Option<String>,
+    /// When conversations are shortened, unless an agent says otherwise.
+    pub(crate) context: ContextSettings,
     pub(crate) model_key: Option<WireBytes>,
     /// Issue an API key and an environment key although there are some.
     pub(crate) new_keys: bool,
@@ -156,7 +161,7 @@ impl Server {
         let tunnels = Tunnels { server_key, domain, edge: edge.clone(), prober: Some(mcp::prober(mcp)) };
         // Before the engine: sessions that go on after a restart call through tunnels at once.
         tunnels.fill_directory(&store).await.or_misused("read the tunnels")?;
-        let engine = Engine::start_with(store.clone(), model, surroundings, postern_engine::Settings::default())
+        let engine = Engine::start_with(store.clone(), model, surroundings, settings_of_engine(&configuration))
             .await
             .or_misused("start the engine")?;
         let scheme = if configuration.tls.is_some() { "https" } else { "http" };
@@ -245,6 +250,12 @@ fn model(configuration: &ServerConfiguration, key: Option<SecretBytes>) -> Resul
     let http = HttpClient::new(configured(&endpoint), &roots).or_misused("prepare the model client")?;
     let settings = Settings { default_model: configuration.model_default.clone(), ..Settings::default() };
     Ok(Client::new(http, key, settings))
+}
+
+fn settings_of_engine(configuration: &ServerConfiguration) -> postern_engine::Settings {
+    let context = ContextLimits::default().with(Some(configuration.context));
+    let limits = postern_engine::Limits { context, ..postern_engine::Limits::default() };
+    postern_engine::Settings { judge: configuration.judge.clone(), limits, ..postern_engine::Settings::default() }
 }
 
 fn secret(bytes: WireBytes) -> SecretBytes {

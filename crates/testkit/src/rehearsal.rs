@@ -2,7 +2,8 @@
 //!
 //! The script travels in the conversation: the newest user text that starts with `rehearse:` carries a JSON array of
 //! [`Turn`]s, and the number of assistant turns after it picks the turn to play. So the server holds no state, and a
-//! request repeated after a crash gets the same answer. Past the script's end, or without one, it says "done".
+//! request repeated after a crash gets the same answer. Past the script's end, or without one, it says "done"; asked for
+//! a summary of the conversation, it gives one; asked to judge calls, it says what the turn has for `judge`.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -21,6 +22,10 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 const PREFIX: &str = "rehearse:";
+/// What the last text of a request begins with that asks for a summary of the conversation.
+const SUMMARY: &str = "Stop here: the conversation grows too long";
+/// What the system text of a judge begins with.
+const JUDGE: &str = "You decide whether calls of an autonomous agent may run.";
 const KEPT_BYTES: usize = 256 << 20;
 /// The model's name in requests and in its list.
 pub const MODEL: &str = "rehearsal-1";
@@ -41,6 +46,8 @@ pub struct Turn {
     pub delay_ms: u64,
     /// Answer with this error instead. Played once per recorded request count, see [`Fault::times`].
     pub error: Option<Fault>,
+    /// What the judge of the turn's calls says; "done" unless given.
+    pub judge: Option<String>,
     /// Break the connection after this many text chunks.
     pub disconnect_after: Option<usize>,
 }
@@ -159,6 +166,13 @@ fn remember(requests: &Requests, headers: &HeaderMap, body: &[u8]) -> usize {
 fn next_turn(request: &Value) -> Result<(Turn, usize), String> {
     let none = Vec::new();
     let messages = request["messages"].as_array().unwrap_or(&none);
+    if messages.last().is_some_and(asks_for_summary) {
+        let text = format!("a rehearsed summary of {} messages", messages.len());
+        return Ok((Turn { text: Some(text), ..Turn::default() }, 0));
+    }
+    if request["system"][0]["text"].as_str().is_some_and(|text| text.starts_with(JUDGE)) {
+        return Ok((judged(messages), 0));
+    }
     let script = messages.iter().enumerate().rev().find_map(|(at, message)| {
         let text = script_text(message)?;
         Some((at, text))
@@ -168,6 +182,21 @@ fn next_turn(request: &Value) -> Result<(Turn, usize), String> {
         serde_json::from_str(&script).map_err(|cause| format!("the script does not parse: {cause}"))?;
     let number = messages[at..].iter().filter(|message| message["role"] == "assistant").count();
     Ok((turns.into_iter().nth(number).unwrap_or_else(done), number))
+}
+
+/// The judge is shown the script as what the user said: its first turn that has a judge's words has these.
+fn judged(messages: &[Value]) -> Turn {
+    let shown = messages.first().and_then(|message| message["content"][0]["text"].as_str()).unwrap_or_default();
+    let shown: Value = serde_json::from_str(shown).unwrap_or_default();
+    let said = shown["intent"].as_array().into_iter().flatten().rev().filter_map(Value::as_str);
+    let turns = said.filter_map(|text| serde_json::from_str::<Vec<Turn>>(text.trim_start().strip_prefix(PREFIX)?).ok());
+    let words = turns.flatten().find_map(|turn| turn.judge);
+    Turn { text: words.or_else(|| Some("done".into())), ..Turn::default() }
+}
+
+fn asks_for_summary(message: &Value) -> bool {
+    let last = message["content"].as_array().and_then(|blocks| blocks.last());
+    last.and_then(|block| block["text"].as_str()).is_some_and(|text| text.starts_with(SUMMARY))
 }
 
 fn script_text(message: &Value) -> Option<String> {
@@ -310,6 +339,13 @@ mod tests {
         {
             assert_eq!(next_turn(&request(messages)).unwrap().0.text.as_deref(), Some("done"));
         }
+    }
+
+    #[test]
+    fn a_request_for_a_summary_is_no_turn_of_the_script() {
+        let messages = json!([{"role": "user", "content": [{"type": "text", "text": r#"rehearse: [{"text": "one"}]"#},
+            {"type": "text", "text": format!("{SUMMARY}: write")}]}]);
+        assert!(next_turn(&request(messages)).unwrap().0.text.unwrap().contains("summary of 1"));
     }
 
     #[test]

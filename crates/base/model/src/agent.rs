@@ -3,10 +3,12 @@
 //! A request is resolved once, on arrival: what is stored and shown says everything explicitly.
 
 mod check;
+mod context;
 mod mcp;
 mod model_config;
 
 pub use check::fitting_mcp;
+pub use context::ContextSettings;
 pub use mcp::{MAX_MCP_SERVERS, McpServer, McpServerTag};
 pub use model_config::{Effort, EffortLevel, ModelConfig, ModelParam, Speed};
 
@@ -71,6 +73,9 @@ pub struct AgentDefinition {
     pub multiagent: Option<Value>,
     /// The caller's pairs.
     pub metadata: Metadata,
+    /// When its conversations are shortened; an addition to the contract, left out unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<ContextSettings>,
 }
 
 /// Who an agent acts as.
@@ -114,6 +119,9 @@ pub struct CreateAgent {
     /// Toolsets and custom tools.
     #[serde(default)]
     pub tools: Option<Vec<ToolParam>>,
+    /// When its conversations are shortened.
+    #[serde(default)]
+    pub context: Option<ContextSettings>,
 }
 
 /// The body that updates an agent: absent keeps.
@@ -140,6 +148,8 @@ pub struct UpdateAgent {
     pub system: Field<String>,
     /// Replaces; null clears.
     pub tools: Field<Vec<ToolParam>>,
+    /// Replaces; null clears.
+    pub context: Field<ContextSettings>,
     /// The version that the caller read: compare-and-set.
     pub version: Field<u64>,
 }
@@ -161,6 +171,7 @@ impl CreateAgent {
             tools: check::tools(self.tools.unwrap_or_default())?,
             multiagent: self.multiagent,
             metadata: self.metadata.unwrap_or_default(),
+            context: self.context,
         }
         .checked()
     }
@@ -199,6 +210,10 @@ impl UpdateAgent {
                 Field::Absent => stored.metadata.clone(),
                 Field::Null => Metadata::default(),
                 Field::Value(patch) => stored.metadata.merged(&patch)?,
+            },
+            context: match self.context {
+                Field::Absent => stored.context,
+                other => other.value(),
             },
         }
         .checked()

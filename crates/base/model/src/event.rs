@@ -113,6 +113,8 @@ pub enum EventBody {
     },
     #[serde(rename = "agent.custom_tool_use")]
     AgentCustomToolUse { name: String, input: Map<String, Value> },
+    #[serde(rename = "agent.thread_context_compacted")]
+    AgentThreadContextCompacted {},
     #[serde(rename = "session.status_running")]
     StatusRunning {},
     #[serde(rename = "session.status_rescheduled")]
@@ -216,6 +218,7 @@ impl EventBody {
             Self::AgentMcpToolUse { .. } => "agent.mcp_tool_use",
             Self::AgentMcpToolResult { .. } => "agent.mcp_tool_result",
             Self::AgentCustomToolUse { .. } => "agent.custom_tool_use",
+            Self::AgentThreadContextCompacted {} => "agent.thread_context_compacted",
             Self::StatusRunning {} => "session.status_running",
             Self::StatusRescheduled {} => "session.status_rescheduled",
             Self::StatusTerminated {} => "session.status_terminated",
@@ -354,6 +357,8 @@ pub enum SessionErrorKind {
     McpAuthenticationFailedError,
     /// Too many model requests in one turn.
     ToolUseLimitReachedError,
+    /// The conversation is too long for the model and cannot be shortened.
+    CompactionLimitReachedError,
 }
 
 /// Whether the server goes on by itself.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::agent::{AgentDefinition, AgentTag, ExecutionIdentity, McpServer, ModelConfig, ModelParam};
+use crate::agent::{AgentDefinition, AgentTag, ContextSettings, ExecutionIdentity, McpServer, ModelConfig, ModelParam};
 use crate::event::ClientEvent;
 use crate::ids::{AgentId, DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId};
 use crate::metadata::MetadataPatch;
@@ -87,6 +87,9 @@ pub struct SessionAgent {
     pub tools: Vec<Tool>,
     /// Always null; absent in threads.
     pub multiagent: Option<Value>,
+    /// When its conversation is shortened; an addition to the contract, left out unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<ContextSettings>,
 }
 
 impl SessionAgent {
@@ -105,6 +108,7 @@ impl SessionAgent {
             skills: definition.skills,
             tools: definition.tools,
             multiagent: definition.multiagent,
+            context: definition.context,
         }
     }
 }

@@ -68,8 +68,7 @@ pub enum PermissionPolicy {
     AlwaysAllow {},
     /// Every call waits for a person.
     AlwaysAsk {},
-    /// A judge decides. This build has no judge model: refused for the built-in toolset by [`resolve`], and for tools of
-    /// an MCP server the same as always ask.
+    /// A judge decides where the server has one; else a person.
     Auto {},
 }
 
@@ -340,7 +339,7 @@ fn resolve_one(param: ToolParam) -> Result<Tool, String> {
 fn resolve_toolset(default: DefaultConfigParam, configs: Vec<ToolConfigParam>) -> Result<AgentToolset, String> {
     let default_config = DefaultConfig {
         enabled: default.enabled.unwrap_or(true),
-        permission_policy: policy(default.permission_policy.unwrap_or(PermissionPolicy::ALLOW))?,
+        permission_policy: default.permission_policy.unwrap_or(PermissionPolicy::ALLOW),
     };
     let mut seen = HashSet::new();
     let resolve_config = |config: ToolConfigParam| {
@@ -359,22 +358,12 @@ fn resolve_toolset(default: DefaultConfigParam, configs: Vec<ToolConfigParam>) -
             name: config.name,
             kind: config.name,
             enabled,
-            permission_policy: policy(config.permission_policy.unwrap_or(default_config.permission_policy))?,
+            permission_policy: config.permission_policy.unwrap_or(default_config.permission_policy),
             url_sources: (config.name == Builtin::WebFetch).then_some(()),
         })
     };
     let configs = configs.into_iter().map(resolve_config).collect::<Result<_, _>>()?;
     Ok(AgentToolset { default_config, configs })
-}
-
-fn policy(sent: PermissionPolicy) -> Result<PermissionPolicy, String> {
-    match sent {
-        PermissionPolicy::Auto {} => Err(
-            "permission_policy: `auto` needs a judge model, which this build has not; use always_allow or always_ask"
-                .into(),
-        ),
-        known @ (PermissionPolicy::AlwaysAllow {} | PermissionPolicy::AlwaysAsk {}) => Ok(known),
-    }
 }
 
 fn check_custom(name: &str, description: &str, schema: &Map<String, Value>) -> Result<(), String> {

@@ -19,6 +19,7 @@ const OBJECTS: &[&str] = &[
     "agent",
     "auth",
     "citations",
+    "context",
     "default_config",
     "effort",
     "error",

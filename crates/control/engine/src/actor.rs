@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::command::{Command, Envelope};
+use crate::consult::Consults;
 use crate::mcp::Servers;
 use crate::perform::Performed;
 use crate::shared::Shared;
@@ -35,6 +36,7 @@ pub(crate) struct Actor {
     pub(crate) request: Option<(EventId, mpsc::Receiver<ModelEvent>)>,
     pub(crate) retry_at: Option<Instant>,
     pub(crate) mcp: Servers,
+    pub(crate) consults: Consults,
 }
 
 /// Why a session's task ends.
@@ -113,6 +115,7 @@ impl Actor {
             request: None,
             retry_at: None,
             mcp: Servers::default(),
+            consults: Consults::default(),
         }
     }
 
@@ -130,6 +133,7 @@ impl Actor {
                 Some(envelope) = commands.recv() => self.obey(envelope).await,
                 news = Self::news(&mut self.request) => self.take_news(news).await,
                 input = self.mcp.next() => self.perform(input).await.map(drop),
+                input = self.consults.next() => self.perform(input).await.map(drop),
                 () = tokio::time::sleep_until(self.retry_at.unwrap_or(linger)), if self.retry_at.is_some() => {
                     self.retry_at = None;
                     self.perform(Input::RetryDue).await.map(drop)
@@ -152,7 +156,11 @@ impl Actor {
     }
 
     fn is_busy(&mut self) -> bool {
-        self.request.is_some() || self.retry_at.is_some() || self.mcp.is_busy() || !self.subscribers.is_empty()
+        self.request.is_some()
+            || self.retry_at.is_some()
+            || self.mcp.is_busy()
+            || self.consults.is_busy()
+            || !self.subscribers.is_empty()
     }
 
     async fn news(request: &mut Option<(EventId, mpsc::Receiver<ModelEvent>)>) -> Option<ModelEvent> {

@@ -7,6 +7,7 @@
 mod actor;
 mod change;
 mod command;
+mod consult;
 pub mod control;
 mod create;
 mod deployments;
@@ -40,7 +41,7 @@ use tracing::{error, info};
 use command::Command;
 pub use deployments::Turn;
 pub use mcp::{McpSettings, Surroundings};
-pub use postern_session::{Author, Limits};
+pub use postern_session::{Author, ContextLimits, Limits};
 pub use query::{EventQuery, SessionQuery, TimeRange};
 use shared::Shared;
 pub use subscribers::{Frame, Subscription};
@@ -50,6 +51,8 @@ pub use subscribers::{Frame, Subscription};
 pub struct Settings {
     /// How many tokens one answer of the model may have.
     pub max_output_tokens: u32,
+    /// The model that judges calls whose policy is `auto`; without one a person is asked.
+    pub judge: Option<String>,
     /// Bounds on what a session does by itself.
     pub limits: Limits,
     /// Deadlines of what is done with MCP servers.
@@ -64,6 +67,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             max_output_tokens: postern_upstream::MAX_OUTPUT_TOKENS,
+            judge: None,
             limits: Limits::default(),
             mcp: McpSettings::default(),
             linger: Duration::from_secs(60),

@@ -66,9 +66,10 @@ impl Actor {
                 Effect::Accepted(_)
                 | Effect::CallModel(_)
                 | Effect::CancelModel
+                | Effect::Consult(..)
                 | Effect::ConnectMcp { .. }
                 | Effect::CancelMcp
-                | Effect::RetryAt(_)
+                | Effect::RetryAfter(_)
                 | Effect::Preview(_) => {}
             }
         }
@@ -115,14 +116,15 @@ impl Actor {
                 }
                 Effect::Preview(preview) => self.subscribers.preview(&preview),
                 Effect::CallModel(start) => self.call_model(start),
-                Effect::CancelModel => self.request = None,
+                Effect::Consult(start, consultation) => self.consult(start, consultation),
+                Effect::CancelModel => {
+                    self.request = None;
+                    self.consults.cancel();
+                }
                 Effect::ConnectMcp { attempt, servers } => self.connect_mcp(attempt, servers),
                 Effect::CallMcp { call, server, tool, input } => self.call_mcp(call, server, tool, input),
                 Effect::CancelMcp => self.mcp.cancel(),
-                Effect::RetryAt(at) => {
-                    let wait = at.duration_since(Timestamp::now());
-                    self.retry_at = Some(Instant::now() + wait.try_into().unwrap_or_default());
-                }
+                Effect::RetryAfter(wait) => self.retry_at = Some(Instant::now() + wait),
                 Effect::Accepted(_) | Effect::Keep(..) | Effect::EnsureWork => {}
             }
         }
@@ -135,7 +137,7 @@ impl Actor {
     fn call_model(&mut self, start: EventId) {
         let max_tokens = self.shared.settings.max_output_tokens;
         let (agent, servers) = (self.session.agent(), self.session.mcp_tools());
-        let body = postern_upstream::body(agent, servers, self.session.conversation(), max_tokens);
+        let body = postern_upstream::body(agent, servers, &self.session.asked(), max_tokens);
         self.request = Some((start, self.shared.model.start(body)));
     }
 

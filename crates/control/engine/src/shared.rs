@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use postern_model::Problem;
 use postern_model::ids::{SessionId, WorkspaceId};
+use postern_session::Counsellor;
 use postern_store::Store;
 use postern_upstream::Model;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(store: Store, model: Arc<dyn Model>, surroundings: Surroundings, settings: Settings) -> Self {
+        let mut settings = settings;
+        settings.limits.judge = settings.judge.as_ref().map_or(Counsellor::Absent, |_| Counsellor::Present);
         Self {
             store,
             model,

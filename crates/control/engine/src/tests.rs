@@ -1,10 +1,12 @@
 //! The engine over a real database and a scripted model.
 
+mod context;
 mod crash;
 mod deployments;
 mod endpoint;
 mod fake_mcp;
 mod journeys;
+mod judge;
 mod mcp;
 mod mcp_crash;
 mod mcp_results;

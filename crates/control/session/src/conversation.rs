@@ -1,6 +1,7 @@
 //! The conversation as the model sees it: a fold over the log, in the shape of the Messages API.
 //!
-//! Only ever appended to, so that a prefix once sent stays byte for byte the same and the endpoint's cache holds.
+//! Appended to, so that a prefix once sent stays byte for byte the same and the endpoint's cache holds; changed at its
+//! beginning only where the log says so (see `context`).
 
 use postern_model::content::Block;
 use postern_model::ids::EventId;
@@ -10,6 +11,13 @@ use serde_json::{Value, json};
 const WHOLE_RESULT: usize = 100_000;
 /// How much of each end it sees of a longer one, in characters.
 const RESULT_END: usize = 4_000;
+
+/// How long a text may be in a conversation that is shortened, in characters: its ends are kept.
+const SHORT_TEXT: usize = 8_000;
+/// What stands for a result that was cleared.
+const CLEARED: &str = "[This result was cleared to save room. Run the tool again if you need it.]";
+/// A picture or document costs tokens by its pages, not by its bytes.
+const MOST_DATA_WEIGHT: usize = 8_000;
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +41,7 @@ pub struct Message {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conversation {
     messages: Vec<Message>,
+    weight: u64,
 }
 
 impl Conversation {
@@ -62,12 +71,114 @@ impl Conversation {
         self.push(Role::User, vec![result]);
     }
 
+    /// Adds words of the loop's own.
+    pub(crate) fn instruct(&mut self, text: &str) {
+        self.push(Role::User, vec![json!({"type": "text", "text": text})]);
+    }
+
+    /// What it weighs, in bytes of text.
+    pub(crate) fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    /// What a summary would take the place of weighs.
+    pub(crate) fn head_weight(&self) -> u64 {
+        weight(&self.messages[..self.tail()])
+    }
+
+    /// What clearing all results but the newest would free.
+    pub(crate) fn clearable(&self, keep: usize) -> u64 {
+        let results = || self.messages.iter().rev().flat_map(|message| message.content.iter().rev()).filter(is_result);
+        results().skip(keep).map(|result| block_weight(&result["content"]).saturating_sub(CLEARED.len() as u64)).sum()
+    }
+
+    /// Clears all results but the newest.
+    pub(crate) fn clear(&mut self, keep: usize) {
+        let blocks = self.messages.iter_mut().rev().flat_map(|message| message.content.iter_mut().rev());
+        for result in blocks.filter(|block| is_result(&&**block)).skip(keep) {
+            if block_weight(&result["content"]) > CLEARED.len() as u64 {
+                result["content"] = json!([{"type": "text", "text": CLEARED}]);
+            }
+        }
+        self.weigh();
+    }
+
+    /// Keeps the ends of every long text.
+    pub(crate) fn shorten(&mut self) {
+        for block in self.messages.iter_mut().flat_map(|message| message.content.iter_mut()) {
+            shorten_text(block);
+            if let Some(content) = block.get_mut("content").and_then(Value::as_array_mut) {
+                content.iter_mut().for_each(shorten_text);
+            }
+        }
+        self.weigh();
+    }
+
+    /// Puts a text in the place of everything but the end.
+    pub(crate) fn compact(&mut self, stand_in: &str) {
+        let tail = self.messages.split_off(self.tail());
+        self.messages.clear();
+        self.instruct(stand_in);
+        for message in tail {
+            self.push(message.role, message.content);
+        }
+        self.weigh();
+    }
+
+    /// Where the end begins that no summary takes the place of: the newest input, with the calls that it answers.
+    fn tail(&self) -> usize {
+        let count = self.messages.len();
+        match self.messages.last() {
+            Some(last) if last.role == Role::Assistant => count,
+            Some(last) if last.content.first().is_some_and(|block| is_result(&block)) => count.saturating_sub(2),
+            _ => count.saturating_sub(1),
+        }
+    }
+
+    fn weigh(&mut self) {
+        self.weight = weight(&self.messages);
+    }
+
     fn push(&mut self, role: Role, content: Vec<Value>) {
+        self.weight += content.iter().map(block_weight).sum::<u64>();
         match self.messages.last_mut() {
             _ if content.is_empty() => {}
             Some(last) if last.role == role => last.content.extend(content),
             _ => self.messages.push(Message { role, content }),
         }
+    }
+}
+
+fn is_result(block: &&Value) -> bool {
+    block["type"] == "tool_result"
+}
+
+fn weight(messages: &[Message]) -> u64 {
+    messages.iter().flat_map(|message| &message.content).map(block_weight).sum()
+}
+
+fn block_weight(value: &Value) -> u64 {
+    // As deep as what it was parsed from, and parsers bound that.
+    match value {
+        Value::String(text) => text.len() as u64,
+        Value::Array(items) => items.iter().map(block_weight).sum(),
+        Value::Object(entries) => entries
+            .iter()
+            .map(|(key, value)| match (key.as_str(), value) {
+                ("data", Value::String(data)) => data.len().min(MOST_DATA_WEIGHT) as u64,
+                _ => key.len() as u64 + block_weight(value),
+            })
+            .sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 4,
+    }
+}
+
+fn shorten_text(block: &mut Value) {
+    if block["type"] == "text"
+        && let Some(text) = block["text"].as_str()
+        && let Some(shorter) = ends(text, SHORT_TEXT, SHORT_TEXT / 4)
+    {
+        block["text"] = shorter.into();
     }
 }
 
@@ -82,20 +193,24 @@ fn wire(block: &Block) -> Value {
 
 fn shorten(block: &Block) -> Value {
     match block {
-        Block::Text { text } if text.len() > WHOLE_RESULT => json!({"type": "text", "text": ends(text)}),
+        Block::Text { text } => {
+            let text = ends(text, WHOLE_RESULT, RESULT_END);
+            text.map_or_else(|| wire(block), |text| json!({"type": "text", "text": text}))
+        }
         other => wire(other),
     }
 }
 
-fn ends(text: &str) -> String {
-    let count = text.chars().count();
-    if count <= WHOLE_RESULT {
-        return text.to_owned();
+/// Both ends of a text that has more characters than `whole`.
+fn ends(text: &str, whole: usize, end: usize) -> Option<String> {
+    let count = if text.len() > whole { text.chars().count() } else { 0 };
+    if count <= whole {
+        return None;
     }
-    let head: String = text.chars().take(RESULT_END).collect();
-    let tail: String = text.chars().skip(count - RESULT_END).collect();
-    let left_out = count - 2 * RESULT_END;
-    format!("{head}\n[{left_out} of {count} characters left out: ask for less at once to see them]\n{tail}")
+    let head: String = text.chars().take(end).collect();
+    let tail: String = text.chars().skip(count - end).collect();
+    let left_out = count - 2 * end;
+    Some(format!("{head}\n[{left_out} of {count} characters left out: ask for less at once to see them]\n{tail}"))
 }
 
 #[cfg(test)]

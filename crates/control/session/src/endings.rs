@@ -1,6 +1,5 @@
 //! The ways a turn ends early: failures, interrupts, a worker that cannot serve, archival.
 
-use postern_model::Timestamp;
 use postern_model::content::Block;
 use postern_model::event::{EventBody, ModelUsage, RetryStatus, SessionErrorKind, StopReason};
 use postern_model::ids::EventId;
@@ -14,12 +13,14 @@ use crate::servers::closed;
 
 impl Step<'_> {
     pub(crate) fn failed(&mut self, start: &EventId, failure: ModelFailure) {
+        let purpose = self.state().purpose;
         self.end_request(start, failure.usage, true);
         let kind = match failure.kind {
             FailureKind::RateLimited => SessionErrorKind::ModelRateLimitedError,
             FailureKind::Overloaded => SessionErrorKind::ModelOverloadedError,
             FailureKind::Transient | FailureKind::Rejected => SessionErrorKind::ModelRequestFailedError,
             FailureKind::Billing => SessionErrorKind::BillingError,
+            FailureKind::TooLong => return self.outgrew(purpose, &failure.message),
         };
         let helps = !matches!(failure.kind, FailureKind::Billing | FailureKind::Rejected);
         if !helps || self.state().failures + 1 >= self.session.limits.attempts {
@@ -35,8 +36,7 @@ impl Step<'_> {
         self.append(EventBody::ThreadStatusRescheduled { agent_name, session_thread_id });
         let failures = self.state().failures;
         let delay = self.session.limits.backoff.delay(failures, failure.retry_after, self.chance.jitter());
-        let at = self.now.saturating_add(jiff::SignedDuration::try_from(delay).unwrap_or(jiff::SignedDuration::MAX));
-        self.effects.push(Effect::RetryAt(at.unwrap_or(Timestamp::MAX)));
+        self.effects.push(Effect::RetryAfter(delay));
     }
 
     /// The turn is dead: says why, takes what waited into the conversation, goes idle.

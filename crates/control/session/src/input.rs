@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use postern_model::Metadata;
 use postern_model::agent::McpServer;
 use postern_model::content::Block;
 use postern_model::event::{ClientEvent, Event, ModelUsage, Preview, StopDetails};
 use postern_model::ids::EventId;
 use postern_model::session::SessionAgent;
-use postern_model::{Metadata, Timestamp};
 use serde_json::{Map, Value};
 
 /// Who sends events: what a worker's credential may send is less than what a client's may.
@@ -52,7 +52,14 @@ pub enum Input {
         /// Whether it failed.
         is_error: bool,
     },
-    /// The time of the last [`Effect::RetryAt`] has come.
+    /// What became of an [`Effect::Consult`]; of another it is ignored.
+    Consulted {
+        /// The number of the consultation: an event's id.
+        start: EventId,
+        /// The answer and its tokens, or what went wrong, for people.
+        answer: Result<(String, ModelUsage), String>,
+    },
+    /// The wait of the last [`Effect::RetryAfter`] is over.
     RetryDue,
     /// A worker could not serve the session's work item.
     WorkFailed {
@@ -72,6 +79,24 @@ pub enum Input {
         /// The new title, if it changed.
         title: Option<String>,
     },
+}
+
+/// A question to a model that is not in the conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consultation {
+    /// Who is asked.
+    pub counsel: Counsel,
+    /// What it is told to be.
+    pub system: &'static str,
+    /// The question.
+    pub text: String,
+}
+
+/// Whom a session asks besides its agent's model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counsel {
+    /// Whoever decides whether a call may run.
+    Judge,
 }
 
 /// What became of connecting to one MCP server.
@@ -229,6 +254,8 @@ pub enum FailureKind {
     Transient,
     /// The endpoint wants to be paid.
     Billing,
+    /// The conversation is too long for the model: shortening it helps.
+    TooLong,
     /// The request is wrong or not permitted: trying again does not help.
     Rejected,
 }
@@ -247,9 +274,11 @@ pub enum Effect {
     Keep(EventId, Vec<Value>),
     /// See that a work item for this session is queued or being served.
     EnsureWork,
-    /// Ask the model; the request is [`crate::Session::conversation`].
+    /// Ask the model; the request is [`crate::Session::asked`].
     CallModel(EventId),
-    /// Forget the model request that runs.
+    /// Ask a model that is not in the conversation, and hand in [`Input::Consulted`] with its answer.
+    Consult(EventId, Consultation),
+    /// Forget the model request and the consultation that run.
     CancelModel,
     /// See that these servers are connected, all at once, and hand in [`Input::McpConnected`] when each has answered or
     /// failed. Those that are connected may be kept.
@@ -273,8 +302,8 @@ pub enum Effect {
     },
     /// Forget every connecting and every call that runs: cancel them.
     CancelMcp,
-    /// Hand in [`Input::RetryDue`] then.
-    RetryAt(Timestamp),
+    /// Hand in [`Input::RetryDue`] after this long: a wait, not a time, so that a clock that is set does not change it.
+    RetryAfter(Duration),
     /// Show this to those who want previews; store nothing.
     Preview(Preview),
 }

@@ -6,10 +6,13 @@
 mod accept;
 mod backoff;
 mod calls;
+mod context;
 mod conversation;
 mod endings;
 mod input;
+mod judge;
 mod machine;
+mod marks;
 mod mcp;
 mod previews;
 mod response;
@@ -22,11 +25,13 @@ mod tools;
 mod tests;
 
 pub use backoff::Backoff;
+pub use context::ContextLimits;
 pub use conversation::{Conversation, Message, Role};
 pub use input::{
-    Author, Chance, Effect, FailureKind, Input, McpFailure, McpFailureKind, McpNews, ModelEvent, ModelFailure,
-    Response, ResponseBlock, ServerTool, Stop,
+    Author, Chance, Consultation, Counsel, Effect, FailureKind, Input, McpFailure, McpFailureKind, McpNews, ModelEvent,
+    ModelFailure, Response, ResponseBlock, ServerTool, Stop,
 };
+pub use judge::Counsellor;
 pub use machine::{Limits, Session};
 pub use mcp::McpTool;
 pub use state::State;

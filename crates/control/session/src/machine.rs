@@ -1,6 +1,8 @@
 //! The session: takes an input, changes its state through events, says what is to be done.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use postern_model::Timestamp;
 use postern_model::content::Block;
@@ -15,8 +17,10 @@ use serde_json::Value;
 use crate::OUTCOME_UNKNOWN;
 use crate::accept;
 use crate::backoff::Backoff;
+use crate::context::{self, ContextLimits, Purpose};
 use crate::conversation::Conversation;
 use crate::input::{Chance, Effect, Input, ModelEvent};
+use crate::judge::{Counsellor, Judging};
 use crate::mcp::{McpTool, Servers};
 use crate::previews::Previews;
 use crate::state::State;
@@ -32,6 +36,10 @@ pub struct Limits {
     pub queued_messages: usize,
     /// How many calls to MCP servers may run at once.
     pub parallel_mcp_calls: usize,
+    /// Whether there is a judge of calls whose policy is `auto`; without one a person is asked.
+    pub judge: Counsellor,
+    /// When the conversation is shortened, unless the agent says otherwise.
+    pub context: ContextLimits,
     /// Waits between attempts.
     pub backoff: Backoff,
 }
@@ -43,6 +51,8 @@ impl Default for Limits {
             requests_per_turn: 1000,
             queued_messages: 200,
             parallel_mcp_calls: 16,
+            judge: Counsellor::Absent,
+            context: ContextLimits::default(),
             backoff: Backoff::default(),
         }
     }
@@ -57,6 +67,8 @@ pub struct Session {
     pub(crate) state: State,
     pub(crate) previews: Previews,
     pub(crate) servers: Servers,
+    /// The response whose calls a judge is looking at.
+    pub(crate) judging: Option<Judging>,
 }
 
 impl Session {
@@ -69,6 +81,7 @@ impl Session {
             state: State::default(),
             previews: Previews::default(),
             servers: Servers::default(),
+            judging: None,
         }
     }
 
@@ -93,9 +106,21 @@ impl Session {
         &self.state
     }
 
-    /// What the model is to be sent.
+    /// The conversation as the model knows it.
     pub fn conversation(&self) -> &Conversation {
         &self.state.conversation
+    }
+
+    /// What the model is to be sent by the request that [`Effect::CallModel`] begins.
+    pub fn asked(&self) -> Cow<'_, Conversation> {
+        match self.state.purpose {
+            Purpose::Turn | Purpose::Aside => Cow::Borrowed(&self.state.conversation),
+            Purpose::Summary => Cow::Owned(context::summary_request(&self.state.conversation, self.state.size)),
+        }
+    }
+
+    pub(crate) fn context(&self) -> ContextLimits {
+        self.limits.context.with(self.agent.context)
     }
 
     /// The agent as it is now.
@@ -150,6 +175,7 @@ impl Step<'_> {
             }
             Input::McpConnected { attempt, servers } => self.connected(attempt, servers),
             Input::McpResult { call, content, is_error } => self.called(&call, content, is_error),
+            Input::Consulted { start, answer } => self.consulted(&start, answer),
             Input::RetryDue => {
                 if self.state().status == SessionStatus::Rescheduling {
                     self.run();
@@ -174,7 +200,7 @@ impl Step<'_> {
         }
         self.close_started(OUTCOME_UNKNOWN);
         match self.state().status {
-            SessionStatus::Rescheduling => self.effects.push(Effect::RetryAt(self.now)),
+            SessionStatus::Rescheduling => self.effects.push(Effect::RetryAfter(Duration::ZERO)),
             SessionStatus::Idle | SessionStatus::Running => {
                 if self.state().needs_worker() {
                     self.effects.push(Effect::EnsureWork);
@@ -238,8 +264,18 @@ impl Step<'_> {
         self.effects.push(Effect::Accepted(id));
     }
 
+    fn consulted(&mut self, start: &EventId, answer: Result<(String, ModelUsage), String>) {
+        if self.session.judging.as_ref().is_some_and(|judging| judging.start == *start) {
+            self.judged(answer);
+        }
+    }
+
     fn model(&mut self, start: EventId, event: ModelEvent) {
+        let is_summary = self.state().purpose == Purpose::Summary;
         let previews = match event {
+            // It is written for the model alone.
+            ModelEvent::ThinkingStarted { .. } | ModelEvent::Text { .. } if is_summary => return,
+            ModelEvent::Finished(response) if is_summary => return self.summarised(&start, response),
             ModelEvent::ThinkingStarted { index } => self.session.previews.thinking(index, self.chance),
             ModelEvent::Text { index, text } => self.session.previews.text(index, text, self.chance),
             ModelEvent::Finished(response) => return self.finished(&start, response),
@@ -250,6 +286,7 @@ impl Step<'_> {
 
     pub(crate) fn end_request(&mut self, start: &EventId, model_usage: ModelUsage, is_error: bool) {
         self.session.previews = Previews::default();
+        self.session.judging = None;
         self.append(EventBody::ModelRequestEnd {
             model_request_start_id: start.clone(),
             model_usage,
@@ -311,6 +348,15 @@ impl Step<'_> {
 
     pub(crate) fn append_as(&mut self, id: EventId, body: EventBody) -> EventId {
         self.store(Event { id: id.clone(), processed_at: Some(self.now), body });
+        id
+    }
+
+    /// Appends an event with what is kept beside it.
+    pub(crate) fn append_with(&mut self, body: EventBody, kept: Vec<Value>) -> EventId {
+        let id = self.chance.event_id();
+        let event = Event { id: id.clone(), processed_at: Some(self.now), body };
+        self.session.state.apply(&event, Some(kept.clone()));
+        self.effects.extend([Effect::Append(event), Effect::Keep(id.clone(), kept)]);
         id
     }
 

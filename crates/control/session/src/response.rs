@@ -1,11 +1,13 @@
 //! A complete response becomes events: all of them in one transaction, so that a crash leaves all or nothing.
 
 use postern_model::content::Block;
-use postern_model::event::{EventBody, Permission, Previewable, SessionErrorKind, StopReason};
+use postern_model::event::{Evaluation, EventBody, Permission, Previewable, SessionErrorKind, StopReason};
 use postern_model::ids::EventId;
 use serde_json::{Map, Value, json};
 
+use crate::context::Purpose;
 use crate::input::{Effect, Response, ResponseBlock, Stop};
+use crate::judge::{Aside, Verdict, Verdicts};
 use crate::machine::Step;
 use crate::tools::{McpName, Permissions, Ruling};
 
@@ -18,11 +20,20 @@ struct Rendered {
     message: Option<(Option<EventId>, Vec<Block>)>,
     /// Calls that are answered at once, with the text.
     refused: Vec<(EventId, String)>,
+    /// What a judge said of the calls.
+    verdicts: Verdicts,
 }
 
 impl Step<'_> {
     pub(crate) fn finished(&mut self, start: &EventId, response: Response) {
-        let mut rendered = Rendered::default();
+        if let Some(response) = self.judge(start, response) {
+            self.finish(start, response, Verdicts::new(), None);
+        }
+    }
+
+    /// Puts a response into the log, with what a judge said of its calls and what that cost.
+    pub(crate) fn finish(&mut self, start: &EventId, response: Response, verdicts: Verdicts, aside: Option<Aside>) {
+        let mut rendered = Rendered { verdicts, ..Rendered::default() };
         let had_queue = !self.state().queue.is_empty();
         let refusal = matches!(response.stop, Stop::Refusal(_));
         for (index, block) in response.blocks {
@@ -32,6 +43,9 @@ impl Step<'_> {
         // A refused answer stays out of the conversation: with it in, the endpoint would refuse every later turn too.
         let kept = if refusal { Vec::new() } else { rendered.kept };
         self.end_well(start, response.usage, kept);
+        if let Some(aside) = aside {
+            self.record(&aside);
+        }
         for (call, text) in rendered.refused {
             self.refuse(call, text);
         }
@@ -53,10 +67,9 @@ impl Step<'_> {
                 SessionErrorKind::UnknownError,
                 "The model's answer reached the limit of output tokens and is cut. Send a message to go on.".into(),
             ),
-            Stop::ContextExceeded => self.exhausted(
-                SessionErrorKind::ModelRequestFailedError,
-                "The conversation has outgrown the model's context window. Start a new session.".into(),
-            ),
+            Stop::ContextExceeded => {
+                self.outgrew(Purpose::Turn, "The conversation has outgrown the model's context window.");
+            }
         }
     }
 
@@ -89,7 +102,7 @@ impl Step<'_> {
             }
             ResponseBlock::Other(whole) => rendered.kept.push(whole),
             ResponseBlock::ToolUse { .. } if refusal => {}
-            ResponseBlock::ToolUse { name, input } => self.call(name, input, rendered),
+            ResponseBlock::ToolUse { name, input } => self.call(index, name, input, rendered),
         }
     }
 
@@ -100,7 +113,8 @@ impl Step<'_> {
         }
     }
 
-    fn call(&mut self, name: String, input: Result<Map<String, Value>, String>, rendered: &mut Rendered) {
+    fn call(&mut self, index: usize, name: String, input: Result<Map<String, Value>, String>, rendered: &mut Rendered) {
+        let verdict = rendered.verdicts.get(&index);
         let ruling = Permissions(&self.session.agent).rule(&name, &self.session.servers);
         let ruling = match &input {
             Ok(_) => ruling,
@@ -111,9 +125,15 @@ impl Step<'_> {
         let input = input.unwrap_or_default();
         let block = json!({"type": "tool_use", "name": name, "input": input});
         let (body, refusal) = match ruling {
-            Ruling::Worker(permission, evaluation) => (tool_use(name, input, permission, Some(evaluation)), None),
+            Ruling::Worker(permission, evaluation) => {
+                let (permission, evaluation) = judged(permission, evaluation, verdict);
+                (tool_use(name, input, permission, Some(evaluation)), verdict.and_then(Verdict::refusal))
+            }
             Ruling::Custom => (EventBody::AgentCustomToolUse { name, input }, None),
-            Ruling::Server(of, permission, evaluation) => (mcp_use(of, input, permission, Some(evaluation)), None),
+            Ruling::Server(of, permission, evaluation) => {
+                let (permission, evaluation) = judged(permission, evaluation, verdict);
+                (mcp_use(of, input, permission, Some(evaluation)), verdict.and_then(Verdict::refusal))
+            }
             Ruling::Refused(text) => (tool_use(name, input, Permission::Deny, None), Some(text)),
             Ruling::RefusedServer(of, text) => (mcp_use(of, input, Permission::Deny, None), Some(text)),
         };
@@ -132,11 +152,15 @@ impl Step<'_> {
     }
 }
 
+fn judged(permission: Permission, evaluation: Evaluation, verdict: Option<&Verdict>) -> (Permission, Evaluation) {
+    verdict.map_or((permission, evaluation), |verdict| (verdict.permission, verdict.evaluation()))
+}
+
 fn tool_use(
     name: String,
     input: Map<String, Value>,
     permission: Permission,
-    evaluation: Option<postern_model::event::Evaluation>,
+    evaluation: Option<Evaluation>,
 ) -> EventBody {
     EventBody::AgentToolUse { name, input, evaluated_permission: Some(permission), evaluation }
 }
@@ -145,7 +169,7 @@ fn mcp_use(
     of: McpName,
     input: Map<String, Value>,
     permission: Permission,
-    evaluation: Option<postern_model::event::Evaluation>,
+    evaluation: Option<Evaluation>,
 ) -> EventBody {
     let McpName { server: mcp_server_name, tool: name } = of;
     EventBody::AgentMcpToolUse { mcp_server_name, name, input, evaluated_permission: Some(permission), evaluation }

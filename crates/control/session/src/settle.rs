@@ -1,6 +1,6 @@
 //! What follows from the state when nothing is in flight: run, ask the model, or wait for someone.
 
-use postern_model::event::{EventBody, SessionErrorKind, StopReason};
+use postern_model::event::{SessionErrorKind, StopReason};
 use postern_model::session::SessionStatus;
 
 use crate::input::Effect;
@@ -70,8 +70,6 @@ impl Step<'_> {
         if !self.connect() {
             return;
         }
-        self.flush();
-        let start = self.append(EventBody::ModelRequestStart {});
-        self.effects.push(Effect::CallModel(start));
+        self.request();
     }
 }

@@ -3,13 +3,20 @@
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use postern_model::Timestamp;
+use postern_model::content::Block;
 use postern_model::event::{Event, EventBody, Permission, RetryStatus, SessionError, StopReason, Verdict};
 use postern_model::ids::EventId;
 use postern_model::session::{SessionStatus, Usage};
 use serde_json::Value;
 
 use crate::calls::{Call, Calls, Owner, Progress, Target};
+use crate::context::{Purpose, Size, stand_in};
 use crate::conversation::Conversation;
+use crate::marks::Mark;
+
+/// How many of the user's messages a judge is shown, and how much of each.
+const REMEMBERED_MESSAGES: usize = 8;
+const REMEMBERED_CHARACTERS: usize = 4_000;
 
 /// What the log says. Two states folded from the same log are equal.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +31,8 @@ pub struct State {
     pub(crate) answered: HashSet<EventId>,
     /// Accepted messages that wait for the next model request.
     pub(crate) queue: VecDeque<Event>,
+    /// What the user said last, oldest first: what a judge measures calls by.
+    pub(crate) intent: VecDeque<String>,
     /// A message that took effect while idle: the turn it begins follows in the same transaction.
     pub(crate) has_new_input: bool,
     /// The start of a model request that has no end yet.
@@ -37,6 +46,9 @@ pub struct State {
     /// The last time in the log; the next event is not earlier.
     pub(crate) last_at: Timestamp,
     pub(crate) conversation: Conversation,
+    pub(crate) size: Size,
+    /// What the model request is for that began last.
+    pub(crate) purpose: Purpose,
     usage: Usage,
     running_since: Option<Timestamp>,
 }
@@ -50,6 +62,7 @@ impl Default for State {
             calls: Calls::default(),
             answered: HashSet::new(),
             queue: VecDeque::new(),
+            intent: VecDeque::new(),
             has_new_input: false,
             request: None,
             failures: 0,
@@ -57,6 +70,8 @@ impl Default for State {
             reported: BTreeSet::new(),
             last_at: Timestamp::UNIX_EPOCH,
             conversation: Conversation::default(),
+            size: Size::default(),
+            purpose: Purpose::default(),
             usage: Usage::default(),
             running_since: None,
         }
@@ -100,6 +115,7 @@ impl State {
             EventBody::UserMessage { content } => {
                 self.queue.retain(|queued| queued.id != event.id);
                 self.conversation.user(content);
+                self.remember(content);
                 self.has_new_input = self.status == SessionStatus::Idle && self.calls.is_empty();
             }
             EventBody::UserToolConfirmation { tool_use_id, result: Verdict::Allow, .. } => {
@@ -122,10 +138,7 @@ impl State {
                 self.open_call(event, Owner::Server, *evaluated_permission, Some(target));
             }
             EventBody::AgentCustomToolUse { .. } => self.open_call(event, Owner::Custom, None, None),
-            EventBody::ModelRequestStart {} => {
-                self.request = Some(event.id.clone());
-                self.requests += 1;
-            }
+            EventBody::ModelRequestStart {} => self.begin_request(event, Mark::read(kept.as_deref())),
             EventBody::ModelRequestEnd { model_usage, is_error, .. } => {
                 self.request = None;
                 self.usage.input_tokens += model_usage.input_tokens;
@@ -134,7 +147,10 @@ impl State {
                 self.usage.cache_creation.ephemeral_5m_input_tokens += model_usage.cache_creation_input_tokens;
                 if *is_error != Some(true) {
                     self.failures = 0;
-                    self.conversation.assistant(kept.unwrap_or_default());
+                    if self.purpose == Purpose::Turn {
+                        self.conversation.assistant(kept.unwrap_or_default());
+                        self.size.counted(model_usage, &self.conversation);
+                    }
                 }
             }
             EventBody::SessionError { error: SessionError { mcp_server_name: Some(server), .. } } => {
@@ -144,6 +160,7 @@ impl State {
                 if matches!(error.retry_status, RetryStatus::Retrying {}) {
                     self.failures += 1;
                 }
+                self.size.outgrown |= Mark::read(kept.as_deref()) == Some(Mark::Outgrown);
             }
             EventBody::StatusRunning {} => {
                 if self.begins_turn() {
@@ -159,9 +176,11 @@ impl State {
             EventBody::StatusIdle { stop_reason, .. } => {
                 self.failures = 0;
                 self.has_new_input = false;
+                self.size.rest();
                 self.stop = Some(stop_reason.clone());
                 self.become_status(SessionStatus::Idle);
             }
+            EventBody::AgentThreadContextCompacted {} => self.compact(&kept.unwrap_or_default()),
             EventBody::AgentMessage { .. }
             | EventBody::AgentThinking {}
             | EventBody::ThreadStatusRunning { .. }
@@ -176,7 +195,51 @@ impl State {
 
     /// Takes in the blocks that belong to the model request that just ended.
     pub(crate) fn keep(&mut self, kept: Vec<Value>) {
+        let before = self.conversation.weight();
         self.conversation.assistant(kept);
+        self.size.answered(self.conversation.weight() - before);
+    }
+
+    fn begin_request(&mut self, event: &Event, mark: Option<Mark>) {
+        self.request = Some(event.id.clone());
+        self.requests += u32::from(mark != Some(Mark::Aside));
+        self.purpose = match mark {
+            Some(Mark::Compacting) => Purpose::Summary,
+            Some(Mark::Aside) => Purpose::Aside,
+            Some(Mark::Cleared { .. } | Mark::Outgrown) | None => Purpose::Turn,
+        };
+        if let Some(Mark::Cleared { keep }) = mark {
+            self.conversation.clear(keep);
+        }
+        if self.purpose == Purpose::Turn {
+            self.size.asked();
+        }
+    }
+
+    fn remember(&mut self, content: &[Block]) {
+        let texts = content.iter().filter_map(|block| match block {
+            Block::Text { text } => Some(text.as_str()),
+            _ => None,
+        });
+        let text: String = texts.collect::<Vec<_>>().join("\n").chars().take(REMEMBERED_CHARACTERS).collect();
+        if text.is_empty() {
+            return;
+        }
+        if self.intent.len() == REMEMBERED_MESSAGES {
+            self.intent.pop_front();
+        }
+        self.intent.push_back(text);
+    }
+
+    fn compact(&mut self, kept: &[Value]) {
+        if let Some(stand_in) = stand_in(kept) {
+            self.conversation.compact(&stand_in);
+        }
+        if self.size.outgrown {
+            self.conversation.shorten();
+        }
+        self.size.outgrown = false;
+        self.size.shortened = true;
     }
 
     /// Takes in that the journal says this call was begun.

@@ -1,6 +1,8 @@
 //! Journeys through the loop, each told by the types of its events, and properties of every journey.
 
+mod context;
 mod journeys;
+mod judge;
 mod properties;
 mod servers;
 mod world;

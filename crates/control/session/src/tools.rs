@@ -117,7 +117,7 @@ impl Permissions<'_> {
     }
 }
 
-/// What a policy makes of a call. There is no judge: where one was to decide, a person is asked.
+/// What a policy makes of a call. Where a judge is to decide, a person is asked unless `judge` knows better.
 fn evaluate(policy: PermissionPolicy) -> (Permission, Evaluation) {
     match policy {
         PermissionPolicy::AlwaysAllow {} => (Permission::Allow, Evaluation::AlwaysAllow {}),

@@ -33,11 +33,14 @@ pub(crate) struct Failed {
 pub(crate) fn of_status(endpoint: &str, status: u16, body: &[u8], retry_after: Option<Duration>) -> Failed {
     let detail = serde_json::from_slice::<Envelope>(body).ok().map(|envelope| envelope.error);
     let said = detail.as_ref().map(|detail| detail.message.as_str()).unwrap_or_default();
-    let kind = detail.as_ref().and_then(|detail| of_type(&detail.kind)).unwrap_or_else(|| of_code(status));
+    let kind = match detail.as_ref().and_then(|detail| of_type(&detail.kind)).unwrap_or_else(|| of_code(status)) {
+        FailureKind::Rejected if is_too_long(status, said) => FailureKind::TooLong,
+        kind => kind,
+    };
     let next = next_step(status);
     // What is wrong with the request is the caller's to know; anything else is between the two servers.
     let reason = match (kind, status) {
-        (FailureKind::Rejected, 400 | 404 | 413 | 422) if !said.is_empty() => {
+        (FailureKind::Rejected | FailureKind::TooLong, 400 | 404 | 413 | 422) if !said.is_empty() => {
             format!(": {}", without_address(endpoint, &clean(said)))
         }
         _ => String::new(),
@@ -99,6 +102,20 @@ fn of_code(status: u16) -> FailureKind {
     }
 }
 
+/// Whether the endpoint says that the conversation is longer than the model's window, in the words of those that are known.
+fn is_too_long(status: u16, said: &str) -> bool {
+    const WORDS: [&str; 6] = [
+        "prompt is too long",
+        "exceed context limit",
+        "maximum context length",
+        "context window",
+        "context length",
+        "request exceeds the maximum size",
+    ];
+    let said = said.to_ascii_lowercase();
+    status == 413 || (matches!(status, 400 | 422) && WORDS.iter().any(|words| said.contains(words)))
+}
+
 fn next_step(status: u16) -> &'static str {
     match status {
         401 | 403 => " Check the server's model key (ANTHROPIC_API_KEY or --model-key-file) and `[model] url`.",
@@ -129,6 +146,8 @@ mod tests {
     #[test]
     fn failures_are_told_apart_by_type_and_else_by_status() {
         let typed = |kind: &str| format!(r#"{{"type":"error","error":{{"type":"{kind}","message":"m"}}}}"#);
+        let said =
+            |said: &str| serde_json::json!({"error": {"type": "invalid_request_error", "message": said}}).to_string();
         for (status, body, kind) in [
             (429, typed("rate_limit_error"), FailureKind::RateLimited),
             (429, "busy".into(), FailureKind::RateLimited),
@@ -142,7 +161,12 @@ mod tests {
             (401, typed("authentication_error"), FailureKind::Rejected),
             (403, String::new(), FailureKind::Rejected),
             (404, String::new(), FailureKind::Rejected),
-            (413, typed("request_too_large"), FailureKind::Rejected),
+            (413, typed("request_too_large"), FailureKind::TooLong),
+            (400, said("prompt is too long: 208310 tokens > 200000 maximum"), FailureKind::TooLong),
+            (400, said("input length and `max_tokens` exceed context limit: 1 + 2 > 2"), FailureKind::TooLong),
+            (400, said("This model's maximum context length is 8192 tokens."), FailureKind::TooLong),
+            (400, said("messages.0: too long a name"), FailureKind::Rejected),
+            (401, said("prompt is too long"), FailureKind::Rejected),
             (418, typed("surprise"), FailureKind::Rejected),
         ] {
             assert_eq!(of_status("http://m", status, body.as_bytes(), None).failure.kind, kind, "{status} {body}");

@@ -32,6 +32,15 @@ pub fn body(agent: &SessionAgent, servers: &[McpTool], conversation: &Conversati
     serde_json::to_vec(&request).expect("a JSON value always serialises").into()
 }
 
+/// The body that asks a model one question, outside of any conversation.
+pub fn question(model: &str, system: &str, question: &str, max_tokens: u32) -> Bytes {
+    let text = |text: &str| json!([{"type": "text", "text": text}]);
+    let messages = json!([{"role": "user", "content": text(question)}]);
+    let request =
+        json!({"model": model, "max_tokens": max_tokens, "stream": true, "system": text(system), "messages": messages});
+    serde_json::to_vec(&request).expect("a JSON value always serialises").into()
+}
+
 /// What the agent's definition says about how the model is asked; left out where it says nothing, because not every
 /// endpoint knows these.
 fn choices(agent: &SessionAgent, request: &mut Map<String, Value>) {

@@ -14,6 +14,7 @@ pub(super) fn definition(agent: &AgentDefinition) -> Result<(), Problem> {
     length("name", &agent.name, 1, MAX_NAME)?;
     length("description", agent.description.as_deref().unwrap_or_default(), 0, MAX_DESCRIPTION)?;
     length("system", agent.system.as_deref().unwrap_or_default(), 0, MAX_SYSTEM)?;
+    agent.context.unwrap_or_default().check()?;
     if !agent.skills.is_empty() {
         return Err(Problem::invalid_at("skills", "skills are not in this build; send an empty list"));
     }

@@ -51,6 +51,18 @@ fn a_minimal_agent_is_resolved_to_every_field() {
 }
 
 #[test]
+fn when_a_conversation_is_shortened_is_said_only_where_it_is_set() {
+    let agent = create(with(json!({"context": {"compact_above_tokens": 50000}}))).unwrap();
+    let shown = serde_json::to_value(&agent).unwrap();
+    assert_eq!(shown["context"], json!({"compact_above_tokens": 50000}));
+    assert_eq!(update(&agent, json!({"name": "other"})).unwrap().context, agent.context);
+    assert_eq!(update(&agent, json!({"context": null})).unwrap().context, None);
+    for refused in [json!({"compact_above_tokens": 999}), json!({"clear_above_tokens": 1}), json!({"surprise": 1})] {
+        assert!(create(with(json!({"context": refused}))).is_err());
+    }
+}
+
+#[test]
 fn a_toolset_is_resolved_with_its_defaults() {
     let body = with(json!({"tools": [{
         "type": "agent_toolset_20260401",
@@ -90,7 +102,6 @@ fn a_model_is_a_name_or_an_object() {
 #[test]
 fn what_the_contract_or_this_build_refuses_is_refused_with_its_place() {
     let toolset = |config: Value| with(json!({"tools": [{"type": "agent_toolset_20260401", "configs": [config]}]}));
-    let auto = json!({"type": "auto"});
     for (body, expected) in [
         (with(json!({"name": ""})), "name:"),
         (with(json!({"name": "n".repeat(257)})), "name:"),
@@ -110,12 +121,7 @@ fn what_the_contract_or_this_build_refuses_is_refused_with_its_place() {
         (with(json!({"tools": [{"type": "agent_toolset_20260401"}, {"type": "agent_toolset_20260401"}]})), "tools[1]"),
         (toolset(json!({"name": "sh"})), "sh"),
         (toolset(json!({"name": "bash", "type": "read"})), "tools[0]"),
-        (toolset(json!({"name": "bash", "permission_policy": auto})), "judge"),
         (toolset(json!({"name": "web_search"})), "not in this build"),
-        (
-            with(json!({"tools": [{"type": "agent_toolset_20260401", "default_config": {"permission_policy": auto}}]})),
-            "judge",
-        ),
         (tool(json!({"name": "has space"})), "name"),
         (tool(json!({"name": "bash"})), "built-in"),
         (tool(json!({"name": "mcp__x"})), "mcp__"),

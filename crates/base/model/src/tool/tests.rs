@@ -70,10 +70,6 @@ fn what_the_contract_forbids_is_refused_with_its_place() {
         (json!([{"type": "agent_toolset_20260401", "configs": [{"name": "bash"}, {"name": "bash"}]}]), "twice"),
         (json!([{"type": "agent_toolset_20260401", "configs": [{"name": "bash", "type": "read"}]}]), "must equal"),
         (json!([{"type": "agent_toolset_20260401", "configs": [{"name": "web_search"}]}]), "not in this build"),
-        (
-            json!([{"type": "agent_toolset_20260401", "default_config": {"permission_policy": {"type": "auto"}}}]),
-            "judge",
-        ),
         (json!([{"type": "mcp_toolset", "mcp_server_name": ""}]), "1 to 255"),
         (json!([{"type": "mcp_toolset", "mcp_server_name": "w", "configs": [{"name": ""}]}]), "1 to 128"),
         (json!([{"type": "mcp_toolset", "mcp_server_name": "w", "configs": [{"name": "t".repeat(129)}]}]), "1 to 128"),

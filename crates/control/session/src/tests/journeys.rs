@@ -275,6 +275,22 @@ fn what_retrying_cannot_help_ends_the_turn_at_once() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_changes_no_wait_and_no_order() {
+    let mut world = World::new();
+    world.say("hi");
+    world.seconds -= 86_400;
+    world.fail(FailureKind::Transient);
+    let wait = world.retry_at.unwrap().as_second() - world.seconds;
+    assert_eq!(wait, 1, "a day earlier it is the same wait");
+    let times: Vec<_> = world.log.iter().filter_map(|event| event.processed_at).collect();
+    assert!(times.is_sorted());
+    world.seconds += 2 * 86_400;
+    world.input(Input::RetryDue);
+    world.answer(vec![text("done")], Stop::EndTurn);
+    assert!(world.session.state().settled_usage().active_seconds >= 0.0);
+}
+
+#[test]
 fn every_way_a_response_stops_ends_in_the_right_reason() {
     let usual = |stop| {
         let mut world = World::new();
@@ -286,7 +302,7 @@ fn every_way_a_response_stops_ends_in_the_right_reason() {
     assert_eq!(usual(Stop::EndTurn), (idle, Some(StopReason::EndTurn {})));
     assert_eq!(usual(Stop::Refusal(None)), (idle, Some(StopReason::Refusal {})));
     assert_eq!(usual(Stop::MaxTokens), (idle, Some(StopReason::RetriesExhausted {})));
-    assert_eq!(usual(Stop::ContextExceeded), (idle, Some(StopReason::RetriesExhausted {})));
+    assert_eq!(usual(Stop::ContextExceeded), (SessionStatus::Running, None));
     assert_eq!(usual(Stop::PauseTurn), (SessionStatus::Running, None));
 }
 

@@ -8,7 +8,7 @@ use postern_model::session::SessionStatus;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::world::{World, call, limits, text};
+use super::world::{World, agent, agent_with_servers, call, limits, text, tight};
 use crate::calls::Owner;
 use crate::{FailureKind, Input, ModelEvent, Stop};
 
@@ -20,6 +20,7 @@ enum Act {
     InterruptAndSay,
     /// A result for the n-th call ever made, right or wrong.
     Result(usize),
+    LongResult(usize),
     CustomResult(usize),
     Confirm(usize, bool),
     Piece,
@@ -36,6 +37,8 @@ enum Act {
     /// The n-th of the MCP calls that run ends.
     CallEnds(usize),
     StaleMcp,
+    /// The judge answers this, nonsense, or nothing.
+    Judge(u8),
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -56,12 +59,13 @@ fn act() -> impl Strategy<Value = Act> {
         2 => Just(Act::Interrupt),
         1 => Just(Act::InterruptAndSay),
         6 => (0_usize..8).prop_map(Act::Result),
+        3 => (0_usize..8).prop_map(Act::LongResult),
         3 => (0_usize..8).prop_map(Act::CustomResult),
         4 => (0_usize..8, any::<bool>()).prop_map(|(call, allow)| Act::Confirm(call, allow)),
         3 => Just(Act::Piece),
         8 => prop::collection::vec(tool, 0..5).prop_map(Act::Answer),
         1 => (0_u8..4).prop_map(Act::Stopped),
-        2 => (0_u8..5).prop_map(Act::Fail),
+        3 => (0_u8..6).prop_map(Act::Fail),
         3 => Just(Act::RetryDue),
         3 => Just(Act::Crash),
         1 => Just(Act::WorkFailed),
@@ -70,6 +74,7 @@ fn act() -> impl Strategy<Value = Act> {
         8 => (prop::bool::weighted(0.2), prop::bool::weighted(0.2)).prop_map(|(a, b)| Act::Connect(a, b)),
         6 => (0_usize..3).prop_map(Act::CallEnds),
         1 => Just(Act::StaleMcp),
+        6 => (0_u8..5).prop_map(Act::Judge),
     ]
 }
 
@@ -86,6 +91,7 @@ fn play(world: &mut World, act: &Act) {
             json!([{"type": "user.interrupt"}, {"type": "user.message", "content": [{"type": "text", "text": "x"}]}]),
         )),
         Act::Result(n) => drop(world.result(&nth(world, *n))),
+        Act::LongResult(n) => drop(world.result_of(&nth(world, *n), &"long ".repeat(200))),
         Act::CustomResult(n) => {
             let id = nth(world, *n);
             drop(world.send(json!([{"type": "user.custom_tool_result", "custom_tool_use_id": id}])));
@@ -108,8 +114,8 @@ fn play(world: &mut World, act: &Act) {
             world.answer(vec![text("t")], stops[usize::from(*way)].clone());
         }
         Act::Fail(way) if world.request.is_some() => {
-            use FailureKind::{Billing, Overloaded, RateLimited, Rejected, Transient};
-            world.fail([Billing, Overloaded, RateLimited, Rejected, Transient][usize::from(*way)]);
+            use FailureKind::{Billing, Overloaded, RateLimited, Rejected, TooLong, Transient};
+            world.fail([Billing, Overloaded, RateLimited, Rejected, Transient, TooLong][usize::from(*way)]);
         }
         Act::RetryDue => drop(world.input(Input::RetryDue)),
         Act::Crash => drop(world.crash()),
@@ -136,7 +142,16 @@ fn play(world: &mut World, act: &Act) {
             let call = ended.unwrap_or_else(|| EventId::parse("sevt_none").unwrap());
             assert!(world.input(Input::McpResult { call, content: vec![], is_error: false }).is_empty());
         }
-        Act::Connect(..)
+        Act::Judge(way) if world.consulting.is_some() => {
+            let all = |word: &str| {
+                let verdict = |call: usize| json!({"call": call, "decision": word, "reason": "r"});
+                json!({"verdicts": (0..5).map(verdict).collect::<Vec<_>>()}).to_string()
+            };
+            let answers = [Some(all("allow")), Some(all("deny")), Some(all("ask")), Some("hm".into()), None];
+            world.consult(answers[usize::from(*way)].as_deref());
+        }
+        Act::Judge(_)
+        | Act::Connect(..)
         | Act::CallEnds(_)
         | Act::Piece
         | Act::Answer(_)
@@ -146,12 +161,17 @@ fn play(world: &mut World, act: &Act) {
     }
 }
 
+fn world(has_servers: bool, is_tight: bool) -> World {
+    let agent = if has_servers { agent_with_servers() } else { agent() };
+    World::of(agent, if is_tight { tight() } else { limits() })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn every_log_keeps_the_promises_of_the_contract(servers: bool, acts in prop::collection::vec(act(), 1..60)) {
-        let mut world = if servers { World::with_servers() } else { World::new() };
+    fn every_log_keeps_the_promises_of_the_contract(has_servers: bool, is_tight: bool, acts in prop::collection::vec(act(), 1..60)) {
+        let mut world = world(has_servers, is_tight);
         for act in &acts {
             play(&mut world, act);
             check(&world);
@@ -159,8 +179,8 @@ proptest! {
     }
 
     #[test]
-    fn every_session_comes_to_rest_when_everyone_does_their_part(servers: bool, acts in prop::collection::vec(act(), 1..40)) {
-        let mut world = if servers { World::with_servers() } else { World::new() };
+    fn every_session_comes_to_rest_when_everyone_does_their_part(has_servers: bool, is_tight: bool, acts in prop::collection::vec(act(), 1..40)) {
+        let mut world = world(has_servers, is_tight);
         for act in &acts {
             play(&mut world, act);
         }
@@ -182,7 +202,9 @@ fn settle(world: &mut World) {
         if world.session.state().status == SessionStatus::Terminated {
             return;
         }
-        if world.connecting.is_some() {
+        if world.consulting.is_some() {
+            world.consult(None);
+        } else if world.connecting.is_some() {
             world.connect(&[]);
         } else if !world.running.is_empty() {
             world.end_call("done");
@@ -276,6 +298,7 @@ fn nothing_happens_between_idle_and_what_ends_it(shown: &[Event]) {
             | EventBody::AgentToolUse { .. }
             | EventBody::AgentCustomToolUse { .. }
             | EventBody::AgentMcpToolUse { .. }
+            | EventBody::AgentThreadContextCompacted {}
             | EventBody::ModelRequestStart {}
             | EventBody::ModelRequestEnd { .. } => assert!(!is_idle, "{} while idle", event.body.kind()),
             _ => {}
@@ -308,10 +331,12 @@ fn time_never_goes_back(log: &[Event]) {
 
 fn the_end_of_the_log_agrees_with_what_runs(world: &World) {
     let state = world.session.state();
-    assert_eq!(state.request, world.request, "a request is open exactly while one runs");
+    let judging = world.consulting.as_ref().map(|(start, _)| start.clone());
+    assert_eq!(state.request, world.request.clone().or(judging), "a request is open exactly while one runs");
     match state.status {
         SessionStatus::Idle => {
             assert_eq!((&world.request, world.connecting, world.running.len()), (&None, None, 0));
+            assert_eq!(world.consulting, None);
             let waiting = state.calls.waiting();
             match &state.stop {
                 Some(StopReason::RequiresAction { event_ids }) => {
@@ -323,9 +348,9 @@ fn the_end_of_the_log_agrees_with_what_runs(world: &World) {
         }
         SessionStatus::Running => {
             let is_asking = world.connecting.is_some();
-            assert!(world.request.is_some() || is_asking || !state.calls.is_empty(), "running means work");
+            assert!(state.request.is_some() || is_asking || !state.calls.is_empty(), "running means work");
             let of_others = state.calls.iter().any(|call| call.owner != Owner::Server);
-            assert!(world.request.is_some() || is_asking || of_others || !world.running.is_empty(), "nothing is stuck");
+            assert!(state.request.is_some() || is_asking || of_others || !world.running.is_empty(), "nothing is stuck");
         }
         SessionStatus::Rescheduling => assert!(world.retry_at.is_some()),
         SessionStatus::Terminated => assert!(state.queue.is_empty()),

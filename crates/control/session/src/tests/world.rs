@@ -11,9 +11,10 @@ use postern_model::session::SessionAgent;
 use postern_model::{Problem, Timestamp};
 use serde_json::{Value, json};
 
+use crate::marks::Mark;
 use crate::{
-    Author, Chance, Effect, FailureKind, Input, Limits, McpFailure, McpFailureKind, McpNews, ModelEvent, ModelFailure,
-    Response, ResponseBlock, ServerTool, Session, Stop,
+    Author, Chance, Consultation, ContextLimits, Counsellor, Effect, FailureKind, Input, Limits, McpFailure,
+    McpFailureKind, McpNews, Message, ModelEvent, ModelFailure, Response, ResponseBlock, ServerTool, Session, Stop,
 };
 
 pub(super) struct World {
@@ -28,6 +29,8 @@ pub(super) struct World {
     pub(super) previews: Vec<Preview>,
     pub(super) work: u32,
     pub(super) seconds: i64,
+    /// The consultation that runs.
+    pub(super) consulting: Option<(EventId, Consultation)>,
     /// The connecting that runs: its number.
     pub(super) connecting: Option<u64>,
     /// The MCP calls that run, in the order they began.
@@ -36,7 +39,10 @@ pub(super) struct World {
     pub(super) journal: HashSet<EventId>,
     /// Every call that ever began, as often as it did.
     pub(super) begun: Vec<EventId>,
+    /// What the model was sent last, as long as the log does not say that it was shortened since.
+    pub(super) sent: Vec<Message>,
     agent: Arc<SessionAgent>,
+    limits: Limits,
     counter: Counter,
 }
 
@@ -85,22 +91,38 @@ pub(super) fn limits() -> Limits {
     Limits { attempts: 3, requests_per_turn: 20, queued_messages: 5, parallel_mcp_calls: 2, ..Limits::default() }
 }
 
-fn empty(agent: &Arc<SessionAgent>) -> Session {
-    Session::new(ThreadId::parse("sthr_1").unwrap(), Arc::clone(agent), limits())
+/// Limits that a few messages reach.
+pub(super) fn tight() -> Limits {
+    let context = ContextLimits { clear_above: Some(80), keep_results: 1, compact_above: Some(200) };
+    Limits { context, judge: Counsellor::Present, ..limits() }
+}
+
+fn empty(agent: &Arc<SessionAgent>, limits: Limits) -> Session {
+    Session::new(ThreadId::parse("sthr_1").unwrap(), Arc::clone(agent), limits)
+}
+
+/// Whether the endpoint's cache of what was sent before serves what is sent now.
+fn is_prefix(before: &[Message], now: &[Message]) -> bool {
+    let Some((last, earlier)) = before.split_last() else { return true };
+    now.starts_with(earlier)
+        && now.get(earlier.len()).is_some_and(|m| m.role == last.role && m.content.starts_with(&last.content))
 }
 
 impl World {
     pub(super) fn new() -> Self {
-        Self::of(agent())
+        Self::of(agent(), limits())
     }
 
     pub(super) fn with_servers() -> Self {
-        Self::of(agent_with_servers())
+        Self::of(agent_with_servers(), limits())
     }
 
-    fn of(agent: Arc<SessionAgent>) -> Self {
+    pub(super) fn of(agent: Arc<SessionAgent>, limits: Limits) -> Self {
         Self {
-            session: empty(&agent),
+            session: empty(&agent, limits),
+            sent: Vec::new(),
+            limits,
+            consulting: None,
             connecting: None,
             running: Vec::new(),
             journal: HashSet::new(),
@@ -133,6 +155,9 @@ impl World {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Append(event) => {
+                if matches!(event.body, EventBody::AgentThreadContextCompacted {}) {
+                    self.sent.clear();
+                }
                 // Events that wait stand behind everything that took effect.
                 let waiting = self.log.iter().rev().take_while(|event| event.processed_at.is_none()).count();
                 let at = if event.processed_at.is_some() { self.log.len() - waiting } else { self.log.len() };
@@ -143,13 +168,29 @@ impl World {
                 self.log.retain(|stored| stored.id != event.id);
                 self.perform(Effect::Append(event));
             }
-            Effect::Keep(id, blocks) => drop(self.kept.insert(id, blocks)),
+            Effect::Keep(id, blocks) => {
+                if matches!(Mark::read(Some(&blocks)), Some(Mark::Cleared { .. } | Mark::Outgrown)) {
+                    self.sent.clear();
+                }
+                self.kept.insert(id, blocks);
+            }
             Effect::EnsureWork => self.work += 1,
             Effect::CallModel(start) => {
                 assert_eq!(self.request, None, "one request at a time");
+                let asked = self.session.asked().messages().to_vec();
+                assert!(is_prefix(&self.sent, &asked), "what was sent before is a prefix of what is sent now");
+                let whole = self.session.conversation().messages();
+                self.sent = if is_prefix(whole, &asked) { whole.to_vec() } else { Vec::new() };
                 self.request = Some(start);
             }
-            Effect::CancelModel => self.request = None,
+            Effect::CancelModel => {
+                self.request = None;
+                self.consulting = None;
+            }
+            Effect::Consult(start, consultation) => {
+                assert_eq!(self.consulting, None, "one consultation at a time");
+                self.consulting = Some((start, consultation));
+            }
             Effect::ConnectMcp { attempt, servers } => {
                 assert_eq!(self.connecting, None, "one connecting at a time");
                 assert_eq!(servers, self.agent.mcp_servers);
@@ -164,7 +205,10 @@ impl World {
                 self.connecting = None;
                 self.running.clear();
             }
-            Effect::RetryAt(at) => self.retry_at = Some(at),
+            Effect::RetryAfter(wait) => {
+                let now = Timestamp::from_second(self.seconds).unwrap();
+                self.retry_at = Some(now + wait);
+            }
             Effect::Preview(preview) => self.previews.push(preview),
             Effect::Accepted(_) => {}
         }
@@ -172,7 +216,7 @@ impl World {
 
     /// The session as another process would read it from the log.
     pub(super) fn replayed(&self) -> Session {
-        let mut session = empty(&self.agent);
+        let mut session = empty(&self.agent, self.limits);
         for event in &self.log {
             session.replay(event, self.kept.get(&event.id).cloned());
         }
@@ -187,6 +231,7 @@ impl World {
         self.session = self.replayed();
         self.request = None;
         self.retry_at = None;
+        self.consulting = None;
         self.connecting = None;
         self.running.clear();
         self.input(Input::Resume)
@@ -215,8 +260,21 @@ impl World {
     }
 
     pub(super) fn answer(&mut self, blocks: Vec<ResponseBlock>, stop: Stop) -> Vec<&'static str> {
-        let usage = ModelUsage { input_tokens: 10, output_tokens: 1, ..ModelUsage::default() };
+        self.answer_counted(blocks, stop, 10)
+    }
+
+    /// The endpoint counts this many tokens of input.
+    pub(super) fn answer_counted(&mut self, blocks: Vec<ResponseBlock>, stop: Stop, input: u64) -> Vec<&'static str> {
+        let usage = ModelUsage { input_tokens: input, output_tokens: 1, ..ModelUsage::default() };
         self.model(ModelEvent::Finished(Response { blocks: blocks.into_iter().enumerate().collect(), stop, usage }))
+    }
+
+    /// The judge says this, or does not answer.
+    pub(super) fn consult(&mut self, answer: Option<&str>) -> Vec<&'static str> {
+        let (start, _) = self.consulting.take().expect("somebody is asked");
+        let usage = ModelUsage { input_tokens: 7, output_tokens: 1, ..ModelUsage::default() };
+        let answer = answer.map(|text| (text.to_owned(), usage)).ok_or_else(|| "away".to_owned());
+        self.input(Input::Consulted { start, answer })
     }
 
     pub(super) fn fail(&mut self, kind: FailureKind) -> Vec<&'static str> {
@@ -234,7 +292,11 @@ impl World {
     }
 
     pub(super) fn result(&mut self, call: &EventId) -> Result<Vec<&'static str>, Problem> {
-        let content = json!([{"type": "text", "text": "out"}]);
+        self.result_of(call, "out")
+    }
+
+    pub(super) fn result_of(&mut self, call: &EventId, text: &str) -> Result<Vec<&'static str>, Problem> {
+        let content = json!([{"type": "text", "text": text}]);
         self.send_as(json!([{"type": "user.tool_result", "tool_use_id": call, "content": content}]), Author::Worker)
     }
 

@@ -1,0 +1,98 @@
+//! Asking a model that is not in the conversation: one question, one answer, both bounded in time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use postern_model::event::ModelUsage;
+use postern_model::ids::EventId;
+use postern_session::{Consultation, Counsel, Input, ModelEvent, Response, ResponseBlock, Stop};
+use postern_upstream::Model;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::warn;
+
+use crate::actor::Actor;
+
+/// How long a judge may think; then a person is asked.
+const JUDGE_TIME: Duration = Duration::from_secs(60);
+/// How much it may say.
+const JUDGE_TOKENS: u32 = 4_096;
+
+/// The consultation of one session that runs, if one does.
+#[derive(Default)]
+pub(crate) struct Consults {
+    tasks: JoinSet<Input>,
+    current: Option<EventId>,
+}
+
+impl Consults {
+    /// What became of it; waits for ever while nobody is asked.
+    pub(crate) async fn next(&mut self) -> Input {
+        loop {
+            let Some(ended) = self.tasks.join_next().await else { std::future::pending().await };
+            match (ended, self.current.take()) {
+                // Cancelled before it could be heard.
+                (_, None) => {}
+                (Ok(input), Some(_)) => return input,
+                (Err(_), Some(start)) => {
+                    warn!(%start, "the task of a consultation broke down");
+                    return Input::Consulted { start, answer: Err("The consultation broke down.".into()) };
+                }
+            }
+        }
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.current.is_some()
+    }
+
+    pub(crate) fn cancel(&mut self) {
+        self.current = None;
+        self.tasks = JoinSet::new();
+    }
+}
+
+impl Actor {
+    pub(crate) fn consult(&mut self, start: EventId, consultation: Consultation) {
+        let settings = &self.shared.settings;
+        let (model, time, max_tokens) = match consultation.counsel {
+            Counsel::Judge => (settings.judge.clone(), JUDGE_TIME, JUDGE_TOKENS),
+        };
+        // The session asks nobody who is not configured.
+        let model = model.unwrap_or_default();
+        let body = postern_upstream::question(&model, consultation.system, &consultation.text, max_tokens);
+        let endpoint = Arc::clone(&self.shared.model);
+        self.consults.cancel();
+        self.consults.current = Some(start.clone());
+        self.consults.tasks.spawn(async move {
+            let answer = timeout(time, ask(endpoint.as_ref(), body)).await;
+            let answer = answer.unwrap_or_else(|_| Err("There was no answer in time.".into()));
+            if let Err(reason) = &answer {
+                warn!(%start, reason, "a consultation failed");
+            }
+            Input::Consulted { start, answer }
+        });
+    }
+}
+
+async fn ask(model: &dyn Model, body: Bytes) -> Result<(String, ModelUsage), String> {
+    let mut news = model.start(body);
+    loop {
+        match news.recv().await {
+            Some(ModelEvent::Finished(Response { stop: Stop::Refusal(_), .. })) => return Err("It refused.".into()),
+            Some(ModelEvent::Finished(response)) => return Ok((text_of(response.blocks), response.usage)),
+            Some(ModelEvent::Failed(failure)) => return Err(failure.message),
+            Some(ModelEvent::ThinkingStarted { .. } | ModelEvent::Text { .. }) => {}
+            None => return Err("The request ended without an answer.".into()),
+        }
+    }
+}
+
+fn text_of(blocks: Vec<(usize, ResponseBlock)>) -> String {
+    let text = |(_, block)| match block {
+        ResponseBlock::Text(text) => Some(text),
+        ResponseBlock::Thinking(_) | ResponseBlock::ToolUse { .. } | ResponseBlock::Other(_) => None,
+    };
+    blocks.into_iter().filter_map(text).collect()
+}

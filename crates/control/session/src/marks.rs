@@ -1,0 +1,55 @@
+//! Notes that the loop keeps beside its own events, where the model's blocks are kept: what a model request was for and
+//! what became of the context. No client sees them; a log that is read back says with them what the model was sent.
+
+use serde_json::{Value, json};
+
+/// One note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// Beside the start of a request: it asks for a summary, not for the next step.
+    Compacting,
+    /// Beside the start of a request: before it, the results of tools were cleared but for this many.
+    Cleared { keep: usize },
+    /// Beside the start of a request: it was beside the conversation, to a judge.
+    Aside,
+    /// Beside an error: the conversation has outgrown the model's window.
+    Outgrown,
+}
+
+impl Mark {
+    /// What is kept.
+    pub(crate) fn kept(self) -> Vec<Value> {
+        vec![match self {
+            Self::Compacting => json!({"mark": "compacting"}),
+            Self::Cleared { keep } => json!({"mark": "cleared", "keep": keep}),
+            Self::Aside => json!({"mark": "aside"}),
+            Self::Outgrown => json!({"mark": "outgrown"}),
+        }]
+    }
+
+    /// Reads it back; what is kept beside other events is none.
+    pub(crate) fn read(kept: Option<&[Value]>) -> Option<Self> {
+        let note = kept?.first()?;
+        match note["mark"].as_str()? {
+            "compacting" => Some(Self::Compacting),
+            "cleared" => Some(Self::Cleared { keep: usize::try_from(note["keep"].as_u64()?).ok()? }),
+            "aside" => Some(Self::Aside),
+            "outgrown" => Some(Self::Outgrown),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_reads_back_and_the_model_s_blocks_are_none() {
+        for mark in [Mark::Compacting, Mark::Cleared { keep: 3 }, Mark::Aside, Mark::Outgrown] {
+            assert_eq!(Mark::read(Some(&mark.kept())), Some(mark));
+        }
+        assert_eq!(Mark::read(Some(&[json!({"type": "text", "text": "mark"})])), None);
+        assert_eq!(Mark::read(None), None);
+    }
+}
