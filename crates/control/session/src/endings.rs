@@ -49,6 +49,9 @@ impl Step<'_> {
     pub(crate) fn work_failed(&mut self, code: &str, message: &str) {
         self.stop_request();
         self.stop_servers();
+        if self.state().is_evaluating() {
+            self.interrupt_outcome();
+        }
         let text = format!(
             "The turn ended before this tool was done: a worker could not serve the session ({code}). {message}"
         );
@@ -58,6 +61,7 @@ impl Step<'_> {
 
     pub(crate) fn archive(&mut self) {
         self.close_calls("The session was archived before the tool was run.");
+        self.interrupt_outcome();
         self.flush();
         let (agent_name, session_thread_id) = self.named();
         self.append(EventBody::ThreadStatusTerminated { agent_name, session_thread_id });
@@ -70,6 +74,7 @@ impl Step<'_> {
         self.stop_request();
         self.stop_servers();
         self.close_calls(INTERRUPTED);
+        self.interrupt_outcome();
         match self.state().status {
             SessionStatus::Idle if had_calls => self.idle(StopReason::EndTurn {}, None),
             SessionStatus::Idle if left_by_worker => self.effects.push(Effect::EnsureWork),

@@ -97,6 +97,8 @@ pub struct Consultation {
 pub enum Counsel {
     /// Whoever decides whether a call may run.
     Judge,
+    /// Whoever finds whether an outcome holds.
+    Grader,
 }
 
 /// What became of connecting to one MCP server.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use postern_model::Timestamp;
 use postern_model::content::Block;
 use postern_model::event::{
-    ClientEvent, Event, EventBody, ModelUsage, RetryStatus, SessionError, SessionErrorKind, StopDetails, StopReason,
-    Verdict,
+    ClientEvent, Event, EventBody, ModelUsage, RetryStatus, Rubric, SessionError, SessionErrorKind, StopDetails,
+    StopReason, Verdict,
 };
 use postern_model::ids::{EventId, ThreadId};
 use postern_model::session::{SessionAgent, SessionStatus, Usage};
@@ -205,6 +205,7 @@ impl Step<'_> {
                 if self.state().needs_worker() {
                     self.effects.push(Effect::EnsureWork);
                 }
+                self.ask_grader();
                 self.settle();
             }
             SessionStatus::Terminated => {}
@@ -244,8 +245,14 @@ impl Step<'_> {
             ClientEvent::UserToolResult { tool_use_id, content, is_error } => {
                 self.take_in(EventBody::UserToolResult { tool_use_id, content, is_error, session_thread_id: thread });
             }
+            ClientEvent::UserDefineOutcome { description, rubric, max_iterations } => {
+                // What is no rubric was refused by `ClientEvent::check` before anything was handed in.
+                if let Ok(rubric) = Rubric::parse(&rubric) {
+                    self.define(description, rubric, max_iterations);
+                }
+            }
             // Refused by `ClientEvent::check` before anything is handed in.
-            ClientEvent::UserDefineOutcome { .. } | ClientEvent::SystemMessage { .. } => {}
+            ClientEvent::SystemMessage { .. } => {}
         }
     }
 
@@ -267,6 +274,8 @@ impl Step<'_> {
     fn consulted(&mut self, start: &EventId, answer: Result<(String, ModelUsage), String>) {
         if self.session.judging.as_ref().is_some_and(|judging| judging.start == *start) {
             self.judged(answer);
+        } else if self.state().outcome.as_ref().is_some_and(|outcome| outcome.evaluating.as_ref() == Some(start)) {
+            self.graded(answer);
         }
     }
 
