@@ -102,7 +102,7 @@ async fn ask_once(model: &dyn Model, body: Bytes) -> Result<(String, ModelUsage)
             Some(ModelEvent::Finished(Response { stop: Stop::Refusal(_), .. })) => return Err("It refused.".into()),
             Some(ModelEvent::Finished(response)) => return Ok((text_of(response.blocks), response.usage)),
             Some(ModelEvent::Failed(failure)) => return Err(failure.message),
-            Some(ModelEvent::ThinkingStarted { .. } | ModelEvent::Text { .. }) => {}
+            Some(ModelEvent::Counted(_) | ModelEvent::ThinkingStarted { .. } | ModelEvent::Text { .. }) => {}
             None => return Err("The request ended without an answer.".into()),
         }
     }

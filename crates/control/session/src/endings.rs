@@ -1,7 +1,7 @@
 //! The ways a turn ends early: failures, interrupts, a worker that cannot serve, archival.
 
 use postern_model::content::Block;
-use postern_model::event::{EventBody, ModelUsage, RetryStatus, SessionErrorKind, StopReason};
+use postern_model::event::{EventBody, RetryStatus, SessionErrorKind, StopReason};
 use postern_model::ids::EventId;
 use postern_model::session::SessionStatus;
 
@@ -86,7 +86,8 @@ impl Step<'_> {
     fn stop_request(&mut self) {
         if let Some(start) = self.state().request.clone() {
             self.effects.push(Effect::CancelModel);
-            self.end_request(&start, ModelUsage::default(), true);
+            let counted = self.session.counted;
+            self.end_request(&start, counted, true);
         }
     }
 

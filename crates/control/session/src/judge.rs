@@ -99,6 +99,7 @@ impl Step<'_> {
             return Some(response);
         }
         let text = json!({"intent": self.state().intent, "calls": shown}).to_string();
+        self.session.counted = response.usage;
         self.session.judging = Some(Judging { start: start.clone(), response, calls });
         let consultation = Consultation { counsel: Counsel::Judge, system: SYSTEM, text };
         self.effects.push(Effect::Consult(start.clone(), consultation));

@@ -67,6 +67,8 @@ pub struct Session {
     pub(crate) state: State,
     pub(crate) previews: Previews,
     pub(crate) servers: Servers,
+    /// Tokens of the model request that runs, as far as the endpoint has said.
+    pub(crate) counted: ModelUsage,
     /// The response whose calls a judge is looking at.
     pub(crate) judging: Option<Judging>,
 }
@@ -81,6 +83,7 @@ impl Session {
             state: State::default(),
             previews: Previews::default(),
             servers: Servers::default(),
+            counted: ModelUsage::default(),
             judging: None,
         }
     }
@@ -282,6 +285,10 @@ impl Step<'_> {
     fn model(&mut self, start: EventId, event: ModelEvent) {
         let is_summary = self.state().purpose == Purpose::Summary;
         let previews = match event {
+            ModelEvent::Counted(usage) => {
+                self.session.counted = usage;
+                return;
+            }
             // It is written for the model alone.
             ModelEvent::ThinkingStarted { .. } | ModelEvent::Text { .. } if is_summary => return,
             ModelEvent::Finished(response) if is_summary => return self.summarised(&start, response),
@@ -295,6 +302,7 @@ impl Step<'_> {
 
     pub(crate) fn end_request(&mut self, start: &EventId, model_usage: ModelUsage, is_error: bool) {
         self.session.previews = Previews::default();
+        self.session.counted = ModelUsage::default();
         self.session.judging = None;
         self.append(EventBody::ModelRequestEnd {
             model_request_start_id: start.clone(),
