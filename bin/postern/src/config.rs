@@ -56,6 +56,8 @@ pub(crate) struct Model {
     pub(crate) default: Option<String>,
     /// The model that judges calls whose policy is `auto`.
     pub(crate) judge: Option<String>,
+    /// The model that grades outcomes.
+    pub(crate) grader: Option<String>,
     /// When conversations are shortened.
     pub(crate) context: ContextSettings,
 }
@@ -154,6 +156,7 @@ fn model(root: &mut postern_policy::document::Table<'_>, directory: &Path) -> Op
             ca_file: None,
             default: None,
             judge: None,
+            grader: None,
             context: ContextSettings::default(),
         });
     };
@@ -165,8 +168,9 @@ fn model(root: &mut postern_policy::document::Table<'_>, directory: &Path) -> Op
     let ca_file = section.string("ca_file").map(|file| directory.join(file.value));
     let default = section.string("default").map(|name| name.value.to_owned());
     let judge = section.string("judge").map(|name| name.value.to_owned());
+    let grader = section.string("grader").map(|name| name.value.to_owned());
     let context = context(&mut section);
-    Some(Model { endpoint: endpoint?, ca_file, default, judge, context })
+    Some(Model { endpoint: endpoint?, ca_file, default, judge, grader, context })
 }
 
 fn context(section: &mut postern_policy::document::Table<'_>) -> ContextSettings {

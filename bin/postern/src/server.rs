@@ -49,6 +49,8 @@ pub(crate) struct ServerConfiguration {
     pub(crate) model_default: Option<String>,
     /// The model that judges calls whose policy is `auto`.
     pub(crate) judge: Option<String>,
+    /// The model that grades outcomes, unless it is the agent's own.
+    pub(crate) grader: Option<String>,
     /// When conversations are shortened, unless an agent says otherwise.
     pub(crate) context: ContextSettings,
     pub(crate) model_key: Option<WireBytes>,
@@ -255,7 +257,12 @@ fn model(configuration: &ServerConfiguration, key: Option<SecretBytes>) -> Resul
 fn settings_of_engine(configuration: &ServerConfiguration) -> postern_engine::Settings {
     let context = ContextLimits::default().with(Some(configuration.context));
     let limits = postern_engine::Limits { context, ..postern_engine::Limits::default() };
-    postern_engine::Settings { judge: configuration.judge.clone(), limits, ..postern_engine::Settings::default() }
+    postern_engine::Settings {
+        judge: configuration.judge.clone(),
+        grader: configuration.grader.clone(),
+        limits,
+        ..postern_engine::Settings::default()
+    }
 }
 
 fn secret(bytes: WireBytes) -> SecretBytes {

@@ -26,6 +26,9 @@ const PREFIX: &str = "rehearse:";
 const SUMMARY: &str = "Stop here: the conversation grows too long";
 /// What the system text of a judge begins with.
 const JUDGE: &str = "You decide whether calls of an autonomous agent may run.";
+/// What the system text of a grader begins with, and what the agent is told after each iteration but the last.
+const GRADER: &str = "You grade the work of an autonomous agent.";
+const REVISE: &str = "The outcome does not hold yet.";
 const KEPT_BYTES: usize = 256 << 20;
 /// The model's name in requests and in its list.
 pub const MODEL: &str = "rehearsal-1";
@@ -48,6 +51,8 @@ pub struct Turn {
     pub error: Option<Fault>,
     /// What the judge of the turn's calls says; "done" unless given.
     pub judge: Option<String>,
+    /// What the grader says when the turn has ended an iteration; "done" unless given.
+    pub grade: Option<String>,
     /// Break the connection after this many text chunks.
     pub disconnect_after: Option<usize>,
 }
@@ -173,6 +178,9 @@ fn next_turn(request: &Value) -> Result<(Turn, usize), String> {
     if request["system"][0]["text"].as_str().is_some_and(|text| text.starts_with(JUDGE)) {
         return Ok((judged(messages), 0));
     }
+    if request["system"][0]["text"].as_str().is_some_and(|text| text.starts_with(GRADER)) {
+        return Ok((graded(messages), 0));
+    }
     let script = messages.iter().enumerate().rev().find_map(|(at, message)| {
         let text = script_text(message)?;
         Some((at, text))
@@ -191,6 +199,19 @@ fn judged(messages: &[Value]) -> Turn {
     let said = shown["intent"].as_array().into_iter().flatten().rev().filter_map(Value::as_str);
     let turns = said.filter_map(|text| serde_json::from_str::<Vec<Turn>>(text.trim_start().strip_prefix(PREFIX)?).ok());
     let words = turns.flatten().find_map(|turn| turn.judge);
+    Turn { text: words.or_else(|| Some("done".into())), ..Turn::default() }
+}
+
+/// The grader is shown the script in the transcript: each iteration has the next of its grades.
+fn graded(messages: &[Value]) -> Turn {
+    let shown = messages.first().and_then(|message| message["content"][0]["text"].as_str()).unwrap_or_default();
+    let shown: Value = serde_json::from_str(shown).unwrap_or_default();
+    let texts: Vec<_> =
+        shown["transcript"].as_array().into_iter().flatten().filter_map(|entry| entry["text"].as_str()).collect();
+    let iteration = texts.iter().filter(|text| text.starts_with(REVISE)).count();
+    let scripts = texts.iter().filter_map(|text| text.trim_start().strip_prefix(PREFIX));
+    let turns = scripts.filter_map(|script| serde_json::from_str::<Vec<Turn>>(script).ok()).flatten();
+    let words = turns.filter_map(|turn| turn.grade).nth(iteration);
     Turn { text: words.or_else(|| Some("done".into())), ..Turn::default() }
 }
 

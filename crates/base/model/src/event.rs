@@ -4,11 +4,13 @@
 //! machine.
 
 mod client;
+mod outcome;
 mod preview;
 #[cfg(test)]
 mod tests;
 
 pub use client::{ClientEvent, MAX_EVENTS, SendEvents};
+pub use outcome::{DEFAULT_ITERATIONS, OutcomeEvaluation, OutcomeProgress, OutcomeResult, Rubric};
 pub use preview::{ContentDelta, Preview, Previewable, PreviewedEvent};
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::Timestamp;
 use crate::content::Block;
-use crate::ids::{EventId, ThreadId};
+use crate::ids::{EventId, OutcomeId, ThreadId};
 use crate::session::{SessionAgent, Usage};
 
 /// One event of a session's log, as it stands in lists and on streams.
@@ -72,6 +74,8 @@ pub enum EventBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         session_thread_id: Option<ThreadId>,
     },
+    #[serde(rename = "user.define_outcome")]
+    UserDefineOutcome { outcome_id: OutcomeId, description: String, rubric: Rubric, max_iterations: Option<u32> },
     #[serde(rename = "agent.message")]
     AgentMessage { content: Vec<Block> },
     #[serde(rename = "agent.thinking")]
@@ -155,6 +159,18 @@ pub enum EventBody {
     ModelRequestStart {},
     #[serde(rename = "span.model_request_end")]
     ModelRequestEnd { model_request_start_id: EventId, model_usage: ModelUsage, is_error: Option<bool> },
+    #[serde(rename = "span.outcome_evaluation_start")]
+    OutcomeEvaluationStart { outcome_id: OutcomeId, iteration: u32 },
+    #[serde(rename = "span.outcome_evaluation_end")]
+    OutcomeEvaluationEnd {
+        /// Empty where none had begun.
+        outcome_evaluation_start_id: String,
+        outcome_id: OutcomeId,
+        iteration: u32,
+        result: OutcomeResult,
+        explanation: String,
+        usage: ModelUsage,
+    },
 }
 
 impl EventBody {
@@ -211,6 +227,9 @@ impl EventBody {
             Self::UserToolConfirmation { .. } => "user.tool_confirmation",
             Self::UserCustomToolResult { .. } => "user.custom_tool_result",
             Self::UserToolResult { .. } => "user.tool_result",
+            Self::UserDefineOutcome { .. } => "user.define_outcome",
+            Self::OutcomeEvaluationStart { .. } => "span.outcome_evaluation_start",
+            Self::OutcomeEvaluationEnd { .. } => "span.outcome_evaluation_end",
             Self::AgentMessage { .. } => "agent.message",
             Self::AgentThinking {} => "agent.thinking",
             Self::AgentToolUse { .. } => "agent.tool_use",

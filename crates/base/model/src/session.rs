@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::agent::{AgentDefinition, AgentTag, ContextSettings, ExecutionIdentity, McpServer, ModelConfig, ModelParam};
-use crate::event::ClientEvent;
+use crate::event::{ClientEvent, OutcomeEvaluation};
 use crate::ids::{AgentId, DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId};
 use crate::metadata::MetadataPatch;
 use crate::tool::{Tool, ToolParam};
@@ -36,8 +36,8 @@ pub struct Session {
     pub deployment_id: Option<DeploymentId>,
     /// Always empty: resources are not in this build.
     pub resources: Vec<Value>,
-    /// Always empty: outcomes are not in this build.
-    pub outcome_evaluations: Vec<Value>,
+    /// The outcomes that were defined, oldest first.
+    pub outcome_evaluations: Vec<OutcomeEvaluation>,
     /// Times.
     pub stats: Stats,
     /// Tokens.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use postern_model::event::ModelUsage;
 use postern_model::ids::EventId;
-use postern_session::{Consultation, Counsel, Input, ModelEvent, Response, ResponseBlock, Stop};
+use postern_session::{Backoff, Consultation, Counsel, Input, ModelEvent, Response, ResponseBlock, Stop};
 use postern_upstream::Model;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -18,6 +18,10 @@ use crate::actor::Actor;
 const JUDGE_TIME: Duration = Duration::from_secs(60);
 /// How much it may say.
 const JUDGE_TOKENS: u32 = 4_096;
+/// The same for a grader, all its tries together; then the outcome cannot be graded.
+const GRADER_TIME: Duration = Duration::from_secs(600);
+const GRADER_TOKENS: u32 = 16_000;
+const GRADER_TRIES: u32 = 4;
 
 /// The consultation of one session that runs, if one does.
 #[derive(Default)]
@@ -56,17 +60,21 @@ impl Consults {
 impl Actor {
     pub(crate) fn consult(&mut self, start: EventId, consultation: Consultation) {
         let settings = &self.shared.settings;
-        let (model, time, max_tokens) = match consultation.counsel {
-            Counsel::Judge => (settings.judge.clone(), JUDGE_TIME, JUDGE_TOKENS),
+        let of_agent = || self.session.agent().model.id.clone();
+        let (model, time, max_tokens, tries) = match consultation.counsel {
+            // The session asks no judge where none is configured.
+            Counsel::Judge => (settings.judge.clone().unwrap_or_default(), JUDGE_TIME, JUDGE_TOKENS, 1),
+            Counsel::Grader => {
+                (settings.grader.clone().unwrap_or_else(of_agent), GRADER_TIME, GRADER_TOKENS, GRADER_TRIES)
+            }
         };
-        // The session asks nobody who is not configured.
-        let model = model.unwrap_or_default();
+        let backoff = settings.limits.backoff;
         let body = postern_upstream::question(&model, consultation.system, &consultation.text, max_tokens);
         let endpoint = Arc::clone(&self.shared.model);
         self.consults.cancel();
         self.consults.current = Some(start.clone());
         self.consults.tasks.spawn(async move {
-            let answer = timeout(time, ask(endpoint.as_ref(), body)).await;
+            let answer = timeout(time, ask(endpoint.as_ref(), body, tries, backoff)).await;
             let answer = answer.unwrap_or_else(|_| Err("There was no answer in time.".into()));
             if let Err(reason) = &answer {
                 warn!(%start, reason, "a consultation failed");
@@ -76,14 +84,25 @@ impl Actor {
     }
 }
 
-async fn ask(model: &dyn Model, body: Bytes) -> Result<(String, ModelUsage), String> {
+async fn ask(model: &dyn Model, body: Bytes, tries: u32, backoff: Backoff) -> Result<(String, ModelUsage), String> {
+    let mut tried = 1;
+    loop {
+        match ask_once(model, body.clone()).await {
+            Err(_) if tried < tries => tokio::time::sleep(backoff.delay(tried, None, 1.0)).await,
+            answer => return answer,
+        }
+        tried += 1;
+    }
+}
+
+async fn ask_once(model: &dyn Model, body: Bytes) -> Result<(String, ModelUsage), String> {
     let mut news = model.start(body);
     loop {
         match news.recv().await {
             Some(ModelEvent::Finished(Response { stop: Stop::Refusal(_), .. })) => return Err("It refused.".into()),
             Some(ModelEvent::Finished(response)) => return Ok((text_of(response.blocks), response.usage)),
             Some(ModelEvent::Failed(failure)) => return Err(failure.message),
-            Some(ModelEvent::ThinkingStarted { .. } | ModelEvent::Text { .. }) => {}
+            Some(ModelEvent::Counted(_) | ModelEvent::ThinkingStarted { .. } | ModelEvent::Text { .. }) => {}
             None => return Err("The request ended without an answer.".into()),
         }
     }

@@ -86,6 +86,7 @@ pub(crate) async fn begin(
             active_since: None,
             has_run: false,
             has_been_idle: false,
+            outcomes: Vec::new(),
         },
         created_at: now,
         updated_at: now,

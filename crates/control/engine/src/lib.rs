@@ -53,6 +53,8 @@ pub struct Settings {
     pub max_output_tokens: u32,
     /// The model that judges calls whose policy is `auto`; without one a person is asked.
     pub judge: Option<String>,
+    /// The model that grades outcomes; the agent's own unless given.
+    pub grader: Option<String>,
     /// Bounds on what a session does by itself.
     pub limits: Limits,
     /// Deadlines of what is done with MCP servers.
@@ -68,6 +70,7 @@ impl Default for Settings {
         Self {
             max_output_tokens: postern_upstream::MAX_OUTPUT_TOKENS,
             judge: None,
+            grader: None,
             limits: Limits::default(),
             mcp: McpSettings::default(),
             linger: Duration::from_secs(60),

@@ -92,6 +92,7 @@ impl Actor {
             active_since: state.running_since(),
             has_run: state.has_run,
             has_been_idle: state.stop.is_some(),
+            outcomes: state.outcomes().to_vec(),
         }
     }
 

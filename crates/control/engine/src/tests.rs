@@ -10,5 +10,6 @@ mod judge;
 mod mcp;
 mod mcp_crash;
 mod mcp_results;
+mod outcomes;
 mod rules;
 mod stage;

@@ -14,7 +14,8 @@ pub(crate) fn check(session: &Session, events: &[ClientEvent], author: Author) -
     if session.state.status == SessionStatus::Terminated {
         return Err(Problem::invalid("The session is terminated and takes no events. Create a new session."));
     }
-    let mut after = After { session, calls: session.state.calls.clone(), answered: Vec::new(), messages: 0 };
+    let mut after =
+        After { session, calls: session.state.calls.clone(), answered: Vec::new(), messages: 0, outcomes: 0 };
     events.iter().enumerate().try_for_each(|(index, event)| {
         after
             .check(event, author)
@@ -28,6 +29,7 @@ struct After<'a> {
     calls: Calls,
     answered: Vec<EventId>,
     messages: usize,
+    outcomes: usize,
 }
 
 impl After<'_> {
@@ -60,9 +62,26 @@ impl After<'_> {
                 }
                 Ok(())
             }
+            ClientEvent::UserDefineOutcome { .. } => self.outcome(),
             // Refused by `event.check` above.
-            ClientEvent::UserDefineOutcome { .. } | ClientEvent::SystemMessage { .. } => Ok(()),
+            ClientEvent::SystemMessage { .. } => Ok(()),
         }
+    }
+
+    fn outcome(&mut self) -> Result<(), Problem> {
+        let state = &self.session.state;
+        self.outcomes += 1;
+        if state.outcome.is_some() || self.outcomes > 1 {
+            return Err(Problem::invalid(
+                "an outcome is being worked at, and a session has one at a time; wait for its end, or send a user.interrupt",
+            ));
+        }
+        if state.status != SessionStatus::Idle || !self.calls.is_empty() {
+            return Err(Problem::invalid(
+                "an outcome is defined while the session is idle and no call waits for an answer; wait for that",
+            ));
+        }
+        Ok(())
     }
 
     fn result(&mut self, id: &EventId, owner: Owner) -> Result<(), Problem> {

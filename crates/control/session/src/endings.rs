@@ -1,7 +1,7 @@
 //! The ways a turn ends early: failures, interrupts, a worker that cannot serve, archival.
 
 use postern_model::content::Block;
-use postern_model::event::{EventBody, ModelUsage, RetryStatus, SessionErrorKind, StopReason};
+use postern_model::event::{EventBody, RetryStatus, SessionErrorKind, StopReason};
 use postern_model::ids::EventId;
 use postern_model::session::SessionStatus;
 
@@ -49,6 +49,9 @@ impl Step<'_> {
     pub(crate) fn work_failed(&mut self, code: &str, message: &str) {
         self.stop_request();
         self.stop_servers();
+        if self.state().is_evaluating() {
+            self.interrupt_outcome();
+        }
         let text = format!(
             "The turn ended before this tool was done: a worker could not serve the session ({code}). {message}"
         );
@@ -58,6 +61,7 @@ impl Step<'_> {
 
     pub(crate) fn archive(&mut self) {
         self.close_calls("The session was archived before the tool was run.");
+        self.interrupt_outcome();
         self.flush();
         let (agent_name, session_thread_id) = self.named();
         self.append(EventBody::ThreadStatusTerminated { agent_name, session_thread_id });
@@ -70,6 +74,7 @@ impl Step<'_> {
         self.stop_request();
         self.stop_servers();
         self.close_calls(INTERRUPTED);
+        self.interrupt_outcome();
         match self.state().status {
             SessionStatus::Idle if had_calls => self.idle(StopReason::EndTurn {}, None),
             SessionStatus::Idle if left_by_worker => self.effects.push(Effect::EnsureWork),
@@ -81,7 +86,8 @@ impl Step<'_> {
     fn stop_request(&mut self) {
         if let Some(start) = self.state().request.clone() {
             self.effects.push(Effect::CancelModel);
-            self.end_request(&start, ModelUsage::default(), true);
+            let counted = self.session.counted;
+            self.end_request(&start, counted, true);
         }
     }
 

@@ -97,6 +97,8 @@ pub struct Consultation {
 pub enum Counsel {
     /// Whoever decides whether a call may run.
     Judge,
+    /// Whoever finds whether an outcome holds.
+    Grader,
 }
 
 /// What became of connecting to one MCP server.
@@ -166,6 +168,8 @@ impl McpFailure {
 /// News of a model request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelEvent {
+    /// Tokens that the endpoint has counted so far: what a request costs that is given up from here on.
+    Counted(ModelUsage),
     /// A block of thinking began.
     ThinkingStarted {
         /// Its index in the response.

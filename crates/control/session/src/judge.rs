@@ -99,6 +99,7 @@ impl Step<'_> {
             return Some(response);
         }
         let text = json!({"intent": self.state().intent, "calls": shown}).to_string();
+        self.session.counted = response.usage;
         self.session.judging = Some(Judging { start: start.clone(), response, calls });
         let consultation = Consultation { counsel: Counsel::Judge, system: SYSTEM, text };
         self.effects.push(Effect::Consult(start.clone(), consultation));
@@ -138,10 +139,7 @@ fn call(number: usize, name: &str, input: &Map<String, Value>) -> Value {
 
 /// Reads an answer; a call without one clear verdict has none.
 fn read(answer: &str, calls: &[usize]) -> Verdicts {
-    let text = answer.trim();
-    let text = text.strip_prefix("```json").or_else(|| text.strip_prefix("```")).unwrap_or(text);
-    let text = text.strip_suffix("```").unwrap_or(text);
-    let answer: Value = serde_json::from_str(text).unwrap_or_default();
+    let answer: Value = serde_json::from_str(bare(answer)).unwrap_or_default();
     let mut verdicts = Verdicts::new();
     for entry in answer["verdicts"].as_array().into_iter().flatten() {
         let Some(index) = entry["call"].as_u64().and_then(|n| calls.get(usize::try_from(n).ok()?)) else { continue };
@@ -158,6 +156,13 @@ fn read(answer: &str, calls: &[usize]) -> Verdicts {
         }
     }
     verdicts
+}
+
+/// An answer without the fence that models put round JSON.
+pub(crate) fn bare(answer: &str) -> &str {
+    let text = answer.trim();
+    let text = text.strip_prefix("```json").or_else(|| text.strip_prefix("```")).unwrap_or(text);
+    text.strip_suffix("```").unwrap_or(text)
 }
 
 /// One bounded sentence.

@@ -14,6 +14,7 @@ mod judge;
 mod machine;
 mod marks;
 mod mcp;
+mod outcome;
 mod previews;
 mod response;
 mod servers;

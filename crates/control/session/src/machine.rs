@@ -7,8 +7,8 @@ use std::time::Duration;
 use postern_model::Timestamp;
 use postern_model::content::Block;
 use postern_model::event::{
-    ClientEvent, Event, EventBody, ModelUsage, RetryStatus, SessionError, SessionErrorKind, StopDetails, StopReason,
-    Verdict,
+    ClientEvent, Event, EventBody, ModelUsage, RetryStatus, Rubric, SessionError, SessionErrorKind, StopDetails,
+    StopReason, Verdict,
 };
 use postern_model::ids::{EventId, ThreadId};
 use postern_model::session::{SessionAgent, SessionStatus, Usage};
@@ -67,6 +67,8 @@ pub struct Session {
     pub(crate) state: State,
     pub(crate) previews: Previews,
     pub(crate) servers: Servers,
+    /// Tokens of the model request that runs, as far as the endpoint has said.
+    pub(crate) counted: ModelUsage,
     /// The response whose calls a judge is looking at.
     pub(crate) judging: Option<Judging>,
 }
@@ -81,6 +83,7 @@ impl Session {
             state: State::default(),
             previews: Previews::default(),
             servers: Servers::default(),
+            counted: ModelUsage::default(),
             judging: None,
         }
     }
@@ -205,6 +208,7 @@ impl Step<'_> {
                 if self.state().needs_worker() {
                     self.effects.push(Effect::EnsureWork);
                 }
+                self.ask_grader();
                 self.settle();
             }
             SessionStatus::Terminated => {}
@@ -244,8 +248,14 @@ impl Step<'_> {
             ClientEvent::UserToolResult { tool_use_id, content, is_error } => {
                 self.take_in(EventBody::UserToolResult { tool_use_id, content, is_error, session_thread_id: thread });
             }
+            ClientEvent::UserDefineOutcome { description, rubric, max_iterations } => {
+                // What is no rubric was refused by `ClientEvent::check` before anything was handed in.
+                if let Ok(rubric) = Rubric::parse(&rubric) {
+                    self.define(description, rubric, max_iterations);
+                }
+            }
             // Refused by `ClientEvent::check` before anything is handed in.
-            ClientEvent::UserDefineOutcome { .. } | ClientEvent::SystemMessage { .. } => {}
+            ClientEvent::SystemMessage { .. } => {}
         }
     }
 
@@ -267,12 +277,18 @@ impl Step<'_> {
     fn consulted(&mut self, start: &EventId, answer: Result<(String, ModelUsage), String>) {
         if self.session.judging.as_ref().is_some_and(|judging| judging.start == *start) {
             self.judged(answer);
+        } else if self.state().outcome.as_ref().is_some_and(|outcome| outcome.evaluating.as_ref() == Some(start)) {
+            self.graded(answer);
         }
     }
 
     fn model(&mut self, start: EventId, event: ModelEvent) {
         let is_summary = self.state().purpose == Purpose::Summary;
         let previews = match event {
+            ModelEvent::Counted(usage) => {
+                self.session.counted = usage;
+                return;
+            }
             // It is written for the model alone.
             ModelEvent::ThinkingStarted { .. } | ModelEvent::Text { .. } if is_summary => return,
             ModelEvent::Finished(response) if is_summary => return self.summarised(&start, response),
@@ -286,6 +302,7 @@ impl Step<'_> {
 
     pub(crate) fn end_request(&mut self, start: &EventId, model_usage: ModelUsage, is_error: bool) {
         self.session.previews = Previews::default();
+        self.session.counted = ModelUsage::default();
         self.session.judging = None;
         self.append(EventBody::ModelRequestEnd {
             model_request_start_id: start.clone(),

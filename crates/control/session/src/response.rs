@@ -62,7 +62,7 @@ impl Step<'_> {
             _ if !self.state().calls.is_empty() || self.answered_at_once() => self.settle(),
             Stop::PauseTurn => self.settle(),
             Stop::ToolUse | Stop::EndTurn if had_queue => self.settle(),
-            Stop::ToolUse | Stop::EndTurn => self.idle(StopReason::EndTurn {}, None),
+            Stop::ToolUse | Stop::EndTurn => self.end_of_turn(),
             Stop::MaxTokens => self.exhausted(
                 SessionErrorKind::UnknownError,
                 "The model's answer reached the limit of output tokens and is cut. Send a message to go on.".into(),

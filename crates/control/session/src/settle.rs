@@ -37,7 +37,7 @@ impl Step<'_> {
     }
 
     fn settle_running(&mut self) {
-        if self.state().request.is_some() || self.session.servers.is_asking() {
+        if self.state().request.is_some() || self.state().is_evaluating() || self.session.servers.is_asking() {
             return;
         }
         if !self.call_servers() {

@@ -4,7 +4,9 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use postern_model::Timestamp;
 use postern_model::content::Block;
-use postern_model::event::{Event, EventBody, Permission, RetryStatus, SessionError, StopReason, Verdict};
+use postern_model::event::{
+    Event, EventBody, ModelUsage, OutcomeEvaluation, Permission, RetryStatus, SessionError, StopReason, Verdict,
+};
 use postern_model::ids::EventId;
 use postern_model::session::{SessionStatus, Usage};
 use serde_json::Value;
@@ -13,6 +15,7 @@ use crate::calls::{Call, Calls, Owner, Progress, Target};
 use crate::context::{Purpose, Size, stand_in};
 use crate::conversation::Conversation;
 use crate::marks::Mark;
+use crate::outcome::Outcome;
 
 /// How many of the user's messages a judge is shown, and how much of each.
 const REMEMBERED_MESSAGES: usize = 8;
@@ -35,6 +38,10 @@ pub struct State {
     pub(crate) intent: VecDeque<String>,
     /// A message that took effect while idle: the turn it begins follows in the same transaction.
     pub(crate) has_new_input: bool,
+    /// The outcome that is worked at.
+    pub(crate) outcome: Option<Outcome>,
+    /// Every outcome, as the session shows it.
+    pub(crate) evaluations: Vec<OutcomeEvaluation>,
     /// The start of a model request that has no end yet.
     pub(crate) request: Option<EventId>,
     /// Failed model requests in a row.
@@ -64,6 +71,8 @@ impl Default for State {
             queue: VecDeque::new(),
             intent: VecDeque::new(),
             has_new_input: false,
+            outcome: None,
+            evaluations: Vec::new(),
             request: None,
             failures: 0,
             requests: 0,
@@ -118,6 +127,16 @@ impl State {
                 self.remember(content);
                 self.has_new_input = self.status == SessionStatus::Idle && self.calls.is_empty();
             }
+            EventBody::UserDefineOutcome { outcome_id, description, rubric, max_iterations } => {
+                self.define(outcome_id, description, rubric, *max_iterations);
+                self.remember(&[Block::text(description.clone())]);
+                self.has_new_input = true;
+            }
+            EventBody::OutcomeEvaluationStart { .. } => self.begin_evaluation(&event.id),
+            EventBody::OutcomeEvaluationEnd { result, explanation, usage, .. } => {
+                self.count(usage);
+                self.end_evaluation(*result, explanation, self.last_at);
+            }
             EventBody::UserToolConfirmation { tool_use_id, result: Verdict::Allow, .. } => {
                 self.calls.confirm(tool_use_id)
             }
@@ -141,10 +160,7 @@ impl State {
             EventBody::ModelRequestStart {} => self.begin_request(event, Mark::read(kept.as_deref())),
             EventBody::ModelRequestEnd { model_usage, is_error, .. } => {
                 self.request = None;
-                self.usage.input_tokens += model_usage.input_tokens;
-                self.usage.output_tokens += model_usage.output_tokens;
-                self.usage.cache_read_input_tokens += model_usage.cache_read_input_tokens;
-                self.usage.cache_creation.ephemeral_5m_input_tokens += model_usage.cache_creation_input_tokens;
+                self.count(model_usage);
                 if *is_error != Some(true) {
                     self.failures = 0;
                     if self.purpose == Purpose::Turn {
@@ -214,6 +230,13 @@ impl State {
         if self.purpose == Purpose::Turn {
             self.size.asked();
         }
+    }
+
+    fn count(&mut self, tokens: &ModelUsage) {
+        self.usage.input_tokens += tokens.input_tokens;
+        self.usage.output_tokens += tokens.output_tokens;
+        self.usage.cache_read_input_tokens += tokens.cache_read_input_tokens;
+        self.usage.cache_creation.ephemeral_5m_input_tokens += tokens.cache_creation_input_tokens;
     }
 
     fn remember(&mut self, content: &[Block]) {

@@ -3,6 +3,7 @@
 mod context;
 mod journeys;
 mod judge;
+mod outcomes;
 mod properties;
 mod servers;
 mod world;

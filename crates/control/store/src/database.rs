@@ -24,6 +24,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (4, "mcp_calls", include_str!("../migrations/sqlite/0004_mcp_calls.sql")),
     (5, "session_holds", include_str!("../migrations/sqlite/0005_session_holds.sql")),
     (10, "deployments", include_str!("../migrations/sqlite/0010_deployments.sql")),
+    (20, "outcomes", include_str!("../migrations/sqlite/0020_outcomes.sql")),
 ];
 
 const READERS: u32 = 8;

@@ -1,6 +1,7 @@
 //! Sessions as stored: the record beside the log. What a session *does* is in its log; the columns here are a summary for
 //! lists, written in the same transaction.
 
+use postern_model::event::OutcomeEvaluation;
 use postern_model::ids::{DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId, WorkspaceId};
 use postern_model::page::{Cursor, Direction, Order};
 use postern_model::session::{Session, SessionAgent, SessionStatus, SessionTag, Stats, Thread, ThreadTag, Usage};
@@ -57,6 +58,8 @@ pub struct Progress {
     pub has_run: bool,
     /// Whether it was ever idle after running.
     pub has_been_idle: bool,
+    /// Its outcomes, oldest first.
+    pub outcomes: Vec<OutcomeEvaluation>,
 }
 
 impl Progress {
@@ -82,7 +85,7 @@ impl Record {
             vault_ids: self.vault_ids.clone(),
             deployment_id: self.deployment_id.clone(),
             resources: Vec::new(),
-            outcome_evaluations: Vec::new(),
+            outcome_evaluations: self.progress.outcomes.clone(),
             stats: self.stats(now),
             usage,
             created_at: self.created_at,
@@ -153,8 +156,9 @@ pub struct SessionList {
 pub async fn create(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO sessions (workspace_id, id, environment_id, thread_id, agent_id, agent_version, agent, title, metadata, \
-           status, usage, active_since, has_run, has_been_idle, created_at, updated_at, vault_ids, deployment_id) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+           status, usage, active_since, has_run, has_been_idle, created_at, updated_at, vault_ids, deployment_id, \
+           outcome_evaluations) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
     )
     .bind(record.workspace_id.as_str())
     .bind(record.id.as_str())
@@ -174,6 +178,7 @@ pub async fn create(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
     .bind(micros(record.updated_at))
     .bind(json(&record.vault_ids))
     .bind(record.deployment_id.as_ref().map(DeploymentId::as_str))
+    .bind(json(&record.progress.outcomes))
     .execute(&mut **tx)
     .await?;
     sqlx::query("INSERT INTO threads (workspace_id, id, session_id, created_at) VALUES (?1, ?2, ?3, ?4)")
@@ -201,7 +206,8 @@ pub async fn find(connection: &mut Connection, id: &SessionId) -> Result<Option<
 /// The database failed.
 pub async fn save_progress(tx: &mut Tx, id: &SessionId, progress: &Progress, now: Timestamp) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE sessions SET status = ?2, usage = ?3, active_since = ?4, has_run = ?5, has_been_idle = ?6, updated_at = ?7 \
+        "UPDATE sessions SET status = ?2, usage = ?3, active_since = ?4, has_run = ?5, has_been_idle = ?6, updated_at = ?7, \
+           outcome_evaluations = ?8 \
          WHERE id = ?1",
     )
     .bind(id.as_str())
@@ -211,6 +217,7 @@ pub async fn save_progress(tx: &mut Tx, id: &SessionId, progress: &Progress, now
     .bind(progress.has_run)
     .bind(progress.has_been_idle)
     .bind(micros(now))
+    .bind(json(&progress.outcomes))
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -322,6 +329,7 @@ fn record(row: &SqliteRow) -> Result<Record, StoreError> {
             active_since: optional_instant(row.try_get("active_since")?, "sessions.active_since")?,
             has_run: row.try_get("has_run")?,
             has_been_idle: row.try_get("has_been_idle")?,
+            outcomes: from_json(row.try_get("outcome_evaluations")?, "sessions.outcome_evaluations")?,
         },
         created_at: instant(row.try_get("created_at")?, "sessions.created_at")?,
         updated_at: instant(row.try_get("updated_at")?, "sessions.updated_at")?,

@@ -128,7 +128,10 @@ impl Decoder {
         }
         let malformed = || StreamError::Malformed(name.chars().take(40).collect());
         match serde_json::from_str(data).map_err(|_| malformed())? {
-            Wire::MessageStart { message } => self.count(&message.usage),
+            Wire::MessageStart { message } => {
+                self.count(&message.usage);
+                return Ok(Some(ModelEvent::Counted(self.usage)));
+            }
             Wire::ContentBlockStart { index, content_block } => return Ok(self.begin(index, content_block)),
             Wire::ContentBlockDelta { index, delta } => return self.grow(index, delta, malformed),
             Wire::ContentBlockStop { index } => {

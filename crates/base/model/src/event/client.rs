@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Verdict;
+use super::{Verdict, outcome};
 use crate::Problem;
 use crate::content::{Block, DocumentSource, ImageSource};
 use crate::ids::{EventId, ThreadId};
@@ -86,9 +86,9 @@ impl ClientEvent {
             Self::UserCustomToolResult { content, .. } | Self::UserToolResult { content, .. } => {
                 check_blocks(content.as_deref().unwrap_or_default(), &["text", "image", "document", "search_result"])
             }
-            Self::UserDefineOutcome { .. } => Err(Problem::invalid(
-                "user.define_outcome: outcomes are not in this build; send the task as a user.message",
-            )),
+            Self::UserDefineOutcome { description, rubric, max_iterations } => {
+                outcome::check(description, rubric, *max_iterations)
+            }
             Self::SystemMessage { .. } => Err(Problem::invalid(
                 "system.message: the model endpoint is not known to support system text in mid-conversation; \
                  put it into the agent's `system` or into a user.message",

@@ -1,6 +1,6 @@
 //! One test for each journey of contract 3.4 to 3.11.
 
-use postern_model::event::{EventBody, Permission, Preview, StopReason};
+use postern_model::event::{EventBody, ModelUsage, Permission, Preview, StopReason};
 use postern_model::session::SessionStatus;
 use serde_json::json;
 
@@ -272,6 +272,19 @@ fn what_retrying_cannot_help_ends_the_turn_at_once() {
         assert_eq!(world.fail(kind), all(&[&["span.model_request_end", "session.error"], &IDLE]));
         assert_eq!(world.last_stop(), StopReason::RetriesExhausted {});
     }
+}
+
+#[test]
+fn an_interrupted_request_costs_what_the_endpoint_had_counted() {
+    let mut world = World::new();
+    world.say("hi");
+    let usage = ModelUsage { input_tokens: 50, output_tokens: 1, ..ModelUsage::default() };
+    assert!(world.model(ModelEvent::Counted(usage)).is_empty());
+    world.send(json!([{"type": "user.interrupt"}])).unwrap();
+    assert_eq!(world.session.state().settled_usage().input_tokens, 50);
+    world.say("again");
+    world.send(json!([{"type": "user.interrupt"}])).unwrap();
+    assert_eq!(world.session.state().settled_usage().input_tokens, 50, "each request has its own count");
 }
 
 #[test]

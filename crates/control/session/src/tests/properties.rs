@@ -10,13 +10,14 @@ use serde_json::json;
 
 use super::world::{World, agent, agent_with_servers, call, limits, text, tight};
 use crate::calls::Owner;
-use crate::{FailureKind, Input, ModelEvent, Stop};
+use crate::{Counsel, FailureKind, Input, ModelEvent, Stop};
 
 /// One thing that happens to a session.
 #[derive(Clone, Debug)]
 enum Act {
     Say,
     Interrupt,
+    Define,
     InterruptAndSay,
     /// A result for the n-th call ever made, right or wrong.
     Result(usize),
@@ -57,6 +58,7 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         6 => Just(Act::Say),
         2 => Just(Act::Interrupt),
+        2 => Just(Act::Define),
         1 => Just(Act::InterruptAndSay),
         6 => (0_usize..8).prop_map(Act::Result),
         3 => (0_usize..8).prop_map(Act::LongResult),
@@ -86,6 +88,12 @@ fn play(world: &mut World, act: &Act) {
     // What is refused changes nothing: the invariants are checked after either.
     match act {
         Act::Say => drop(world.send(json!([{"type": "user.message", "content": [{"type": "text", "text": "x"}]}]))),
+        Act::Define => {
+            let rubric = json!({"type": "text", "content": "r"});
+            let outcome =
+                json!({"type": "user.define_outcome", "description": "d", "rubric": rubric, "max_iterations": 2});
+            drop(world.send(json!([outcome])));
+        }
         Act::Interrupt => drop(world.send(json!([{"type": "user.interrupt"}]))),
         Act::InterruptAndSay => drop(world.send(
             json!([{"type": "user.interrupt"}, {"type": "user.message", "content": [{"type": "text", "text": "x"}]}]),
@@ -147,6 +155,12 @@ fn play(world: &mut World, act: &Act) {
                 let verdict = |call: usize| json!({"call": call, "decision": word, "reason": "r"});
                 json!({"verdicts": (0..5).map(verdict).collect::<Vec<_>>()}).to_string()
             };
+            if world.consulting.as_ref().is_some_and(|(_, asked)| asked.counsel == Counsel::Grader) {
+                let grade = |result: &str| Some(json!({"result": result, "explanation": "e"}).to_string());
+                let all = [grade("satisfied"), grade("needs_revision"), grade("failed"), Some("hm".into()), None];
+                world.consult(all[usize::from(*way)].as_deref());
+                return;
+            }
             let answers = [Some(all("allow")), Some(all("deny")), Some(all("ask")), Some("hm".into()), None];
             world.consult(answers[usize::from(*way)].as_deref());
         }
@@ -331,8 +345,12 @@ fn time_never_goes_back(log: &[Event]) {
 
 fn the_end_of_the_log_agrees_with_what_runs(world: &World) {
     let state = world.session.state();
-    let judging = world.consulting.as_ref().map(|(start, _)| start.clone());
+    let asked =
+        |whom| world.consulting.as_ref().filter(|(_, asked)| asked.counsel == whom).map(|(start, _)| start.clone());
+    let judging = asked(Counsel::Judge);
     assert_eq!(state.request, world.request.clone().or(judging), "a request is open exactly while one runs");
+    let evaluating = state.outcome.as_ref().and_then(|outcome| outcome.evaluating.clone());
+    assert_eq!(evaluating, asked(Counsel::Grader), "an evaluation is open exactly while the grader is asked");
     match state.status {
         SessionStatus::Idle => {
             assert_eq!((&world.request, world.connecting, world.running.len()), (&None, None, 0));
@@ -347,7 +365,7 @@ fn the_end_of_the_log_agrees_with_what_runs(world: &World) {
             }
         }
         SessionStatus::Running => {
-            let is_asking = world.connecting.is_some();
+            let is_asking = world.connecting.is_some() || world.consulting.is_some();
             assert!(state.request.is_some() || is_asking || !state.calls.is_empty(), "running means work");
             let of_others = state.calls.iter().any(|call| call.owner != Owner::Server);
             assert!(state.request.is_some() || is_asking || of_others || !world.running.is_empty(), "nothing is stuck");

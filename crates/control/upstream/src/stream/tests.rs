@@ -10,7 +10,7 @@ fn read(events: &[Value]) -> Result<(String, Option<Response>), StreamError> {
         match decoder.push(event["type"].as_str().unwrap(), &event.to_string())? {
             Some(ModelEvent::Text { text: piece, .. }) => text.push_str(&piece),
             Some(ModelEvent::Finished(finished)) => response = Some(finished),
-            Some(ModelEvent::ThinkingStarted { .. } | ModelEvent::Failed(_)) | None => {}
+            Some(ModelEvent::Counted(_) | ModelEvent::ThinkingStarted { .. } | ModelEvent::Failed(_)) | None => {}
         }
     }
     Ok((text, response))
@@ -41,6 +41,15 @@ fn call(pieces: &[&str], is_stopped: bool) -> Vec<Value> {
     events.extend(pieces.iter().map(|piece| delta(0, "input_json_delta", "partial_json", piece)));
     events.extend(is_stopped.then(|| stop(0)));
     events
+}
+
+#[test]
+fn tokens_are_told_as_soon_as_the_endpoint_counts_them() {
+    let usage = json!({"input_tokens": 5, "output_tokens": 1, "cache_read_input_tokens": 3});
+    let event = json!({"type": "message_start", "message": {"usage": usage}});
+    let news = Decoder::default().push("message_start", &event.to_string()).unwrap();
+    let usage = ModelUsage { input_tokens: 5, output_tokens: 1, cache_read_input_tokens: 3, ..ModelUsage::default() };
+    assert_eq!(news, Some(ModelEvent::Counted(usage)));
 }
 
 #[test]
