@@ -49,7 +49,7 @@ fn what_a_client_may_not_send_is_refused_with_the_reason() {
         (confirm(json!({"deny_message": "x"})), "only allowed with result"),
         (confirm(json!({"result": "maybe"})), "maybe"),
         (confirm(json!({"tool_use_id": "toolu_1"})), "sevt_"),
-        (json!({"type": "user.define_outcome", "description": "d", "rubric": {}}), "not in this build"),
+        (json!({"type": "user.define_outcome", "description": "d", "rubric": {}}), "rubric"),
         (json!({"type": "system.message", "content": [{"type": "text", "text": "x"}]}), "system"),
     ] {
         let text = refusal(event.clone());

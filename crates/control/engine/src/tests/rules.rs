@@ -30,7 +30,7 @@ async fn what_this_build_cannot_do_is_refused_with_the_reason() {
         (
             json!({"initial_events": [{"type": "user.define_outcome", "description": "d", "rubric": {}}]}),
             400,
-            "outcomes",
+            "rubric",
         ),
         (json!({"initial_events": [{"type": "user.interrupt"}]}), 400, "may begin a session"),
         (json!({"initial_events": vec![user; 51]}), 400, "at most 50"),
