@@ -27,11 +27,7 @@ async fn what_this_build_cannot_do_is_refused_with_the_reason() {
         (json!({"vault_ids": ["nonsense"]}), 400, "vault_ids[0]"),
         (json!({"vault_ids": vec!["vlt_1"; 51]}), 400, "at most 50"),
         (json!({"resources": [{"type": "file"}]}), 400, "`resources` are not supported"),
-        (
-            json!({"initial_events": [{"type": "user.define_outcome", "description": "d", "rubric": {}}]}),
-            400,
-            "rubric",
-        ),
+        (json!({"initial_events": [{"type": "user.define_outcome", "description": "d", "rubric": {}}]}), 400, "rubric"),
         (json!({"initial_events": [{"type": "user.interrupt"}]}), 400, "may begin a session"),
         (json!({"initial_events": vec![user; 51]}), 400, "at most 50"),
         (json!({"environment_id": "env_unknown"}), 404, "env_unknown"),

@@ -54,7 +54,7 @@ fn dials_within(from: &Rule, to: &Rule, hosts: &Hosts, port: Port) -> bool {
 
 /// Whether every address that a rule with the first ranges may dial is one that a rule with the second may. Ranges name
 /// addresses of their own class alone; no ranges at all name everything public.
-fn within(inner: &[IpNet], outer: &[IpNet]) -> bool {
+pub(super) fn within(inner: &[IpNet], outer: &[IpNet]) -> bool {
     let (inner, outer) = (by_class(inner), by_class(outer));
     let covered = |net: &IpNet, nets: &[IpNet]| nets.iter().any(|outer| outer.contains(net));
     inner.iter().all(|(class, nets)| match (nets, outer.get(class)) {

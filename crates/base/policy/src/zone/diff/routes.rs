@@ -1,5 +1,6 @@
 //! The gateway's routes: where calls lead, whose secret goes along, and how much may be said.
 
+use super::destination::within;
 use super::{Change, ChangeKind};
 use crate::gateway::{Route, RouteCredential, Routes};
 use crate::permit::Endpoint;
@@ -42,7 +43,9 @@ fn of_route(from: Option<&Route>, to: &Route) -> Vec<Change> {
     } = to;
     let Some(from) = from else {
         let secret = credential.as_ref().map(|credential| format!(", with {}", secret(credential))).unwrap_or_default();
-        return vec![Change::shown(ChangeKind::Route, format!("{name} leads to {}{secret}", place(upstream, path)))];
+        let answers = url.as_ref().map(|url| format!(", answers for {url}")).unwrap_or_default();
+        let what = format!("{name} leads to {}{answers}{secret}", place(upstream, path));
+        return vec![Change::shown(ChangeKind::Route, what)];
     };
     let route = |what: &str| format!("{name}: {what}");
     let mut changes = Vec::new();
@@ -53,8 +56,7 @@ fn of_route(from: Option<&Route>, to: &Route) -> Vec<Change> {
     if let Some(url) = url.as_ref().filter(|url| from.url.as_ref() != Some(url)) {
         changes.push(Change::shown(ChangeKind::Route, route(&format!("it answers for {url}"))));
     }
-    let named = |net: &ipnet::IpNet| from.addresses.iter().any(|outer| outer.contains(net));
-    if from.addresses.is_empty() != addresses.is_empty() || !addresses.iter().all(named) {
+    if !within(addresses, &from.addresses) {
         let list = |nets: &[ipnet::IpNet]| match nets {
             [] => "public addresses".to_owned(),
             nets => nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
@@ -69,9 +71,9 @@ fn of_route(from: Option<&Route>, to: &Route) -> Vec<Change> {
         changes.push(Change::shown(ChangeKind::Credential, route(&format!("it sends {}", secret(credential)))));
     }
     for (what, before, after) in [
-        ("seconds a call may take", from.timeout.as_secs(), timeout.as_secs()),
-        ("bytes of a request", from.max_request_bytes, *max_request_bytes),
-        ("bytes of an answer", from.max_response_bytes, *max_response_bytes),
+        ("milliseconds a call may take", from.timeout.as_millis(), timeout.as_millis()),
+        ("bytes of a request", from.max_request_bytes.into(), u128::from(*max_request_bytes)),
+        ("bytes of an answer", from.max_response_bytes.into(), u128::from(*max_response_bytes)),
     ] {
         if after > before {
             changes.push(Change::shown(ChangeKind::RouteLimit, route(what)).between(before, after));
@@ -125,9 +127,10 @@ max_response = "1MiB"
             ("https://wiki.internal/mcp", "https://wiki.internal/admin", ChangeKind::Route),
             ("host = \"wiki\"", "host = \"wiki\"\nurl = \"https://mcp.example/mcp\"", ChangeKind::Route),
             ("[\"10.0.0.0/8\"]", "[\"10.0.0.0/8\", \"192.168.0.0/16\"]", Addresses),
+            ("[\"10.0.0.0/8\"]", "[\"10.0.0.0/8\", \"169.254.169.254/32\"]", Addresses),
             ("store:wiki", "store:other", Credential),
             ("{ source = \"store:wiki\" }", "{ source = \"api:\" }", Credential),
-            ("30s", "60s", RouteLimit),
+            ("30s", "30100ms", RouteLimit),
             ("max_request = \"1MiB\"", "max_request = \"2MiB\"", RouteLimit),
             ("max_response = \"1MiB\"", "max_response = \"2MiB\"", RouteLimit),
         ] {
@@ -141,5 +144,10 @@ max_response = "1MiB"
         assert_eq!(kinds("config = 1\n", ROUTE), (vec![ChangeKind::Route], Vec::new()));
         assert_eq!(kinds(ROUTE, "config = 1\n"), (Vec::new(), vec![ChangeKind::Route]));
         assert_eq!(kinds(ROUTE, ROUTE), (Vec::new(), Vec::new()));
+        let link_local = ROUTE.replace("10.0.0.0/8", "169.254.0.0/16");
+        let metadata = link_local.replace("169.254.0.0/16\"", "169.254.0.0/16\", \"169.254.169.254/32\"");
+        assert_eq!(kinds(&link_local, &metadata).0, [Addresses], "a range names addresses of its own class alone");
+        let halves = ROUTE.replace("\"10.0.0.0/8\"", "\"10.0.0.0/9\", \"10.128.0.0/9\"");
+        assert_eq!(kinds(ROUTE, &halves), (Vec::new(), Vec::new()), "the same in two pieces");
     }
 }

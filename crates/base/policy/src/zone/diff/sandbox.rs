@@ -53,7 +53,8 @@ fn lent_system(from: &System, to: &System) -> Vec<Change> {
     }
 }
 
-/// A mount is inside another that is shown already, at the same place below it and with no more access.
+/// A mount is inside another that is shown already, at the same place below it and with no more access. A cache that
+/// becomes an ordinary mount is one that other zones may lend for writing now.
 fn shown(mount: &Mount, before: &[Mount]) -> Option<Change> {
     let Mount { host, at, access } = mount;
     let inside = |outer: &&Mount| -> bool {
@@ -61,8 +62,10 @@ fn shown(mount: &Mount, before: &[Mount]) -> Option<Change> {
         let same_place = rest(host, &outer.host).is_some_and(|below| rest(at, &outer.at) == Some(below));
         same_place && (outer.access == MountAccess::Write || *access != MountAccess::Write)
     };
-    if before.iter().any(|outer| inside(&outer)) {
-        return None;
+    if let Some(outer) = before.iter().find(inside) {
+        let lost = outer.access == MountAccess::Cache && *access == MountAccess::Read;
+        let what = format!("{} may be lent to others for writing", host.display());
+        return lost.then(|| Change::shown(ChangeKind::SandboxMount, what).between("cache", "read"));
     }
     let what = format!("{} at {}, to {}", host.display(), at.display(), words(*access));
     Some(Change::shown(ChangeKind::SandboxMount, what))

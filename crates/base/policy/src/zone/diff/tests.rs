@@ -292,3 +292,12 @@ fn a_candidate_opens_nothing_and_becomes_a_difference_when_it_decides() {
     let differences = with(next).diff(&zones(decides));
     assert_eq!(kinds(&differences[0].wider), ["host"]);
 }
+
+#[test]
+fn a_cache_that_others_may_write_is_a_protection_lost() {
+    let mount = |access: &str| {
+        format!("[zone.a.sandbox]\nmounts = [{{ host = \"/srv/cache\", at = \"/cache\", access = \"{access}\" }}]\n")
+    };
+    assert_eq!(both(&mount("cache"), &mount("read")).0, ["sandbox_mount"]);
+    assert_eq!(both(&mount("read"), &mount("cache")).0, NONE);
+}
