@@ -27,7 +27,7 @@ const MAX_ERROR_MESSAGE: usize = 2000;
 
 /// Hands out one item, or null. Waits up to `block_ms` for one to arrive.
 pub(crate) async fn poll(mut call: Call) -> Result<Reply, Problem> {
-    let environment = environment(&call)?;
+    let environment = environment(&call).await?;
     let block = call.query.number("block_ms", 1, 999)?;
     let reclaim = call.query.number("reclaim_older_than_ms", 0, MAX_RECLAIM_MS)?.unwrap_or(DEFAULT_RECLAIM_MS);
     call.query.finish()?;
@@ -50,7 +50,7 @@ pub(crate) async fn poll(mut call: Call) -> Result<Reply, Problem> {
 }
 
 pub(crate) async fn acknowledge(call: Call) -> Result<Reply, Problem> {
-    let (environment, id) = item(&call)?;
+    let (environment, id) = item(&call).await?;
     let app = call.app.clone();
     call.finish_without_body()?;
     let mut tx = app.store.write().await.map_err(problem)?;
@@ -61,7 +61,7 @@ pub(crate) async fn acknowledge(call: Call) -> Result<Reply, Problem> {
 }
 
 pub(crate) async fn heartbeat(mut call: Call) -> Result<Reply, Problem> {
-    let (environment, id) = item(&call)?;
+    let (environment, id) = item(&call).await?;
     let expected = call.query.text("expected_last_heartbeat")?;
     let desired = call.query.number("desired_ttl_seconds", 1, 24 * 60 * 60)?;
     let superseded = superseded(&call.caller);
@@ -82,7 +82,7 @@ pub(crate) async fn heartbeat(mut call: Call) -> Result<Reply, Problem> {
 
 /// Stops an item and has the engine look at what its session still waits for.
 pub(crate) async fn stop(call: Call) -> Result<Reply, Problem> {
-    let (environment, id) = item(&call)?;
+    let (environment, id) = item(&call).await?;
     let body: StopWork = call.optional_body()?;
     if let Some(error) = &body.error {
         check_error(error)?;
@@ -101,19 +101,17 @@ pub(crate) async fn stop(call: Call) -> Result<Reply, Problem> {
 }
 
 pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
-    let environment = environment(&call)?;
+    let environment = environment(&call).await?;
     let list = format!("work:{environment}");
     let query = list_query(&mut call.query, &list, 100)?;
     call.query.finish()?;
     let mut connection = call.app.store.read().await.map_err(problem)?;
-    let found = environments::find(&mut connection, &call.workspace, &environment).await.map_err(problem)?;
-    found.ok_or_else(|| unknown_environment(&environment))?;
     let items = work::list(&mut connection, &environment, &query).await.map_err(problem)?;
     Reply::json(&page(items, query.limit, &list, |item| (item.created_at.as_microsecond(), item.id.to_string())))
 }
 
 pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {
-    let (environment, id) = item(&call)?;
+    let (environment, id) = item(&call).await?;
     call.query.finish()?;
     let mut connection = call.app.store.read().await.map_err(problem)?;
     let found = work::find(&mut connection, &environment, &id).await.map_err(problem)?;
@@ -121,7 +119,7 @@ pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {
 }
 
 pub(crate) async fn update(call: Call) -> Result<Reply, Problem> {
-    let (environment, id) = item(&call)?;
+    let (environment, id) = item(&call).await?;
     let body: UpdateWork = call.body()?;
     call.query.finish()?;
     let mut tx = call.app.store.write().await.map_err(problem)?;
@@ -131,27 +129,31 @@ pub(crate) async fn update(call: Call) -> Result<Reply, Problem> {
 }
 
 pub(crate) async fn stats(call: Call) -> Result<Reply, Problem> {
-    let environment = environment(&call)?;
+    let environment = environment(&call).await?;
     call.query.finish()?;
     let now = call.app.now();
     let mut connection = call.app.store.read().await.map_err(problem)?;
-    let found = environments::find(&mut connection, &call.workspace, &environment).await.map_err(problem)?;
-    found.ok_or_else(|| unknown_environment(&environment))?;
     let mut stats = work::stats(&mut connection, &environment, now).await.map_err(problem)?;
     stats.workers_polling = Some(call.app.pollers.count(&environment, now));
     Reply::json(&stats)
 }
 
 /// The environment of the path, when the caller may know it.
-fn environment(call: &Call) -> Result<EnvironmentId, Problem> {
+async fn environment(call: &Call) -> Result<EnvironmentId, Problem> {
     let environment = call.id("environment", "Environment")?;
     call.caller.check_environment(&environment)?;
+    // A worker's credential names its environment; a key of the API names only a workspace.
+    if matches!(call.caller, Caller::Operator | Caller::ApiKey { .. }) {
+        let mut connection = call.app.store.read().await.map_err(problem)?;
+        let found = environments::find(&mut connection, &call.workspace, &environment).await.map_err(problem)?;
+        found.ok_or_else(|| unknown_environment(&environment))?;
+    }
     Ok(environment)
 }
 
 /// The item of the path, when the caller may know it.
-fn item(call: &Call) -> Result<(EnvironmentId, WorkId), Problem> {
-    let environment = environment(call)?;
+async fn item(call: &Call) -> Result<(EnvironmentId, WorkId), Problem> {
+    let environment = environment(call).await?;
     let id = call.id("work", "Work item")?;
     call.caller.check_work(&id)?;
     Ok((environment, id))

@@ -8,6 +8,7 @@ mod control;
 mod credentials;
 mod deployments;
 mod hostile;
+mod matrix;
 mod operator;
 mod perimeters;
 mod resources;

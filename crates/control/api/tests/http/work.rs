@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use crate::support::{Server, short};
+use crate::support::{Server, issue_foreign_key, short};
 
 /// An item as a worker holds it.
 pub(crate) struct Polled {
@@ -319,4 +319,25 @@ async fn a_stop_that_no_worker_confirms_ends_with_the_lease_and_the_call_gets_an
     assert_ne!(next["id"], json!(item.work));
     assert_eq!(next["data"]["id"], json!(item.session));
     assert_eq!(server.get(&work_path(&environment, &item, "")).await.ok()["state"], "stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_another_workspace_neither_reads_changes_nor_stops_an_item() {
+    let server = Server::start().await;
+    let (environment, key) = server.environment("e").await;
+    let item = polled(&server, &environment, &key).await;
+    let foreign = issue_foreign_key(&server.store).await;
+    let before = server.get(&work_path(&environment, &item, "")).await.ok();
+    for (method, verb, body) in [
+        ("GET", "", json!(null)),
+        ("POST", "", json!({"metadata": {"a": "b"}})),
+        ("POST", "/stop", json!({"force": true})),
+    ] {
+        let mut request = server.request_as(&foreign, method, &work_path(&environment, &item, verb));
+        if method == "POST" {
+            request = request.json(&body);
+        }
+        server.send(request).await.refused(404, "not_found_error");
+    }
+    assert_eq!(server.get(&work_path(&environment, &item, "")).await.ok(), before, "nothing changed");
 }

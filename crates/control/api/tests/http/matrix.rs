@@ -1,0 +1,202 @@
+//! Authorization as a table for review: every route of the API by every role, on its own object and on a foreign one.
+//!
+//! The table is committed (`authorization.txt`). A new route, and an answer that changes, fail until somebody has read
+//! the new row and committed it.
+
+mod place;
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use postern_api::{Kind, Method, ROUTES, Route};
+use serde_json::json;
+
+use crate::support::{BETAS, Request, Response, Server, connect, issue_foreign_key};
+use place::Place;
+
+const COMMITTED: &str = include_str!("authorization.txt");
+
+/// Who calls: the columns. Where it says `foreign`, the object in the path belongs to somebody else.
+const ROLES: [(Role, &str); 11] = [
+    (Role::Operator, "operator"),
+    (Role::ApiKey, "api-key"),
+    (Role::ForeignApiKey, "foreign api-key"),
+    (Role::EnvironmentKey, "environment-key"),
+    (Role::ForeignEnvironmentKey, "foreign environment-key"),
+    (Role::SessionToken, "session-token"),
+    (Role::ForeignSessionToken, "foreign session-token"),
+    (Role::EndedSessionToken, "ended session-token"),
+    (Role::TunnelToken, "tunnel-token"),
+    (Role::ForeignTunnelToken, "foreign tunnel-token"),
+    (Role::Nobody, "nobody"),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Operator,
+    ApiKey,
+    /// Of another workspace.
+    ForeignApiKey,
+    EnvironmentKey,
+    ForeignEnvironmentKey,
+    SessionToken,
+    ForeignSessionToken,
+    EndedSessionToken,
+    TunnelToken,
+    ForeignTunnelToken,
+    Nobody,
+}
+
+impl Role {
+    fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Operator => Some(Kind::Operator),
+            Self::ApiKey | Self::ForeignApiKey => Some(Kind::ApiKey),
+            Self::EnvironmentKey | Self::ForeignEnvironmentKey => Some(Kind::EnvironmentKey),
+            Self::SessionToken | Self::ForeignSessionToken => Some(Kind::SessionToken),
+            Self::EndedSessionToken => Some(Kind::EndedSessionToken),
+            Self::TunnelToken | Self::ForeignTunnelToken => Some(Kind::TunnelToken),
+            Self::Nobody => None,
+        }
+    }
+
+    fn is_foreign(self) -> bool {
+        use Role::{ForeignApiKey, ForeignEnvironmentKey, ForeignSessionToken, ForeignTunnelToken, Nobody};
+        matches!(self, ForeignApiKey | ForeignEnvironmentKey | ForeignSessionToken | ForeignTunnelToken | Nobody)
+    }
+}
+
+struct World {
+    server: Server,
+    here: Place,
+    there: Place,
+    foreign_key: String,
+}
+
+impl World {
+    async fn new() -> Self {
+        let server = Server::start().await;
+        let (here, there) = (Place::new(&server).await, Place::new(&server).await);
+        let foreign_key = issue_foreign_key(&server.store).await;
+        Self { server, here, there, foreign_key }
+    }
+
+    /// What the role shows when it asks for an object of `here`.
+    fn credential<'a>(&'a self, here: &'a Place, role: Role) -> Option<&'a str> {
+        match role {
+            Role::Operator | Role::Nobody => None,
+            Role::ApiKey => Some(&self.server.key),
+            Role::ForeignApiKey => Some(&self.foreign_key),
+            Role::EnvironmentKey => Some(&here.environment_key),
+            Role::ForeignEnvironmentKey => Some(&self.there.environment_key),
+            Role::SessionToken => Some(&here.item.token),
+            Role::ForeignSessionToken => Some(&self.there.item.token),
+            Role::EndedSessionToken => Some(&here.ended.token),
+            Role::TunnelToken => Some(&here.tunnel_token),
+            Role::ForeignTunnelToken => Some(&self.there.tunnel_token),
+        }
+    }
+
+    async fn call(&self, here: &Place, role: Role, route: &Route, path: &str) -> Response {
+        let mut request = Request::new(method(route), path).header("anthropic-beta", BETAS);
+        if let Some(credential) = self.credential(here, role) {
+            request = request.header("authorization", &format!("Bearer {credential}"));
+        }
+        if let Some(body) = here.body(route) {
+            request = request.json(&body);
+        }
+        let (address, socket) = (self.server.address, self.server.socket.clone());
+        let ask = move || match role {
+            #[expect(clippy::disallowed_methods, reason = "the test is the client")]
+            Role::Operator => first_answer(std::os::unix::net::UnixStream::connect(socket).unwrap(), &request),
+            _ => first_answer(connect(address), &request),
+        };
+        tokio::task::spawn_blocking(ask).await.unwrap()
+    }
+
+    /// What the role learns. A change that is allowed is made to objects of its own, which nobody asks for again.
+    async fn cell(&self, role: Role, route: &Route) -> &'static str {
+        let is_allowed = role.kind().is_some_and(|kind| route.allowed.contains(&kind));
+        let is_change = route.method != Method::Get || route.path.ends_with("/poll");
+        let fresh = match is_allowed && is_change && !role.is_foreign() {
+            true => Some(Place::new(&self.server).await),
+            false => None,
+        };
+        let here = fresh.as_ref().unwrap_or(&self.here);
+        let path = here.path(route, role == Role::EndedSessionToken);
+        let answer = self.call(here, role, route, &path).await;
+        let what = verdict(&answer);
+        let place = format!("{} {} by {role:?}: {}", method(route), route.path, answer.text);
+        let is_object = route.path.contains('{') && !route.path.contains("{model}");
+        assert!(is_allowed || matches!(what, "unknown" | "forbidden"), "not in the table of routes: {place}");
+        if is_object && is_allowed && role.is_foreign() {
+            assert_eq!(what, "hidden", "{place}");
+            let missing = self.call(here, role, route, &here.missing(&path)).await;
+            assert_eq!(here.anonymous(&answer), here.anonymous(&missing), "404 tells of a foreign object: {place}");
+        }
+        // What no workspace owns is anybody's to list.
+        let is_common = route.path == "/v1/models";
+        assert!(is_common || !role.is_foreign() || what != "lists", "the foreign workspace is empty: {place}");
+        if let Some(fresh) = &fresh {
+            fresh.leave(&self.server).await;
+        }
+        what
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_by_every_role_is_as_reviewed() {
+    let world = World::new().await;
+    let mut table = String::new();
+    for route in ROUTES {
+        writeln!(table, "{} {}", method(route), route.path).unwrap();
+        for (role, name) in ROLES {
+            writeln!(table, "    {name}: {}", world.cell(role, route).await).unwrap();
+        }
+    }
+    let seen = Path::new(env!("CARGO_TARGET_TMPDIR")).join("authorization.txt");
+    std::fs::write(&seen, &table).unwrap();
+    let differs = table.lines().zip(COMMITTED.lines()).find(|(now, before)| now != before);
+    assert!(
+        table == COMMITTED,
+        "the table is not the reviewed one, first at {differs:?}: read {} and commit it as tests/http/authorization.txt",
+        seen.display()
+    );
+}
+
+/// The whole answer, or the head of one that has no end.
+fn first_answer(mut stream: impl std::io::Read + std::io::Write, request: &Request) -> Response {
+    stream.write_all(&request.bytes()).unwrap();
+    let mut answer = Vec::new();
+    let mut piece = [0; 16 * 1024];
+    loop {
+        let count = stream.read(&mut piece).unwrap();
+        answer.extend_from_slice(&piece[..count]);
+        let text = String::from_utf8_lossy(&answer);
+        if count == 0 || text.contains("text/event-stream") && text.contains("\r\n\r\n") {
+            return Response::parse(&answer);
+        }
+    }
+}
+
+fn verdict(answer: &Response) -> &'static str {
+    match answer.status {
+        401 => "unknown",
+        403 => "forbidden",
+        404 => "hidden",
+        200 if answer.body["data"] == json!([]) => "lists none",
+        200 if answer.body["data"].is_array() => "lists",
+        status => {
+            assert!(status < 500 || status == 503, "{}", answer.text);
+            "reached"
+        }
+    }
+}
+
+fn method(route: &Route) -> &'static str {
+    match route.method {
+        Method::Get => "GET",
+        Method::Post => "POST",
+        Method::Delete => "DELETE",
+    }
+}

@@ -1,0 +1,137 @@
+//! One object of each kind that a path can name, with the credentials that belong to them.
+
+use std::time::SystemTime;
+
+use postern_api::{Method, Route};
+use postern_tunnel::certificate::new_ca;
+use serde_json::{Value, json};
+
+use crate::credentials::bearer;
+use crate::support::{Request, Response, Server};
+use crate::work::{Polled, polled};
+
+pub(super) struct Place {
+    pub(super) environment_key: String,
+    pub(super) tunnel_token: String,
+    pub(super) item: Polled,
+    /// An item whose lease is over.
+    pub(super) ended: Polled,
+    ca: String,
+    api_key: String,
+    /// What stands for each parameter of a path.
+    ids: Vec<(&'static str, String)>,
+}
+
+impl Place {
+    pub(super) async fn new(server: &Server) -> Self {
+        let name = format!("{:?}", std::time::Instant::now());
+        let (environment, environment_key) = server.environment(&name).await;
+        let item = polled(server, &environment, &environment_key).await;
+        // Last: what is stopped goes back into the queue.
+        let ended = polled(server, &environment, &environment_key).await;
+        let stop = format!("/v1/environments/{environment}/work/{}/stop", ended.work);
+        server.post(&stop, json!({"force": true})).await.ok();
+        let keys = server.get(&format!("/v1/environments/{environment}/keys")).await.ok();
+        let threads = server.get(&format!("/v1/sessions/{}/threads", item.session)).await.ok();
+        let mut ids = vec![
+            ("{environment}", environment.clone()),
+            ("{session}", item.session.clone()),
+            ("{work}", item.work.clone()),
+            ("{thread}", id(&threads["data"][0])),
+            ("{key}", id(&keys["data"][0])),
+            ("{perimeter}", id(&server.perimeter().await.0)),
+            ("{agent}", server.agent().await),
+        ];
+        ids.extend(vault(server).await);
+        ids.extend(deployment(server, &environment).await);
+        let tunnel = server.post("/v1/tunnels", json!({})).await.ok();
+        let ca = new_ca(tunnel["domain"].as_str().unwrap(), SystemTime::now()).unwrap().certificate_pem;
+        let path = format!("/v1/tunnels/{}", id(&tunnel));
+        let certificate = server.post(&format!("{path}/certificates"), json!({"ca_certificate_pem": ca})).await.ok();
+        ids.extend([("{tunnel}", id(&tunnel)), ("{certificate}", id(&certificate))]);
+        let token = server.send(server.request("POST", &format!("{path}/reveal_token"))).await.ok();
+        let tunnel_token = token["tunnel_token"].as_str().unwrap().to_owned();
+        let api_key = id(&server.operator_post("/v1/api_keys", json!({"name": name})).await.ok());
+        Self { environment_key, tunnel_token, item, ended, ca, api_key, ids }
+    }
+
+    /// Gives back what a workspace has few of.
+    pub(super) async fn leave(&self, server: &Server) {
+        let id = |name: &str| &self.ids.iter().find(|(known, _)| *known == name).expect("each place has one").1;
+        let tunnel = format!("/v1/tunnels/{}/archive", id("{tunnel}"));
+        server.send(server.request("POST", &tunnel)).await.ok();
+        let perimeter = format!("/v1/perimeters/{}", id("{perimeter}"));
+        let left = server.operator(Request::new("DELETE", &perimeter)).await;
+        assert!(matches!(left.status, 200 | 404), "{}", left.text);
+    }
+
+    /// The route's path with these objects in it.
+    pub(super) fn path(&self, route: &Route, of_ended_lease: bool) -> String {
+        let mut path = route.path.replace("{model}", "m-1");
+        if of_ended_lease {
+            path = path.replace("{session}", &self.ended.session).replace("{work}", &self.ended.work);
+        }
+        if path.starts_with("/v1/api_keys") {
+            path = path.replace("{key}", &self.api_key);
+        }
+        let path = self.ids.iter().fold(path, |path, (name, id)| path.replace(name, id));
+        assert!(!path.contains('{'), "{}: the matrix needs an object for each parameter", route.path);
+        path
+    }
+
+    /// The same path with objects that nobody has.
+    pub(super) fn missing(&self, path: &str) -> String {
+        self.ids.iter().fold(path.to_owned(), |path, (_, id)| path.replace(id.as_str(), &nothing(id)))
+    }
+
+    /// A refusal without the ids of what was asked for.
+    pub(super) fn anonymous(&self, answer: &Response) -> (u16, String) {
+        (answer.status, self.missing(&answer.body["error"].to_string()))
+    }
+
+    /// A body that the route takes, so that what decides is who asks.
+    pub(super) fn body(&self, route: &Route) -> Option<Value> {
+        match route.path {
+            _ if route.method != Method::Post => None,
+            "/v1/agents/{agent}" => Some(json!({"version": 1})),
+            "/v1/sessions/{session}/events" => {
+                Some(json!({"events": [{"type": "user.tool_result", "tool_use_id": self.item.call}]}))
+            }
+            "/v1/vaults/{vault}/credentials" => Some(bearer("https://other.example/mcp")),
+            "/v1/tunnels/{tunnel}/certificates" => Some(json!({"ca_certificate_pem": self.ca})),
+            // Creates stop at their body: a workspace that is empty stays so.
+            "/v1/tunnels" => Some(json!({"display_name": ""})),
+            "/v1/tunnels/{tunnel}/probe" => Some(json!({"route": "wiki"})),
+            "/v1/environments/{environment}/work/{work}" => Some(json!({"metadata": {}})),
+            path if path.ends_with('}') || path.ends_with("/keys") || path.ends_with("/stop") => Some(json!({})),
+            _ => None,
+        }
+    }
+}
+
+async fn vault(server: &Server) -> [(&'static str, String); 2] {
+    let vault = server.post("/v1/vaults", json!({"display_name": "v"})).await.ok();
+    let path = format!("/v1/vaults/{}/credentials", id(&vault));
+    let credential = server.post(&path, bearer("https://mcp.example/mcp")).await.ok();
+    [("{vault}", id(&vault)), ("{credential}", id(&credential))]
+}
+
+async fn deployment(server: &Server, environment: &str) -> [(&'static str, String); 2] {
+    let start = json!([{"type": "user.message", "content": [{"type": "text", "text": "go"}]}]);
+    let agent = server.agent().await;
+    let body = json!({"agent": agent, "environment_id": environment, "name": "d", "initial_events": start});
+    let deployment = server.post("/v1/deployments", body).await.ok();
+    let path = format!("/v1/deployments/{}/run", id(&deployment));
+    let run = server.send(server.request("POST", &path)).await.ok();
+    [("{deployment}", id(&deployment)), ("{run}", id(&run))]
+}
+
+fn id(object: &Value) -> String {
+    object["id"].as_str().unwrap_or_else(|| panic!("an object with an id: {object}")).to_owned()
+}
+
+/// An id of the same form that nothing has.
+fn nothing(id: &str) -> String {
+    let (form, _) = id.rsplit_once('_').expect("an id has its kind in front");
+    format!("{form}_none")
+}
