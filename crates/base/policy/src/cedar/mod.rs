@@ -4,9 +4,11 @@
 
 mod generate;
 mod load;
+mod settled;
 
 pub(crate) use generate::fact;
 pub(crate) use load::{Builder, tools_rule};
+use settled::Settled;
 
 use crate::reason::{Denial, Reason};
 use cedar_policy::{
@@ -66,6 +68,9 @@ pub(crate) struct Policies {
     principal: EntityUid,
     entities: Entities,
     authorizer: Authorizer,
+    /// Whether a policy of the zone's own file could turn a yes into a no.
+    forbids: bool,
+    settled: Settled,
 }
 
 /// An attribute of a question.
@@ -79,11 +84,32 @@ pub(crate) enum Attribute<'a> {
 impl Policies {
     fn new(zone: &str, sets: BTreeMap<String, PolicySet>) -> Self {
         let principal = EntityUid::from_type_name_and_id(ZONE.clone(), EntityId::new(zone));
-        Self { sets, principal, entities: Entities::empty(), authorizer: Authorizer::new() }
+        let any = sets.values().next();
+        let forbids = any.is_some_and(|set| set.policies().any(|policy| policy.effect() == Effect::Forbid));
+        let settled = Settled::default();
+        Self { sets, principal, entities: Entities::empty(), authorizer: Authorizer::new(), forbids, settled }
     }
 
     /// Whether the permit of this rule agrees and no policy forbids.
     pub(crate) fn ask(
+        &self,
+        rule: &str,
+        action: Action,
+        resource: &str,
+        attributes: Vec<(&str, Attribute<'_>)>,
+    ) -> Result<(), Denial> {
+        let question = if self.forbids { None } else { settled::Question::of(rule, action, resource, &attributes) };
+        if question.as_ref().is_some_and(|question| self.settled.has(question)) {
+            return Ok(());
+        }
+        self.evaluate(rule, action, resource, attributes)?;
+        if let Some(question) = question {
+            self.settled.add(question);
+        }
+        Ok(())
+    }
+
+    fn evaluate(
         &self,
         rule: &str,
         action: Action,
@@ -106,7 +132,7 @@ impl Policies {
 
     /// Whether a policy of the zone's own file could turn a yes into a no.
     pub(crate) fn forbid_something(&self) -> bool {
-        self.forbids().next().is_some()
+        self.forbids
     }
 
     /// The policies of the zone's own file: each forbids something, whatever rule allows it.
