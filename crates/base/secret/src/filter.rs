@@ -10,6 +10,8 @@ pub(crate) struct Filter {
     first: Box<[bool; 256]>,
     beginning: Pairs,
     following: Pairs,
+    /// Both together.
+    either: Pairs,
     fours: Fours,
 }
 
@@ -22,24 +24,42 @@ struct Fours(Box<[u64]>);
 impl Filter {
     pub(crate) fn new(tries: &[Trie]) -> Self {
         let (beginning, following) = (Pairs::none(), Pairs::none());
-        let mut filter = Self { first: Box::new([false; 256]), beginning, following, fours: Fours::none() };
+        let (first, either) = (Box::new([false; 256]), Pairs::none());
+        let mut filter = Self { first, beginning, following, either, fours: Fours::none() };
         for trie in tries {
             for spot in trie.children(Trie::root()) {
                 filter.add(trie, spot);
             }
             filter.add_fours(trie, Trie::root(), &mut Vec::new());
         }
+        filter.either = filter.beginning.or(&filter.following);
         filter
     }
 
     /// The first position at or after `from` where a rendering may begin.
     pub(crate) fn next(&self, haystack: &[u8], from: usize) -> Option<usize> {
         let rest = haystack.get(from..)?;
-        let certain = rest.array_windows().position(|[a, b, c, d]| {
-            self.beginning.has(*a, *b) && self.following.has(*b, *c) && self.fours.may_have([*a, *b, *c, *d])
-        });
-        let picked = certain.or_else(|| self.near_end(rest));
+        let picked = self.certain(rest).or_else(|| self.near_end(rest));
         picked.map(|offset| from + offset)
+    }
+
+    /// The first position that is followed by three bytes at least. Text is looked at in groups, and of a group at every
+    /// second pair: what begins right before such a pair, or with it, shows in it.
+    fn certain(&self, rest: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        while let Some(group) = rest[at..].first_chunk::<{ GROUP + 3 }>() {
+            if self.either.has_any(&group[1..=GROUP])
+                && let Some(picked) = group.array_windows().position(|four| self.picks(*four))
+            {
+                return Some(at + picked);
+            }
+            at += GROUP;
+        }
+        rest[at..].array_windows().position(|four| self.picks(*four)).map(|picked| at + picked)
+    }
+
+    fn picks(&self, [a, b, c, d]: [u8; 4]) -> bool {
+        self.beginning.has(a, b) && self.following.has(b, c) && self.fours.may_have([a, b, c, d])
     }
 
     /// The last three bytes, after which too little follows to be sure.
@@ -177,7 +197,25 @@ impl Pairs {
     }
 
     fn has(&self, first: u8, second: u8) -> bool {
-        self.0[usize::from(first) * 4 + usize::from(second >> 6)] >> (second & 63) & 1 == 1
+        self.bit(first, second) == 1
+    }
+
+    /// Whether any of the pairs that the bytes make up, one after the other.
+    fn has_any(&self, bytes: &[u8]) -> bool {
+        let (pairs, _) = bytes.as_chunks();
+        pairs.iter().fold(0, |any, [first, second]| any | self.bit(*first, *second)) == 1
+    }
+
+    fn bit(&self, first: u8, second: u8) -> u64 {
+        self.0[usize::from(first) * 4 + usize::from(second >> 6)] >> (second & 63) & 1
+    }
+
+    fn or(&self, other: &Self) -> Self {
+        let mut both = Self::none();
+        for (both, (one, other)) in both.0.iter_mut().zip(self.0.iter().zip(other.0.iter())) {
+            *both = one | other;
+        }
+        both
     }
 }
 
@@ -211,5 +249,49 @@ impl Fours {
     }
 }
 
+/// Positions that are looked at together: as many as are passed by where nothing shows.
+const GROUP: usize = 32;
 /// 2^20 bits: with a thousand values one in twenty is set.
 const FOURS_WORDS: usize = 1 << 14;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::trie::CLASSES;
+
+    const VALUES: [&[u8]; 2] = [b"sk-live/7Qm2x9Zt4Lw8+Vb3N&\"K", b"another one, with spaces"];
+
+    fn filter() -> Filter {
+        let mut tries: Vec<Trie> = CLASSES.into_iter().map(Trie::new).collect();
+        for trie in &mut tries {
+            VALUES.iter().enumerate().for_each(|(index, value)| trie.insert(index, value));
+        }
+        Filter::new(&tries)
+    }
+
+    /// Pieces of what is looked for, so that much is nearly picked.
+    fn text() -> impl Strategy<Value = Vec<u8>> {
+        let near = prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..8),
+            (0..VALUES.len(), 0..20_usize, 1..5_usize)
+                .prop_map(|(which, at, length)| VALUES[which][at..at + length].to_vec()),
+            prop::sample::select(vec!["c2st", "736b", "%73k", "\\u0073", "&#115;", "ano", "YW5v"])
+                .prop_map(|text| text.as_bytes().to_vec()),
+            prop::collection::vec(Just(b'.'), 0..70),
+        ];
+        prop::collection::vec(near, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn groups_pick_what_a_look_at_each_position_picks(text in text(), from in 0_usize..40) {
+            let filter = filter();
+            let rest = text.get(from..).unwrap_or_default();
+            let each = rest.array_windows().position(|four| filter.picks(*four));
+            let each = each.or_else(|| filter.near_end(rest)).map(|at| from + at);
+            prop_assert_eq!(filter.next(&text, from), each);
+        }
+    }
+}
