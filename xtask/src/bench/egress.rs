@@ -45,6 +45,13 @@ impl Table<'_> {
                 let (each, p50, p99) = (of("per_second"), of("p50_ms"), of("p99_ms"));
                 println!("  {way:<10} {at_once:>2} at once {each:>9.0} /s   p50 {p50:>8.3} ms   p99 {p99:>8.3} ms");
             }
+            if way.starts_with("ours") {
+                let of = |role: &str| self.processor(way, role);
+                let (egress, audit, custody) = (of("egress"), of("audit"), of("custody"));
+                println!(
+                    "  {way:<10} 32 at once: {egress:.0} us of processor time a request in egress, {audit:.0} in audit, {custody:.0} in custody"
+                );
+            }
             let (down, up) = (self.body("down", way), self.body("up", way));
             println!("  {way:<10} bodies     {down:>9.0} MiB/s down, {up:.0} MiB/s up");
         }
@@ -88,6 +95,11 @@ impl Table<'_> {
     fn small(&self, at_once: u64, way: &str, figure: &str) -> f64 {
         let rows = self.of("small", way).filter(|row| row["at_once"].as_u64() == Some(at_once));
         median(rows.filter_map(|row| row["figures"][figure].as_f64()).collect())
+    }
+
+    fn processor(&self, way: &str, role: &str) -> f64 {
+        let rows = self.of("small", way).filter(|row| row["at_once"].as_u64() == Some(32));
+        median(rows.filter_map(|row| row["processor_us"][role].as_f64()).collect())
     }
 
     fn body(&self, what: &str, way: &str) -> f64 {

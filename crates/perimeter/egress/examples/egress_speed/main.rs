@@ -12,6 +12,7 @@ mod perimeter;
 mod upstream;
 mod ways;
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -85,8 +86,14 @@ async fn measure(plan: &str) -> Outcome {
         for at_once in [1, 32] {
             for way in &ways {
                 load::small(way, at_once, warm_up).await?;
+                let before = perimeter.processor_us()?;
                 let figures = load::small(way, at_once, time).await?;
-                rows.push(json!({"what": "small", "at_once": at_once, "way": way.name, "figures": figures}));
+                let requests = figures["requests"].as_f64().unwrap_or(f64::NAN);
+                let each = |(role, after): (&'static str, u64)| (role, (after - before[role]) as f64 / requests);
+                let processor_us: BTreeMap<_, _> = perimeter.processor_us()?.into_iter().map(each).collect();
+                rows.push(json!({
+                    "what": "small", "at_once": at_once, "way": way.name, "figures": figures, "processor_us": processor_us
+                }));
             }
         }
         for way in &ways {
