@@ -109,6 +109,10 @@ pub const CONNECTION_TOTAL: Duration = Duration::from_secs(6 * 60 * 60);
 pub const DIAL: Duration = Duration::from_secs(20);
 /// Bytes of a request body that are inspected before the decision; a longer one is inspected as it streams.
 pub const BODY_PREVIEW_BYTES: usize = postern_policy::location::BODY_BYTES;
+/// Bytes that are read ahead of a connection's TLS, which itself takes them in small pieces.
+pub const READ_BYTES: usize = 32 * 1024;
+/// Bytes of an answer's body that go on in one piece with its head, where they came with it; a longer one streams.
+pub const AT_ONCE_BYTES: usize = 64 * 1024;
 /// Bytes of a request body in all.
 pub const REQUEST_BODY_BYTES: u64 = 1 << 30;
 /// Bytes of a form after its encoding is taken off, in which foreign credentials are looked for; a longer form is

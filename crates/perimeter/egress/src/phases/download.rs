@@ -1,4 +1,4 @@
-//! Phase: brings a scrubbed answer to the sandbox in a task of its own, and has how it ended recorded before its end is said.
+//! Phase: brings a scrubbed answer to the sandbox, a longer one in a task of its own, and has how it ended recorded before its end is said.
 
 use std::{
     sync::Arc,
@@ -8,12 +8,11 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::Body as _;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use postern_policy::{Denial, Reason};
 use tokio::time::timeout;
 
 use super::{
+    arrived::{Arriving, Whole},
     forward::Sent,
     identify::Asked,
     inspect::Stopped,
@@ -50,14 +49,15 @@ pub(crate) async fn answer(
         session.pool.put(key, connection, leads_to, Instant::now());
         return Ok(Response::from_parts(parts, body::empty()));
     }
+    let (mut cleaner, mut arriving) = (clean.cleaner, Arriving::new(response.into_body()));
+    if upload.is_none() && cleaner.takes_as_it_comes() && arriving.is_here().await {
+        let body = at_once(pending, arriving, &mut cleaner)?;
+        session.pool.put(key, connection, leads_to, Instant::now());
+        return Ok(Response::from_parts(parts, body));
+    }
     let (pipe, body) = body::pipe();
-    let mut download = Download {
-        cleaner: clean.cleaner,
-        incoming: response.into_body(),
-        pipe,
-        pending: pending.hand_over(),
-        idle: session.perimeter.bounds.body_idle,
-    };
+    let idle = session.perimeter.bounds.body_idle;
+    let mut download = Download { cleaner, arriving, pipe, pending: pending.hand_over(), idle };
     let (task_session, named) = (session.clone(), asked.named.clone());
     session.spawn(async move {
         let _open = open;
@@ -77,10 +77,23 @@ pub(crate) async fn answer(
     Ok(Response::from_parts(parts, body))
 }
 
+/// A body that is there whole.
+fn at_once(pending: &mut Pending, arriving: Arriving, cleaner: &mut Cleaner) -> Result<Body, Denial> {
+    let Whole { bytes, trailers, received_bytes } = arriving.scrubbed(cleaner)?;
+    pending.outcome.ended = ANSWERED;
+    pending.outcome.received_bytes = received_bytes;
+    pending.outcome.scrubbed += cleaner.scrubbed();
+    pending.ended();
+    Ok(match trailers {
+        Some(trailers) => body::followed(bytes, trailers),
+        None => body::full(bytes),
+    })
+}
+
 /// A response body on its way to the sandbox.
 struct Download {
     cleaner: Cleaner,
-    incoming: Incoming,
+    arriving: Arriving,
     pipe: Pipe,
     pending: Pending,
     idle: Duration,
@@ -104,7 +117,7 @@ impl Download {
     /// Brings the body; whether it is whole.
     async fn bring(&mut self) -> Result<bool, Denial> {
         loop {
-            let frame = timeout(self.idle, self.incoming.frame());
+            let frame = timeout(self.idle, self.arriving.frame());
             let Ok(frame) = frame.await else { return Err(Denial::new(Reason::LimitTime)) };
             match frame {
                 None => return self.end(Bytes::new(), None).await,
@@ -130,7 +143,7 @@ impl Download {
                         }
                     }
                     let clean = self.cleaner.push(&last.unwrap_or_default())?;
-                    if self.incoming.is_end_stream() {
+                    if self.arriving.is_at_end() {
                         return self.end(clean, None).await;
                     }
                     if self.put(clean).await.is_err() {

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use postern_audit::Destination;
 use postern_net::{DialError, TlsError, dial::Dialable, tls};
 use postern_policy::{Denial, DialPermit, Permit, Port, Reason, Scheme};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{io::BufReader, net::TcpStream, time::timeout};
 
 use super::intercept::Stream;
 use crate::{body::Body, limits, messages, pool::PoolKey, sender::Sender, session::Session, trust::Speaks};
@@ -144,6 +144,7 @@ async fn connect(
             let settings = session.perimeter.trust.settings(permit.ca_pem(), speaks).map_err(not_trusted)?;
             let identity = session.identity(permit)?;
             let settings = identity.map_or(settings.clone(), |identity| identity.presented_in(&settings));
+            let stream = BufReader::with_capacity(limits::READ_BYTES, stream);
             let stream = tls::connect(settings, &permit.host().to_string(), stream).await.map_err(not_trusted)?;
             match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => speak_http2(session, stream).await,

@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use postern_policy::{Connect, Denial, Host, Port, Reason, Scheme, Transport};
 use rustls::server::Acceptor;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, BufReader},
     net::TcpStream,
     time::timeout,
 };
@@ -113,6 +113,7 @@ async fn tls<S: Stream>(session: Arc<Session>, named: Named, stream: S) {
         Ok(Some(permit)) => return pass::through(&session, &named, &permit, stream).await,
         Err(denial) => return refuse::connection(&session, &named, "https", &denial).await,
     }
+    let stream = BufReader::with_capacity(limits::READ_BYTES, stream);
     match timeout(session.perimeter.bounds.handshake, handshake(&session, &named, stream)).await {
         Ok(Ok((stream, refused))) => {
             let line = Line {

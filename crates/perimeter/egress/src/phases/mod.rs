@@ -2,6 +2,7 @@
 //! inject, record, upload and forward, scrub, download. Whatever is refused on the way ends in refuse.
 
 pub(crate) mod accept;
+pub(crate) mod arrived;
 pub(crate) mod decide;
 pub(crate) mod download;
 pub(crate) mod exchange;

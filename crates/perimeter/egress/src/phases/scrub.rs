@@ -90,6 +90,11 @@ pub(crate) fn switching<B>(session: &Session, host: &Host, response: &Response<B
 }
 
 impl Cleaner {
+    /// Whether nothing is to be taken off the body first, so that what comes out is as long as what went in.
+    pub(crate) fn takes_as_it_comes(&self) -> bool {
+        self.unwrapping.is_empty()
+    }
+
     /// A chunk in pieces that may be decoded at once.
     pub(crate) fn steps(&self, mut chunk: Bytes) -> Vec<Bytes> {
         let mut steps = Vec::new();

@@ -1,12 +1,14 @@
 //! An upstream that sends the secret back, in every way it can: what arrives inside holds the placeholder.
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use postern_audit::Kind;
 use postern_secret::renderings;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
-    stand::{SECRET, Seen, Stand, Way},
+    stand::{SECRET, Seen, Stand, Way, get},
     upstream::{Received, chunked, whole},
 };
 
@@ -222,4 +224,34 @@ async fn a_body_without_a_placeholder_passes_byte_for_byte() {
         let seen = fetch(&stand).await;
         assert!(seen.body == body, "{size}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_there_goes_on_in_one_piece_and_one_that_is_not_is_not_waited_for() {
+    let stand = Stand::start().await;
+    let (half, rest) = SECRET.split_at(9);
+    let (half, rest) = (half.to_owned(), rest.to_owned());
+    // All of it at once, in chunks that cut the secret; and a head whose body never ends.
+    stand.upstream.replies(move |request| match request.head.contains("/v1/here") {
+        true => {
+            let mut text = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+            for piece in [&half, &rest] {
+                text.extend(format!("{:x}\r\n{piece}\r\n", piece.len()).bytes());
+            }
+            text.extend(b"0\r\n\r\n");
+            vec![text]
+        }
+        false => vec![b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nbegun".to_vec()],
+    });
+    let seen = stand.get(Way::Redirect, "https", "api.test", 443, "/v1/here", &[]).await;
+    assert_eq!((seen.status, seen.text()), (200, stand.placeholder.clone()));
+    let stream = stand.towards(Way::Redirect, "api.test", 443).await;
+    let mut stream = stand.tls(stream, "api.test").await.unwrap();
+    stream.write_all(&get("https", "api.test", 443, "/v1/begun", &[])).await.unwrap();
+    let mut seen = Vec::new();
+    while super::upstream::find(&seen, b"\r\n\r\nbeg").is_none() {
+        assert!(tokio::time::timeout(Duration::from_secs(20), stream.read_buf(&mut seen)).await.unwrap().unwrap() > 0);
+    }
+    let outcome = stand.audit.records().into_iter().find(|record| record.kind == Kind::EgressOutcome).unwrap();
+    assert_eq!((outcome.counts["received_bytes"], outcome.counts["scrubbed"]), (SECRET.len() as u64, 1));
 }
