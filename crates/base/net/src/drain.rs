@@ -1,6 +1,7 @@
 //! Ending in good order: one signal that work should end, and a wait until it has.
 
 use std::future::Future;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -37,6 +38,19 @@ impl Drain {
         F::Output: Send + 'static,
     {
         self.tasks.spawn(task)
+    }
+
+    /// Does at once what a task does before it first waits; the rest is a task that [`Drain::finish`] waits for. What is begun one after the other
+    /// is begun in that order.
+    pub fn begin<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        // Its first step is never put off for fairness' sake.
+        let mut task = Box::pin(tokio::task::unconstrained(task));
+        if task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            self.tasks.spawn(task);
+        }
     }
 
     /// Runs a task that simply ends at its next await when the drain starts; nothing after that await happens.
@@ -85,6 +99,25 @@ impl Drain {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_begun_is_begun_at_once_in_order_and_waited_for() {
+        let drain = Drain::new();
+        let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        for name in ["one", "two"] {
+            let said = said.clone();
+            drain.begin(async move {
+                said.send((name, "begun")).unwrap();
+                tokio::task::yield_now().await;
+                said.send((name, "ended")).unwrap();
+            });
+        }
+        assert_eq!(heard.try_recv().unwrap(), ("one", "begun"));
+        assert_eq!(heard.try_recv().unwrap(), ("two", "begun"));
+        assert!(heard.try_recv().is_err());
+        assert_eq!(drain.finish(Duration::from_secs(20)).await, Drained::Clean);
+        assert_eq!([heard.try_recv().unwrap(), heard.try_recv().unwrap()].map(|(_, what)| what), ["ended"; 2]);
+    }
 
     #[tokio::test]
     async fn tasks_that_listen_end_cleanly() {

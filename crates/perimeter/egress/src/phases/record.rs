@@ -1,12 +1,8 @@
 //! Phase: what is written to the audit log, and always before what it says is done. Without a log nothing is done.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    task::{Context, Waker},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use postern_audit::{AuditError, Decision, Destination, Durability, Kind, Record};
-use postern_net::Drain;
 use postern_policy::{AuditMode, CredentialName, Denial, Injection, Location, Permit, Reason, Shadow};
 
 use super::{
@@ -81,7 +77,8 @@ impl Pending {
         let (allowed, outcome) = (self.allowed, std::mem::take(&mut self.outcome));
         let (destination, cut) = (self.dialled.note(self.destination.clone()), self.cut.denial());
         let drain = session.drain.clone();
-        left_to(&drain, async move {
+        // Begun, so that it comes before whatever is written next.
+        drain.begin(async move {
             match cut {
                 // Cut off all the same where the log fails.
                 Some(denial) => {
@@ -108,15 +105,6 @@ impl Drop for Pending {
             self.outcome.ended = "given up by the client";
             self.ended();
         }
-    }
-}
-
-/// Begins what is to be written, so that it comes before whatever is written next, and leaves the rest to a task that the
-/// session's end waits for.
-fn left_to(drain: &Drain, writing: impl Future<Output = ()> + Send + 'static) {
-    let mut writing = Box::pin(tokio::task::unconstrained(writing));
-    if writing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-        drain.spawn(writing);
     }
 }
 

@@ -67,7 +67,7 @@ impl Bringing<'_> {
         self.pending.count("scrubbed", scrubbed + in_headers);
         self.judge(&keyring, parts.status, &parts.headers, &body)?;
         self.seal(&keyring, &parts.headers, &mut headers)?;
-        self.pending.ended("answered").await;
+        self.pending.ended("answered");
         let mut answer = Response::new(if body.is_empty() { body::empty() } else { body::held(body, places) });
         *answer.status_mut() = parts.status;
         *answer.headers_mut() = headers;
@@ -228,13 +228,13 @@ impl Stream {
         match self.bring().await {
             Ok(Ended::Whole) => {
                 self.count();
-                self.pending.ended("answered").await;
+                self.pending.ended("answered");
                 self.place.session.pool.put(key, connection, Instant::now());
                 self.say_end(None).await;
             }
             Ok(Ended::Abandoned) => {
                 self.count();
-                self.pending.ended("cut short by the caller").await;
+                self.pending.ended("cut short by the caller");
             }
             Err(denial) => {
                 let awaited = self.events.awaits();

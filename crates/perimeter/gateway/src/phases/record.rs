@@ -69,11 +69,15 @@ impl Pending {
         }
     }
 
-    /// It ended so. There is nobody left to tell when the log fails now; the next request is refused.
-    pub(crate) async fn ended(&mut self, how: &str) {
+    /// It ended so. The record is on its way to the log when this returns, before any other that is made afterwards; nobody waits for it, for there is
+    /// nobody left to tell when the log fails now: the next request is refused.
+    pub(crate) fn ended(&mut self, how: &str) {
         let Some(mut record) = self.record.take() else { return };
         record.outcome = Some(how.to_owned());
-        let _logged = write(&self.gateway, record).await;
+        let gateway = Arc::clone(&self.gateway);
+        self.gateway.drain.begin(async move {
+            let _logged = write(&gateway, record).await;
+        });
     }
 
     /// The same for another task; this one has nothing to say any more.
@@ -89,12 +93,7 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        let Some(mut record) = self.record.take() else { return };
-        record.outcome = Some("given up by the caller".to_owned());
-        let gateway = Arc::clone(&self.gateway);
-        self.gateway.drain.spawn(async move {
-            let _logged = write(&gateway, record).await;
-        });
+        self.ended("given up by the caller");
     }
 }
 
