@@ -245,6 +245,8 @@ fn check(world: &World) {
     nothing_happens_between_idle_and_what_ends_it(&world.shown);
     requests_are_closed_before_the_next_begins(&world.log);
     time_never_goes_back(&world.log);
+    each_status_follows_from_one_that_allows_it(&world.shown);
+    each_idle_names_only_open_calls_or_there_are_none(&world.shown);
     the_end_of_the_log_agrees_with_what_runs(world);
     assert_eq!(world.replayed().state(), world.session.state(), "the log says everything");
     roles_alternate_and_calls_are_answered_next(world);
@@ -333,6 +335,44 @@ fn requests_are_closed_before_the_next_begins(log: &[Event]) {
                 open = None;
             }
             EventBody::StatusIdle { .. } => assert_eq!(open, None),
+            _ => {}
+        }
+    }
+}
+
+/// The arrows between statuses, from the contract alone.
+fn each_status_follows_from_one_that_allows_it(shown: &[Event]) {
+    let mut status = "idle";
+    for event in shown {
+        let (next, allowed): (_, &[&str]) = match &event.body {
+            EventBody::StatusRunning {} => ("running", &["idle", "rescheduling"]),
+            EventBody::StatusRescheduled {} => ("rescheduling", &["running"]),
+            // Idle again: the rest of what is waited for.
+            EventBody::StatusIdle { .. } => ("idle", &["idle", "running", "rescheduling"]),
+            EventBody::StatusTerminated {} => ("terminated", &["idle"]),
+            _ => continue,
+        };
+        assert!(allowed.contains(&status), "{next} after {status}");
+        status = next;
+    }
+}
+
+/// What waits is counted from the events as a client sees them, not from the state.
+fn each_idle_names_only_open_calls_or_there_are_none(shown: &[Event]) {
+    let mut open = HashSet::new();
+    for event in shown {
+        if event.body.kind().ends_with("tool_use") {
+            open.insert(&event.id);
+        }
+        if let Some(call) = answered(event) {
+            open.remove(call);
+        }
+        match &event.body {
+            EventBody::StatusIdle { stop_reason: StopReason::RequiresAction { event_ids }, .. } => {
+                assert!(!event_ids.is_empty(), "somebody is named to act");
+                assert!(event_ids.iter().all(|call| open.contains(call)), "only open calls are named");
+            }
+            EventBody::StatusIdle { stop_reason, .. } => assert!(open.is_empty(), "{stop_reason:?} with open calls"),
             _ => {}
         }
     }
