@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -27,6 +29,18 @@ def first_json_line(process: subprocess.Popen, log: Path) -> dict:
         process.wait(timeout=START_SECONDS)
         raise AssertionError(f"ended with {process.returncode} before it was ready:\n{log.read_text()[-4000:]}")
     return json.loads(line)
+
+
+def port_to_keep() -> int:
+    """A free port that no outgoing connection is given: the kernel takes those from 32768 on, also while a server is away."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as attempt:
+            try:
+                attempt.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 @dataclass
@@ -67,7 +81,7 @@ class Stack:
     def start(self) -> "Stack":
         (self.directory / "postern.toml").write_text(self.config)
         # The port of the first start is kept, so that clients find a restarted server where it was.
-        listen = self.ready["base_url"].removeprefix("http://") if self.ready else "127.0.0.1:0"
+        listen = self.ready["base_url"].removeprefix("http://") if self.ready else f"127.0.0.1:{port_to_keep()}"
         command = [BINARY, "up", "--json", "--config", "postern.toml", "--data-dir", str(self.data), "--listen", listen]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
