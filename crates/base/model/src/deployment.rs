@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::agent::AgentTag;
 use crate::ids::{AgentId, DeploymentId, DeploymentRunId, EnvironmentId, SessionId, VaultId};
 use crate::metadata::MetadataPatch;
+use crate::resource::ResourceParam;
 use crate::session::AgentParam;
 use crate::{Field, Metadata, Timestamp};
 
@@ -32,7 +33,7 @@ pub struct Deployment {
     /// What each begins with, as sent.
     pub initial_events: Vec<Value>,
     /// What each is given, as sent.
-    pub resources: Vec<Value>,
+    pub resources: Vec<ResourceParam>,
     /// Where credentials are looked for.
     pub vault_ids: Vec<VaultId>,
     /// The caller's pairs.
@@ -163,7 +164,7 @@ pub struct CreateDeployment {
     pub metadata: Field<Metadata>,
     /// What each session is given.
     #[serde(default)]
-    pub resources: Field<Vec<Value>>,
+    pub resources: Field<Vec<ResourceParam>>,
     /// When it runs by itself.
     #[serde(default)]
     pub schedule: Field<ScheduleParam>,
@@ -199,7 +200,7 @@ pub struct UpdateDeployment {
     pub metadata: Field<MetadataPatch>,
     /// Null clears.
     #[serde(default)]
-    pub resources: Field<Vec<Value>>,
+    pub resources: Field<Vec<ResourceParam>>,
     /// Null: when told to.
     #[serde(default)]
     pub schedule: Field<ScheduleParam>,

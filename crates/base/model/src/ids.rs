@@ -127,6 +127,14 @@ ids! {
     DeploymentRunId = "drun_";
     /// A registered perimeter.
     PerimeterId = "perim_";
+    /// A file.
+    FileId = "file_";
+    /// Something a session was given: a file, a repository.
+    ResourceId = "sesrsc_";
+    /// A skill.
+    SkillId = "skill_";
+    /// A version of a skill.
+    SkillVersionId = "skillver_";
 }
 
 impl WorkspaceId {

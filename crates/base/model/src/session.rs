@@ -7,6 +7,7 @@ use crate::agent::{AgentDefinition, AgentTag, ContextSettings, ExecutionIdentity
 use crate::event::{ClientEvent, OutcomeEvaluation};
 use crate::ids::{AgentId, DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId};
 use crate::metadata::MetadataPatch;
+use crate::resource::{Resource, ResourceParam};
 use crate::tool::{Tool, ToolParam};
 use crate::{Field, Metadata, Timestamp};
 
@@ -34,8 +35,8 @@ pub struct Session {
     pub vault_ids: Vec<VaultId>,
     /// What started it, if it was a deployment.
     pub deployment_id: Option<DeploymentId>,
-    /// Always empty: resources are not in this build.
-    pub resources: Vec<Value>,
+    /// What it is given besides.
+    pub resources: Vec<Resource>,
     /// The outcomes that were defined, oldest first.
     pub outcome_evaluations: Vec<OutcomeEvaluation>,
     /// Times.
@@ -233,9 +234,9 @@ pub struct CreateSession {
     /// The caller's pairs.
     #[serde(default)]
     pub metadata: Option<Metadata>,
-    /// Not in this build unless empty.
+    /// What it is given besides, at most 500.
     #[serde(default)]
-    pub resources: Option<Vec<Value>>,
+    pub resources: Option<Vec<ResourceParam>>,
     /// The caller's title.
     #[serde(default)]
     pub title: Option<String>,

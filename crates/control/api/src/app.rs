@@ -6,6 +6,7 @@ use std::time::Duration;
 use postern_engine::Engine;
 use postern_engine::control::ControlHub;
 use postern_model::{Problem, Timestamp};
+use postern_store::blobs::Quota;
 use postern_store::{Store, StoreError};
 
 use crate::pollers::Pollers;
@@ -22,6 +23,10 @@ pub struct Limits {
     pub body_bytes: usize,
     /// How long a client may take to send its body.
     pub body_time: Duration,
+    /// How long a client may send nothing in the middle of an upload.
+    pub upload_patience: Duration,
+    /// How much may be stored of files and skills.
+    pub storage: Quota,
 }
 
 impl Default for Limits {
@@ -31,6 +36,8 @@ impl Default for Limits {
             ping_every: Duration::from_secs(15),
             body_bytes: 32 * 1024 * 1024,
             body_time: Duration::from_secs(120),
+            upload_patience: Duration::from_secs(60),
+            storage: Quota { blob: 500_000_000, workspace: 20_000_000_000 },
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The one path of every request: name it, find out who calls, check what the table says, read, handle, render.
 
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 use axum::Router;
 use axum::body::Body;
@@ -18,6 +19,7 @@ use zeroize::Zeroize;
 use crate::app::App;
 use crate::body;
 use crate::caller::{Caller, Kind, OverOperatorSocket, authenticate};
+use crate::multipart::Form;
 use crate::query::Query;
 use crate::reply::{Reply, refusal};
 use crate::routes::{Answer, Beta, Method, NOT_IN_THIS_BUILD, ROUTES, Route};
@@ -33,9 +35,18 @@ pub(crate) struct Call {
     pub(crate) upgrade: Option<OnUpgrade>,
     parameters: Vec<(String, String)>,
     body: Bytes,
+    /// A form that its handler reads as it arrives. Locked by nobody: a body can be sent to another thread and not shared.
+    upload: Mutex<Option<Body>>,
 }
 
 impl Call {
+    /// The form, on a route that takes one.
+    pub(crate) fn form(&mut self) -> Result<Form, Problem> {
+        let upload = self.upload.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let body = upload.take().unwrap_or_default();
+        Form::read(&self.headers, body, self.app.limits.upload_patience)
+    }
+
     /// An id from the path. One of another form names nothing that exists.
     pub(crate) fn id<T: FromStr<Err = InvalidId>>(&self, name: &str, noun: &str) -> Result<T, Problem> {
         let text = self.parameter(name);
@@ -100,7 +111,7 @@ async fn no_route(
 fn filter(method: Method) -> MethodFilter {
     match method {
         Method::Get => MethodFilter::GET,
-        Method::Post => MethodFilter::POST,
+        Method::Post | Method::Upload => MethodFilter::POST,
         Method::Delete => MethodFilter::DELETE,
     }
 }
@@ -155,18 +166,29 @@ async fn serve(
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
     let parameters = path_parameters(parameters)?;
     // Only now: nobody unknown makes the server hold a body.
-    let body = match route.method {
-        Method::Get => Bytes::new(),
+    let (body, upload) = match route.method {
+        Method::Get => (Bytes::new(), None),
+        Method::Upload => (Bytes::new(), Some(stream)),
         Method::Post | Method::Delete => {
-            body::read(&parts.headers, stream, app.limits.body_bytes, app.limits.body_time).await?
+            (body::read(&parts.headers, stream, app.limits.body_bytes, app.limits.body_time).await?, None)
         }
     };
     let ends = until_refused(app.clone(), route, caller.clone(), parts.headers.clone());
     let headers = parts.headers;
-    let answer = (route.handler)(Call { app, caller, workspace, headers, query, upgrade, parameters, body });
+    let answer = (route.handler)(Call {
+        app,
+        caller,
+        workspace,
+        headers,
+        query,
+        upgrade,
+        parameters,
+        body,
+        upload: Mutex::new(upload),
+    });
     match route.method {
         Method::Get => Ok(answer.await?.until(Box::pin(ends))),
-        Method::Post | Method::Delete => to_the_end(answer).await,
+        Method::Post | Method::Upload | Method::Delete => to_the_end(answer).await,
     }
 }
 

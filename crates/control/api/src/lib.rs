@@ -10,6 +10,7 @@ mod caller;
 mod credential;
 mod dispatch;
 mod handlers;
+mod multipart;
 mod pollers;
 mod query;
 mod reply;

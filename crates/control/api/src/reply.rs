@@ -1,8 +1,12 @@
 //! From a handler's answer to an HTTP response.
 
 use axum::body::Body;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, UPGRADE};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, UPGRADE,
+    X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderValue, Response, StatusCode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use postern_engine::Subscription;
 use postern_model::Problem;
 use serde::Serialize;
@@ -15,10 +19,24 @@ pub(crate) enum Reply {
     Json(Vec<u8>),
     /// 200 with JSON and one header more.
     JsonWith(Vec<u8>, (&'static str, &'static str)),
+    /// 200 with the bytes of a file.
+    Download(Download),
     /// 101: the connection speaks this protocol from now on.
     Switch(&'static str),
     /// 200 with server-sent events, until they end or the caller may not read on.
     Stream(Subscription, Ends),
+}
+
+/// A file on its way to a client.
+pub(crate) struct Download {
+    /// Its name.
+    pub(crate) filename: String,
+    /// What the uploader said it is.
+    pub(crate) mime_type: String,
+    /// How many bytes.
+    pub(crate) size_bytes: u64,
+    /// The bytes.
+    pub(crate) body: Body,
 }
 
 impl Reply {
@@ -44,6 +62,7 @@ impl Reply {
             Self::Stream(events, _) => Self::Stream(events, ends),
             Self::Json(json) => Self::Json(json),
             Self::JsonWith(json, header) => Self::JsonWith(json, header),
+            Self::Download(download) => Self::Download(download),
             Self::Switch(protocol) => Self::Switch(protocol),
         }
     }
@@ -61,6 +80,7 @@ impl Reply {
                 response.headers_mut().insert(name, HeaderValue::from_static(value));
                 response
             }
+            Self::Download(download) => downloaded(download),
             Self::Switch(protocol) => switched(protocol),
             Self::Stream(events, ends) => {
                 let body = Body::new(sse::EventStream::new(events, ends, ping_every));
@@ -70,6 +90,24 @@ impl Reply {
             }
         }
     }
+}
+
+/// A stranger's bytes: a browser must neither guess what they are nor show them as a page of ours.
+fn downloaded(download: Download) -> Response<Body> {
+    let Download { filename, mime_type, size_bytes, body } = download;
+    let mut response = response(StatusCode::OK, "application/octet-stream", body);
+    let headers = response.headers_mut();
+    if let Ok(kind) = HeaderValue::from_str(&mime_type) {
+        headers.insert(CONTENT_TYPE, kind);
+    }
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(size_bytes));
+    let name = utf8_percent_encode(&filename, NON_ALPHANUMERIC);
+    if let Ok(disposition) = HeaderValue::from_str(&format!("attachment; filename*=UTF-8''{name}")) {
+        headers.insert(CONTENT_DISPOSITION, disposition);
+    }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
+    response
 }
 
 fn switched(protocol: &'static str) -> Response<Body> {

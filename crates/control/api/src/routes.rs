@@ -9,14 +9,14 @@ use postern_model::Problem;
 use crate::caller::Kind;
 use crate::dispatch::Call;
 use crate::handlers::{
-    agents, api_keys, certificates, control, credentials, deployments, environment_keys, environments, events, models,
-    perimeter_status, perimeters, sessions, threads, tunnels, vaults, work,
+    agents, api_keys, certificates, control, credentials, deployments, environment_keys, environments, events, files,
+    models, perimeter_status, perimeters, resources, sessions, threads, tunnels, vaults, work,
 };
 use crate::reply::Reply;
 
 /// One route.
 pub struct Route {
-    /// GET, POST or DELETE: updates are POST everywhere.
+    /// GET, POST, a POST of a form, or DELETE: updates are POST everywhere.
     pub method: Method,
     /// The path; `{name}` stands for one segment.
     pub path: &'static str,
@@ -34,6 +34,8 @@ pub enum Method {
     Get,
     /// Creates, changes, acts.
     Post,
+    /// The same, on the wire a POST too: the body is a form that its handler reads as it arrives.
+    Upload,
     /// Removes.
     Delete,
 }
@@ -75,6 +77,8 @@ const OPERATOR: &[Kind] = &[Kind::Operator];
 const CLIENT: &[Kind] = &[Kind::Operator, Kind::ApiKey];
 /// K, S and E.
 const CLIENT_OR_WORKER: &[Kind] = &[Kind::Operator, Kind::ApiKey, Kind::EnvironmentKey, Kind::SessionToken];
+/// K and S.
+const CLIENT_OR_SESSION: &[Kind] = &[Kind::Operator, Kind::ApiKey, Kind::SessionToken];
 /// K and E.
 const CLIENT_OR_ENVIRONMENT: &[Kind] = &[Kind::Operator, Kind::ApiKey, Kind::EnvironmentKey];
 /// E.
@@ -145,6 +149,12 @@ pub const ROUTES: &[Route] = routes! {
     Get    "/v1/sessions/{session}/threads/{thread}/events"         ManagedAgents CLIENT_OR_WORKER       threads::events;
     Get    "/v1/sessions/{session}/threads/{thread}/stream"         ManagedAgents CLIENT_OR_WORKER       threads::stream;
 
+    Post   "/v1/sessions/{session}/resources"                       ManagedAgents CLIENT                 resources::create;
+    Get    "/v1/sessions/{session}/resources"                       ManagedAgents CLIENT                 resources::list;
+    Get    "/v1/sessions/{session}/resources/{resource}"            ManagedAgents CLIENT                 resources::get;
+    Post   "/v1/sessions/{session}/resources/{resource}"            ManagedAgents CLIENT                 resources::update;
+    Delete "/v1/sessions/{session}/resources/{resource}"            ManagedAgents CLIENT                 resources::delete;
+
     Post   "/v1/sessions/{session}/freeze"                          ManagedAgents CLIENT                 perimeter_status::freeze;
     Post   "/v1/sessions/{session}/thaw"                            ManagedAgents CLIENT                 perimeter_status::thaw;
     Post   "/v1/sessions/{session}/revoke_grants"                   ManagedAgents CLIENT                 perimeter_status::revoke_grants;
@@ -195,6 +205,12 @@ pub const ROUTES: &[Route] = routes! {
     Get    "/v1/perimeters"                                         ManagedAgents CLIENT                 perimeters::list;
     Delete "/v1/perimeters/{perimeter}"                             ManagedAgents OPERATOR               perimeters::delete;
 
+    Upload "/v1/files"                                              None          CLIENT                 files::create;
+    Get    "/v1/files"                                              None          CLIENT                 files::list;
+    Get    "/v1/files/{file}"                                       None          CLIENT                 files::get;
+    Get    "/v1/files/{file}/content"                               None          CLIENT_OR_SESSION      files::content;
+    Delete "/v1/files/{file}"                                       None          CLIENT                 files::delete;
+
     Get    "/v1/models"                                             None          CLIENT                 models::list;
     Get    "/v1/models/{model}"                                     None          CLIENT                 models::get;
 
@@ -205,11 +221,9 @@ pub const ROUTES: &[Route] = routes! {
 
 /// Families of the contract that this build has not: they answer so instead of looking mistyped.
 pub(crate) const NOT_IN_THIS_BUILD: &[Absent] = &[
-    Absent { segments: &["v1", "sessions", "*", "resources"], noun: "Session resources" },
     Absent { segments: &["v1", "sessions", "*", "threads", "*", "archive"], noun: "Child threads" },
     Absent { segments: &["v1", "organizations"], noun: "Organisation routes" },
     Absent { segments: &["v1", "skills"], noun: "Skills" },
-    Absent { segments: &["v1", "files"], noun: "Files" },
     Absent { segments: &["v1", "memory_stores"], noun: "Memory stores" },
     Absent { segments: &["v1", "user_profiles"], noun: "User profiles" },
     Absent { segments: &["v1", "dreams"], noun: "Dreams" },

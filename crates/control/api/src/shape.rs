@@ -13,7 +13,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 const MAX_DEPTH: usize = 64;
 
 /// Keys whose value is an array; its elements are objects or words.
-const ARRAYS: &[&str] = &["allowed_hosts", "configs", "content", "events", "initial_events", "tools", "vault_ids"];
+const ARRAYS: &[&str] =
+    &["allowed_hosts", "configs", "content", "events", "initial_events", "resources", "tools", "vault_ids"];
 /// Keys whose value is, or may be, an object.
 const OBJECTS: &[&str] = &[
     "agent",
@@ -34,17 +35,8 @@ const OBJECTS: &[&str] = &[
     "token_endpoint_auth",
 ];
 /// Keys whose value is looked at where it is used, not by a derived parser.
-const ANYTHING: &[&str] = &[
-    "budget",
-    "config",
-    "execution_identity",
-    "input_schema",
-    "mcp_servers",
-    "multiagent",
-    "resources",
-    "rubric",
-    "skills",
-];
+const ANYTHING: &[&str] =
+    &["budget", "config", "execution_identity", "input_schema", "mcp_servers", "multiagent", "rubric", "skills"];
 
 /// Checks a text that is valid JSON and has parsed as the type of its route.
 ///

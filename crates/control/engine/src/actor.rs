@@ -203,6 +203,14 @@ impl Actor {
                 let updated = self.update(*request).await;
                 answer(reply, updated)
             }
+            Command::AddResource { param, reply } => {
+                let added = self.add_resource(param).await;
+                answer(reply, added)
+            }
+            Command::RemoveResource { id, reply } => {
+                let removed = self.remove_resource(&id).await;
+                answer(reply, removed)
+            }
             Command::Archive { reply } => {
                 let archived = self.archive().await;
                 answer(reply, archived)

@@ -6,7 +6,7 @@ use postern_model::ids::EventId;
 use postern_model::session::{Session, SessionAgent, SessionStatus, UpdateSession, UpdateSessionAgent};
 use postern_model::{Field, Metadata, Problem};
 use postern_session::Input;
-use postern_store::{sessions, work};
+use postern_store::{Tx, sessions, work};
 
 use crate::actor::{Actor, Failure};
 use crate::create::{now, resolve_tools};
@@ -57,6 +57,7 @@ impl Actor {
         work::stop_all(&mut tx, &self.record.id, now()).await.map_err(problem)?;
         sessions::delete(&mut tx, &self.record.id).await.map_err(problem)?;
         tx.commit().await.map_err(problem)?;
+        self.shared.litter.notify_one();
         let event = Event { id: EventId::generate(), processed_at: Some(now()), body: EventBody::SessionDeleted {} };
         self.subscribers.show(&event);
         Ok(())
@@ -126,10 +127,15 @@ impl Actor {
 
     /// As `perform`, with the changed record in the same transaction.
     async fn perform_with_record(&mut self, input: Input) -> Result<(), Failure> {
+        let tx = self.write().await?;
+        self.perform_with_record_in(tx, input).await
+    }
+
+    /// The same in a transaction that has begun.
+    pub(crate) async fn perform_with_record_in(&mut self, mut tx: Tx, input: Input) -> Result<(), Failure> {
         let is_archive = matches!(input, Input::Archive);
         let effects = self.decide(input);
         let stored = async {
-            let mut tx = self.shared.store.write().await?;
             self.store(&mut tx, &effects).await?;
             sessions::save_record(&mut tx, &self.record).await?;
             if is_archive {

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use postern_model::Problem;
 use postern_model::event::{ClientEvent, Event, Previewable};
-use postern_model::ids::WorkspaceId;
+use postern_model::ids::{ResourceId, WorkspaceId};
+use postern_model::resource::{Resource, ResourceParam};
 use postern_model::session::{Session, UpdateSession};
 use postern_session::Author;
 use tokio::sync::oneshot;
@@ -35,6 +36,14 @@ pub(crate) enum Command {
         request: Box<UpdateSession>,
         reply: Reply<Session>,
     },
+    AddResource {
+        param: ResourceParam,
+        reply: Reply<Resource>,
+    },
+    RemoveResource {
+        id: ResourceId,
+        reply: Reply<()>,
+    },
     Archive {
         reply: Reply<Session>,
     },
@@ -60,7 +69,11 @@ impl Command {
             Self::Send { reply, .. } => drop(reply.send(Err(problem))),
             Self::Subscribe { reply, .. } => drop(reply.send(Err(problem))),
             Self::Update { reply, .. } | Self::Archive { reply } => drop(reply.send(Err(problem))),
-            Self::Delete { reply } | Self::FailWork { reply, .. } | Self::WorkEnded { reply } => {
+            Self::AddResource { reply, .. } => drop(reply.send(Err(problem))),
+            Self::Delete { reply }
+            | Self::RemoveResource { reply, .. }
+            | Self::FailWork { reply, .. }
+            | Self::WorkEnded { reply } => {
                 drop(reply.send(Err(problem)));
             }
         }

@@ -6,6 +6,7 @@ use postern_model::agent::{AgentDefinition, McpServer};
 use postern_model::environment::Environment;
 use postern_model::event::ClientEvent;
 use postern_model::ids::{AgentId, DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId, WorkspaceId};
+use postern_model::resource::ResourceParam;
 use postern_model::session::{
     AgentParam, AgentReferenceParam, CreateSession, Session, SessionAgent, SessionStatus, Usage,
 };
@@ -17,6 +18,7 @@ use postern_store::{Connection, Tx, agents, environments};
 
 use crate::actor::Actor;
 use crate::problem;
+use crate::resources::{self, Owner};
 use crate::shared::Shared;
 
 /// The most vaults a session may name.
@@ -79,6 +81,7 @@ pub(crate) async fn begin(
         title: request.title,
         metadata,
         vault_ids,
+        resources: Vec::new(),
         deployment_id,
         progress: Progress {
             status: SessionStatus::Idle,
@@ -95,11 +98,22 @@ pub(crate) async fn begin(
     let mut actor = Actor::new(shared, record);
     actor.session.check(&initial, Author::Client)?;
     sessions::create(tx, &actor.record).await.map_err(problem)?;
+    give(tx, &mut actor, request.resources.unwrap_or_default(), now).await?;
     let effects = actor.decide(Input::Events(initial));
     if !effects.is_empty() {
         actor.store(tx, &effects).await.map_err(problem)?;
     }
     Ok(Begun { actor, effects })
+}
+
+/// Gives a session that was stored what was asked for it: its copies refer to it.
+async fn give(tx: &mut Tx, actor: &mut Actor, sent: Vec<ResourceParam>, now: Timestamp) -> Result<(), Problem> {
+    if sent.is_empty() {
+        return Ok(());
+    }
+    let owner = Owner { workspace: &actor.record.workspace_id, session: &actor.record.id };
+    actor.record.resources = resources::resolve(tx, owner, sent, now).await?;
+    sessions::save_record(tx, &actor.record).await.map_err(problem)
 }
 
 /// The time in the precision that is stored, so that a session reads the same when it comes back.
@@ -113,12 +127,6 @@ fn check_parts_not_in_this_build(request: &CreateSession) -> Result<(), Problem>
         Field::Absent => {}
         Field::Null => return Err(Problem::invalid_at("budget", "must not be null; leave it out")),
         Field::Value(_) => return Err(Problem::invalid_at("budget", "budgets are not in this build; leave it out")),
-    }
-    if request.resources.as_ref().is_some_and(|resources| !resources.is_empty()) {
-        return Err(Problem::invalid_at(
-            "resources",
-            "`resources` are not supported with self-hosted environments in this build; send an empty list",
-        ));
     }
     Ok(())
 }

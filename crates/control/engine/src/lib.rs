@@ -15,9 +15,11 @@ mod lists;
 mod mcp;
 mod perform;
 mod query;
+mod resources;
 mod schedule;
 mod shared;
 mod subscribers;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -27,9 +29,10 @@ use std::time::Duration;
 
 use postern_model::deployment::{CreateDeployment, Deployment, DeploymentRun, UpdateDeployment};
 use postern_model::event::{ClientEvent, Event, MAX_EVENTS, Previewable};
-use postern_model::ids::{DeploymentId, SessionId, ThreadId, WorkspaceId};
+use postern_model::ids::{DeploymentId, ResourceId, SessionId, ThreadId, WorkspaceId};
 use postern_model::model_info::ModelInfo;
 use postern_model::page::{BidirectionalPage, Page};
+use postern_model::resource::{Resource, ResourceParam};
 use postern_model::session::{CreateSession, Session, Thread, UpdateSession};
 use postern_model::{Problem, Timestamp};
 use postern_store::deployments::DeploymentFilter;
@@ -117,6 +120,7 @@ impl Engine {
             shared.wake(&session);
         }
         shared.tasks.spawn(deployments::keep_time(Arc::clone(&shared)));
+        shared.tasks.spawn(sweep::keep_clean(Arc::clone(&shared)));
         Ok(Self { shared })
     }
 
@@ -165,6 +169,37 @@ impl Engine {
         request: UpdateSession,
     ) -> Result<Session, Problem> {
         self.shared.ask(Some(workspace), id, |reply| Command::Update { request: Box::new(request), reply }).await
+    }
+
+    /// Gives a session one more file.
+    ///
+    /// # Errors
+    /// 400 or 404.
+    pub async fn add_resource(
+        &self,
+        workspace: &WorkspaceId,
+        id: &SessionId,
+        param: ResourceParam,
+    ) -> Result<Resource, Problem> {
+        self.shared.ask(Some(workspace), id, |reply| Command::AddResource { param, reply }).await
+    }
+
+    /// Takes a resource away from a session.
+    ///
+    /// # Errors
+    /// 400 or 404.
+    pub async fn remove_resource(
+        &self,
+        workspace: &WorkspaceId,
+        id: &SessionId,
+        resource: ResourceId,
+    ) -> Result<(), Problem> {
+        self.shared.ask(Some(workspace), id, |reply| Command::RemoveResource { id: resource, reply }).await
+    }
+
+    /// Has the bytes removed that nothing names any more.
+    pub fn sweep_soon(&self) {
+        self.shared.litter.notify_one();
     }
 
     /// Archives a session that does not run; a second time changes nothing.

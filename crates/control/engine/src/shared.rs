@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     /// Something about the times of deployments changed.
     pub(crate) deployments_changed: Notify,
+    /// There may be bytes that nothing names any more.
+    pub(crate) litter: Notify,
     sessions: Mutex<HashMap<SessionId, mpsc::Sender<Envelope>>>,
     /// Lets a test end everything right after the n-th commit, as a crash would.
     #[cfg(test)]
@@ -47,6 +49,7 @@ impl Shared {
             drain: CancellationToken::new(),
             tasks: TaskTracker::new(),
             deployments_changed: Notify::new(),
+            litter: Notify::new(),
             sessions: Mutex::default(),
             #[cfg(test)]
             fuse: Mutex::new(None),

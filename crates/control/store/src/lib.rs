@@ -4,12 +4,14 @@
 //! no plaintext credential is ever written. Queries keep to SQL that SQLite and Postgres both run.
 
 pub mod agents;
+pub mod blobs;
 pub mod certificates;
 pub mod credentials;
 mod database;
 pub mod deployments;
 pub mod environments;
 pub mod events;
+pub mod files;
 pub mod holds;
 pub mod keys;
 pub mod list;

@@ -4,6 +4,7 @@
 use postern_model::event::OutcomeEvaluation;
 use postern_model::ids::{DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId, WorkspaceId};
 use postern_model::page::{Cursor, Direction, Order};
+use postern_model::resource::Resource;
 use postern_model::session::{Session, SessionAgent, SessionStatus, SessionTag, Stats, Thread, ThreadTag, Usage};
 use postern_model::{Metadata, Timestamp};
 use serde_json::Value;
@@ -33,6 +34,8 @@ pub struct Record {
     pub metadata: Metadata,
     /// Where its MCP servers' credentials are looked for, in this order.
     pub vault_ids: Vec<VaultId>,
+    /// What it is given.
+    pub resources: Vec<Resource>,
     /// What started it, if it was a deployment.
     pub deployment_id: Option<DeploymentId>,
     /// What the log comes to.
@@ -84,7 +87,7 @@ impl Record {
             budget: None,
             vault_ids: self.vault_ids.clone(),
             deployment_id: self.deployment_id.clone(),
-            resources: Vec::new(),
+            resources: self.resources.clone(),
             outcome_evaluations: self.progress.outcomes.clone(),
             stats: self.stats(now),
             usage,
@@ -157,8 +160,8 @@ pub async fn create(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO sessions (workspace_id, id, environment_id, thread_id, agent_id, agent_version, agent, title, metadata, \
            status, usage, active_since, has_run, has_been_idle, created_at, updated_at, vault_ids, deployment_id, \
-           outcome_evaluations) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+           outcome_evaluations, resources) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
     )
     .bind(record.workspace_id.as_str())
     .bind(record.id.as_str())
@@ -179,6 +182,7 @@ pub async fn create(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
     .bind(json(&record.vault_ids))
     .bind(record.deployment_id.as_ref().map(DeploymentId::as_str))
     .bind(json(&record.progress.outcomes))
+    .bind(json(&record.resources))
     .execute(&mut **tx)
     .await?;
     sqlx::query("INSERT INTO threads (workspace_id, id, session_id, created_at) VALUES (?1, ?2, ?3, ?4)")
@@ -229,7 +233,8 @@ pub async fn save_progress(tx: &mut Tx, id: &SessionId, progress: &Progress, now
 /// The database failed.
 pub async fn save_record(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE sessions SET agent = ?2, title = ?3, metadata = ?4, archived_at = ?5, updated_at = ?6 WHERE id = ?1",
+        "UPDATE sessions SET agent = ?2, title = ?3, metadata = ?4, archived_at = ?5, updated_at = ?6, resources = ?7 \
+         WHERE id = ?1",
     )
     .bind(record.id.as_str())
     .bind(json(&record.agent))
@@ -237,6 +242,7 @@ pub async fn save_record(tx: &mut Tx, record: &Record) -> Result<(), StoreError>
     .bind(json(&record.metadata))
     .bind(record.archived_at.map(micros))
     .bind(micros(record.updated_at))
+    .bind(json(&record.resources))
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -318,6 +324,7 @@ fn record(row: &SqliteRow) -> Result<Record, StoreError> {
         title: row.try_get("title")?,
         metadata: from_json(row.try_get("metadata")?, "sessions.metadata")?,
         vault_ids: from_json(row.try_get("vault_ids")?, "sessions.vault_ids")?,
+        resources: from_json(row.try_get("resources")?, "sessions.resources")?,
         deployment_id: row
             .try_get::<Option<String>, _>("deployment_id")?
             .map(|id| parsed(DeploymentId::parse(&id), "sessions.deployment_id"))

@@ -7,6 +7,7 @@ use postern_model::deployment::{
 };
 use postern_model::event::ClientEvent;
 use postern_model::ids::{AgentId, DeploymentId, EnvironmentId, VaultId};
+use postern_model::resource::{MAX_RESOURCES, ResourceParam};
 use postern_model::session::{AgentParam, AgentReferenceParam, CreateSession};
 use postern_model::vault::merged;
 use postern_model::{Field, Problem};
@@ -18,7 +19,6 @@ use crate::schedule::Cron;
 const MAX_NAME: usize = 256;
 const MAX_DESCRIPTION: usize = 2048;
 const MAX_EVENTS: usize = 50;
-const MAX_RESOURCES: usize = 500;
 
 /// A deployment whose agent may still have to be pinned to its latest version.
 pub(super) struct Definition {
@@ -207,7 +207,7 @@ fn events(events: Vec<Value>) -> Result<Vec<Value>, Problem> {
     Err(Problem::invalid_at("initial_events", "needs a user.message or a user.define_outcome"))
 }
 
-fn resources(resources: Option<Vec<Value>>) -> Result<Vec<Value>, Problem> {
+fn resources(resources: Option<Vec<ResourceParam>>) -> Result<Vec<ResourceParam>, Problem> {
     let resources = resources.unwrap_or_default();
     if resources.len() > MAX_RESOURCES {
         return Err(Problem::invalid_at("resources", format!("at most {MAX_RESOURCES} are allowed")));

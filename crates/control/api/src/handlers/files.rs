@@ -1,0 +1,210 @@
+//! Files (contract 1.11).
+
+use axum::body::Body;
+use bytes::Bytes;
+use jiff::SignedDuration;
+use postern_model::file::{FileMetadata, FileScope, FileTag, filename};
+use postern_model::ids::FileId;
+use postern_model::page::Page;
+use postern_model::{Problem, Timestamp};
+use postern_store::blobs::{self, Blob, Writer};
+use postern_store::list::page;
+use postern_store::{Store, StoreError, files};
+
+use super::{Deleted, list_query};
+use crate::app::problem;
+use crate::caller::Caller;
+use crate::dispatch::Call;
+use crate::multipart::{Form, Part};
+use crate::reply::{Download, Reply};
+
+const LIST: &str = "files";
+/// The most ids that one list may name.
+const MAX_IDS: usize = 100;
+/// How long an upload may last that goes away by itself, in seconds.
+const EXPIRY: std::ops::RangeInclusive<i64> = 3_600..=7_776_000;
+/// The longest media type, in bytes.
+const MAX_MIME: usize = 255;
+
+/// What the parts of an upload come to.
+#[derive(Default)]
+struct Upload {
+    file: Option<(Blob, String, String)>,
+    expires_in: Option<SignedDuration>,
+}
+
+pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
+    std::mem::take(&mut call.query).finish()?;
+    let form = call.form()?;
+    let now = call.app.now();
+    let mut writer =
+        Writer::begin(&call.app.store, &call.workspace, call.app.limits.storage, now).await.map_err(problem)?;
+    let stored = match receive(form, &mut writer).await {
+        Ok(upload) => store(&call, upload, now).await,
+        Err(problem) => Err(problem),
+    };
+    if stored.is_err() {
+        if let Err(error) = writer.abandon().await {
+            tracing::warn!(%error, "an upload that failed is removed later");
+        }
+        call.app.engine.sweep_soon();
+    }
+    Reply::json(&stored?)
+}
+
+/// Reads the whole form: what follows the file may still refuse it.
+async fn receive(mut form: Form, writer: &mut Writer) -> Result<Upload, Problem> {
+    let mut upload = Upload::default();
+    while let Some(part) = form.next().await? {
+        match part.name() {
+            "file" if upload.file.is_none() => upload.file = Some(file(part, writer).await?),
+            "expires_in_seconds" if upload.expires_in.is_none() => {
+                upload.expires_in = Some(expiry(&part.text().await?)?);
+            }
+            "file" | "expires_in_seconds" => {
+                return Err(Problem::invalid_at(part.name(), "was sent more than once"));
+            }
+            name => {
+                return Err(Problem::invalid_at(
+                    &name.chars().take(64).collect::<String>(),
+                    "is not a part of this form",
+                ));
+            }
+        }
+    }
+    Ok(upload)
+}
+
+async fn file(mut part: Part, writer: &mut Writer) -> Result<(Blob, String, String), Problem> {
+    let Some(sent) = part.filename() else { return Err(Problem::invalid_at("file", "is not a file: it has no name")) };
+    let name = filename(sent);
+    let mime = part.content_type().unwrap_or("application/octet-stream").to_owned();
+    if mime.len() > MAX_MIME {
+        return Err(Problem::invalid_at("file", format!("its media type is longer than {MAX_MIME} bytes")));
+    }
+    while let Some(bytes) = part.bytes().await? {
+        writer.write(&bytes).await.map_err(problem)?;
+    }
+    Ok((writer.finish().await.map_err(problem)?, name, mime))
+}
+
+fn expiry(text: &str) -> Result<SignedDuration, Problem> {
+    match text.trim().parse() {
+        Ok(seconds) if EXPIRY.contains(&seconds) => Ok(SignedDuration::from_secs(seconds)),
+        _ => Err(Problem::invalid_at("expires_in_seconds", "must be a whole number from 3600 to 7776000")),
+    }
+}
+
+async fn store(call: &Call, upload: Upload, now: Timestamp) -> Result<FileMetadata, Problem> {
+    let (blob, filename, mime_type) =
+        upload.file.ok_or_else(|| Problem::invalid_at("file", "is missing: send the file as a part of this name"))?;
+    let metadata = FileMetadata {
+        id: FileId::generate(),
+        kind: FileTag::File,
+        filename,
+        mime_type,
+        size_bytes: blob.size_bytes,
+        created_at: now,
+        downloadable: false,
+        expires_at: upload.expires_in.map(|after| now + after),
+        scope: None,
+    };
+    let mut tx = call.app.store.write().await.map_err(problem)?;
+    files::create(&mut tx, &call.workspace, &metadata, &blob).await.map_err(problem)?;
+    tx.commit().await.map_err(problem)?;
+    Ok(metadata)
+}
+
+pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
+    let ids = call.query.array("ids");
+    if !ids.is_empty() {
+        return list_by_id(call, ids).await;
+    }
+    let query = list_query(&mut call.query, LIST, 1000)?;
+    let scope = call.query.text("scope_id")?;
+    call.query.finish()?;
+    let mut reader = call.app.store.read().await.map_err(problem)?;
+    let found = files::list(&mut reader, &call.workspace, &query, scope.as_deref(), call.app.now());
+    let found = found.await.map_err(problem)?;
+    Reply::json(&page(found, query.limit, LIST, |file| (file.created_at.as_microsecond(), file.id.to_string())))
+}
+
+async fn list_by_id(call: Call, mut ids: Vec<String>) -> Result<Reply, Problem> {
+    call.query.finish()?;
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.len() > MAX_IDS {
+        return Err(Problem::invalid_at("ids", format!("at most {MAX_IDS} are allowed, got {}", ids.len())));
+    }
+    let mut reader = call.app.store.read().await.map_err(problem)?;
+    let data = files::list_by_id(&mut reader, &call.workspace, &ids, call.app.now()).await.map_err(problem)?;
+    Reply::json(&Page { data, next_page: None })
+}
+
+pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {
+    let id = id(&call)?;
+    call.query.finish()?;
+    let mut reader = call.app.store.read().await.map_err(problem)?;
+    let found = files::required(&mut reader, &call.workspace, &id, call.app.now()).await.map_err(problem)?;
+    Reply::json(&found.metadata)
+}
+
+pub(crate) async fn content(call: Call) -> Result<Reply, Problem> {
+    let id = id(&call)?;
+    call.query.finish()?;
+    let mut reader = call.app.store.read().await.map_err(problem)?;
+    let found = files::required(&mut reader, &call.workspace, &id, call.app.now()).await.map_err(problem)?;
+    drop(reader);
+    match &call.caller {
+        // Whoever holds a session's lease may read the session's own files and knows of no others.
+        Caller::Session(grant) => {
+            if found.metadata.scope != Some(FileScope::Session { id: grant.session.clone() }) {
+                return Err(Problem::not_found(format!("File {id} was not found.")));
+            }
+        }
+        _ if found.metadata.downloadable => {}
+        _ => {
+            return Err(Problem::invalid(format!(
+                "File {id} was uploaded and cannot be downloaded; only what sessions put out can."
+            ))
+            .with_code("file_not_downloadable"));
+        }
+    }
+    let FileMetadata { filename, mime_type, size_bytes, .. } = found.metadata;
+    let body = blob_body(call.app.store, found.blob_id, size_bytes).map_err(problem)?;
+    Ok(Reply::Download(Download { filename, mime_type, size_bytes, body }))
+}
+
+pub(crate) async fn delete(call: Call) -> Result<Reply, Problem> {
+    let id = id(&call)?;
+    let (app, workspace) = (call.app.clone(), call.workspace.clone());
+    call.finish_without_body()?;
+    let mut tx = app.store.write().await.map_err(problem)?;
+    files::delete(&mut tx, &workspace, &id).await.map_err(problem)?;
+    tx.commit().await.map_err(problem)?;
+    app.engine.sweep_soon();
+    Reply::json(&Deleted { id: id.as_str(), kind: "file_deleted" })
+}
+
+fn id(call: &Call) -> Result<FileId, Problem> {
+    call.id("file", "File")
+}
+
+/// The bytes of a blob, read piece by piece as they are sent. A piece that is missing breaks the answer off.
+pub(crate) fn blob_body(store: Store, blob: String, size_bytes: u64) -> Result<Body, StoreError> {
+    let count = blobs::pieces(size_bytes)?;
+    let stream = futures_util::stream::try_unfold(0, move |number| {
+        let (store, blob) = (store.clone(), blob.clone());
+        async move {
+            if number == count {
+                return Ok(None);
+            }
+            let mut reader = store.read().await?;
+            match blobs::piece(&mut reader, &blob, number).await? {
+                Some(bytes) => Ok(Some((Bytes::from(bytes), number + 1))),
+                None => Err(StoreError::Corrupt { what: "blob_chunks.bytes" }),
+            }
+        }
+    });
+    Ok(Body::from_stream(stream))
+}

@@ -1,0 +1,112 @@
+//! Bodies of `multipart/form-data`: read part by part as they arrive, within bounds.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use multer::{Field, Multipart};
+use postern_model::Problem;
+use postern_model::problem::Kind;
+
+/// The longest text part, in bytes.
+const MAX_TEXT: usize = 4 * 1024;
+
+/// A body that arrives.
+pub(crate) struct Form {
+    parts: Multipart<'static>,
+    patience: Duration,
+}
+
+/// A part of it; it must be read before the next one is.
+pub(crate) struct Part {
+    field: Field<'static>,
+    patience: Duration,
+}
+
+impl Form {
+    /// The form in a request's body. `patience` is how long the client may send nothing.
+    ///
+    /// # Errors
+    /// 400 when the body is another kind or encoded.
+    pub(crate) fn read(headers: &HeaderMap, body: Body, patience: Duration) -> Result<Self, Problem> {
+        if headers.get(CONTENT_ENCODING).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Err(Problem::invalid("Encoded request bodies are not supported; send the body as it is.")
+                .with_code("request_body_encoding_unsupported"));
+        }
+        let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let boundary = multer::parse_boundary(kind)
+            .map_err(|_| Problem::invalid("This route takes a body of multipart/form-data with a boundary."))?;
+        let bytes = body.into_data_stream().map_err(std::io::Error::other);
+        Ok(Self { parts: Multipart::new(bytes, boundary), patience })
+    }
+
+    /// The next part.
+    ///
+    /// # Errors
+    /// 400 when the body is malformed, slow or cut off.
+    pub(crate) async fn next(&mut self) -> Result<Option<Part>, Problem> {
+        let field = within(self.patience, self.parts.next_field()).await?;
+        Ok(field.map(|field| Part { field, patience: self.patience }))
+    }
+}
+
+impl Part {
+    /// The name of the field, without the brackets of a list.
+    pub(crate) fn name(&self) -> &str {
+        let name = self.field.name().unwrap_or_default();
+        name.strip_suffix("[]").unwrap_or(name)
+    }
+
+    /// The name of the file, as sent.
+    pub(crate) fn filename(&self) -> Option<&str> {
+        self.field.file_name()
+    }
+
+    /// The media type, as sent.
+    pub(crate) fn content_type(&self) -> Option<&str> {
+        self.field.content_type().map(AsRef::as_ref)
+    }
+
+    /// The next bytes of a file.
+    ///
+    /// # Errors
+    /// As [`Form::next`].
+    pub(crate) async fn bytes(&mut self) -> Result<Option<Bytes>, Problem> {
+        within(self.patience, self.field.chunk()).await
+    }
+
+    /// A short text.
+    ///
+    /// # Errors
+    /// As [`Form::next`]; 400 when it is long or not UTF-8.
+    pub(crate) async fn text(mut self) -> Result<String, Problem> {
+        let name = self.name().to_owned();
+        let mut text = Vec::new();
+        while let Some(bytes) = self.bytes().await? {
+            text.extend_from_slice(&bytes);
+            if text.len() > MAX_TEXT {
+                return Err(Problem::invalid_at(&name, format!("must be at most {MAX_TEXT} bytes")));
+            }
+        }
+        String::from_utf8(text).map_err(|_| Problem::invalid_at(&name, "is not UTF-8"))
+    }
+}
+
+async fn within<T>(patience: Duration, read: impl Future<Output = multer::Result<T>>) -> Result<T, Problem> {
+    match tokio::time::timeout(patience, read).await {
+        Err(_) => Err(Problem::invalid("The request body did not arrive in time.").with_code("request_body_timeout")),
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(multer::Error::StreamReadFailed(_) | multer::Error::IncompleteStream)) => {
+            Err(Problem::invalid("The request body was cut off."))
+        }
+        Ok(Err(multer::Error::IncompleteHeaders | multer::Error::IncompleteFieldData { .. })) => {
+            Err(Problem::invalid("The request body was cut off."))
+        }
+        Ok(Err(error)) => {
+            Err(Problem::new(Kind::InvalidRequest, format!("The request body is not multipart/form-data: {error}.")))
+        }
+    }
+}
