@@ -22,10 +22,7 @@ pub(crate) async fn read(
     limit: usize,
     time: Duration,
 ) -> Result<Bytes, Problem> {
-    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err(Problem::invalid("Encoded request bodies are not supported; send the body as it is.")
-            .with_code("request_body_encoding_unsupported"));
-    }
+    refuse_encoded(headers)?;
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > limit as u64) {
         return Err(too_large(limit));
@@ -36,6 +33,20 @@ pub(crate) async fn read(
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limit)),
         Ok(Err(_)) => Err(Problem::invalid("The request body was cut off.")),
         Ok(Ok(body)) => Ok(body.to_bytes()),
+    }
+}
+
+/// Nobody decodes what a stranger compressed.
+///
+/// # Errors
+/// 400 `request_body_encoding_unsupported`.
+pub(crate) fn refuse_encoded(headers: &HeaderMap) -> Result<(), Problem> {
+    match headers.get(CONTENT_ENCODING) {
+        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            Err(Problem::invalid("Encoded request bodies are not supported; send the body as it is.")
+                .with_code("request_body_encoding_unsupported"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -19,7 +19,7 @@ use zeroize::Zeroize;
 use crate::app::App;
 use crate::body;
 use crate::caller::{Caller, Kind, OverOperatorSocket, authenticate};
-use crate::multipart::Form;
+use crate::multipart::{Form, Raw};
 use crate::query::Query;
 use crate::reply::{Reply, refusal};
 use crate::routes::{Answer, Beta, Method, NOT_IN_THIS_BUILD, ROUTES, Route};
@@ -45,6 +45,12 @@ impl Call {
         let upload = self.upload.get_mut().unwrap_or_else(PoisonError::into_inner);
         let body = upload.take().unwrap_or_default();
         Form::read(&self.headers, body, self.app.limits.upload_patience)
+    }
+
+    /// The bytes, on a route that takes them as they are.
+    pub(crate) fn bytes(&mut self) -> Result<Raw, Problem> {
+        let upload = self.upload.get_mut().unwrap_or_else(PoisonError::into_inner);
+        Raw::read(&self.headers, upload.take().unwrap_or_default(), self.app.limits.upload_patience)
     }
 
     /// An id from the path. One of another form names nothing that exists.

@@ -11,6 +11,7 @@ pub(crate) mod environments;
 pub(crate) mod events;
 pub(crate) mod files;
 pub(crate) mod models;
+pub(crate) mod outputs;
 pub(crate) mod perimeter_status;
 pub(crate) mod perimeters;
 pub(crate) mod resources;

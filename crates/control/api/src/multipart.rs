@@ -1,15 +1,17 @@
-//! Bodies of `multipart/form-data`: read part by part as they arrive, within bounds.
+//! Bodies that are read as they arrive, within bounds: forms of `multipart/form-data`, and bytes as they are.
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use multer::{Field, Multipart};
 use postern_model::Problem;
 use postern_model::problem::Kind;
+
+use crate::body;
 
 /// The longest text part, in bytes.
 const MAX_TEXT: usize = 4 * 1024;
@@ -32,10 +34,7 @@ impl Form {
     /// # Errors
     /// 400 when the body is another kind or encoded.
     pub(crate) fn read(headers: &HeaderMap, body: Body, patience: Duration) -> Result<Self, Problem> {
-        if headers.get(CONTENT_ENCODING).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
-            return Err(Problem::invalid("Encoded request bodies are not supported; send the body as it is.")
-                .with_code("request_body_encoding_unsupported"));
-        }
+        body::refuse_encoded(headers)?;
         let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let boundary = multer::parse_boundary(kind)
             .map_err(|_| Problem::invalid("This route takes a body of multipart/form-data with a boundary."))?;
@@ -95,16 +94,52 @@ impl Part {
     }
 }
 
+/// Bytes that arrive as they are.
+pub(crate) struct Raw {
+    body: BodyDataStream,
+    patience: Duration,
+}
+
+impl Raw {
+    /// The bytes of a request's body.
+    ///
+    /// # Errors
+    /// 400 when it is encoded.
+    pub(crate) fn read(headers: &HeaderMap, body: Body, patience: Duration) -> Result<Self, Problem> {
+        body::refuse_encoded(headers)?;
+        Ok(Self { body: body.into_data_stream(), patience })
+    }
+
+    /// The next bytes.
+    ///
+    /// # Errors
+    /// 400 when the body is slow or cut off.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        match tokio::time::timeout(self.patience, self.body.try_next()).await {
+            Err(_) => Err(too_slow()),
+            Ok(bytes) => bytes.map_err(|_| cut_off()),
+        }
+    }
+}
+
+fn too_slow() -> Problem {
+    Problem::invalid("The request body did not arrive in time.").with_code("request_body_timeout")
+}
+
+fn cut_off() -> Problem {
+    Problem::invalid("The request body was cut off.")
+}
+
 async fn within<T>(patience: Duration, read: impl Future<Output = multer::Result<T>>) -> Result<T, Problem> {
     match tokio::time::timeout(patience, read).await {
-        Err(_) => Err(Problem::invalid("The request body did not arrive in time.").with_code("request_body_timeout")),
+        Err(_) => Err(too_slow()),
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(multer::Error::StreamReadFailed(_) | multer::Error::IncompleteStream)) => {
-            Err(Problem::invalid("The request body was cut off."))
-        }
-        Ok(Err(multer::Error::IncompleteHeaders | multer::Error::IncompleteFieldData { .. })) => {
-            Err(Problem::invalid("The request body was cut off."))
-        }
+        Ok(Err(
+            multer::Error::StreamReadFailed(_)
+            | multer::Error::IncompleteStream
+            | multer::Error::IncompleteHeaders
+            | multer::Error::IncompleteFieldData { .. },
+        )) => Err(cut_off()),
         Ok(Err(error)) => {
             Err(Problem::new(Kind::InvalidRequest, format!("The request body is not multipart/form-data: {error}.")))
         }

@@ -10,7 +10,7 @@ use crate::caller::Kind;
 use crate::dispatch::Call;
 use crate::handlers::{
     agents, api_keys, certificates, control, credentials, deployments, environment_keys, environments, events, files,
-    models, perimeter_status, perimeters, resources, sessions, threads, tunnels, vaults, work,
+    models, outputs, perimeter_status, perimeters, resources, sessions, threads, tunnels, vaults, work,
 };
 use crate::reply::Reply;
 
@@ -77,8 +77,6 @@ const OPERATOR: &[Kind] = &[Kind::Operator];
 const CLIENT: &[Kind] = &[Kind::Operator, Kind::ApiKey];
 /// K, S and E.
 const CLIENT_OR_WORKER: &[Kind] = &[Kind::Operator, Kind::ApiKey, Kind::EnvironmentKey, Kind::SessionToken];
-/// K and S.
-const CLIENT_OR_SESSION: &[Kind] = &[Kind::Operator, Kind::ApiKey, Kind::SessionToken];
 /// K and E.
 const CLIENT_OR_ENVIRONMENT: &[Kind] = &[Kind::Operator, Kind::ApiKey, Kind::EnvironmentKey];
 /// E.
@@ -155,6 +153,8 @@ pub const ROUTES: &[Route] = routes! {
     Post   "/v1/sessions/{session}/resources/{resource}"            ManagedAgents CLIENT                 resources::update;
     Delete "/v1/sessions/{session}/resources/{resource}"            ManagedAgents CLIENT                 resources::delete;
 
+    Upload "/v1/sessions/{session}/outputs"                         ManagedAgents WORKER                 outputs::create;
+
     Post   "/v1/sessions/{session}/freeze"                          ManagedAgents CLIENT                 perimeter_status::freeze;
     Post   "/v1/sessions/{session}/thaw"                            ManagedAgents CLIENT                 perimeter_status::thaw;
     Post   "/v1/sessions/{session}/revoke_grants"                   ManagedAgents CLIENT                 perimeter_status::revoke_grants;
@@ -208,7 +208,7 @@ pub const ROUTES: &[Route] = routes! {
     Upload "/v1/files"                                              None          CLIENT                 files::create;
     Get    "/v1/files"                                              None          CLIENT                 files::list;
     Get    "/v1/files/{file}"                                       None          CLIENT                 files::get;
-    Get    "/v1/files/{file}/content"                               None          CLIENT_OR_SESSION      files::content;
+    Get    "/v1/files/{file}/content"                               None          CLIENT_OR_WORKER       files::content;
     Delete "/v1/files/{file}"                                       None          CLIENT                 files::delete;
 
     Get    "/v1/models"                                             None          CLIENT                 models::list;

@@ -74,6 +74,18 @@ pub async fn put_out(
     insert(tx, workspace, &Record { metadata: metadata.clone(), blob_id: blob.id.clone() }, Some(path)).await
 }
 
+/// How many files a session has put out.
+///
+/// # Errors
+/// The database failed.
+pub async fn outputs(connection: &mut Connection, session: &SessionId) -> Result<u64, StoreError> {
+    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM files WHERE session_id = ?1 AND output_path IS NOT NULL")
+        .bind(session.as_str())
+        .fetch_one(connection)
+        .await?;
+    parsed(u64::try_from(count), "a count of files")
+}
+
 /// Gives a session its own copy of an upload; the bytes are shared.
 ///
 /// # Errors

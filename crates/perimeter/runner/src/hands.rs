@@ -34,6 +34,19 @@ impl Outcome {
     pub fn failed(text: impl Into<String>) -> Self {
         Self { is_error: true, content: vec![Block::text(text)] }
     }
+
+    /// Says something more, on lines of its own.
+    pub(crate) fn append(&mut self, lines: &str) {
+        match &mut self.content[..] {
+            [.., Block::Text { text }] => {
+                if !text.ends_with('\n') {
+                    text.push('\n');
+                }
+                text.push_str(lines);
+            }
+            _ => self.content.push(Block::text(lines)),
+        }
+    }
 }
 
 /// A session as the perimeter judges it.
@@ -84,4 +97,19 @@ pub trait Hands: Send + 'static {
 
     /// Ends everything of the session that runs; its workspace stays.
     fn close(self) -> impl Future<Output = ()> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_added_follows_the_output_on_lines_of_its_own() {
+        let mut outcome = Outcome { is_error: true, content: vec![Block::text("curl: (7) failed")] };
+        outcome.append("[postern] refused a:1 reason=x next=y");
+        assert_eq!(outcome.content, vec![Block::text("curl: (7) failed\n[postern] refused a:1 reason=x next=y")]);
+        let mut silent = Outcome { is_error: false, content: vec![Block::text("")] };
+        silent.append("line");
+        assert_eq!(silent.content, vec![Block::text("(no output)\nline")]);
+    }
 }

@@ -16,9 +16,10 @@ use crate::dispatch::{End, MAX_IDLE};
 use crate::hands::{Hands, Outcome, Perimeter, Refused, SessionFacts, ToolCall};
 use crate::journal::Journal;
 use crate::lease::{Beat, Lease, LeaseEnd};
+use crate::parcels::{self, Parcels};
 use crate::place::{HeldLease, Place, Places};
 use crate::remote::{Bearer, Remote, RemoteError, WorkItem};
-use crate::session::{self, LeaseView, Patience, Served, Subject, chain, lease_end, random};
+use crate::session::{self, Kept, LeaseView, Patience, Served, Subject, chain, lease_end, random};
 
 /// What all items of a worker share.
 pub(crate) struct Shared<P> {
@@ -151,7 +152,7 @@ async fn serve<P: Perimeter>(
             }
         };
         // Not given up half-way: what the perimeter opened it must also close, or the session could never be opened again.
-        let Opened { mut hands, mut journal, judged } = match open(shared, subject, ours, read).await {
+        let Opened { mut hands, mut journal, judged, parcels } = match open(shared, subject, ours, read).await {
             Ok(Some(opened)) => opened,
             Ok(None) => return Ended::Done,
             Err(refused) => return failed(session, refused),
@@ -161,13 +162,15 @@ async fn serve<P: Perimeter>(
             max_idle: shared.max_idle,
             crowded: Arc::clone(&shared.crowded),
         };
-        let served = session::serve(subject, &mut hands, &mut journal, judged, lease.clone(), patience()).await;
+        let kept = Kept { journal: &mut journal, judged, parcels };
+        let served = session::serve(subject, &mut hands, kept, lease.clone(), patience()).await;
         // The heartbeat goes on while everything is taken down.
         hands.close().await;
         match served {
             Served::Elsewhere if !ours => {
                 let mut hands: ItemHands<P::Hands> = ItemHands::Refusing(workspace_gone());
-                let served = session::serve(subject, &mut hands, &mut journal, None, lease, patience()).await;
+                let kept = Kept { journal: &mut journal, judged: None, parcels: None };
+                let served = session::serve(subject, &mut hands, kept, lease, patience()).await;
                 return after(session, served);
             }
             Served::Redefined => tracing::info!(session, "the agent's definition changed: the session is judged again"),
@@ -193,6 +196,7 @@ fn after(session: &str, served: Served) -> Ended {
         Served::LeaseEnded(LeaseEnd::Stop | LeaseEnd::Rejected) | Served::Redefined => Ended::Done,
         Served::Refused(error) => failed(session, unreadable(&error)),
         Served::Elsewhere => failed(session, workspace_gone()),
+        Served::Unprovided(refused) => failed(session, refused),
     }
 }
 
@@ -201,6 +205,7 @@ struct Opened<H> {
     hands: ItemHands<H>,
     journal: Journal,
     judged: Option<SessionFacts>,
+    parcels: Option<Parcels>,
 }
 
 /// Has the perimeter judge a session and opens its journal. `None`: there is nothing to serve.
@@ -218,10 +223,14 @@ async fn open<P: Perimeter>(
     let place = shared.places.of(subject.session).map_err(|error| no_place(&error))?;
     let journal = Journal::open(&place.journal).map_err(|error| no_place(&error))?;
     let judged = facts(subject, &session);
-    let hands = match (files(&place, &journal), &judged) {
-        (Ok(()), Ok(facts)) => shared.perimeter.open(facts.clone()).await,
-        (Err(refused), _) => Err(refused),
-        (_, Err(refused)) => Err(refused.clone()),
+    let ready = match files(&place, &journal) {
+        Ok(()) => parcels(subject, ours, place, &session).await,
+        Err(refused) => Err(refused),
+    };
+    let (parcels, hands) = match (ready, &judged) {
+        (Ok(parcels), Ok(facts)) => (parcels, shared.perimeter.open(facts.clone()).await),
+        (Err(refused), _) => (None, Err(refused)),
+        (_, Err(refused)) => (None, Err(refused.clone())),
     };
     let hands = match hands {
         Ok(hands) => ItemHands::Real(hands),
@@ -229,7 +238,17 @@ async fn open<P: Perimeter>(
         Err(refused) if !ours => ItemHands::Refusing(refused),
         Err(refused) => return Err(refused),
     };
-    Ok(Some(Opened { hands, journal, judged: judged.ok() }))
+    Ok(Some(Opened { hands, journal, judged: judged.ok(), parcels }))
+}
+
+/// Brings what the session was given. Only our server hands files to a worker, and takes what a session puts out.
+async fn parcels(subject: Subject<'_>, ours: bool, place: Place, session: &Value) -> Result<Option<Parcels>, Refused> {
+    if !ours {
+        return parcels::nothing_given(session).map(|()| None);
+    }
+    let parcels = Parcels::new(place).map_err(|error| no_place(&error))?;
+    parcels.bring(subject, session).await?;
+    Ok(Some(parcels))
 }
 
 /// The workspace is made before the first tool use and never again: a session that ran here and has none has lost its files, and is told so.

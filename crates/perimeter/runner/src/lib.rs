@@ -14,6 +14,7 @@ mod hands;
 mod item;
 mod journal;
 mod lease;
+mod parcels;
 mod perimeter;
 mod place;
 mod remote;

@@ -1,4 +1,4 @@
-//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,packages,journal,kernel_uid,lease,results,frozen,revoked}`. Workspaces outlive the worker.
+//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,packages,given,outputs,journal,manifest,sent,kernel_uid,lease,results,frozen,revoked}`. Workspaces outlive the worker.
 //! Never makes a path from a name it did not check: session ids come from a server that may be hostile.
 
 use std::fs;
@@ -34,6 +34,14 @@ pub(crate) struct Place {
     pub(crate) packages: PathBuf,
     /// What was written to the workspace for the control plane.
     pub(crate) results: PathBuf,
+    /// What the session was given, and what of it is there.
+    pub(crate) given: PathBuf,
+    pub(crate) manifest: PathBuf,
+    /// A file on its way.
+    pub(crate) incoming: PathBuf,
+    /// What the session puts out, and what of it was sent.
+    pub(crate) outputs: PathBuf,
+    pub(crate) sent: PathBuf,
     kernel_uid: PathBuf,
     lease: PathBuf,
     directory: PathBuf,
@@ -75,6 +83,11 @@ impl Place {
             packages: directory.join("packages"),
             journal: directory.join("journal"),
             results: directory.join("results"),
+            given: directory.join("given"),
+            manifest: directory.join("manifest"),
+            incoming: directory.join("incoming"),
+            outputs: directory.join("outputs"),
+            sent: directory.join("sent"),
             kernel_uid: directory.join("kernel_uid"),
             lease: directory.join("lease"),
             directory,
@@ -212,7 +225,7 @@ impl Places {
 }
 
 /// Puts a whole file in the place of another, readable by us alone.
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let written = path.with_extension("new");
     fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&written)?.write_all(content)?;
     fs::rename(&written, path)

@@ -1,6 +1,8 @@
 //! The server as a worker talks to it (contract parts 1.3, 1.5 and 4): requests exactly as the official worker sends them, answers read leniently.
 //! One attempt each; who calls decides about retries. Never logs a credential or a body.
 
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -13,6 +15,7 @@ use postern_net::{Body, ClientError, HttpClient, backoff};
 use postern_secret::Secret;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
 use crate::lease::Beat;
 
@@ -85,6 +88,14 @@ pub enum RemoteError {
         /// What was asked.
         doing: &'static str,
     },
+    /// Our own disk does not take it.
+    #[error("{doing}: keep it on the worker's disk")]
+    Disk {
+        /// What was asked.
+        doing: &'static str,
+        /// Why.
+        source: io::Error,
+    },
     /// The credential cannot stand in a header.
     #[error("the credential has characters that no key has")]
     Credential,
@@ -98,7 +109,7 @@ impl RemoteError {
     pub fn is_fatal(&self) -> bool {
         match self {
             Self::Refused { status, .. } => (400..500).contains(status) && !matches!(status, 408 | 409 | 429),
-            Self::Credential => true,
+            Self::Credential | Self::Disk { .. } => true,
             Self::Unreachable { .. } | Self::Garbled { .. } | Self::Stream(_) => false,
         }
     }
@@ -272,6 +283,41 @@ impl Remote {
         let body = json!({"events": [event]});
         let request = request(Method::POST, &path(&["v1", "sessions", session, "events"], &[]), key, Some(&body))?;
         self.send("post a result", request, PATIENCE).await.map(drop)
+    }
+
+    /// Fetches a file's bytes, of at most `most`, into one of ours. Says how many there were.
+    pub(crate) async fn file(&self, key: &Bearer, file: &str, to: &Path, most: u64) -> Result<u64, RemoteError> {
+        let doing = "fetch a file";
+        let mut request = request(Method::GET, &path(&["v1", "files", file, "content"], &[]), key, None)?;
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/octet-stream"));
+        let mut body = self.send(doing, request, PATIENCE).await?.into_body();
+        let disk = |source| RemoteError::Disk { doing, source };
+        let mut written = tokio::fs::File::create(to).await.map_err(disk)?;
+        let mut size = 0;
+        while let Some(bytes) = body.chunk().await.map_err(|source| RemoteError::Unreachable { doing, source })? {
+            size += bytes.len() as u64;
+            if size > most {
+                return Err(RemoteError::Disk { doing, source: io::ErrorKind::FileTooLarge.into() });
+            }
+            written.write_all(&bytes).await.map_err(disk)?;
+        }
+        written.flush().await.map_err(disk)?;
+        Ok(size)
+    }
+
+    /// Sends a file that the session put out.
+    pub(crate) async fn put_out(
+        &self,
+        key: &Bearer,
+        session: &str,
+        name: &str,
+        bytes: Vec<u8>,
+    ) -> Result<(), RemoteError> {
+        let path = path(&["v1", "sessions", session, "outputs"], &[("path", name)]);
+        let mut request = request(Method::POST, &path, key, None)?;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        *request.body_mut() = Full::new(Bytes::from(bytes));
+        self.send("send an output", request, PATIENCE).await.map(drop)
     }
 
     fn work(&self, segments: &[&str], query: &[(&str, &str)]) -> String {

@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::definition::{facts, read_session};
 use crate::dispatch::{Dispatch, Effect, End, History, Input, SessionEvent};
-use crate::hands::{Hands, Outcome, SessionFacts, ToolCall};
+use crate::hands::{Hands, Outcome, Refused, SessionFacts, ToolCall};
 use crate::journal::{Journal, Standing};
 use crate::lease::LeaseEnd;
+use crate::parcels::Parcels;
 use crate::remote::{Bearer, EventStream, Remote, RemoteError};
 
 /// Whose session is served, and with what credential.
@@ -47,6 +48,8 @@ pub(crate) enum Served {
     Redefined,
     /// The session's files are on another host, or gone.
     Elsewhere,
+    /// What the session was given could not be brought.
+    Unprovided(Refused),
 }
 
 /// How long serving goes on.
@@ -57,16 +60,24 @@ pub(crate) struct Patience {
     pub(crate) crowded: Arc<Notify>,
 }
 
-/// Serves the session to its end. What it was doing then is left as the journal has it. `judged` is what its zone was chosen by; without it the hands
-/// refuse everything anyway.
+/// What is kept of a session here.
+pub(crate) struct Kept<'a> {
+    pub(crate) journal: &'a mut Journal,
+    /// What its zone was chosen by; without it the hands refuse everything anyway.
+    pub(crate) judged: Option<SessionFacts>,
+    /// Its files in and out, where the server has any.
+    pub(crate) parcels: Option<Parcels>,
+}
+
+/// Serves the session to its end. What it was doing then is left as the journal has it.
 pub(crate) async fn serve<H: Hands>(
     subject: Subject<'_>,
     hands: &mut H,
-    journal: &mut Journal,
-    judged: Option<SessionFacts>,
+    kept: Kept<'_>,
     lease: watch::Receiver<LeaseView>,
     patience: Patience,
 ) -> Served {
+    let Kept { journal, judged, parcels } = kept;
     let Patience { drain, max_idle, crowded } = patience;
     let (inputs, received) = mpsc::channel(INPUTS);
     let pump = Pump {
@@ -77,6 +88,7 @@ pub(crate) async fn serve<H: Hands>(
         drain,
         draining: false,
         judged,
+        parcels,
         may_be_redefined: false,
         crowded,
     };
@@ -95,6 +107,7 @@ struct Pump {
     drain: CancellationToken,
     draining: bool,
     judged: Option<SessionFacts>,
+    parcels: Option<Parcels>,
     /// The session was changed since it was judged, or may have been.
     may_be_redefined: bool,
     crowded: Arc<Notify>,
@@ -134,7 +147,12 @@ impl Pump {
                 Effect::End(end) => return Err(Served::Ended(end)),
                 Effect::Run(call) => {
                     self.admit(subject, journal).await?;
-                    outcome = Some(self.alongside(execute(&call, hands, journal)).await?);
+                    let mut done = self.alongside(execute(&call, hands, journal)).await?;
+                    if let Some(parcels) = self.parcels.clone() {
+                        let not_kept = self.alongside(parcels.take(subject)).await?;
+                        not_kept.iter().for_each(|line| done.append(line));
+                    }
+                    outcome = Some(done);
                     Input::Ran { id: call.id }
                 }
                 Effect::Post { id } => {
@@ -158,6 +176,9 @@ impl Pump {
             let session = self.alongside(read_session(subject)).await?.map_err(Served::Refused)?;
             if facts(subject, &session).ok().as_ref() != Some(&judged) {
                 return Err(Served::Redefined);
+            }
+            if let Some(parcels) = self.parcels.clone() {
+                self.alongside(parcels.bring(subject, &session)).await?.map_err(Served::Unprovided)?;
             }
         }
         Ok(())

@@ -63,6 +63,8 @@ mod tests {
             disk_bytes: 1 << 30,
             system: Root::default(),
             packages: None,
+            given: None,
+            outputs: None,
             mounts: Vec::new(),
             devices: Vec::new(),
             environment,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::BuildError;
 use crate::sensitive;
-use crate::spec::{Access, LOWEST_KERNEL_UID, Mount, Root, Spec};
+use crate::spec::{Access, GIVEN, LOWEST_KERNEL_UID, Mount, Root, Spec};
 use crate::system::DEVICES;
 
 /// The name of this step in errors.
@@ -79,6 +79,12 @@ impl Request {
             for directory in ["upper", "work"] {
                 check_own("layer of packages", &layer.join(directory), kernel_uid)?;
             }
+        }
+        if let Some(outputs) = &spec.outputs {
+            check_own("directory for outputs", outputs, kernel_uid)?;
+        }
+        if let Some(given) = &spec.given {
+            GIVEN.iter().try_for_each(|(name, _)| check_given(&given.join(name), builder))?;
         }
         Ok(Self { spec, kernel_uid, kernel_gid })
     }
@@ -244,6 +250,17 @@ fn check_own(what: &str, directory: &Path, kernel_uid: u32) -> Result<(), BuildE
         ));
     }
     Ok(())
+}
+
+/// What is given to a session is ours: the agent could change what others of its user may write.
+fn check_given(directory: &Path, builder: Builder) -> Result<(), BuildError> {
+    check_own("directory of what the session was given", directory, builder.uid)?;
+    let shown = directory.display();
+    let mode = fs::symlink_metadata(directory).map_or(0o777, |about| about.mode());
+    if mode & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(refused(format!("others may write in {shown}, which the session was given"), "take that right away"))
 }
 
 #[cfg(test)]

@@ -33,6 +33,11 @@ pub struct Spec {
     pub system: Root,
     /// The session's layer over `/usr`, into which packages are installed (see [`crate::workspace::prepare_packages`]); none to leave `/usr` read-only.
     pub packages: Option<PathBuf>,
+    /// What the session was given, shown read-only: its `uploads` as `/mnt/session/uploads`, its `skills` as `/mnt/session/skills`. The
+    /// builder's own directory, in which nobody else writes; what is added to it later appears inside at once.
+    pub given: Option<PathBuf>,
+    /// The session's directory for what it puts out, writable inside as `/mnt/session/outputs`; owned by the sandbox's kernel user.
+    pub outputs: Option<PathBuf>,
     /// Directories and files of the host that the zone lends.
     pub mounts: Vec<Mount>,
     /// Character devices of the host that the zone lends, by their paths below `/dev`.
@@ -73,6 +78,12 @@ pub enum Trust {
     /// The host's authorities too: connections of a rule that is not inspected end at the server itself.
     HostsToo,
 }
+
+/// What a session may be given, by the name of its directory in [`Spec::given`] and by where it is shown.
+pub const GIVEN: [(&str, &str); 2] = [("uploads", "/mnt/session/uploads"), ("skills", "/mnt/session/skills")];
+
+/// Where a session puts what its user shall get.
+pub const OUTPUTS: &str = "/mnt/session/outputs";
 
 /// A directory or file of the host, lent to a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

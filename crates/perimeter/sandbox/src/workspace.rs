@@ -47,6 +47,21 @@ pub fn prepare_packages(layer: &Path, kernel_uid: Option<u32>) -> io::Result<()>
     Ok(())
 }
 
+/// Makes the directory for what the session puts out (0700), and as root gives it to `kernel_uid`.
+///
+/// # Errors
+/// The system's.
+pub fn prepare_outputs(directory: &Path, kernel_uid: Option<u32>) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    match kernel_uid {
+        Some(uid) if fs::symlink_metadata(directory)?.uid() != uid => lchown(directory, Some(uid), Some(uid)),
+        _ => Ok(()),
+    }
+}
+
 /// Gives a directory and everything in it to `kernel_uid`, links themselves and not what they name.
 ///
 /// # Errors

@@ -7,16 +7,23 @@ use std::process::ExitCode;
 use postern_exec::{Channel, ChannelError};
 
 use crate::toolbox::Toolbox;
-use crate::wire::{Configuration, FRAME_LIMIT_BYTES, Request};
+use crate::wire::{Access, Configuration, FRAME_LIMIT_BYTES, Request, Root};
 
 const WORKDIR: &str = "/workspace";
+/// What a session was given, and where it puts what its user shall get.
+const ROOTS: [(&str, Access); 3] = [
+    ("/mnt/session/uploads", Access::Read),
+    ("/mnt/session/skills", Access::Read),
+    ("/mnt/session/outputs", Access::ReadWrite),
+];
 
 /// Runs the server until the worker closes the channel; as pid 1 its end is the end of every process of the sandbox.
 pub fn main() -> ExitCode {
     let Some(socket) = postern_sandbox::tool_channel() else {
         return ExitCode::from(postern_sandbox::NO_CHANNEL);
     };
-    let mut toolbox = Toolbox::new(&Configuration { workdir: PathBuf::from(WORKDIR), roots: Vec::new() });
+    let root = |(path, access): (&str, Access)| Root { path: path.into(), access };
+    let mut toolbox = Toolbox::new(&Configuration { workdir: PathBuf::from(WORKDIR), roots: ROOTS.map(root).to_vec() });
     match serve(&Channel::new(socket), &mut toolbox) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,

@@ -13,7 +13,7 @@ use postern_store::{Store, StoreError, files};
 
 use super::{Deleted, list_query};
 use crate::app::problem;
-use crate::caller::Caller;
+use crate::caller::Kind;
 use crate::dispatch::Call;
 use crate::multipart::{Form, Part};
 use crate::reply::{Download, Reply};
@@ -149,19 +149,14 @@ pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {
     Reply::json(&found.metadata)
 }
 
-pub(crate) async fn content(call: Call) -> Result<Reply, Problem> {
+pub(crate) async fn content(mut call: Call) -> Result<Reply, Problem> {
     let id = id(&call)?;
-    call.query.finish()?;
+    std::mem::take(&mut call.query).finish()?;
     let mut reader = call.app.store.read().await.map_err(problem)?;
     let found = files::required(&mut reader, &call.workspace, &id, call.app.now()).await.map_err(problem)?;
     drop(reader);
-    match &call.caller {
-        // Whoever holds a session's lease may read the session's own files and knows of no others.
-        Caller::Session(grant) => {
-            if found.metadata.scope != Some(FileScope::Session { id: grant.session.clone() }) {
-                return Err(Problem::not_found(format!("File {id} was not found.")));
-            }
-        }
+    match call.caller.kind() {
+        Kind::EnvironmentKey | Kind::SessionToken => given_to_its_session(&call, &found.metadata).await?,
         _ if found.metadata.downloadable => {}
         _ => {
             return Err(Problem::invalid(format!(
@@ -184,6 +179,15 @@ pub(crate) async fn delete(call: Call) -> Result<Reply, Problem> {
     tx.commit().await.map_err(problem)?;
     app.engine.sweep_soon();
     Reply::json(&Deleted { id: id.as_str(), kind: "file_deleted" })
+}
+
+/// A worker reads the files of the sessions that it serves and knows of no others.
+async fn given_to_its_session(call: &Call, file: &FileMetadata) -> Result<(), Problem> {
+    let unknown = || Problem::not_found(format!("File {} was not found.", file.id));
+    let Some(FileScope::Session { id }) = &file.scope else { return Err(unknown()) };
+    call.caller.check_session(id).map_err(|_| unknown())?;
+    let session = call.app.engine.session(&call.workspace, id).await.map_err(|_| unknown())?;
+    call.caller.check_environment(&session.environment_id).map_err(|_| unknown())
 }
 
 fn id(call: &Call) -> Result<FileId, Problem> {

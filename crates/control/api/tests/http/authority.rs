@@ -16,14 +16,14 @@ struct Place<'a> {
 fn method(route: &Route) -> &'static str {
     match route.method {
         Method::Get => "GET",
-        Method::Post => "POST",
+        Method::Post | Method::Upload => "POST",
         Method::Delete => "DELETE",
     }
 }
 
 fn path(route: &Route, environment: &str, session: &str, work: &str) -> String {
     let path = route.path.replace("{environment}", environment).replace("{session}", session).replace("{work}", work);
-    path.replace("{thread}", "sthr_x")
+    path.replace("{thread}", "sthr_x").replace("{file}", "file_x")
 }
 
 async fn call(server: &Server, credential: &str, route: &Route, path: &str, item: &Polled) -> Response {

@@ -7,6 +7,7 @@ mod bad_input;
 mod control;
 mod credentials;
 mod deployments;
+mod files;
 mod hostile;
 mod matrix;
 mod operator;

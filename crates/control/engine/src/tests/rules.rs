@@ -26,7 +26,7 @@ async fn what_this_build_cannot_do_is_refused_with_the_reason() {
         (json!({"vault_ids": ["vlt_1"]}), 400, "vault_ids[0]: vault vlt_1 was not found"),
         (json!({"vault_ids": ["nonsense"]}), 400, "vault_ids[0]"),
         (json!({"vault_ids": vec!["vlt_1"; 51]}), 400, "at most 50"),
-        (json!({"resources": [{"type": "file"}]}), 400, "`resources` are not supported"),
+        (json!({"resources": [{"type": "file", "file_id": "file_1"}]}), 404, "resources[0]: File file_1 was not found"),
         (json!({"initial_events": [{"type": "user.define_outcome", "description": "d", "rubric": {}}]}), 400, "rubric"),
         (json!({"initial_events": [{"type": "user.interrupt"}]}), 400, "may begin a session"),
         (json!({"initial_events": vec![user; 51]}), 400, "at most 50"),
@@ -298,8 +298,8 @@ async fn a_session_at_rest_leaves_memory_and_comes_back_as_it_was() {
     watch.until("session.status_idle").await;
     drop(watch);
     let gone = async {
-        // The clock of deployments stays.
-        while stage.engine.shared.tasks.len() > 1 {
+        // The clock of deployments and the sweeper stay.
+        while stage.engine.shared.tasks.len() > 2 {
             tokio::task::yield_now().await;
         }
     };

@@ -46,6 +46,8 @@ pub(crate) fn spec(directory: &Path, number: usize) -> Outcome<Spec> {
         disk_bytes: 4 << 30,
         system: Root::default(),
         packages: None,
+        given: None,
+        outputs: None,
         mounts: Vec::new(),
         devices: Vec::new(),
         environment: vec![("LEDGER_API_KEY".to_owned(), "pstn-0123456789abcdef0123456789ab".to_owned())],

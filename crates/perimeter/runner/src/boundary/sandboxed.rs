@@ -11,7 +11,7 @@ use postern_policy::canonical::canonical_json;
 use postern_policy::{AuditMode, Denial, MountAccess, Packages, Reason, Zone};
 use postern_sandbox::{Access, BuildError, Control, Ending, Mount, Root, Sandbox, Spec, Trust};
 use postern_tools::client::{CALL_DEADLINE, GRACE};
-use postern_tools::{Block, CallError, ToolClient, ToolOutcome};
+use postern_tools::{CallError, ToolClient, ToolOutcome};
 use serde_json::Value;
 
 use super::{Opened, Parts, deny, shadowed};
@@ -181,6 +181,7 @@ impl SandboxHands {
                 Some(place.packages)
             }
         };
+        postern_sandbox::workspace::prepare_outputs(&place.outputs, kernel_uid)?;
         let named = |controls: &Vec<postern_policy::Control>| {
             controls.iter().filter_map(|control| Control::parse(control.as_str())).collect()
         };
@@ -194,6 +195,8 @@ impl SandboxHands {
             disk_bytes: limits.disk_bytes.unwrap_or(DISK_BYTES),
             system: system(&limits.system),
             packages,
+            given: place.given.exists().then_some(place.given),
+            outputs: Some(place.outputs),
             mounts: limits.mounts.iter().map(mount).collect(),
             devices: limits.devices.clone(),
             environment: self.environment.clone(),
@@ -249,7 +252,7 @@ impl SandboxHands {
         };
         if !refusals.is_empty() {
             let lines: Vec<String> = refusals.iter().map(ToString::to_string).collect();
-            append_lines(outcome, &lines.join("\n"));
+            outcome.append(&lines.join("\n"));
         }
     }
 
@@ -343,18 +346,6 @@ async fn how_it_ended(ending: &mut Ending, memory_bytes: Option<u64>) -> String 
     format!(" ({}{memory})", exit.how)
 }
 
-fn append_lines(outcome: &mut Outcome, lines: &str) {
-    match &mut outcome.content[..] {
-        [.., Block::Text { text }] => {
-            if !text.ends_with('\n') {
-                text.push('\n');
-            }
-            text.push_str(lines);
-        }
-        _ => outcome.content.push(Block::text(lines)),
-    }
-}
-
 const MEMORY_BYTES: u64 = 2 << 30;
 const CPUS: f64 = 1.0;
 const PROCESSES: u32 = 256;
@@ -365,16 +356,6 @@ const EXIT_PATIENCE: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn refusals_follow_the_output_each_on_a_line_of_its_own() {
-        let mut outcome = Outcome { is_error: true, content: vec![Block::text("curl: (7) failed")] };
-        append_lines(&mut outcome, "[postern] refused a:1 reason=x next=y");
-        assert_eq!(outcome.content, vec![Block::text("curl: (7) failed\n[postern] refused a:1 reason=x next=y")]);
-        let mut silent = Outcome { is_error: false, content: vec![Block::text("")] };
-        append_lines(&mut silent, "line");
-        assert_eq!(silent.content, vec![Block::text("(no output)\nline")]);
-    }
 
     #[test]
     fn the_digest_of_arguments_does_not_depend_on_their_order() {

@@ -9,7 +9,7 @@ use rustix::mount::OpenTreeFlags;
 use super::mounts::{self, Use};
 use super::{Ahead, Doing, Failure, Inside, image};
 use crate::sensitive;
-use crate::spec::{Access, Root};
+use crate::spec::{Access, GIVEN, OUTPUTS, Root};
 use crate::system::DEVICES;
 
 /// Mounts of the host that every sandbox gets, taken and not yet attached.
@@ -74,6 +74,16 @@ pub(super) fn take_requested(inside: &mut Inside) -> Result<(), Failure> {
     borrowed.workspace = Some(take_exactly(&spec.workspace, Use::Files)?.0);
     if let Some(layer) = &spec.packages {
         borrowed.packages = Some(take_exactly(layer, Use::Files)?.0);
+    }
+    if let Some(given) = &spec.given {
+        for (name, at) in GIVEN {
+            let (tree, kind) = take_exactly(&given.join(name), Use::System)?;
+            borrowed.lent.push((at.into(), tree, kind));
+        }
+    }
+    if let Some(outputs) = &spec.outputs {
+        let (tree, kind) = take_exactly(outputs, Use::Files)?;
+        borrowed.lent.push((OUTPUTS.into(), tree, kind));
     }
     for mount in &spec.mounts {
         let allowed = match mount.access {

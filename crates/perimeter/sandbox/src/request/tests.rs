@@ -23,6 +23,8 @@ fn spec(workspace: &Path) -> Spec {
         disk_bytes: 1 << 30,
         system: Root::default(),
         packages: None,
+        given: None,
+        outputs: None,
         mounts: Vec::new(),
         devices: Vec::new(),
         environment: Vec::new(),

@@ -50,6 +50,8 @@ pub(crate) fn spec(directory: &Path, session: &str) -> Spec {
         disk_bytes: 64 << 20,
         system: Root::default(),
         packages: None,
+        given: None,
+        outputs: None,
         mounts: Vec::new(),
         devices: Vec::new(),
         environment: vec![("PLACEHOLDER".into(), "pstn-value".into())],

@@ -7,6 +7,7 @@ use postern_tunnel::certificate::new_ca;
 use serde_json::{Value, json};
 
 use crate::credentials::bearer;
+use crate::files::upload;
 use crate::support::{Request, Response, Server};
 use crate::work::{Polled, polled};
 
@@ -43,6 +44,7 @@ impl Place {
             ("{agent}", server.agent().await),
         ];
         ids.extend(vault(server).await);
+        ids.extend(given(server, &item.session).await);
         ids.extend(deployment(server, &environment).await);
         let tunnel = server.post("/v1/tunnels", json!({})).await.ok();
         let ca = new_ca(tunnel["domain"].as_str().unwrap(), SystemTime::now()).unwrap().certificate_pem;
@@ -97,6 +99,11 @@ impl Place {
             "/v1/sessions/{session}/events" => {
                 Some(json!({"events": [{"type": "user.tool_result", "tool_use_id": self.item.call}]}))
             }
+            "/v1/sessions/{session}/resources" => {
+                let file = &self.ids.iter().find(|(name, _)| *name == "{file}").expect("each place has one").1;
+                Some(json!({"type": "file", "file_id": file}))
+            }
+            "/v1/sessions/{session}/resources/{resource}" => Some(json!({"authorization_token": "t"})),
             "/v1/vaults/{vault}/credentials" => Some(bearer("https://other.example/mcp")),
             "/v1/tunnels/{tunnel}/certificates" => Some(json!({"ca_certificate_pem": self.ca})),
             // Creates stop at their body: a workspace that is empty stays so.
@@ -114,6 +121,15 @@ async fn vault(server: &Server) -> [(&'static str, String); 2] {
     let path = format!("/v1/vaults/{}/credentials", id(&vault));
     let credential = server.post(&path, bearer("https://mcp.example/mcp")).await.ok();
     [("{vault}", id(&vault)), ("{credential}", id(&credential))]
+}
+
+/// A file that the session was given: its own copy.
+async fn given(server: &Server, session: &str) -> [(&'static str, String); 2] {
+    let upload = server.send(upload(server.request("POST", "/v1/files"), &[("file", Some("a.txt"), b"a")])).await.ok();
+    let body = json!({"type": "file", "file_id": id(&upload)});
+    let resource = server.post(&format!("/v1/sessions/{session}/resources"), body).await.ok();
+    let file = resource["file_id"].as_str().unwrap().to_owned();
+    [("{file}", file), ("{resource}", id(&resource))]
 }
 
 async fn deployment(server: &Server, environment: &str) -> [(&'static str, String); 2] {

@@ -1,0 +1,196 @@
+//! What goes into a session and comes out of it besides its tool uses: files it was given, and files it puts out.
+//!
+//! Given files lie in a directory that is the worker's; the sandbox shows it read-only, so what is brought later appears at once. What is put out
+//! lies in a directory of the agent's: read as a stranger's, never through a link.
+
+mod outgoing;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use postern_model::resource::{MAX_RESOURCES, Resource};
+use postern_net::Backoff;
+use postern_sandbox::GIVEN;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::hands::Refused;
+use crate::place::{Place, replace};
+use crate::remote::RemoteError;
+use crate::session::{Subject, chain, random};
+
+/// The most bytes that all files of a session take on the worker's disk.
+const MAX_GIVEN: u64 = 8 << 30;
+/// How often a transfer is tried.
+pub(crate) const TRANSFERS: u32 = 4;
+
+/// A session's files in and out.
+#[derive(Debug, Clone)]
+pub(crate) struct Parcels {
+    place: Place,
+}
+
+/// What lies in the directory of given files: by path below it, the file that was fetched.
+type Manifest = BTreeMap<String, String>;
+
+impl Parcels {
+    /// Of the session at this place; the directories are there when this returns.
+    pub(crate) fn new(place: Place) -> io::Result<Self> {
+        make_readable(&place.given)?;
+        for (name, _) in GIVEN {
+            make_readable(&place.given.join(name))?;
+        }
+        Ok(Self { place })
+    }
+
+    /// Brings what the session is given and takes away what it is not given any more. What is there already is not fetched again.
+    pub(crate) async fn bring(&self, subject: Subject<'_>, session: &Value) -> Result<(), Refused> {
+        let wanted = wanted(session)?;
+        let mut manifest: Manifest = read(&self.place.manifest).map_err(|error| no_room(&error))?;
+        let uploads = self.place.given.join(GIVEN[0].0);
+        let stale: Vec<String> = manifest
+            .iter()
+            .filter(|(path, file)| wanted.get(*path) != Some(*file))
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in stale {
+            remove(&uploads.join(&path)).map_err(|error| no_room(&error))?;
+            manifest.remove(&path);
+            write(&self.place.manifest, &manifest).map_err(|error| no_room(&error))?;
+        }
+        let mut room = MAX_GIVEN.saturating_sub(size_of(&uploads, manifest.keys()));
+        for (path, file) in wanted {
+            if manifest.get(&path) == Some(&file) {
+                continue;
+            }
+            let size = self.fetch(subject, &file, &uploads.join(&path), room).await?;
+            room = room.saturating_sub(size);
+            manifest.insert(path, file);
+            write(&self.place.manifest, &manifest).map_err(|error| no_room(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Fetches one file; it appears whole or not at all.
+    async fn fetch(&self, subject: Subject<'_>, file: &str, to: &Path, room: u64) -> Result<u64, Refused> {
+        let mut attempt = 0;
+        let size = loop {
+            match subject.remote.file(subject.key, file, &self.place.incoming, room).await {
+                Err(error) if !error.is_fatal() && attempt + 1 < TRANSFERS => {
+                    tracing::warn!(session = subject.session, error = chain(&error), "a file is fetched again");
+                    tokio::time::sleep(Backoff::default().delay(attempt, error.retry_after(), random())).await;
+                    attempt += 1;
+                }
+                Err(error) => return Err(not_fetched(file, &error)),
+                Ok(size) => break size,
+            }
+        };
+        let placed = || {
+            if let Some(parent) = to.parent() {
+                make_readable_below(&self.place.given, parent)?;
+            }
+            fs::set_permissions(&self.place.incoming, fs::Permissions::from_mode(0o644))?;
+            fs::rename(&self.place.incoming, to)
+        };
+        placed().map_err(|error| no_room(&error))?;
+        Ok(size)
+    }
+}
+
+/// The files of a session as the server shows it, by where they go. A kind of resource that this worker does not know is not passed over.
+fn wanted(session: &Value) -> Result<Manifest, Refused> {
+    let sent = session.get("resources").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    if sent.len() > MAX_RESOURCES {
+        return Err(unsupported(&format!("more than {MAX_RESOURCES} resources")));
+    }
+    let mut wanted = Manifest::new();
+    for resource in sent {
+        match serde_json::from_value(resource.clone()) {
+            Ok(Resource::File(file)) => {
+                wanted.insert(file.mount_path.relative().to_owned(), file.file_id.to_string());
+            }
+            Err(_) => {
+                let kind: String = resource["type"].as_str().unwrap_or("one without a type").chars().take(40).collect();
+                return Err(unsupported(&format!("a resource that this worker cannot bring ({kind})")));
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+/// Refuses a session that was given something, on a server whose files this worker cannot fetch.
+pub(crate) fn nothing_given(session: &Value) -> Result<(), Refused> {
+    match session.get("resources").and_then(Value::as_array) {
+        Some(resources) if !resources.is_empty() => Err(unsupported("resources that this worker cannot bring")),
+        _ => Ok(()),
+    }
+}
+
+fn unsupported(what: &str) -> Refused {
+    let message = format!("the session was given {what}. Next step: start it without, or update the worker.");
+    Refused { code: "resource_unsupported".to_owned(), message }
+}
+
+fn not_fetched(file: &str, error: &RemoteError) -> Refused {
+    let message = format!(
+        "the worker could not fetch {file}: {}. Next step: look whether the file is still there and the worker's disk has room, then send a message.",
+        chain(error)
+    );
+    Refused { code: "resource_unavailable".to_owned(), message }
+}
+
+fn no_room(error: &io::Error) -> Refused {
+    tracing::error!(%error, "a session's files have no place on this host");
+    Refused {
+        code: "worker_storage".to_owned(),
+        message: "the worker cannot keep the files that the session was given on its disk. Next step: an operator reads the worker's log, which has the cause.".to_owned(),
+    }
+}
+
+fn size_of<'a>(directory: &Path, paths: impl Iterator<Item = &'a String>) -> u64 {
+    paths.filter_map(|path| fs::symlink_metadata(directory.join(path)).ok()).map(|about| about.len()).sum()
+}
+
+/// Makes a directory that every user may read, whatever the worker's umask.
+fn make_readable(directory: &Path) -> io::Result<()> {
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => fs::set_permissions(directory, fs::Permissions::from_mode(0o755)),
+    }
+}
+
+fn make_readable_below(root: &Path, directory: &Path) -> io::Result<()> {
+    let mut path = PathBuf::from(root);
+    for part in directory.strip_prefix(root).map_err(io::Error::other)? {
+        path.push(part);
+        make_readable(&path)?;
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// What was noted; nothing when nothing was.
+fn read<T: DeserializeOwned + Default>(path: &Path) -> io::Result<T> {
+    match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text).map_err(io::Error::other),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+        Err(error) => Err(error),
+    }
+}
+
+fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    replace(path, &serde_json::to_vec(value)?)
+}
+
+#[cfg(test)]
+mod tests;
