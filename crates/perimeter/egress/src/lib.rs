@@ -29,6 +29,7 @@ mod phases;
 mod pool;
 mod prefixed;
 mod process;
+mod ration;
 mod recognise;
 mod refusals;
 mod registry;

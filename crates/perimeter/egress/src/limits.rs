@@ -31,6 +31,8 @@ pub struct Bounds {
     pub websocket_message_bytes: u64,
     /// See [`REFUSED_BODY`].
     pub refused_body: Duration,
+    /// See [`REFUSALS_COUNTED`].
+    pub refusals_counted: Duration,
     /// See [`REQUEST_BODY_BYTES`].
     pub request_body_bytes: u64,
     /// See [`DECODED_BODY_BYTES`].
@@ -51,6 +53,7 @@ impl Default for Bounds {
             websocket_idle: WEBSOCKET_IDLE,
             websocket_message_bytes: WEBSOCKET_MESSAGE_BYTES,
             refused_body: REFUSED_BODY,
+            refusals_counted: REFUSALS_COUNTED,
             request_body_bytes: REQUEST_BODY_BYTES,
             decoded_body_bytes: DECODED_BODY_BYTES,
         }
@@ -134,9 +137,10 @@ pub const DNS_CONNECTIONS: usize = 32;
 pub const DNS_IDLE: Duration = Duration::from_secs(10);
 /// Refusals kept for the worker to collect; the oldest go first.
 pub const REFUSALS_KEPT: usize = 32;
-/// Records per second that one socket's refused datagrams, or connections beyond the bound, may cause; the rest is told
-/// to the worker and counted in the process' own log.
-pub const REFUSALS_RECORDED_PER_SECOND: u32 = 10;
+/// Refusals of one kind and reason that a session may cause at once with a record of each; one more every second. What is beyond is counted.
+pub const REFUSALS_RECORDED: u32 = 200;
+/// From the first refusal that is counted to the record of the count.
+pub const REFUSALS_COUNTED: Duration = Duration::from_secs(10);
 /// Idle upstream connections that one session keeps.
 pub const POOL_PER_SESSION: usize = 32;
 /// How long an upstream connection may idle before it is not used again.

@@ -16,7 +16,7 @@ use crate::{
     authority::SessionAuthority,
     limits,
     message::{Answer, Configuration, OpenSession, Opened, Question, Selected, Socket},
-    phases::{accept, inject},
+    phases::{accept, counted, inject},
     recognise::Catalogue,
     session::{Perimeter, Session},
 };
@@ -160,6 +160,7 @@ impl Registry {
             self.room_for(&open.session)?;
             self.read_placeholders().await?;
             let session = Arc::new(self.build(&open, zone)?);
+            session.drain.spawn_until_drain(counted::write_in_time(session.clone()));
             self.lock().insert(open.session, session.clone());
             session
         };

@@ -23,8 +23,9 @@ use crate::{
     limits,
     message::Refusal,
     names::NameTable,
-    phases::accept::OriginSource,
+    phases::{accept::OriginSource, counted},
     pool::Pool,
+    ration::Ration,
     recognise::{Catalogue, Key, Keyring, Recogniser},
     refusals::Refusals,
     trust::Trust,
@@ -76,6 +77,8 @@ pub(crate) struct Session {
     pub(crate) pool: Pool,
     /// Its secrets that may be used again.
     pub(crate) kept: KeptGrants,
+    /// Which of its refusals are written one by one.
+    pub(crate) ration: Ration,
     /// What it shares with others.
     pub(crate) perimeter: Arc<Perimeter>,
     in_force: RwLock<ZoneInForce>,
@@ -113,6 +116,7 @@ impl Session {
             streams: Arc::new(Semaphore::new(limits::STREAMS_PER_SESSION)),
             pool: Pool::default(),
             kept: KeptGrants::default(),
+            ration: Ration::default(),
             perimeter,
             keyring: RwLock::new(Keyring::empty()),
             identities: Mutex::default(),
@@ -253,9 +257,10 @@ impl Session {
         self.forget_secrets().await;
     }
 
-    /// Stops the session's tasks and forgets its secrets.
+    /// Stops the session's tasks, writes what they left to be told and forgets its secrets.
     pub(crate) async fn end(&self) {
         self.drain.finish(DRAIN).await;
+        counted::write(self).await;
         self.forget_secrets().await;
     }
 

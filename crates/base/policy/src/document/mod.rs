@@ -1,6 +1,8 @@
 //! The one configuration file: parsed once with positions, read in sections by whoever owns them.
 //! Every error of the whole file comes out together; nothing unknown is passed over. Opens no file itself.
 
+#[cfg(test)]
+pub(crate) mod asked;
 mod literal;
 mod reader;
 mod size;

@@ -308,6 +308,8 @@ impl<'r> Table<'r> {
 
     fn entry(&mut self, key: &str) -> Option<&'r Entry> {
         self.asked.insert(key.to_owned());
+        #[cfg(test)]
+        super::asked::note(&self.name, key);
         self.entries.iter().find(|entry| entry.key == key)
     }
 

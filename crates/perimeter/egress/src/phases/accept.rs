@@ -10,19 +10,20 @@ use std::{
     time::Duration,
 };
 
+use postern_audit::Kind;
 use postern_policy::{Denial, Host, Port, Reason};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket, UnixDatagram},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout},
+    time::timeout,
 };
 
 use super::{
     identify::{self, Named},
     intercept, refuse,
 };
-use crate::{datagram, dns, limits, message::Socket, session::Session};
+use crate::{datagram, dns, limits, message::Socket, ration::Counted, session::Session};
 
 /// Tells where a redirected connection was going before it was redirected.
 pub(crate) trait OriginSource: Send + Sync {
@@ -87,17 +88,16 @@ where
     F: Fn(Arc<Session>, TcpStream) -> S,
     S: Future<Output = ()> + Send + 'static,
 {
-    let mut window = Window::default();
     loop {
         let stream = next_connection(&listener).await;
         // Before the question whether it is frozen: a freeze that comes later ends what runs under this.
         let cut = session.halt.cut();
         if let Some(denial) = session.halt.refusal() {
-            refuse_at_rate(&session, &named_or_local(&session, &stream), "tcp", &denial, &mut window).await;
+            refuse::connection(&session, &named_or_local(&session, &stream), "tcp", &denial).await;
             continue;
         }
         let Some(room) = room(&session) else {
-            no_room(&session, &stream, &mut window).await;
+            no_room(&session, &stream).await;
             continue;
         };
         let named = named_or_local(&session, &stream);
@@ -139,9 +139,9 @@ fn room(session: &Session) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit
     Some((own, total))
 }
 
-async fn no_room(session: &Session, stream: &TcpStream, window: &mut Window) {
+async fn no_room(session: &Session, stream: &TcpStream) {
     let named = named_or_local(session, stream);
-    refuse_at_rate(session, &named, "tcp", &Denial::new(Reason::LimitConnections), window).await;
+    refuse::connection(session, &named, "tcp", &Denial::new(Reason::LimitConnections)).await;
 }
 
 fn named_or_local(session: &Session, stream: &TcpStream) -> Named {
@@ -228,61 +228,31 @@ fn answer(session: &Session, question: &[u8]) -> Option<Vec<u8>> {
 }
 
 async fn refused_datagrams(session: Arc<Session>, socket: UnixDatagram) {
-    let mut window = Window::default();
     let mut buffer = vec![0; NETLINK_BYTES];
     loop {
         match socket.recv(&mut buffer).await {
             Ok(0) => return,
             Ok(length) => {
                 for destination in datagram::destinations(&buffer[..length]) {
-                    refused_datagram(&session, destination, &mut window).await;
+                    refused_datagram(&session, destination).await;
                 }
             }
-            // ENOBUFS: more was refused than there was room to report.
+            // ENOBUFS: more was refused than there was room to report; how many, nobody knows.
             Err(_) => {
-                window.unrecorded += 1;
+                session.ration.count(&UNREPORTED);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// What was recorded within one second; the sandbox must not be able to fill the log at will.
-struct Window {
-    since: Instant,
-    records: u32,
-    unrecorded: u64,
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Self { since: Instant::now(), records: 0, unrecorded: 0 }
-    }
-}
-
-async fn refused_datagram(session: &Session, destination: SocketAddr, window: &mut Window) {
+async fn refused_datagram(session: &Session, destination: SocketAddr) {
     let named = identify::destination(session, destination).unwrap_or_else(|_| at(destination));
-    refuse_at_rate(session, &named, "udp", &Denial::new(Reason::UdpRefused), window).await;
+    refuse::connection(session, &named, "udp", &Denial::new(Reason::UdpRefused)).await;
 }
 
-/// Records at a bounded rate and tells the worker always.
-async fn refuse_at_rate(session: &Session, named: &Named, scheme: &str, denial: &Denial, window: &mut Window) {
-    if window.since.elapsed() >= Duration::from_secs(1) {
-        *window = Window { unrecorded: window.unrecorded, ..Window::default() };
-    }
-    if window.records >= limits::REFUSALS_RECORDED_PER_SECOND {
-        window.unrecorded += 1;
-        refuse::unanswered(session, named, denial);
-        return;
-    }
-    window.records += 1;
-    let unrecorded = std::mem::take(&mut window.unrecorded);
-    if unrecorded > 0 {
-        tracing::info!(session = %session.id, unrecorded, "refusals without a record of their own");
-    }
-    refuse::connection(session, named, scheme, denial).await;
-}
-
+/// At least one datagram.
+const UNREPORTED: Counted = Counted { kind: Kind::EgressConnect, reason: Reason::UdpRefused, refusals: 1, alarms: 0 };
 /// Waiting time after a failed accept or read.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// One netlink read: packets are copied in part only.

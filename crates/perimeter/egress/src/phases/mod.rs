@@ -3,6 +3,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod arrived;
+pub(crate) mod counted;
 pub(crate) mod decide;
 pub(crate) mod download;
 pub(crate) mod exchange;

@@ -4,6 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use postern_audit::{AuditError, Decision, Destination, Durability, Kind, Record};
 use postern_policy::{AuditMode, CredentialName, Denial, Injection, Location, Permit, Reason, Shadow};
+use tokio::time::Instant;
 
 use super::{
     forward::Dialled,
@@ -11,7 +12,7 @@ use super::{
     inject::Grants,
     pass::Traffic,
 };
-use crate::{halt::Cut, session::Session};
+use crate::{halt::Cut, ration::Told, session::Session};
 
 /// How a permitted request ended.
 #[derive(Debug, Default)]
@@ -134,14 +135,17 @@ fn under(session: &Session, kind: Kind, permit: &Permit) -> Record {
     record
 }
 
-/// A request is about to be refused.
+/// A request or connection is about to be refused, or one that was allowed is cut off, which is always written.
 pub(crate) async fn refused(
     session: &Session,
     kind: Kind,
     destination: Destination,
     denial: &Denial,
     caused_by: Option<u64>,
-) -> Result<u64, Denial> {
+) -> Result<(), Denial> {
+    if caused_by.is_none() && session.ration.take(kind, denial, Instant::now()) == Told::Counted {
+        return Ok(());
+    }
     let mut record = base(session, kind, Decision::Deny);
     let destination = withheld(session, destination);
     denied(&mut record, denial);
@@ -151,7 +155,7 @@ pub(crate) async fn refused(
     if denial.alarm {
         alarm(session, destination, denial, sequence).await?;
     }
-    Ok(sequence)
+    Ok(())
 }
 
 async fn ended(session: &Session, allowed: u64, destination: Destination, outcome: &Outcome) {
@@ -241,7 +245,8 @@ pub(crate) async fn write(session: &Session, record: Record) -> Result<u64, Deni
     write_all(session, vec![record]).await
 }
 
-async fn write_all(session: &Session, records: Vec<Record>) -> Result<u64, Denial> {
+/// Writes records that belong together.
+pub(crate) async fn write_all(session: &Session, records: Vec<Record>) -> Result<u64, Denial> {
     session.perimeter.audit.record_all(records).await.map_err(|error: AuditError| {
         tracing::error!(session = %session.id, %error, "the audit log does not take records");
         Denial::new(Reason::AuditUnavailable)

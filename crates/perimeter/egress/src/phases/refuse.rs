@@ -56,7 +56,7 @@ pub(crate) async fn request(
     let destination = record::withheld(session, destination);
     let host = destination.host.clone();
     match record::refused(session, kind, destination, &denial, caused_by).await {
-        Ok(_) => problem(&denial, host.as_deref()),
+        Ok(()) => problem(&denial, host.as_deref()),
         Err(unrecorded) => problem(&unrecorded, host.as_deref()),
     }
 }

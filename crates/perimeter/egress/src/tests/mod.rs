@@ -6,6 +6,7 @@
 mod addresses;
 mod again;
 mod bounds;
+mod counted;
 mod differential;
 mod garbage;
 mod halted;

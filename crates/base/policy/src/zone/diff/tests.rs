@@ -3,6 +3,7 @@ use crate::document::Document;
 use crate::zone::Zones;
 use std::collections::BTreeMap;
 
+mod keys;
 mod properties;
 
 fn zones(text: &str) -> Zones {
