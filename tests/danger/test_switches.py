@@ -20,7 +20,7 @@ SWITCHED = [
     "cgroupns",
     "ipcns", "mounts-flags", "memory-hard", "tool-paths", "scrubbing", "egress-authority",
     "egress-addresses", "egress-foreign", "egress-minting", "egress-overrides", "tripwire-host", "tripwire-port",
-    "tripwire-scheme", "tripwire-location", "tripwire-session",
+    "tripwire-scheme", "tripwire-location", "tripwire-session", "own-files", "own-calls", "outbound-only",
 ]
 # What has no switch yet, and why.
 WITHOUT = {
@@ -40,7 +40,6 @@ WITHOUT = {
     "audit-chain": "the writer makes no other line",
     "private-memory": "a process cannot be opened again",
     "private-files": "files are made private, not marked so",
-    "outbound-only": "there is no listener to open",
 }
 
 

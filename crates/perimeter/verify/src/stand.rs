@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use postern_custody::store::Store;
@@ -87,6 +87,7 @@ impl Stand {
             let input = json!({"file_path": INSIDE_PATH, "content": PROGRAM});
             call(session, "setup", "write", input).await;
         }
+        plant_keys(&directory.0)?;
         let (mut names, served) = serve_on_host(&directory.0, &program).await?;
         names.put("collector", collector.address.port());
         names.put("api", API_HOST);
@@ -175,6 +176,16 @@ fn fresh_directory(scratch: &Path) -> Result<PathBuf, VerifyError> {
     let made = private(&directory).and_then(|()| private(&directory.join("perimeter")));
     made.map_err(|error| VerifyError::stand("make a private directory", &error))?;
     Ok(directory)
+}
+
+/// What other roles keep where they run; here they do not, and something must lie there for those who must not open it.
+fn plant_keys(directory: &Path) -> Result<(), VerifyError> {
+    let planted = PLANTED.iter().try_for_each(|name| {
+        let path = directory.join(name);
+        path.parent().map_or(Ok(()), |parent| fs::DirBuilder::new().recursive(true).mode(0o700).create(parent))?;
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map(drop)
+    });
+    planted.map_err(|error| VerifyError::stand("plant files of other roles", &error))
 }
 
 fn random() -> Result<String, VerifyError> {
@@ -297,6 +308,9 @@ async fn settle_neighbour(neighbour: &mut OpenSession, names: &mut Names) -> Str
     names.put("neighbour_memory", key);
     told.lines().find_map(|line| line.strip_prefix("placeholder=")).unwrap_or_default().to_owned()
 }
+
+const PLANTED: [&str; 4] =
+    ["control/postern.sqlite", "perimeter/gateway/key", "perimeter/tunnel/leaf.key", "perimeter/environment_key"];
 
 /// What every canary begins with; halves of it are searched for from inside, so that the search does not find itself.
 pub(crate) const CANARY_HEAD: &str = "postern-canary-";
