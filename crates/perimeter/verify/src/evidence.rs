@@ -102,8 +102,9 @@ fn memory_is_closed() -> Pair {
     use std::os::unix::fs::MetadataExt;
     let owned_by_root = |pid: u32| fs::metadata(format!("/proc/{pid}/environ")).is_ok_and(|about| about.uid() == 0);
     let limits = |pid: u32| fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
-    let no_core =
-        |pid: u32| limits(pid).lines().any(|line| line.starts_with("Max core file size") && line.contains(" 0 "));
+    // Now, and as much as it may ask for.
+    let none = |limit: &str| limit.split_whitespace().take(2).eq(["0", "0"]);
+    let no_core = |pid: u32| limits(pid).lines().any(|line| line.strip_prefix("Max core file size").is_some_and(none));
     let held: Vec<_> = processes().into_iter().filter(|(role, _)| role != "spawner").map(|(_, pid)| pid).collect();
     let closed = held.len() >= 3 && held.iter().all(|pid| owned_by_root(*pid) && no_core(*pid));
     (word(closed, "closed", "open"), "open")
@@ -118,7 +119,7 @@ fn filtered() -> Pair {
         !threads.is_empty() && threads.iter().all(|worn| worn.is_some_and(|filters| filters > before))
     };
     let running = processes();
-    let all = running.len() >= 4
+    let all = running.len() >= ROLES_THAT_RUN
         && running.values().all(|pid| worn(&filters(Path::new(&format!("/proc/{pid}/task")))));
     (word(all, "filtered", "bare"), word(worn(&ours), "filtered", "bare"))
 }
@@ -294,5 +295,7 @@ fn below(directory: &Path) -> Vec<std::path::PathBuf> {
     files
 }
 
+/// Starter, spawner, custody, egress, audit.
+const ROLES_THAT_RUN: usize = 5;
 /// A tool's text that is longer than a shell's output may be.
 const LONG: usize = 200 * 1024;

@@ -202,11 +202,22 @@ async fn alone_inside(stand: &mut Stand, probe: &Probe, seen: &mut BTreeMap<Stri
     }
     let plan = plan(stand, false, vec![Planned { id: &probe.id, attempt }]);
     let printed = bash(&mut stand.attacker, &probe.id, command(&plan)).await;
-    if probe.alone && printed.contains(SANDBOX_ENDED) {
-        seen.entry(probe.id.clone()).or_default().inside = Some(Outcome::new("ended"));
+    if probe.alone
+        && let Some(word) = taken_down(&printed)
+    {
+        seen.entry(probe.id.clone()).or_default().inside = Some(Outcome::new(word));
         return;
     }
     note(&[probe], &printed, &stand.secrets, seen, |evidence| &mut evidence.inside);
+}
+
+/// What took the whole attempt with it: the end of the sandbox, or a kernel that chose the program itself when memory ran out, as the shell says.
+fn taken_down(printed: &str) -> Option<&'static str> {
+    let killed = |line: &str| line.contains(" Killed ") && line.contains(attempt::INTERPRETER);
+    if printed.contains(SANDBOX_ENDED) {
+        return Some("ended");
+    }
+    printed.lines().any(killed).then_some("killed SIGKILL")
 }
 
 /// Uses a file tool on a path while the sandbox swaps what lies there; did it ever lead outside?

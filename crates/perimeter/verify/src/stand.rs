@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use postern_custody::store::Store;
 use postern_exec::WireBytes;
 use postern_exec::program::Running;
+use postern_exec::role::STARTER;
 use postern_runner::{OpenSession, Outcome as Told, SessionFacts, Standing, ToolCall, WorkerConfig};
 use postern_testkit::collector::Collector;
 use postern_testkit::private_api::PrivateApi;
@@ -278,9 +279,15 @@ fn free_port() -> Result<u16, VerifyError> {
     listener.map(|address| address.port()).map_err(|error| VerifyError::stand("find a free port", &error))
 }
 
-/// The perimeter's processes by their role.
+/// The perimeter's processes by their role: the starter is this process's child, the others are the starter's.
 pub(crate) fn processes() -> BTreeMap<String, u32> {
-    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let ours = roles_of("self");
+    let theirs = ours.get(STARTER).map(|pid| roles_of(&pid.to_string()));
+    ours.into_iter().chain(theirs.into_iter().flatten()).collect()
+}
+
+fn roles_of(parent: &str) -> BTreeMap<String, u32> {
+    let tasks = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
     let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     let pids: Vec<u32> = children
         .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
