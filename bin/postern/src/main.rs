@@ -45,7 +45,8 @@ fn main() -> ExitCode {
         return postern_tools::server::main();
     }
     // What we write is ours alone; a role that builds for others sets its own mask.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let others = if postern_danger::off!("private-files") { 0o022 } else { 0o077 };
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(others));
     if let Some(role) = roles::asked_for() {
         return role.run();
     }
