@@ -82,3 +82,18 @@ def test_boundary_verify_turns_red_when_a_zone_gives_what_must_not_be_given(tmp_
     assert "network/name-http" in done.stdout and "not held" in done.stdout and "1 NOT HELD" in done.stdout
 
 
+def test_boundary_verify_keeps_what_is_logged_out_of_its_table_and_says_where_it_is_when_it_fails(tmp_path):
+    before = left_over()
+    quiet = subprocess.run([BINARY, "verify", "--only", "credentials/honest"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert (quiet.returncode, quiet.stderr) == (0, "") and left_over() <= before
+    (tmp_path / "postern.toml").write_text(
+        'config = 1\n[zone.wide]\nenvironment = "default"\n[[zone.wide.egress]]\nhost = "collector.example"\nscheme = "http"\n'
+    )
+    failed = subprocess.run([BINARY, "verify", "--only", "network/name-http"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    place, verdict = failed.stderr.splitlines()
+    log = Path(place.removeprefix("what was logged meanwhile: "))
+    try:
+        assert failed.returncode == 1 and "did not hold" in verdict
+        assert log.stat().st_mode & 0o777 == 0o600
+    finally:
+        log.unlink()

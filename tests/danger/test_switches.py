@@ -20,7 +20,9 @@ SWITCHED = [
     "cgroupns",
     "ipcns", "mounts-flags", "memory-hard", "tool-paths", "scrubbing", "egress-authority",
     "egress-addresses", "egress-foreign", "egress-minting", "egress-overrides", "tripwire-host", "tripwire-port",
-    "tripwire-scheme", "tripwire-location", "tripwire-session",
+    "tripwire-scheme", "tripwire-location", "tripwire-session", "own-files", "own-calls", "outbound-only",
+    "tool-output", "egress-decision", "egress-protocols", "tripwire-renderings", "audit-chain", "audit-before-act",
+    "private-files", "private-memory", "processes-hard", "custody-sources",
 ]
 # What has no switch yet, and why.
 WITHOUT = {
@@ -29,18 +31,7 @@ WITHOUT = {
     "pidns": "the kernel mounts no /proc for it without one",
     "mounts-private": "it has a switch, and shows only on hosts that share their mounts",
     "netns": "its packet rules would be the machine's",
-    "processes-hard": "two limits hold it, and one is resource-limits",
     "distinct-uid": "the spawner refuses a request without one as root",
-    "egress-decision": "no permit is made but by a decision",
-    "egress-protocols": "nothing carries another protocol",
-    "tripwire-renderings": "one automaton recognises all of them",
-    "custody-sources": "no other process can open a secret",
-    "tool-output": "the buffer is the bound",
-    "audit-before-act": "the next step takes the record's number",
-    "audit-chain": "the writer makes no other line",
-    "private-memory": "a process cannot be opened again",
-    "private-files": "files are made private, not marked so",
-    "outbound-only": "there is no listener to open",
 }
 
 

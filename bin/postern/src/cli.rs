@@ -20,14 +20,21 @@ pub(crate) use zone::{ExplainArguments, WhichSession, ZoneArguments, ZoneVerb};
     arg_required_else_help = true
 )]
 pub(crate) struct Arguments {
-    /// How much to log, to standard error.
-    #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
-    pub(crate) log: tracing::level_filters::LevelFilter,
+    /// How much to log, to standard error [default: info; of `verify` nothing, unless it fails].
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub(crate) log: Option<tracing::level_filters::LevelFilter>,
     /// How to log; text on a terminal, else JSON lines, unless given.
     #[arg(long, global = true, value_enum)]
     pub(crate) log_format: Option<LogFormat>,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Arguments {
+    /// What is logged.
+    pub(crate) fn level(&self) -> tracing::level_filters::LevelFilter {
+        self.log.unwrap_or(tracing::level_filters::LevelFilter::INFO)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -182,11 +182,12 @@ fn name(errno: Errno) -> String {
 }
 
 const REFUSALS: [Errno; 4] = [Errno::PERM, Errno::ACCESS, Errno::NOSYS, Errno::AFNOSUPPORT];
-const NAMES: [(Errno, &str); 10] = [
+const NAMES: [(Errno, &str); 11] = [
     (Errno::PERM, "EPERM"),
     (Errno::ACCESS, "EACCES"),
     (Errno::NOSYS, "ENOSYS"),
     (Errno::AFNOSUPPORT, "EAFNOSUPPORT"),
+    (Errno::OPNOTSUPP, "EOPNOTSUPP"),
     (Errno::FAULT, "EFAULT"),
     (Errno::INVAL, "EINVAL"),
     (Errno::BADF, "EBADF"),

@@ -45,12 +45,13 @@ fn main() -> ExitCode {
         return postern_tools::server::main();
     }
     // What we write is ours alone; a role that builds for others sets its own mask.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let others = if postern_danger::off!("private-files") { 0o022 } else { 0o077 };
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(others));
     if let Some(role) = roles::asked_for() {
         return role.run();
     }
     let arguments = Arguments::parse();
-    logging::start(arguments.log, arguments.log_format);
+    logging::start(arguments.level(), arguments.log_format);
     match command(&arguments) {
         Ok(code) => code,
         Err(failure) => {
@@ -65,7 +66,7 @@ fn main() -> ExitCode {
 
 fn command(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let done = match &arguments.command {
-        Command::Up(up) => asynchronously(up::run(up, logging::level_name(arguments.log))),
+        Command::Up(up) => asynchronously(up::run(up, logging::level_name(arguments.level()))),
         Command::Run(run) => asynchronously(run::run(run)),
         Command::Secrets(secrets) => secrets::run(&secrets.verb),
         Command::Zone(zone) => zone::run(&zone.verb),
@@ -73,14 +74,14 @@ fn command(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Agent(agent) => asynchronously(agent::run(&agent.verb)),
         Command::Worker(worker) if worker.check => check::run(),
         Command::Worker(worker) => return worker::run(worker),
-        Command::Server(server) => return server::run(server, logging::level_name(arguments.log)),
+        Command::Server(server) => return server::run(server, logging::level_name(arguments.level())),
         Command::Gateway(gateway) => return asynchronously(gateway::run(gateway)),
         Command::Session(session) => asynchronously(session::run(&session.verb)),
         Command::Tunnel(tunnel) => asynchronously(tunnel::run(&tunnel.verb)),
         Command::Perimeter(perimeter) => asynchronously(perimeter::run(&perimeter.verb)),
         Command::TunnelRig(rig) => asynchronously(rig::run(rig)),
         Command::PrivateMcp(server) => asynchronously(private_mcp::run(server)),
-        Command::Verify(verify) => return asynchronously(verify::run(verify)),
+        Command::Verify(verify) => return asynchronously(verify::run(verify, arguments.log)),
         Command::Confined(confined) => confined::run(confined),
         Command::Demo(demo) => asynchronously(demo::run(demo)),
         Command::Rehearsal(rehearsal) => asynchronously(rehearsal::run(rehearsal)),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use postern_verify::catalogue::Catalogue;
 use postern_verify::{Detail, Report, Selection, Settings};
+use tracing::level_filters::LevelFilter;
 
 use crate::check;
 use crate::cli::VerifyArguments;
@@ -12,12 +13,16 @@ use crate::config;
 use crate::failure::{Failure, Or};
 use crate::roles::keep_memory_private;
 
+mod aside;
+
+use aside::{Aside, Ended};
+
 /// Runs the command.
 ///
 /// # Errors
 /// Configuration or stand; [`Failure::ControlMissing`] where no sandbox can be built; [`Failure::NotHeld`].
 #[expect(clippy::print_stdout, reason = "the report is the command's result")]
-pub(crate) async fn run(arguments: &VerifyArguments) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(arguments: &VerifyArguments, log: Option<LevelFilter>) -> Result<ExitCode, Failure> {
     if arguments.list {
         print!("{}", list()?);
         return Ok(ExitCode::SUCCESS);
@@ -32,7 +37,13 @@ pub(crate) async fn run(arguments: &VerifyArguments) -> Result<ExitCode, Failure
         only: arguments.only.clone(),
         scratch: std::env::temp_dir(),
     };
-    let report = postern_verify::run(&settings).await.or_misused("verify")?;
+    // Whoever asks for the log gets it where logs go; else it would stand in the middle of the table.
+    let aside = if log.is_none() { Some(Aside::begin(&settings.scratch)?) } else { None };
+    let report = postern_verify::run(&settings).await;
+    let held = report.as_ref().is_ok_and(|report| report.counts().not_held == 0);
+    let ended = if held { Ended::Held } else { Ended::Failed };
+    aside.map_or(Ok(()), |aside| aside.end(ended))?;
+    let report = report.or_misused("verify")?;
     write(arguments.junit.as_deref(), || postern_verify::junit(&report))?;
     write(arguments.html.as_deref(), || postern_verify::html(&report))?;
     match arguments.json {

@@ -45,11 +45,16 @@ impl Reach {
 
 /// Puts this thread, and those it starts, into the role's domain for good.
 pub(crate) fn enter(role: Role, reach: &Reach) -> Result<RestrictionStatus, RulesetError> {
+    if postern_danger::off!("own-files") {
+        return enter_scoped();
+    }
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
-        .handle_access(AccessNet::BindTcp)?
         .scope(Scope::from_all(NEWEST))?;
+    if !postern_danger::off!("outbound-only") {
+        ruleset = ruleset.handle_access(AccessNet::BindTcp)?;
+    }
     if !role.dials() {
         ruleset = ruleset.handle_access(AccessNet::ConnectTcp)?;
     }

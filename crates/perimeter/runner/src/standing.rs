@@ -30,8 +30,8 @@ impl Standing {
     /// Every reason found, in words for the operator.
     pub async fn start(config: WorkerConfig) -> Result<Self, Vec<String>> {
         let places = Arc::new(Places::new(&config.data_dir));
-        // Whoever stands here attacks its processes by their ids, and finds them as its own children.
-        let starter = Starter::itself(config.exe.clone());
+        // As the worker's: spawner and sandboxes are under the starter's filter and in its domain.
+        let starter = Starter::beside(config.exe.clone()).map_err(|error| vec![format!("no starter: {error}")])?;
         let Started { perimeter, children, report, .. } = perimeter::start(config, &starter, places).await?;
         match report {
             Report::Ready { controls, degraded, .. } => Ok(Self { perimeter, children, controls, degraded }),

@@ -220,6 +220,9 @@ impl Tail {
     }
 
     fn trim(&mut self) {
+        if postern_danger::off!("tool-output") {
+            return;
+        }
         let excess = self.bytes.len().saturating_sub(OUTPUT_LIMIT_BYTES);
         self.bytes.drain(..excess);
         self.truncated |= excess > 0;

@@ -119,6 +119,15 @@ pub(crate) fn race(attempt: &Attempt) -> Option<(&str, &str)> {
     }
 }
 
+/// The role, the attempt and its argument of an attempt that a role of ours makes.
+pub(crate) fn confined(attempt: &Attempt) -> Option<(&str, Vec<&str>)> {
+    let words: Vec<&str> = attempt.0.iter().filter_map(Value::as_str).collect();
+    match words[..] {
+        ["confined", role, ref rest @ ..] if !rest.is_empty() => Some((role, rest.to_vec())),
+        _ => None,
+    }
+}
+
 /// The check of an attempt that is one of ours, made when everything has run.
 pub(crate) fn check(probe: &Probe) -> Option<&str> {
     match &probe.attempt.0[..] {

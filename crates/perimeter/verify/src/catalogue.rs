@@ -6,6 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::attempt::Names;
+
 /// One promise of the security model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Promise {
@@ -89,11 +91,14 @@ pub enum Against {
     Inside,
     /// In the neighbour's own sandbox.
     Neighbour,
+    /// By the same program, as a role of ours that did not confine itself.
+    Unconfined,
     /// Nowhere: it would harm this machine or cannot be had. `because` says how else the probe is shown not to be vacuous.
     Nowhere,
 }
 
-/// What is attempted: a function of `data/attack.py` and its arguments, or `tool` with a tool's name and input.
+/// What is attempted: a function of `data/attack.py` and its arguments, `tool` with a tool's name and input, or `confined` with a role of ours, an attempt
+/// of `postern confined` and its argument.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct Attempt(pub(crate) Vec<Value>);
@@ -144,10 +149,12 @@ struct Area {
     #[serde(default)]
     outside: Vec<Outcome>,
     because: Option<String>,
+    #[serde(default)]
+    each: Vec<String>,
     probe: Vec<Written>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
     id: String,
@@ -168,6 +175,8 @@ struct Written {
     leak: bool,
     #[serde(default)]
     alone: bool,
+    /// One probe for each of these, whose name stands for `{each}`; the area's, unless said.
+    each: Option<Vec<String>>,
 }
 
 /// One control of the boundary.
@@ -246,7 +255,7 @@ impl Catalogue {
 
 impl Area {
     fn probes(self) -> Vec<Probe> {
-        let Self { area, promise, controls, inside, against, outside, because, probe } = self;
+        let Self { area, promise, controls, inside, against, outside, because, each, probe } = self;
         let whole = |written: Written| Probe {
             id: format!("{area}/{}", written.id),
             promise: written.promise.unwrap_or(promise),
@@ -267,7 +276,23 @@ impl Area {
             leak: written.leak,
             alone: written.alone,
         };
-        probe.into_iter().map(whole).collect()
+        probe.into_iter().flat_map(|written| written.one_by_one(&each)).map(whole).collect()
+    }
+}
+
+impl Written {
+    fn one_by_one(self, of_area: &[String]) -> Vec<Self> {
+        let each = self.each.clone().unwrap_or_else(|| of_area.to_vec());
+        if each.is_empty() {
+            return vec![self];
+        }
+        let one = |name: &String| {
+            let mut names = Names::default();
+            names.put("each", name);
+            let (id, tries) = (names.fill_text(&self.id), names.fill_text(&self.tries));
+            Self { id, tries, attempt: names.fill(&self.attempt), ..self.clone() }
+        };
+        each.iter().map(one).collect()
     }
 }
 
@@ -295,6 +320,7 @@ impl Probe {
             Against::Namespace => "the same attempt in namespaces of its own, with nothing that confines",
             Against::Inside => "a twin in the same sandbox that goes past this control or is allowed",
             Against::Neighbour => "the same attempt in the neighbour's own sandbox",
+            Against::Unconfined => "the same attempt by the same program, which did not confine itself",
             Against::Nowhere => return self.because.clone().unwrap_or_default(),
         };
         match &self.because {
@@ -316,7 +342,7 @@ macro_rules! areas {
 }
 
 const AREAS: &[(&str, &str)] =
-    areas!["files", "proc", "kernel", "processes", "tools", "resources", "network", "credentials", "own"];
+    areas!["files", "proc", "kernel", "processes", "tools", "resources", "network", "credentials", "own", "roles"];
 
 #[cfg(test)]
 mod tests;

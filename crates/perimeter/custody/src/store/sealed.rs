@@ -51,6 +51,10 @@ impl Row {
         danger_short: bool,
         value: &SecretBytes,
     ) -> Self {
+        if postern_danger::off!("custody-sources") {
+            let sealed = STANDARD.encode(expose(value));
+            return Self { generation, danger_short, nonce: String::new(), sealed };
+        }
         let mut buffer = Zeroizing::new(Vec::with_capacity(value.len() + AES_256_GCM.tag_len()));
         buffer.extend_from_slice(expose(value));
         let nonce = key(master)
@@ -61,6 +65,9 @@ impl Row {
 
     /// The secret, or nothing where any part of the row is not what was sealed.
     pub(super) fn open(&self, master: &SecretBytes, name: &str) -> Option<SecretBytes> {
+        if postern_danger::off!("custody-sources") {
+            return STANDARD.decode(&self.sealed).ok().map(Secret::new);
+        }
         let nonce = Nonce::try_assume_unique_for_key(&STANDARD.decode(&self.nonce).ok()?).ok()?;
         let mut buffer = Zeroizing::new(STANDARD.decode(&self.sealed).ok()?);
         let aad = Aad::from(binding(name, self.generation, self.danger_short));

@@ -60,7 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
 pub(crate) async fn redirected<S: Stream>(session: Arc<Session>, named: Named, stream: S) {
     match timeout(session.perimeter.bounds.first_bytes, Prefixed::hear(stream)).await {
         Ok(Ok((Speech::Tls, stream))) => tls(session, named, stream).await,
-        Ok(Ok((Speech::Http, stream))) => {
+        Ok(Ok((speech, stream))) if speech == Speech::Http || postern_danger::off!("egress-protocols") => {
             let line = Line {
                 session,
                 at: named.clone(),

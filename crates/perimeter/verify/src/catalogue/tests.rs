@@ -59,8 +59,18 @@ fn every_attempt_is_a_function_of_the_attack_program() {
     for probe in shipped().probes {
         for attempt in std::iter::once(&probe.attempt).chain(&probe.twin) {
             let name = attempt.0[0].as_str().unwrap_or_default();
-            let ours = ["tool", "check", "race"].contains(&name);
+            let ours = ["tool", "check", "race", "confined"].contains(&name);
             assert!(ours || program.contains(&format!("\ndef {name}(")), "{}: {name}", probe.id);
         }
     }
+}
+
+#[test]
+fn every_role_of_ours_is_attacked_from_its_own_place() {
+    let catalogue = shipped();
+    for role in ["server", "worker", "gateway", "connector", "egress", "custody", "audit", "starter"] {
+        let attacks = catalogue.probes.iter().filter(|probe| probe.id.starts_with(&format!("roles/{role}-")));
+        assert!(attacks.count() >= 10, "{role}");
+    }
+    assert!(!catalogue.probes.iter().any(|probe| probe.id.contains("{each}") || probe.tries.contains("{each}")));
 }
