@@ -9,6 +9,8 @@ mod credentials;
 mod deployments;
 mod hostile;
 mod matrix;
+mod memory;
+mod memory_access;
 mod operator;
 mod perimeters;
 mod resources;
