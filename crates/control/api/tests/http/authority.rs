@@ -16,7 +16,7 @@ struct Place<'a> {
 fn method(route: &Route) -> &'static str {
     match route.method {
         Method::Get => "GET",
-        Method::Post => "POST",
+        Method::Post | Method::Upload => "POST",
         Method::Patch => "PATCH",
         Method::Delete => "DELETE",
     }

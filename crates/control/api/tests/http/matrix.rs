@@ -196,7 +196,7 @@ fn verdict(answer: &Response) -> &'static str {
 fn method(route: &Route) -> &'static str {
     match route.method {
         Method::Get => "GET",
-        Method::Post => "POST",
+        Method::Post | Method::Upload => "POST",
         Method::Patch => "PATCH",
         Method::Delete => "DELETE",
     }

@@ -77,6 +77,7 @@ pub(crate) fn short() -> Limits {
         ping_every: Duration::from_millis(50),
         body_bytes: 1024 * 1024,
         body_time: Duration::from_secs(10),
+        ..Limits::default()
     }
 }
 

@@ -11,7 +11,7 @@ const MEMORY_BETAS: &str = "managed-agents-2026-04-01,agent-memory-2026-07-22";
 fn method(route: &Route) -> &'static str {
     match route.method {
         Method::Get => "GET",
-        Method::Post => "POST",
+        Method::Post | Method::Upload => "POST",
         Method::Patch => "PATCH",
         Method::Delete => "DELETE",
     }
