@@ -125,6 +125,12 @@ ids! {
     DeploymentId = "depl_";
     /// A run of a deployment.
     DeploymentRunId = "drun_";
+    /// A store of memories.
+    MemoryStoreId = "memstore_";
+    /// A memory of a store.
+    MemoryId = "mem_";
+    /// One change of a memory.
+    MemoryVersionId = "memver_";
     /// A registered perimeter.
     PerimeterId = "perim_";
     /// A file.

@@ -13,6 +13,7 @@ pub mod field;
 pub mod file;
 pub mod ids;
 pub mod key;
+pub mod memory;
 pub mod metadata;
 pub mod model_info;
 pub mod page;

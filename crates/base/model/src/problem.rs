@@ -18,6 +18,10 @@ pub enum Kind {
     NotFound,
     /// 409 `conflict_error`: the state forbids it; the same request will be refused again.
     Conflict,
+    /// 409 `memory_path_conflict_error`: another memory lies at the path.
+    MemoryPathConflict,
+    /// 409 `memory_precondition_failed_error`: the memory is not what the caller knows.
+    MemoryPreconditionFailed,
     /// 412 `invalid_request_error`: a precondition the caller named does not hold.
     PreconditionFailed,
     /// 413 `request_too_large`.
@@ -40,7 +44,7 @@ impl Kind {
             Self::Authentication => 401,
             Self::Permission => 403,
             Self::NotFound => 404,
-            Self::Conflict => 409,
+            Self::Conflict | Self::MemoryPathConflict | Self::MemoryPreconditionFailed => 409,
             Self::PreconditionFailed => 412,
             Self::TooLarge => 413,
             Self::RateLimited => 429,
@@ -58,6 +62,8 @@ impl Kind {
             Self::Permission => "permission_error",
             Self::NotFound => "not_found_error",
             Self::Conflict => "conflict_error",
+            Self::MemoryPathConflict => "memory_path_conflict_error",
+            Self::MemoryPreconditionFailed => "memory_precondition_failed_error",
             Self::TooLarge => "request_too_large",
             Self::RateLimited => "rate_limit_error",
             Self::Internal | Self::Unavailable => "api_error",
@@ -143,7 +149,7 @@ impl Problem {
     /// What the header `x-should-retry` says, where the client's own table would be wrong: every 409 of ours is
     /// deterministic, and clients retry 409.
     pub fn should_retry(&self) -> Option<bool> {
-        (self.kind == Kind::Conflict).then_some(false)
+        (self.status() == 409).then_some(false)
     }
 
     /// The error envelope.
@@ -182,7 +188,9 @@ mod tests {
 
     #[test]
     fn only_conflicts_say_that_retrying_is_useless() {
-        assert_eq!(Problem::conflict("x").should_retry(), Some(false));
+        for kind in [Kind::Conflict, Kind::MemoryPathConflict, Kind::MemoryPreconditionFailed] {
+            assert_eq!(Problem::new(kind, "x").should_retry(), Some(false));
+        }
         assert_eq!(Problem::internal().should_retry(), None);
         assert_eq!(Problem::invalid("x").should_retry(), None);
     }

@@ -86,8 +86,18 @@ impl Call {
 
     /// Refuses a body on a route that takes none, and parameters that the handler did not ask for.
     pub(crate) fn finish_without_body(self) -> Result<(), Problem> {
-        body::expect_none(&self.body)?;
+        self.expect_no_body()?;
         self.query.finish()
+    }
+
+    /// Refuses parameters that the handler did not ask for.
+    pub(crate) fn finish_query(&mut self) -> Result<(), Problem> {
+        std::mem::take(&mut self.query).finish()
+    }
+
+    /// Refuses a body on a route that takes none.
+    pub(crate) fn expect_no_body(&self) -> Result<(), Problem> {
+        body::expect_none(&self.body)
     }
 }
 
@@ -118,6 +128,7 @@ fn filter(method: Method) -> MethodFilter {
     match method {
         Method::Get => MethodFilter::GET,
         Method::Post | Method::Upload => MethodFilter::POST,
+        Method::Patch => MethodFilter::PATCH,
         Method::Delete => MethodFilter::DELETE,
     }
 }
@@ -175,7 +186,7 @@ async fn serve(
     let (body, upload) = match route.method {
         Method::Get => (Bytes::new(), None),
         Method::Upload => (Bytes::new(), Some(stream)),
-        Method::Post | Method::Delete => {
+        Method::Post | Method::Patch | Method::Delete => {
             (body::read(&parts.headers, stream, app.limits.body_bytes, app.limits.body_time).await?, None)
         }
     };
@@ -194,7 +205,7 @@ async fn serve(
     });
     match route.method {
         Method::Get => Ok(answer.await?.until(Box::pin(ends))),
-        Method::Post | Method::Upload | Method::Delete => to_the_end(answer).await,
+        Method::Post | Method::Upload | Method::Patch | Method::Delete => to_the_end(answer).await,
     }
 }
 
@@ -225,9 +236,10 @@ async fn to_the_end(answer: Answer) -> Result<Reply, Problem> {
 
 /// A missing beta makes the route not exist, as on the hosted platform.
 fn check_beta(route: &Route, headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(needed) = route.beta.header() else { return Ok(()) };
+    let accepted = route.beta.accepted();
+    let Some(needed) = accepted.first() else { return Ok(()) };
     let sent = headers.get_all("anthropic-beta").iter().filter_map(|value| value.to_str().ok());
-    if sent.flat_map(|list| list.split(',')).any(|beta| beta.trim() == needed) {
+    if sent.flat_map(|list| list.split(',')).any(|beta| accepted.contains(&beta.trim())) {
         return Ok(());
     }
     Err(Problem::not_found(format!("This route needs the header `anthropic-beta: {needed}`.")))
@@ -287,11 +299,13 @@ fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
 }
 
 impl Beta {
-    fn header(self) -> Option<&'static str> {
+    /// The values of the header any of which will do, the one to name first; none where no beta is needed.
+    fn accepted(self) -> &'static [&'static str] {
         match self {
-            Self::ManagedAgents => Some("managed-agents-2026-04-01"),
-            Self::Tunnels => Some("mcp-tunnels-2026-06-22"),
-            Self::None => None,
+            Self::ManagedAgents => &["managed-agents-2026-04-01"],
+            Self::Tunnels => &["mcp-tunnels-2026-06-22"],
+            Self::Memory => &["agent-memory-2026-07-22", "managed-agents-2026-04-01"],
+            Self::None => &[],
         }
     }
 }

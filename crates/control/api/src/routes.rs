@@ -10,13 +10,14 @@ use crate::caller::Kind;
 use crate::dispatch::Call;
 use crate::handlers::{
     agents, api_keys, certificates, control, credentials, deployments, environment_keys, environments, events, files,
-    models, outputs, perimeter_status, perimeters, resources, sessions, threads, tunnels, vaults, work,
+    memories, memory_stores, memory_versions, models, outputs, perimeter_status, perimeters, resources, sessions,
+    threads, tunnels, vaults, work,
 };
 use crate::reply::Reply;
 
 /// One route.
 pub struct Route {
-    /// GET, POST, a POST of a form, or DELETE: updates are POST everywhere.
+    /// GET, POST, a POST of a form, or DELETE; updates are POST everywhere, and one is PATCH too.
     pub method: Method,
     /// The path; `{name}` stands for one segment.
     pub path: &'static str,
@@ -36,6 +37,8 @@ pub enum Method {
     Post,
     /// The same, on the wire a POST too: the body is a form that its handler reads as it arrives.
     Upload,
+    /// Changes, where older clients say so.
+    Patch,
     /// Removes.
     Delete,
 }
@@ -47,6 +50,8 @@ pub enum Beta {
     ManagedAgents,
     /// `mcp-tunnels-2026-06-22`.
     Tunnels,
+    /// `agent-memory-2026-07-22` or `managed-agents-2026-04-01`: clients send the one, the other, or both.
+    Memory,
     /// No beta.
     None,
 }
@@ -77,6 +82,8 @@ const OPERATOR: &[Kind] = &[Kind::Operator];
 const CLIENT: &[Kind] = &[Kind::Operator, Kind::ApiKey];
 /// K, S and E.
 const CLIENT_OR_WORKER: &[Kind] = &[Kind::Operator, Kind::ApiKey, Kind::EnvironmentKey, Kind::SessionToken];
+/// K and S.
+const CLIENT_OR_SESSION: &[Kind] = &[Kind::Operator, Kind::ApiKey, Kind::SessionToken];
 /// K and E.
 const CLIENT_OR_ENVIRONMENT: &[Kind] = &[Kind::Operator, Kind::ApiKey, Kind::EnvironmentKey];
 /// E.
@@ -187,6 +194,24 @@ pub const ROUTES: &[Route] = routes! {
     Post   "/v1/vaults/{vault}/credentials/{credential}/mcp_oauth_validate"
                                                                     ManagedAgents CLIENT                 credentials::validate;
 
+    Post   "/v1/memory_stores"                                      Memory        CLIENT                 memory_stores::create;
+    Get    "/v1/memory_stores"                                      Memory        CLIENT                 memory_stores::list;
+    Get    "/v1/memory_stores/{memory_store}"                       Memory        CLIENT                 memory_stores::get;
+    Post   "/v1/memory_stores/{memory_store}"                       Memory        CLIENT                 memory_stores::update;
+    Delete "/v1/memory_stores/{memory_store}"                       Memory        CLIENT                 memory_stores::delete;
+    Post   "/v1/memory_stores/{memory_store}/archive"               Memory        CLIENT                 memory_stores::archive;
+    Post   "/v1/memory_stores/{memory_store}/memories"              Memory        CLIENT_OR_SESSION      memories::create;
+    Get    "/v1/memory_stores/{memory_store}/memories"              Memory        CLIENT_OR_SESSION      memories::list;
+    Get    "/v1/memory_stores/{memory_store}/memories/{memory}"     Memory        CLIENT_OR_SESSION      memories::get;
+    Post   "/v1/memory_stores/{memory_store}/memories/{memory}"     Memory        CLIENT_OR_SESSION      memories::update;
+    Patch  "/v1/memory_stores/{memory_store}/memories/{memory}"     Memory        CLIENT_OR_SESSION      memories::update;
+    Delete "/v1/memory_stores/{memory_store}/memories/{memory}"     Memory        CLIENT_OR_SESSION      memories::delete;
+    Get    "/v1/memory_stores/{memory_store}/memory_versions"       Memory        CLIENT                 memory_versions::list;
+    Get    "/v1/memory_stores/{memory_store}/memory_versions/{memory_version}"
+                                                                    Memory        CLIENT                 memory_versions::get;
+    Post   "/v1/memory_stores/{memory_store}/memory_versions/{memory_version}/redact"
+                                                                    Memory        CLIENT                 memory_versions::redact;
+
     Post   "/v1/tunnels"                                            Tunnels       CLIENT                 tunnels::create;
     Get    "/v1/tunnels"                                            Tunnels       CLIENT                 tunnels::list;
     Get    "/v1/tunnels/{tunnel}"                                   Tunnels       CLIENT                 tunnels::get;
@@ -224,7 +249,6 @@ pub(crate) const NOT_IN_THIS_BUILD: &[Absent] = &[
     Absent { segments: &["v1", "sessions", "*", "threads", "*", "archive"], noun: "Child threads" },
     Absent { segments: &["v1", "organizations"], noun: "Organisation routes" },
     Absent { segments: &["v1", "skills"], noun: "Skills" },
-    Absent { segments: &["v1", "memory_stores"], noun: "Memory stores" },
     Absent { segments: &["v1", "user_profiles"], noun: "User profiles" },
     Absent { segments: &["v1", "dreams"], noun: "Dreams" },
     Absent { segments: &["v1", "messages"], noun: "Direct model requests" },

@@ -29,6 +29,7 @@ const OBJECTS: &[&str] = &[
     "model",
     "networking",
     "permission_policy",
+    "precondition",
     "refresh",
     "schedule",
     "source",

@@ -39,14 +39,11 @@ pub(crate) async fn sessions(
     let decode = |text: &String| Cursor::decode(text, SESSIONS, query.order, "");
     let cursor = query.page.as_ref().map(decode).transpose()?;
     check_position(cursor.as_ref(), created_at)?;
-    if query.memory_store_id.is_some() {
-        // This build has none: no session can have one.
-        return Ok(BidirectionalPage { data: Vec::new(), next_page: None, prev_page: None });
-    }
     let list = SessionList {
         agent_id: query.agent_id.clone(),
         agent_version: query.agent_version,
         deployment_id: query.deployment_id.clone(),
+        memory_store_id: query.memory_store_id.clone(),
         created_at,
         include_archived: query.include_archived,
         limit,

@@ -28,7 +28,7 @@ pub struct SessionQuery {
     pub created_at: TimeRange,
     /// Only those that this deployment started.
     pub deployment_id: Option<String>,
-    /// Only those with this memory store: none in this build.
+    /// Only those with this memory store.
     pub memory_store_id: Option<String>,
     /// Archived ones too.
     pub include_archived: bool,

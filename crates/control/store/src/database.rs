@@ -25,6 +25,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (5, "session_holds", include_str!("../migrations/sqlite/0005_session_holds.sql")),
     (10, "deployments", include_str!("../migrations/sqlite/0010_deployments.sql")),
     (20, "outcomes", include_str!("../migrations/sqlite/0020_outcomes.sql")),
+    (21, "memory", include_str!("../migrations/sqlite/0021_memory.sql")),
     (22, "files", include_str!("../migrations/sqlite/0022_files.sql")),
 ];
 

@@ -16,6 +16,8 @@ pub mod holds;
 pub mod keys;
 pub mod list;
 pub mod mcp_calls;
+pub mod memories;
+pub mod memory_stores;
 pub mod perimeters;
 mod row;
 pub mod sessions;

@@ -138,6 +138,8 @@ pub struct SessionList {
     pub agent_version: Option<u64>,
     /// Only those that this deployment started.
     pub deployment_id: Option<String>,
+    /// Only those with this memory store.
+    pub memory_store_id: Option<String>,
     /// When they were created.
     pub created_at: Range,
     /// Archived ones too.
@@ -295,6 +297,10 @@ pub async fn list(
     }
     if let Some(deployment) = &query.deployment_id {
         sql.push(" AND deployment_id = ").push_bind(deployment);
+    }
+    if let Some(store) = &query.memory_store_id {
+        sql.push(" AND id IN (SELECT session_id FROM session_memory_stores WHERE memory_store_id = ").push_bind(store);
+        sql.push(")");
     }
     if !query.statuses.is_empty() {
         sql.push(" AND status IN (");

@@ -17,6 +17,7 @@ fn method(route: &Route) -> &'static str {
     match route.method {
         Method::Get => "GET",
         Method::Post | Method::Upload => "POST",
+        Method::Patch => "PATCH",
         Method::Delete => "DELETE",
     }
 }

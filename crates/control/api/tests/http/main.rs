@@ -10,6 +10,8 @@ mod deployments;
 mod files;
 mod hostile;
 mod matrix;
+mod memory;
+mod memory_access;
 mod operator;
 mod perimeters;
 mod resources;

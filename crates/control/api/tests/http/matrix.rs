@@ -197,6 +197,7 @@ fn method(route: &Route) -> &'static str {
     match route.method {
         Method::Get => "GET",
         Method::Post | Method::Upload => "POST",
+        Method::Patch => "PATCH",
         Method::Delete => "DELETE",
     }
 }

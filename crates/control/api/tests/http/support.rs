@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const BETA: &str = "managed-agents-2026-04-01";
 pub(crate) const TUNNELS_BETA: &str = "mcp-tunnels-2026-06-22";
+pub(crate) const MEMORY_BETA: &str = "agent-memory-2026-07-22";
 /// Both: a route takes the one it needs.
 pub(crate) const BETAS: &str = "managed-agents-2026-04-01,mcp-tunnels-2026-06-22";
 

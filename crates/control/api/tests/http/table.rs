@@ -5,10 +5,14 @@ use serde_json::json;
 
 use crate::support::{Request, Response, Server};
 
+/// What clients send that add a beta of their own.
+const MEMORY_BETAS: &str = "managed-agents-2026-04-01,agent-memory-2026-07-22";
+
 fn method(route: &Route) -> &'static str {
     match route.method {
         Method::Get => "GET",
         Method::Post | Method::Upload => "POST",
+        Method::Patch => "PATCH",
         Method::Delete => "DELETE",
     }
 }
@@ -29,6 +33,9 @@ fn path(route: &Route, environment: &str, session: &str, work: &str) -> String {
         .replace("{tunnel}", "tnl_x")
         .replace("{certificate}", "tcrt_x")
         .replace("{perimeter}", "perim_x")
+        .replace("{memory_store}", "memstore_x")
+        .replace("{memory}", "mem_x")
+        .replace("{memory_version}", "memver_x")
 }
 
 async fn call(server: &Server, route: &Route, credential: Option<&str>, beta: bool) -> Response {
@@ -74,6 +81,22 @@ async fn a_route_does_not_exist_without_its_beta() {
                     assert!(message.contains(crate::support::TUNNELS_BETA), "{}", route.path);
                 }
             }
+            Beta::Memory => {
+                assert!(
+                    response.refused(404, "not_found_error").contains(crate::support::MEMORY_BETA),
+                    "{}",
+                    route.path
+                );
+                for sent in [crate::support::MEMORY_BETA, crate::support::BETA, MEMORY_BETAS] {
+                    let path = path(route, "env_x", "sesn_x", "work_x");
+                    let request = server.request(method(route), &path).header("anthropic-beta", sent);
+                    let answer = server.send(request).await;
+                    assert!(!answer.text.contains("needs the header"), "{} with {sent}", route.path);
+                }
+                let other = server.request(method(route), &path(route, "env_x", "sesn_x", "work_x"));
+                let other = server.send(other.header("anthropic-beta", crate::support::TUNNELS_BETA)).await;
+                assert!(other.refused(404, "not_found_error").contains("needs the header"), "{}", route.path);
+            }
             Beta::None => assert!(!response.text.contains("anthropic-beta"), "{}", route.path),
         }
     }
@@ -111,11 +134,12 @@ async fn every_route_refuses_every_kind_of_credential_it_does_not_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn worker_credentials_reach_nothing_but_the_queue_sessions_and_their_files() {
+async fn worker_credentials_reach_nothing_but_the_queue_sessions_their_files_and_memories() {
     for route in ROUTES {
         let worker = route.allowed.iter().any(|kind| !matches!(kind, Kind::Operator | Kind::ApiKey));
         let expected = route.path.contains("/work")
             || route.path == "/v1/perimeter/control"
+            || (route.path.contains("/memories") && !route.allowed.contains(&Kind::EnvironmentKey))
             || (route.path.contains("{session}") && {
                 let reads = route.method == Method::Get;
                 let posts_events = route.method == Method::Post && route.path.ends_with("/events");
@@ -131,7 +155,6 @@ async fn what_the_contract_has_and_this_build_has_not_says_so() {
     let server = Server::start().await;
     for path in [
         "/v1/skills",
-        "/v1/memory_stores",
         "/v1/user_profiles",
         "/v1/dreams",
         "/v1/organizations/webhooks",

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::credentials::bearer;
 use crate::files::upload;
+use crate::memory_access::attach;
 use crate::support::{Request, Response, Server};
 use crate::work::{Polled, polled};
 
@@ -46,6 +47,7 @@ impl Place {
         ids.extend(vault(server).await);
         ids.extend(given(server, &item.session).await);
         ids.extend(deployment(server, &environment).await);
+        ids.extend(memory(server, &[&item, &ended]).await);
         let tunnel = server.post("/v1/tunnels", json!({})).await.ok();
         let ca = new_ca(tunnel["domain"].as_str().unwrap(), SystemTime::now()).unwrap().certificate_pem;
         let path = format!("/v1/tunnels/{}", id(&tunnel));
@@ -94,7 +96,8 @@ impl Place {
     /// A body that the route takes, so that what decides is who asks.
     pub(super) fn body(&self, route: &Route) -> Option<Value> {
         match route.path {
-            _ if route.method != Method::Post => None,
+            _ if !matches!(route.method, Method::Post | Method::Patch) => None,
+            "/v1/memory_stores/{memory_store}/memories" => Some(json!({"path": "/other", "content": ""})),
             "/v1/agents/{agent}" => Some(json!({"version": 1})),
             "/v1/sessions/{session}/events" => {
                 Some(json!({"events": [{"type": "user.tool_result", "tool_use_id": self.item.call}]}))
@@ -140,6 +143,19 @@ async fn deployment(server: &Server, environment: &str) -> [(&'static str, Strin
     let path = format!("/v1/deployments/{}/run", id(&deployment));
     let run = server.send(server.request("POST", &path)).await.ok();
     [("{deployment}", id(&deployment)), ("{run}", id(&run))]
+}
+
+/// A store that the sessions have, with a memory and a version of it that is not its head.
+async fn memory(server: &Server, items: &[&Polled]) -> [(&'static str, String); 3] {
+    let store = id(&server.post("/v1/memory_stores", json!({"name": "s"})).await.ok());
+    let path = format!("/v1/memory_stores/{store}/memories");
+    let memory = server.post(&path, json!({"path": "/a", "content": "1"})).await.ok();
+    server.post(&format!("{path}/{}", id(&memory)), json!({"content": "2"})).await.ok();
+    for item in items {
+        attach(server, &item.session, &store, "read_write").await;
+    }
+    let version = memory["memory_version_id"].as_str().unwrap().to_owned();
+    [("{memory_store}", store), ("{memory}", id(&memory)), ("{memory_version}", version)]
 }
 
 fn id(object: &Value) -> String {
