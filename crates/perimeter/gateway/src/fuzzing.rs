@@ -64,9 +64,14 @@ pub fn events(bytes: &[u8]) {
     let mut ends = Vec::new();
     for size in [1, 3, bytes.len().max(1)] {
         let mut events = Events::awaiting(Some(7.into()));
-        let passed: Vec<u8> = bytes.chunks(size).flat_map(|chunk| events.push(chunk)).collect();
+        let (mut passed, mut judged) = (Vec::new(), Ok(()));
+        for chunk in bytes.chunks(size) {
+            let whole = events.push(chunk);
+            judged = judged.and_then(|()| events.judge(&whole));
+            passed.extend(whole);
+        }
         assert!(bytes.starts_with(&passed), "chunks of {size}");
-        ends.push(events.awaits());
+        ends.push(judged.map(|()| events.awaits()));
     }
-    assert!(ends.iter().all(|awaits| *awaits == ends[0]), "the awaited answer is seen whatever the chunks: {ends:?}");
+    assert!(ends.iter().all(|end| *end == ends[0]), "events are judged alike whatever the chunks: {ends:?}");
 }
