@@ -7,6 +7,7 @@ use crate::{
     phases::{
         events::Events,
         message::{self, Asked, Message},
+        reply::{self, Said},
     },
     strict,
 };
@@ -53,6 +54,21 @@ pub fn message(bytes: &[u8]) {
     let asked = Asked::Message(message);
     if let Some(call) = asked.call() {
         assert_eq!(object["params"]["name"], call.tool);
+    }
+}
+
+/// What is taken for an answer is one to every reader, and has the id that each of them finds.
+///
+/// # Panics
+/// When it is not.
+pub fn answer(bytes: &[u8]) {
+    let Ok(said) = reply::read(bytes) else { return };
+    let value: Value = serde_json::from_slice(bytes).expect("what is read is JSON");
+    let written = reply::read(value.to_string().as_bytes());
+    assert_eq!(written.ok().as_ref(), Some(&said), "written, it is the same");
+    if let Said::Answer(id) = said {
+        assert_eq!(value.get("id"), Some(&id));
+        assert!(value.get("method").is_none() && (value.get("result").is_some() != value.get("error").is_some()));
     }
 }
 
