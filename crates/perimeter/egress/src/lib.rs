@@ -10,6 +10,7 @@ mod basic;
 mod body;
 mod classify;
 pub mod client;
+mod cookies;
 mod custodian;
 mod datagram;
 mod dns;
