@@ -34,8 +34,10 @@ mod ration;
 mod recognise;
 mod refusals;
 mod registry;
+mod resets;
 mod sender;
 mod session;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod trust;
