@@ -121,6 +121,27 @@ def test_boundary_every_process_of_a_running_stack_wears_its_filter(postern: Sta
     assert {*ROLES, "starter", "spawner"} <= seen, seen
 
 
+def capabilities(*names: str) -> int:
+    """As /proc shows them: capability.h has CHOWN 0, DAC_OVERRIDE 1, DAC_READ_SEARCH 2, FOWNER 3."""
+    return sum(1 << ["CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER"].index(name) for name in names)
+
+
+KEPT = {"worker": capabilities("CHOWN", "DAC_OVERRIDE", "FOWNER"), "custody": capabilities("DAC_READ_SEARCH"),
+        "gateway": capabilities("DAC_READ_SEARCH")}
+
+
+def test_boundary_no_role_keeps_a_capability_that_its_work_does_not_need(postern: Stack):
+    for pid in postern.pids()[1:]:
+        role = (Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") + [b""])[1].decode()
+        if role not in ROLES:
+            continue
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            status = dict(line.split(":\t", 1) for line in (thread / "status").read_text().splitlines() if ":\t" in line)
+            sets = ["CapInh", "CapPrm", "CapEff", "CapAmb"] + (["CapBnd"] if os.geteuid() == 0 else [])
+            for name in sets:
+                assert int(status[name], 16) & ~KEPT.get(role, 0) == 0, (role, status["Name"], name, status[name])
+
+
 def test_boundary_the_check_names_every_role_of_ours():
     done = subprocess.run([BINARY, "worker", "--check"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

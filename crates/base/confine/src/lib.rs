@@ -1,8 +1,9 @@
-//! What a process of ours takes away from itself before it hears anybody: system calls by a reviewed list, files, sockets and signals by Landlock. Both
-//! sides of the trust line use it. Never starts a process, opens no socket, knows nothing of what the roles do.
+//! What a process of ours takes away from itself before it hears anybody: system calls and capabilities by reviewed lists, files, sockets and signals by
+//! Landlock. Both sides of the trust line use it. Never starts a process, opens no socket, knows nothing of what the roles do.
 //!
-//! Both are per thread and inherited: [`enter`] belongs before the runtime. What is given up is given up for good.
+//! All are per thread and inherited: [`enter`] belongs before the runtime. What is given up is given up for good.
 
+mod capabilities;
 mod domain;
 pub mod list;
 mod role;
@@ -21,7 +22,7 @@ use seccomp::{Filter, FilterError};
 /// A list does not compile: a defect of this build, on which nothing starts.
 pub fn enter(role: Role, reach: &Reach) -> Result<Confinement, FilterError> {
     let filter = Filter::of(role.calls())?;
-    Ok(put_in_place(domain::enter(role, reach), &filter))
+    Ok(put_in_place(domain::enter(role, reach), || capabilities::keep_those_of(role), &filter))
 }
 
 /// Confines this thread, and all that it starts, to these calls and to signalling, tracing and meeting nobody outside; files and ports are left alone, for a
@@ -31,7 +32,8 @@ pub fn enter(role: Role, reach: &Reach) -> Result<Confinement, FilterError> {
 /// The lists do not compile.
 pub fn enter_calls_alone<'a>(calls: impl Iterator<Item = list::Entry<'a>>) -> Result<Confinement, FilterError> {
     let filter = Filter::of(calls)?;
-    Ok(put_in_place(domain::enter_scoped(), &filter))
+    // Building a sandbox takes what root may do.
+    Ok(put_in_place(domain::enter_scoped(), || Ok(()), &filter))
 }
 
 /// What [`enter`] would answer here, measured with a thread that confines itself and ends.
@@ -55,13 +57,18 @@ fn on_a_thread(confine: impl FnOnce() -> Result<Confinement, FilterError> + Send
     }
 }
 
-/// Landlock first: its own calls are on no role's list.
-fn put_in_place(domain: Result<landlock::RestrictionStatus, landlock::RulesetError>, filter: &Filter) -> Confinement {
+/// Landlock first, and the filter last: the calls of what comes before it are on no role's list.
+fn put_in_place(
+    domain: Result<landlock::RestrictionStatus, landlock::RulesetError>,
+    powers: impl FnOnce() -> rustix::io::Result<()>,
+    filter: &Filter,
+) -> Confinement {
     let files = match domain {
         Ok(restricted) => status::lacking(&restricted.ruleset, &restricted.landlock),
         Err(error) => Err(format!("the kernel refuses the Landlock domain: {error}")),
     };
+    let powers = powers().map_err(|error| format!("the kernel takes no capability away: {error}"));
     let calls = if postern_danger::off!("own-calls") { Ok(()) } else { filter.install() };
     let calls = calls.map_err(|error| format!("the kernel takes no system call filter: {error}"));
-    Confinement::of(calls, files)
+    Confinement::of(calls, powers, files)
 }

@@ -29,8 +29,25 @@ pub enum Confinement {
 }
 
 impl Confinement {
-    /// From what each half did.
-    pub(crate) fn of(calls: Result<(), String>, files: Result<&'static str, String>) -> Self {
+    /// From what each part did.
+    pub(crate) fn of(
+        calls: Result<(), String>,
+        powers: Result<(), String>,
+        files: Result<&'static str, String>,
+    ) -> Self {
+        match (Self::of_two(calls, files), powers) {
+            (confinement, Ok(())) => confinement,
+            (Self::Active, Err(cause)) => Self::Degraded { cause, fix: CAPABILITIES_FIX.to_owned() },
+            (Self::Degraded { cause, fix }, Err(also)) => {
+                Self::Degraded { cause: format!("{cause}; {also}"), fix: format!("{fix}; {CAPABILITIES_FIX}") }
+            }
+            (Self::Missing { cause, fix }, Err(also)) => {
+                Self::Missing { cause: format!("{cause}; {also}"), fix: format!("{fix}; {CAPABILITIES_FIX}") }
+            }
+        }
+    }
+
+    fn of_two(calls: Result<(), String>, files: Result<&'static str, String>) -> Self {
         match (calls, files) {
             (Ok(()), Ok("")) => Self::Active,
             (Ok(()), Ok(lack)) => Self::Degraded { cause: lack.to_owned(), fix: LANDLOCK_FIX.to_owned() },
@@ -76,6 +93,7 @@ pub(crate) fn lacking(ruleset: &RulesetStatus, landlock: &LandlockStatus) -> Res
 }
 
 const FILTER_FIX: &str = "boot a kernel with CONFIG_SECCOMP_FILTER";
+const CAPABILITIES_FIX: &str = "let the process use capset and prctl";
 const LANDLOCK_FIX: &str = "boot a kernel from 6.12 on with CONFIG_SECURITY_LANDLOCK and landlock in its lsm= list";
 
 #[cfg(test)]
@@ -88,11 +106,14 @@ mod tests {
     fn what_is_not_whole_says_why_and_what_helps() {
         let lost = || Err("why".to_owned());
         let table = [
-            (Confinement::of(Ok(()), Ok("")), "active"),
-            (Confinement::of(Ok(()), Ok("less")), "degraded  less; boot"),
-            (Confinement::of(Ok(()), Err("none".to_owned())), "degraded  none; boot"),
-            (Confinement::of(lost(), Ok("")), "degraded  why; boot"),
-            (Confinement::of(lost(), Err("none".to_owned())), "missing   why; none; boot"),
+            (Confinement::of(Ok(()), Ok(()), Ok("")), "active"),
+            (Confinement::of(Ok(()), Ok(()), Ok("less")), "degraded  less; boot"),
+            (Confinement::of(Ok(()), Ok(()), Err("none".to_owned())), "degraded  none; boot"),
+            (Confinement::of(lost(), Ok(()), Ok("")), "degraded  why; boot"),
+            (Confinement::of(lost(), Ok(()), Err("none".to_owned())), "missing   why; none; boot"),
+            (Confinement::of(Ok(()), lost(), Ok("")), "degraded  why; let"),
+            (Confinement::of(Ok(()), lost(), Ok("less")), "degraded  less; why; boot"),
+            (Confinement::of(lost(), lost(), Err("none".to_owned())), "missing   why; none; why; boot"),
         ];
         for (confinement, line) in table {
             assert!(confinement.line().starts_with(line), "{}", confinement.line());

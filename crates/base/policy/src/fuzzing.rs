@@ -1,6 +1,10 @@
 //! What policy's readers make of any text, as plain functions: the fuzz targets and the tests over their corpora call
 //! them. They panic where a promise is broken.
 
+mod places;
+
+pub use places::{json as json_places, pairs as pair_places, template as path_places};
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};

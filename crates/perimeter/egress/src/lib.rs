@@ -10,6 +10,7 @@ mod basic;
 mod body;
 mod classify;
 pub mod client;
+mod cookies;
 mod custodian;
 mod datagram;
 mod dns;
@@ -33,8 +34,10 @@ mod ration;
 mod recognise;
 mod refusals;
 mod registry;
+mod resets;
 mod sender;
 mod session;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod trust;

@@ -149,6 +149,10 @@ pub const POOL_IDLE: Duration = Duration::from_secs(30);
 pub const LEAVES_KEPT: usize = 256;
 /// Cookies of upstreams remembered per session, to tell them from foreign ones; the oldest go first.
 pub const COOKIES_KEPT: usize = 512;
+/// Bytes of one of them; a longer one is foreign when it comes back. Browsers keep 4,096 (RFC 6265, section 6.1).
+pub const COOKIE_BYTES: usize = 8 * 1024;
+/// Bytes of all of them together.
+pub const COOKIES_BYTES: usize = 512 * 1024;
 /// Hosts remembered per session that were sent a secret; with more, every host counts as one of them. A rule for all
 /// names below a suffix lets a sandbox name as many as it likes.
 pub const INJECTED_HOSTS: usize = 4096;

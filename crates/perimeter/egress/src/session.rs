@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     authority::SessionAuthority,
+    cookies::Cookies,
     custodian::Custodian,
     halt::{Cut, Halt},
     identity::{BadIdentity, Identity},
@@ -87,7 +88,7 @@ pub(crate) struct Session {
     identities: Mutex<HashMap<CredentialName, Arc<Identity>>>,
     refusals: Mutex<Refusals>,
     tool_use: Mutex<Option<String>>,
-    cookies: Mutex<Vec<(Host, String)>>,
+    cookies: Mutex<Cookies>,
     /// Hosts that were sent a secret in this session, and may say it again.
     injected: Mutex<BTreeSet<String>>,
 }
@@ -202,20 +203,12 @@ impl Session {
 
     /// Notes a `name=value` that an upstream set.
     pub(crate) fn note_cookie(&self, host: &Host, cookie: &str) {
-        let mut cookies = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
-        if cookies.iter().any(|(at, known)| at == host && known == cookie) {
-            return;
-        }
-        if cookies.len() >= limits::COOKIES_KEPT {
-            cookies.remove(0);
-        }
-        cookies.push((host.clone(), cookie.to_owned()));
+        self.cookies.lock().unwrap_or_else(PoisonError::into_inner).note(host, cookie);
     }
 
     /// The cookies that an upstream set in this session.
     pub(crate) fn cookies(&self, host: &Host) -> BTreeSet<String> {
-        let cookies = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
-        cookies.iter().filter(|(at, _)| at == host).map(|(_, cookie)| cookie.clone()).collect()
+        self.cookies.lock().unwrap_or_else(PoisonError::into_inner).of(host)
     }
 
     /// Notes that a host is about to be sent a secret.

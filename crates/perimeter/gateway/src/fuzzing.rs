@@ -7,6 +7,7 @@ use crate::{
     phases::{
         events::Events,
         message::{self, Asked, Message},
+        reply::{self, Said},
     },
     strict,
 };
@@ -56,6 +57,21 @@ pub fn message(bytes: &[u8]) {
     }
 }
 
+/// What is taken for an answer is one to every reader, and has the id that each of them finds.
+///
+/// # Panics
+/// When it is not.
+pub fn answer(bytes: &[u8]) {
+    let Ok(said) = reply::read(bytes) else { return };
+    let value: Value = serde_json::from_slice(bytes).expect("what is read is JSON");
+    let written = reply::read(value.to_string().as_bytes());
+    assert_eq!(written.ok().as_ref(), Some(&said), "written, it is the same");
+    if let Said::Answer(id) = said {
+        assert_eq!(value.get("id"), Some(&id));
+        assert!(value.get("method").is_none() && (value.get("result").is_some() != value.get("error").is_some()));
+    }
+}
+
 /// An event stream passes whole event by whole event, unchanged, whatever the chunks.
 ///
 /// # Panics
@@ -64,9 +80,14 @@ pub fn events(bytes: &[u8]) {
     let mut ends = Vec::new();
     for size in [1, 3, bytes.len().max(1)] {
         let mut events = Events::awaiting(Some(7.into()));
-        let passed: Vec<u8> = bytes.chunks(size).flat_map(|chunk| events.push(chunk)).collect();
+        let (mut passed, mut judged) = (Vec::new(), Ok(()));
+        for chunk in bytes.chunks(size) {
+            let whole = events.push(chunk);
+            judged = judged.and_then(|()| events.judge(&whole));
+            passed.extend(whole);
+        }
         assert!(bytes.starts_with(&passed), "chunks of {size}");
-        ends.push(events.awaits());
+        ends.push(judged.map(|()| events.awaits()));
     }
-    assert!(ends.iter().all(|awaits| *awaits == ends[0]), "the awaited answer is seen whatever the chunks: {ends:?}");
+    assert!(ends.iter().all(|end| *end == ends[0]), "events are judged alike whatever the chunks: {ends:?}");
 }

@@ -27,6 +27,8 @@ pub const REFUSED_BODY_BYTES: usize = 4 * 1024 * 1024;
 pub const REFUSED_BODY: Duration = Duration::from_secs(5);
 /// Levels of JSON in a request: a parser that recurses is not led to its end.
 pub const JSON_DEPTH: usize = 64;
+/// Levels of JSON in a result.
+pub const ANSWER_DEPTH: usize = 100;
 /// Bytes of an MCP method or a tool's name.
 pub const NAME_BYTES: usize = 256;
 /// Bytes of a JSON-RPC id that is a text.
@@ -65,6 +67,8 @@ pub struct Bounds {
     pub request_head: Duration,
     /// Between two pieces of a request's body.
     pub body_idle: Duration,
+    /// A request's body in all: one that trickles does not keep its place for ever.
+    pub request_body: Duration,
     /// Between two pieces of an event stream, in either direction, and for a caller to take any bytes at all.
     pub stream_idle: Duration,
     /// Resolving an upstream's name and connecting to it.
@@ -79,6 +83,7 @@ impl Default for Bounds {
             handshake: Duration::from_secs(10),
             request_head: Duration::from_secs(60),
             body_idle: Duration::from_secs(30),
+            request_body: Duration::from_secs(300),
             stream_idle: Duration::from_secs(300),
             dial: Duration::from_secs(10),
             session_idle: Duration::from_secs(600),

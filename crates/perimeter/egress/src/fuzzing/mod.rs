@@ -5,10 +5,12 @@ mod bodies;
 mod heads;
 mod messages;
 mod place;
+mod trailers;
 
 pub use bodies::{http_answer, http_body};
 pub use heads::http_request;
 pub use messages::{grpc_messages, websocket};
+pub use trailers::trailers;
 
 use std::{
     io::Cursor,

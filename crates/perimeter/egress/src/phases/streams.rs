@@ -23,7 +23,7 @@ use super::{
     intercept::{Line, Stream},
     refuse,
 };
-use crate::{body::Body, limits};
+use crate::{body::Body, limits, resets::Resets};
 
 /// A stream for as long as something is done for it. Clones are the same stream.
 #[derive(Clone)]
@@ -65,6 +65,9 @@ pub(crate) async fn serve<S: Stream>(line: Arc<Line>, stream: S) {
         let line = line.clone();
         move |request| respond(line.clone(), streams.clone(), request)
     });
+    let (stream, resets) = Resets::on(stream);
+    // Ends with the connection, and is waited for: what was reset is on record before the session ends.
+    line.session.drain.spawn(record_resets(line.clone(), resets));
     let connection = bounded(&line).serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ending = tokio::select! {
@@ -126,6 +129,18 @@ async fn unserved(line: &Line, error: &hyper::Error) {
         Some(h2::Reason::NO_ERROR) | None => {}
         Some(h2::Reason::ENHANCE_YOUR_CALM) => refused(line, Reason::LimitRate).await,
         Some(_) => refused(line, Reason::RequestMalformed).await,
+    }
+}
+
+/// A stream that the library reset for its head never was a request.
+async fn record_resets(line: Arc<Line>, mut resets: watch::Receiver<u64>) {
+    let mut recorded = 0;
+    while resets.changed().await.is_ok() {
+        let seen = *resets.borrow_and_update();
+        for _ in recorded..seen {
+            refused(&line, Reason::RequestMalformed).await;
+        }
+        recorded = seen;
     }
 }
 

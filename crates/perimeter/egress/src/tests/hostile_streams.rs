@@ -163,7 +163,7 @@ async fn with_bounds(bounds: Bounds) -> Stand {
 }
 
 #[tokio::test]
-async fn a_malformed_request_goes_nowhere_and_ends_alone() {
+async fn a_malformed_request_goes_nowhere_ends_alone_and_is_on_record() {
     let stand = speaking_http2().await;
     let mut raw = Raw::connect(&stand).await;
     let without = |name: &str| GET.into_iter().filter(|(field, _)| *field != name).collect::<Vec<_>>();
@@ -215,8 +215,12 @@ async fn a_malformed_request_goes_nowhere_and_ends_alone() {
         ("another host than no authority", [without(":authority"), vec![("host", "other.test")]].concat()),
     ];
     for (what, fields) in table {
+        let at = stand.audit.records().len();
         let id = raw.request(&fields).await;
         let end = raw.end(id).await;
+        if matches!(end, End::Reset(_)) {
+            assert_eq!(recorded(&stand, at).await.as_deref(), Some("request_malformed"), "{what}");
+        }
         let ended_alone = matches!(end, End::Refused(_) | End::Reset(_) | End::Bare);
         assert!(ended_alone || end == End::Closed, "{what}: {end:?}");
         if !ended_alone {

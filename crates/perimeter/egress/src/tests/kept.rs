@@ -1,4 +1,4 @@
-//! What is kept is bounded: sessions, upstream connections, leaves, cookies, former secrets, DNS connections.
+//! What is kept is bounded: sessions, upstream connections, leaves, former secrets, DNS connections.
 
 use std::{sync::atomic::Ordering, time::Duration, time::Instant, time::SystemTime};
 
@@ -153,20 +153,6 @@ fn serial(der: &[u8]) -> Vec<u8> {
     let at = super::upstream::find(der, &version).unwrap() + version.len();
     assert_eq!(der[at], 2, "an integer");
     der[at + 2..at + 2 + usize::from(der[at + 1])].to_vec()
-}
-
-#[tokio::test]
-async fn cookies_are_bounded_and_the_oldest_go_first() {
-    let stand = Stand::start().await;
-    let (session, host) = (stand.session(), "api.test".parse().unwrap());
-    for number in 0..=limits::COOKIES_KEPT {
-        session.note_cookie(&host, &format!("c={number}"));
-        session.note_cookie(&host, &format!("c={number}"));
-    }
-    let kept = session.cookies(&host);
-    assert_eq!(kept.len(), limits::COOKIES_KEPT);
-    assert!(!kept.contains("c=0") && kept.contains(&format!("c={}", limits::COOKIES_KEPT)));
-    assert!(session.cookies(&"other.test".parse().unwrap()).is_empty());
 }
 
 #[tokio::test]

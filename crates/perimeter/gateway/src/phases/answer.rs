@@ -16,6 +16,7 @@ use super::{
     message::{Asked, Message},
     record::{Known, Pending},
     refuse,
+    reply::{self, Said},
     scrub::{self, Cleaner},
 };
 use crate::{
@@ -83,7 +84,9 @@ impl Bringing<'_> {
                 Reason::UpstreamUnauthorized
             }
             _ if status.is_server_error() => Reason::UpstreamUnreachable,
-            _ if status.is_success() && !body.is_empty() && !is_json(headers) => Reason::UpstreamProtocol,
+            _ if status.is_success() && !body.is_empty() && !(is_json(headers) && self.replies(body)) => {
+                Reason::UpstreamProtocol
+            }
             _ => return Ok(()),
         };
         let mut said = vec![status.to_string()];
@@ -101,6 +104,15 @@ impl Bringing<'_> {
         said.retain(|text| !text.is_empty());
         self.known.detail = Some(said.join("; "));
         Err(Denial::new(reason))
+    }
+
+    /// Whether a body is JSON and, where something was asked, the answer to it.
+    fn replies(&self, body: &[u8]) -> bool {
+        match (reply::read(body), &self.known.asked) {
+            (Err(_), _) => false,
+            (Ok(said), Some(Asked::Message(Message::Request { id, .. }))) => said == Said::Answer(id.clone()),
+            (Ok(_), _) => true,
+        }
     }
 
     /// An MCP session's id goes on sealed for this caller.
@@ -146,6 +158,7 @@ impl Bringing<'_> {
             incoming,
             pipe,
             taken: 0,
+            held: Vec::new(),
             most,
             deadline: (!listens).then_some(self.deadline),
         };
@@ -211,6 +224,8 @@ struct Stream {
     incoming: Incoming,
     pipe: Pipe,
     taken: u64,
+    /// Places in memory of an event that is not whole yet.
+    held: Vec<OwnedSemaphorePermit>,
     most: u64,
     deadline: Option<tokio::time::Instant>,
 }
@@ -303,6 +318,8 @@ impl Stream {
             return Err(Denial::new(Reason::ResultTooLarge));
         }
         let events = self.events.push(clean);
+        self.hold()?;
+        self.events.judge(&events)?;
         if events.is_empty() {
             return Ok(Ended::Whole);
         }
@@ -311,6 +328,17 @@ impl Stream {
             Ok(Ok(())) => Ok(Ended::Whole),
             Ok(Err(_)) | Err(_) => Ok(Ended::Abandoned),
         }
+    }
+
+    /// An event is held until it is whole, and counts among what all answers may take. A small one is not counted.
+    fn hold(&mut self) -> Result<(), Denial> {
+        let units = self.events.held() / HELD_UNIT;
+        self.held.truncate(units);
+        while self.held.len() < units {
+            let unit = Arc::clone(&self.gateway.memory).try_acquire_owned();
+            self.held.push(unit.map_err(|_| Denial::new(Reason::GatewayBusy))?);
+        }
+        Ok(())
     }
 
     fn count(&mut self) {

@@ -1,8 +1,10 @@
 //! Server-sent events in whole pieces: an event goes on when it is complete, so a stream that is cut off can still say
-//! why in an event of its own. Notes whether the awaited answer has gone by.
+//! why in an event of its own. Each is judged, and whether the awaited answer has gone by is noted.
 
-use serde::{Deserialize, de::IgnoredAny};
+use postern_policy::{Denial, Reason};
 use serde_json::Value;
+
+use super::reply::{self, Said};
 
 /// One event stream on its way.
 pub(crate) struct Events {
@@ -11,13 +13,32 @@ pub(crate) struct Events {
     seen: usize,
     line_is_empty: bool,
     after_return: bool,
-    awaited: Option<Value>,
+    awaited: Awaited,
+}
+
+/// What a stream is to answer.
+#[derive(Clone, PartialEq)]
+enum Awaited {
+    /// Nothing that is known here: a stream that somebody listens to may bring what was asked before.
+    Unknown,
+    /// The request with this id.
+    Answer(Value),
+    /// It has been answered.
+    Answered,
+}
+
+/// One event as a client reads it (HTML, section 9.2.6).
+#[derive(Default)]
+struct Event {
+    kind: Vec<u8>,
+    data: Vec<u8>,
 }
 
 impl Events {
     /// Of a request that awaits the answer with this id.
     pub(crate) fn awaiting(id: Option<Value>) -> Self {
-        Self { held: Vec::new(), seen: 0, line_is_empty: true, after_return: false, awaited: id }
+        let awaited = id.map_or(Awaited::Unknown, Awaited::Answer);
+        Self { held: Vec::new(), seen: 0, line_is_empty: true, after_return: false, awaited }
     }
 
     /// Takes clean bytes, gives whole events.
@@ -46,55 +67,78 @@ impl Events {
                 }
             }
         }
-        let rest = self.held.split_off(whole);
+        let rest = if whole == 0 { std::mem::take(&mut self.held) } else { self.held.split_off(whole) };
         let events = std::mem::replace(&mut self.held, rest);
         self.seen = self.held.len();
-        self.note(&events);
         events
+    }
+
+    /// Judges whole events before they go on. Of some that are refused none goes on, so what was awaited still is.
+    pub(crate) fn judge(&mut self, events: &[u8]) -> Result<(), Denial> {
+        let mut awaited = self.awaited.clone();
+        for event in parsed(events).filter(Event::is_message) {
+            let said = reply::read(&event.data).map_err(|_| Denial::new(Reason::UpstreamProtocol))?;
+            awaited = match (said, awaited) {
+                (Said::Answer(id), Awaited::Answer(asked)) if id == asked => Awaited::Answered,
+                (Said::Answer(_), Awaited::Answer(_) | Awaited::Answered) => {
+                    return Err(Denial::new(Reason::UpstreamProtocol));
+                }
+                (Said::Answer(_) | Said::Other, awaited) => awaited,
+            };
+        }
+        self.awaited = awaited;
+        Ok(())
     }
 
     /// Whether an answer is awaited that has not gone by.
     pub(crate) fn awaits(&self) -> bool {
-        self.awaited.is_some()
+        matches!(self.awaited, Awaited::Answer(_))
     }
 
-    fn note(&mut self, events: &[u8]) {
-        let Some(awaited) = &self.awaited else { return };
-        if data(events).iter().any(|data| answers(data, awaited)) {
-            self.awaited = None;
+    /// Bytes of an event that is not whole yet.
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+}
+
+impl Event {
+    /// Only these are read as MCP. One without data is there for its id.
+    fn is_message(&self) -> bool {
+        matches!(self.kind.as_slice(), b"" | b"message") && !self.data.iter().all(u8::is_ascii_whitespace)
+    }
+
+    fn take(&mut self, line: &[u8]) {
+        if let Some(text) = field(line, b"data") {
+            self.data.extend_from_slice(text);
+            self.data.push(b'\n');
+        } else if let Some(text) = field(line, b"event") {
+            self.kind = text.to_vec();
         }
     }
 }
 
-/// The data of each event (HTML, section 9.2.6).
-fn data(events: &[u8]) -> Vec<Vec<u8>> {
-    let mut list = vec![Vec::new()];
+fn parsed(events: &[u8]) -> impl Iterator<Item = Event> {
+    let mut list = vec![Event::default()];
     let lines = events.split(|byte| *byte == b'\n').flat_map(|line| {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         line.split(|byte| *byte == b'\r')
     });
     for line in lines {
         if line.is_empty() {
-            list.push(Vec::new());
-        } else if let Some(text) = line.strip_prefix(b"data:")
-            && let Some(last) = list.last_mut()
-        {
-            last.extend_from_slice(text.strip_prefix(b" ").unwrap_or(text));
-            last.push(b'\n');
+            list.push(Event::default());
+        } else if let Some(last) = list.last_mut() {
+            last.take(line);
         }
     }
-    list.retain(|data| !data.is_empty());
-    list
+    list.into_iter()
 }
 
-fn answers(data: &[u8], awaited: &Value) -> bool {
-    #[derive(Deserialize)]
-    struct Answer {
-        #[serde(default)]
-        id: Value,
-        method: Option<IgnoredAny>,
+fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    match line.strip_prefix(name)? {
+        [] => Some(&[]),
+        [b':', b' ', text @ ..] | [b':', text @ ..] => Some(text),
+        _ => None,
     }
-    serde_json::from_slice::<Answer>(data).is_ok_and(|answer| answer.method.is_none() && answer.id == *awaited)
 }
 
 #[cfg(test)]
@@ -110,6 +154,7 @@ mod tests {
             let mut passed = Vec::new();
             for chunk in STREAM.as_bytes().chunks(size) {
                 let whole = events.push(chunk);
+                events.judge(&whole).unwrap();
                 assert!(whole.is_empty() || whole.ends_with(b"\n") || whole.ends_with(b"\r"), "chunks of {size}");
                 passed.extend(whole);
             }
@@ -126,13 +171,33 @@ mod tests {
         assert!(events.awaits());
     }
 
+    fn judged(text: &str) -> (Result<(), Denial>, bool) {
+        let mut events = Events::awaiting(Some(7.into()));
+        let whole = events.push(text.as_bytes());
+        (events.judge(&whole), events.awaits())
+    }
+
     #[test]
-    fn another_answer_or_a_request_with_the_same_id_is_not_the_awaited_one() {
-        for data in [r#"{"id":8,"result":{}}"#, r#"{"id":7,"method":"ping"}"#, r#"{"id":"7","result":{}}"#, "text"] {
-            let mut events = Events::awaiting(Some(7.into()));
-            events.push(format!("data: {data}\n\n").as_bytes());
-            assert!(events.awaits(), "{data}");
+    fn only_the_answer_to_what_was_asked_goes_by_as_one_and_once() {
+        let answer = "data: {\"id\":7,\"result\":{}}\n\n";
+        assert_eq!(judged(answer), (Ok(()), false));
+        for data in [r#"{"id":7,"method":"ping"}"#, r#"{"method":"notifications/progress"}"#, "[]", "", " "] {
+            assert_eq!(judged(&format!("data: {data}\n\n")), (Ok(()), true), "{data}");
         }
+        let refused = (Err(Denial::new(Reason::UpstreamProtocol)), true);
+        for data in [r#"{"id":8,"result":{}}"#, r#"{"id":"7","result":{}}"#, r#"{"id":null,"error":{}}"#, "text"] {
+            assert_eq!(judged(&format!("data: {data}\n\n")), refused, "{data}");
+            assert_eq!(judged(&format!("{answer}event: message\ndata: {data}\n\n")), refused, "after: {data}");
+            assert_eq!(judged(&format!("event: ping\ndata: {data}\n\n")), (Ok(()), true), "of another kind: {data}");
+        }
+        assert_eq!(judged(&format!("{answer}{answer}")), refused, "twice");
+    }
+
+    #[test]
+    fn who_listens_may_be_brought_answers_to_what_was_asked_before() {
+        let mut events = Events::awaiting(None);
+        assert_eq!(events.judge(b"data: {\"id\":8,\"result\":{}}\n\n"), Ok(()));
+        assert!(events.judge(b"data: {\"id\":8,\"id\":9,\"result\":{}}\n\n").is_err());
     }
 
     proptest::proptest! {

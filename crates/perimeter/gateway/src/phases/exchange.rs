@@ -67,7 +67,7 @@ async fn carry(
 
     message::head(parts)?;
     let incoming = unread.take().expect("nothing but this takes the body");
-    let body = message::body(incoming, destination.route.max_request_bytes, gateway.bounds.body_idle).await?;
+    let body = message::body(incoming, destination.route.max_request_bytes, &gateway.bounds).await?;
     identity::body(&claims, &body)?;
     known.asked = Some(message::read(parts, &body)?);
 

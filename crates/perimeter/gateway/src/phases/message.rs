@@ -11,7 +11,10 @@ use postern_policy::{Denial, Reason};
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
-use crate::{limits, strict};
+use crate::{
+    limits::{self, Bounds},
+    strict,
+};
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,8 +110,13 @@ pub(crate) fn head(parts: &Parts) -> Result<(), Denial> {
     }
 }
 
-/// Reads the body, up to `most` bytes.
-pub(crate) async fn body(mut incoming: Incoming, most: u64, idle: Duration) -> Result<Bytes, Denial> {
+/// Reads the body, up to `most` bytes and within its time.
+pub(crate) async fn body(incoming: Incoming, most: u64, bounds: &Bounds) -> Result<Bytes, Denial> {
+    let reading = timeout(bounds.request_body, whole(incoming, most, bounds.body_idle)).await;
+    reading.unwrap_or_else(|_| Err(Denial::new(Reason::LimitTime)))
+}
+
+async fn whole(mut incoming: Incoming, most: u64, idle: Duration) -> Result<Bytes, Denial> {
     if incoming.size_hint().lower() > most {
         return Err(too_large(most));
     }

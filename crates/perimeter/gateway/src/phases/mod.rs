@@ -12,6 +12,7 @@ pub(crate) mod identity;
 pub(crate) mod message;
 pub(crate) mod record;
 pub(crate) mod refuse;
+pub(crate) mod reply;
 pub(crate) mod scrub;
 pub(crate) mod tripwires;
 pub(crate) mod zone;

@@ -63,6 +63,8 @@ pub(super) struct Seen {
 pub(super) enum Reply {
     /// These, and then the connection stays open.
     Pieces(Vec<Vec<u8>>),
+    /// The first, and then the second again and again, each after so long.
+    Endless(Vec<u8>, Vec<u8>, Duration),
     /// These, then nothing for ever.
     Hang(Vec<Vec<u8>>),
     /// These, then the connection is closed.
@@ -384,7 +386,11 @@ fn gateway(port: u16, directory: &Path, audit: &Memory, custody: &Arc<FakeCustod
         binding: Binding::with(&[9; 32]),
         mark: Mark::at(&directory.join("gateway.mark"), now).unwrap(),
         leaf: Leaf::open(directory).unwrap(),
-        bounds: Bounds { stream_idle: Duration::from_secs(5), ..Bounds::default() },
+        bounds: Bounds {
+            stream_idle: Duration::from_secs(5),
+            request_body: Duration::from_secs(2),
+            ..Bounds::default()
+        },
     }));
     gateway.welcome(Welcome {
         tunnel_id: TUNNEL.to_owned(),
@@ -421,7 +427,7 @@ impl Stand {
 
     /// A stand whose upstream answers each call with a small result.
     pub(super) async fn answering() -> Self {
-        Self::new(|_| ok()).await
+        Self::new(answer).await
     }
 
     /// An inner TLS connection, as the edge would ask for `host`.
@@ -496,7 +502,12 @@ async fn serve_upstream(mut stream: TcpStream, behaviour: Arc<Behaviour>, seen: 
         let request = Seen { allowed_before: allowed.count(), ..request };
         seen.lock().unwrap().push(request.clone());
         let reply = behaviour(&request);
-        let (Reply::Pieces(pieces) | Reply::Hang(pieces) | Reply::Close(pieces)) = &reply;
+        if let Reply::Endless(head, piece, pause) = &reply {
+            return endless(&mut stream, head, piece, *pause).await;
+        }
+        let (Reply::Pieces(pieces) | Reply::Hang(pieces) | Reply::Close(pieces)) = &reply else {
+            return;
+        };
         for piece in pieces {
             if stream.write_all(piece).await.is_err() || stream.flush().await.is_err() {
                 return;
@@ -504,7 +515,7 @@ async fn serve_upstream(mut stream: TcpStream, behaviour: Arc<Behaviour>, seen: 
             tokio::task::yield_now().await;
         }
         match reply {
-            Reply::Pieces(_) => {}
+            Reply::Pieces(_) | Reply::Endless(..) => {}
             Reply::Hang(_) => {
                 // Until the gateway gives up.
                 let _closed = stream.read_u8().await;
@@ -512,6 +523,15 @@ async fn serve_upstream(mut stream: TcpStream, behaviour: Arc<Behaviour>, seen: 
             }
             Reply::Close(_) => return,
         }
+    }
+}
+
+/// Until the gateway has had enough.
+async fn endless(stream: &mut TcpStream, head: &[u8], piece: &[u8], pause: Duration) {
+    let mut next = head;
+    while stream.write_all(next).await.is_ok() && stream.flush().await.is_ok() {
+        next = piece;
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -543,6 +563,14 @@ async fn read_request(stream: &mut TcpStream, held: &mut Vec<u8>) -> Option<Seen
 
 pub(super) fn result(text: &str) -> String {
     json!({"jsonrpc": "2.0", "id": 7, "result": {"content": [{"type": "text", "text": text}]}}).to_string()
+}
+
+/// A small result for whatever was asked.
+pub(super) fn answer(seen: &Seen) -> Reply {
+    let asked: Value = serde_json::from_slice(&seen.body).unwrap_or_default();
+    let answer =
+        json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"content": [{"type": "text", "text": "done"}]}});
+    whole("200 OK", "content-type: application/json\r\n", answer.to_string().as_bytes())
 }
 
 pub(super) fn ok() -> Reply {
