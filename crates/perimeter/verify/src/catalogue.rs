@@ -341,8 +341,20 @@ macro_rules! areas {
     ($($name:literal),+ $(,)?) => { &[$(($name, include_str!(concat!("../data/", $name, ".toml")))),+] };
 }
 
-const AREAS: &[(&str, &str)] =
-    areas!["files", "proc", "kernel", "processes", "tools", "resources", "network", "credentials", "own", "roles"];
+const AREAS: &[(&str, &str)] = areas![
+    "files",
+    "proc",
+    "kernel",
+    "processes",
+    "tools",
+    "resources",
+    "network",
+    "credentials",
+    "places",
+    "transports",
+    "own",
+    "roles"
+];
 
 #[cfg(test)]
 mod tests;
