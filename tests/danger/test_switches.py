@@ -23,6 +23,7 @@ SWITCHED = [
     "tripwire-scheme", "tripwire-location", "tripwire-session", "own-files", "own-calls", "outbound-only",
     "tool-output", "egress-decision", "egress-protocols", "tripwire-renderings", "audit-chain", "audit-before-act",
     "private-files", "private-memory", "processes-hard", "custody-sources",
+    "gateway-identity", "gateway-decision", "gateway-tripwire",
 ]
 # What has no switch yet, and why.
 WITHOUT = {

@@ -16,7 +16,7 @@ use crate::failure::{Failure, Or};
 pub(crate) async fn run(arguments: &PrivateMcpArguments) -> Result<(), Failure> {
     let mut token = String::new();
     stdin().read_to_string(&mut token).or_misused("read the token from standard input")?;
-    let manner = Manner { json: arguments.json, refuses: arguments.refuse };
+    let manner = Manner { json: arguments.json, refuses: arguments.refuse, ..Manner::default() };
     let server = PrivateMcp::start(arguments.listen, token.trim(), manner).await.or_misused("start the MCP server")?;
     println!("{}", json!({"url": format!("http://{}/mcp", server.address)}));
     std::future::pending().await

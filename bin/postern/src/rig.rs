@@ -136,6 +136,11 @@ impl Rig {
         HttpClient::made_by(Arc::new(connect), host, authority, IDLE_CONNECTIONS, IDLE)
     }
 
+    /// What the names of routes end in.
+    pub(crate) fn domain(&self) -> &str {
+        &self.domain
+    }
+
     /// Somebody who calls in the name of a session.
     pub(crate) fn caller(&self, session: &str) -> Caller {
         Caller { signer: Arc::clone(&self.signer), tunnel_id: self.tunnel_id.clone(), session: session.to_owned() }
@@ -229,8 +234,16 @@ impl Caller {
     /// # Errors
     /// The library refuses to sign.
     pub(crate) fn identity(&self, body: &[u8]) -> Result<String, Failure> {
+        self.identity_claiming(body, |_| {})
+    }
+
+    /// The same with other claims than a session's own.
+    ///
+    /// # Errors
+    /// The library refuses to sign.
+    pub(crate) fn identity_claiming(&self, body: &[u8], change: impl FnOnce(&mut Claims)) -> Result<String, Failure> {
         let now = seconds(SystemTime::now());
-        let claims = Claims {
+        let mut claims = Claims {
             iss: postern_tunnel::identity::ISSUER.to_owned(),
             aud: self.tunnel_id.clone(),
             sub: self.session.clone(),
@@ -246,6 +259,7 @@ impl Caller {
             jti: new_jti(),
             body: body_digest(body),
         };
+        change(&mut claims);
         self.signer.sign(&claims).or_misused("sign an identity")
     }
 }

@@ -14,8 +14,10 @@ use crate::failure::{Failure, Or};
 use crate::roles::keep_memory_private;
 
 mod aside;
+mod tunnel;
 
 use aside::{Aside, Ended};
+use tunnel::Rigged;
 
 /// Runs the command.
 ///
@@ -36,6 +38,7 @@ pub(crate) async fn run(arguments: &VerifyArguments, log: Option<LevelFilter>) -
         selection: Selection { zone: arguments.zone.clone(), environment: arguments.environment.clone() },
         only: arguments.only.clone(),
         scratch: std::env::temp_dir(),
+        tunnel: Box::new(Rigged { scratch: std::env::temp_dir() }),
     };
     // Whoever asks for the log gets it where logs go; else it would stand in the middle of the table.
     let aside = if log.is_none() { Some(Aside::begin(&settings.scratch)?) } else { None };

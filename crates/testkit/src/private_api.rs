@@ -1,7 +1,7 @@
 //! A private HTTPS API that refuses requests without its bearer token, and reflects them to whoever has it.
 //!
 //! `GET /v1/accounts` gives data; `POST /v1/entries` stores an entry; `GET /v1/reflect/RENDERING` answers with the
-//! request's own headers in that rendering, as careless upstreams do.
+//! request's own headers in that rendering, as careless upstreams do. Whoever begins with HTTP/2 is answered in it, unasked.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -16,10 +16,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -123,10 +125,14 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router) {
         let (acceptor, router) = (acceptor.clone(), router.clone());
         tokio::spawn(async move {
             let Ok(stream) = acceptor.accept(stream).await else { return };
-            let service = TowerToHyperService::new(router);
-            let connection = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            let mut stream = BufReader::new(stream);
+            let two = stream.fill_buf().await.is_ok_and(|first| first.starts_with(b"PRI "));
+            let (stream, service) = (TokioIo::new(stream), TowerToHyperService::new(router));
             // A client that breaks off is its own affair.
-            let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+            let _ = match two {
+                true => http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service).await,
+                false => http1::Builder::new().serve_connection(stream, service).await,
+            };
         });
     }
 }
@@ -136,7 +142,8 @@ async fn authorize(State(shared): State<Shared>, request: Request, next: Next) -
         .headers()
         .get(header::AUTHORIZATION)
         .is_some_and(|value| shared.authorizations.iter().any(|right| value == right.as_str()));
-    let line = format!("{} {}", request.method(), request.uri());
+    let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+    let line = format!("{} {path}", request.method());
     if let Ok(mut seen) = shared.seen.lock() {
         seen.push(Seen { line, authorized, headers: text_of(request.headers()) });
     }

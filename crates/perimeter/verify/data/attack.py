@@ -728,6 +728,100 @@ def http(scheme, host, port, head, body="", sni=None, alpn=None):
     return attempt(run)
 
 
+def http2(host, *streams):
+    """Requests on one connection of HTTP/2, each a list of fields; "made" when an upstream answered the last and took the credential. Whoever plays a host
+    outside takes HTTP/2 from who begins with it, unasked."""
+    global ssl
+    import ssl as found
+    ssl = found
+
+    def run():
+        context = trust()
+        if not PLAN.get("hosts"):
+            context.set_alpn_protocols(["h2"])
+        try:
+            with context.wrap_socket(connected(host, 443), server_hostname=host) as stream:
+                stream.settimeout(4)
+                stream.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0))
+                for number, fields in enumerate(streams):
+                    stream.sendall(frame(HEADERS, END_STREAM | END_HEADERS, 2 * number + 1, b"".join(map(field, fields))))
+                    outcome, data = answered(stream, 2 * number + 1)
+                return ("made" if outcome in PLAN["taken"] else outcome), data
+        except ssl.SSLError as error:
+            return f"tls {error.reason}", b""
+    return attempt(run)
+
+
+DATA, HEADERS, RESET, SETTINGS, GOAWAY = 0, 1, 3, 4, 7
+END_STREAM, ACKNOWLEDGED, END_HEADERS = 1, 1, 4
+# The fields that have a number of their own, and how digits are written where a value is compressed.
+NUMBERED = {8: 200, 9: 204, 10: 206, 11: 304, 12: 400, 13: 404, 14: 500}
+DIGITS = {"00000": 0, "00001": 1, "00010": 2, "011001": 3, "011010": 4, "011011": 5, "011100": 6, "011101": 7, "011110": 8, "011111": 9}
+
+
+def frame(kind, flags, stream, payload=b""):
+    return struct.pack("!I", len(payload))[1:] + struct.pack("!BBI", kind, flags, stream) + payload
+
+
+def field(pair):
+    """A field that is neither indexed nor compressed."""
+    name, value = (filled(part).encode("latin-1") for part in pair)
+    return b"\0" + length_of(name) + name + length_of(value) + value
+
+
+def length_of(text):
+    return bytes([len(text)]) if len(text) < 127 else bytes([127, len(text) - 127])
+
+
+def answered(stream, number):
+    """What came back on one stream: its outcome, and its content behind a head."""
+    content, status, left = b"", None, b""
+    try:
+        while True:
+            while len(left) < 9 or len(left) < 9 + int.from_bytes(left[:3], "big"):
+                more = stream.recv(65536)
+                if not more:
+                    return ("closed" if status is None else outcome_of_stream(status, content)), content
+                left += more
+            length, kind, flags, of = int.from_bytes(left[:3], "big"), left[3], left[4], int.from_bytes(left[5:9], "big")
+            payload, left = left[9:9 + length], left[9 + length:]
+            if kind == SETTINGS and not flags & ACKNOWLEDGED:
+                stream.sendall(frame(SETTINGS, ACKNOWLEDGED, 0))
+            elif kind == GOAWAY or (kind == RESET and of == number):
+                return ("reset" if status is None else outcome_of_stream(status, content)), content
+            elif of == number and kind in (HEADERS, DATA):
+                status = status or (status_of(payload) if kind == HEADERS else None)
+                content += payload if kind == DATA else b""
+                if flags & END_STREAM:
+                    return outcome_of_stream(status, content), b"HTTP/2\r\n\r\n" + content
+    except TimeoutError:
+        return "silent", content
+
+
+def status_of(fields):
+    """The status, which is the first field of an answer, as hyper writes it."""
+    while fields and fields[0] >> 5 == 1:
+        fields = fields[1:]
+    first = fields[0]
+    if first & 128:
+        return NUMBERED.get(first & 127)
+    size, value = fields[1] & 127, fields[2:2 + (fields[1] & 127)]
+    if not fields[1] & 128:
+        return int(value[:size])
+    bits, digits = "".join(f"{byte:08b}" for byte in value), ""
+    while len(digits) < 3:
+        known = next((code for code in DIGITS if bits.startswith(code)), None)
+        if known is None:
+            return None
+        digits, bits = digits + str(DIGITS[known]), bits[len(known):]
+    return int(digits)
+
+
+def outcome_of_stream(status, content):
+    reason = content.partition(b'"reason":"')[2].partition(b'"')[0]
+    return f"refused {reason.decode('latin-1')}" if reason else f"status {status}"
+
+
 def whole(data):
     """An answer with its chunks put together."""
     head, _, body = data.partition(b"\r\n\r\n")

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::catalogue::{Attempt, Outcome, Probe};
+use crate::gateway::Call;
 
 /// The attack program: the same text inside and outside.
 pub(crate) const PROGRAM: &str = include_str!("../data/attack.py");
@@ -126,6 +127,20 @@ pub(crate) fn confined(attempt: &Attempt) -> Option<(&str, Vec<&str>)> {
         ["confined", role, ref rest @ ..] if !rest.is_empty() => Some((role, rest.to_vec())),
         _ => None,
     }
+}
+
+/// The call of an attempt that goes through a tunnel.
+pub(crate) fn gateway(attempt: &Attempt) -> Option<Call> {
+    match &attempt.0[..] {
+        [Value::String(kind), call] if kind == "gateway" => serde_json::from_value(call.clone()).ok(),
+        _ => None,
+    }
+}
+
+/// Whether the attempt is made in a sandbox.
+pub(crate) fn made_inside(probe: &Probe) -> bool {
+    let elsewhere = ["check", "confined", "gateway"];
+    !probe.attempt.0.first().and_then(Value::as_str).is_some_and(|kind| elsewhere.contains(&kind))
 }
 
 /// The check of an attempt that is one of ours, made when everything has run.

@@ -93,12 +93,14 @@ pub enum Against {
     Neighbour,
     /// By the same program, as a role of ours that did not confine itself.
     Unconfined,
+    /// At the MCP server itself, without tunnel and gateway.
+    Server,
     /// Nowhere: it would harm this machine or cannot be had. `because` says how else the probe is shown not to be vacuous.
     Nowhere,
 }
 
 /// What is attempted: a function of `data/attack.py` and its arguments, `tool` with a tool's name and input, or `confined` with a role of ours, an attempt
-/// of `postern confined` and its argument.
+/// of `postern confined` and its argument, or `gateway` with a call through a tunnel.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct Attempt(pub(crate) Vec<Value>);
@@ -321,6 +323,7 @@ impl Probe {
             Against::Inside => "a twin in the same sandbox that goes past this control or is allowed",
             Against::Neighbour => "the same attempt in the neighbour's own sandbox",
             Against::Unconfined => "the same attempt by the same program, which did not confine itself",
+            Against::Server => "the same message sent to the server itself, without the gateway",
             Against::Nowhere => return self.because.clone().unwrap_or_default(),
         };
         match &self.because {
@@ -341,8 +344,21 @@ macro_rules! areas {
     ($($name:literal),+ $(,)?) => { &[$(($name, include_str!(concat!("../data/", $name, ".toml")))),+] };
 }
 
-const AREAS: &[(&str, &str)] =
-    areas!["files", "proc", "kernel", "processes", "tools", "resources", "network", "credentials", "own", "roles"];
+const AREAS: &[(&str, &str)] = areas![
+    "files",
+    "proc",
+    "kernel",
+    "processes",
+    "tools",
+    "resources",
+    "network",
+    "credentials",
+    "places",
+    "transports",
+    "gateway",
+    "own",
+    "roles"
+];
 
 #[cfg(test)]
 mod tests;

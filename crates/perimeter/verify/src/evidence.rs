@@ -1,12 +1,16 @@
 //! What is seen without the attack program: answers of the file tools, the perimeter's processes while they stand, and afterwards the audit log,
 //! the upstreams' view and every byte that is left. Each check has its control: the same check where it must find something.
 
+mod chain;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use postern_audit::{Decision, Entry, Kind};
 use postern_runner::Outcome as Told;
+
+use chain::{chain, one_letter, one_line_less, one_line_twice, two_lines_swapped};
 
 use crate::attempt::check;
 use crate::catalogue::{Outcome, Probe};
@@ -47,7 +51,11 @@ pub(crate) fn afterwards(
     seen: &mut BTreeMap<String, Evidence>,
 ) {
     note(probes, seen, |name| match name {
-        "chain" => Some(chain(&ended.audit())),
+        "chain" => Some(chain(&ended.audit(), "changed", one_letter)),
+        "chain-removed" => Some(chain(&ended.audit(), "removed", one_line_less)),
+        "chain-swapped" => Some(chain(&ended.audit(), "swapped", two_lines_swapped)),
+        "chain-doubled" => Some(chain(&ended.audit(), "doubled", one_line_twice)),
+        "outcomes-recorded" => Some(outcomes_recorded(records)),
         "left-behind" => Some(left_behind(ended, printed)),
         "placeholder-upstream" => Some(placeholder_upstream(ended)),
         "foreign-key-upstream" => Some(foreign_key_upstream(ended)),
@@ -151,29 +159,18 @@ fn in_workspace(part: std::path::Component<'_>) -> bool {
     part.as_os_str() == "workspace"
 }
 
-/// The log verifies, and one in which a byte was changed does not.
-fn chain(audit: &Path) -> Pair {
-    let whole = |path: &Path| word(postern_audit::verify(path).is_ok(), "whole", "broken");
-    let changed = audit.with_file_name("changed");
-    let copied = fs::create_dir(&changed).is_ok() && copy_changed(audit, &changed);
-    (whole(audit), if copied { whole(&changed) } else { "not copied" })
-}
-
-fn copy_changed(from: &Path, to: &Path) -> bool {
-    let mut changed = false;
-    for path in below(from) {
-        let Ok(mut bytes) = fs::read(&path) else { return false };
-        if path.extension().is_some_and(|extension| extension == "jsonl")
-            && let Some(at) = bytes.windows(8).position(|window| window == b"tool_use")
-        {
-            bytes[at] = b'T';
-            changed = true;
-        }
-        if fs::write(to.join(path.file_name().unwrap_or_default()), bytes).is_err() {
-            return false;
-        }
-    }
-    changed
+/// Whether each tool use on record that was allowed has its outcome there.
+fn outcomes_recorded(records: &[Entry]) -> Pair {
+    let uses = records.iter().filter(|entry| entry.record.kind == Kind::ToolUse);
+    let allowed: Vec<u64> =
+        uses.filter(|entry| entry.record.decision == Decision::Allow).map(|entry| entry.seq).collect();
+    let outcomes: Vec<u64> = records
+        .iter()
+        .filter(|entry| entry.record.kind == Kind::ToolOutcome)
+        .filter_map(|entry| entry.record.caused_by)
+        .collect();
+    let each = |outcomes: &[u64]| !allowed.is_empty() && allowed.iter().all(|seq| outcomes.contains(seq));
+    (word(each(&outcomes), "all", "some"), word(each(outcomes.get(1..).unwrap_or_default()), "all", "some"))
 }
 
 /// Whether a canary lies in what is left: workspaces, logs, stores, and the outcomes that are printed.

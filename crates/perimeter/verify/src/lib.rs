@@ -5,6 +5,7 @@
 mod attempt;
 pub mod catalogue;
 mod evidence;
+pub mod gateway;
 mod html;
 mod judge;
 mod junit;

