@@ -159,6 +159,7 @@ pub async fn versions(
 
 fn check_version(sent: &Field<u64>, stored: &Agent) -> Result<(), Problem> {
     match sent {
+        Field::Value(0) => Err(Problem::invalid_at("version", "versions count from 1")),
         Field::Value(version) if *version != stored.version => Err(Problem::conflict(format!(
             "version: the agent is at version {}, not {version}. Read it again and repeat the change.",
             stored.version

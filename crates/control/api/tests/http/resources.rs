@@ -26,6 +26,8 @@ async fn an_agent_gets_a_version_for_every_change_and_none_without() {
 
     let stale = server.post(&path, json!({"version": 1, "system": null})).await;
     assert!(stale.refused(409, "conflict_error").contains("version 2"));
+    let never = server.post(&path, json!({"version": 0})).await;
+    assert!(never.refused(400, "invalid_request_error").starts_with("version:"));
     assert_eq!(server.get(&format!("{path}?version=1")).await.ok(), created);
     assert_eq!(server.get(&path).await.ok(), second);
     server.get(&format!("{path}?version=3")).await.refused(404, "not_found_error");
