@@ -9,10 +9,12 @@ use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, State};
 use axum::routing::{MethodFilter, on};
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::upgrade::OnUpgrade;
 use postern_model::Problem;
 use postern_model::ids::{InvalidId, RequestId, WorkspaceId};
+use postern_store::answers::Once;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroize;
 
@@ -20,6 +22,7 @@ use crate::app::App;
 use crate::body;
 use crate::caller::{Caller, Kind, OverOperatorSocket, authenticate};
 use crate::multipart::{Form, Raw};
+use crate::once;
 use crate::query::Query;
 use crate::reply::{Reply, refusal};
 use crate::routes::{Answer, Beta, Method, NOT_IN_THIS_BUILD, ROUTES, Route};
@@ -33,6 +36,8 @@ pub(crate) struct Call {
     pub(crate) query: Query,
     /// The connection itself, where the client offers to speak something else on it.
     pub(crate) upgrade: Option<OnUpgrade>,
+    /// Set where the request shall have its effect once.
+    pub(crate) once: Option<Once>,
     parameters: Vec<(String, String)>,
     body: Bytes,
     /// A form that its handler reads as it arrives. Locked by nobody: a body can be sent to another thread and not shared.
@@ -190,6 +195,14 @@ async fn serve(
             (body::read(&parts.headers, stream, app.limits.body_bytes, app.limits.body_time).await?, None)
         }
     };
+    let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let once = once::of(route, &caller, &parts.headers, target, &body)?;
+    if let Some(once) = &once
+        && let Some(reply) = once::earlier(&app, once).await?
+    {
+        return Ok(reply);
+    }
+    let (store, again) = (app.clone(), once.clone());
     let ends = until_refused(app.clone(), route, caller.clone(), parts.headers.clone());
     let headers = parts.headers;
     let answer = (route.handler)(Call {
@@ -199,13 +212,20 @@ async fn serve(
         headers,
         query,
         upgrade,
+        once,
         parameters,
         body,
         upload: Mutex::new(upload),
     });
     match route.method {
         Method::Get => Ok(answer.await?.until(Box::pin(ends))),
-        Method::Post | Method::Upload | Method::Patch | Method::Delete => to_the_end(answer).await,
+        Method::Post | Method::Upload | Method::Patch | Method::Delete => {
+            let answered = to_the_end(answer).await;
+            match &again {
+                Some(once) => once::settle(&store, once, answered).await,
+                None => answered,
+            }
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod credential;
 mod dispatch;
 mod handlers;
 mod multipart;
+mod once;
 mod pollers;
 mod query;
 mod reply;

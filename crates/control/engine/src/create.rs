@@ -13,8 +13,10 @@ use postern_model::session::{
 use postern_model::tool::{self, ToolParam};
 use postern_model::{Field, Problem, Timestamp};
 use postern_session::{Author, Effect, Input};
+use postern_store::answers::{self, Once};
 use postern_store::sessions::{self, Progress, Record};
 use postern_store::{Connection, Tx, agents, environments};
+use serde::Serialize;
 
 use crate::actor::Actor;
 use crate::problem;
@@ -30,12 +32,22 @@ pub(crate) async fn create(
     shared: &Arc<Shared>,
     workspace: &WorkspaceId,
     request: CreateSession,
+    once: Option<&Once>,
 ) -> Result<Session, Problem> {
     // One transaction from the look-ups on: an agent or environment that is archived meanwhile cannot slip in.
     let mut tx = shared.store.write().await.map_err(problem)?;
     let begun = begin(shared, &mut tx, workspace, request, None).await?;
+    remember(&mut tx, once, &begun.session()).await?;
     tx.commit().await.map_err(problem)?;
     Ok(begun.adopt(shared))
+}
+
+/// Stores the answer to a creation that shall have its effect once.
+pub(crate) async fn remember<T: Serialize>(tx: &mut Tx, once: Option<&Once>, answer: &T) -> Result<(), Problem> {
+    match once {
+        Some(once) => answers::remember(tx, once, answer, now()).await.map_err(problem),
+        None => Ok(()),
+    }
 }
 
 /// A session that is stored and not committed. Dropped, it never was.
@@ -45,11 +57,16 @@ pub(crate) struct Begun {
 }
 
 impl Begun {
+    /// The session as whoever creates it sees it.
+    fn session(&self) -> Session {
+        self.actor.record.render(self.actor.record.created_at)
+    }
+
     /// Lets it run, once it is committed.
     pub(crate) fn adopt(self, shared: &Arc<Shared>) -> Session {
+        let session = self.session();
         let Self { mut actor, effects } = self;
         actor.show_and_begin(effects);
-        let session = actor.record.render(actor.record.created_at);
         shared.adopt(actor);
         session
     }

@@ -13,6 +13,7 @@ use postern_model::deployment::{
 use postern_model::ids::{DeploymentId, DeploymentRunId, WorkspaceId};
 use postern_model::{Problem, Timestamp};
 use postern_store::Tx;
+use postern_store::answers::Once;
 use postern_store::deployments::{self, DeploymentFilter, Next, Record, runs};
 use postern_store::list::ListQuery;
 use serde_json::json;
@@ -33,6 +34,7 @@ pub(crate) async fn create(
     shared: &Arc<Shared>,
     workspace: &WorkspaceId,
     body: CreateDeployment,
+    once: Option<&Once>,
 ) -> Result<Deployment, Problem> {
     let definition = definition::created(body)?;
     let deployment = rehearse(shared, workspace, definition).await?;
@@ -40,9 +42,11 @@ pub(crate) async fn create(
     let record = Record { workspace_id: workspace.clone(), next: next_time(&deployment, now())?, deployment };
     check_count(&mut tx, &record, false).await?;
     deployments::create(&mut tx, &record).await.map_err(problem)?;
+    let deployment = rendered(record)?;
+    create::remember(&mut tx, once, &deployment).await?;
     tx.commit().await.map_err(problem)?;
     shared.deployments_changed.notify_one();
-    rendered(record)
+    Ok(deployment)
 }
 
 pub(crate) async fn find(

@@ -35,6 +35,7 @@ use postern_model::page::{BidirectionalPage, Page};
 use postern_model::resource::{Resource, ResourceParam};
 use postern_model::session::{CreateSession, Session, Thread, UpdateSession};
 use postern_model::{Problem, Timestamp};
+use postern_store::answers::Once;
 use postern_store::deployments::DeploymentFilter;
 use postern_store::list::ListQuery;
 use postern_store::{Store, StoreError};
@@ -130,12 +131,17 @@ impl Engine {
         self.shared.drain(limit).await
     }
 
-    /// Creates a session; with `initial_events` it runs at once.
+    /// Creates a session; with `initial_events` it runs at once. The answer is stored with it where it shall be made once.
     ///
     /// # Errors
     /// 400 or 404 as contract 1.4 lists them; nothing is stored then.
-    pub async fn create_session(&self, workspace: &WorkspaceId, request: CreateSession) -> Result<Session, Problem> {
-        create::create(&self.shared, workspace, request).await
+    pub async fn create_session(
+        &self,
+        workspace: &WorkspaceId,
+        request: CreateSession,
+        once: Option<&Once>,
+    ) -> Result<Session, Problem> {
+        create::create(&self.shared, workspace, request, once).await
     }
 
     /// One session.
@@ -315,8 +321,9 @@ impl Engine {
         &self,
         workspace: &WorkspaceId,
         body: CreateDeployment,
+        once: Option<&Once>,
     ) -> Result<Deployment, Problem> {
-        deployments::create(&self.shared, workspace, body).await
+        deployments::create(&self.shared, workspace, body, once).await
     }
 
     /// One deployment.

@@ -27,6 +27,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (20, "outcomes", include_str!("../migrations/sqlite/0020_outcomes.sql")),
     (21, "memory", include_str!("../migrations/sqlite/0021_memory.sql")),
     (22, "files", include_str!("../migrations/sqlite/0022_files.sql")),
+    (40, "answers", include_str!("../migrations/sqlite/0040_answers.sql")),
 ];
 
 const READERS: u32 = 8;

@@ -4,6 +4,7 @@
 //! no plaintext credential is ever written. Queries keep to SQL that SQLite and Postgres both run.
 
 pub mod agents;
+pub mod answers;
 pub mod blobs;
 pub mod certificates;
 pub mod credentials;

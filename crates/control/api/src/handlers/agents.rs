@@ -13,13 +13,12 @@ use crate::reply::Reply;
 
 const LIST: &str = "agents";
 
-pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
+pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let definition = call.body::<CreateAgent>()?.resolve()?;
-    call.query.finish()?;
+    call.finish_query()?;
     let mut tx = call.app.store.write().await.map_err(problem)?;
     let agent = agents::create(&mut tx, &call.workspace, definition, call.app.now()).await.map_err(problem)?;
-    tx.commit().await.map_err(problem)?;
-    Reply::json(&agent)
+    call.created(tx, &agent).await
 }
 
 pub(crate) async fn get(mut call: Call) -> Result<Reply, Problem> {

@@ -16,10 +16,10 @@ use crate::reply::Reply;
 const LIST: &str = "deployments";
 const RUNS: &str = "deployment_runs";
 
-pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
+pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let body = call.body::<CreateDeployment>()?;
-    call.query.finish()?;
-    Reply::json(&call.app.engine.create_deployment(&call.workspace, body).await?)
+    call.finish_query()?;
+    Reply::json(&call.app.engine.create_deployment(&call.workspace, body, call.once.as_ref()).await?)
 }
 
 pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {

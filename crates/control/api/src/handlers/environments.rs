@@ -14,13 +14,12 @@ use crate::reply::Reply;
 
 const LIST: &str = "environments";
 
-pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
+pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let body = call.body::<CreateEnvironment>()?;
-    call.query.finish()?;
+    call.finish_query()?;
     let mut tx = call.app.store.write().await.map_err(problem)?;
     let environment = environments::create(&mut tx, &call.workspace, body, call.app.now()).await.map_err(problem)?;
-    tx.commit().await.map_err(problem)?;
-    Reply::json(&environment)
+    call.created(tx, &environment).await
 }
 
 pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {

@@ -16,13 +16,12 @@ use crate::reply::Reply;
 
 const LIST: &str = "memory_stores";
 
-pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
+pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let body = call.body::<CreateMemoryStore>()?;
-    call.query.finish()?;
+    call.finish_query()?;
     let mut tx = call.app.store.write().await.map_err(problem)?;
     let store = memory_stores::create(&mut tx, &call.workspace, body, call.app.now()).await.map_err(problem)?;
-    tx.commit().await.map_err(problem)?;
-    Reply::json(&store)
+    call.created(tx, &store).await
 }
 
 pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {

@@ -11,10 +11,10 @@ use crate::caller::unknown_session;
 use crate::dispatch::Call;
 use crate::reply::Reply;
 
-pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
+pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let body = call.body::<CreateSession>()?;
-    call.query.finish()?;
-    Reply::json(&call.app.engine.create_session(&call.workspace, body).await?)
+    call.finish_query()?;
+    Reply::json(&call.app.engine.create_session(&call.workspace, body, call.once.as_ref()).await?)
 }
 
 pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {

@@ -37,10 +37,10 @@ struct Shown<'a> {
     tunnel_token: &'a str,
 }
 
-pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
+pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let display_name = call.optional_body::<CreateTunnel>()?.checked()?;
     let (app, workspace, who) = (call.app.clone(), call.workspace.clone(), call.caller.log_name());
-    call.query.finish()?;
+    call.finish_query()?;
     let service = app.tunnels()?;
     let id = TunnelId::generate();
     let (domain, digest) = (service.fresh_domain(), service.token(&id, 1).digest());
@@ -53,6 +53,7 @@ pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
     };
     let mut change = app.change_tunnel().await?;
     let tunnel = tunnels::create(&mut change.tx, &workspace, &new).await.map_err(problem)?;
+    call.remember(&mut change.tx, &tunnel).await?;
     change.commit(&id).await?;
     tracing::info!(tunnel = %id, %domain, who, "tunnel created");
     Reply::json(&tunnel)

@@ -13,13 +13,12 @@ use crate::reply::Reply;
 
 const LIST: &str = "vaults";
 
-pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
+pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let body = call.body::<CreateVault>()?;
-    call.query.finish()?;
+    call.finish_query()?;
     let mut tx = call.app.store.write().await.map_err(problem)?;
     let vault = vaults::create(&mut tx, &call.workspace, body, call.app.now()).await.map_err(problem)?;
-    tx.commit().await.map_err(problem)?;
-    Reply::json(&vault)
+    call.created(tx, &vault).await
 }
 
 pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {

@@ -12,6 +12,7 @@ mod hostile;
 mod matrix;
 mod memory;
 mod memory_access;
+mod once;
 mod operator;
 mod perimeters;
 mod resources;

@@ -23,7 +23,7 @@ async fn deploy(stage: &Stage, more: Value) -> Deployment {
         "schedule": {"type": "cron", "expression": "0 3 * * *", "timezone": "Europe/Berlin"}});
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let body: CreateDeployment = serde_json::from_value(body).unwrap();
-    stage.engine.create_deployment(&stage.workspace, body).await.unwrap()
+    stage.engine.create_deployment(&stage.workspace, body, None).await.unwrap()
 }
 
 async fn stored(store: &Store, stage: &Stage, deployment: &Deployment) -> Record {

@@ -170,7 +170,7 @@ impl Stage {
         let mut body = json!({"agent": self.agent, "environment_id": self.environment});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let request: CreateSession = serde_json::from_value(body).map_err(|e| Problem::invalid(e.to_string()))?;
-        self.engine.create_session(&self.workspace, request).await
+        self.engine.create_session(&self.workspace, request, None).await
     }
 
     pub(super) async fn session(&self) -> SessionId {

@@ -1,0 +1,102 @@
+//! `Idempotency-Key`: a creation that comes again, because its answer was lost, creates nothing and is answered as before.
+//!
+//! The answer is stored in the transaction of what it tells of: there is no moment in which one of the two is there alone.
+
+use http::HeaderMap;
+use postern_model::Problem;
+use postern_store::Tx;
+use postern_store::answers::{self, Asked, Once};
+use serde::Serialize;
+
+use crate::app::{App, problem};
+use crate::caller::Caller;
+use crate::dispatch::Call;
+use crate::reply::Reply;
+use crate::routes::{Method, Route};
+
+/// The creations that take a key. Not those whose answer has a secret or whose body has one: neither is kept. Nor those that
+/// a second try of meets by a name that is taken.
+const TAKEN: &[&str] = &[
+    "/v1/agents",
+    "/v1/deployments",
+    "/v1/environments",
+    "/v1/memory_stores",
+    "/v1/sessions",
+    "/v1/tunnels",
+    "/v1/vaults",
+];
+const HEADER: &str = "idempotency-key";
+const LONGEST_KEY: usize = 255;
+/// Says on the answer of a creation with a key whether it was given before.
+const REPLAYED: &str = "idempotency-replayed";
+
+/// What a request with a key is, on a route that takes one.
+///
+/// # Errors
+/// 400 when the key is none.
+pub(crate) fn of(
+    route: &Route,
+    caller: &Caller,
+    headers: &HeaderMap,
+    target: &str,
+    body: &[u8],
+) -> Result<Option<Once>, Problem> {
+    let mut sent = headers.get_all(HEADER).iter();
+    let Some(key) = sent.next().filter(|_| route.method == Method::Post && TAKEN.contains(&route.path)) else {
+        return Ok(None);
+    };
+    let key = key.to_str().ok().filter(|key| (1..=LONGEST_KEY).contains(&key.len()) && sent.next().is_none());
+    let key = key.ok_or_else(|| {
+        Problem::invalid_at(
+            "Idempotency-Key",
+            format!("must be one text of 1 to {LONGEST_KEY} visible ASCII characters"),
+        )
+    })?;
+    let (workspace, caller) = (caller.workspace(), caller.log_name());
+    Ok(Some(Asked { workspace: &workspace, caller: &caller, route: route.path, key, target, body }.once()))
+}
+
+/// The answer that the request had before.
+///
+/// # Errors
+/// 409 `idempotency_key_reused`, or the store failed.
+pub(crate) async fn earlier(app: &App, once: &Once) -> Result<Option<Reply>, Problem> {
+    let mut connection = app.store.read().await.map_err(problem)?;
+    let answer = answers::earlier(&mut connection, once, app.now()).await.map_err(problem)?;
+    Ok(answer.map(|json| Reply::JsonWith(json.into_bytes(), (REPLAYED, "true"))))
+}
+
+/// The answer to a request with a key that was tried: where another with the same key was faster, what that one was answered.
+pub(crate) async fn settle(app: &App, once: &Once, answered: Result<Reply, Problem>) -> Result<Reply, Problem> {
+    match answered {
+        Ok(Reply::Json(json)) => Ok(Reply::JsonWith(json, (REPLAYED, "false"))),
+        Ok(other) => Ok(other),
+        Err(refused) => match earlier(app, once).await? {
+            Some(reply) => Ok(reply),
+            None => Err(refused),
+        },
+    }
+}
+
+impl Call {
+    /// Commits what was created, with its answer where the caller gave a key for it.
+    ///
+    /// # Errors
+    /// The store failed, or another request with the same key was faster.
+    pub(crate) async fn created<T: Serialize>(&self, mut tx: Tx, object: &T) -> Result<Reply, Problem> {
+        self.remember(&mut tx, object).await?;
+        tx.commit().await.map_err(problem)?;
+        Reply::json(object)
+    }
+
+    /// Stores the answer where the caller gave a key for it.
+    ///
+    /// # Errors
+    /// As [`Call::created`].
+    pub(crate) async fn remember<T: Serialize>(&self, tx: &mut Tx, object: &T) -> Result<(), Problem> {
+        match &self.once {
+            Some(once) => answers::remember(tx, once, object, self.app.now()).await.map_err(problem),
+            None => Ok(()),
+        }
+    }
+}
