@@ -2,11 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{FileId, ResourceId};
+use crate::ids::{FileId, MemoryStoreId, ResourceId};
+use crate::memory::Access;
 use crate::{Problem, Timestamp};
 
 /// The most resources of a session.
 pub const MAX_RESOURCES: usize = 500;
+/// The most memory stores of a session.
+pub const MAX_MEMORY_STORES: usize = 8;
+/// The longest instructions for a memory store, in characters.
+pub const MAX_INSTRUCTIONS: usize = 4096;
 /// The longest path at which a resource is put, in bytes.
 const MAX_PATH: usize = 1024;
 /// Below this a file is put: a directory of the session that its sandbox shows read-only.
@@ -18,22 +23,51 @@ pub const UPLOADS: &str = "/mnt/session/uploads/";
 pub enum Resource {
     /// A file, put into the sandbox before the first tool call that finds it.
     File(FileResource),
+    /// A memory store, kept in step with a directory of the sandbox by the worker.
+    MemoryStore(MemoryStoreResource),
 }
 
 impl Resource {
-    /// Its id.
-    pub fn id(&self) -> &ResourceId {
+    /// Its id; a memory store has none: it is attached when the session begins and stays.
+    pub fn id(&self) -> Option<&ResourceId> {
         match self {
-            Self::File(file) => &file.id,
+            Self::File(file) => Some(&file.id),
+            Self::MemoryStore(_) => None,
         }
     }
+}
 
-    /// Where it is put.
-    pub fn mount_path(&self) -> &MountPath {
-        match self {
-            Self::File(file) => &file.mount_path,
+/// A memory store that a session was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryStoreResource {
+    /// Which.
+    pub memory_store_id: MemoryStoreId,
+    /// What the session may do there.
+    pub access: Access,
+    /// What the store said of itself when the session began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// What the agent is told about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
+    /// Where its memories lie in the sandbox.
+    pub mount_path: String,
+    /// Its name when the session began.
+    pub name: String,
+}
+
+/// Where the memories of a store lie, by its name: lowercased, every run of other characters than a-z and 0-9 a dash.
+pub fn memory_mount(name: &str) -> String {
+    let mut slug = String::new();
+    for character in name.to_lowercase().chars() {
+        match character {
+            'a'..='z' | '0'..='9' => slug.push(character),
+            _ if slug.ends_with('-') => {}
+            _ => slug.push('-'),
         }
     }
+    let slug = slug.trim_matches('-');
+    format!("/mnt/memory/{}", if slug.is_empty() { "store" } else { slug })
 }
 
 /// A file that a session was given.
@@ -62,6 +96,17 @@ pub enum ResourceParam {
         /// Where to put it; absent: `/mnt/session/uploads/<file_id>`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mount_path: Option<String>,
+    },
+    /// A memory store; only when a session begins.
+    MemoryStore {
+        /// Which.
+        memory_store_id: String,
+        /// What the session may do there; absent: read and write.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        access: Option<Access>,
+        /// What the agent is told about it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        instructions: Option<String>,
     },
 }
 
@@ -173,6 +218,19 @@ mod tests {
                 (collides, collides),
                 "{other}"
             );
+        }
+    }
+
+    #[test]
+    fn a_store_lies_where_its_name_says() {
+        for (name, path) in [
+            ("Team notes", "team-notes"),
+            ("a--b__c", "a-b-c"),
+            ("  Ünicode! ", "nicode"),
+            ("../../etc", "etc"),
+            ("日本", "store"),
+        ] {
+            assert_eq!(memory_mount(name), format!("/mnt/memory/{path}"), "{name}");
         }
     }
 }

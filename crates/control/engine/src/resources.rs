@@ -1,12 +1,16 @@
 //! What a session is given: looked up and copied in the transaction that stores it.
 
 use postern_model::file::FileMetadata;
-use postern_model::ids::{ResourceId, SessionId, WorkspaceId};
+use postern_model::ids::{MemoryStoreId, ResourceId, SessionId, WorkspaceId};
+use postern_model::memory::Access;
 use postern_model::problem::Kind;
-use postern_model::resource::{FileResource, MAX_RESOURCES, MountPath, Resource, ResourceParam};
+use postern_model::resource::{
+    FileResource, MAX_INSTRUCTIONS, MAX_MEMORY_STORES, MAX_RESOURCES, MemoryStoreResource, MountPath, Resource,
+    ResourceParam, UPLOADS, memory_mount,
+};
 use postern_model::{Problem, Timestamp};
 use postern_session::Input;
-use postern_store::{Tx, files};
+use postern_store::{Tx, files, memory_stores};
 
 use crate::actor::{Actor, Failure};
 use crate::create::now;
@@ -49,32 +53,91 @@ async fn add(
     if present.len() >= MAX_RESOURCES {
         return Err(Problem::invalid_at("resources", format!("at most {MAX_RESOURCES} are allowed")));
     }
-    let ResourceParam::File { file_id, mount_path } = param;
-    let sent = mount_path.as_deref().map(MountPath::parse).transpose()?;
+    match param {
+        ResourceParam::File { file_id, mount_path } => {
+            file(tx, owner, present, &file_id, mount_path.as_deref(), now).await.map(Resource::File)
+        }
+        ResourceParam::MemoryStore { memory_store_id, access, instructions } => {
+            let access = access.unwrap_or(Access::ReadWrite);
+            memory_store(tx, owner, present, &memory_store_id, (access, instructions)).await.map(Resource::MemoryStore)
+        }
+    }
+}
+
+async fn file(
+    tx: &mut Tx,
+    owner: Owner<'_>,
+    present: &[Resource],
+    file: &str,
+    mount_path: Option<&str>,
+    now: Timestamp,
+) -> Result<FileResource, Problem> {
+    let sent = mount_path.map(MountPath::parse).transpose()?;
     let FileMetadata { id: copy, .. } =
-        files::copy(tx, owner.workspace, &file_id, owner.session, now).await.map_err(problem)?;
+        files::copy(tx, owner.workspace, file, owner.session, now).await.map_err(problem)?;
     // Named after the upload: that is the id a caller can write into a prompt before the session is there.
     let mount_path = match sent {
         Some(path) => path,
-        None => MountPath::parse(&format!("{}{file_id}", postern_model::resource::UPLOADS))?,
+        None => MountPath::parse(&format!("{UPLOADS}{file}"))?,
     };
-    if let Some(other) = present.iter().find(|other| other.mount_path().collides(&mount_path)) {
-        let message = format!("{} lies where {} does", mount_path.as_str(), other.mount_path().as_str());
+    let collides = |other: &&FileResource| other.mount_path.collides(&mount_path);
+    let others = present.iter().filter_map(|resource| match resource {
+        Resource::File(file) => Some(file),
+        Resource::MemoryStore(_) => None,
+    });
+    if let Some(other) = others.into_iter().find(collides) {
+        let message = format!("{} lies where {} does", mount_path.as_str(), other.mount_path.as_str());
         return Err(Problem::invalid_at("mount_path", message));
     }
-    Ok(Resource::File(FileResource {
-        id: ResourceId::generate(),
-        file_id: copy,
-        mount_path,
-        created_at: now,
-        updated_at: now,
-    }))
+    Ok(FileResource { id: ResourceId::generate(), file_id: copy, mount_path, created_at: now, updated_at: now })
+}
+
+async fn memory_store(
+    tx: &mut Tx,
+    owner: Owner<'_>,
+    present: &[Resource],
+    id: &str,
+    (access, instructions): (Access, Option<String>),
+) -> Result<MemoryStoreResource, Problem> {
+    let unknown =
+        || Problem::not_found(format!("Memory store {id} was not found.")).with_code("memory_store_not_found");
+    let id = MemoryStoreId::parse(id).map_err(|_| unknown())?;
+    if instructions.as_ref().is_some_and(|text| text.chars().count() > MAX_INSTRUCTIONS) {
+        return Err(Problem::invalid_at("instructions", format!("at most {MAX_INSTRUCTIONS} characters are allowed")));
+    }
+    let store = memory_stores::active(tx, owner.workspace, &id).await.map_err(problem)?;
+    let others: Vec<&MemoryStoreResource> = present
+        .iter()
+        .filter_map(|resource| match resource {
+            Resource::MemoryStore(store) => Some(store),
+            Resource::File(_) => None,
+        })
+        .collect();
+    if others.len() >= MAX_MEMORY_STORES {
+        return Err(Problem::invalid_at("resources", format!("at most {MAX_MEMORY_STORES} memory stores are allowed")));
+    }
+    if others.iter().any(|other| other.memory_store_id == id) {
+        return Err(Problem::invalid_at("memory_store_id", "the store is attached already"));
+    }
+    let mount_path = memory_mount(&store.name);
+    if let Some(other) = others.iter().find(|other| other.mount_path == mount_path) {
+        let message =
+            format!("{mount_path} is the place of {} already: rename one of the stores", other.memory_store_id);
+        return Err(Problem::invalid_at("memory_store_id", message));
+    }
+    memory_stores::attach(tx, &id, owner.session, access).await.map_err(problem)?;
+    let description = Some(store.description).filter(|text| !text.is_empty());
+    Ok(MemoryStoreResource { memory_store_id: id, access, description, instructions, mount_path, name: store.name })
 }
 
 impl Actor {
     /// Gives the session one more file. A worker that serves it learns it before its next tool call.
     pub(crate) async fn add_resource(&mut self, param: ResourceParam) -> Result<Resource, Failure> {
         self.takes_resources()?;
+        if !matches!(param, ResourceParam::File { .. }) {
+            let message = "only a file can be added; memory stores are attached when a session is created";
+            return Err(Problem::invalid_at("type", message).into());
+        }
         let now = now();
         let mut tx = self.write().await?;
         let owner = Owner { workspace: &self.record.workspace_id, session: &self.record.id };
@@ -88,11 +151,14 @@ impl Actor {
     /// Takes a resource away from the session, and its copy with it.
     pub(crate) async fn remove_resource(&mut self, id: &ResourceId) -> Result<(), Failure> {
         self.takes_resources()?;
-        let position = self.record.resources.iter().position(|resource| resource.id() == id);
-        let position = position.ok_or_else(|| unknown(id))?;
-        let Resource::File(file) = &self.record.resources[position];
+        let of = |resource: &Resource| match resource {
+            Resource::File(file) if file.id == *id => Some(file.file_id.clone()),
+            _ => None,
+        };
+        let found = self.record.resources.iter().enumerate().find_map(|(at, resource)| Some((at, of(resource)?)));
+        let (position, file_id) = found.ok_or_else(|| unknown(id))?;
         let mut tx = self.write().await?;
-        match files::delete(&mut tx, &self.record.workspace_id, &file.file_id).await.map_err(problem) {
+        match files::delete(&mut tx, &self.record.workspace_id, &file_id).await.map_err(problem) {
             // Deleted by itself before.
             Err(problem) if problem.kind == Kind::NotFound => {}
             other => other?,

@@ -73,6 +73,20 @@ pub async fn active(
     Ok(store)
 }
 
+/// Makes a store one of a session's resources.
+///
+/// # Errors
+/// The database failed.
+pub async fn attach(tx: &mut Tx, store: &MemoryStoreId, session: &SessionId, access: Access) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO session_memory_stores (session_id, memory_store_id, access) VALUES (?1, ?2, ?3)")
+        .bind(session.as_str())
+        .bind(store.as_str())
+        .bind(access.as_str())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
 /// What a session may do with a store: nothing unless the store is one of its resources.
 ///
 /// # Errors

@@ -113,7 +113,7 @@ fn wanted(session: &Value) -> Result<Manifest, Refused> {
             Ok(Resource::File(file)) => {
                 wanted.insert(file.mount_path.relative().to_owned(), file.file_id.to_string());
             }
-            Err(_) => {
+            Ok(Resource::MemoryStore(_)) | Err(_) => {
                 let kind: String = resource["type"].as_str().unwrap_or("one without a type").chars().take(40).collect();
                 return Err(unsupported(&format!("a resource that this worker cannot bring ({kind})")));
             }

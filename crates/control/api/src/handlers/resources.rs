@@ -71,7 +71,7 @@ pub(crate) async fn delete(call: Call) -> Result<Reply, Problem> {
 
 async fn required(call: &Call, session: &SessionId, id: &ResourceId) -> Result<Resource, Problem> {
     let found = call.app.engine.session(&call.workspace, session).await?;
-    let found = found.resources.into_iter().find(|resource| resource.id() == id);
+    let found = found.resources.into_iter().find(|resource| resource.id() == Some(id));
     found.ok_or_else(|| Problem::not_found(format!("Session resource {id} was not found.")))
 }
 

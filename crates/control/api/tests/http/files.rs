@@ -200,7 +200,11 @@ async fn a_session_is_not_given_what_cannot_be_and_then_it_is_not_made() {
         (json!([{"type": "file", "file_id": file, "mount_path": "/workspace/a"}]), 400, "must lie below"),
         (json!([{"type": "file"}]), 400, "file_id"),
         (json!([{"type": "github_repository", "url": "https://github.com/a/b"}]), 400, "github_repository"),
-        (json!([{"type": "memory_store", "memory_store_id": "memstore_1"}]), 400, "memory_store"),
+        (
+            json!([{"type": "memory_store", "memory_store_id": "memstore_1"}]),
+            404,
+            "resources[0]: Memory store memstore_1",
+        ),
         (json!([["file", file]]), 400, "resources[0]"),
         (Value::Array(vec![at("a"); 501]), 400, "mount_path"),
     ] {

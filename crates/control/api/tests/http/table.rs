@@ -153,13 +153,7 @@ async fn worker_credentials_reach_nothing_but_the_queue_sessions_their_files_and
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_contract_has_and_this_build_has_not_says_so() {
     let server = Server::start().await;
-    for path in [
-        "/v1/skills",
-        "/v1/user_profiles",
-        "/v1/dreams",
-        "/v1/organizations/webhooks",
-        "/v1/messages",
-    ] {
+    for path in ["/v1/skills", "/v1/user_profiles", "/v1/dreams", "/v1/organizations/webhooks", "/v1/messages"] {
         for method in ["GET", "POST"] {
             let message = server.send(server.request(method, path)).await.refused(404, "not_found_error");
             assert!(message.contains("not in this build"), "{method} {path}: {message}");
