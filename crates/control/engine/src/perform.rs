@@ -138,7 +138,7 @@ impl Actor {
     fn call_model(&mut self, start: EventId) {
         let max_tokens = self.shared.settings.max_output_tokens;
         let (agent, servers) = (self.session.agent(), self.session.mcp_tools());
-        let body = postern_upstream::body(agent, servers, &self.session.asked(), max_tokens);
+        let body = postern_upstream::body(agent, &self.record.resources, servers, &self.session.asked(), max_tokens);
         self.request = Some((start, self.shared.model.start(body)));
     }
 

@@ -68,6 +68,13 @@ pub enum Input {
         /// A sentence with the next step.
         message: String,
     },
+    /// Something that the session was promised will not be there; it goes on without.
+    Missing {
+        /// A stable reason code.
+        code: String,
+        /// A sentence with the next step.
+        message: String,
+    },
     /// The session is archived; it must be idle.
     Archive,
     /// The session's record was changed.

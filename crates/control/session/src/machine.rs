@@ -21,6 +21,7 @@ use crate::context::{self, ContextLimits, Purpose};
 use crate::conversation::Conversation;
 use crate::input::{Chance, Effect, Input, ModelEvent};
 use crate::judge::{Counsellor, Judging};
+use crate::marks::Mark;
 use crate::mcp::{McpTool, Servers};
 use crate::previews::Previews;
 use crate::state::State;
@@ -186,6 +187,15 @@ impl Step<'_> {
                 }
             }
             Input::WorkFailed { code, message } => self.work_failed(&code, &message),
+            Input::Missing { code, message } => {
+                let error = SessionError {
+                    kind: SessionErrorKind::UnknownError,
+                    mcp_server_name: None,
+                    message: format!("{code}: {message}"),
+                    retry_status: RetryStatus::Retrying {},
+                };
+                self.append_with(EventBody::SessionError { error }, Mark::Missing.kept());
+            }
             Input::Archive => self.archive(),
             Input::Updated { agent, metadata, title } => {
                 if let Some(agent) = &agent {

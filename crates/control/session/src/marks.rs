@@ -14,6 +14,8 @@ pub(crate) enum Mark {
     Aside,
     /// Beside an error: the conversation has outgrown the model's window.
     Outgrown,
+    /// Beside an error: the session goes on without something, and no request failed.
+    Missing,
 }
 
 impl Mark {
@@ -24,6 +26,7 @@ impl Mark {
             Self::Cleared { keep } => json!({"mark": "cleared", "keep": keep}),
             Self::Aside => json!({"mark": "aside"}),
             Self::Outgrown => json!({"mark": "outgrown"}),
+            Self::Missing => json!({"mark": "missing"}),
         }]
     }
 
@@ -35,6 +38,7 @@ impl Mark {
             "cleared" => Some(Self::Cleared { keep: usize::try_from(note["keep"].as_u64()?).ok()? }),
             "aside" => Some(Self::Aside),
             "outgrown" => Some(Self::Outgrown),
+            "missing" => Some(Self::Missing),
             _ => None,
         }
     }
@@ -46,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_note_reads_back_and_the_model_s_blocks_are_none() {
-        for mark in [Mark::Compacting, Mark::Cleared { keep: 3 }, Mark::Aside, Mark::Outgrown] {
+        for mark in [Mark::Compacting, Mark::Cleared { keep: 3 }, Mark::Aside, Mark::Outgrown, Mark::Missing] {
             assert_eq!(Mark::read(Some(&mark.kept())), Some(mark));
         }
         assert_eq!(Mark::read(Some(&[json!({"type": "text", "text": "mark"})])), None);

@@ -173,10 +173,11 @@ impl State {
                 self.reported.insert(server.clone());
             }
             EventBody::SessionError { error } => {
-                if matches!(error.retry_status, RetryStatus::Retrying {}) {
+                let mark = Mark::read(kept.as_deref());
+                if matches!(error.retry_status, RetryStatus::Retrying {}) && mark != Some(Mark::Missing) {
                     self.failures += 1;
                 }
-                self.size.outgrown |= Mark::read(kept.as_deref()) == Some(Mark::Outgrown);
+                self.size.outgrown |= mark == Some(Mark::Outgrown);
             }
             EventBody::StatusRunning {} => {
                 if self.begins_turn() {

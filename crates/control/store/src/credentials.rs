@@ -99,6 +99,29 @@ pub async fn create(
     required(tx, workspace, vault, id).await
 }
 
+/// The active credentials of a vault that are for a variable, with its name.
+///
+/// # Errors
+/// The database failed.
+pub async fn variables(
+    connection: &mut Connection,
+    vault: &VaultId,
+) -> Result<Vec<(CredentialId, String)>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT * FROM vault_credentials WHERE vault_id = ?1 AND kind = ?2 AND archived_at IS NULL ORDER BY created_at, id",
+    )
+    .bind(vault.as_str())
+    .bind(CredentialKind::EnvironmentVariable.as_str())
+    .fetch_all(connection)
+    .await?;
+    let credentials = rows.iter().map(credential).collect::<Result<Vec<_>, _>>()?;
+    let variables = credentials.into_iter().filter_map(|credential| match credential.auth {
+        CredentialAuth::EnvironmentVariable { secret_name, .. } => Some((credential.id, secret_name)),
+        CredentialAuth::StaticBearer { .. } | CredentialAuth::McpOauth { .. } => None,
+    });
+    Ok(variables.collect())
+}
+
 /// One credential of a vault, archived or not.
 ///
 /// # Errors

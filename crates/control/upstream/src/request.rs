@@ -5,6 +5,8 @@
 
 use bytes::Bytes;
 use postern_model::agent::EffortLevel;
+use postern_model::memory::Access;
+use postern_model::resource::Resource;
 use postern_model::session::SessionAgent;
 use postern_session::{Conversation, McpTool, Message, Role};
 use serde_json::{Map, Value, json};
@@ -14,8 +16,15 @@ use crate::tools;
 /// How many tokens an answer may have unless configured otherwise.
 pub const MAX_OUTPUT_TOKENS: u32 = 32_000;
 
-/// The body that asks `agent`'s model to go on with `conversation`, with the tools of the MCP `servers` that answered.
-pub fn body(agent: &SessionAgent, servers: &[McpTool], conversation: &Conversation, max_tokens: u32) -> Bytes {
+/// The body that asks `agent`'s model to go on with `conversation`, with the tools of the MCP `servers` that answered. Of its `resources` the
+/// model is told where they lie.
+pub fn body(
+    agent: &SessionAgent,
+    resources: &[Resource],
+    servers: &[McpTool],
+    conversation: &Conversation,
+    max_tokens: u32,
+) -> Bytes {
     let mut request = Map::new();
     request.insert("model".into(), agent.model.id.clone().into());
     request.insert("max_tokens".into(), max_tokens.into());
@@ -24,12 +33,35 @@ pub fn body(agent: &SessionAgent, servers: &[McpTool], conversation: &Conversati
     if !definitions.is_empty() {
         request.insert("tools".into(), definitions.into());
     }
-    if let Some(system) = agent.system.as_deref().filter(|text| !text.trim().is_empty()) {
-        request.insert("system".into(), marked(vec![json!({"type": "text", "text": system})]).into());
+    let system = agent.system.clone().filter(|text| !text.trim().is_empty());
+    let texts: Vec<Value> =
+        system.into_iter().chain(given(resources)).map(|text| json!({"type": "text", "text": text})).collect();
+    if !texts.is_empty() {
+        request.insert("system".into(), marked(texts).into());
     }
     request.insert("messages".into(), messages(conversation.messages()).into());
     choices(agent, &mut request);
     serde_json::to_vec(&request).expect("a JSON value always serialises").into()
+}
+
+/// What the session was given, in words for the model.
+fn given(resources: &[Resource]) -> Option<String> {
+    let line = |resource: &Resource| match resource {
+        Resource::File(file) => format!("- {}: a file, to be read only.", file.mount_path.as_str()),
+        Resource::MemoryStore(store) => {
+            let access = match store.access {
+                Access::ReadOnly => "to be read only",
+                Access::ReadWrite => {
+                    "kept between sessions; read it before you begin, and write down what will be useful later"
+                }
+            };
+            let said = [&store.description, &store.instructions].into_iter().flatten();
+            let said: String = said.map(|text| format!(" {text}")).collect();
+            format!("- {}: the memory store \"{}\", {access}.{said}", store.mount_path, store.name)
+        }
+    };
+    let lines: Vec<String> = resources.iter().map(line).collect();
+    (!lines.is_empty()).then(|| format!("This session was given:\n{}", lines.join("\n")))
 }
 
 /// The body that asks a model one question, outside of any conversation.
@@ -98,7 +130,7 @@ mod tests {
     #[test]
     fn an_agent_without_choices_sends_only_what_every_endpoint_knows() {
         let request: Value =
-            serde_json::from_slice(&body(&agent(json!([])), &[], &Conversation::default(), 9)).unwrap();
+            serde_json::from_slice(&body(&agent(json!([])), &[], &[], &Conversation::default(), 9)).unwrap();
         assert_eq!(
             request,
             json!({"model": "m", "max_tokens": 9, "stream": true, "messages": [],
@@ -107,10 +139,31 @@ mod tests {
     }
 
     #[test]
+    fn the_model_is_told_what_the_session_was_given_after_the_agents_own_text() {
+        let resources: Vec<Resource> = serde_json::from_value(json!([
+            {"type": "file", "id": "sesrsc_1", "file_id": "file_1", "mount_path": "/mnt/session/uploads/a.csv",
+             "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"},
+            {"type": "memory_store", "memory_store_id": "memstore_1", "access": "read_only", "name": "Team notes",
+             "description": "What we know.", "instructions": "Look here first.", "mount_path": "/mnt/memory/team-notes"},
+        ]))
+        .unwrap();
+        let request: Value =
+            serde_json::from_slice(&body(&agent(json!([])), &resources, &[], &Conversation::default(), 9)).unwrap();
+        assert_eq!(request["system"][0], json!({"type": "text", "text": "be brief"}));
+        assert_eq!(
+            request["system"][1]["text"],
+            "This session was given:\n\
+             - /mnt/session/uploads/a.csv: a file, to be read only.\n\
+             - /mnt/memory/team-notes: the memory store \"Team notes\", to be read only. What we know. Look here first."
+        );
+        assert!(request["system"][1].get("cache_control").is_some());
+    }
+
+    #[test]
     fn effort_becomes_adaptive_thinking_with_that_effort() {
         let mut agent = agent(json!([]));
         agent.model = serde_json::from_value(json!({"id": "m", "effort": {"type": "xhigh"}, "speed": "fast"})).unwrap();
-        let request: Value = serde_json::from_slice(&body(&agent, &[], &Conversation::default(), 9)).unwrap();
+        let request: Value = serde_json::from_slice(&body(&agent, &[], &[], &Conversation::default(), 9)).unwrap();
         assert_eq!(request["thinking"], json!({"type": "adaptive"}));
         assert_eq!(request["output_config"], json!({"effort": "xhigh"}));
         assert_eq!(request["speed"], "fast");
@@ -129,7 +182,7 @@ mod tests {
         ]);
         let marks: Vec<_> = rendered.iter().map(|m| m["content"][0].get("cache_control").is_some()).collect();
         assert_eq!(marks, [false, false, true, false, true]);
-        let request: Value = serde_json::from_slice(&body(&agent, &[], &Conversation::default(), 9)).unwrap();
+        let request: Value = serde_json::from_slice(&body(&agent, &[], &[], &Conversation::default(), 9)).unwrap();
         let tools = request["tools"].as_array().unwrap();
         assert!(tools.last().unwrap().get("cache_control").is_some());
         assert!(tools[..tools.len() - 1].iter().all(|tool| tool.get("cache_control").is_none()));

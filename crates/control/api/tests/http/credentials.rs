@@ -578,3 +578,27 @@ async fn a_validation_says_that_nobody_knows_yet_and_why() {
     let path = format!("{}/mcp_oauth_validate", vault.one(&made));
     vault.server.send(vault.server.request("POST", &path)).await.refused(400, "invalid_request_error");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_told_at_once_of_a_variable_that_its_sandbox_does_not_get() {
+    let server = Server::start().await;
+    let vault = server.post("/v1/vaults", json!({"display_name": "v"})).await.ok();
+    let path = format!("/v1/vaults/{}/credentials", vault["id"].as_str().unwrap());
+    let credential = server.post(&path, variable("API_TOKEN", json!({"type": "unrestricted"}))).await.ok();
+    server.post(&path, bearer("https://mcp.example/mcp")).await.ok();
+    let archived = server.post(&path, variable("OLD", json!({"type": "unrestricted"}))).await.ok();
+    let archive = format!("{path}/{}/archive", archived["id"].as_str().unwrap());
+    server.send(server.request("POST", &archive)).await.ok();
+    let (environment, _) = server.environment("e").await;
+    let body = json!({"agent": server.agent().await, "environment_id": environment, "vault_ids": [vault["id"]]});
+    let session = server.post("/v1/sessions", body).await.ok();
+    assert_eq!(session["status"], "idle");
+    let events = server.get(&format!("/v1/sessions/{}/events", session["id"].as_str().unwrap())).await.ok();
+    let errors: Vec<&Value> = events["data"].as_array().unwrap().iter().collect();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert_eq!(errors[0]["type"], "session.error");
+    let message = errors[0]["error"]["message"].as_str().unwrap();
+    for part in ["credential_kind_unsupported", "API_TOKEN", credential["id"].as_str().unwrap(), "Next step"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+}

@@ -180,3 +180,25 @@ fn what_postern_keeps_is_not_lent_however_its_place_is_written() {
         }
     }
 }
+
+#[test]
+fn what_was_given_must_be_ours_alone_to_write() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let given = tempfile::tempdir().expect("makes a directory");
+    let part = |name: &str| given.path().join(name);
+    let refused = || refusal(|spec| spec.given = Some(given.path().to_owned()));
+    assert!(refused().contains("cannot be looked at"), "nothing is there yet");
+    for (name, _) in GIVEN {
+        std::fs::create_dir(part(name)).expect("makes a directory");
+        std::fs::set_permissions(part(name), std::fs::Permissions::from_mode(0o755)).expect("ours");
+    }
+    assert_eq!(refused(), "");
+    for mode in [0o775, 0o757] {
+        std::fs::set_permissions(part("uploads"), std::fs::Permissions::from_mode(mode)).expect("ours");
+        assert!(refused().contains("others may write"), "{mode:o}");
+    }
+    std::fs::remove_dir(part("uploads")).expect("ours");
+    symlink("/usr", part("uploads")).expect("links");
+    assert!(refused().contains("is not a directory"), "a link");
+}
