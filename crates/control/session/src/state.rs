@@ -223,7 +223,7 @@ impl State {
         self.purpose = match mark {
             Some(Mark::Compacting) => Purpose::Summary,
             Some(Mark::Aside) => Purpose::Aside,
-            Some(Mark::Cleared { .. } | Mark::Outgrown) | None => Purpose::Turn,
+            Some(Mark::Cleared { .. } | Mark::Outgrown | Mark::Missing) | None => Purpose::Turn,
         };
         if let Some(Mark::Cleared { keep }) = mark {
             self.conversation.clear(keep);

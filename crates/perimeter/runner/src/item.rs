@@ -224,7 +224,7 @@ async fn open<P: Perimeter>(
     let journal = Journal::open(&place.journal).map_err(|error| no_place(&error))?;
     let judged = facts(subject, &session);
     let ready = match files(&place, &journal) {
-        Ok(()) => parcels(subject, ours, place, &session).await,
+        Ok(()) => parcels(shared, subject, ours, place, &session).await,
         Err(refused) => Err(refused),
     };
     let (parcels, hands) = match (ready, &judged) {
@@ -242,11 +242,20 @@ async fn open<P: Perimeter>(
 }
 
 /// Brings what the session was given. Only our server hands files to a worker, and takes what a session puts out.
-async fn parcels(subject: Subject<'_>, ours: bool, place: Place, session: &Value) -> Result<Option<Parcels>, Refused> {
+async fn parcels<P>(
+    shared: &Shared<P>,
+    subject: Subject<'_>,
+    ours: bool,
+    place: Place,
+    session: &Value,
+) -> Result<Option<Parcels>, Refused> {
     if !ours {
         return parcels::nothing_given(session).map(|()| None);
     }
-    let parcels = Parcels::new(place).map_err(|error| no_place(&error))?;
+    let kernel_uid = shared.places.kernel_uid(&place).map_err(|error| no_place(&error))?;
+    // After a restart the environment's key is all that is left: memories are kept in step again with the next item.
+    let is_sessions_own = !std::ptr::eq(subject.key, &*shared.key);
+    let parcels = Parcels::new(place, kernel_uid, is_sessions_own).map_err(|error| no_place(&error))?;
     parcels.bring(subject, session).await?;
     Ok(Some(parcels))
 }

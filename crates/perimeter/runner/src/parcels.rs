@@ -3,7 +3,9 @@
 //! Given files lie in a directory that is the worker's; the sandbox shows it read-only, so what is brought later appears at once. What is put out
 //! lies in a directory of the agent's: read as a stranger's, never through a link.
 
+pub(crate) mod memories;
 mod outgoing;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +13,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use postern_model::resource::{MAX_RESOURCES, Resource};
+use postern_model::resource::{MAX_RESOURCES, MemoryStoreResource, Resource};
 use postern_net::Backoff;
 use postern_sandbox::GIVEN;
 use serde::Serialize;
@@ -32,6 +34,10 @@ pub(crate) const TRANSFERS: u32 = 4;
 #[derive(Debug, Clone)]
 pub(crate) struct Parcels {
     place: Place,
+    /// The sandbox's user, where it is another than ours.
+    kernel_uid: Option<u32>,
+    /// Whether the credential at hand is the session's own: no other reaches memories.
+    reaches_memories: bool,
 }
 
 /// What lies in the directory of given files: by path below it, the file that was fetched.
@@ -39,17 +45,18 @@ type Manifest = BTreeMap<String, String>;
 
 impl Parcels {
     /// Of the session at this place; the directories are there when this returns.
-    pub(crate) fn new(place: Place) -> io::Result<Self> {
+    pub(crate) fn new(place: Place, kernel_uid: Option<u32>, reaches_memories: bool) -> io::Result<Self> {
         make_readable(&place.given)?;
         for (name, _) in GIVEN {
             make_readable(&place.given.join(name))?;
         }
-        Ok(Self { place })
+        Ok(Self { place, kernel_uid, reaches_memories })
     }
 
     /// Brings what the session is given and takes away what it is not given any more. What is there already is not fetched again.
     pub(crate) async fn bring(&self, subject: Subject<'_>, session: &Value) -> Result<(), Refused> {
-        let wanted = wanted(session)?;
+        let Wanted { files: wanted, stores } = wanted(session)?;
+        self.bring_memories(subject, stores).await?;
         let mut manifest: Manifest = read(&self.place.manifest).map_err(|error| no_room(&error))?;
         let uploads = self.place.given.join(GIVEN[0].0);
         let stale: Vec<String> = manifest
@@ -73,6 +80,13 @@ impl Parcels {
             write(&self.place.manifest, &manifest).map_err(|error| no_room(&error))?;
         }
         Ok(())
+    }
+
+    /// Sends what the session put out and what it changed of memories. Each line says of one file what became of it otherwise.
+    pub(crate) async fn take(&self, subject: Subject<'_>) -> Vec<String> {
+        let mut lines = self.take_outputs(subject).await;
+        lines.extend(self.take_memories(subject).await);
+        lines
     }
 
     /// Fetches one file; it appears whole or not at all.
@@ -101,18 +115,26 @@ impl Parcels {
     }
 }
 
-/// The files of a session as the server shows it, by where they go. A kind of resource that this worker does not know is not passed over.
-fn wanted(session: &Value) -> Result<Manifest, Refused> {
+/// What a session is given, as the server shows it.
+#[derive(Debug, Default)]
+struct Wanted {
+    files: Manifest,
+    stores: Vec<MemoryStoreResource>,
+}
+
+/// Reads what a session is given. A kind of resource that this worker does not know is not passed over.
+fn wanted(session: &Value) -> Result<Wanted, Refused> {
     let sent = session.get("resources").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     if sent.len() > MAX_RESOURCES {
         return Err(unsupported(&format!("more than {MAX_RESOURCES} resources")));
     }
-    let mut wanted = Manifest::new();
+    let mut wanted = Wanted::default();
     for resource in sent {
         match serde_json::from_value(resource.clone()) {
             Ok(Resource::File(file)) => {
-                wanted.insert(file.mount_path.relative().to_owned(), file.file_id.to_string());
+                wanted.files.insert(file.mount_path.relative().to_owned(), file.file_id.to_string());
             }
+            Ok(Resource::MemoryStore(store)) if names_a_store(&store.mount_path) => wanted.stores.push(store),
             Ok(Resource::MemoryStore(_)) | Err(_) => {
                 let kind: String = resource["type"].as_str().unwrap_or("one without a type").chars().take(40).collect();
                 return Err(unsupported(&format!("a resource that this worker cannot bring ({kind})")));
@@ -120,6 +142,12 @@ fn wanted(session: &Value) -> Result<Manifest, Refused> {
         }
     }
     Ok(wanted)
+}
+
+/// Whether a store's place is one directory below the one for memories.
+fn names_a_store(mount_path: &str) -> bool {
+    let name = mount_path.strip_prefix("/mnt/memory/").unwrap_or_default();
+    !name.is_empty() && name.len() <= 255 && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
 
 /// Refuses a session that was given something, on a server whose files this worker cannot fetch.

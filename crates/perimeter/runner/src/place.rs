@@ -1,4 +1,4 @@
-//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,packages,given,outputs,journal,manifest,sent,kernel_uid,lease,results,frozen,revoked}`. Workspaces outlive the worker.
+//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,packages,given,outputs,memory,journal,manifest,sent,stores,kernel_uid,lease,results,frozen,revoked}`. Workspaces outlive the worker.
 //! Never makes a path from a name it did not check: session ids come from a server that may be hostile.
 
 use std::fs;
@@ -42,6 +42,9 @@ pub(crate) struct Place {
     /// What the session puts out, and what of it was sent.
     pub(crate) outputs: PathBuf,
     pub(crate) sent: PathBuf,
+    /// The directories of memory stores, and what is known of these.
+    pub(crate) memory: PathBuf,
+    pub(crate) stores: PathBuf,
     kernel_uid: PathBuf,
     lease: PathBuf,
     directory: PathBuf,
@@ -88,6 +91,8 @@ impl Place {
             incoming: directory.join("incoming"),
             outputs: directory.join("outputs"),
             sent: directory.join("sent"),
+            memory: directory.join("memory"),
+            stores: directory.join("stores"),
             kernel_uid: directory.join("kernel_uid"),
             lease: directory.join("lease"),
             directory,

@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ANSWER_LIMIT: usize = 8 * 1024 * 1024;
 /// A thousand events, of which some carry media.
 const PAGE_LIMIT: usize = 256 * 1024 * 1024;
+/// More pages than a store can fill.
+const MEMORY_PAGES: usize = 200;
 /// Our server sends it on every answer; the hosted platform does not.
 const OURS: &str = "postern-version";
 
@@ -127,7 +129,7 @@ impl RemoteError {
         }
     }
 
-    fn status(&self) -> Option<u16> {
+    pub(crate) fn status(&self) -> Option<u16> {
         match self {
             Self::Refused { status, .. } => Some(*status),
             _ => None,
@@ -305,6 +307,63 @@ impl Remote {
         Ok(size)
     }
 
+    /// All memories of a store, with their texts.
+    pub(crate) async fn memories(&self, key: &Bearer, store: &str) -> Result<Vec<Memory>, RemoteError> {
+        #[derive(Deserialize)]
+        struct Page {
+            data: Vec<Value>,
+            next_page: Option<String>,
+        }
+        let (doing, mut memories, mut page) = ("list a store's memories", Vec::new(), None::<String>);
+        for _ in 0..MEMORY_PAGES {
+            let mut query = vec![("view", "full"), ("limit", "20")];
+            query.extend(page.as_deref().map(|page| ("page", page)));
+            let request = request(Method::GET, &path(&["v1", "memory_stores", store, "memories"], &query), key, None)?;
+            let Page { data, next_page } = self.read_json(doing, request, PATIENCE, PAGE_LIMIT).await?;
+            for item in data.into_iter().filter(|item| item["type"] == "memory") {
+                memories.push(serde_json::from_value(item).map_err(|_| RemoteError::Garbled { doing })?);
+            }
+            match next_page {
+                Some(next) if !next.is_empty() => page = Some(next),
+                _ => return Ok(memories),
+            }
+        }
+        Err(RemoteError::Garbled { doing })
+    }
+
+    /// Creates a memory, or changes the one of this id where its text is still the one of this digest.
+    pub(crate) async fn write_memory(
+        &self,
+        key: &Bearer,
+        store: &str,
+        of: Option<(&str, &str)>,
+        at: &str,
+        content: &str,
+    ) -> Result<Memory, RemoteError> {
+        let (path, body) = match of {
+            None => (path(&["v1", "memory_stores", store, "memories"], &[]), json!({"path": at, "content": content})),
+            Some((memory, sha256)) => (
+                path(&["v1", "memory_stores", store, "memories", memory], &[]),
+                json!({"content": content, "precondition": {"type": "content_sha256", "content_sha256": sha256}}),
+            ),
+        };
+        let request = request(Method::POST, &path, key, Some(&body))?;
+        self.read_json("write a memory", request, PATIENCE, ANSWER_LIMIT).await
+    }
+
+    /// Removes a memory where its text is still the one of this digest.
+    pub(crate) async fn forget_memory(
+        &self,
+        key: &Bearer,
+        store: &str,
+        memory: &str,
+        sha256: &str,
+    ) -> Result<(), RemoteError> {
+        let path = path(&["v1", "memory_stores", store, "memories", memory], &[("expected_content_sha256", sha256)]);
+        let request = request(Method::DELETE, &path, key, None)?;
+        self.send("remove a memory", request, PATIENCE).await.map(drop)
+    }
+
     /// Sends a file that the session put out.
     pub(crate) async fn put_out(
         &self,
@@ -411,6 +470,16 @@ fn encoded(text: &str) -> String {
             other => format!("%{other:02X}"),
         })
         .collect()
+}
+
+/// A memory as the server shows it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Memory {
+    pub(crate) id: String,
+    pub(crate) path: String,
+    pub(crate) content_sha256: String,
+    #[serde(default)]
+    pub(crate) content: Option<String>,
 }
 
 /// A session's live events.

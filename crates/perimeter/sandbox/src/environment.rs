@@ -65,6 +65,7 @@ mod tests {
             packages: None,
             given: None,
             outputs: None,
+            memories: Vec::new(),
             mounts: Vec::new(),
             devices: Vec::new(),
             environment,

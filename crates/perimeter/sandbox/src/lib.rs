@@ -43,7 +43,9 @@ pub use error::BuildError;
 pub use sandbox::{DNS_PORT, Ending, Exit, Limit, Network, PROXY_PORT, REDIRECT_PORT, REFUSED_GROUP, Sandbox};
 pub use seccomp::spawner_calls;
 pub use spawner::spawner_main;
-pub use spec::{AGENT_UID, Access, GIVEN, LOWEST_KERNEL_UID, Mount, OUTPUTS, Root, Settings, Spec, Trust};
+pub use spec::{
+    AGENT_UID, Access, GIVEN, LOWEST_KERNEL_UID, MemoryDirectory, Mount, OUTPUTS, Root, Settings, Spec, Trust,
+};
 
 /// The name under which the binary's first line of `main` must run the tool server: `argv[0]` of process 1 inside.
 pub const TOOLS_NAME: &str = "postern-tools";

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::BuildError;
 use crate::sensitive;
-use crate::spec::{Access, GIVEN, LOWEST_KERNEL_UID, Mount, Root, Spec};
+use crate::spec::{Access, GIVEN, LOWEST_KERNEL_UID, MemoryDirectory, Mount, Root, Spec};
 use crate::system::DEVICES;
 
 /// The name of this step in errors.
@@ -83,6 +83,7 @@ impl Request {
         if let Some(outputs) = &spec.outputs {
             check_own("directory for outputs", outputs, kernel_uid)?;
         }
+        spec.memories.iter().try_for_each(|memories| check_memories(memories, builder, kernel_uid))?;
         if let Some(given) = &spec.given {
             GIVEN.iter().try_for_each(|(name, _)| check_given(&given.join(name), builder))?;
         }
@@ -250,6 +251,21 @@ fn check_own(what: &str, directory: &Path, kernel_uid: u32) -> Result<(), BuildE
         ));
     }
     Ok(())
+}
+
+/// A store that may be written is the sandbox's, one that may be read is ours.
+fn check_memories(memories: &MemoryDirectory, builder: Builder, kernel_uid: u32) -> Result<(), BuildError> {
+    let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    if !(1..=255).contains(&memories.name.len()) || !memories.name.bytes().all(plain) {
+        return Err(refused(
+            "a memory store's name is not lower-case letters, digits and -",
+            "report this as a defect",
+        ));
+    }
+    match memories.access {
+        Access::Write => check_own("directory of a memory store", &memories.directory, kernel_uid),
+        Access::Read | Access::Cache => check_given(&memories.directory, builder),
+    }
 }
 
 /// What is given to a session is ours: the agent could change what others of its user may write.

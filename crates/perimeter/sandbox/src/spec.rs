@@ -38,6 +38,8 @@ pub struct Spec {
     pub given: Option<PathBuf>,
     /// The session's directory for what it puts out, writable inside as `/mnt/session/outputs`; owned by the sandbox's kernel user.
     pub outputs: Option<PathBuf>,
+    /// Memory stores of the session, shown below `/mnt/memory`.
+    pub memories: Vec<MemoryDirectory>,
     /// Directories and files of the host that the zone lends.
     pub mounts: Vec<Mount>,
     /// Character devices of the host that the zone lends, by their paths below `/dev`.
@@ -84,6 +86,17 @@ pub const GIVEN: [(&str, &str); 2] = [("uploads", "/mnt/session/uploads"), ("ski
 
 /// Where a session puts what its user shall get.
 pub const OUTPUTS: &str = "/mnt/session/outputs";
+
+/// A directory that holds the memories of a store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryDirectory {
+    /// Where it lies on the host: the sandbox's kernel user's when it may write, the builder's own when it may read.
+    pub directory: PathBuf,
+    /// Its name below `/mnt/memory`: lower-case letters, digits and dashes.
+    pub name: String,
+    /// What may be done there: read, or write.
+    pub access: Access,
+}
 
 /// A directory or file of the host, lent to a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,10 +11,11 @@ use crate::wire::{Access, Configuration, FRAME_LIMIT_BYTES, Request, Root};
 
 const WORKDIR: &str = "/workspace";
 /// What a session was given, and where it puts what its user shall get.
-const ROOTS: [(&str, Access); 3] = [
+const ROOTS: [(&str, Access); 4] = [
     ("/mnt/session/uploads", Access::Read),
     ("/mnt/session/skills", Access::Read),
     ("/mnt/session/outputs", Access::ReadWrite),
+    ("/mnt/memory", Access::ReadWrite),
 ];
 
 /// Runs the server until the worker closes the channel; as pid 1 its end is the end of every process of the sandbox.

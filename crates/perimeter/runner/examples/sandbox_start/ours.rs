@@ -48,6 +48,7 @@ pub(crate) fn spec(directory: &Path, number: usize) -> Outcome<Spec> {
         packages: None,
         given: None,
         outputs: None,
+        memories: Vec::new(),
         mounts: Vec::new(),
         devices: Vec::new(),
         environment: vec![("LEDGER_API_KEY".to_owned(), "pstn-0123456789abcdef0123456789ab".to_owned())],

@@ -1,6 +1,7 @@
 //! A session's tool uses, in its sandbox: decided, recorded, run, and told. The sandbox is a stranger: what comes out of it is only shown on, and its end
 //! is an outcome like another.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +10,14 @@ use postern_audit::{Decision, Durability, Kind, Record};
 use postern_egress::client::Network;
 use postern_policy::canonical::canonical_json;
 use postern_policy::{AuditMode, Denial, MountAccess, Packages, Reason, Zone};
-use postern_sandbox::{Access, BuildError, Control, Ending, Mount, Root, Sandbox, Spec, Trust};
+use postern_sandbox::{Access, BuildError, Control, Ending, MemoryDirectory, Mount, Root, Sandbox, Spec, Trust};
 use postern_tools::client::{CALL_DEADLINE, GRACE};
 use postern_tools::{CallError, ToolClient, ToolOutcome};
 use serde_json::Value;
 
 use super::{Opened, Parts, deny, shadowed};
 use crate::hands::{Hands, Outcome, SessionFacts, ToolCall};
+use crate::parcels::memories::{self, Store, Stores};
 use crate::roster::Held;
 use crate::session::chain;
 
@@ -197,6 +199,7 @@ impl SandboxHands {
             packages,
             given: place.given.exists().then_some(place.given),
             outputs: Some(place.outputs),
+            memories: memory_directories(&place.memory, memories::stores(&place.stores)?),
             mounts: limits.mounts.iter().map(mount).collect(),
             devices: limits.devices.clone(),
             environment: self.environment.clone(),
@@ -344,6 +347,18 @@ async fn how_it_ended(ending: &mut Ending, memory_bytes: Option<u64>) -> String 
         String::new()
     };
     format!(" ({}{memory})", exit.how)
+}
+
+fn memory_directories(root: &Path, stores: Stores) -> Vec<MemoryDirectory> {
+    let directory = |store: Store| MemoryDirectory {
+        directory: root.join(&store.directory),
+        name: store.directory,
+        access: match store.access {
+            postern_model::memory::Access::ReadOnly => Access::Read,
+            postern_model::memory::Access::ReadWrite => Access::Write,
+        },
+    };
+    stores.into_values().map(directory).collect()
 }
 
 const MEMORY_BYTES: u64 = 2 << 30;

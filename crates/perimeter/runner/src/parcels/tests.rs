@@ -9,19 +9,28 @@ fn file(path: &str) -> Value {
     })
 }
 
+fn store(mount_path: &str) -> Value {
+    json!({
+        "type": "memory_store", "memory_store_id": "memstore_1", "access": "read_write", "name": "n", "mount_path": mount_path,
+    })
+}
+
 #[test]
 fn files_are_wanted_by_where_they_go_and_anything_else_is_not_passed_over() {
     let session = |resources: Value| json!({"resources": resources});
-    assert!(wanted(&json!({})).unwrap().is_empty());
+    assert!(wanted(&json!({})).unwrap().files.is_empty());
     let two = wanted(&session(json!([file("/mnt/session/uploads/a"), file("/mnt/session/uploads/b/c")]))).unwrap();
     assert_eq!(
-        two.into_iter().collect::<Vec<_>>(),
+        two.files.into_iter().collect::<Vec<_>>(),
         [("a".to_owned(), "file_1".to_owned()), ("b/c".to_owned(), "file_1".to_owned())]
     );
+    assert_eq!(wanted(&session(json!([store("/mnt/memory/team-notes")]))).unwrap().stores.len(), 1);
     for resource in [
         file("/mnt/session/uploads/../../../etc/cron.d/x"),
         file("/workspace/x"),
-        json!({"type": "memory_store", "memory_store_id": "memstore_1"}),
+        store("/mnt/memory/../session/uploads"),
+        store("/mnt/memory/"),
+        store("/mnt/memory/a/b"),
         json!({"type": "something_newer"}),
         json!(7),
     ] {

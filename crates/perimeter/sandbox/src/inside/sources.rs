@@ -81,6 +81,14 @@ pub(super) fn take_requested(inside: &mut Inside) -> Result<(), Failure> {
             borrowed.lent.push((at.into(), tree, kind));
         }
     }
+    for memories in &spec.memories {
+        let allowed = match memories.access {
+            Access::Read | Access::Cache => Use::System,
+            Access::Write => Use::Files,
+        };
+        let (tree, kind) = take_exactly(&memories.directory, allowed)?;
+        borrowed.lent.push((Path::new("/mnt/memory").join(&memories.name), tree, kind));
+    }
     if let Some(outputs) = &spec.outputs {
         let (tree, kind) = take_exactly(outputs, Use::Files)?;
         borrowed.lent.push((OUTPUTS.into(), tree, kind));

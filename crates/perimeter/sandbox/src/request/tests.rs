@@ -25,6 +25,7 @@ fn spec(workspace: &Path) -> Spec {
         packages: None,
         given: None,
         outputs: None,
+        memories: Vec::new(),
         mounts: Vec::new(),
         devices: Vec::new(),
         environment: Vec::new(),

@@ -52,6 +52,7 @@ pub(crate) fn spec(directory: &Path, session: &str) -> Spec {
         packages: None,
         given: None,
         outputs: None,
+        memories: Vec::new(),
         mounts: Vec::new(),
         devices: Vec::new(),
         environment: vec![("PLACEHOLDER".into(), "pstn-value".into())],
