@@ -34,6 +34,7 @@ fn head(report: &Report, title: &str) -> String {
         ("Begun", report.started.clone()),
         ("Took", format!("{:.1} s", report.took_ms as f64 / 1000.0)),
         ("Run as", report.user.clone()),
+        ("Machine", report.host.clone()),
         ("Kernel", report.kernel.clone()),
         ("Postern", report.version.clone()),
     ];
@@ -99,10 +100,11 @@ fn controls(report: &Report) -> String {
         .iter()
         .map(|row| {
             format!(
-                "<tr><th scope=\"row\">{}</th><td class=\"state {}\">{}</td><td>{}</td></tr>\n",
+                "<tr><th scope=\"row\">{}</th><td class=\"state {}\">{}</td><td>{} <span class=\"small\">{}</span></td></tr>\n",
                 escaped(&row.name),
                 row.state,
                 row.state,
+                sentence(&row.does),
                 escaped(&row.cause)
             )
         })
@@ -115,7 +117,7 @@ fn controls(report: &Report) -> String {
 }
 
 fn section(report: &Report, promise: Promise) -> String {
-    let rows: String = report.of(promise).map(row).collect();
+    let rows = rows_by_area(report.of(promise));
     if rows.is_empty() {
         return String::new();
     }
@@ -123,6 +125,20 @@ fn section(report: &Report, promise: Promise) -> String {
         "<section id=\"{promise}\">\n<h2>{promise} <span>{}</span></h2>\n<table class=\"probes\">\n<thead><tr><th scope=\"col\">Attempt</th><th scope=\"col\">Inside</th><th scope=\"col\">Without the boundary</th><th scope=\"col\">Verdict</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n</section>\n",
         escaped(promise.words())
     )
+}
+
+/// A heading where another area begins: a promise can have hundreds of probes.
+fn rows_by_area<'a>(findings: impl Iterator<Item = &'a Finding>) -> String {
+    let (mut rows, mut area) = (String::new(), "");
+    for finding in findings {
+        let own = finding.id.split('/').next().unwrap_or_default();
+        if own != area {
+            area = own;
+            rows += &format!("<tr class=\"area\"><th scope=\"rowgroup\" colspan=\"4\">{}</th></tr>\n", sentence(own));
+        }
+        rows += &row(finding);
+    }
+    rows
 }
 
 fn row(finding: &Finding) -> String {
@@ -160,7 +176,7 @@ fn sentence(text: &str) -> String {
     escaped(&(first + characters.as_str()))
 }
 
-const READING: &str = "<section>\n<h2>How to read this</h2>\n<p>Each attempt was made by the same program twice: inside a real sandbox of this zone, and once more where the boundary is not. It <b>held</b> when it failed inside in the way that the catalogue expects, worked or got further without the boundary, and, where a decision was due, its refusal is in the audit log with this reason. An attempt that fails everywhere proves nothing and is <b>not run</b>, which is not a pass. <code>made</code> means that the attack did what it is for; a word in capitals is the kernel's error.</p>\n</section>\n";
+const READING: &str = "<section>\n<h2>How to read this</h2>\n<p>Each attempt was made twice in the same way: where the boundary is (in a real sandbox of this zone, as one of our own confined processes, through a tunnel and its gateway), and once more where it is not. It <b>held</b> when it failed inside in the way that the catalogue expects, worked or got further without the boundary, and, where a decision was due, its refusal is in the audit log with this reason. An attempt that fails everywhere proves nothing and is <b>not run</b>, which is not a pass. </p>\n<p><code>made</code> means that the attack did what it is for; <code>refused</code> and a reason is the answer of our own policy, a word in capitals is the kernel's error. <code>reached</code>: the kernel looked at the call, so nothing had stopped it. <code>clean</code> and <code>leaked</code>: whether a secret planted for the run was in what came back. <code>none</code>, <code>whole</code>, <code>before</code> and the like answer the question that the attempt asks.</p>\n</section>\n";
 
 const STYLE: &str = "
 :root { --ink: #1b1f24; --soft: #5b6470; --line: #d9dee4; --ground: #fff; --tint: #f5f7f9; --held: #14683c; --bad: #a4161a; --open: #8a5a00; }
@@ -186,6 +202,7 @@ thead th { color: var(--soft); border-bottom-width: 2px; }
 .probes { table-layout: fixed; }
 .probes th:nth-child(1) { width: 40%; } .probes th:nth-child(2) { width: 22%; } .probes th:nth-child(3) { width: 27%; } .probes th:nth-child(4) { width: 11%; }
 .probes td { overflow-wrap: anywhere; }
+.area th { padding-top: 1.3rem; color: var(--soft); font-weight: 600; }
 .state.active { color: var(--held); } .state.degraded { color: var(--open); } .state.missing { color: var(--bad); }
 .small { color: var(--soft); font-size: .85rem; }
 .badge { font-weight: 600; white-space: nowrap; }

@@ -19,6 +19,8 @@ pub struct Report {
     pub zone_digest: String,
     /// `root`, or the user id.
     pub user: String,
+    /// The machine's name.
+    pub host: String,
     /// The kernel's release.
     pub kernel: String,
     /// Every control of a sandbox and its state here.
@@ -36,6 +38,8 @@ pub struct Report {
 pub struct ControlRow {
     /// Its name in `require`.
     pub name: String,
+    /// What it does.
+    pub does: String,
     /// `active`, `degraded` or `missing`.
     pub state: &'static str,
     /// Why it is not active, and what would mend it.

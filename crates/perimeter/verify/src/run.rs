@@ -304,8 +304,14 @@ fn user() -> User {
 }
 
 fn begun(stand: &Stand, started: Timestamp) -> Report {
+    let known = Catalogue::shipped().map(|catalogue| catalogue.controls).unwrap_or_default();
+    let does = |name: &str| known.iter().find(|control| control.name == name).map(|control| control.does.clone());
+    // The run's own directory is gone when somebody reads of it.
+    let directory = stand.directory().display().to_string();
+    let degraded = stand.perimeter.degraded().iter().map(|what| what.replace(&directory, "(the run's own directory)"));
     let controls = stand.perimeter.controls().iter().map(|status| ControlRow {
         name: status.control.name().to_owned(),
+        does: does(status.control.name()).unwrap_or_default(),
         state: match status.state {
             State::Active => "active",
             State::Degraded => "degraded",
@@ -319,7 +325,7 @@ fn begun(stand: &Stand, started: Timestamp) -> Report {
     });
     Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        started: started.to_string(),
+        started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         took_ms: 0,
         zone: stand.zone.clone(),
         zone_digest: zone_digest(stand),
@@ -327,9 +333,10 @@ fn begun(stand: &Stand, started: Timestamp) -> Report {
             User::Root => "root".to_owned(),
             User::Ordinary => format!("user {}", rustix::process::geteuid().as_raw()),
         },
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         controls: controls.collect(),
-        degraded: stand.perimeter.degraded().to_vec(),
+        degraded: degraded.collect(),
         notes: NOTES.iter().map(ToString::to_string).collect(),
         findings: Vec::new(),
     }
@@ -382,5 +389,5 @@ const NOTES: &[&str] = &[
     "memory, processes and disk of the zone were lowered for the run, so that reaching their limits costs little",
     "the zone's secrets were replaced by canaries and its own hosts were not contacted",
     "the gateway was attacked over a tunnel, routes and rules of the run's own; the zone's own mcp rules were not tested",
-    "this command is the run's worker and makes the control runs as well, so it is not confined as a worker is; what a worker's confinement holds, roles/worker-... attempt",
+    "this command is the run's worker and makes the control runs as well, so it is not confined as a worker is; the probes roles/worker-... try what a worker's confinement forbids",
 ];

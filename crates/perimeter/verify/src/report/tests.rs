@@ -30,9 +30,11 @@ fn report() -> Report {
         zone: HOSTILE.into(),
         zone_digest: "sha256:0".into(),
         user: "root".into(),
+        host: "there".into(),
         kernel: "6".into(),
         controls: vec![ControlRow {
             name: "disk-hard".into(),
+            does: "limits".into(),
             state: "degraded",
             cause: "no quota; a small disk".into(),
         }],
