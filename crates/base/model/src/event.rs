@@ -10,7 +10,7 @@ mod preview;
 mod tests;
 
 pub use client::{ClientEvent, MAX_EVENTS, SendEvents};
-pub use outcome::{DEFAULT_ITERATIONS, OutcomeEvaluation, OutcomeProgress, OutcomeResult, Rubric};
+pub use outcome::{DEFAULT_ITERATIONS, LONGEST_RUBRIC, OutcomeEvaluation, OutcomeProgress, OutcomeResult, Rubric};
 pub use preview::{ContentDelta, Preview, Previewable, PreviewedEvent};
 
 use serde::{Deserialize, Serialize};

@@ -21,6 +21,7 @@ use serde::Serialize;
 use crate::actor::Actor;
 use crate::problem;
 use crate::resources::{self, Owner};
+use crate::rubric;
 use crate::shared::Shared;
 
 /// The most vaults a session may name.
@@ -112,6 +113,8 @@ pub(crate) async fn begin(
         updated_at: now,
         archived_at: None,
     };
+    let whose = rubric::Reader { workspace, session: &record.id, now };
+    let initial = rubric::resolve(tx, whose, initial).await?;
     let mut actor = Actor::new(shared, record);
     actor.session.check(&initial, Author::Client)?;
     sessions::create(tx, &actor.record).await.map_err(problem)?;

@@ -16,6 +16,7 @@ mod mcp;
 mod perform;
 mod query;
 mod resources;
+mod rubric;
 mod schedule;
 mod shared;
 mod subscribers;
@@ -242,6 +243,15 @@ impl Engine {
                 format!("must have 1 to {MAX_EVENTS} events, has {}", events.len()),
             ));
         }
+        // Whoever may not send an outcome does not learn which files there are.
+        let events = match author {
+            Author::Client => {
+                let mut reader = self.shared.store.read().await.map_err(problem)?;
+                let whose = rubric::Reader { workspace, session: id, now: Timestamp::now() };
+                rubric::resolve(&mut reader, whose, events).await?
+            }
+            Author::Worker => events,
+        };
         self.shared.ask(Some(workspace), id, |reply| Command::Send { events, author, reply }).await
     }
 

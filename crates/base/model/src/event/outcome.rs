@@ -11,7 +11,7 @@ pub const DEFAULT_ITERATIONS: u32 = 3;
 /// How often at most.
 const MOST_ITERATIONS: u32 = 20;
 /// The longest rubric, in characters.
-const LONGEST_RUBRIC: usize = 262_144;
+pub const LONGEST_RUBRIC: usize = 262_144;
 /// The longest description, in characters.
 const LONGEST_DESCRIPTION: usize = 100_000;
 
@@ -30,10 +30,10 @@ impl Rubric {
     /// Reads the rubric of a request.
     ///
     /// # Errors
-    /// 400: it is none, is too long, or is a file.
+    /// 400: it is none, is too long, or is a file that nobody has read.
     pub fn parse(sent: &Value) -> Result<Self, Problem> {
         if sent["type"] == "file" {
-            return Err(Problem::invalid_at("rubric", "file rubrics are not in this build; send the text"));
+            return Err(Problem::invalid_at("rubric", "file rubrics are read before an event is checked"));
         }
         let rubric: Self = serde_json::from_value(sent.clone())
             .map_err(|_| Problem::invalid_at("rubric", "must be {\"type\":\"text\",\"content\":TEXT}"))?;

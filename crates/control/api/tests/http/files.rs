@@ -28,7 +28,7 @@ pub(crate) fn upload(request: Request, parts: &[(&str, Option<&str>, &[u8])]) ->
     request.body(&body).header("content-type", &format!("multipart/form-data; boundary={BOUNDARY}"))
 }
 
-async fn uploaded(server: &Server, name: &str, bytes: &[u8]) -> Value {
+pub(crate) async fn uploaded(server: &Server, name: &str, bytes: &[u8]) -> Value {
     server.send(upload(server.request("POST", "/v1/files"), &[("file", Some(name), bytes)])).await.ok()
 }
 

@@ -163,6 +163,11 @@ async fn pages(stand: &Stand, prefix: &PathPrefix, depth: Depth, limit: u32) -> 
             if let MemoryListItem::Memory(memory) = item {
                 assert_eq!(memory.content.as_deref(), Some(memory.path.as_str()));
             }
+            assert!(
+                all.last().is_none_or(|last: &String| last.as_str() < item.path()),
+                "pages go on: {all:?}, {}",
+                item.path()
+            );
             all.push(item.path().to_owned());
         }
         match more {
