@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
+import uuid
 
 from anthropic import Anthropic, AsyncAnthropic
 from conftest import Stack, script, tool, until
@@ -33,6 +35,29 @@ def test_it_serves_three_tool_uses_and_a_follow_up_gives_it_a_new_work_item(new_
     assert len({item.id for item in items}) == len({item.id for item in first}) + 1
     assert {item.state for item in items} == {"stopped"}
     reader.close()
+
+
+def test_it_keeps_the_memory_stores_of_a_session_in_step(new_stack):
+    stack: Stack = new_stack(arguments=["--no-worker"])
+    client = Anthropic(base_url=stack.base_url, api_key=stack.api_key)
+    store = client.beta.memory_stores.create(name=f"official {uuid.uuid4().hex}")
+    client.beta.memory_stores.memories.create(store.id, path="/team/tone.md", content="be brief")
+    agent = client.beta.agents.create(name="official", model="rehearsal-1", tools=[TOOLSET])
+    session = client.beta.sessions.create(
+        agent=agent.id, environment_id=stack.environment_id, resources=[{"type": "memory_store", "memory_store_id": store.id}])
+    at = session.resources[0].mount_path
+    reader = Reader(client, session.id)
+    client.beta.sessions.events.send(session.id, events=[{"type": "user.message", "content": script(
+        {"tool_uses": [tool("bash", command=f"cat {at}/team/tone.md; echo learnt > {at}/new.md")]}, {"text": "done"})}])
+    try:
+        asyncio.run(serve_one_item(stack))
+        assert [result.content[0].text for result in reader.of("user.tool_result")] == ["be brief"]
+        found = client.beta.memory_stores.memories.list(store.id, view="full")
+        assert {memory.path: memory.content for memory in found if memory.type == "memory"} == {
+            "/team/tone.md": "be brief", "/new.md": "learnt\n"}
+    finally:
+        reader.close()
+        shutil.rmtree(at, ignore_errors=True)
 
 
 def ended_turns(reader: Reader) -> int:

@@ -165,7 +165,12 @@ fn build_in(tools: &Tools, stub: Stub, pool: &mut Pool, request: &Request) -> Re
                 group,
                 kernel_uid: request.kernel_uid,
                 memory_bytes: spec.memory_bytes,
-                counted: std::iter::once(&spec.workspace).chain(&spec.packages).chain(&spec.outputs).chain(spec.memories.iter().map(|memories| &memories.directory)).cloned().collect(),
+                counted: std::iter::once(&spec.workspace)
+                    .chain(&spec.packages)
+                    .chain(&spec.outputs)
+                    .chain(spec.memories.iter().map(|memories| &memories.directory))
+                    .cloned()
+                    .collect(),
                 disk_bytes: spec.disk_bytes,
                 last_words,
             };
