@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
@@ -54,7 +55,9 @@ impl Rigged {
                 Err(failure) => tracing::warn!(probe = attempt.id, %failure, "a call was not made"),
             }
         }
-        stand.rig.end().await?;
+        let Stand { directory, rig, .. } = stand;
+        rig.end().await?;
+        directory.removed().await;
         Ok(called)
     }
 }
@@ -75,6 +78,18 @@ impl Drop for Directory {
     fn drop(&mut self) {
         // It holds a canary alone.
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Directory {
+    /// Removes it. The gateway's own processes end after it, and the audit log's writes a last checkpoint: what is half removed then is removed again.
+    async fn removed(self) {
+        for _ in 0..REMOVALS {
+            match fs::remove_dir_all(&self.0) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => tokio::time::sleep(PAUSE).await,
+                Ok(()) | Err(_) => return,
+            }
+        }
     }
 }
 
@@ -231,5 +246,8 @@ fn random() -> Result<String, Failure> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// How often a directory is removed in which somebody still writes, and how long after.
+const REMOVALS: usize = 60;
+const PAUSE: Duration = Duration::from_millis(50);
 /// Of an answer.
 const LONGEST: usize = 1 << 20;
