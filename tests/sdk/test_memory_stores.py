@@ -147,5 +147,9 @@ def test_either_beta_and_both_open_the_routes(client: Anthropic, store, betas):
         client.beta.memory_stores.retrieve(store.id, extra_headers={"anthropic-beta": "mcp-tunnels-2026-06-22"})
 
 
-def test_a_store_without_sessions_finds_none(client: Anthropic, store):
+def test_a_session_is_found_by_the_store_it_has(client: Anthropic, postern: Stack, store):
     assert list(client.beta.sessions.list(memory_store_id=store.id)) == []
+    agent = client.beta.agents.create(name="remembers", model="rehearsal-1", tools=[])
+    resource = {"type": "memory_store", "memory_store_id": store.id, "access": "read_only"}
+    session = client.beta.sessions.create(agent=agent.id, environment_id=postern.environment_id, resources=[resource])
+    assert [found.id for found in client.beta.sessions.list(memory_store_id=store.id)] == [session.id]

@@ -6,13 +6,25 @@ import json
 
 from anthropic import Anthropic
 from anthropic.types import beta as types
-from conformance.validator import check
+from conformance.validator import check, check_page
 
 from conftest import Stack, script, until
 
 
 def grade(result: str) -> str:
     return json.dumps({"result": result, "explanation": "as rehearsed"})
+
+
+def test_a_rubric_from_a_file_is_shown_as_its_text(postern: Stack):
+    client = Anthropic(base_url=postern.base_url, api_key=postern.api_key)
+    agent = client.beta.agents.create(name="rubrics", model="rehearsal-1")
+    uploaded = client.beta.files.upload(file=("rubric.md", b"it runs", "text/markdown"))
+    session = client.beta.sessions.create(agent=agent.id, environment_id=postern.environment_id, initial_events=[
+        {"type": "user.define_outcome", "description": "a program", "rubric": {"type": "file", "file_id": uploaded.id}}])
+    raw = client.beta.sessions.events.with_raw_response.list(session.id, types=["user.define_outcome"])
+    assert check_page(types.sessions.BetaManagedAgentsSessionEvent, raw.http_response.content) == []
+    [defined] = raw.parse().data
+    assert (defined.rubric.type, defined.rubric.content) == ("text", "it runs")
 
 
 def test_an_outcome_is_worked_at_until_the_grader_finds_that_it_holds(postern: Stack):
