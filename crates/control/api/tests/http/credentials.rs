@@ -582,6 +582,7 @@ async fn a_validation_says_that_nobody_knows_yet_and_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_told_at_once_of_a_variable_that_its_sandbox_does_not_get() {
     let server = Server::start().await;
+    server.perimeter().await;
     let vault = server.post("/v1/vaults", json!({"display_name": "v"})).await.ok();
     let path = format!("/v1/vaults/{}/credentials", vault["id"].as_str().unwrap());
     let credential = server.post(&path, variable("API_TOKEN", json!({"type": "unrestricted"}))).await.ok();
