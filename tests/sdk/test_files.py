@@ -3,6 +3,8 @@ strict validator."""
 
 from __future__ import annotations
 
+import hashlib
+
 import anthropic
 import pytest
 from anthropic import Anthropic
@@ -28,6 +30,11 @@ def conforming(kind, raw, checked=check):
 def answers(client: Anthropic, session: str) -> list[str]:
     events = client.beta.sessions.events.list(session)
     return [event.content[0].text for event in events if event.type == "user.tool_result"]
+
+
+def records(postern: Stack) -> list[str]:
+    files = sorted((postern.data / "perimeter/audit").glob("*.jsonl"))
+    return [line for file in files for line in file.read_text().splitlines()]
 
 
 def turn(step: dict) -> dict:
@@ -88,6 +95,14 @@ def test_a_session_reads_what_it_was_given_and_its_user_gets_what_it_put_out_bou
     report = found["report.txt"]
     assert report.downloadable and report.scope.id == session.id
     assert client.beta.files.download(report.id).read() == b"the report"
+    # Each passage is on record with its digest; nothing passes before that.
+    of_session = [record for record in records(postern) if f'"{session.id}"' in record]
+    for kind, path, content in [
+        ("file_put", "/mnt/session/uploads/in/deep.txt", b"deep water\n"),
+        ("file_taken", "/mnt/session/outputs/a/report.txt", b"the report"),
+    ]:
+        digest = "sha256:" + hashlib.sha256(content).hexdigest()
+        assert any(f'"{kind}"' in record and path in record and digest in record for record in of_session), (kind, of_session)
 
 
 def test_what_is_given_later_is_there_at_the_next_tool_call_and_what_is_taken_away_is_gone(client: Anthropic, postern: Stack):

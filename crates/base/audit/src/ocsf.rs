@@ -6,7 +6,7 @@ use crate::record::{Decision, Kind};
 /// User Access Management 3005, Detection Finding 2004.
 pub(crate) fn class(kind: Kind) -> u32 {
     match kind {
-        Kind::ToolUse | Kind::ToolOutcome | Kind::McpCall | Kind::McpOutcome | Kind::FilePut => 6003,
+        Kind::ToolUse | Kind::ToolOutcome | Kind::McpCall | Kind::McpOutcome | Kind::FilePut | Kind::FileTaken => 6003,
         Kind::EgressConnect => 4001,
         Kind::EgressRequest | Kind::EgressOutcome => 4002,
         Kind::CredentialGranted | Kind::CredentialUse | Kind::CredentialDenied | Kind::CredentialRevoked => 3002,
@@ -58,7 +58,12 @@ pub(crate) fn activity(kind: Kind) -> u32 {
         | Kind::LogClosed
         | Kind::GatewayStopped
         | Kind::WorkerStopped => 2,
-        Kind::CredentialDenied | Kind::FilePut | Kind::Recovered | Kind::Checkpoint | Kind::ConfigurationLoaded => 99,
+        Kind::CredentialDenied
+        | Kind::FilePut
+        | Kind::FileTaken
+        | Kind::Recovered
+        | Kind::Checkpoint
+        | Kind::ConfigurationLoaded => 99,
     }
 }
 

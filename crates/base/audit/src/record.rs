@@ -167,8 +167,10 @@ pub enum Kind {
     SessionThawed,
     /// A command of the control plane revoked a session's grants, or was refused.
     GrantsRevoked,
-    /// A file of the control plane's is about to be written to a workspace, or was refused.
+    /// A file of the control plane's is about to be written to a workspace or shown in a sandbox, or was refused.
     FilePut,
+    /// A file or memory of a session is about to be sent to the control plane.
+    FileTaken,
     /// A person approved or refused one exact call.
     Approval,
     /// Someone must look: a placeholder misused, a secret seen, a stored row swapped.

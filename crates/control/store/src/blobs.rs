@@ -39,6 +39,7 @@ pub struct Quota {
 #[derive(Debug)]
 pub struct Writer {
     store: Store,
+    workspace: WorkspaceId,
     id: String,
     buffer: Vec<u8>,
     pieces: i64,
@@ -59,13 +60,7 @@ impl Writer {
         now: Timestamp,
     ) -> Result<Self, StoreError> {
         let mut tx = store.write().await?;
-        let used: i64 = sqlx::query_scalar(
-            "SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) FROM blobs WHERE workspace_id = ?1",
-        )
-        .bind(workspace.as_str())
-        .fetch_one(&mut *tx)
-        .await?;
-        let free = quota.workspace.saturating_sub(u64::try_from(used).unwrap_or(u64::MAX));
+        let free = quota.workspace.saturating_sub(used(&mut tx, workspace).await?);
         if free == 0 {
             return Err(no_room(quota.workspace));
         }
@@ -77,7 +72,16 @@ impl Writer {
             .execute(&mut *tx)
             .await?;
         tx.commit().await?;
-        Ok(Self { store: store.clone(), id, buffer: Vec::new(), pieces: 0, size: 0, most: free.min(quota.blob), quota })
+        Ok(Self {
+            store: store.clone(),
+            workspace: workspace.clone(),
+            id,
+            buffer: Vec::new(),
+            pieces: 0,
+            size: 0,
+            most: free.min(quota.blob),
+            quota,
+        })
     }
 
     /// Writes on.
@@ -137,11 +141,25 @@ impl Writer {
             .bind(i64::try_from(self.size).unwrap_or(i64::MAX))
             .execute(&mut *tx)
             .await?;
+        // Again: others write too.
+        if used(&mut tx, &self.workspace).await? > self.quota.workspace {
+            return Err(no_room(self.quota.workspace));
+        }
         tx.commit().await?;
         self.buffer.clear();
         self.pieces += 1;
         Ok(())
     }
+}
+
+/// How many bytes a workspace has stored.
+async fn used(tx: &mut Tx, workspace: &WorkspaceId) -> Result<u64, StoreError> {
+    let used: i64 =
+        sqlx::query_scalar("SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) FROM blobs WHERE workspace_id = ?1")
+            .bind(workspace.as_str())
+            .fetch_one(&mut **tx)
+            .await?;
+    parsed(u64::try_from(used), "a sum of blobs.size_bytes")
 }
 
 /// Marks a blob as whole, in the transaction that stores what names it.

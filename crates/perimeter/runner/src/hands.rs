@@ -49,6 +49,28 @@ impl Outcome {
     }
 }
 
+/// A file or memory that is about to pass between a session and the control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passage {
+    /// Which way.
+    pub way: Way,
+    /// Where it lies in the sandbox.
+    pub path: String,
+    /// `sha256:` and the digest of its bytes, where it is one file.
+    pub digest: Option<String>,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+/// Which way something passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// To the session.
+    In,
+    /// To the control plane.
+    Out,
+}
+
 /// A session as the perimeter judges it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionFacts {
@@ -94,6 +116,9 @@ pub trait Perimeter: Send + Sync + 'static {
 pub trait Hands: Send + 'static {
     /// Runs one tool use to its end. Dropping the future leaves the tool use in an unknown state: close then.
     fn call(&mut self, call: &ToolCall) -> impl Future<Output = Outcome> + Send;
+
+    /// Has it written down that something passes. Without that nothing passes: the error says why.
+    fn passes(&mut self, passage: Passage) -> impl Future<Output = Result<(), String>> + Send;
 
     /// Ends everything of the session that runs; its workspace stays.
     fn close(self) -> impl Future<Output = ()> + Send;

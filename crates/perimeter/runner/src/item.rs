@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::definition::{facts, read_session, unreadable};
 use crate::dispatch::{End, MAX_IDLE};
-use crate::hands::{Hands, Outcome, Perimeter, Refused, SessionFacts, ToolCall};
+use crate::hands::{Hands, Outcome, Passage, Perimeter, Refused, SessionFacts, ToolCall};
 use crate::journal::Journal;
 use crate::lease::{Beat, Lease, LeaseEnd};
 use crate::parcels::{self, Parcels};
@@ -223,31 +223,38 @@ async fn open<P: Perimeter>(
     let place = shared.places.of(subject.session).map_err(|error| no_place(&error))?;
     let journal = Journal::open(&place.journal).map_err(|error| no_place(&error))?;
     let judged = facts(subject, &session);
-    let ready = match files(&place, &journal) {
-        Ok(()) => parcels(shared, subject, ours, place, &session).await,
+    let hands = match (files(&place, &journal), &judged) {
+        (Ok(()), Ok(facts)) => shared.perimeter.open(facts.clone()).await,
+        (Err(refused), _) => Err(refused),
+        (_, Err(refused)) => Err(refused.clone()),
+    };
+    let opened = match hands {
+        Ok(mut hands) => match parcels(shared, subject, ours, place, &session, &mut hands).await {
+            Ok(parcels) => Ok((hands, parcels)),
+            Err(refused) => {
+                hands.close().await;
+                Err(refused)
+            }
+        },
         Err(refused) => Err(refused),
     };
-    let (parcels, hands) = match (ready, &judged) {
-        (Ok(parcels), Ok(facts)) => (parcels, shared.perimeter.open(facts.clone()).await),
-        (Err(refused), _) => (None, Err(refused)),
-        (_, Err(refused)) => (None, Err(refused.clone())),
-    };
-    let hands = match hands {
-        Ok(hands) => ItemHands::Real(hands),
+    let (hands, parcels) = match opened {
+        Ok((hands, parcels)) => (ItemHands::Real(hands), parcels),
         // A server that knows no stop with an error would wait for ever: each tool use is answered with the reason instead.
-        Err(refused) if !ours => ItemHands::Refusing(refused),
+        Err(refused) if !ours => (ItemHands::Refusing(refused), None),
         Err(refused) => return Err(refused),
     };
     Ok(Some(Opened { hands, journal, judged: judged.ok(), parcels }))
 }
 
 /// Brings what the session was given. Only our server hands files to a worker, and takes what a session puts out.
-async fn parcels<P>(
+async fn parcels<P: Perimeter>(
     shared: &Shared<P>,
     subject: Subject<'_>,
     ours: bool,
     place: Place,
     session: &Value,
+    hands: &mut P::Hands,
 ) -> Result<Option<Parcels>, Refused> {
     if !ours {
         return parcels::nothing_given(session).map(|()| None);
@@ -256,7 +263,7 @@ async fn parcels<P>(
     // After a restart the environment's key is all that is left: memories are kept in step again with the next item.
     let is_sessions_own = !std::ptr::eq(subject.key, &*shared.key);
     let parcels = Parcels::new(place, kernel_uid, is_sessions_own).map_err(|error| no_place(&error))?;
-    parcels.bring(subject, session).await?;
+    parcels.bring(subject, session, hands).await?;
     Ok(Some(parcels))
 }
 
@@ -350,6 +357,13 @@ impl<H: Hands> Hands for ItemHands<H> {
             Self::Refusing(refused) => {
                 Outcome::failed(format!("[postern] not run reason={} next={}", refused.code, refused.message))
             }
+        }
+    }
+
+    async fn passes(&mut self, passage: Passage) -> Result<(), String> {
+        match self {
+            Self::Real(hands) => hands.passes(passage).await,
+            Self::Refusing(refused) => Err(refused.message.clone()),
         }
     }
 

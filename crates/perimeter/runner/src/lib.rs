@@ -25,7 +25,7 @@ mod standing;
 mod worker;
 
 pub use config::{Order, Report, SESSIONS, WorkerConfig};
-pub use hands::{Hands, Outcome, Perimeter, Refused, SessionFacts, ToolCall};
+pub use hands::{Hands, Outcome, Passage, Perimeter, Refused, SessionFacts, ToolCall, Way};
 pub use place::Places;
 pub use postern_policy::canonical::{canonical_json, definition_digest};
 pub use remote::{Bearer, Remote, RemoteError};

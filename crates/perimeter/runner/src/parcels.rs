@@ -13,6 +13,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use postern_model::resource::{MAX_RESOURCES, MemoryStoreResource, Resource};
 use postern_net::Backoff;
 use postern_sandbox::GIVEN;
@@ -20,15 +21,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::hands::Refused;
+use crate::hands::{Hands, Passage, Refused, Way};
 use crate::place::{Place, replace};
-use crate::remote::RemoteError;
+use crate::remote::{Fetched, RemoteError};
 use crate::session::{Subject, chain, random};
 
 /// The most bytes that all files of a session take on the worker's disk.
 const MAX_GIVEN: u64 = 8 << 30;
 /// How often a transfer is tried.
-pub(crate) const TRANSFERS: u32 = 4;
+const TRANSFERS: u32 = 4;
 
 /// A session's files in and out.
 #[derive(Debug, Clone)]
@@ -54,9 +55,14 @@ impl Parcels {
     }
 
     /// Brings what the session is given and takes away what it is not given any more. What is there already is not fetched again.
-    pub(crate) async fn bring(&self, subject: Subject<'_>, session: &Value) -> Result<(), Refused> {
+    pub(crate) async fn bring<H: Hands>(
+        &self,
+        subject: Subject<'_>,
+        session: &Value,
+        hands: &mut H,
+    ) -> Result<(), Refused> {
         let Wanted { files: wanted, stores } = wanted(session)?;
-        self.bring_memories(subject, stores).await?;
+        self.bring_memories(subject, stores, hands).await?;
         let mut manifest: Manifest = read(&self.place.manifest).map_err(|error| no_room(&error))?;
         let uploads = self.place.given.join(GIVEN[0].0);
         let stale: Vec<String> = manifest
@@ -74,8 +80,12 @@ impl Parcels {
             if manifest.get(&path) == Some(&file) {
                 continue;
             }
-            let size = self.fetch(subject, &file, &uploads.join(&path), room).await?;
-            room = room.saturating_sub(size);
+            let Fetched { bytes, digest } = self.fetch(subject, &file, room).await?;
+            let shown = format!("{}/{path}", GIVEN[0].1);
+            let passage = Passage { way: Way::In, path: shown, digest: Some(digest), bytes };
+            hands.passes(passage).await.map_err(|why| not_on_record(&file, &why))?;
+            self.show(&uploads.join(&path)).map_err(|error| no_room(&error))?;
+            room = room.saturating_sub(bytes);
             manifest.insert(path, file);
             write(&self.place.manifest, &manifest).map_err(|error| no_room(&error))?;
         }
@@ -83,36 +93,54 @@ impl Parcels {
     }
 
     /// Sends what the session put out and what it changed of memories. Each line says of one file what became of it otherwise.
-    pub(crate) async fn take(&self, subject: Subject<'_>) -> Vec<String> {
-        let mut lines = self.take_outputs(subject).await;
-        lines.extend(self.take_memories(subject).await);
+    pub(crate) async fn take<H: Hands>(&self, subject: Subject<'_>, hands: &mut H) -> Vec<String> {
+        let mut lines = self.take_outputs(subject, hands).await;
+        lines.extend(self.take_memories(subject, hands).await);
         lines
     }
 
-    /// Fetches one file; it appears whole or not at all.
-    async fn fetch(&self, subject: Subject<'_>, file: &str, to: &Path, room: u64) -> Result<u64, Refused> {
-        let mut attempt = 0;
-        let size = loop {
-            match subject.remote.file(subject.key, file, &self.place.incoming, room).await {
-                Err(error) if !error.is_fatal() && attempt + 1 < TRANSFERS => {
-                    tracing::warn!(session = subject.session, error = chain(&error), "a file is fetched again");
-                    tokio::time::sleep(Backoff::default().delay(attempt, error.retry_after(), random())).await;
-                    attempt += 1;
-                }
-                Err(error) => return Err(not_fetched(file, &error)),
-                Ok(size) => break size,
-            }
-        };
-        let placed = || {
-            if let Some(parent) = to.parent() {
-                make_readable_below(&self.place.given, parent)?;
-            }
-            fs::set_permissions(&self.place.incoming, fs::Permissions::from_mode(0o644))?;
-            fs::rename(&self.place.incoming, to)
-        };
-        placed().map_err(|error| no_room(&error))?;
-        Ok(size)
+    /// Fetches one file to where nobody looks.
+    async fn fetch(&self, subject: Subject<'_>, file: &str, room: u64) -> Result<Fetched, Refused> {
+        let fetched = patiently(subject, || subject.remote.file(subject.key, file, &self.place.incoming, room));
+        fetched.await.map_err(|error| not_fetched(file, &error))
     }
+
+    /// Shows what was fetched: whole, or not at all.
+    fn show(&self, at: &Path) -> io::Result<()> {
+        if let Some(parent) = at.parent() {
+            make_readable_below(&self.place.given, parent)?;
+        }
+        fs::set_permissions(&self.place.incoming, fs::Permissions::from_mode(0o644))?;
+        fs::rename(&self.place.incoming, at)
+    }
+}
+
+/// Asks the server with patience for trouble that passes.
+async fn patiently<T, A: Future<Output = Result<T, RemoteError>>>(
+    subject: Subject<'_>,
+    mut ask: impl FnMut() -> A,
+) -> Result<T, RemoteError> {
+    let mut attempt = 0;
+    loop {
+        match ask().await {
+            Err(error) if !error.is_fatal() && error.status() != Some(409) && attempt + 1 < TRANSFERS => {
+                tracing::warn!(session = subject.session, error = chain(&error), "the server is asked again");
+                tokio::time::sleep(Backoff::default().delay(attempt, error.retry_after(), random())).await;
+                attempt += 1;
+            }
+            answered => return answered,
+        }
+    }
+}
+
+/// What is about to leave, with its digest.
+fn leaving(path: String, bytes: &[u8]) -> Passage {
+    let digest = format!("sha256:{}", hex(digest(&SHA256, bytes).as_ref()));
+    Passage { way: Way::Out, path, digest: Some(digest), bytes: bytes.len() as u64 }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a session is given, as the server shows it.
@@ -169,6 +197,10 @@ fn not_fetched(file: &str, error: &RemoteError) -> Refused {
         chain(error)
     );
     Refused { code: "resource_unavailable".to_owned(), message }
+}
+
+fn not_on_record(file: &str, why: &str) -> Refused {
+    Refused { code: "audit_unavailable".to_owned(), message: format!("{file} was not shown to the session: {why}.") }
 }
 
 fn no_room(error: &io::Error) -> Refused {

@@ -146,10 +146,10 @@ impl Pump {
             let input = match effect {
                 Effect::End(end) => return Err(Served::Ended(end)),
                 Effect::Run(call) => {
-                    self.admit(subject, journal).await?;
+                    self.admit(subject, hands, journal).await?;
                     let mut done = self.alongside(execute(&call, hands, journal)).await?;
                     if let Some(parcels) = self.parcels.clone() {
-                        let not_kept = self.alongside(parcels.take(subject)).await?;
+                        let not_kept = self.alongside(parcels.take(subject, hands)).await?;
                         not_kept.iter().for_each(|line| done.append(line));
                     }
                     outcome = Some(done);
@@ -167,7 +167,7 @@ impl Pump {
     }
 
     /// Before every run: is it still the agent that was judged, and are its files here?
-    async fn admit(&mut self, subject: Subject<'_>, journal: &Journal) -> Result<(), Served> {
+    async fn admit<H: Hands>(&mut self, subject: Subject<'_>, hands: &mut H, journal: &Journal) -> Result<(), Served> {
         let Some(judged) = self.judged.clone() else { return Ok(()) };
         if journal.is_blank() && self.dispatch.worked_before() {
             return Err(Served::Elsewhere);
@@ -178,7 +178,7 @@ impl Pump {
                 return Err(Served::Redefined);
             }
             if let Some(parcels) = self.parcels.clone() {
-                self.alongside(parcels.bring(subject, &session)).await?.map_err(Served::Unprovided)?;
+                self.alongside(parcels.bring(subject, &session, hands)).await?.map_err(Served::Unprovided)?;
             }
         }
         Ok(())

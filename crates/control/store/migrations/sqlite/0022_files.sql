@@ -8,7 +8,7 @@ CREATE TABLE blobs (
     -- Null while its bytes still arrive.
     complete_at  BIGINT
 );
-CREATE INDEX blobs_by_workspace ON blobs (workspace_id);
+CREATE INDEX blobs_by_workspace ON blobs (workspace_id, size_bytes);
 
 -- Of one length but for the last: an offset is a number.
 CREATE TABLE blob_chunks (

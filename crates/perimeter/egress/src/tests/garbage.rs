@@ -225,7 +225,7 @@ fn no_request_panics_hangs_or_carries_anything_of_ours_out() {
     };
     // Whole first: that something arrives is no matter of luck.
     corpus.iter().cloned().for_each(&play);
-    run(150, &inputs(corpus), &play);
+    run(150, &inputs(corpus), play);
     let (requests, injections) = arrived.get();
     assert!(requests > 10 && injections > 0, "hardly anything arrived: {requests} requests, {injections} injections");
 }

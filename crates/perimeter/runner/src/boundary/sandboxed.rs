@@ -16,7 +16,7 @@ use postern_tools::{CallError, ToolClient, ToolOutcome};
 use serde_json::Value;
 
 use super::{Opened, Parts, deny, shadowed};
-use crate::hands::{Hands, Outcome, SessionFacts, ToolCall};
+use crate::hands::{Hands, Outcome, Passage, SessionFacts, ToolCall, Way};
 use crate::parcels::memories::{self, Store, Stores};
 use crate::roster::Held;
 use crate::session::chain;
@@ -51,6 +51,24 @@ impl Hands for SandboxHands {
         self.append_refusals(&mut outcome).await;
         self.record_outcome(call, seq, &outcome).await;
         outcome
+    }
+
+    async fn passes(&mut self, passage: Passage) -> Result<(), String> {
+        let kind = match passage.way {
+            Way::In => Kind::FilePut,
+            Way::Out => Kind::FileTaken,
+        };
+        let mut record = self.record(kind, Decision::Allow, None);
+        record.digests.extend(passage.digest.map(|digest| ("file".to_owned(), digest)));
+        record.counts.insert("file_bytes".to_owned(), passage.bytes);
+        record.outcome = Some(passage.path);
+        match self.parts.audit.append(&record).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::error!(session = self.facts.session, %error, "a file is not on record and does not pass");
+                Err("the perimeter's audit log takes no records; an operator repairs the log or its disk".to_owned())
+            }
+        }
     }
 
     async fn close(mut self) {

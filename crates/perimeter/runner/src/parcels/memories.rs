@@ -13,8 +13,8 @@ use postern_model::resource::MemoryStoreResource;
 use serde::{Deserialize, Serialize};
 
 use super::walk::{self, Bounds, Found, Version};
-use super::{Parcels, make_readable, no_room, not_fetched, read, write};
-use crate::hands::Refused;
+use super::{Parcels, hex, leaving, make_readable, no_room, not_fetched, not_on_record, patiently, read, write};
+use crate::hands::{Hands, Passage, Refused, Way};
 use crate::remote::{Memory, RemoteError};
 use crate::session::{Subject, chain};
 
@@ -54,10 +54,11 @@ struct Known {
 
 impl Parcels {
     /// Fetches the stores that the session was given, and sends what an earlier turn left unsent.
-    pub(super) async fn bring_memories(
+    pub(super) async fn bring_memories<H: Hands>(
         &self,
         subject: Subject<'_>,
         wanted: Vec<MemoryStoreResource>,
+        hands: &mut H,
     ) -> Result<(), Refused> {
         let mut stores: Stores = read(&self.place.stores).map_err(|error| no_room(&error))?;
         for resource in wanted {
@@ -77,9 +78,12 @@ impl Parcels {
             });
             self.make_directory(store).map_err(|error| no_room(&error))?;
             if !is_new {
-                self.push(subject, &id, store).await;
+                // What an earlier turn left unsent; no tool's result is there to say what became of it.
+                for line in self.push(subject, hands, &id, store).await {
+                    tracing::warn!(session = subject.session, line, "a memory of an earlier turn");
+                }
             }
-            let pulled = self.pull(subject, &id, store).await;
+            let pulled = self.pull(subject, hands, &id, store).await;
             write(&self.place.stores, &stores).map_err(|error| no_room(&error))?;
             pulled?;
         }
@@ -87,7 +91,7 @@ impl Parcels {
     }
 
     /// Sends what the session changed. Each line says of one memory what became of it otherwise.
-    pub(super) async fn take_memories(&self, subject: Subject<'_>) -> Vec<String> {
+    pub(super) async fn take_memories<H: Hands>(&self, subject: Subject<'_>, hands: &mut H) -> Vec<String> {
         let stores = read::<Stores>(&self.place.stores);
         let Ok(mut stores) = stores.inspect_err(|error| tracing::error!(%error, "a session's memories are not known"))
         else {
@@ -98,7 +102,7 @@ impl Parcels {
             return lines;
         }
         for (id, store) in &mut stores {
-            lines.extend(self.push(subject, id, store).await);
+            lines.extend(self.push(subject, hands, id, store).await);
         }
         if !stores.is_empty()
             && let Err(error) = write(&self.place.stores, &stores)
@@ -122,8 +126,18 @@ impl Parcels {
     }
 
     /// Puts what the server has where it is not yet, and takes away what it has no more.
-    async fn pull(&self, subject: Subject<'_>, id: &str, store: &mut Store) -> Result<(), Refused> {
-        let there = subject.remote.memories(subject.key, id).await.map_err(|error| not_fetched(id, &error))?;
+    async fn pull<H: Hands>(
+        &self,
+        subject: Subject<'_>,
+        hands: &mut H,
+        id: &str,
+        store: &mut Store,
+    ) -> Result<(), Refused> {
+        let there = patiently(subject, || subject.remote.memories(subject.key, id)).await;
+        let there = there.map_err(|error| not_fetched(id, &error))?;
+        let bytes = there.iter().filter_map(|memory| memory.content.as_ref()).map(|text| text.len() as u64).sum();
+        let passage = Passage { way: Way::In, path: format!("/mnt/memory/{}", store.directory), digest: None, bytes };
+        hands.passes(passage).await.map_err(|why| not_on_record(id, &why))?;
         let mut seen = BTreeSet::new();
         for memory in there {
             let Some(path) = relative(&memory.path) else {
@@ -157,7 +171,7 @@ impl Parcels {
         Ok(())
     }
 
-    async fn push(&self, subject: Subject<'_>, id: &str, store: &mut Store) -> Vec<String> {
+    async fn push<H: Hands>(&self, subject: Subject<'_>, hands: &mut H, id: &str, store: &mut Store) -> Vec<String> {
         if store.access == Access::ReadOnly {
             return Vec::new();
         }
@@ -171,39 +185,42 @@ impl Parcels {
         let mut lines: Vec<String> = refused.iter().map(|(path, why)| line(store, path, why)).collect();
         let here: BTreeSet<String> = files.iter().map(|(path, _)| path.clone()).collect();
         for (path, version) in files {
-            let known = store.memories.get(&path).cloned();
-            if known.as_ref().is_some_and(|known| known.version == version) || store.left.get(&path) == Some(&version) {
+            let is_known = store.memories.get(&path).is_some_and(|known| known.version == version);
+            if is_known || store.left.get(&path) == Some(&version) {
                 continue;
             }
-            if let Err(why) = self.send_memory(subject, id, store, &path, version, known).await {
+            if let Err(why) = self.send_memory(subject, hands, id, store, &path, version).await {
                 store.left.insert(path.clone(), version);
                 lines.push(line(store, &path, &why));
             }
         }
-        lines.extend(self.forget(subject, id, store, &here, !refused.is_empty()).await);
+        lines.extend(self.forget(subject, hands, id, store, &here, !refused.is_empty()).await);
         lines
     }
 
-    async fn send_memory(
+    async fn send_memory<H: Hands>(
         &self,
         subject: Subject<'_>,
+        hands: &mut H,
         id: &str,
         store: &mut Store,
         path: &str,
         version: Version,
-        known: Option<Known>,
     ) -> Result<(), String> {
+        let known = store.memories.get(path).cloned();
         let bytes = walk::contents(&self.place.memory.join(&store.directory), path, BOUNDS.bytes);
         let text = String::from_utf8(bytes.map_err(|error| error.to_string())?).map_err(|_| "it is not UTF-8 text")?;
         let sha256 = hex(digest(&SHA256, text.as_bytes()).as_ref());
-        if known.as_ref().is_some_and(|known| known.sha256 == sha256) {
-            store.memories.insert(path.to_owned(), Known { version, ..known.expect("looked at above") });
+        if let Some(same) = known.clone().filter(|known| known.sha256 == sha256) {
+            store.memories.insert(path.to_owned(), Known { version, ..same });
             return Ok(());
         }
+        hands.passes(leaving(format!("/mnt/memory/{}/{path}", store.directory), text.as_bytes())).await?;
         let of = known.as_ref().map(|known| (known.id.as_str(), known.sha256.as_str()));
-        let sent = match subject.remote.write_memory(subject.key, id, of, &format!("/{path}"), &text).await {
+        let at = format!("/{path}");
+        let sent = match patiently(subject, || subject.remote.write_memory(subject.key, id, of, &at, &text)).await {
             Err(error) if error.status() == Some(404) && of.is_some() => {
-                subject.remote.write_memory(subject.key, id, None, &format!("/{path}"), &text).await
+                patiently(subject, || subject.remote.write_memory(subject.key, id, None, &at, &text)).await
             }
             sent => sent,
         };
@@ -214,7 +231,7 @@ impl Parcels {
                 Ok(())
             }
             Err(error) if error.status() == Some(409) => {
-                self.pull(subject, id, store).await.map_err(|refused| refused.message)?;
+                self.pull(subject, hands, id, store).await.map_err(|refused| refused.message)?;
                 Err("somebody else changed it meanwhile: the file has their text now".to_owned())
             }
             Err(error) => {
@@ -225,9 +242,10 @@ impl Parcels {
     }
 
     /// Has the server forget what the session removed; never everything at once, and nothing when not everything was looked at.
-    async fn forget(
+    async fn forget<H: Hands>(
         &self,
         subject: Subject<'_>,
+        hands: &mut H,
         id: &str,
         store: &mut Store,
         here: &BTreeSet<String>,
@@ -244,7 +262,7 @@ impl Parcels {
         }
         if here.is_empty() && gone.len() > 1 {
             store.memories.clear();
-            let _told = self.pull(subject, id, store).await;
+            let _told = self.pull(subject, hands, id, store).await;
             return Some(line(
                 store,
                 "",
@@ -274,8 +292,4 @@ fn relative(path: &str) -> Option<&str> {
 fn line(store: &Store, path: &str, why: &str) -> String {
     let path: String = path.chars().take(200).collect();
     format!("[postern] memory not kept path=/mnt/memory/{}/{path} because {why}", store.directory)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

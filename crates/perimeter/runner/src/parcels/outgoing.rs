@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use postern_net::Backoff;
+use postern_sandbox::OUTPUTS;
 
 use super::walk::{self, Bounds, Version};
-use super::{Parcels, TRANSFERS, read, write};
-use crate::session::{Subject, chain, random};
+use super::{Parcels, leaving, patiently, read, write};
+use crate::hands::Hands;
+use crate::session::{Subject, chain};
 
 /// The largest file that is sent, and the most that a session puts out.
 const BOUNDS: Bounds = Bounds { bytes: 64 << 20, entries: 1000 };
@@ -16,7 +17,7 @@ type Sent = BTreeMap<String, Version>;
 
 impl Parcels {
     /// Sends what the session put out since the last time. Each line says of one file why it was not sent.
-    pub(super) async fn take_outputs(&self, subject: Subject<'_>) -> Vec<String> {
+    pub(super) async fn take_outputs<H: Hands>(&self, subject: Subject<'_>, hands: &mut H) -> Vec<String> {
         let looked = || {
             let sent: Sent = read(&self.place.sent)?;
             walk::look(&self.place.outputs, BOUNDS).map(|found| (sent, found))
@@ -36,29 +37,27 @@ impl Parcels {
             if sent.get(&path) == Some(&version) {
                 continue;
             }
-            if let Err(why) = self.send(subject, &path, version).await {
+            if let Err(why) = self.send(subject, hands, &path, version).await {
                 lines.push(line(&path, &why));
             }
         }
         lines
     }
 
-    async fn send(&self, subject: Subject<'_>, path: &str, version: Version) -> Result<(), String> {
+    async fn send<H: Hands>(
+        &self,
+        subject: Subject<'_>,
+        hands: &mut H,
+        path: &str,
+        version: Version,
+    ) -> Result<(), String> {
         let bytes = walk::contents(&self.place.outputs, path, BOUNDS.bytes).map_err(|error| error.to_string())?;
-        let mut attempt = 0;
-        loop {
-            match subject.remote.put_out(subject.key, subject.session, path, bytes.clone()).await {
-                Ok(()) => break,
-                Err(error) if !error.is_fatal() && attempt + 1 < TRANSFERS => {
-                    tokio::time::sleep(Backoff::default().delay(attempt, error.retry_after(), random())).await;
-                    attempt += 1;
-                }
-                Err(error) => {
-                    tracing::warn!(session = subject.session, error = chain(&error), "an output could not be sent");
-                    return Err(error.to_string());
-                }
-            }
-        }
+        hands.passes(leaving(format!("{OUTPUTS}/{path}"), &bytes)).await?;
+        let sent = patiently(subject, || subject.remote.put_out(subject.key, subject.session, path, bytes.clone()));
+        sent.await.map_err(|error| {
+            tracing::warn!(session = subject.session, error = chain(&error), "an output could not be sent");
+            error.to_string()
+        })?;
         let noted = || {
             let mut sent: Sent = read(&self.place.sent)?;
             sent.insert(path.to_owned(), version);

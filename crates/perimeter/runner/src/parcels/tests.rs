@@ -1,6 +1,10 @@
+use postern_net::{HttpClient, TlsRoots};
 use serde_json::json;
 
 use super::*;
+use crate::hands::{Outcome, ToolCall};
+use crate::place::Places;
+use crate::remote::{Bearer, Remote};
 
 fn file(path: &str) -> Value {
     json!({
@@ -57,4 +61,39 @@ fn what_was_given_is_readable_by_the_sandboxs_user_whatever_the_umask() {
         let mode = fs::metadata(given.join(path)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o755, "{path}");
     }
+}
+
+/// Hands whose log takes nothing.
+struct Unrecorded;
+
+impl Hands for Unrecorded {
+    async fn call(&mut self, _call: &ToolCall) -> Outcome {
+        Outcome::failed("not asked for")
+    }
+
+    async fn passes(&mut self, _passage: Passage) -> Result<(), String> {
+        Err("the log takes no records".to_owned())
+    }
+
+    async fn close(self) {}
+}
+
+#[tokio::test]
+async fn nothing_passes_that_is_not_on_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Places::new(directory.path()).of("sesn_1").unwrap();
+    let parcels = Parcels::new(place.clone(), None, true).unwrap();
+    fs::create_dir(&place.outputs).unwrap();
+    fs::write(place.outputs.join("report.txt"), "text").unwrap();
+    // A server that would take it: whoever asks it is found out.
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", server.local_addr().unwrap()).parse().unwrap();
+    let http = HttpClient::new(postern_policy::permit::configured(&endpoint), &TlsRoots::Platform).unwrap();
+    let (remote, key) = (Remote::new(http, "env_1", "worker"), Bearer::new("key".into()));
+    let subject = Subject { remote: &remote, key: &key, session: "sesn_1" };
+    let lines = parcels.take(subject, &mut Unrecorded).await;
+    assert_eq!(lines, ["[postern] output not kept path=report.txt because the log takes no records"]);
+    let asked = tokio::time::timeout(std::time::Duration::ZERO, server.accept()).await;
+    assert!(asked.is_err(), "the server was asked");
+    assert!(!place.sent.exists(), "it is tried again");
 }

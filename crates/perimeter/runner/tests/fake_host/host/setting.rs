@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Host, Script};
 use postern_net::{HttpClient, TlsRoots};
 use postern_runner::{
-    Bearer, Ended, Hands, Outcome, Perimeter, Places, Refused, Remote, SessionFacts, ToolCall, Worker,
+    Bearer, Ended, Hands, Outcome, Passage, Perimeter, Places, Refused, Remote, SessionFacts, ToolCall, Worker,
 };
 use postern_tools::Block;
 use serde_json::{Value, json};
@@ -45,6 +45,10 @@ impl Hands for DoubleHands {
             slow.notified().await;
         }
         Outcome { is_error: false, content: vec![Block::text(format!("{} of {}", call.name, call.id))] }
+    }
+
+    async fn passes(&mut self, _passage: Passage) -> Result<(), String> {
+        Ok(())
     }
 
     async fn close(self) {
