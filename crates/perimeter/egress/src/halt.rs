@@ -78,15 +78,30 @@ impl Halt {
 impl Cut {
     /// Runs `work` until it ends or is cut. Counted from now on, polled or not.
     pub(crate) fn over<F: Future>(&self, work: F) -> impl Future<Output = Option<F::Output>> + use<F> {
+        self.over_telling(work, |_denial| {})
+    }
+
+    /// The same; whoever should know of a cut is told before the work, and with it any connection of it, is gone.
+    pub(crate) fn over_telling<F, T>(&self, work: F, tell: T) -> impl Future<Output = Option<F::Output>> + use<F, T>
+    where
+        F: Future,
+        T: FnOnce(&Denial),
+    {
         let cut = self.clone();
         let counted = self.tasks.token();
         async move {
             let _counted = counted;
+            tokio::pin!(work);
             tokio::select! {
                 // The cut first: what is cut makes no further step.
                 biased;
-                () = cut.token.cancelled() => None,
-                output = work => Some(output),
+                () = cut.token.cancelled() => {
+                    if let Some(denial) = cut.denial() {
+                        tell(&denial);
+                    }
+                    None
+                }
+                output = &mut work => Some(output),
             }
         }
     }
@@ -154,5 +169,28 @@ mod tests {
         halt.freeze().await;
         drop(never_polled);
         assert!(halt.refusal().is_some());
+    }
+
+    #[tokio::test]
+    async fn whoever_should_know_of_a_cut_is_told_before_the_work_is_gone() {
+        struct Gone(Arc<Mutex<Vec<&'static str>>>);
+        impl Drop for Gone {
+            fn drop(&mut self) {
+                self.0.lock().unwrap().push("gone");
+            }
+        }
+        let (halt, seen) = (Halt::default(), Arc::new(Mutex::new(Vec::new())));
+        let (work, told) = (Gone(seen.clone()), seen.clone());
+        let work = async move {
+            let _until_dropped = work;
+            std::future::pending::<()>().await;
+        };
+        let tell = move |denial: &Denial| {
+            assert_eq!(denial.reason, Reason::SessionFrozen);
+            told.lock().unwrap().push("told");
+        };
+        let running = halt.cut().over_telling(work, tell);
+        let (ended, ()) = tokio::join!(running, halt.freeze());
+        assert_eq!((ended, &seen.lock().unwrap()[..]), (None, &["told", "gone"][..]));
     }
 }

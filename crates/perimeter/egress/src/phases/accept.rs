@@ -101,16 +101,15 @@ where
             continue;
         };
         let named = named_or_local(&session, &stream);
-        let work = cut.over(timeout(session.perimeter.bounds.connection_total, serve(session.clone(), stream)));
-        let session_of_task = session.clone();
+        let told = session.clone();
+        // Its requests have their records; this is for the tool's result, which may be made as soon as the connection is gone.
+        let tell = move |denial: &Denial| refuse::unanswered(&told, &named, denial);
+        let served = timeout(session.perimeter.bounds.connection_total, serve(session.clone(), stream));
+        let work = cut.over_telling(served, tell);
         session.drain.spawn_until_drain(async move {
             let _room = room;
             if let Some(Err(_)) = work.await {
                 tracing::info!("a connection reached its total time");
-            }
-            if let Some(denial) = cut.denial() {
-                // Its requests have their records; this is for the tool's result.
-                refuse::unanswered(&session_of_task, &named, &denial);
             }
         });
     }
