@@ -270,6 +270,11 @@ impl Parcels {
             ));
         }
         for (path, known) in gone {
+            let shown = format!("/mnt/memory/{}/{path}", store.directory);
+            let passage = Passage { way: Way::Out, path: shown, digest: None, bytes: 0 };
+            if let Err(why) = hands.passes(passage).await {
+                return Some(line(store, &path, &why));
+            }
             match subject.remote.forget_memory(subject.key, id, &known.id, &known.sha256).await {
                 Err(error) if !matches!(error.status(), Some(404 | 409)) => {
                     tracing::warn!(session = subject.session, error = chain(&error), "a memory could not be removed");
