@@ -59,7 +59,7 @@ impl Body for EventStream {
             Poll::Ready((events, Some(frame))) => {
                 self.next = Some(next(events));
                 self.ping.reset();
-                ready(render(frame.event, &frame.data))
+                ready(render(&frame))
             }
             Poll::Ready((_, None)) => {
                 self.next = None;
@@ -85,15 +85,22 @@ fn ready(bytes: Bytes) -> Poll<Option<Result<BodyFrame<Bytes>, Infallible>>> {
 }
 
 /// JSON escapes every line break, so one `data:` line holds it whole.
-fn render(event: &str, data: &str) -> Bytes {
+fn render(Frame { id, event, data }: &Frame) -> Bytes {
     debug_assert!(!data.contains(['\n', '\r']), "JSON on one line");
-    format!("event: {event}\ndata: {data}\n\n").into()
+    match id {
+        Some(id) => format!("id: {id}\nevent: {event}\ndata: {data}\n\n").into(),
+        None => format!("event: {event}\ndata: {data}\n\n").into(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::{Frame, render};
+
     #[test]
     fn a_frame_has_its_event_line_and_one_data_line() {
-        assert_eq!(super::render("a.b", "{\"type\":\"a.b\"}"), "event: a.b\ndata: {\"type\":\"a.b\"}\n\n");
+        let frame = Frame { id: None, event: "a.b", data: "{\"type\":\"a.b\"}".into() };
+        assert_eq!(render(&frame), "event: a.b\ndata: {\"type\":\"a.b\"}\n\n");
+        assert_eq!(render(&Frame { id: Some(7), ..frame }), "id: 7\nevent: a.b\ndata: {\"type\":\"a.b\"}\n\n");
     }
 }

@@ -1,12 +1,13 @@
 //! One session's task: takes commands, news of the model and the retry timer, one after the other.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use postern_model::Problem;
-use postern_model::event::{ClientEvent, Event};
+use postern_model::event::{ClientEvent, Event, Previewable};
 use postern_model::ids::{EventId, SessionId};
 use postern_session::{Author, Input, ModelEvent, Session};
-use postern_store::events::{self, Log, WAITING};
+use postern_store::events::{self, After, Log, WAITING};
 use postern_store::sessions::{self, Record};
 use postern_store::{StoreError, Tx, mcp_calls, work};
 use tokio::sync::mpsc;
@@ -16,9 +17,10 @@ use tracing::{debug, warn};
 use crate::command::{Command, Envelope};
 use crate::consult::Consults;
 use crate::mcp::Servers;
+use crate::missed::Missed;
 use crate::perform::Performed;
 use crate::shared::Shared;
-use crate::subscribers::Subscribers;
+use crate::subscribers::{Subscribers, Subscription};
 use crate::{problem, session_not_found};
 
 /// How many work items in a row may end without a result before the session is told.
@@ -32,6 +34,8 @@ pub(crate) struct Actor {
     /// The place of the next event in the log, and of the next that waits.
     pub(crate) next: i64,
     pub(crate) next_waiting: i64,
+    /// The place of the next event that streams are shown: `next`, but for the moment between a commit and telling.
+    pub(crate) next_shown: i64,
     pub(crate) subscribers: Subscribers,
     pub(crate) request: Option<(EventId, mpsc::Receiver<ModelEvent>)>,
     pub(crate) retry_at: Option<Instant>,
@@ -89,6 +93,7 @@ async fn load(shared: &Arc<Shared>, id: &SessionId) -> Result<Option<Actor>, Sto
         *next = entry.seq + 1;
         actor.session.replay(&entry.event, entry.kept);
     }
+    actor.next_shown = actor.next;
     for call in &started {
         actor.session.replay_started(call);
     }
@@ -111,6 +116,7 @@ impl Actor {
             log,
             next: 1,
             next_waiting: WAITING,
+            next_shown: 1,
             subscribers: Subscribers::default(),
             request: None,
             retry_at: None,
@@ -195,9 +201,9 @@ impl Actor {
                 let sent = self.send(events, author).await;
                 answer(reply, sent)
             }
-            Command::Subscribe { previews, reply } => {
-                let subscription = self.subscribers.add(previews);
-                answer(reply, Ok(subscription))
+            Command::Subscribe { previews, after, reply } => {
+                let subscription = self.subscribe(previews, after);
+                answer(reply, subscription.map_err(Failure::from))
             }
             Command::Update { request, reply } => {
                 let updated = self.update(*request).await;
@@ -239,6 +245,15 @@ impl Actor {
         let Performed { accepted } = self.perform(Input::Events(sent)).await?;
         debug_assert_eq!(accepted.len(), count, "each accepted event is stored once");
         Ok(accepted)
+    }
+
+    /// A stream from now on, or from behind the place `after` of the log on.
+    fn subscribe(&mut self, previews: HashSet<Previewable>, after: Option<i64>) -> Result<Subscription, Problem> {
+        let missed = after.map(|after| {
+            let end = After { place: self.next_shown, waiting: self.next_waiting };
+            Missed::between(&self.shared.store, self.id(), after, end)
+        });
+        Ok(self.subscribers.add(previews, missed.transpose()?))
     }
 
     async fn work_ended(&mut self) -> Result<(), Failure> {

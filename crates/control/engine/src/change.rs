@@ -59,7 +59,7 @@ impl Actor {
         tx.commit().await.map_err(problem)?;
         self.shared.litter.notify_one();
         let event = Event { id: EventId::generate(), processed_at: Some(now()), body: EventBody::SessionDeleted {} };
-        self.subscribers.show(&event);
+        self.subscribers.show(&event, None);
         Ok(())
     }
 

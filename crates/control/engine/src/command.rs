@@ -30,6 +30,7 @@ pub(crate) enum Command {
     },
     Subscribe {
         previews: HashSet<Previewable>,
+        after: Option<i64>,
         reply: Reply<Subscription>,
     },
     Update {

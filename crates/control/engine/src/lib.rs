@@ -13,6 +13,7 @@ mod create;
 mod deployments;
 mod lists;
 mod mcp;
+mod missed;
 mod perform;
 mod query;
 mod resources;
@@ -269,17 +270,19 @@ impl Engine {
     }
 
     /// A stream of what happens from now on, with previews of the chosen types. Everything it shows is in the list
-    /// already.
+    /// already. With `after`, the [`Frame::id`] that a reader saw last, what took effect since comes first, without a
+    /// gap, and then what waits.
     ///
     /// # Errors
-    /// 404.
+    /// 404; 400 for a place that this log does not have.
     pub async fn subscribe(
         &self,
         workspace: &WorkspaceId,
         id: &SessionId,
         previews: HashSet<Previewable>,
+        after: Option<i64>,
     ) -> Result<Subscription, Problem> {
-        self.shared.ask(Some(workspace), id, |reply| Command::Subscribe { previews, reply }).await
+        self.shared.ask(Some(workspace), id, |reply| Command::Subscribe { previews, after, reply }).await
     }
 
     /// The session's threads: the primary one. For the events or the stream of a thread, check it with

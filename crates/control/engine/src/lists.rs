@@ -7,7 +7,7 @@ use postern_model::ids::{SessionId, WorkspaceId};
 use postern_model::page::{BidirectionalPage, Cursor, Direction, Order, Page};
 use postern_model::session::Session;
 use postern_model::{Problem, Timestamp};
-use postern_store::events::{self, EventList};
+use postern_store::events::{self, After, EventList, WAITING};
 use postern_store::list::Range;
 use postern_store::sessions::{self, Record, SessionList};
 
@@ -94,23 +94,41 @@ pub(crate) async fn events(
     let list = format!("events:{id}");
     let decode = |text: &String| Cursor::decode(text, &list, query.order, "");
     let cursor = query.page.as_ref().map(decode).transpose()?;
+    let after = cursor.as_ref().map(position).transpose()?;
     let wanted = EventList {
         processed_at: range(&query.created_at),
         limit,
         order: query.order,
-        after: cursor.map(|cursor| cursor.key),
+        after,
         types: query.types.clone(),
     };
     let mut reader = shared.store.read().await.map_err(problem)?;
     let mut entries = events::list(&mut reader, id, &wanted).await.map_err(problem)?;
     let has_more = entries.len() > usize::try_from(limit).unwrap_or(usize::MAX);
     entries.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_page = entries.last().filter(|_| has_more).map(|entry| {
-        let (order, direction) = (query.order, Direction::Next);
-        Cursor { list: list.clone(), order, direction, key: entry.seq, id: String::new(), filters: String::new() }
-            .encode()
+    let next_page = entries.last().filter(|_| has_more).map(|_| {
+        let seen = entries.iter().map(|entry| entry.seq);
+        let next = match query.order {
+            Order::Asc => seen.fold(after.unwrap_or(After::START), After::past),
+            Order::Desc => seen.last().map_or(After::START, |last| After::START.past(last)),
+        };
+        next_events(&list, query.order, next)
     });
     Ok(Page { data: entries.into_iter().map(|entry| entry.event).collect(), next_page })
+}
+
+/// A cursor in a log: its key is the place among what took effect, its id the one among what waits. What waited on one
+/// page and took effect since is shown again by the next, at its place.
+fn next_events(list: &str, order: Order, next: After) -> String {
+    let id = if next.waiting < WAITING { String::new() } else { next.waiting.to_string() };
+    Cursor { list: list.into(), order, direction: Direction::Next, key: next.place, id, filters: String::new() }
+        .encode()
+}
+
+fn position(cursor: &Cursor) -> Result<After, Problem> {
+    let unreadable = |_| Problem::invalid_at("page", "this is not a cursor of this server");
+    let waiting = if cursor.id.is_empty() { WAITING - 1 } else { cursor.id.parse().map_err(unreadable)? };
+    Ok(After { place: cursor.key, waiting })
 }
 
 fn limit(sent: Option<u32>, default: u32) -> Result<u32, Problem> {

@@ -103,13 +103,13 @@ impl Actor {
         for effect in effects {
             match effect {
                 Effect::Append(event) => {
-                    self.subscribers.show(&event);
+                    self.show(&event);
                     if ids.contains(&event.id) {
                         accepted.push(event);
                     }
                 }
                 Effect::Process(event) => {
-                    self.subscribers.show(&event);
+                    self.show(&event);
                     // One that took effect in the same step is answered with that.
                     if let Some(sent) = accepted.iter_mut().find(|sent| sent.id == event.id) {
                         *sent = event;
@@ -133,6 +133,13 @@ impl Actor {
             self.retry_at = None;
         }
         Performed { accepted }
+    }
+
+    /// Shows an event that was stored: in the order of the log, so that the place of each is known.
+    fn show(&mut self, event: &Event) {
+        let place = event.processed_at.is_some().then_some(self.next_shown);
+        self.next_shown += i64::from(place.is_some());
+        self.subscribers.show(event, place);
     }
 
     fn call_model(&mut self, start: EventId) {

@@ -7,6 +7,9 @@ use postern_model::event::{Event, Preview, Previewable};
 use postern_model::ids::EventId;
 use serde::Serialize;
 use tokio::sync::mpsc::{self, error::TrySendError};
+use tracing::warn;
+
+use crate::missed::Missed;
 
 /// How many frames may wait for a reader. A reader that falls further behind loses its stream: it would have to list
 /// what it missed anyway.
@@ -17,6 +20,9 @@ const ROOM_FOR_PREVIEWS: usize = WAITING_FRAMES / 2;
 /// One frame of a stream: the name of the SSE event and its JSON.
 #[derive(Clone, Debug)]
 pub struct Frame {
+    /// The `id:` line: the place of an event that took effect in its session's log. A preview and an event that waits
+    /// have none, so that a reader comes back to the last place before them.
+    pub id: Option<i64>,
     /// The `event:` line; equal to the data's `type`.
     pub event: &'static str,
     /// The `data:` line.
@@ -26,12 +32,28 @@ pub struct Frame {
 /// An open stream of one session. Ends when the session is deleted, the engine drains, or this reader is too slow.
 #[derive(Debug)]
 pub struct Subscription {
+    /// What the reader missed, shown before what happens now.
+    missed: Option<Missed>,
     frames: mpsc::Receiver<Frame>,
 }
 
 impl Subscription {
     /// The next frame; `None` when the stream is over.
     pub async fn next(&mut self) -> Option<Frame> {
+        while let Some(missed) = &mut self.missed {
+            match missed.next().await {
+                Ok(Some(entry)) => {
+                    let place = entry.event.processed_at.is_some().then_some(entry.seq);
+                    return Some(frame(&entry.event, place));
+                }
+                Ok(None) => self.missed = None,
+                // Without what was missed the rest would have a gap. The reader comes again.
+                Err(error) => {
+                    warn!(error = &error as &dyn std::error::Error, "a stream ends: what it missed cannot be read");
+                    return None;
+                }
+            }
+        }
         self.frames.recv().await
     }
 }
@@ -49,10 +71,10 @@ struct Subscriber {
 }
 
 impl Subscribers {
-    pub(crate) fn add(&mut self, previews: HashSet<Previewable>) -> Subscription {
+    pub(crate) fn add(&mut self, previews: HashSet<Previewable>, missed: Option<Missed>) -> Subscription {
         let (frames, receiver) = mpsc::channel(WAITING_FRAMES);
         self.0.push(Subscriber { frames, previews, following: HashSet::new() });
-        Subscription { frames: receiver }
+        Subscription { missed, frames: receiver }
     }
 
     pub(crate) fn is_empty(&mut self) -> bool {
@@ -60,11 +82,11 @@ impl Subscribers {
         self.0.is_empty()
     }
 
-    pub(crate) fn show(&mut self, event: &Event) {
+    pub(crate) fn show(&mut self, event: &Event, place: Option<i64>) {
         if self.0.is_empty() {
             return;
         }
-        let frame = Frame { event: event.body.kind(), data: json(event) };
+        let frame = frame(event, place);
         self.0.retain_mut(|subscriber| {
             subscriber.following.remove(&event.id);
             // Full means too slow, closed means gone: dropping the sender ends the stream either way.
@@ -80,7 +102,7 @@ impl Subscribers {
             Preview::EventStart { .. } => "event_start",
             Preview::EventDelta { .. } => "event_delta",
         };
-        let frame = Frame { event: name, data: json(preview) };
+        let frame = Frame { id: None, event: name, data: json(preview) };
         for subscriber in &mut self.0 {
             subscriber.preview(preview, &frame);
         }
@@ -103,6 +125,10 @@ impl Subscriber {
             self.following.remove(id);
         }
     }
+}
+
+fn frame(event: &Event, place: Option<i64>) -> Frame {
+    Frame { id: place, event: event.body.kind(), data: json(event) }
 }
 
 fn json(value: &impl Serialize) -> Arc<str> {

@@ -13,3 +13,4 @@ mod mcp_results;
 mod outcomes;
 mod rules;
 mod stage;
+mod streams;

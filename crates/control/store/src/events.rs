@@ -35,10 +35,30 @@ pub struct EventList {
     pub limit: u32,
     /// Which end comes first.
     pub order: Order,
-    /// The number that the page before this one ended with.
-    pub after: Option<i64>,
+    /// What the page before this one ended with.
+    pub after: Option<After>,
     /// Only these types; empty means all.
     pub types: Vec<String>,
+}
+
+/// A position in a log that grows at two ends: behind what took effect, and behind what waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct After {
+    /// The last place that was seen of what took effect.
+    pub place: i64,
+    /// The last place that was seen of what waits, `WAITING - 1` for none.
+    pub waiting: i64,
+}
+
+impl After {
+    /// The position before everything.
+    pub const START: Self = Self { place: 0, waiting: WAITING - 1 };
+
+    /// The position once the event at this place was seen, in ascending order.
+    #[must_use]
+    pub fn past(self, seq: i64) -> Self {
+        if seq < WAITING { Self { place: seq, ..self } } else { Self { waiting: seq, ..self } }
+    }
 }
 
 /// One event of a log with what belongs to it.
@@ -156,7 +176,12 @@ pub async fn list(
         sql.push(")");
     }
     if let Some(after) = query.after {
-        sql.push(if ascending { " AND seq > " } else { " AND seq < " }).push_bind(after);
+        if ascending {
+            sql.push(" AND seq > ").push_bind(after.place);
+            sql.push(" AND (seq < ").push_bind(WAITING).push(" OR seq > ").push_bind(after.waiting).push(")");
+        } else {
+            sql.push(" AND seq < ").push_bind(if after.waiting < WAITING { after.place } else { after.waiting });
+        }
     }
     sql.push(if ascending { " ORDER BY seq LIMIT " } else { " ORDER BY seq DESC LIMIT " });
     sql.push_bind(i64::from(query.limit) + 1);

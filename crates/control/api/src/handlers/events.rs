@@ -38,8 +38,18 @@ pub(crate) async fn send(call: Call) -> Result<Reply, Problem> {
 pub(crate) async fn stream(mut call: Call) -> Result<Reply, Problem> {
     let session = visible(&call).await?;
     let previews = previews(&mut call.query)?;
+    let last_seen = last_seen(&call)?;
     call.query.finish()?;
-    Ok(Reply::stream(call.app.engine.subscribe(&call.workspace, &session.id, previews).await?))
+    Ok(Reply::stream(call.app.engine.subscribe(&call.workspace, &session.id, previews, last_seen).await?))
+}
+
+/// Where a reader that comes back had arrived (`Last-Event-ID`, as every SSE client sends it by itself).
+pub(super) fn last_seen(call: &Call) -> Result<Option<i64>, Problem> {
+    let Some(sent) = call.headers.get("last-event-id").filter(|sent| !sent.is_empty()) else { return Ok(None) };
+    let place = sent.to_str().ok().and_then(|text| text.parse().ok());
+    let unreadable =
+        || Problem::invalid_at("Last-Event-ID", "must be the `id` of a frame that a stream of this session showed");
+    place.map(Some).ok_or_else(unreadable)
 }
 
 pub(super) fn previews(query: &mut Query) -> Result<HashSet<Previewable>, Problem> {

@@ -6,7 +6,7 @@ use postern_model::ids::ThreadId;
 use postern_model::page::Page;
 use postern_model::session::Thread;
 
-use super::events::previews;
+use super::events::{last_seen, previews};
 use super::sessions::{statuses, visible};
 use crate::dispatch::Call;
 use crate::reply::Reply;
@@ -41,8 +41,9 @@ pub(crate) async fn events(mut call: Call) -> Result<Reply, Problem> {
 pub(crate) async fn stream(mut call: Call) -> Result<Reply, Problem> {
     let thread = thread(&call).await?;
     let previews = previews(&mut call.query)?;
+    let last_seen = last_seen(&call)?;
     call.query.finish()?;
-    Ok(Reply::stream(call.app.engine.subscribe(&call.workspace, &thread.session_id, previews).await?))
+    Ok(Reply::stream(call.app.engine.subscribe(&call.workspace, &thread.session_id, previews, last_seen).await?))
 }
 
 async fn thread(call: &Call) -> Result<Thread, Problem> {

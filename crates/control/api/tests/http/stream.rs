@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 
 use serde_json::{Value, json};
 
-use crate::support::{Server, connect};
+use crate::support::{Request, Server, connect};
 
 /// An open stream, read line by line.
 struct Stream {
@@ -17,8 +17,12 @@ impl Stream {
     }
 
     fn open_as(server: &Server, credential: &str, path: &str) -> Self {
+        Self::open_with(server, server.request_as(credential, "GET", path))
+    }
+
+    fn open_with(server: &Server, request: Request) -> Self {
         let mut socket = connect(server.address);
-        socket.write_all(&server.request_as(credential, "GET", path).bytes()).unwrap();
+        socket.write_all(&request.bytes()).unwrap();
         let mut stream = Self { reader: BufReader::new(socket) };
         assert_eq!(stream.line().as_deref(), Some("HTTP/1.1 200 OK"));
         let mut headers = Vec::new();
@@ -122,4 +126,40 @@ async fn a_stream_ends_with_the_credential_that_opened_it() {
     server.send(server.request("DELETE", &format!("{keys}/{id}"))).await.ok();
     ends(&mut of_key);
     pings(&mut of_client);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_with_a_last_event_id_begins_behind_that_event() {
+    let server = Server::start().await;
+    let (environment, _) = server.environment("e").await;
+    let agent = server.agent().await;
+    let message = json!({"type": "user.message", "content": [{"type": "text", "text": "hello"}]});
+    let body = json!({"agent": agent, "environment_id": environment, "initial_events": [message]});
+    let session = server.post("/v1/sessions", body).await.ok();
+    let path = format!("/v1/sessions/{}", session["id"].as_str().unwrap());
+    let thread = server.get(&format!("{path}/threads")).await.ok()["data"][0]["id"].as_str().unwrap().to_owned();
+    for stream in [format!("{path}/events/stream"), format!("{path}/threads/{thread}/stream")] {
+        let from = |last: &str| server.request("GET", &stream).header("last-event-id", last);
+        // Once from the start, to know the places; then from the third event on.
+        let (mut whole, mut rest) = tokio::task::block_in_place(|| {
+            (Stream::open_with(&server, from("0")), Stream::open_with(&server, from("3")))
+        });
+        tokio::task::block_in_place(|| {
+            let mut events = Vec::new();
+            for place in 1.. {
+                whole.until(&format!("id: {place}"));
+                events.push(whole.event().unwrap());
+                if events.last().unwrap().0 == "session.status_idle" {
+                    break;
+                }
+            }
+            rest.until("id: 4");
+            let first = rest.event().unwrap();
+            assert_eq!(first.1["id"], events[3].1["id"]);
+        });
+        for wrong in ["x", "-1", "99999", "4.5", "sevt_1"] {
+            let refusal = server.send(from(wrong)).await.refused(400, "invalid_request_error");
+            assert!(refusal.contains("Last-Event-ID"), "{refusal}");
+        }
+    }
 }

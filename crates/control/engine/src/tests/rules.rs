@@ -151,7 +151,7 @@ async fn another_workspace_sees_nothing_of_it() {
     let other = "wrkspc_other".parse().unwrap();
     assert_eq!(stage.engine.session(&other, &id).await.unwrap_err().status(), 404);
     assert_eq!(stage.engine.list_events(&other, &id, &EventQuery::default()).await.unwrap_err().status(), 404);
-    assert_eq!(stage.engine.subscribe(&other, &id, Default::default()).await.unwrap_err().status(), 404);
+    assert_eq!(stage.engine.subscribe(&other, &id, Default::default(), None).await.unwrap_err().status(), 404);
     assert_eq!(stage.engine.delete_session(&other, &id).await.unwrap_err().status(), 404);
     assert!(stage.engine.list_sessions(&other, &SessionQuery::default()).await.unwrap().data.is_empty());
 }

@@ -202,7 +202,11 @@ impl Stage {
 
     pub(super) async fn watch(&self, id: &SessionId, previews: &[Previewable]) -> Watch {
         let previews: HashSet<_> = previews.iter().copied().collect();
-        Watch(self.engine.subscribe(&self.workspace, id, previews).await.unwrap())
+        Watch(self.engine.subscribe(&self.workspace, id, previews, None).await.unwrap())
+    }
+
+    pub(super) async fn watch_from(&self, id: &SessionId, after: i64) -> Result<Watch, Problem> {
+        self.engine.subscribe(&self.workspace, id, HashSet::new(), Some(after)).await.map(Watch)
     }
 }
 
