@@ -13,8 +13,8 @@ const H11: &str = "h11==0.16.0";
 const MITMPROXY: &str = "mitmproxy==11.0.2";
 /// MCP servers that others wrote, and what puts them behind HTTP.
 const MCP_SERVERS: &[&str] = &["mcp-server-git==2026.10.10", "mcp-proxy==0.13.0"];
-/// Peers of other protocols that the egress proxy carries.
-const PEERS: &[&str] = &["websockets==17.4"];
+/// Peers of other protocols that the egress proxy carries, and what the SDK checks a webhook's signature with.
+const PEERS: &[&str] = &["websockets==17.4", "standardwebhooks==1.1.0"];
 
 /// A program the tests call, and the Debian package that brings it.
 const PROGRAMS: &[(&str, &str)] = &[

@@ -27,6 +27,7 @@ use postern_policy::{Endpoint, configured};
 use postern_secret::{Secret, SecretBytes};
 use postern_store::Store;
 use postern_tunnel::identity::IdentityKey;
+use postern_upstream::webhook::{Postman, Public};
 use postern_upstream::{Client, Settings};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixListener};
@@ -64,6 +65,10 @@ pub(crate) struct ServerConfiguration {
     pub(crate) edge: Option<EdgeConfiguration>,
     /// Special ranges in which public MCP URLs may lie all the same.
     pub(crate) mcp_addresses: Vec<IpNet>,
+    /// The same for webhooks.
+    pub(crate) webhook_addresses: Vec<IpNet>,
+    /// Trusted besides the system's list, for both.
+    pub(crate) ca_file: Option<PathBuf>,
     pub(crate) log: String,
 }
 
@@ -154,12 +159,16 @@ impl Server {
         let edge = Edge::new(Directory::new(), settings);
         let hub = ControlHub::new(ControlSettings::default());
         let domain = configuration.edge.as_ref().map_or(DEFAULT_TUNNEL_DOMAIN, |edge| &edge.domain).to_owned();
-        let mcp = mcp::client(&edge, signer, &domain, &configuration.mcp_addresses)?;
+        let roots =
+            TlsRoots::platform_and_file(configuration.ca_file.as_deref()).or_misused("load trusted certificates")?;
+        let mcp = mcp::client(&edge, signer, &domain, &configuration.mcp_addresses, roots.clone());
+        let public = Public::new(configuration.webhook_addresses.clone(), roots);
+        let messenger = Arc::new(Postman::new(keys::server_key(&configuration.directory)?, public));
 
         let has_model_key = configuration.model_key.is_some();
         let key = configuration.model_key.take().map(secret);
         let model = Arc::new(model(&configuration, key)?);
-        let surroundings = Surroundings { mcp: Some(mcp.clone()), hub: Some(hub.clone()) };
+        let surroundings = Surroundings { mcp: Some(mcp.clone()), hub: Some(hub.clone()), messenger: Some(messenger) };
         let tunnels = Tunnels { server_key, domain, edge: edge.clone(), prober: Some(mcp::prober(mcp)) };
         // Before the engine: sessions that go on after a restart call through tunnels at once.
         tunnels.fill_directory(&store).await.or_misused("read the tunnels")?;

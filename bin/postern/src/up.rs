@@ -86,6 +86,8 @@ impl Up {
             tls: None,
             edge: Some(edge),
             mcp_addresses: configuration.server.mcp_addresses.clone(),
+            webhook_addresses: configuration.server.webhook_addresses.clone(),
+            ca_file: configuration.server.ca_file.clone(),
             log: log.to_owned(),
         };
         let sockets = vec![OwnedFd::from(tcp), OwnedFd::from(operator), OwnedFd::from(edge_socket)];

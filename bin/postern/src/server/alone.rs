@@ -79,6 +79,8 @@ fn prepare(
         tls,
         edge,
         mcp_addresses: section.mcp_addresses.clone(),
+        webhook_addresses: section.webhook_addresses.clone(),
+        ca_file: section.ca_file.clone(),
         log: log.to_owned(),
     };
     Ok((role, sockets))

@@ -11,23 +11,18 @@ use postern_tunnel::identity::Signer;
 use postern_upstream::mcp::{CallerFacts, Limits, McpClient, PublicPolicy, TunnelFacts, Tunnels};
 use serde_json::{Value, json};
 
-use crate::failure::{Failure, Or};
-
 /// The client: through this edge to private servers, directly to public ones.
-///
-/// # Errors
-/// There are no certificates to trust for public servers.
 pub(super) fn client(
     edge: &Edge,
     signer: Signer,
     domain: &str,
     addresses: &[IpNet],
-) -> Result<Arc<McpClient>, Failure> {
-    let roots = TlsRoots::platform_and_file(None).or_misused("load trusted certificates")?;
+    roots: TlsRoots,
+) -> Arc<McpClient> {
     let public = PublicPolicy { allowed: addresses.to_vec(), roots, ..PublicPolicy::default() };
     let (carry, tunnels): (Arc<dyn Carry>, Arc<dyn Tunnels>) =
         (Arc::new(edge.clone()), Arc::new(Known { edge: edge.clone(), domain: domain.to_owned() }));
-    Ok(Arc::new(McpClient::new(carry, tunnels, signer, public, Limits::default())))
+    Arc::new(McpClient::new(carry, tunnels, signer, public, Limits::default()))
 }
 
 /// The tunnels as the edge knows them.

@@ -133,6 +133,10 @@ ids! {
     MemoryVersionId = "memver_";
     /// A registered perimeter.
     PerimeterId = "perim_";
+    /// An endpoint that is told of events.
+    WebhookId = "wh_";
+    /// An event that webhooks are told of.
+    WebhookEventId = "whe_";
     /// A file.
     FileId = "file_";
     /// Something a session was given: a file, a repository.

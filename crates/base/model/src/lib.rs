@@ -24,6 +24,7 @@ pub mod session;
 pub mod tool;
 pub mod tunnel;
 pub mod vault;
+pub mod webhook;
 pub mod work;
 
 pub use field::Field;

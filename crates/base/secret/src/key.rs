@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -140,6 +142,42 @@ impl TunnelToken {
     }
 }
 
+/// What a webhook's payloads are signed with, in the form of the Standard Webhooks: `whsec_` and 32 bytes in base64. Not
+/// random but derived, so that it is stored nowhere.
+pub struct WebhookSecret(Secret<Vec<u8>>);
+
+impl WebhookSecret {
+    /// The secret of a webhook's `generation` under the server's own key: HMAC-SHA256. Equal arguments give an equal secret.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the secret is computed from the key's bytes")]
+    pub fn derive(server_key: &SecretBytes, webhook_id: &str, generation: u64) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, server_key.expose());
+        let mut context = hmac::Context::with_key(&key);
+        context.update(b"postern webhook secret 1\0");
+        context.update(&generation.to_be_bytes());
+        context.update(webhook_id.as_bytes());
+        Self(Secret::new(context.sign().as_ref().to_vec()))
+    }
+
+    /// The text that the endpoint's operator is given, once.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the text is computed from the secret's bytes")]
+    pub fn text(&self) -> Secret<String> {
+        Secret::new(format!("whsec_{}", STANDARD.encode(self.0.expose())))
+    }
+
+    /// One value of `webhook-signature` for a message: `v1,` and the base64 of the HMAC-SHA256 of `id.timestamp.body`.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the signature is computed with the secret's bytes")]
+    pub fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.expose());
+        let mut context = hmac::Context::with_key(&key);
+        context.update(format!("{id}.{timestamp}.").as_bytes());
+        context.update(body);
+        format!("v1,{}", STANDARD.encode(context.sign().as_ref()))
+    }
+}
+
 fn fresh(prefix: &str) -> String {
     let mut random = Zeroizing::new([0; RANDOM_BYTES]);
     fill_random(random.as_mut_slice());
@@ -259,6 +297,20 @@ mod tests {
         for text in ["", "pst_api_", "pst_api_short", "pst_api_\u{e9}", &format!("pst_api_{}", "0".repeat(48))] {
             assert!(ApiKey::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_webhooks_secret_signs_as_the_standard_webhooks_say() {
+        // The worked example of the specification.
+        let secret = WebhookSecret(Secret::new(STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap()));
+        let body = br#"{"test": 2432232314}"#;
+        let signature = secret.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body);
+        assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+        let server_key = Secret::new(vec![7; 32]);
+        let text = |id, generation| WebhookSecret::derive(&server_key, id, generation).text().expose().clone();
+        assert_eq!(text("wh_1", 1), text("wh_1", 1));
+        assert!(text("wh_1", 1).starts_with("whsec_") && text("wh_1", 1).len() == 6 + 44);
+        assert!(text("wh_1", 1) != text("wh_1", 2) && text("wh_1", 1) != text("wh_2", 1));
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub(crate) mod sessions;
 pub(crate) mod threads;
 pub(crate) mod tunnels;
 pub(crate) mod vaults;
+pub(crate) mod webhooks;
 pub(crate) mod work;
 
 use postern_model::Problem;

@@ -11,7 +11,7 @@ use crate::dispatch::Call;
 use crate::handlers::{
     agents, api_keys, certificates, control, credentials, deployments, environment_keys, environments, events, files,
     memories, memory_stores, memory_versions, models, outputs, perimeter_status, perimeters, resources, sessions,
-    threads, tunnels, vaults, work,
+    threads, tunnels, vaults, webhooks, work,
 };
 use crate::reply::Reply;
 
@@ -229,6 +229,17 @@ pub const ROUTES: &[Route] = routes! {
     Post   "/v1/perimeters"                                         ManagedAgents OPERATOR               perimeters::create;
     Get    "/v1/perimeters"                                         ManagedAgents CLIENT                 perimeters::list;
     Delete "/v1/perimeters/{perimeter}"                             ManagedAgents OPERATOR               perimeters::delete;
+
+    Post   "/v1/webhooks"                                           ManagedAgents CLIENT                 webhooks::create;
+    Get    "/v1/webhooks"                                           ManagedAgents CLIENT                 webhooks::list;
+    Get    "/v1/webhooks/{webhook}"                                 ManagedAgents CLIENT                 webhooks::get;
+    Post   "/v1/webhooks/{webhook}"                                 ManagedAgents CLIENT                 webhooks::update;
+    Delete "/v1/webhooks/{webhook}"                                 ManagedAgents CLIENT                 webhooks::delete;
+    Post   "/v1/webhooks/{webhook}/rotate_secret"                   ManagedAgents CLIENT                 webhooks::rotate_secret;
+    Post   "/v1/webhooks/{webhook}/replay_dead"                     ManagedAgents CLIENT                 webhooks::replay_dead;
+    Get    "/v1/webhooks/{webhook}/deliveries"                      ManagedAgents CLIENT                 webhooks::deliveries;
+    Get    "/v1/webhooks/{webhook}/deliveries/{event}"              ManagedAgents CLIENT                 webhooks::delivery;
+    Post   "/v1/webhooks/{webhook}/deliveries/{event}/replay"       ManagedAgents CLIENT                 webhooks::replay;
 
     Upload "/v1/files"                                              None          CLIENT                 files::create;
     Get    "/v1/files"                                              None          CLIENT                 files::list;

@@ -13,8 +13,17 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 const MAX_DEPTH: usize = 64;
 
 /// Keys whose value is an array; its elements are objects or words.
-const ARRAYS: &[&str] =
-    &["allowed_hosts", "configs", "content", "events", "initial_events", "resources", "tools", "vault_ids"];
+const ARRAYS: &[&str] = &[
+    "allowed_hosts",
+    "configs",
+    "content",
+    "enabled_events",
+    "events",
+    "initial_events",
+    "resources",
+    "tools",
+    "vault_ids",
+];
 /// Keys whose value is, or may be, an object.
 const OBJECTS: &[&str] = &[
     "agent",

@@ -4,9 +4,10 @@ use postern_model::agent::fitting_mcp;
 use postern_model::event::{Event, EventBody};
 use postern_model::ids::EventId;
 use postern_model::session::{Session, SessionAgent, SessionStatus, UpdateSession, UpdateSessionAgent};
+use postern_model::webhook::{Happening, Subject};
 use postern_model::{Field, Metadata, Problem};
 use postern_session::Input;
-use postern_store::{Tx, sessions, work};
+use postern_store::{Tx, sessions, webhooks, work};
 
 use crate::actor::{Actor, Failure};
 use crate::create::{now, resolve_tools};
@@ -55,7 +56,7 @@ impl Actor {
         self.must_not_run("deleted")?;
         let mut tx = self.write().await?;
         work::stop_all(&mut tx, &self.record.id, now()).await.map_err(problem)?;
-        sessions::delete(&mut tx, &self.record.id).await.map_err(problem)?;
+        sessions::delete(&mut tx, &self.record.workspace_id, &self.record.id, now()).await.map_err(problem)?;
         tx.commit().await.map_err(problem)?;
         self.shared.litter.notify_one();
         let event = Event { id: EventId::generate(), processed_at: Some(now()), body: EventBody::SessionDeleted {} };
@@ -139,6 +140,8 @@ impl Actor {
             self.store(&mut tx, &effects).await?;
             sessions::save_record(&mut tx, &self.record).await?;
             if is_archive {
+                let subject = Subject::new(Happening::SessionArchived, &self.record.id);
+                webhooks::announce(&mut tx, &self.record.workspace_id, subject, self.record.updated_at).await?;
                 work::stop_all(&mut tx, &self.record.id, self.record.updated_at).await?;
             }
             tx.commit().await

@@ -11,6 +11,7 @@ use postern_model::deployment::{
     RunError, RunErrorType, Trigger, UpdateDeployment,
 };
 use postern_model::ids::{DeploymentId, DeploymentRunId, WorkspaceId};
+use postern_model::webhook::Happening;
 use postern_model::{Problem, Timestamp};
 use postern_store::Tx;
 use postern_store::answers::Once;
@@ -96,7 +97,7 @@ pub(crate) async fn update(
     let had_schedule = stored.deployment.schedule.is_some();
     let record = Record { deployment: Deployment { updated_at: now, ..deployment }, next, ..stored };
     check_count(&mut tx, &record, had_schedule).await?;
-    save(shared, tx, record).await
+    save(shared, tx, record, Happening::DeploymentUpdated).await
 }
 
 /// Archives, pauses or unpauses; what it is already changes nothing.
@@ -121,7 +122,12 @@ pub(crate) async fn turn(
     };
     let deployment = Deployment { updated_at: now, ..deployment };
     let next = next_time(&deployment, now)?;
-    save(shared, tx, Record { workspace_id, deployment, next }).await
+    let happening = match turn {
+        Turn::Archive => Happening::DeploymentArchived,
+        Turn::Pause => Happening::DeploymentPaused,
+        Turn::Unpause => Happening::DeploymentUnpaused,
+    };
+    save(shared, tx, Record { workspace_id, deployment, next }, happening).await
 }
 
 /// What may be done to a deployment.
@@ -200,7 +206,8 @@ async fn pause_for(tx: &mut Tx, record: &Record, kind: RunErrorType) -> Result<(
     let stored = deployments::required(tx, workspace_id, &deployment.id).await.map_err(problem)?;
     let deployment = paused(stored.deployment.clone(), PausedReason::Error { error: PausedError { kind } });
     let deployment = Deployment { updated_at: now(), ..deployment };
-    deployments::save(tx, &Record { deployment, next: None, ..stored }).await.map_err(problem)
+    let record = Record { deployment, next: None, ..stored };
+    deployments::save(tx, &record, Happening::DeploymentPaused).await.map_err(problem)
 }
 
 /// Begins a session and takes it back: the deployment with its agent pinned, or why no session can begin.
@@ -226,8 +233,8 @@ async fn begin(
     create::begin(shared, tx, workspace, request, Some(deployment.id.clone())).await
 }
 
-async fn save(shared: &Arc<Shared>, mut tx: Tx, record: Record) -> Result<Deployment, Problem> {
-    deployments::save(&mut tx, &record).await.map_err(problem)?;
+async fn save(shared: &Arc<Shared>, mut tx: Tx, record: Record, happening: Happening) -> Result<Deployment, Problem> {
+    deployments::save(&mut tx, &record, happening).await.map_err(problem)?;
     tx.commit().await.map_err(problem)?;
     shared.deployments_changed.notify_one();
     rendered(record)

@@ -24,6 +24,7 @@ mod subscribers;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -51,6 +52,7 @@ pub use postern_session::{Author, ContextLimits, Limits};
 pub use query::{EventQuery, SessionQuery, TimeRange};
 use shared::Shared;
 pub use subscribers::{Frame, Subscription};
+pub use webhooks::{Messenger, Posting};
 
 /// How the engine works.
 #[derive(Clone, Debug)]
@@ -124,6 +126,9 @@ impl Engine {
         }
         shared.tasks.spawn(deployments::keep_time(Arc::clone(&shared)));
         shared.tasks.spawn(sweep::keep_clean(Arc::clone(&shared)));
+        if let Some(messenger) = shared.surroundings.messenger.clone() {
+            shared.tasks.spawn(webhooks::keep_telling(Arc::clone(&shared), messenger));
+        }
         Ok(Self { shared })
     }
 

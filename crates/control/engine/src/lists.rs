@@ -107,10 +107,10 @@ pub(crate) async fn events(
     let has_more = entries.len() > usize::try_from(limit).unwrap_or(usize::MAX);
     entries.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let next_page = entries.last().filter(|_| has_more).map(|_| {
-        let seen = entries.iter().map(|entry| entry.seq);
+        let mut seen = entries.iter().map(|entry| entry.seq);
         let next = match query.order {
             Order::Asc => seen.fold(after.unwrap_or(After::START), After::past),
-            Order::Desc => seen.last().map_or(After::START, |last| After::START.past(last)),
+            Order::Desc => seen.next_back().map_or(After::START, |last| After::START.past(last)),
         };
         next_events(&list, query.order, next)
     });

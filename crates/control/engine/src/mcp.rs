@@ -24,6 +24,7 @@ use tracing::warn;
 use crate::actor::Actor;
 use crate::control::ControlHub;
 use crate::shared::Shared;
+use crate::webhooks::Messenger;
 use line::Line;
 
 /// Deadlines of what is done with MCP servers. The client has shorter ones of its own; these hold whatever it does.
@@ -48,6 +49,8 @@ pub struct Surroundings {
     pub mcp: Option<Arc<dyn Mcp>>,
     /// Reaches the workers that hold sessions, for results that are too long to be shown.
     pub hub: Option<ControlHub>,
+    /// Posts to webhooks; without one, what is noted for them waits.
+    pub messenger: Option<Arc<dyn Messenger>>,
 }
 
 /// In whose name servers are called, and what is needed for it.

@@ -200,11 +200,16 @@ impl Chance for Random {
     }
 
     fn jitter(&mut self) -> f64 {
-        let mut bytes = [0_u8; 4];
-        // Without randomness all retries come at the same time, which is still right.
-        if getrandom::fill(&mut bytes).is_err() {
-            return 1.0;
-        }
-        f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+        jitter()
     }
+}
+
+/// A number from 0 to 1.
+pub(crate) fn jitter() -> f64 {
+    let mut bytes = [0_u8; 4];
+    // Without randomness all retries come at the same time, which is still right.
+    if getrandom::fill(&mut bytes).is_err() {
+        return 1.0;
+    }
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
 }

@@ -1,9 +1,10 @@
-//! Removes bytes that nothing names any more, a little at a time: nobody waits long for it.
+//! Removes bytes that nothing names any more and deliveries that were settled long ago, a little at a time: nobody waits long
+//! for it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use postern_store::{StoreError, blobs, files};
+use postern_store::{StoreError, blobs, files, webhooks};
 use tracing::warn;
 
 use crate::create::now;
@@ -38,7 +39,7 @@ pub(crate) async fn keep_clean(shared: Arc<Shared>) {
 async fn sweep(shared: &Shared) -> Result<bool, StoreError> {
     let mut tx = shared.store.write().await?;
     files::forget_expired(&mut tx, now()).await?;
-    let more = blobs::sweep(&mut tx, now()).await?;
+    let more = blobs::sweep(&mut tx, now()).await? | webhooks::sweep(&mut tx, now()).await?;
     tx.commit().await?;
     Ok(more)
 }

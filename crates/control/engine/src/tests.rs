@@ -14,3 +14,4 @@ mod outcomes;
 mod rules;
 mod stage;
 mod streams;
+mod webhooks;

@@ -2,13 +2,14 @@
 
 use postern_model::agent::{Agent, AgentDefinition, AgentTag, UpdateAgent};
 use postern_model::ids::{AgentId, WorkspaceId};
+use postern_model::webhook::{Happening, Subject};
 use postern_model::{Field, Problem, Timestamp};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use crate::list::ListQuery;
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
-use crate::{Connection, StoreError, Tx, deployments};
+use crate::{Connection, StoreError, Tx, deployments, webhooks};
 
 macro_rules! select {
     ($rest:literal) => {
@@ -38,6 +39,7 @@ pub async fn create(
         .execute(&mut **tx)
         .await?;
     insert_version(tx, workspace, &id, 1, &definition, now).await?;
+    webhooks::announce(tx, workspace, Subject::new(Happening::AgentCreated, &id), now).await?;
     find(tx, workspace, &id, None).await?.ok_or(StoreError::Corrupt { what: "agents.id" })
 }
 
@@ -88,6 +90,7 @@ pub async fn update(
         .bind(i64::try_from(version).unwrap_or(i64::MAX))
         .execute(&mut **tx)
         .await?;
+    webhooks::announce(tx, workspace, Subject::new(Happening::AgentUpdated, id), now).await?;
     required(tx, workspace, id).await
 }
 
@@ -96,15 +99,18 @@ pub async fn update(
 /// # Errors
 /// Refused with 404; or the database failed.
 pub async fn archive(tx: &mut Tx, workspace: &WorkspaceId, id: &AgentId, now: Timestamp) -> Result<Agent, StoreError> {
-    sqlx::query("UPDATE agents SET archived_at = COALESCE(archived_at, ?3) WHERE workspace_id = ?1 AND id = ?2")
-        .bind(workspace.as_str())
+    let stored = required(tx, workspace, id).await?;
+    if stored.archived_at.is_some() {
+        return Ok(stored);
+    }
+    sqlx::query("UPDATE agents SET archived_at = ?2 WHERE id = ?1")
         .bind(id.as_str())
         .bind(micros(now))
         .execute(&mut **tx)
         .await?;
-    let archived = required(tx, workspace, id).await?;
-    deployments::archive_of_agent(tx, id, now).await?;
-    Ok(archived)
+    deployments::archive_of_agent(tx, workspace, id, now).await?;
+    webhooks::announce(tx, workspace, Subject::new(Happening::AgentArchived, id), now).await?;
+    required(tx, workspace, id).await
 }
 
 /// One page of agents at their latest version, newest first, and one more when another page follows.

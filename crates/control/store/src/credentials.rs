@@ -4,6 +4,7 @@
 
 use postern_model::ids::{CredentialId, VaultId, WorkspaceId};
 use postern_model::vault::{Credential, CredentialAuth, CredentialKind, CredentialTag, MAX_CREDENTIALS, SecretPart};
+use postern_model::webhook::{Happening, Subject};
 use postern_model::{Metadata, Problem, Timestamp};
 use postern_secret::seal::{Binding, Sealed, SealedCredential};
 use sqlx::Row;
@@ -11,7 +12,7 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::list::ListQuery;
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
-use crate::{Connection, StoreError, Tx, vaults};
+use crate::{Connection, StoreError, Tx, vaults, webhooks};
 
 /// What a new credential is made of. The caller chose the id, because the secrets are bound to it.
 #[derive(Clone, Debug)]
@@ -96,6 +97,8 @@ pub async fn create(
     .execute(&mut **tx)
     .await?;
     put_secrets(tx, workspace, id, new.secrets).await?;
+    let subject = Subject::new(Happening::VaultCredentialCreated, id).in_vault(vault);
+    webhooks::announce(tx, workspace, subject, new.now).await?;
     required(tx, workspace, vault, id).await
 }
 
@@ -202,6 +205,8 @@ pub async fn archive(
         .bind(micros(now))
         .execute(&mut **tx)
         .await?;
+    let subject = Subject::new(Happening::VaultCredentialArchived, id).in_vault(vault);
+    webhooks::announce(tx, workspace, subject, now).await?;
     required(tx, workspace, vault, id).await
 }
 
@@ -214,10 +219,12 @@ pub async fn delete(
     workspace: &WorkspaceId,
     vault: &VaultId,
     id: &CredentialId,
+    now: Timestamp,
 ) -> Result<(), StoreError> {
     required(tx, workspace, vault, id).await?;
     sqlx::query("DELETE FROM vault_credentials WHERE id = ?1").bind(id.as_str()).execute(&mut **tx).await?;
-    Ok(())
+    let subject = Subject::new(Happening::VaultCredentialDeleted, id).in_vault(vault);
+    webhooks::announce(tx, workspace, subject, now).await
 }
 
 /// One page of a vault's credentials, newest first, and one more when another page follows.
@@ -300,20 +307,29 @@ pub fn part_binding(binding: &Binding, part: SecretPart) -> Binding {
 }
 
 /// Archives every credential of a vault.
-pub(crate) async fn archive_all(tx: &mut Tx, vault: &VaultId, now: Timestamp) -> Result<(), StoreError> {
+pub(crate) async fn archive_all(
+    tx: &mut Tx,
+    workspace: &WorkspaceId,
+    vault: &VaultId,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     sqlx::query(
         "DELETE FROM credential_secrets WHERE credential_id IN (SELECT id FROM vault_credentials WHERE vault_id = ?1)",
     )
     .bind(vault.as_str())
     .execute(&mut **tx)
     .await?;
-    sqlx::query(
-        "UPDATE vault_credentials SET archived_at = ?2, updated_at = ?2 WHERE vault_id = ?1 AND archived_at IS NULL",
+    let archived: Vec<String> = sqlx::query_scalar(
+        "UPDATE vault_credentials SET archived_at = ?2, updated_at = ?2 WHERE vault_id = ?1 AND archived_at IS NULL RETURNING id",
     )
     .bind(vault.as_str())
     .bind(micros(now))
-    .execute(&mut **tx)
+    .fetch_all(&mut **tx)
     .await?;
+    for id in archived {
+        let subject = Subject::new(Happening::VaultCredentialArchived, id).in_vault(vault);
+        webhooks::announce(tx, workspace, subject, now).await?;
+    }
     Ok(())
 }
 

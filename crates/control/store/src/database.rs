@@ -28,6 +28,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (21, "memory", include_str!("../migrations/sqlite/0021_memory.sql")),
     (22, "files", include_str!("../migrations/sqlite/0022_files.sql")),
     (40, "answers", include_str!("../migrations/sqlite/0040_answers.sql")),
+    (53, "webhooks", include_str!("../migrations/sqlite/0053_webhooks.sql")),
 ];
 
 const READERS: u32 = 8;
@@ -40,6 +41,7 @@ pub struct Store {
     writer: SqlitePool,
     readers: SqlitePool,
     work: Arc<Notify>,
+    told: Arc<Notify>,
 }
 
 /// A write transaction: one at a time, rolled back unless committed.
@@ -48,6 +50,8 @@ pub struct Tx {
     inner: Transaction<'static, Sqlite>,
     work: Arc<Notify>,
     wakes_pollers: bool,
+    told: Arc<Notify>,
+    tells: bool,
 }
 
 /// Why the store did not do it.
@@ -95,7 +99,7 @@ impl Store {
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
         migrator().run(&writer).await?;
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
-        Ok(Self { writer, readers, work: Arc::new(Notify::new()) })
+        Ok(Self { writer, readers, work: Arc::new(Notify::new()), told: Arc::new(Notify::new()) })
     }
 
     /// Begins a write transaction. Waits for the one before it; dropping it rolls back.
@@ -104,7 +108,8 @@ impl Store {
     /// The database failed.
     pub async fn write(&self) -> Result<Tx, StoreError> {
         let inner = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Tx { inner, work: Arc::clone(&self.work), wakes_pollers: false })
+        let (work, told) = (Arc::clone(&self.work), Arc::clone(&self.told));
+        Ok(Tx { inner, work, wakes_pollers: false, told, tells: false })
     }
 
     /// A connection that can only read. It sees everything committed before this call.
@@ -118,6 +123,11 @@ impl Store {
     /// Ends at the next commit that queued work. To miss none, enable it before looking at the queue.
     pub fn work_arrived(&self) -> OwnedNotified {
         Arc::clone(&self.work).notified_owned()
+    }
+
+    /// Ends once a commit noted something for webhooks, since the last call that ended.
+    pub async fn webhooks_noted(&self) {
+        self.told.notified().await;
     }
 
     /// Closes every connection; what was committed is in the file.
@@ -137,12 +147,20 @@ impl Tx {
         if self.wakes_pollers {
             self.work.notify_waiters();
         }
+        if self.tells {
+            self.told.notify_one();
+        }
         Ok(())
     }
 
     /// Has the commit wake those who wait for work.
     pub(crate) fn wake_pollers(&mut self) {
         self.wakes_pollers = true;
+    }
+
+    /// Has the commit wake whoever delivers to webhooks.
+    pub(crate) fn wake_deliverer(&mut self) {
+        self.tells = true;
     }
 }
 

@@ -2,13 +2,14 @@
 
 use postern_model::deployment::{AgentReference, Deployment, DeploymentStatus, DeploymentTag, Schedule, ScheduleParam};
 use postern_model::ids::{AgentId, DeploymentId, EnvironmentId, WorkspaceId};
+use postern_model::webhook::{Happening, Subject};
 use postern_model::{Problem, Timestamp};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use crate::list::ListQuery;
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
-use crate::{Connection, StoreError, Tx};
+use crate::{Connection, StoreError, Tx, webhooks};
 
 pub mod runs;
 
@@ -76,15 +77,16 @@ pub async fn create(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
     .bind(deployment.archived_at.map(micros))
     .execute(&mut **tx)
     .await?;
-    Ok(())
+    let subject = Subject::new(Happening::DeploymentCreated, &deployment.id);
+    webhooks::announce(tx, workspace_id, subject, deployment.created_at).await
 }
 
-/// Stores all that a deployment says now.
+/// Stores all that a deployment says now, and tells webhooks what happened to it.
 ///
 /// # Errors
 /// The database failed.
-pub async fn save(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
-    let Record { deployment, next, .. } = record;
+pub async fn save(tx: &mut Tx, record: &Record, happening: Happening) -> Result<(), StoreError> {
+    let Record { workspace_id, deployment, next } = record;
     sqlx::query(
         "UPDATE deployments SET name = ?2, description = ?3, agent_id = ?4, agent_version = ?5, environment_id = ?6, \
            initial_events = ?7, resources = ?8, vault_ids = ?9, metadata = ?10, budget = ?11, schedule = ?12, status = ?13, \
@@ -112,7 +114,7 @@ pub async fn save(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
     .bind(deployment.archived_at.map(micros))
     .execute(&mut **tx)
     .await?;
-    Ok(())
+    webhooks::announce(tx, workspace_id, Subject::new(happening, &deployment.id), deployment.updated_at).await
 }
 
 /// One deployment, archived or not.
@@ -182,15 +184,23 @@ pub async fn scheduled(connection: &mut Connection, workspace: &WorkspaceId) -> 
 ///
 /// # Errors
 /// The database failed.
-pub(crate) async fn archive_of_agent(tx: &mut Tx, agent: &AgentId, now: Timestamp) -> Result<(), StoreError> {
-    sqlx::query(
+pub(crate) async fn archive_of_agent(
+    tx: &mut Tx,
+    workspace: &WorkspaceId,
+    agent: &AgentId,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let archived: Vec<String> = sqlx::query_scalar(
         "UPDATE deployments SET archived_at = ?2, updated_at = ?2, status = 'active', paused_reason = NULL, scheduled_at = NULL, \
-           fires_at = NULL WHERE agent_id = ?1 AND archived_at IS NULL",
+           fires_at = NULL WHERE agent_id = ?1 AND archived_at IS NULL RETURNING id",
     )
     .bind(agent.as_str())
     .bind(micros(now))
-    .execute(&mut **tx)
+    .fetch_all(&mut **tx)
     .await?;
+    for id in archived {
+        webhooks::announce(tx, workspace, Subject::new(Happening::DeploymentArchived, id), now).await?;
+    }
     Ok(())
 }
 

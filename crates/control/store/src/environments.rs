@@ -4,13 +4,14 @@ use postern_model::environment::{
     ConfigInput, CreateEnvironment, Environment, EnvironmentConfig, EnvironmentTag, UpdateEnvironment,
 };
 use postern_model::ids::{EnvironmentId, WorkspaceId};
+use postern_model::webhook::{Happening, Subject};
 use postern_model::{Field, Metadata, Problem, Timestamp};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use crate::list::ListQuery;
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
-use crate::{Connection, StoreError, Tx};
+use crate::{Connection, StoreError, Tx, webhooks};
 
 const MAX_NAME: usize = 256;
 const MAX_DESCRIPTION: usize = 2048;
@@ -55,6 +56,7 @@ pub async fn create(
     .bind(micros(now))
     .execute(&mut **tx)
     .await?;
+    webhooks::announce(tx, workspace, Subject::new(Happening::EnvironmentCreated, &environment.id), now).await?;
     required(tx, workspace, &environment.id).await
 }
 
@@ -118,6 +120,7 @@ pub async fn update(
         .bind(micros(now))
         .execute(&mut **tx)
         .await?;
+    webhooks::announce(tx, workspace, Subject::new(Happening::EnvironmentUpdated, id), now).await?;
     required(tx, workspace, id).await
 }
 
@@ -131,15 +134,16 @@ pub async fn archive(
     id: &EnvironmentId,
     now: Timestamp,
 ) -> Result<Environment, StoreError> {
-    sqlx::query(
-        "UPDATE environments SET archived_at = ?3, updated_at = ?3 \
-         WHERE workspace_id = ?1 AND id = ?2 AND archived_at IS NULL",
-    )
-    .bind(workspace.as_str())
-    .bind(id.as_str())
-    .bind(micros(now))
-    .execute(&mut **tx)
-    .await?;
+    let stored = required(tx, workspace, id).await?;
+    if stored.archived_at.is_some() {
+        return Ok(stored);
+    }
+    sqlx::query("UPDATE environments SET archived_at = ?2, updated_at = ?2 WHERE id = ?1")
+        .bind(id.as_str())
+        .bind(micros(now))
+        .execute(&mut **tx)
+        .await?;
+    webhooks::announce(tx, workspace, Subject::new(Happening::EnvironmentArchived, id), now).await?;
     required(tx, workspace, id).await
 }
 
@@ -147,7 +151,12 @@ pub async fn archive(
 ///
 /// # Errors
 /// Refused with 404, or 409 while a session refers to it; or the database failed.
-pub async fn delete(tx: &mut Tx, workspace: &WorkspaceId, id: &EnvironmentId) -> Result<(), StoreError> {
+pub async fn delete(
+    tx: &mut Tx,
+    workspace: &WorkspaceId,
+    id: &EnvironmentId,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     required(tx, workspace, id).await?;
     let referred = sqlx::query("SELECT 1 FROM sessions WHERE environment_id = ?1 LIMIT 1").bind(id.as_str());
     if referred.fetch_optional(&mut **tx).await?.is_some() {
@@ -162,7 +171,7 @@ pub async fn delete(tx: &mut Tx, workspace: &WorkspaceId, id: &EnvironmentId) ->
     ] {
         sqlx::query(statement).bind(id.as_str()).execute(&mut **tx).await?;
     }
-    Ok(())
+    webhooks::announce(tx, workspace, Subject::new(Happening::EnvironmentDeleted, id), now).await
 }
 
 /// One page of environments, newest first, and one more when another page follows.

@@ -10,7 +10,7 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 
 use crate::list::Range;
 use crate::row::{from_json, json, micros, optional_instant, parsed};
-use crate::{Connection, StoreError, Tx};
+use crate::{Connection, StoreError, Tx, webhooks};
 
 /// Where events stand that were accepted and wait: behind everything that took effect.
 pub const WAITING: i64 = 1 << 40;
@@ -92,7 +92,10 @@ pub async fn append(tx: &mut Tx, log: &Log, seq: i64, event: &Event, now: Timest
     .bind(event.processed_at.map(micros))
     .execute(&mut **tx)
     .await?;
-    Ok(())
+    match event.processed_at {
+        Some(at) => webhooks::announce_event(tx, log, event, at).await,
+        None => Ok(()),
+    }
 }
 
 /// Moves an event that waited to the place where it takes effect.

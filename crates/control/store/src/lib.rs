@@ -24,6 +24,7 @@ mod row;
 pub mod sessions;
 pub mod tunnels;
 pub mod vaults;
+pub mod webhooks;
 pub mod work;
 
 pub use database::{Connection, Store, StoreError, Tx};

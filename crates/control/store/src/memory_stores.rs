@@ -4,13 +4,14 @@ use postern_model::ids::{MemoryStoreId, SessionId, WorkspaceId};
 use postern_model::memory::{
     Access, CreateMemoryStore, MemoryStore, MemoryStoreTag, StoreDefinition, UpdateMemoryStore,
 };
+use postern_model::webhook::{Happening, Subject};
 use postern_model::{Problem, Timestamp};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use crate::list::ListQuery;
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
-use crate::{Connection, StoreError, Tx};
+use crate::{Connection, StoreError, Tx, webhooks};
 
 /// Stores a new memory store.
 ///
@@ -35,7 +36,9 @@ pub async fn create(
     .bind(micros(now))
     .fetch_one(&mut **tx)
     .await?;
-    memory_store(&row)
+    let store = memory_store(&row)?;
+    webhooks::announce(tx, workspace, Subject::new(Happening::MemoryStoreCreated, &store.id), now).await?;
+    Ok(store)
 }
 
 /// One memory store, archived or not.
@@ -152,6 +155,7 @@ pub async fn archive(
         .bind(micros(now))
         .execute(&mut **tx)
         .await?;
+    webhooks::announce(tx, workspace, Subject::new(Happening::MemoryStoreArchived, id), now).await?;
     required(tx, workspace, id).await
 }
 
@@ -159,10 +163,15 @@ pub async fn archive(
 ///
 /// # Errors
 /// Refused with 404; or the database failed.
-pub async fn delete(tx: &mut Tx, workspace: &WorkspaceId, id: &MemoryStoreId) -> Result<(), StoreError> {
+pub async fn delete(
+    tx: &mut Tx,
+    workspace: &WorkspaceId,
+    id: &MemoryStoreId,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     required(tx, workspace, id).await?;
     sqlx::query("DELETE FROM memory_stores WHERE id = ?1").bind(id.as_str()).execute(&mut **tx).await?;
-    Ok(())
+    webhooks::announce(tx, workspace, Subject::new(Happening::MemoryStoreDeleted, id), now).await
 }
 
 /// One page of memory stores, newest first, and one more when another page follows.

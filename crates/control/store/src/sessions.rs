@@ -6,6 +6,7 @@ use postern_model::ids::{DeploymentId, EnvironmentId, SessionId, ThreadId, Vault
 use postern_model::page::{Cursor, Direction, Order};
 use postern_model::resource::Resource;
 use postern_model::session::{Session, SessionAgent, SessionStatus, SessionTag, Stats, Thread, ThreadTag, Usage};
+use postern_model::webhook::{Happening, Subject};
 use postern_model::{Metadata, Timestamp};
 use serde_json::Value;
 use sqlx::sqlite::SqliteRow;
@@ -13,7 +14,7 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 
 use crate::list::Range;
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
-use crate::{Connection, StoreError, Tx};
+use crate::{Connection, StoreError, Tx, webhooks};
 
 /// A session's record.
 #[derive(Clone, Debug, PartialEq)]
@@ -194,7 +195,8 @@ pub async fn create(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
         .bind(micros(record.created_at))
         .execute(&mut **tx)
         .await?;
-    Ok(())
+    let subject = Subject::new(Happening::SessionCreated, &record.id);
+    webhooks::announce(tx, &record.workspace_id, subject, record.created_at).await
 }
 
 /// One session, of any workspace: the caller compares.
@@ -254,9 +256,9 @@ pub async fn save_record(tx: &mut Tx, record: &Record) -> Result<(), StoreError>
 ///
 /// # Errors
 /// The database failed.
-pub async fn delete(tx: &mut Tx, id: &SessionId) -> Result<(), StoreError> {
+pub async fn delete(tx: &mut Tx, workspace: &WorkspaceId, id: &SessionId, now: Timestamp) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM sessions WHERE id = ?1").bind(id.as_str()).execute(&mut **tx).await?;
-    Ok(())
+    webhooks::announce(tx, workspace, Subject::new(Happening::SessionDeleted, id), now).await
 }
 
 /// Sessions that were at work when the log ended: what a server goes on with when it starts.

@@ -2,13 +2,14 @@
 
 use postern_model::ids::{VaultId, WorkspaceId};
 use postern_model::vault::{CreateVault, UpdateVault, Vault, VaultTag};
+use postern_model::webhook::{Happening, Subject};
 use postern_model::{Problem, Timestamp};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use crate::list::ListQuery;
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
-use crate::{Connection, StoreError, Tx, credentials};
+use crate::{Connection, StoreError, Tx, credentials, webhooks};
 
 /// Stores a new vault.
 ///
@@ -32,7 +33,9 @@ pub async fn create(
     .bind(micros(now))
     .fetch_one(&mut **tx)
     .await?;
-    vault(&row)
+    let vault = vault(&row)?;
+    webhooks::announce(tx, workspace, Subject::new(Happening::VaultCreated, &vault.id), now).await?;
+    Ok(vault)
 }
 
 /// One vault, archived or not.
@@ -134,12 +137,13 @@ pub async fn archive(tx: &mut Tx, workspace: &WorkspaceId, id: &VaultId, now: Ti
     if stored.archived_at.is_some() {
         return Ok(stored);
     }
-    credentials::archive_all(tx, id, now).await?;
+    credentials::archive_all(tx, workspace, id, now).await?;
     sqlx::query("UPDATE vaults SET archived_at = ?2, updated_at = ?2 WHERE id = ?1")
         .bind(id.as_str())
         .bind(micros(now))
         .execute(&mut **tx)
         .await?;
+    webhooks::announce(tx, workspace, Subject::new(Happening::VaultArchived, id), now).await?;
     required(tx, workspace, id).await
 }
 
@@ -147,10 +151,10 @@ pub async fn archive(tx: &mut Tx, workspace: &WorkspaceId, id: &VaultId, now: Ti
 ///
 /// # Errors
 /// Refused with 404; or the database failed.
-pub async fn delete(tx: &mut Tx, workspace: &WorkspaceId, id: &VaultId) -> Result<(), StoreError> {
+pub async fn delete(tx: &mut Tx, workspace: &WorkspaceId, id: &VaultId, now: Timestamp) -> Result<(), StoreError> {
     required(tx, workspace, id).await?;
     sqlx::query("DELETE FROM vaults WHERE id = ?1").bind(id.as_str()).execute(&mut **tx).await?;
-    Ok(())
+    webhooks::announce(tx, workspace, Subject::new(Happening::VaultDeleted, id), now).await
 }
 
 /// One page of vaults, newest first, and one more when another page follows.

@@ -1,7 +1,7 @@
 //! The client of the model's endpoint: builds Messages API requests from a conversation, reads the streamed answer, says
 //! what kind of failure a failure is.
 //!
-//! [`mcp`] is the client of MCP servers.
+//! [`mcp`] is the client of MCP servers, [`webhook`] of those who are told of events.
 //!
 //! Decides nothing about turns or retries and keeps nothing between requests but the list of models.
 
@@ -9,9 +9,11 @@ mod client;
 mod failure;
 pub mod mcp;
 mod models;
+mod public;
 mod request;
 mod stream;
 mod tools;
+pub mod webhook;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -122,11 +122,21 @@ pub struct Server {
     pub protection: Protection,
     /// Special ranges in which public MCP URLs may lie all the same.
     pub mcp_addresses: Vec<IpNet>,
+    /// Special ranges in which webhooks may lie all the same.
+    pub webhook_addresses: Vec<IpNet>,
+    /// Trusted besides the system's list, for public MCP servers and webhooks.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Self { listen: None, protection: Protection::Loopback, mcp_addresses: Vec::new() }
+        Self {
+            listen: None,
+            protection: Protection::Loopback,
+            mcp_addresses: Vec::new(),
+            webhook_addresses: Vec::new(),
+            ca_file: None,
+        }
     }
 }
 

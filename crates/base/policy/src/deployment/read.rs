@@ -29,8 +29,13 @@ fn read_server(table: &mut Table<'_>, directory: &Path) -> Server {
     table.not_in_this_build(&["database"]);
     let listen = table.parsed::<SocketAddr>("listen");
     let protection = read_protection(table, directory, listen);
-    let mcp_addresses = read_nets(table, "mcp_addresses").unwrap_or_default();
-    Server { listen: listen.map(|item| item.value), protection, mcp_addresses }
+    Server {
+        listen: listen.map(|item| item.value),
+        protection,
+        mcp_addresses: read_nets(table, "mcp_addresses").unwrap_or_default(),
+        webhook_addresses: read_nets(table, "webhook_addresses").unwrap_or_default(),
+        ca_file: read_path(table, "ca_file", directory),
+    }
 }
 
 /// Keys and events travel over it: in the clear only within this machine, or where a proxy in front does TLS.

@@ -53,6 +53,15 @@ fn listed(errors: &[ConfigError]) -> String {
 }
 
 #[test]
+fn webhooks_have_ranges_and_an_authority_of_their_own() {
+    let read = load("config = 1\n[server]\nwebhook_addresses = [\"10.8.0.0/16\"]\nca_file = \"company.pem\"\n");
+    let server = read.unwrap_or_else(|errors| panic!("{}", listed(&errors))).server;
+    assert_eq!(server.webhook_addresses, ["10.8.0.0/16".parse::<IpNet>().unwrap()]);
+    assert_eq!(server.ca_file.as_deref(), Some(Path::new("/etc/p/company.pem")));
+    assert!(server.mcp_addresses.is_empty(), "a range for webhooks opens nothing for MCP servers");
+}
+
+#[test]
 fn every_section_is_read_and_files_lie_beside_the_configuration() {
     let read = load(ALL).unwrap_or_else(|errors| panic!("{}", listed(&errors)));
     assert_eq!(read.server.listen, Some("10.0.0.5:8443".parse().unwrap()));

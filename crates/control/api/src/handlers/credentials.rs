@@ -100,7 +100,7 @@ pub(crate) async fn delete(call: Call) -> Result<Reply, Problem> {
     let (app, workspace, who) = (call.app.clone(), call.workspace.clone(), call.caller.log_name());
     call.finish_without_body()?;
     let mut tx = app.store.write().await.map_err(problem)?;
-    credentials::delete(&mut tx, &workspace, &vault, &id).await.map_err(problem)?;
+    credentials::delete(&mut tx, &workspace, &vault, &id, app.now()).await.map_err(problem)?;
     tx.commit().await.map_err(problem)?;
     tracing::info!(%vault, credential = %id, who, "credential deleted");
     Reply::json(&Deleted { id: id.as_str(), kind: "vault_credential_deleted" })

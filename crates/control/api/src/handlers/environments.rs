@@ -55,7 +55,7 @@ pub(crate) async fn delete(call: Call) -> Result<Reply, Problem> {
     let (app, workspace) = (call.app.clone(), call.workspace.clone());
     call.finish_without_body()?;
     let mut tx = app.store.write().await.map_err(problem)?;
-    environments::delete(&mut tx, &workspace, &id).await.map_err(problem)?;
+    environments::delete(&mut tx, &workspace, &id, app.now()).await.map_err(problem)?;
     tx.commit().await.map_err(problem)?;
     Reply::json(&Deleted { id: id.as_str(), kind: "environment_deleted" })
 }

@@ -57,7 +57,7 @@ pub(crate) async fn delete(call: Call) -> Result<Reply, Problem> {
     let (app, workspace, who) = (call.app.clone(), call.workspace.clone(), call.caller.log_name());
     call.finish_without_body()?;
     let mut tx = app.store.write().await.map_err(problem)?;
-    memory_stores::delete(&mut tx, &workspace, &id).await.map_err(problem)?;
+    memory_stores::delete(&mut tx, &workspace, &id, app.now()).await.map_err(problem)?;
     tx.commit().await.map_err(problem)?;
     tracing::info!(memory_store = %id, who, "memory store deleted");
     Reply::json(&Deleted { id: id.as_str(), kind: "memory_store_deleted" })

@@ -54,7 +54,7 @@ pub(crate) async fn delete(call: Call) -> Result<Reply, Problem> {
     let (app, workspace, who) = (call.app.clone(), call.workspace.clone(), call.caller.log_name());
     call.finish_without_body()?;
     let mut tx = app.store.write().await.map_err(problem)?;
-    vaults::delete(&mut tx, &workspace, &id).await.map_err(problem)?;
+    vaults::delete(&mut tx, &workspace, &id, app.now()).await.map_err(problem)?;
     tx.commit().await.map_err(problem)?;
     tracing::info!(vault = %id, who, "vault deleted");
     Reply::json(&Deleted { id: id.as_str(), kind: "vault_deleted" })

@@ -22,4 +22,5 @@ mod support;
 mod table;
 mod tunnels;
 mod vaults;
+mod webhooks;
 mod work;

@@ -8,6 +8,7 @@ use postern_model::deployment::{
     CreateDeployment, Deployment, DeploymentRun, DeploymentStatus, PausedReason, RunErrorType, Trigger,
 };
 use postern_model::ids::AgentId;
+use postern_model::webhook::Happening;
 use postern_store::deployments::{self, Next, Record, runs};
 use postern_store::list::ListQuery;
 use postern_store::{Store, agents, environments};
@@ -39,7 +40,7 @@ async fn let_come_due(stage: &Stage, deployment: &Deployment, ago: SignedDuratio
     let at = Timestamp::from_microsecond(at.as_microsecond()).unwrap();
     let mut tx = store.write().await.unwrap();
     let next = Some(Next { scheduled_at: at, fires_at: at });
-    deployments::save(&mut tx, &Record { next, ..record }).await.unwrap();
+    deployments::save(&mut tx, &Record { next, ..record }, Happening::DeploymentUpdated).await.unwrap();
     tx.commit().await.unwrap();
     stage.engine.shared.deployments_changed.notify_one();
     at

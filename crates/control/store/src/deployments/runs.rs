@@ -2,13 +2,14 @@
 
 use postern_model::deployment::{DeploymentRun, DeploymentRunTag, Trigger};
 use postern_model::ids::{DeploymentId, DeploymentRunId, SessionId, WorkspaceId};
+use postern_model::webhook::{Happening, Subject};
 use postern_model::{Problem, Timestamp};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
 use crate::list::ListQuery;
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
-use crate::{Connection, StoreError, Tx};
+use crate::{Connection, StoreError, Tx, webhooks};
 
 /// Which runs a list shows.
 #[derive(Clone, Debug, Default)]
@@ -44,11 +45,24 @@ pub async fn create(tx: &mut Tx, workspace: &WorkspaceId, run: &DeploymentRun) -
     .execute(&mut **tx)
     .await?;
     if scheduled_at.is_some() {
+        announce(tx, workspace, run).await?;
         sqlx::query("UPDATE deployments SET last_run_at = ?2 WHERE id = ?1")
             .bind(run.deployment_id.as_str())
             .bind(micros(run.created_at))
             .execute(&mut **tx)
             .await?;
+    }
+    Ok(())
+}
+
+/// A run has no time between its begin and what came of it: its session is there, or the reason why not.
+async fn announce(tx: &mut Tx, workspace: &WorkspaceId, run: &DeploymentRun) -> Result<(), StoreError> {
+    let came_of_it = match run.error {
+        None => Happening::DeploymentRunSucceeded,
+        Some(_) => Happening::DeploymentRunFailed,
+    };
+    for happening in [Happening::DeploymentRunStarted, came_of_it] {
+        webhooks::announce(tx, workspace, Subject::new(happening, &run.id), run.created_at).await?;
     }
     Ok(())
 }

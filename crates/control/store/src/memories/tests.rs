@@ -127,7 +127,7 @@ async fn nothing_is_left_of_a_deleted_store() {
     let mut tx = stand.store.write().await.unwrap();
     let made = stand.create(&mut tx, 0, "/a", "1").await;
     stand.write(&mut tx, 0, &made.id, "2").await;
-    memory_stores::delete(&mut tx, &stand.workspace, &stand.id).await.unwrap();
+    memory_stores::delete(&mut tx, &stand.workspace, &stand.id, Timestamp::now()).await.unwrap();
     for table in ["memory_stores", "memories", "memory_versions", "memory_contents"] {
         let sql = format!("SELECT COUNT(*) FROM {table}");
         let left: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&mut *tx).await.unwrap();

@@ -48,6 +48,7 @@ impl Place {
         ids.extend(given(server, &item.session).await);
         ids.extend(deployment(server, &environment).await);
         ids.extend(memory(server, &[&item, &ended]).await);
+        ids.extend(webhook(server).await);
         let tunnel = server.post("/v1/tunnels", json!({})).await.ok();
         let ca = new_ca(tunnel["domain"].as_str().unwrap(), SystemTime::now()).unwrap().certificate_pem;
         let path = format!("/v1/tunnels/{}", id(&tunnel));
@@ -64,6 +65,9 @@ impl Place {
         let id = |name: &str| &self.ids.iter().find(|(known, _)| *known == name).expect("each place has one").1;
         let tunnel = format!("/v1/tunnels/{}/archive", id("{tunnel}"));
         server.send(server.request("POST", &tunnel)).await.ok();
+        let webhook = format!("/v1/webhooks/{}", id("{webhook}"));
+        let left = server.send(server.request("DELETE", &webhook)).await;
+        assert!(matches!(left.status, 200 | 404), "{}", left.text);
         let perimeter = format!("/v1/perimeters/{}", id("{perimeter}"));
         let left = server.operator(Request::new("DELETE", &perimeter)).await;
         assert!(matches!(left.status, 200 | 404), "{}", left.text);
@@ -156,6 +160,15 @@ async fn memory(server: &Server, items: &[&Polled]) -> [(&'static str, String); 
     }
     let version = memory["memory_version_id"].as_str().unwrap().to_owned();
     [("{memory_store}", store), ("{memory}", id(&memory)), ("{memory_version}", version)]
+}
+
+/// A webhook, and an event that it is told of.
+async fn webhook(server: &Server) -> [(&'static str, String); 2] {
+    let body = json!({"url": "https://hooks.example/", "enabled_events": ["agent.created"]});
+    let webhook = id(&server.post("/v1/webhooks", body).await.ok());
+    server.agent().await;
+    let told = server.get(&format!("/v1/webhooks/{webhook}/deliveries")).await.ok();
+    [("{webhook}", webhook), ("{event}", id(&told["data"][0]["event"]))]
 }
 
 fn id(object: &Value) -> String {

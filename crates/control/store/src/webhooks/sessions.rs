@@ -1,0 +1,36 @@
+//! What webhooks are told of a session's log: a few events of it, under the names that webhooks have for them.
+
+use postern_model::Timestamp;
+use postern_model::event::{Event, EventBody, StopReason};
+use postern_model::webhook::{Happening, Subject};
+
+use super::announce;
+use crate::events::Log;
+use crate::{StoreError, Tx};
+
+/// Notes what an event of a session's log means to webhooks, where it means something.
+///
+/// # Errors
+/// The database failed.
+pub(crate) async fn announce_event(tx: &mut Tx, log: &Log, event: &Event, now: Timestamp) -> Result<(), StoreError> {
+    for happening in happenings(&event.body) {
+        announce(tx, &log.workspace, Subject::new(*happening, &log.session), now).await?;
+    }
+    Ok(())
+}
+
+fn happenings(body: &EventBody) -> &'static [Happening] {
+    use Happening as H;
+    match body {
+        EventBody::StatusRunning {} => &[H::SessionStatusRunStarted, H::SessionRunning],
+        EventBody::StatusRescheduled {} => &[H::SessionStatusRescheduled],
+        EventBody::StatusTerminated {} => &[H::SessionStatusTerminated],
+        EventBody::StatusIdle { stop_reason: StopReason::RequiresAction { .. }, .. } => {
+            &[H::SessionStatusIdled, H::SessionIdled, H::SessionRequiresAction]
+        }
+        EventBody::StatusIdle { .. } => &[H::SessionStatusIdled, H::SessionIdled],
+        EventBody::SessionUpdated { .. } => &[H::SessionUpdated],
+        EventBody::OutcomeEvaluationEnd { .. } => &[H::SessionOutcomeEvaluationEnded],
+        _ => &[],
+    }
+}
