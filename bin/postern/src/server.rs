@@ -64,7 +64,6 @@ pub(crate) struct ServerConfiguration {
     pub(crate) edge: Option<EdgeConfiguration>,
     /// Special ranges in which public MCP URLs may lie all the same.
     pub(crate) mcp_addresses: Vec<IpNet>,
-    pub(crate) log: String,
 }
 
 /// The tunnel's edge of a server.
