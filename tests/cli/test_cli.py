@@ -118,3 +118,23 @@ def test_a_drained_stack_ends_with_zero_and_keeps_what_was_acknowledged(new_stac
 def test_help_names_what_it_does(arguments: list[str], tmp_path: Path):
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 0 and "Usage:" in done.stdout
+
+
+def test_a_key_is_issued_with_a_role_listed_and_revoked(postern: Stack):
+    from anthropic import Anthropic, AuthenticationError, PermissionDeniedError
+
+    def keys(*arguments: str) -> str:
+        done = run("key", *arguments, "--data-dir", str(postern.data), cwd=postern.directory)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    key = keys("issue", "--name", "dashboards", "--role", "viewer").strip()
+    viewer = Anthropic(base_url=postern.base_url, api_key=key)
+    viewer.beta.agents.list()
+    with pytest.raises(PermissionDeniedError, match="role `developer`"):
+        viewer.beta.agents.create(name="a", model="m")
+    line = next(line for line in keys("list").splitlines() if "dashboards" in line)
+    assert key[:12] in line and key not in line and "viewer" in line and "live" in line
+    assert "revoked" in keys("revoke", line.split()[0])
+    with pytest.raises(AuthenticationError):
+        viewer.beta.agents.list()

@@ -1,5 +1,6 @@
 //! The command line: what a person can type, and nothing of what happens then.
 
+mod key;
 mod zone;
 
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use key::{KeyArguments, KeyVerb};
 pub(crate) use zone::{ExplainArguments, WhichSession, ZoneArguments, ZoneVerb};
 
 /// Let AI agents use your systems without ever holding a credential.
@@ -67,6 +69,8 @@ pub(crate) enum Command {
     Gateway(GatewayArguments),
     /// Make tunnels, look at them, and try the whole path to a private MCP server.
     Tunnel(TunnelArguments),
+    /// Issue, list and revoke API keys, each with a role.
+    Key(KeyArguments),
     /// Register the perimeters that sealed credentials are opened in.
     Perimeter(PerimeterArguments),
     /// Prove that the boundary of a zone holds here: attempt every attack known, inside a real sandbox and outside of it.

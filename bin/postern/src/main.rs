@@ -14,6 +14,7 @@ mod edge;
 mod failure;
 mod gateway;
 mod greeting;
+mod keys;
 mod logging;
 mod perimeter;
 mod private_mcp;
@@ -78,6 +79,7 @@ fn command(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Gateway(gateway) => return asynchronously(gateway::run(gateway)),
         Command::Session(session) => asynchronously(session::run(&session.verb)),
         Command::Tunnel(tunnel) => asynchronously(tunnel::run(&tunnel.verb)),
+        Command::Key(key) => asynchronously(keys::run(&key.verb)),
         Command::Perimeter(perimeter) => asynchronously(perimeter::run(&perimeter.verb)),
         Command::TunnelRig(rig) => asynchronously(rig::run(rig)),
         Command::PrivateMcp(server) => asynchronously(private_mcp::run(server)),

@@ -56,7 +56,8 @@ const HINT_LENGTH: usize = 12;
 async fn issue_api_key(tx: &mut Tx, workspace: &WorkspaceId) -> Result<String, StoreError> {
     let key = ApiKey::issue();
     let text = key.secret().expose().clone();
-    keys::create_api_key(tx, workspace, &new_key("up", &text, key.digest().as_str())).await?;
+    keys::create_api_key(tx, workspace, &new_key("up", &text, key.digest().as_str()), &keys::KeyReach::default())
+        .await?;
     Ok(text)
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
-use crate::ids::{ApiKeyId, EnvironmentId, EnvironmentKeyId};
+use crate::ids::{ApiKeyId, EnvironmentId, EnvironmentKeyId, VaultId};
 
 /// An API key's record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,10 +17,49 @@ pub struct ApiKeyRecord {
     pub name: String,
     /// The first characters of the key, enough to recognise it by.
     pub hint: String,
+    /// What it may do.
+    pub role: KeyRole,
+    /// The vaults that it is for; every one where there is none.
+    pub vault_ids: Option<Vec<VaultId>>,
     /// When it was issued.
     pub created_at: Timestamp,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
+}
+
+/// What an API key may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyRole {
+    /// Everything that an API key can.
+    #[default]
+    Admin,
+    /// Read everything; make and change agents, sessions, files, skills, memory stores and deployments.
+    Developer,
+    /// Read everything.
+    Viewer,
+    /// Run workers: environments, their work and their keys.
+    Worker,
+}
+
+impl KeyRole {
+    /// Every role.
+    pub const ALL: [Self; 4] = [Self::Admin, Self::Developer, Self::Viewer, Self::Worker];
+
+    /// The word on the wire and in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Developer => "developer",
+            Self::Viewer => "viewer",
+            Self::Worker => "worker",
+        }
+    }
+
+    /// Reads the word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == word)
+    }
 }
 
 /// The constant `api_key`.
@@ -61,7 +100,22 @@ pub enum EnvironmentKeyTag {
     EnvironmentKey,
 }
 
-/// The body that issues a key.
+/// The body that issues an API key.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateApiKey {
+    /// The operator's name for it.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// What it may do; everything unless said.
+    #[serde(default)]
+    pub role: KeyRole,
+    /// The vaults that it is for; every one unless said.
+    #[serde(default)]
+    pub vault_ids: Option<Vec<VaultId>>,
+}
+
+/// The body that issues an environment key.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CreateKey {

@@ -3,9 +3,10 @@
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use postern_model::Problem;
-use postern_model::ids::{ApiKeyId, EnvironmentId, SessionId, WorkId, WorkspaceId};
+use postern_model::ids::{EnvironmentId, SessionId, VaultId, WorkId, WorkspaceId};
+use postern_model::key::KeyRole;
 use postern_secret::key::{ApiKey, EnvironmentKey, SessionToken, TunnelToken};
-use postern_store::keys::{self, EnvironmentGrant, Lease, SessionGrant};
+use postern_store::keys::{self, ApiKeyGrant, EnvironmentGrant, Lease, SessionGrant};
 use postern_store::tunnels::{self, TunnelGrant};
 
 use crate::app::{App, problem};
@@ -31,7 +32,7 @@ pub enum Kind {
 #[derive(Clone, Debug)]
 pub(crate) enum Caller {
     Operator,
-    ApiKey { workspace: WorkspaceId, key: ApiKeyId },
+    ApiKey(ApiKeyGrant),
     Environment(EnvironmentGrant),
     Session(SessionGrant),
     Tunnel(TunnelGrant),
@@ -45,7 +46,7 @@ impl Caller {
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Operator => Kind::Operator,
-            Self::ApiKey { .. } => Kind::ApiKey,
+            Self::ApiKey(_) => Kind::ApiKey,
             Self::Environment(_) => Kind::EnvironmentKey,
             Self::Session(SessionGrant { lease: Lease::Alive, .. }) => Kind::SessionToken,
             Self::Session(SessionGrant { lease: Lease::Ended | Lease::Superseded, .. }) => Kind::EndedSessionToken,
@@ -56,7 +57,7 @@ impl Caller {
     pub(crate) fn workspace(&self) -> WorkspaceId {
         match self {
             Self::Operator => WorkspaceId::default_workspace(),
-            Self::ApiKey { workspace, .. } => workspace.clone(),
+            Self::ApiKey(grant) => grant.workspace.clone(),
             Self::Environment(grant) => grant.workspace.clone(),
             Self::Session(grant) => grant.workspace.clone(),
             Self::Tunnel(grant) => grant.workspace.clone(),
@@ -66,7 +67,7 @@ impl Caller {
     /// Refuses what lies in another environment as if it were not there.
     pub(crate) fn check_environment(&self, environment: &EnvironmentId) -> Result<(), Problem> {
         let own = match self {
-            Self::Operator | Self::ApiKey { .. } => return Ok(()),
+            Self::Operator | Self::ApiKey(_) => return Ok(()),
             Self::Environment(grant) => &grant.environment,
             Self::Session(grant) => &grant.environment,
             Self::Tunnel(_) => return Err(unknown_environment(environment)),
@@ -92,11 +93,35 @@ impl Caller {
         }
     }
 
+    /// What an API key's role is. Whoever is no API key has none: the table of routes says what it may do.
+    pub(crate) fn role(&self) -> Option<KeyRole> {
+        match self {
+            Self::ApiKey(grant) => Some(grant.reach.role),
+            Self::Operator | Self::Environment(_) | Self::Session(_) | Self::Tunnel(_) => None,
+        }
+    }
+
+    /// Whether this is an API key that is not for every vault.
+    pub(crate) fn is_for_certain_vaults(&self) -> bool {
+        matches!(self, Self::ApiKey(grant) if grant.reach.vault_ids.is_some())
+    }
+
+    /// Whether the caller may use all of these vaults.
+    pub(crate) fn may_use(&self, vaults: &[VaultId]) -> bool {
+        match self {
+            Self::ApiKey(grant) => match &grant.reach.vault_ids {
+                Some(own) => vaults.iter().all(|vault| own.contains(vault)),
+                None => true,
+            },
+            Self::Operator | Self::Environment(_) | Self::Session(_) | Self::Tunnel(_) => true,
+        }
+    }
+
     /// A word for the log: which key, never its text.
     pub(crate) fn log_name(&self) -> String {
         match self {
             Self::Operator => "operator".to_owned(),
-            Self::ApiKey { key, .. } => key.to_string(),
+            Self::ApiKey(grant) => grant.key.to_string(),
             Self::Environment(grant) => grant.key.to_string(),
             Self::Session(grant) => format!("token of {}", grant.work),
             Self::Tunnel(grant) => grant.token.to_string(),
@@ -141,7 +166,7 @@ async fn api_key(app: &App, text: &str) -> Result<Option<Caller>, Problem> {
     let Ok(key) = ApiKey::parse(text) else { return Ok(None) };
     let mut connection = app.store.read().await.map_err(problem)?;
     let found = keys::find_api_key(&mut connection, key.digest().as_str()).await.map_err(problem)?;
-    Ok(found.map(|(workspace, key)| Caller::ApiKey { workspace, key }))
+    Ok(found.map(Caller::ApiKey))
 }
 
 async fn environment_key(app: &App, text: &str) -> Result<Option<Caller>, Problem> {

@@ -25,7 +25,9 @@ use crate::multipart::{Form, Raw};
 use crate::once;
 use crate::query::Query;
 use crate::reply::{Reply, refusal};
+use crate::roles;
 use crate::routes::{Answer, Beta, Method, NOT_IN_THIS_BUILD, ROUTES, Route};
+use crate::scope;
 
 /// What a handler gets: a request that passed every check of the table.
 pub(crate) struct Call {
@@ -184,6 +186,9 @@ async fn serve(
     let Some(route) = route else { return Err(unknown_route(&parts.method, parts.uri.path())) };
     check_beta(route, &parts.headers)?;
     check_kind(route, &caller)?;
+    if let Some(role) = caller.role() {
+        roles::check(role, route)?;
+    }
     let workspace = check_workspace(&caller, &parts.headers)?;
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
     let parameters = path_parameters(parameters)?;
@@ -195,6 +200,7 @@ async fn serve(
             (body::read(&parts.headers, stream, app.limits.body_bytes, app.limits.body_time).await?, None)
         }
     };
+    scope::check(&app, &caller, &workspace, route, &parameters, &body).await?;
     let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let once = once::of(route, &caller, &parts.headers, target, &body)?;
     if let Some(once) = &once
@@ -238,7 +244,9 @@ async fn until_refused(app: App, route: &'static Route, caller: Caller, headers:
     loop {
         tokio::time::sleep(app.limits.ping_every).await;
         match authenticate(&app, &headers).await {
-            Ok(caller) if check_kind(route, &caller).is_ok() => {}
+            Ok(caller)
+                if check_kind(route, &caller).is_ok()
+                    && caller.role().is_none_or(|role| roles::check(role, route).is_ok()) => {}
             // Trouble of our own is not the caller's.
             Err(problem) if problem.kind != postern_model::problem::Kind::Authentication => {}
             Ok(_) | Err(_) => return,

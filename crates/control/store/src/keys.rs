@@ -2,16 +2,16 @@
 //!
 //! A key's text is never here. Revoking takes effect with the next request.
 
-use postern_model::ids::{ApiKeyId, EnvironmentId, EnvironmentKeyId, SessionId, WorkId, WorkspaceId};
-use postern_model::key::{ApiKeyRecord, ApiKeyTag, EnvironmentKeyRecord, EnvironmentKeyTag};
+use postern_model::ids::{ApiKeyId, EnvironmentId, EnvironmentKeyId, SessionId, VaultId, WorkId, WorkspaceId};
+use postern_model::key::{ApiKeyRecord, ApiKeyTag, EnvironmentKeyRecord, EnvironmentKeyTag, KeyRole};
 use postern_model::work::WorkState;
 use postern_model::{Problem, Timestamp};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use crate::list::ListQuery;
-use crate::row::{instant, micros, optional_instant, parsed};
-use crate::{Connection, StoreError, Tx};
+use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
+use crate::{Connection, StoreError, Tx, vaults};
 
 /// What is stored of a fresh key.
 #[derive(Clone, Debug)]
@@ -24,6 +24,26 @@ pub struct NewKey<'a> {
     pub digest: &'a str,
     /// The time.
     pub now: Timestamp,
+}
+
+/// What an API key may do, and with what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyReach {
+    /// What it may do.
+    pub role: KeyRole,
+    /// The vaults that it is for; every one where there is none.
+    pub vault_ids: Option<Vec<VaultId>>,
+}
+
+/// What an API key opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKeyGrant {
+    /// Where.
+    pub workspace: WorkspaceId,
+    /// Which key.
+    pub key: ApiKeyId,
+    /// What it may do there.
+    pub reach: KeyReach,
 }
 
 /// What an environment key opens.
@@ -71,10 +91,15 @@ pub async fn create_api_key(
     tx: &mut Tx,
     workspace: &WorkspaceId,
     key: &NewKey<'_>,
+    reach: &KeyReach,
 ) -> Result<ApiKeyRecord, StoreError> {
     let id = ApiKeyId::generate();
+    for vault in reach.vault_ids.iter().flatten() {
+        vaults::required(tx, workspace, vault).await?;
+    }
     let row = sqlx::query(
-        "INSERT INTO api_keys (workspace_id, id, name, hint, digest, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING *",
+        "INSERT INTO api_keys (workspace_id, id, name, hint, digest, created_at, role, vault_ids) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING *",
     )
     .bind(workspace.as_str())
     .bind(id.as_str())
@@ -82,26 +107,27 @@ pub async fn create_api_key(
     .bind(key.hint)
     .bind(key.digest)
     .bind(micros(key.now))
+    .bind(reach.role.as_str())
+    .bind(reach.vault_ids.as_ref().map(json))
     .fetch_one(&mut **tx)
     .await?;
     api_key(&row)
 }
 
-/// The workspace and record of a live API key.
+/// What a live API key opens.
 ///
 /// # Errors
 /// The database failed.
-pub async fn find_api_key(
-    connection: &mut Connection,
-    digest: &str,
-) -> Result<Option<(WorkspaceId, ApiKeyId)>, StoreError> {
-    let row = sqlx::query("SELECT workspace_id, id FROM api_keys WHERE digest = ?1 AND revoked_at IS NULL")
-        .bind(digest)
-        .fetch_optional(connection)
-        .await?;
+pub async fn find_api_key(connection: &mut Connection, digest: &str) -> Result<Option<ApiKeyGrant>, StoreError> {
+    let row =
+        sqlx::query("SELECT workspace_id, id, role, vault_ids FROM api_keys WHERE digest = ?1 AND revoked_at IS NULL")
+            .bind(digest)
+            .fetch_optional(connection)
+            .await?;
     let Some(row) = row else { return Ok(None) };
     let workspace = parsed(WorkspaceId::parse(row.try_get("workspace_id")?), "api_keys.workspace_id")?;
-    Ok(Some((workspace, parsed(ApiKeyId::parse(row.try_get("id")?), "api_keys.id")?)))
+    let key = parsed(ApiKeyId::parse(row.try_get("id")?), "api_keys.id")?;
+    Ok(Some(ApiKeyGrant { workspace, key, reach: reach(&row)? }))
 }
 
 /// One page of API keys, revoked ones included, newest first, and one more when another page follows.
@@ -277,12 +303,24 @@ fn session_grant(row: &SqliteRow, now: Timestamp) -> Result<SessionGrant, StoreE
     })
 }
 
+fn reach(row: &SqliteRow) -> Result<KeyReach, StoreError> {
+    let role: String = row.try_get("role")?;
+    let vault_ids: Option<String> = row.try_get("vault_ids")?;
+    Ok(KeyReach {
+        role: KeyRole::parse(&role).ok_or(StoreError::Corrupt { what: "api_keys.role" })?,
+        vault_ids: vault_ids.map(|text| from_json(&text, "api_keys.vault_ids")).transpose()?,
+    })
+}
+
 fn api_key(row: &SqliteRow) -> Result<ApiKeyRecord, StoreError> {
+    let KeyReach { role, vault_ids } = reach(row)?;
     Ok(ApiKeyRecord {
         id: parsed(ApiKeyId::parse(row.try_get("id")?), "api_keys.id")?,
         kind: ApiKeyTag::ApiKey,
         name: row.try_get("name")?,
         hint: row.try_get("hint")?,
+        role,
+        vault_ids,
         created_at: instant(row.try_get("created_at")?, "api_keys.created_at")?,
         revoked_at: optional_instant(row.try_get("revoked_at")?, "api_keys.revoked_at")?,
     })

@@ -1,8 +1,8 @@
 //! API keys: ours. Only the operator manages them, so that a stolen key cannot make itself a successor.
 
 use postern_model::Problem;
-use postern_model::ids::ApiKeyId;
-use postern_model::key::{ApiKeyRecord, CreateKey};
+use postern_model::ids::{ApiKeyId, VaultId};
+use postern_model::key::{ApiKeyRecord, CreateApiKey};
 use postern_secret::key::ApiKey;
 use postern_store::keys;
 use postern_store::list::page;
@@ -17,6 +17,7 @@ const LIST: &str = "api_keys";
 /// The prefix and four characters: 24 of 256 random bits.
 pub(super) const HINT_LENGTH: usize = 12;
 const MAX_NAME: usize = 256;
+const MAX_VAULTS: usize = 50;
 
 #[derive(Serialize)]
 struct Issued<'a> {
@@ -27,14 +28,16 @@ struct Issued<'a> {
 
 #[expect(clippy::disallowed_methods, reason = "a key is shown once, in the answer that issues it")]
 pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
-    let name = name(call.optional_body::<CreateKey>()?)?;
+    let CreateApiKey { name, role, vault_ids } = call.optional_body()?;
+    let name = checked_name(name)?;
+    let reach = keys::KeyReach { role, vault_ids: checked_vaults(vault_ids)? };
     call.query.finish()?;
     let key = ApiKey::issue();
     let digest = key.digest();
     let hint = &key.secret().expose()[..HINT_LENGTH];
     let new = keys::NewKey { name: &name, hint, digest: digest.as_str(), now: call.app.now() };
     let mut tx = call.app.store.write().await.map_err(problem)?;
-    let record = keys::create_api_key(&mut tx, &call.workspace, &new).await.map_err(problem)?;
+    let record = keys::create_api_key(&mut tx, &call.workspace, &new, &reach).await.map_err(problem)?;
     tx.commit().await.map_err(problem)?;
     Reply::json(&Issued { record, key: key.secret().expose() })
 }
@@ -57,8 +60,18 @@ pub(crate) async fn revoke(call: Call) -> Result<Reply, Problem> {
     Reply::json(&Deleted { id: id.as_str(), kind: "api_key_deleted" })
 }
 
-pub(super) fn name(body: CreateKey) -> Result<String, Problem> {
-    let name = body.name.unwrap_or_default();
+fn checked_vaults(sent: Option<Vec<VaultId>>) -> Result<Option<Vec<VaultId>>, Problem> {
+    match sent {
+        Some(ids) if ids.len() > MAX_VAULTS => Err(Problem::invalid_at(
+            "vault_ids",
+            format!("must have at most {MAX_VAULTS} ids; leave it out for every vault"),
+        )),
+        sent => Ok(sent),
+    }
+}
+
+pub(super) fn checked_name(name: Option<String>) -> Result<String, Problem> {
+    let name = name.unwrap_or_default();
     if name.chars().count() > MAX_NAME {
         return Err(Problem::invalid_at("name", format!("must have at most {MAX_NAME} characters")));
     }

@@ -45,9 +45,11 @@ pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
         return Err(Problem::invalid_at("status", "is not allowed together with `include_archived`"));
     }
     let found = call.app.engine.list_deployments(&call.workspace, &query, &filter).await?;
-    Reply::json(&page(found, query.limit, LIST, |deployment| {
+    let mut page = page(found, query.limit, LIST, |deployment| {
         (deployment.created_at.as_microsecond(), deployment.id.to_string())
-    }))
+    });
+    page.data.retain(|deployment| call.caller.may_use(&deployment.vault_ids));
+    Reply::json(&page)
 }
 
 pub(crate) async fn archive(call: Call) -> Result<Reply, Problem> {

@@ -12,7 +12,7 @@ use super::{Deleted, list_query};
 use crate::app::problem;
 use crate::caller::unknown_environment;
 use crate::dispatch::Call;
-use crate::handlers::api_keys::{HINT_LENGTH, name};
+use crate::handlers::api_keys::{HINT_LENGTH, checked_name};
 use crate::reply::Reply;
 
 #[derive(Serialize)]
@@ -25,7 +25,7 @@ struct Issued<'a> {
 #[expect(clippy::disallowed_methods, reason = "a key is shown once, in the answer that issues it")]
 pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
     let environment: EnvironmentId = call.id("environment", "Environment")?;
-    let name = name(call.optional_body::<CreateKey>()?)?;
+    let name = checked_name(call.optional_body::<CreateKey>()?.name)?;
     call.query.finish()?;
     let key = EnvironmentKey::issue();
     let digest = key.digest();

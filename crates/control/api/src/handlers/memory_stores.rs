@@ -99,7 +99,7 @@ pub(super) async fn usable(call: &Call, connection: &mut Connection, wanted: Use
 pub(super) fn actor(caller: &Caller) -> Result<Actor, Problem> {
     match caller {
         Caller::Operator => Ok(Actor::UserActor { user_id: "operator".to_owned() }),
-        Caller::ApiKey { key, .. } => Ok(Actor::ApiActor { api_key_id: key.clone() }),
+        Caller::ApiKey(grant) => Ok(Actor::ApiActor { api_key_id: grant.key.clone() }),
         Caller::Session(grant) => Ok(Actor::SessionActor { session_id: grant.session.clone() }),
         Caller::Environment(_) | Caller::Tunnel(_) => Err(Problem::permission("This credential may not do this.")),
     }

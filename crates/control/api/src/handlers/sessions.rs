@@ -63,7 +63,9 @@ pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
     if asked.agent_version.is_some() && asked.agent_id.is_none() {
         return Err(Problem::invalid_at("agent_version", "is only allowed together with `agent_id`"));
     }
-    Reply::json(&call.app.engine.list_sessions(&call.workspace, &asked).await?)
+    let mut page = call.app.engine.list_sessions(&call.workspace, &asked).await?;
+    page.data.retain(|session| call.caller.may_use(&session.vault_ids));
+    Reply::json(&page)
 }
 
 /// The session of the path, when the caller may know it.

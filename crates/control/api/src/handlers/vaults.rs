@@ -66,5 +66,7 @@ pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
     call.query.finish()?;
     let mut connection = call.app.store.read().await.map_err(problem)?;
     let found = vaults::list(&mut connection, &call.workspace, &query).await.map_err(problem)?;
-    Reply::json(&page(found, query.limit, LIST, |vault| (vault.created_at.as_microsecond(), vault.id.to_string())))
+    let mut page = page(found, query.limit, LIST, |vault| (vault.created_at.as_microsecond(), vault.id.to_string()));
+    page.data.retain(|vault| call.caller.may_use(std::slice::from_ref(&vault.id)));
+    Reply::json(&page)
 }

@@ -16,6 +16,7 @@ mod once;
 mod operator;
 mod perimeters;
 mod resources;
+mod roles;
 mod rubrics;
 mod stream;
 mod support;

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use postern_api::{Kind, Method, ROUTES, Route};
+use postern_model::key::KeyRole;
 use serde_json::json;
 
 use crate::support::{BETAS, Request, Response, Server, connect, issue_foreign_key};
@@ -17,9 +18,12 @@ use place::Place;
 const COMMITTED: &str = include_str!("authorization.txt");
 
 /// Who calls: the columns. Where it says `foreign`, the object in the path belongs to somebody else.
-const ROLES: [(Role, &str); 11] = [
+const ROLES: [(Role, &str); 14] = [
     (Role::Operator, "operator"),
     (Role::ApiKey, "api-key"),
+    (Role::Limited(KeyRole::Developer), "developer's api-key"),
+    (Role::Limited(KeyRole::Viewer), "viewer's api-key"),
+    (Role::Limited(KeyRole::Worker), "worker's api-key"),
     (Role::ForeignApiKey, "foreign api-key"),
     (Role::EnvironmentKey, "environment-key"),
     (Role::ForeignEnvironmentKey, "foreign environment-key"),
@@ -35,6 +39,8 @@ const ROLES: [(Role, &str); 11] = [
 enum Role {
     Operator,
     ApiKey,
+    /// An API key with a role that may not do everything.
+    Limited(KeyRole),
     /// Of another workspace.
     ForeignApiKey,
     EnvironmentKey,
@@ -51,7 +57,7 @@ impl Role {
     fn kind(self) -> Option<Kind> {
         match self {
             Self::Operator => Some(Kind::Operator),
-            Self::ApiKey | Self::ForeignApiKey => Some(Kind::ApiKey),
+            Self::ApiKey | Self::Limited(_) | Self::ForeignApiKey => Some(Kind::ApiKey),
             Self::EnvironmentKey | Self::ForeignEnvironmentKey => Some(Kind::EnvironmentKey),
             Self::SessionToken | Self::ForeignSessionToken => Some(Kind::SessionToken),
             Self::EndedSessionToken => Some(Kind::EndedSessionToken),
@@ -71,6 +77,7 @@ struct World {
     here: Place,
     there: Place,
     foreign_key: String,
+    limited_keys: Vec<(KeyRole, String)>,
 }
 
 impl World {
@@ -78,7 +85,12 @@ impl World {
         let server = Server::start().await;
         let (here, there) = (Place::new(&server).await, Place::new(&server).await);
         let foreign_key = issue_foreign_key(&server.store).await;
-        Self { server, here, there, foreign_key }
+        let mut limited_keys = Vec::new();
+        for role in KeyRole::ALL {
+            let issued = server.operator_post("/v1/api_keys", json!({"name": role.as_str(), "role": role})).await.ok();
+            limited_keys.push((role, issued["key"].as_str().unwrap().to_owned()));
+        }
+        Self { server, here, there, foreign_key, limited_keys }
     }
 
     /// What the role shows when it asks for an object of `here`.
@@ -86,6 +98,7 @@ impl World {
         match role {
             Role::Operator | Role::Nobody => None,
             Role::ApiKey => Some(&self.server.key),
+            Role::Limited(role) => self.limited_keys.iter().find(|(of, _)| *of == role).map(|(_, key)| key.as_str()),
             Role::ForeignApiKey => Some(&self.foreign_key),
             Role::EnvironmentKey => Some(&here.environment_key),
             Role::ForeignEnvironmentKey => Some(&self.there.environment_key),

@@ -246,7 +246,7 @@ async fn issue_api_key_in(store: &Store, workspace: &WorkspaceId) -> String {
     let digest = key.digest();
     let new = keys::NewKey { name: "test", hint: "pst_api_", digest: digest.as_str(), now: Timestamp::now() };
     let mut tx = store.write().await.unwrap();
-    keys::create_api_key(&mut tx, workspace, &new).await.unwrap();
+    keys::create_api_key(&mut tx, workspace, &new, &keys::KeyReach::default()).await.unwrap();
     tx.commit().await.unwrap();
     #[expect(clippy::disallowed_methods, reason = "the test is the client that holds the key")]
     key.secret().expose().clone()
