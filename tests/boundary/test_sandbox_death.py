@@ -195,7 +195,7 @@ def kill_worker(stack: Stack) -> None:
     def worker() -> int:
         for pid in descendants(stack.process.pid):
             try:
-                if Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")[1:] == [b"worker"]:
+                if Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")[1:2] == [b"worker"]:
                     return pid
             except (FileNotFoundError, ProcessLookupError):
                 continue

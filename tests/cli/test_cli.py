@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -87,6 +88,16 @@ def test_the_printed_snippet_works_as_pasted(tmp_path: Path, rehearsal: dict):
         up.kill()
         up.wait()
         up.stdout.close()
+
+
+def test_the_level_of_the_log_is_the_level_of_every_role(tmp_path: Path):
+    def lines(level: str) -> list[dict]:
+        done = run("verify", "--only", "credentials/honest", "--log", level, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stderr.splitlines()]
+
+    assert [line for line in lines("error") if line["level"] != "ERROR"] == []
+    assert {"INFO", "DEBUG"} <= {line["level"] for line in lines("debug")}
 
 
 def test_a_drained_stack_ends_with_zero_and_keeps_what_was_acknowledged(new_stack):

@@ -50,7 +50,7 @@ def pid_of(stack: Stack, role: str) -> int:
             arguments = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if len(arguments) == 2 and arguments[1] == role.encode():
+        if arguments[1:2] == [role.encode()] and len(arguments) <= 3:
             return pid
     return -1
 

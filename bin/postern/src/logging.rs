@@ -6,7 +6,7 @@ use std::io::{IsTerminal, stderr};
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -37,18 +37,6 @@ pub(crate) fn start(level: LevelFilter, format: Option<LogFormat>) {
     ]);
     // Logging that already runs keeps running: the first caller chose it.
     let _ = registry().with(layer.with_filter(targets)).try_init();
-}
-
-/// The level a child role is started with, as its argument would say it.
-pub(crate) fn level_name(level: LevelFilter) -> &'static str {
-    match level.into_level() {
-        None => "off",
-        Some(Level::ERROR) => "error",
-        Some(Level::WARN) => "warn",
-        Some(Level::INFO) => "info",
-        Some(Level::DEBUG) => "debug",
-        Some(Level::TRACE) => "trace",
-    }
 }
 
 struct JsonLines;

@@ -66,7 +66,7 @@ fn main() -> ExitCode {
 
 fn command(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let done = match &arguments.command {
-        Command::Up(up) => asynchronously(up::run(up, logging::level_name(arguments.level()))),
+        Command::Up(up) => asynchronously(up::run(up)),
         Command::Run(run) => asynchronously(run::run(run)),
         Command::Secrets(secrets) => secrets::run(&secrets.verb),
         Command::Zone(zone) => zone::run(&zone.verb),
@@ -74,7 +74,7 @@ fn command(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Agent(agent) => asynchronously(agent::run(&agent.verb)),
         Command::Worker(worker) if worker.check => check::run(),
         Command::Worker(worker) => return worker::run(worker),
-        Command::Server(server) => return server::run(server, logging::level_name(arguments.level())),
+        Command::Server(server) => return server::run(server),
         Command::Gateway(gateway) => return asynchronously(gateway::run(gateway)),
         Command::Session(session) => asynchronously(session::run(&session.verb)),
         Command::Tunnel(tunnel) => asynchronously(tunnel::run(&tunnel.verb)),

@@ -22,7 +22,14 @@ use crate::{logging, reach, server};
 
 /// A role that this process was started as.
 #[derive(Clone, Copy)]
-pub(crate) enum Asked {
+pub(crate) struct Asked {
+    part: Part,
+    /// The level of whoever executed it.
+    log: LevelFilter,
+}
+
+#[derive(Clone, Copy)]
+enum Part {
     /// One that confines itself before it has a runtime.
     Confined(Role),
     /// Builds sandboxes.
@@ -31,39 +38,40 @@ pub(crate) enum Asked {
     Starter,
 }
 
-/// The role that the arguments ask for: one word, with a socket as standard input. A person at a terminal gets the
+/// The role that the arguments ask for: one word and a level at most, with a socket as standard input. A person at a terminal gets the
 /// command of that name instead, or its help.
 pub(crate) fn asked_for() -> Option<Asked> {
     let mut arguments = std::env::args().skip(1);
-    let (name, None) = (arguments.next()?, arguments.next()) else { return None };
-    let role = match name.as_str() {
-        "spawner" => Asked::Spawner,
-        STARTER => Asked::Starter,
-        name => Asked::Confined(Role::named(name)?),
+    let (name, level, None) = (arguments.next()?, arguments.next(), arguments.next()) else { return None };
+    let part = match name.as_str() {
+        "spawner" => Part::Spawner,
+        STARTER => Part::Starter,
+        name => Part::Confined(Role::named(name)?),
     };
-    rustix::net::sockopt::socket_type(std::io::stdin().as_fd()).ok().map(|_| role)
+    let log = level.map_or(Ok(LevelFilter::INFO), |level| level.parse()).ok()?;
+    rustix::net::sockopt::socket_type(std::io::stdin().as_fd()).ok().map(|_| Asked { part, log })
 }
 
 impl Asked {
     /// Runs it to its end.
     pub(crate) fn run(self) -> ExitCode {
-        match self {
-            Self::Spawner => {
+        match self.part {
+            Part::Spawner => {
                 // Files of a sandbox have the modes that programs expect; the directories around them are closed.
                 rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
                 // No runtime and no thread besides this one: it forks.
                 postern_sandbox::spawner_main()
             }
-            Self::Starter => starter(),
-            Self::Confined(role) => confined_role(role),
+            Part::Starter => starter(self.log),
+            Part::Confined(role) => confined_role(role, self.log),
         }
     }
 }
 
 /// What the spawner inherits: it is executed by this one, and so has the same filter and the same domain.
-fn starter() -> ExitCode {
+fn starter(log: LevelFilter) -> ExitCode {
     keep_memory_private();
-    logging::start(LevelFilter::INFO, None);
+    logging::start(log, None);
     match postern_confine::enter_calls_alone(postern_sandbox::spawner_calls()) {
         Ok(confinement) => tell(STARTER, &confinement),
         Err(error) => return defect(STARTER, &error),
@@ -71,13 +79,11 @@ fn starter() -> ExitCode {
     postern_exec::role::starter_main(Roles { once: &["spawner", "audit", "custody", "egress"], again: &["connector"] })
 }
 
-fn confined_role(role: Role) -> ExitCode {
+fn confined_role(role: Role, log: LevelFilter) -> ExitCode {
     keep_memory_private();
     // A build with switches reads which one is off at the first question: here, while its file can still be opened.
     let _in_no_build_that_ships = postern_danger::off!("none");
-    if role != Role::Server {
-        logging::start(LevelFilter::INFO, None);
-    }
+    logging::start(log, None);
     let ended = match role {
         Role::Server => server_role(),
         Role::Worker => worker(),
@@ -104,7 +110,6 @@ fn alone<C: DeserializeOwned, M: Future<Output = ExitCode>>(
 
 fn server_role() -> Result<ExitCode, ExitCode> {
     let first = received::<server::ServerConfiguration>(Role::Server)?;
-    logging::start(first.configuration.log.parse().unwrap_or(LevelFilter::INFO), None);
     let threads = threads(Role::Server);
     confine(Role::Server, &reach::server(&first.configuration))?;
     Ok(serve(threads, server::main(first)))

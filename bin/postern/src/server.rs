@@ -69,7 +69,6 @@ pub(crate) struct ServerConfiguration {
     pub(crate) webhook_addresses: Vec<IpNet>,
     /// Trusted besides the system's list, for both.
     pub(crate) ca_file: Option<PathBuf>,
-    pub(crate) log: String,
 }
 
 /// The tunnel's edge of a server.

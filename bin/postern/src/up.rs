@@ -32,13 +32,13 @@ use crate::{edge, gateway, perimeter, reload};
 ///
 /// # Errors
 /// Configuration, data directory or a role that does not start.
-pub(crate) async fn run(arguments: &UpArguments, log: &'static str) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: &UpArguments) -> Result<(), Failure> {
     keep_memory_private();
     let configuration = config::read(&arguments.place)?;
     let data = Data::open(&arguments.place.data_dir)?;
     let _held = data.hold()?;
     let mut signals = Signals::listen()?;
-    let mut up = Up::start(arguments, &configuration, &data, log).await?;
+    let mut up = Up::start(arguments, &configuration, &data).await?;
     up.announce(arguments, &configuration, &data);
     up.supervise(arguments, &mut signals).await;
     up.drain(arguments.drain, &mut signals).await
@@ -61,12 +61,7 @@ struct Part<C> {
 }
 
 impl Up {
-    async fn start(
-        arguments: &UpArguments,
-        configuration: &Configuration,
-        data: &Data,
-        log: &'static str,
-    ) -> Result<Self, Failure> {
+    async fn start(arguments: &UpArguments, configuration: &Configuration, data: &Data) -> Result<Self, Failure> {
         let exe = postern_exec::program::own_executable().or_misused("find this executable")?;
         let (tcp, operator) = listen(arguments, data)?;
         let address = tcp.local_addr().or_misused("read the listening address")?;
@@ -88,7 +83,6 @@ impl Up {
             mcp_addresses: configuration.server.mcp_addresses.clone(),
             webhook_addresses: configuration.server.webhook_addresses.clone(),
             ca_file: configuration.server.ca_file.clone(),
-            log: log.to_owned(),
         };
         let sockets = vec![OwnedFd::from(tcp), OwnedFd::from(operator), OwnedFd::from(edge_socket)];
         let mut server = Supervisor::new("server", Starter::itself(exe.clone()), server, sockets);

@@ -22,12 +22,12 @@ use crate::{asynchronously, edge, reach};
 ///
 /// # Errors
 /// Configuration, data directory, sockets.
-pub(crate) fn run(arguments: &ServerArguments, log: &'static str) -> Result<ExitCode, Failure> {
+pub(crate) fn run(arguments: &ServerArguments) -> Result<ExitCode, Failure> {
     keep_memory_private();
     let configuration = config::read(&arguments.place)?;
     let data = Data::open(&arguments.place.data_dir)?;
     let _held = data.hold()?;
-    let (role, sockets) = prepare(&configuration, &data, arguments, log)?;
+    let (role, sockets) = prepare(&configuration, &data, arguments)?;
     if let Err(code) = confine(Role::Server, &reach::server(&role)) {
         return Ok(code);
     }
@@ -44,7 +44,6 @@ fn prepare(
     configuration: &Configuration,
     data: &Data,
     arguments: &ServerArguments,
-    log: &str,
 ) -> Result<(ServerConfiguration, Vec<OwnedFd>), Failure> {
     let section = &configuration.server;
     let listen =
@@ -81,7 +80,6 @@ fn prepare(
         mcp_addresses: section.mcp_addresses.clone(),
         webhook_addresses: section.webhook_addresses.clone(),
         ca_file: section.ca_file.clone(),
-        log: log.to_owned(),
     };
     Ok((role, sockets))
 }

@@ -1,5 +1,5 @@
 //! Starting a role of this very binary, and the first steps of the role itself.
-//! A role gets: its name as the one argument, a socket as descriptor 0, standard error for both outputs, PATH and LANG and nothing else, a process
+//! A role gets: its name and the level of its log as the arguments, a socket as descriptor 0, standard error for both outputs, PATH and LANG and nothing else, a process
 //! group of its own (a terminal's Ctrl-C reaches the supervisor alone), and its configuration as the first frame, with any descriptors.
 //! **The rule for its end**: a role ends when its descriptor 0 closes, which the kernel does when the starter dies, however it dies. (A parent-death
 //! signal would fire when the *thread* that forked ends, and worker threads of a runtime do.)

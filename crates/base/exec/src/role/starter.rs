@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
+use tracing::level_filters::LevelFilter;
 
 use super::child::{self, StartError};
 use super::{LANG, PATH};
@@ -255,10 +256,15 @@ fn command(role: &str, exe: &Path, stdin: OwnedFd) -> io::Result<std::process::C
     let output = io::stderr().as_fd().try_clone_to_owned()?;
     #[expect(clippy::disallowed_methods, reason = "roles of our own are started here, and only here")]
     let mut command = std::process::Command::new(exe);
-    command.arg(role).env_clear().env("PATH", PATH).env("LANG", LANG);
+    command.arg(role).args(level()).env_clear().env("PATH", PATH).env("LANG", LANG);
     command.stdin(Stdio::from(stdin)).stdout(Stdio::from(output)).stderr(Stdio::inherit());
     command.process_group(0);
     Ok(command)
+}
+
+/// The level at which the role logs: this process's own, where it logs at all.
+fn level() -> Option<String> {
+    tracing::dispatcher::has_been_set().then(|| LevelFilter::current().to_string())
 }
 
 const MESSAGE_BYTES: usize = 4096;
