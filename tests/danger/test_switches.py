@@ -1,5 +1,4 @@
-"""Each control that can be switched off in the test-only build is switched off in turn: one of the probes mapped to it turns red.
-The binary that ships has no such switch."""
+"""Each control is switched off in turn in a test-only build: one of the probes mapped to it turns red. The binary that ships has no such switch."""
 
 from __future__ import annotations
 
@@ -24,16 +23,12 @@ SWITCHED = [
     "tool-output", "egress-decision", "egress-protocols", "tripwire-renderings", "audit-chain", "audit-before-act",
     "private-files", "private-memory", "processes-hard", "custody-sources",
     "gateway-identity", "gateway-decision", "gateway-tripwire",
+    "userns", "mountns", "mounts-private", "pidns", "netns", "distinct-uid",
 ]
-# What has no switch yet, and why.
-WITHOUT = {
-    "userns": "nothing of a sandbox can be built without it",
-    "mountns": "the tool server cannot start without its root",
-    "pidns": "the kernel mounts no /proc for it without one",
-    "mounts-private": "it has a switch, and shows only on hosts that share their mounts",
-    "netns": "its packet rules would be the machine's",
-    "distinct-uid": "the spawner refuses a request without one as root",
-}
+# Where the others that are mapped to a control would reach further than this machine's loopback without it, one that does not.
+NEAR = {"netns": "network/host-loopback"}
+# Shows only where the host shares its mounts, as most do: so it does here, for this process alone.
+SHARED = ["unshare", "--mount", "--propagation", "shared"]
 
 
 @pytest.fixture(scope="session")
@@ -46,28 +41,39 @@ def danger() -> Path:
     return Path(given or ROOT / "target/debug/postern-danger")
 
 
-def verify(binary: Path, directory: Path, off: str, only: str) -> subprocess.CompletedProcess:
+def verify(binary: Path, directory: Path, off: str, only: str, around: list[str] | None = None) -> subprocess.CompletedProcess:
     """Runs the probes of a control with a binary beside which another control is named."""
     shutil.copy(binary, directory / "postern")
     (directory / FILE).write_text(off)
-    command = [directory / "postern", "verify", "--log", "error", "--json", "--only", only]
+    command = [*(around or []), directory / "postern", "verify", "--log", "error", "--json", "--only", only]
     return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300)
 
 
+def findings(done: subprocess.CompletedProcess) -> list[dict]:
+    return json.loads(done.stdout)["findings"]
+
+
 def red(done: subprocess.CompletedProcess) -> list[str]:
-    return [finding["id"] for finding in json.loads(done.stdout)["findings"] if finding["verdict"] == "not_held"]
+    return [finding["id"] for finding in findings(done) if finding["verdict"] == "not_held"]
 
 
-def test_every_control_is_switched_off_here_or_said_to_have_no_switch():
+def test_every_control_is_switched_off_here():
     lines = (ROOT / "crates/perimeter/verify/data/controls.list").read_text().splitlines()
     controls = {line.split(" -- ")[0] for line in lines if " -- " in line and not line.startswith("#")}
-    assert controls == set(SWITCHED) | set(WITHOUT) and not set(SWITCHED) & set(WITHOUT)
+    assert controls == set(SWITCHED)
 
 
 @pytest.mark.parametrize("control", SWITCHED)
 def test_a_control_that_is_off_turns_one_of_its_probes_red(danger, tmp_path, control):
-    done = verify(danger, tmp_path, control, control)
+    done = verify(danger, tmp_path, control, NEAR.get(control, control), SHARED if control == "mounts-private" else None)
     assert done.returncode == 1 and red(done), done.stdout[-4000:] + done.stderr
+
+
+def test_a_sandbox_without_mounts_of_its_own_is_not_built(danger, tmp_path):
+    done = verify(danger, tmp_path, "mountns-flag", "files/host-file")
+    verdicts = {finding["verdict"] for finding in findings(done)}
+    assert done.returncode == 1 and verdicts == {"not_run"}, done.stdout[-4000:]
+    assert "keep mounts private" in done.stderr, done.stderr
 
 
 def test_with_nothing_off_the_same_build_holds(danger, tmp_path):

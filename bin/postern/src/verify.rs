@@ -70,6 +70,9 @@ fn verdict(report: &Report, arguments: &VerifyArguments) -> Result<ExitCode, Fai
     if counts.not_held > 0 {
         return Err(Failure::NotHeld(format!("{} probes did not hold", counts.not_held)));
     }
+    if counts.held == 0 {
+        return Err(Failure::NotHeld("no probe held: nothing was shown".to_owned()));
+    }
     if counts.not_run > 0 && arguments.strict {
         return Err(Failure::NotHeld(format!("{} probes did not run, and none of these is a pass", counts.not_run)));
     }

@@ -6,8 +6,9 @@ use std::os::fd::AsFd;
 
 use postern_exec::Channel;
 
-use crate::builder::{NAMESPACES, Process, Tools, number, system};
+use crate::builder::{Process, Tools, number, system};
 use crate::cgroup::{Group, Pool};
+use crate::danger;
 use crate::error::BuildError;
 use crate::inside::{Order, entrance};
 use crate::mounts::{Mounts, Moved};
@@ -30,7 +31,8 @@ impl Stub {
     /// Clones one and lets it work; it need not be ready when this returns.
     pub(crate) fn start(tools: &Tools, pool: &mut Pool) -> Result<Self, BuildError> {
         let (channel, process) = clone_one(tools)?;
-        let maps = tools.builder.is_root().then(|| Maps::open(process.id)).transpose()?;
+        let mapped = tools.builder.is_root() && !postern_danger::off!("userns");
+        let maps = mapped.then(|| Maps::open(process.id)).transpose()?;
         let group = pool.take().map_err(|error| group_error("make a control group", "make its directories", &error))?;
         let stub = Self { process, channel, group, maps };
         stub.instruct(tools);
@@ -75,7 +77,7 @@ fn group_error(step: &str, doing: &str, error: &std::io::Error) -> BuildError {
 
 fn clone_one(tools: &Tools) -> Result<(Channel, Process), BuildError> {
     let (ours, theirs) = crate::builder::stream_pair()?;
-    match sys::clone_process(namespaces()).map_err(|errno| crate::check::no_namespaces(errno, tools.builder))? {
+    match sys::clone_process(danger::namespaces()).map_err(|errno| crate::check::no_namespaces(errno, tools.builder))? {
         Cloned::Child => {
             // Other sandboxes' pipes and the worker's socket are not its business, and it may wait for long.
             let kept = [theirs.as_fd(), tools.image.as_fd()];
@@ -86,10 +88,6 @@ fn clone_one(tools: &Tools) -> Result<(Channel, Process), BuildError> {
         }
         Cloned::Parent { child, pidfd } => Ok((Channel::new(ours), Process::new(child, pidfd))),
     }
-}
-
-fn namespaces() -> libc::c_int {
-    if postern_danger::off!("ipcns") { NAMESPACES & !libc::CLONE_NEWIPC } else { NAMESPACES }
 }
 
 /// The stubs that are ready, for as long as the host's mounts are what they saw.

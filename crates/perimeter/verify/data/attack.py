@@ -24,6 +24,8 @@ import time
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 DEADLINE_SECONDS = 15
+# Who serves ends by itself, should nobody end it.
+LONGEST_RUN_SECONDS = 600
 PLAN = {}
 ssl = None
 
@@ -262,9 +264,23 @@ def new_privileges():
 
 def real_user():
     """Whether it is, outside, the user that runs the perimeter."""
-    with open("/proc/self/uid_map") as mapping:
-        inside, outside, _ = mapping.readline().split()
+    inside, outside, _ = user_map()
     return "made" if outside == PLAN["outer_uid"] or (inside == outside and int(outside) == os.getuid()) else "none"
+
+
+def kernel_user(number):
+    """Whether it is, outside, the user of this number."""
+    return "made" if user_map()[1] == number else "none"
+
+
+def machine_users():
+    """Whether the machine's users are anybody here: more than its own is mapped, so a number of the host's means who it means there."""
+    return "made" if int(user_map()[2]) > 1 else "none"
+
+
+def user_map():
+    with open("/proc/self/uid_map") as mapping:
+        return mapping.readline().split()
 
 
 def identity(path, own):
@@ -871,6 +887,8 @@ def serve(name, port, key_number, _marker):
         os._exit(0)
 
     signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGALRM, end)
+    signal.alarm(LONGEST_RUN_SECONDS)
     abstract, streams = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_INET)
     abstract.bind("\0" + name)
     abstract.listen()

@@ -305,7 +305,7 @@ fn roles_of(parent: &str) -> BTreeMap<String, u32> {
 async fn settle_neighbour(neighbour: &mut OpenSession, names: &mut Names) -> String {
     let (socket, port, key) = ("neighbours-socket", 8099, 0x5150_0001u32);
     let script = format!(
-        "echo neighbours-own > /workspace/own; setsid {} -I -S {INSIDE_PATH} serve {socket} {port} {key} neighbours-word > /tmp/served 2>&1 & for i in $(seq 100); do grep -q listening /tmp/served && break; sleep 0.05; done; echo \"placeholder=${}\"",
+        "echo neighbours-own > /workspace/own; setsid {} -I -S {INSIDE_PATH} serve {socket} {port} {key} neighbours-word > /tmp/served 2>&1 & for i in $(seq 100); do grep -q listening /tmp/served && break; sleep 0.05; done; echo \"placeholder=${}\"; while read -r inside outside count; do echo \"user=$outside\"; done < /proc/self/uid_map",
         crate::attempt::INTERPRETER,
         zone::VARIABLE
     );
@@ -313,7 +313,9 @@ async fn settle_neighbour(neighbour: &mut OpenSession, names: &mut Names) -> Str
     names.put("neighbour_socket", socket);
     names.put("neighbour_port", port);
     names.put("neighbour_memory", key);
-    told.lines().find_map(|line| line.strip_prefix("placeholder=")).unwrap_or_default().to_owned()
+    let said = |word: &str| told.lines().find_map(|line| line.strip_prefix(word)).unwrap_or_default().to_owned();
+    names.put("neighbour_user", said("user="));
+    said("placeholder=")
 }
 
 const PLANTED: [&str; 4] =

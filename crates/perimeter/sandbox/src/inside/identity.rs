@@ -43,10 +43,26 @@ pub(super) fn own_clocks(entrance: &mut Entrance<'_>) -> Result<(), Failure> {
 }
 
 /// Step: user and group 1000, with no other group. As root, supplementary groups were dropped by the spawner at its start.
-pub(super) fn become_agent(_inside: &mut Inside) -> Result<(), Failure> {
+pub(super) fn become_agent(inside: &mut Inside) -> Result<(), Failure> {
+    if postern_danger::off!("userns") {
+        return become_kernel_user(inside);
+    }
     let (uid, gid) = (Uid::from_raw(AGENT_UID), Gid::from_raw(AGENT_UID));
     rustix::thread::set_thread_res_gid(gid, gid, gid).doing(|| "become group agent".into())?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).doing(|| "become user agent".into())?;
+    rustix::process::umask(Mode::WGRP | Mode::WOTH);
+    Ok(())
+}
+
+/// In a test-only build, where nobody is mapped: becomes who the agent is outside, with the capabilities that the steps to come need.
+fn become_kernel_user(inside: &Inside) -> Result<(), Failure> {
+    let (uid, gid) = (Uid::from_raw(inside.request.kernel_uid), Gid::from_raw(inside.request.kernel_gid));
+    rustix::thread::set_keep_capabilities(true).doing(|| "keep capabilities over the change of user".into())?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid).doing(|| "become the kernel group".into())?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).doing(|| "become the kernel user".into())?;
+    let held = rustix::thread::capabilities(None).doing(|| "read the capability sets".into())?;
+    let effective = CapabilitySets { effective: held.permitted, ..held };
+    rustix::thread::set_capabilities(None, effective).doing(|| "take the capabilities back".into())?;
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::{Ahead, Doing, Failure};
+use crate::danger::port;
 use crate::netlink::filter::Logging;
 use crate::netlink::{Socket, filter, log, route};
 use crate::sandbox::{DNS_PORT, PROXY_PORT, REDIRECT_PORT};
@@ -36,13 +37,13 @@ fn routing() -> Result<Socket, Failure> {
 /// Step: the sockets, in the order of `Network`.
 pub(super) fn sockets(ahead: &mut Ahead) -> Result<(), Failure> {
     ahead.sockets = vec![
-        listen(V4, REDIRECT_PORT)?,
-        listen(V6, REDIRECT_PORT)?,
-        datagrams(V4, DNS_PORT)?,
-        datagrams(V6, DNS_PORT)?,
-        listen(V4, DNS_PORT)?,
-        listen(V6, DNS_PORT)?,
-        listen(V4, PROXY_PORT)?,
+        listen(V4, port(REDIRECT_PORT))?,
+        listen(V6, port(REDIRECT_PORT))?,
+        datagrams(V4, port(DNS_PORT))?,
+        datagrams(V6, port(DNS_PORT))?,
+        listen(V4, port(DNS_PORT))?,
+        listen(V6, port(DNS_PORT))?,
+        listen(V4, port(PROXY_PORT))?,
     ];
     Ok(())
 }

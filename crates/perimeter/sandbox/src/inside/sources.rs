@@ -8,6 +8,7 @@ use rustix::mount::OpenTreeFlags;
 
 use super::mounts::{self, Use};
 use super::{Ahead, Doing, Failure, Inside, image};
+use crate::danger;
 use crate::sensitive;
 use crate::spec::{Access, GIVEN, OUTPUTS, Root};
 use crate::system::DEVICES;
@@ -43,10 +44,10 @@ pub(super) enum Kind {
 /// Step: takes what is the same for every session.
 pub(super) fn take_system(ahead: &mut Ahead) -> Result<(), Failure> {
     let Ahead { system, taken, .. } = ahead;
-    for path in &system.shown {
+    for path in system.shown.iter().map(PathBuf::as_path).chain(danger::shown_besides().iter().map(Path::new)) {
         let tree = mounts::copy(path, Use::System)?;
         let kind = kind_of(&tree)?;
-        taken.shown.push((path.clone(), tree, kind));
+        taken.shown.push((path.to_owned(), tree, kind));
     }
     for name in DEVICES {
         taken.devices.push((name, mounts::copy(&Path::new("/dev").join(name), Use::Device)?));
