@@ -59,7 +59,7 @@ pub struct Record {
 }
 
 /// What a zone in shadow would have decided, where that differs from what was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Shadow {
     /// The candidate.
     pub zone: String,

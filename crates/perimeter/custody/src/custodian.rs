@@ -9,9 +9,10 @@ mod routes;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use jiff::Timestamp;
-use postern_audit::{Decision, Durability, Kind, Record, Recorder};
+use postern_audit::{Counted, Decision, Durability, Kind, Rations, Record, Recorder, Told};
 use postern_policy::{AuditMode, CredentialName, GrantPermit, Source, Zone};
 use postern_secret::{Placeholder, SecretBytes};
 
@@ -35,6 +36,8 @@ pub(crate) struct Custodian {
     store: Store,
     opener: Arc<Opener>,
     recorder: Arc<dyn Recorder>,
+    /// Which refusals of a session are written one by one.
+    rations: Rations<RefusalReason>,
     sessions: Mutex<HashMap<String, Session>>,
     /// What the egress proxy may use again without asking.
     leases: Arc<Leases>,
@@ -92,6 +95,7 @@ impl Custodian {
             store,
             opener: Arc::new(opener),
             recorder,
+            rations: Rations::new(REFUSALS_RECORDED, RATIONED_SESSIONS),
             sessions: Mutex::default(),
             leases: Arc::default(),
             departed: Mutex::default(),
@@ -355,8 +359,13 @@ impl Custodian {
         self.note(refusal, record).await;
     }
 
-    /// A refusal stands whether or not it can be recorded.
+    /// A refusal stands whether or not it can be recorded. Of a session that is refused the same again and again some are told by their number.
     async fn note(&self, refusal: &Refusal, mut record: Record) {
+        let one = Counted { kind: record.kind, reason: refusal.reason, shadow: None, refusals: 1, alarms: 0 };
+        let session = record.session.as_deref().unwrap_or_default();
+        if record.kind == Kind::CredentialDenied && self.rations.take(session, &one, Instant::now()) == Told::Counted {
+            return;
+        }
         record.credential.clone_from(&refusal.credential);
         record.reason = Some(refusal.reason.code().to_owned());
         record.next_step = Some(refusal.next_step.clone());
@@ -365,10 +374,36 @@ impl Custodian {
         }
     }
 
+    /// Writes the refusals that were counted until now. What the log does not take stays counted.
+    pub(crate) async fn record_counted(&self) {
+        for (session, counted) in self.rations.drain(Instant::now()) {
+            let base = |kind, decision| {
+                let mut record = Record::new(kind, decision);
+                record.session = Some(session.clone()).filter(|session| !session.is_empty());
+                record.reason = Some(counted.reason.code().to_owned());
+                record.next_step = Some(COUNTED_NEXT.to_owned());
+                record
+            };
+            for record in counted.records(base) {
+                if self.record(record).await.is_err() {
+                    self.rations.count(&session, &counted);
+                    break;
+                }
+            }
+        }
+    }
+
     fn sessions(&self) -> MutexGuard<'_, HashMap<String, Session>> {
         lock(&self.sessions)
     }
 }
+
+/// Refusals of one session and reason that are written one by one, at once; one more each second. The rest is told by its number.
+const REFUSALS_RECORDED: u32 = 200;
+/// Sessions with a ration of their own; those beyond share one.
+const RATIONED_SESSIONS: usize = 4096;
+/// What an operator reads of those that are told by their number.
+const COUNTED_NEXT: &str = "look at the refusals of this session and reason that were written one by one";
 
 /// A decision in favour of a grant, and what is needed to carry it out.
 struct Granted {

@@ -88,6 +88,7 @@ async fn run(channel: Channel, custodian: Arc<Custodian>, audit: Audit) -> ExitC
     let mut attending = JoinSet::new();
     attending.spawn(attend(attachments, Arc::clone(&custodian)));
     attending.spawn(forget_idle(Arc::clone(&custodian)));
+    attending.spawn(tell_counted(Arc::clone(&custodian)));
     let handler = Arc::clone(&custodian);
     let serving = rpc::serve(channel, question_limit(CallerKind::Worker), move |ask, descriptors| {
         let (custodian, attached) = (Arc::clone(&handler), attached.clone());
@@ -103,6 +104,7 @@ async fn run(channel: Channel, custodian: Arc<Custodian>, audit: Audit) -> ExitC
         () = audit.gone() => Err("the audit process is gone".to_owned()),
     };
     attending.shutdown().await;
+    custodian.record_counted().await;
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -181,6 +183,17 @@ async fn forget_idle(custodian: Arc<Custodian>) {
         custodian.forget_idle(Instant::now());
     }
 }
+
+async fn tell_counted(custodian: Arc<Custodian>) {
+    let mut ticks = tokio::time::interval(COUNTED_WITHIN);
+    loop {
+        ticks.tick().await;
+        custodian.record_counted().await;
+    }
+}
+
+/// How long refusals stay counted before their number is written.
+const COUNTED_WITHIN: Duration = Duration::from_secs(10);
 
 async fn answer(custodian: &Custodian, asker: Asker, ask: Ask) -> (Answer, Vec<OwnedFd>) {
     let caller = asker.kind;

@@ -30,7 +30,6 @@ mod phases;
 mod pool;
 mod prefixed;
 mod process;
-mod ration;
 mod recognise;
 mod refusals;
 mod registry;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use postern_audit::Recorder;
+use postern_audit::{Ration, Recorder};
 use postern_net::{Dialer, Drain};
 use postern_policy::{CredentialName, Denial, Host, Permit, Reason, Zone, ZoneInForce};
 use postern_secret::{Placeholder, SecretBytes};
@@ -26,7 +26,6 @@ use crate::{
     names::NameTable,
     phases::{accept::OriginSource, counted},
     pool::Pool,
-    ration::Ration,
     recognise::{Catalogue, Key, Keyring, Recogniser},
     refusals::Refusals,
     trust::Trust,
@@ -79,7 +78,7 @@ pub(crate) struct Session {
     /// Its secrets that may be used again.
     pub(crate) kept: KeptGrants,
     /// Which of its refusals are written one by one.
-    pub(crate) ration: Ration,
+    pub(crate) ration: Ration<Reason>,
     /// What it shares with others.
     pub(crate) perimeter: Arc<Perimeter>,
     in_force: RwLock<ZoneInForce>,
@@ -117,7 +116,7 @@ impl Session {
             streams: Arc::new(Semaphore::new(limits::STREAMS_PER_SESSION)),
             pool: Pool::default(),
             kept: KeptGrants::default(),
-            ration: Ration::default(),
+            ration: Ration::new(limits::REFUSALS_RECORDED),
             perimeter,
             keyring: RwLock::new(Keyring::empty()),
             identities: Mutex::default(),

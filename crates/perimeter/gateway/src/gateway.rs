@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use postern_audit::Recorder;
+use postern_audit::{Rations, Recorder};
 use postern_net::{Dialer, Drain};
-use postern_policy::{Zones, gateway::Routes};
+use postern_policy::{Reason, Zones, gateway::Routes};
 use postern_tunnel::{
     Welcome,
     handover::ConnectorStatus,
@@ -22,6 +22,7 @@ use crate::{
     leaf::Leaf,
     limits::{self, Bounds},
     mark::Mark,
+    phases::record,
     sessions::Sessions,
     troubles::Troubles,
     trust::Trust,
@@ -53,6 +54,8 @@ pub(crate) struct Gateway {
     pub(crate) catalogue: Catalogue,
     /// The end of the inner TLS.
     pub(crate) leaf: Leaf,
+    /// Which refusals of a session are written one by one.
+    pub(crate) rations: Rations<Reason>,
     /// What went wrong lately.
     pub(crate) troubles: Troubles,
     /// What takes long to reach.
@@ -122,6 +125,7 @@ impl Gateway {
             mark: parts.mark,
             catalogue: Catalogue::default(),
             leaf: parts.leaf,
+            rations: Rations::new(limits::REFUSALS_RECORDED, limits::SESSIONS),
             troubles: Troubles::default(),
             bounds: parts.bounds,
             drain: Drain::new(),
@@ -175,13 +179,14 @@ impl Gateway {
         link.status = status;
     }
 
-    /// Looks after what changes by itself until the drain: leaf, placeholders, idle sessions.
+    /// Looks after what changes by itself until the drain: leaf, counts of refusals, placeholders, idle sessions.
     pub(crate) async fn look_after(self: Arc<Self>) {
         let mut tick = tokio::time::interval(limits::LEAF_LOOK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
             self.look_at_leaf().await;
+            record::counted(&self).await;
             if let Err(denial) = self.catalogue.refresh(&*self.custody).await {
                 self.troubles.note(denial.reason.code(), "custody does not tell the placeholders");
             }

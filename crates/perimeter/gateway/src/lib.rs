@@ -20,6 +20,7 @@ mod patient;
 mod phases;
 mod pool;
 mod process;
+mod questions;
 mod serve;
 mod sessions;
 mod strict;

@@ -29,6 +29,10 @@ pub const REFUSED_BODY: Duration = Duration::from_secs(5);
 pub const JSON_DEPTH: usize = 64;
 /// Levels of JSON in a result.
 pub const ANSWER_DEPTH: usize = 100;
+/// Questions of servers to one session that are open at one time; beyond them the oldest can no longer be answered.
+pub const QUESTIONS: usize = 256;
+/// Refusals of one session, kind and reason that are written one by one, at once; one more each second. The rest is told by its number.
+pub const REFUSALS_RECORDED: u32 = 200;
 /// Bytes of an MCP method or a tool's name.
 pub const NAME_BYTES: usize = 256;
 /// Bytes of a JSON-RPC id that is a text.

@@ -310,6 +310,7 @@ async fn end(gateway: &Arc<Gateway>, keeper: Keeper, patience: Duration) -> u8 {
         drained = gateway.drain.finish(patience) => tracing::info!(?drained, "the gateway is drained"),
         () = second => return SECOND_SIGNAL,
     }
+    crate::phases::record::counted(gateway).await;
     if let Err(problem) = record(gateway, Kind::GatewayStopped, gateway.rules().routes.digest()).await {
         tracing::warn!(problem, "the gateway's end is not on record");
     }

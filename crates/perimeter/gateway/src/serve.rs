@@ -5,7 +5,7 @@ use std::{convert::Infallible, io, sync::Arc};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use postern_policy::Reason;
+use postern_policy::{Denial, Reason};
 use postern_tunnel::wire;
 use rustls::server::Acceptor;
 use tokio::{
@@ -14,7 +14,14 @@ use tokio::{
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-use crate::{gateway::Gateway, patient::Patient, phases::exchange};
+use crate::{
+    gateway::Gateway,
+    patient::Patient,
+    phases::{
+        exchange,
+        record::{self, Known},
+    },
+};
 
 /// Serves one stream for `host`, as the edge asked for it. Ends with the stream, or with the drain once it is idle.
 pub(crate) async fn stream<S>(gateway: Arc<Gateway>, host: String, stream: S)
@@ -77,8 +84,20 @@ where
     };
     if let Err(error) = served {
         tracing::debug!(%host, %error, "an inner connection ended");
-        if error.is_parse() {
-            gateway.troubles.note(Reason::RequestMalformed.code(), format!("a request for {host} was no HTTP"));
-        }
+        unserved(gateway, host, &error).await;
+    }
+}
+
+/// What the library refused by itself is recorded like any other refusal; what the network did is not.
+async fn unserved(gateway: &Gateway, host: &str, error: &hyper::Error) {
+    let reason = match error {
+        error if error.is_parse_too_large() => Reason::LimitHeaders,
+        error if error.is_parse() => Reason::RequestMalformed,
+        _ => return,
+    };
+    gateway.troubles.note(reason.code(), format!("a request for {host} was no HTTP within its bounds"));
+    let known = Known { host: host.to_owned(), ..Known::default() };
+    if let Err(denial) = record::refused(gateway, &known, &Denial::new(reason)).await {
+        tracing::error!(%host, reason = denial.reason.code(), "a refusal could not be recorded");
     }
 }

@@ -12,7 +12,7 @@ use postern_secret::SecretBytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{keyring::Keyring, limits, pool::Pool};
+use crate::{keyring::Keyring, limits, pool::Pool, questions::Questions};
 
 /// All sessions.
 pub(crate) struct Sessions {
@@ -41,6 +41,8 @@ pub(crate) struct Session {
     pub(crate) id: String,
     /// Idle upstream connections.
     pub(crate) pool: Pool,
+    /// What servers asked it.
+    pub(crate) questions: Questions,
     /// Cancelled when it is held or forgotten: whatever runs for it ends.
     pub(crate) ended: CancellationToken,
     keyring: Mutex<Arc<Keyring>>,
@@ -167,6 +169,7 @@ impl Session {
         Self {
             id: id.to_owned(),
             pool: Pool::default(),
+            questions: Questions::default(),
             ended: CancellationToken::new(),
             keyring: Mutex::default(),
             room: Arc::new(Semaphore::new(limits::STREAMS_PER_SESSION)),

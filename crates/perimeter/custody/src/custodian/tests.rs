@@ -324,3 +324,27 @@ async fn a_secret_handed_out_for_recognition_is_not_recorded_as_a_use() {
     assert_eq!(text(&asked.await.unwrap().secret), VALUE);
     assert_eq!(fixture.kinds(), [Kind::SessionOpened, Kind::CredentialGranted]);
 }
+
+#[tokio::test]
+async fn a_caller_that_is_refused_without_end_does_not_fill_the_log_and_nothing_is_passed_over() {
+    let fixture = fixture();
+    fixture.open("sesn_1").await;
+    let digest = fixture.digest.clone();
+    let ask = async |session: &str| {
+        let custodian = &fixture.custodian;
+        custodian.grant(CallerKind::Egress, session, "another", &digest, Purpose::Inject).await.expect_err("refused")
+    };
+    let denied = || fixture.recorder.records().into_iter().filter(|record| record.kind == Kind::CredentialDenied);
+    let (burst, beyond, began) = (REFUSALS_RECORDED as usize, 30, std::time::Instant::now());
+    for _ in 0..burst + beyond {
+        ask("sesn_1").await;
+    }
+    let alone = denied().count();
+    assert!((burst..=burst + began.elapsed().as_secs() as usize).contains(&alone), "{alone}");
+    ask("sesn_2").await;
+    assert_eq!(denied().count(), alone + 1, "another session's are not in its way");
+    fixture.custodian.record_counted().await;
+    let told = denied().next_back().expect("a count");
+    assert_eq!(told.counts["refusals"] as usize, burst + beyond - alone);
+    assert_eq!((told.session.as_deref(), told.reason.as_deref()), (Some("sesn_1"), Some("not_granted")));
+}

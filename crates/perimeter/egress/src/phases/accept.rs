@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use postern_audit::Kind;
+use postern_audit::{Counted, Kind};
 use postern_policy::{Denial, Host, Port, Reason};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -23,7 +23,7 @@ use super::{
     identify::{self, Named},
     intercept, refuse,
 };
-use crate::{datagram, dns, limits, message::Socket, ration::Counted, session::Session};
+use crate::{datagram, dns, limits, message::Socket, session::Session};
 
 /// Tells where a redirected connection was going before it was redirected.
 pub(crate) trait OriginSource: Send + Sync {
@@ -251,7 +251,8 @@ async fn refused_datagram(session: &Session, destination: SocketAddr) {
 }
 
 /// At least one datagram.
-const UNREPORTED: Counted = Counted { kind: Kind::EgressConnect, reason: Reason::UdpRefused, refusals: 1, alarms: 0 };
+const UNREPORTED: Counted<Reason> =
+    Counted { kind: Kind::EgressConnect, reason: Reason::UdpRefused, shadow: None, refusals: 1, alarms: 0 };
 /// Waiting time after a failed accept or read.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// One netlink read: packets are copied in part only.

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use postern_audit::{Decision, Kind, Record};
-use postern_policy::Denial;
+use postern_audit::{Counted, Record};
+use postern_policy::{Denial, Reason};
 
 use super::record;
-use crate::{ration::Counted, session::Session};
+use crate::session::Session;
 
 /// Writes counts whenever there are some, until the session ends.
 pub(crate) async fn write_in_time(session: Arc<Session>) {
@@ -30,17 +30,10 @@ pub(crate) async fn write(session: &Session) {
     }
 }
 
-fn records(session: &Session, counted: &Counted) -> Vec<Record> {
-    let Counted { kind, reason, refusals, alarms } = *counted;
-    let of = |kind, decision, name: &str, number| {
+fn records(session: &Session, counted: &Counted<Reason>) -> Vec<Record> {
+    counted.records(|kind, decision| {
         let mut record = record::base(session, kind, decision);
-        // Of no tool use more than of another.
-        record.tool_use = None;
-        record::denied(&mut record, &Denial::new(reason));
-        record.outcome = Some("counted: more refusals of one reason than are written one by one".to_owned());
-        record.counts.insert(name.to_owned(), number);
+        record::denied(&mut record, &Denial::new(counted.reason));
         record
-    };
-    let alarm = (alarms > 0).then(|| of(Kind::Alarm, Decision::Info, "alarms", alarms));
-    [of(kind, Decision::Deny, "refusals", refusals)].into_iter().chain(alarm).collect()
+    })
 }

@@ -1,10 +1,12 @@
 //! Phase: what is written to the audit log, and always before what it says is done. Without a log nothing is done.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
-use postern_audit::{AuditError, Decision, Destination, Durability, Kind, Record};
+use postern_audit::{AuditError, Counted, Decision, Destination, Durability, Kind, Record, Told};
 use postern_policy::{AuditMode, CredentialName, Denial, Injection, Location, Permit, Reason, Shadow};
-use tokio::time::Instant;
 
 use super::{
     forward::Dialled,
@@ -12,7 +14,7 @@ use super::{
     inject::Grants,
     pass::Traffic,
 };
-use crate::{halt::Cut, ration::Told, session::Session};
+use crate::{halt::Cut, session::Session};
 
 /// How a permitted request ended.
 #[derive(Debug, Default)]
@@ -143,7 +145,14 @@ pub(crate) async fn refused(
     denial: &Denial,
     caused_by: Option<u64>,
 ) -> Result<(), Denial> {
-    if caused_by.is_none() && session.ration.take(kind, denial, Instant::now()) == Told::Counted {
+    let one = Counted {
+        kind,
+        reason: denial.reason,
+        shadow: denial.shadow.as_deref().map(shadowed),
+        refusals: 1,
+        alarms: u64::from(denial.alarm),
+    };
+    if caused_by.is_none() && session.ration.take(&one, Instant::now()) == Told::Counted {
         return Ok(());
     }
     let mut record = base(session, kind, Decision::Deny);

@@ -23,7 +23,11 @@ use super::{
     intercept::{Line, Stream},
     refuse,
 };
-use crate::{body::Body, limits, resets::Resets};
+use crate::{
+    body::Body,
+    limits,
+    resets::{By, Resets, Seen},
+};
 
 /// A stream for as long as something is done for it. Clones are the same stream.
 #[derive(Clone)]
@@ -53,6 +57,8 @@ enum Ending {
     Served(hyper::Result<()>),
     /// Nothing was asked for a while.
     Idle,
+    /// A head was too long.
+    TooLong(By),
     /// Too many requests were given up.
     Overrun,
 }
@@ -60,28 +66,39 @@ enum Ending {
 /// Serves HTTP/2 until the connection ends.
 pub(crate) async fn serve<S: Stream>(line: Arc<Line>, stream: S) {
     let streams = Arc::new(Streams::default());
-    let (open, overrun) = (streams.open.subscribe(), streams.overrun.subscribe());
+    let (open, left, overrun) = (streams.open.subscribe(), streams.open.subscribe(), streams.overrun.subscribe());
     let service = service_fn({
         let line = line.clone();
         move |request| respond(line.clone(), streams.clone(), request)
     });
     let (stream, resets) = Resets::on(stream);
     // Ends with the connection, and is waited for: what was reset is on record before the session ends.
+    let too_long = resets.clone();
     line.session.drain.spawn(record_resets(line.clone(), resets));
     let connection = bounded(&line).serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ending = tokio::select! {
         served = connection.as_mut() => Ending::Served(served),
         () = idle(open, line.session.perimeter.bounds.request_head) => Ending::Idle,
+        by = too_long_by(too_long) => Ending::TooLong(by),
         () = overrun_by(overrun) => Ending::Overrun,
     };
     match ending {
         Ending::Served(Ok(())) => {}
         Ending::Served(Err(error)) => unserved(&line, &error).await,
-        Ending::Idle => {
+        Ending::Idle | Ending::TooLong(By::Us) => {
             connection.as_mut().graceful_shutdown();
             // A client that does not say goodbye is left without.
             let _silent = timeout(limits::FAREWELL, connection).await;
+        }
+        // What comes after it would be refused unseen, so nothing does.
+        Ending::TooLong(By::Library) => {
+            refused(&line, Reason::LimitHeaders).await;
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                _ended = connection => {}
+                () = none_left(left) => {}
+            }
         }
         Ending::Overrun => refused(&line, Reason::LimitRate).await,
     }
@@ -133,14 +150,28 @@ async fn unserved(line: &Line, error: &hyper::Error) {
 }
 
 /// A stream that the library reset for its head never was a request.
-async fn record_resets(line: Arc<Line>, mut resets: watch::Receiver<u64>) {
+async fn record_resets(line: Arc<Line>, mut resets: watch::Receiver<Seen>) {
     let mut recorded = 0;
     while resets.changed().await.is_ok() {
-        let seen = *resets.borrow_and_update();
+        let seen = resets.borrow_and_update().malformed;
         for _ in recorded..seen {
             refused(&line, Reason::RequestMalformed).await;
         }
         recorded = seen;
+    }
+}
+
+/// Waits until every stream has ended, and a moment for the client's goodbye.
+async fn none_left(mut open: watch::Receiver<usize>) {
+    let _gone = open.wait_for(|open| *open == 0).await.map(drop);
+    tokio::time::sleep(limits::FAREWELL).await;
+}
+
+/// Waits until a head was refused for its length; for ever where the connection ends first.
+async fn too_long_by(mut seen: watch::Receiver<Seen>) -> By {
+    match seen.wait_for(|seen| seen.too_long.is_some()).await.map(|seen| seen.too_long) {
+        Ok(Some(by)) => by,
+        Ok(None) | Err(_) => std::future::pending().await,
     }
 }
 

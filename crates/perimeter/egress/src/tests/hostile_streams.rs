@@ -264,6 +264,7 @@ async fn a_head_beyond_the_bound_is_refused_in_any_form() {
     let id = raw.request(&more).await;
     assert_eq!(raw.end(id).await, End::Refused("limit_headers".to_owned()));
     // Many bytes, over several frames.
+    let mut raw = Raw::connect(&stand).await;
     let long = "a".repeat(15_000);
     let bytes = block(&get_with(&[])).into_iter().chain((0..6).flat_map(|_| block(&[("x-long", &long)])));
     let id = in_frames(&mut raw, &bytes.collect::<Vec<u8>>()).await;
@@ -281,6 +282,29 @@ async fn a_head_beyond_the_bound_is_refused_in_any_form() {
     let end = raw.end(id).await;
     assert!(matches!(end, End::Bare | End::Reset(_) | End::Closed), "{end:?}");
     assert_eq!(stand.upstream.received().len(), 1);
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_long_is_on_record_and_the_last_of_its_connection() {
+    let stand = speaking_http2().await;
+    // Few bytes that refer to one line again and again.
+    let mut bytes = block(&GET);
+    bytes.push(0x40);
+    bytes.extend([text("x-long"), text(&"a".repeat(3_500))].concat());
+    bytes.extend(std::iter::repeat_n(0xbe, 30));
+    for before in [0, 1] {
+        let mut raw = Raw::connect(&stand).await;
+        for _ in 0..before {
+            let id = raw.request(&GET).await;
+            assert_eq!(raw.end(id).await, End::Answered);
+        }
+        let id = in_frames(&mut raw, &bytes).await;
+        assert_eq!(raw.end(id).await, End::Bare);
+        raw.closed().await;
+    }
+    let refused = stand.audit.records().into_iter().filter(|record| record.reason.as_deref() == Some("limit_headers"));
+    let hosts: Vec<_> = refused.filter_map(|record| record.destination?.host).collect();
+    assert_eq!(hosts, ["api.test", "api.test"]);
 }
 
 /// A request whose fields are spread over frames of 10,000 bytes.

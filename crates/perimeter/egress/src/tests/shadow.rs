@@ -2,8 +2,11 @@
 
 use postern_audit::{Decision, Kind, Shadow};
 
-use super::stand::{More, SECRET, Stand, Way};
-use crate::limits::Bounds;
+use super::stand::{More, SECRET, SESSION, Stand, Way};
+use crate::{
+    limits::{self, Bounds},
+    message::Question,
+};
 
 const CANDIDATE: More = More {
     zone: |_| {
@@ -47,4 +50,17 @@ async fn what_a_candidate_would_have_done_is_on_record_and_is_not_done() {
         (Decision::Deny, Decision::Allow, Some("next/egress/2"))
     );
     assert_eq!(stand.upstream.received().len(), sent, "nothing leaves on a candidate's word");
+}
+
+#[tokio::test]
+async fn refusals_that_are_told_by_their_number_keep_a_candidates_word() {
+    let stand = Stand::with_more(Bounds::default(), CANDIDATE).await;
+    for _ in 0..limits::REFUSALS_RECORDED + 20 {
+        assert_eq!(stand.get(Way::Redirect, "http", "evil.test", 80, "/", &[]).await.status, 403);
+    }
+    stand.ask(Question::Close { session: SESSION.to_owned() }).await;
+    let records = stand.audit.records();
+    let counted = records.iter().find(|record| record.counts.contains_key("refusals")).expect("a count");
+    let shadow = counted.shadow.as_ref().expect("the candidate's word");
+    assert_eq!((shadow.decision, shadow.rule.as_deref()), (Decision::Allow, Some("next/egress/2")));
 }

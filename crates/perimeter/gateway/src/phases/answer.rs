@@ -319,7 +319,9 @@ impl Stream {
         }
         let events = self.events.push(clean);
         self.hold()?;
-        self.events.judge(&events)?;
+        let asks = self.events.judge(&events)?;
+        let route = self.known.route.as_ref().map_or("", |route| route.name.as_str());
+        self.place.session.questions.asked(route, asks);
         if events.is_empty() {
             return Ok(Ended::Whole);
         }

@@ -13,6 +13,8 @@ pub(crate) struct Events {
     seen: usize,
     line_is_empty: bool,
     after_return: bool,
+    /// Whether something was judged: a mark of byte order counts at the very beginning alone.
+    begun: bool,
     awaited: Awaited,
 }
 
@@ -38,7 +40,7 @@ impl Events {
     /// Of a request that awaits the answer with this id.
     pub(crate) fn awaiting(id: Option<Value>) -> Self {
         let awaited = id.map_or(Awaited::Unknown, Awaited::Answer);
-        Self { held: Vec::new(), seen: 0, line_is_empty: true, after_return: false, awaited }
+        Self { held: Vec::new(), seen: 0, line_is_empty: true, after_return: false, begun: false, awaited }
     }
 
     /// Takes clean bytes, gives whole events.
@@ -73,21 +75,31 @@ impl Events {
         events
     }
 
-    /// Judges whole events before they go on. Of some that are refused none goes on, so what was awaited still is.
-    pub(crate) fn judge(&mut self, events: &[u8]) -> Result<(), Denial> {
-        let mut awaited = self.awaited.clone();
-        for event in parsed(events).filter(Event::is_message) {
+    /// Judges whole events before they go on, and answers what the server asks in them. Of some that are refused none goes on, so what was awaited still is.
+    pub(crate) fn judge(&mut self, events: &[u8]) -> Result<Vec<Value>, Denial> {
+        let (mut awaited, mut asks) = (self.awaited.clone(), Vec::new());
+        for event in parsed(self.without_mark(events)).filter(Event::is_message) {
             let said = reply::read(&event.data).map_err(|_| Denial::new(Reason::UpstreamProtocol))?;
             awaited = match (said, awaited) {
                 (Said::Answer(id), Awaited::Answer(asked)) if id == asked => Awaited::Answered,
                 (Said::Answer(_), Awaited::Answer(_) | Awaited::Answered) => {
                     return Err(Denial::new(Reason::UpstreamProtocol));
                 }
+                (Said::Request(id), awaited) => {
+                    asks.push(id);
+                    awaited
+                }
                 (Said::Answer(_) | Said::Other, awaited) => awaited,
             };
         }
         self.awaited = awaited;
-        Ok(())
+        self.begun |= !events.is_empty();
+        Ok(asks)
+    }
+
+    /// A reader drops a mark of byte order at the beginning of a stream (HTML, section 9.2.5), so the field behind it counts.
+    fn without_mark<'a>(&self, events: &'a [u8]) -> &'a [u8] {
+        if self.begun { events } else { events.strip_prefix(MARK).unwrap_or(events) }
     }
 
     /// Whether an answer is awaited that has not gone by.
@@ -116,6 +128,9 @@ impl Event {
         }
     }
 }
+
+/// U+FEFF.
+const MARK: &[u8] = b"\xef\xbb\xbf";
 
 fn parsed(events: &[u8]) -> impl Iterator<Item = Event> {
     let mut list = vec![Event::default()];
@@ -174,7 +189,28 @@ mod tests {
     fn judged(text: &str) -> (Result<(), Denial>, bool) {
         let mut events = Events::awaiting(Some(7.into()));
         let whole = events.push(text.as_bytes());
-        (events.judge(&whole), events.awaits())
+        (events.judge(&whole).map(drop), events.awaits())
+    }
+
+    #[test]
+    fn a_mark_of_byte_order_hides_no_event() {
+        assert_eq!(judged("\u{feff}data: {\"id\":7,\"result\":{}}\n\n"), (Ok(()), false));
+        let refused = (Err(Denial::new(Reason::UpstreamProtocol)), true);
+        assert_eq!(judged("\u{feff}data: {\"id\":8,\"result\":{}}\n\n"), refused);
+        let answer = "data: {\"id\":7,\"result\":{}}\n\n";
+        assert_eq!(judged(&format!("\u{feff}\u{feff}{answer}")), (Ok(()), true), "one alone is dropped");
+        let mut events = Events::awaiting(Some(7.into()));
+        events.judge(b": hello\n\n").unwrap();
+        events.judge(format!("\u{feff}{answer}").as_bytes()).unwrap();
+        assert!(events.awaits(), "later it is part of a field's name");
+    }
+
+    #[test]
+    fn what_the_server_asks_is_told() {
+        let mut events = Events::awaiting(Some(7.into()));
+        let asks =
+            events.judge(b"data: {\"id\":\"a\",\"method\":\"ping\"}\n\ndata: {\"method\":\"notifications/x\"}\n\n");
+        assert_eq!(asks.unwrap(), [Value::from("a")]);
     }
 
     #[test]
@@ -196,7 +232,7 @@ mod tests {
     #[test]
     fn who_listens_may_be_brought_answers_to_what_was_asked_before() {
         let mut events = Events::awaiting(None);
-        assert_eq!(events.judge(b"data: {\"id\":8,\"result\":{}}\n\n"), Ok(()));
+        assert_eq!(events.judge(b"data: {\"id\":8,\"result\":{}}\n\n"), Ok(Vec::new()));
         assert!(events.judge(b"data: {\"id\":8,\"id\":9,\"result\":{}}\n\n").is_err());
     }
 

@@ -12,7 +12,8 @@ use super::{
     address,
     answer::Bringing,
     authority::{self, Destination},
-    credential, forward, identity, message,
+    credential, forward, identity,
+    message::{self, Asked, Message},
     record::{self, Known, Pending},
     refuse, tripwires, zone,
 };
@@ -139,6 +140,11 @@ impl Step<'_> {
         let to = route.permit(&permit)?;
         let way = address::find(gateway, &place.session, &to).await?;
         known.address = way.address();
+        if let Asked::Message(Message::Answer { id }) = asked
+            && !place.session.questions.answered(&route.name, id)
+        {
+            return Err(Denial::advising(Reason::McpMethodNotAllowed, "answer what the server asked, once"));
+        }
         known.allowed = Some(record::allowed(gateway, known).await?);
         known.timing.policy = began.elapsed();
         let pending = pending.insert(Pending::new(gateway, known));

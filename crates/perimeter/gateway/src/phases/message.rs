@@ -45,7 +45,10 @@ pub(crate) enum Message {
         method: String,
     },
     /// The answer to a request of the server's.
-    Answer,
+    Answer {
+        /// The server's.
+        id: Value,
+    },
 }
 
 /// A `tools/call` as far as policy and refusals need it.
@@ -65,14 +68,14 @@ impl Asked {
     pub(crate) fn method(&self) -> &str {
         match self {
             Self::Message(Message::Request { method, .. } | Message::Notification { method }) => method,
-            Self::Message(Message::Answer) | Self::Listen | Self::End => LIFECYCLE,
+            Self::Message(Message::Answer { .. }) | Self::Listen | Self::End => LIFECYCLE,
         }
     }
 
     /// What a record calls it.
     pub(crate) fn described(&self) -> &str {
         match self {
-            Self::Message(Message::Answer) => "answer",
+            Self::Message(Message::Answer { .. }) => "answer",
             Self::Listen => "listen",
             Self::End => "end",
             Self::Message(_) => self.method(),
@@ -205,8 +208,10 @@ fn asking(mut object: Map<String, Value>) -> Result<Message, Denial> {
 fn answering(object: &Map<String, Value>) -> Result<Message, Denial> {
     let one_of_two = object.contains_key("result") != object.contains_key("error");
     let known = object.keys().all(|key| ["id", "result", "error"].contains(&key.as_str()));
-    let named = object.get("id").is_some_and(is_id);
-    if one_of_two && known && named { Ok(Message::Answer) } else { Err(malformed("send one JSON-RPC message")) }
+    match object.get("id").filter(|id| is_id(id)) {
+        Some(id) if one_of_two && known => Ok(Message::Answer { id: id.clone() }),
+        _ => Err(malformed("send one JSON-RPC message")),
+    }
 }
 
 fn tools_call(params: &Map<String, Value>) -> Result<(), Denial> {
@@ -235,7 +240,7 @@ fn mirrored(headers: &HeaderMap, asked: &Asked) -> Result<(), Denial> {
     let (method, params) = match message {
         Message::Request { method, params, .. } => (Some(method.as_str()), Some(params)),
         Message::Notification { method } => (Some(method.as_str()), None),
-        Message::Answer => (None, None),
+        Message::Answer { .. } => (None, None),
     };
     let name = params.and_then(|params| params.get("name").or_else(|| params.get("uri"))).and_then(Value::as_str);
     let agrees = |header: &str, said: Option<&str>| {
@@ -260,7 +265,7 @@ fn is_method(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_-.$".contains(&byte))
 }
 
-fn is_id(id: &Value) -> bool {
+pub(crate) fn is_id(id: &Value) -> bool {
     match id {
         Value::String(text) => text.len() <= limits::ID_BYTES,
         Value::Number(number) => number.is_i64() || number.is_u64(),

@@ -1,8 +1,11 @@
 //! Phase: what is written to the audit log, and always before what it says is done. Without a log nothing is done.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use postern_audit::{AuditError, Decision, Destination, Durability, Kind, Record};
+use postern_audit::{AuditError, Counted, Decision, Destination, Durability, Kind, Record, Told};
 use postern_policy::{AuditMode, Denial, McpPermit, Reason, Shadow, gateway::Route};
 use postern_tunnel::identity::{Claims, Purpose};
 
@@ -105,6 +108,9 @@ pub(crate) async fn allowed(gateway: &Gateway, known: &Known) -> Result<u64, Den
 /// The request is about to be refused.
 pub(crate) async fn refused(gateway: &Gateway, known: &Known, denial: &Denial) -> Result<(), Denial> {
     let kind = if known.allowed.is_some() { Kind::McpOutcome } else { Kind::McpCall };
+    if known.allowed.is_none() && ration(gateway, known, kind, denial) == Told::Counted {
+        return Ok(());
+    }
     let mut record = base(gateway, known, kind, Decision::Deny);
     record.caused_by = known.allowed;
     denied(&mut record, denial);
@@ -116,6 +122,32 @@ pub(crate) async fn refused(gateway: &Gateway, known: &Known, denial: &Denial) -
         write(gateway, alarm).await?;
     }
     Ok(())
+}
+
+/// Takes a refusal's share of its session's ration; whoever is not known shares one.
+fn ration(gateway: &Gateway, known: &Known, kind: Kind, denial: &Denial) -> Told {
+    let shadow = denial.shadow.as_deref().map(shadowed);
+    let one = Counted { kind, reason: denial.reason, shadow, refusals: 1, alarms: u64::from(denial.alarm) };
+    let session = known.claims.as_ref().map_or("", |claims| claims.sub.as_str());
+    gateway.rations.take(session, &one, Instant::now())
+}
+
+/// Writes the refusals that were counted until now. What the log does not take stays counted.
+pub(crate) async fn counted(gateway: &Gateway) {
+    for (session, counted) in gateway.rations.drain(Instant::now()) {
+        let base = |kind, decision| {
+            let mut record = Record::new(kind, decision);
+            record.session = Some(session.clone()).filter(|session| !session.is_empty());
+            denied(&mut record, &Denial::new(counted.reason));
+            record
+        };
+        for record in counted.records(base) {
+            if write(gateway, record).await.is_err() {
+                gateway.rations.count(&session, &counted);
+                break;
+            }
+        }
+    }
 }
 
 /// A text of an agent's, unless it holds what nobody should keep.

@@ -13,6 +13,8 @@ use crate::limits;
 pub(crate) enum Said {
     /// The answer to the request with this id.
     Answer(Value),
+    /// A request of the server's, with this id.
+    Request(Value),
     /// Anything else.
     Other,
 }
@@ -62,6 +64,7 @@ impl<'de> Visitor<'de> for Outermost {
                 Err(de::Error::custom("one message is several"))
             }
             (false, true, false, Some(id)) | (false, false, true, Some(id)) => Ok(Said::Answer(id)),
+            (true, false, false, Some(id)) => Ok(Said::Request(id)),
             _ => Ok(Said::Other),
         }
     }
@@ -175,7 +178,7 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":"x","error":{"code":1,"message":"m"}}"#, Said::Answer("x".into())),
             (r#"{"jsonrpc":"2.0","id":null,"error":{}}"#, Said::Answer(Value::Null)),
             (r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{}}"#, Said::Other),
-            (r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#, Said::Other),
+            (r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#, Said::Request(7.into())),
             (r#"{"jsonrpc":"2.0","result":{}}"#, Said::Other),
             (r#"[{"id":7,"result":{}}]"#, Said::Other),
             ("null", Said::Other),

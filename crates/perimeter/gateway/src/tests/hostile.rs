@@ -1,5 +1,6 @@
 //! What a hostile edge or caller may try with the connection itself.
 
+use postern_audit::{Decision, Kind};
 use serde_json::json;
 
 use super::stand::{Call, DOMAIN, Stand};
@@ -148,4 +149,15 @@ async fn a_body_that_is_framed_in_two_ways_is_read_in_one_and_framed_anew() {
     assert_eq!(seen.len(), 1, "{seen:?}");
     assert_eq!(seen[0].body, PING.as_bytes());
     assert!(!seen[0].head.contains("transfer-encoding"));
+}
+
+#[tokio::test]
+async fn what_is_refused_before_there_is_a_request_is_on_record() {
+    let stand = Stand::answering().await;
+    for (head, reason) in [("x: y\r\n".repeat(200), "limit_headers"), ("x\r\n".to_owned(), "request_malformed")] {
+        stand.raw("wiki", format!("POST /mcp HTTP/1.1\r\nhost: wiki.{DOMAIN}\r\n{head}\r\n").as_bytes()).await;
+        let record = stand.records(Kind::McpCall).pop().expect("a record");
+        assert_eq!((record.decision, record.reason.as_deref()), (Decision::Deny, Some(reason)));
+        assert_eq!(record.destination.and_then(|destination| destination.host), Some(format!("wiki.{DOMAIN}")));
+    }
 }

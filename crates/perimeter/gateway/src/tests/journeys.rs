@@ -182,3 +182,25 @@ async fn a_drain_ends_connections_that_are_idle() {
     // However the end of the stream looks to the caller.
     let _ended = connection.await.unwrap();
 }
+
+#[tokio::test]
+async fn an_answer_reaches_the_server_that_asked_and_once() {
+    let asking = event(r#"{"jsonrpc":"2.0","id":"q-1","method":"ping"}"#) + &event(&result("done"));
+    let stand = Stand::new(move |seen| {
+        let asked = String::from_utf8_lossy(&seen.body).contains("tools/call");
+        if asked { Reply::Pieces(chunks(SSE, &[asking.as_bytes()], true)) } else { whole("202 Accepted", "", b"") }
+    })
+    .await;
+    let answer = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":"{id}","result":{{}}}}"#);
+    let said =
+        |stand: &Stand| stand.seen().iter().filter(|seen| !seen.body.windows(10).any(|at| at == b"tools/call")).count();
+    let unasked = stand.send(Call::on("wiki", answer("q-1"))).await;
+    assert_eq!(unasked.reason().as_deref(), Some("mcp_method_not_allowed"));
+    assert_eq!(stand.send(Call::tool("search", &json!({}))).await.status, 200);
+    assert_eq!(stand.send(Call::on("wiki", answer("q-2"))).await.reason().as_deref(), Some("mcp_method_not_allowed"));
+    assert_eq!(stand.send(Call::on("wiki", answer("q-1")).from("sesn_b")).await.status, 403);
+    assert_eq!(said(&stand), 0, "nothing of these reached the server");
+    assert_eq!(stand.send(Call::on("wiki", answer("q-1"))).await.status, 202);
+    assert_eq!(stand.send(Call::on("wiki", answer("q-1"))).await.reason().as_deref(), Some("mcp_method_not_allowed"));
+    assert_eq!(said(&stand), 1);
+}

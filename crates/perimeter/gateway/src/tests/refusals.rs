@@ -6,6 +6,7 @@ use postern_tunnel::identity::{self, Purpose, Signer};
 use serde_json::json;
 
 use super::stand::{Call, DOMAIN, Stand, call_body, ok};
+use crate::{limits, phases::record};
 
 /// A tool call that the zone allows.
 fn good() -> Call {
@@ -326,4 +327,28 @@ async fn an_identity_that_was_used_does_not_count_again_after_a_restart_and_a_la
     let later = Call::tool("search", &json!({})).claiming(|claims| claims.iat += 2);
     assert_eq!(stand.send(later).await.reason(), None);
     assert_eq!(stand.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_caller_that_is_refused_without_end_does_not_fill_the_log_and_nothing_is_passed_over() {
+    let stand = Stand::answering().await;
+    let beyond = 30;
+    let burst = limits::REFUSALS_RECORDED as usize;
+    let began = std::time::Instant::now();
+    for _ in 0..burst + beyond {
+        assert_eq!(
+            stand.send(Call::tool("delete_page", &json!({}))).await.reason().as_deref(),
+            Some("tool_not_allowed")
+        );
+    }
+    let alone = stand.records(Kind::McpCall).len();
+    assert!((burst..=burst + began.elapsed().as_secs() as usize).contains(&alone), "{alone}");
+    // Another session's, and another reason's, are not in its way.
+    stand.send(Call::tool("delete_page", &json!({})).from("sesn_b")).await;
+    stand.send(Call::tool("write_page", &json!({}))).await;
+    assert_eq!(stand.records(Kind::McpCall).len(), alone + 2);
+    record::counted(&stand.gateway).await;
+    let told = stand.records(Kind::McpCall).pop().expect("a count");
+    assert_eq!(told.counts["refusals"] as usize, burst + beyond - alone);
+    assert_eq!((told.session.as_deref(), told.reason.as_deref()), (Some("sesn_a"), Some("tool_not_allowed")));
 }

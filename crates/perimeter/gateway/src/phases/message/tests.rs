@@ -79,7 +79,7 @@ fn plain_messages_are_what_they_say() {
     let noted = post(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).unwrap();
     assert_eq!(noted, Asked::Message(Message::Notification { method: "notifications/initialized".to_owned() }));
     for answer in [r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, r#"{"jsonrpc":"2.0","id":1,"error":{"code":1}}"#] {
-        assert_eq!(post(answer).unwrap(), Asked::Message(Message::Answer));
+        assert!(matches!(post(answer).unwrap(), Asked::Message(Message::Answer { .. })), "{answer}");
     }
 }
 
