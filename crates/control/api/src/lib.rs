@@ -18,6 +18,7 @@ mod reply;
 mod routes;
 mod serve;
 mod shape;
+mod skills;
 mod sse;
 mod tunnels;
 

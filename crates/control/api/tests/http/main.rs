@@ -17,6 +17,7 @@ mod operator;
 mod perimeters;
 mod resources;
 mod rubrics;
+mod skills;
 mod stream;
 mod support;
 mod table;
