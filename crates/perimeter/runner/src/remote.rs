@@ -290,8 +290,42 @@ impl Remote {
 
     /// Fetches a file's bytes, of at most `most`, into one of ours.
     pub(crate) async fn file(&self, key: &Bearer, file: &str, to: &Path, most: u64) -> Result<Fetched, RemoteError> {
-        let doing = "fetch a file";
-        let mut request = request(Method::GET, &path(&["v1", "files", file, "content"], &[]), key, None)?;
+        self.fetch("fetch a file", key, &path(&["v1", "files", file, "content"], &[]), to, most).await
+    }
+
+    /// One version of a skill, by id or `latest`.
+    pub(crate) async fn skill_version(
+        &self,
+        key: &Bearer,
+        skill: &str,
+        version: &str,
+    ) -> Result<SkillVersion, RemoteError> {
+        let request = request(Method::GET, &path(&["v1", "skills", skill, "versions", version], &[]), key, None)?;
+        self.read_json("read a skill", request, PATIENCE, ANSWER_LIMIT).await
+    }
+
+    /// Fetches the archive of a skill's version, of at most `most` bytes, into a file of ours.
+    pub(crate) async fn skill_content(
+        &self,
+        key: &Bearer,
+        skill: &str,
+        version: &str,
+        to: &Path,
+        most: u64,
+    ) -> Result<Fetched, RemoteError> {
+        let path = path(&["v1", "skills", skill, "versions", version, "content"], &[]);
+        self.fetch("fetch a skill", key, &path, to, most).await
+    }
+
+    async fn fetch(
+        &self,
+        doing: &'static str,
+        key: &Bearer,
+        path: &str,
+        to: &Path,
+        most: u64,
+    ) -> Result<Fetched, RemoteError> {
+        let mut request = request(Method::GET, path, key, None)?;
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/octet-stream"));
         let mut body = self.send(doing, request, PATIENCE).await?.into_body();
         let disk = |source| RemoteError::Disk { doing, source };
@@ -481,6 +515,13 @@ pub(crate) struct Fetched {
     pub(crate) bytes: u64,
     /// `sha256:` and the digest of its bytes.
     pub(crate) digest: String,
+}
+
+/// A skill's version as the server shows it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct SkillVersion {
+    pub(crate) id: String,
+    pub(crate) name: String,
 }
 
 /// A memory as the server shows it.
