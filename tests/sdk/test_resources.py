@@ -108,7 +108,7 @@ def test_agents_are_listed_in_pages_and_by_age(client: Anthropic):
     {"tools": [{"type": "custom", "name": "x", "description": "d", "input_schema": {"type": "object", "properties": {"a": {"$ref": "#"}}}}]},
     {"mcp_servers": [{"type": "url", "name": "wiki", "url": "https://wiki.example/mcp"}]},
     {"tools": [{"type": "mcp_toolset", "mcp_server_name": "wiki"}]},
-    {"skills": [{"type": "custom", "skill_id": "skill_1"}]},
+    {"skills": [{"type": "custom", "skill_id": "skill_1"}] * 21},
     {"metadata": {"k": "v" * 513}},
     {"extra_body": {"colour": "red"}},
 ])

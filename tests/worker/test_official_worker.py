@@ -60,6 +60,30 @@ def test_it_keeps_the_memory_stores_of_a_session_in_step(new_stack):
         shutil.rmtree(at, ignore_errors=True)
 
 
+def test_it_brings_the_skills_of_a_session(new_stack):
+    stack: Stack = new_stack(arguments=["--no-worker"])
+    client = Anthropic(base_url=stack.base_url, api_key=stack.api_key)
+    instructions = b"---\nname: ledger\ndescription: How the ledger is read.\n---\nRun sum.sh.\n"
+    skill = client.beta.skills.create(files=[("ledger/SKILL.md", instructions), ("ledger/sum.sh", b"#!/bin/sh\necho sum\n")])
+    agent = client.beta.agents.create(
+        name="official", model="rehearsal-1", tools=[TOOLSET], skills=[{"type": "custom", "skill_id": skill.id}])
+    session = client.beta.sessions.create(agent=agent.id, environment_id=stack.environment_id)
+    reader = Reader(client, session.id)
+    # What the model is told of: the one place is not there, so it is the other.
+    client.beta.sessions.events.send(session.id, events=[{"type": "user.message", "content": script(
+        {"tool_uses": [tool("read", file_path="/mnt/session/skills/ledger/SKILL.md")]},
+        {"tool_uses": [tool("read", file_path="skills/ledger/SKILL.md"), tool("bash", command="skills/ledger/sum.sh")]},
+        {"text": "done"})}])
+    try:
+        asyncio.run(serve_one_item(stack))
+        elsewhere, read, ran = [result for result in reader.of("user.tool_result")]
+        assert elsewhere.is_error
+        assert "How the ledger is read." in read.content[0].text
+        assert ran.content[0].text == "sum"
+    finally:
+        reader.close()
+
+
 def ended_turns(reader: Reader) -> int:
     return len([event for event in reader.of("session.status_idle") if event.stop_reason.type == "end_turn"])
 

@@ -7,7 +7,7 @@ mod context;
 mod mcp;
 mod model_config;
 
-pub use check::fitting_mcp;
+pub use check::{fitting_mcp, fitting_skills};
 pub use context::ContextSettings;
 pub use mcp::{MAX_MCP_SERVERS, McpServer, McpServerTag};
 pub use model_config::{Effort, EffortLevel, ModelConfig, ModelParam, Speed};
@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::ids::AgentId;
 use crate::metadata::MetadataPatch;
+use crate::skill::{AgentSkill, SkillParam};
 use crate::tool::{Tool, ToolParam};
 use crate::{Field, Metadata, Problem, Timestamp};
 
@@ -65,8 +66,8 @@ pub struct AgentDefinition {
     pub execution_identity: ExecutionIdentity,
     /// MCP servers, each with its `mcp_toolset` in `tools`.
     pub mcp_servers: Vec<McpServer>,
-    /// Skills; empty in this build.
-    pub skills: Vec<Value>,
+    /// Skills, each pinned to a version.
+    pub skills: Vec<AgentSkill>,
     /// Toolsets and custom tools.
     pub tools: Vec<Tool>,
     /// Always null in this build.
@@ -110,9 +111,9 @@ pub struct CreateAgent {
     /// Null in this build.
     #[serde(default)]
     pub multiagent: Option<Value>,
-    /// Empty in this build.
+    /// At most 20; they need the `read` tool.
     #[serde(default)]
-    pub skills: Option<Vec<Value>>,
+    pub skills: Option<Vec<SkillParam>>,
     /// The system prompt.
     #[serde(default)]
     pub system: Option<String>,
@@ -143,7 +144,7 @@ pub struct UpdateAgent {
     /// Null clears; anything else is not in this build.
     pub multiagent: Field<Value>,
     /// Replaces; null clears.
-    pub skills: Field<Vec<Value>>,
+    pub skills: Field<Vec<SkillParam>>,
     /// Null or an empty text clears.
     pub system: Field<String>,
     /// Replaces; null clears.
@@ -155,11 +156,11 @@ pub struct UpdateAgent {
 }
 
 impl CreateAgent {
-    /// The definition that this body means, within the contract's limits.
+    /// The definition that this body means, within the contract's limits; `skills` is what its skills were looked up as.
     ///
     /// # Errors
     /// 400 naming the place.
-    pub fn resolve(self) -> Result<AgentDefinition, Problem> {
+    pub fn resolve(self, skills: Vec<AgentSkill>) -> Result<AgentDefinition, Problem> {
         AgentDefinition {
             name: self.name,
             description: non_empty(self.description),
@@ -167,7 +168,7 @@ impl CreateAgent {
             model: self.model.resolve()?,
             execution_identity: check::execution_identity(self.execution_identity)?,
             mcp_servers: self.mcp_servers.unwrap_or_default(),
-            skills: self.skills.unwrap_or_default(),
+            skills,
             tools: check::tools(self.tools.unwrap_or_default())?,
             multiagent: self.multiagent,
             metadata: self.metadata.unwrap_or_default(),
@@ -178,11 +179,12 @@ impl CreateAgent {
 }
 
 impl UpdateAgent {
-    /// The definition after this update of `stored`. Equal to `stored` when nothing changes.
+    /// The definition after this update of `stored`. Equal to `stored` when nothing changes. `skills` is what its skills were looked up
+    /// as, where it has any.
     ///
     /// # Errors
     /// 400 naming the place.
-    pub fn apply(self, stored: &AgentDefinition) -> Result<AgentDefinition, Problem> {
+    pub fn apply(self, stored: &AgentDefinition, skills: Option<Vec<AgentSkill>>) -> Result<AgentDefinition, Problem> {
         AgentDefinition {
             name: required("name", self.name, &stored.name)?,
             description: clearable_text(self.description, &stored.description),
@@ -197,7 +199,7 @@ impl UpdateAgent {
                 other => check::execution_identity(other.value())?,
             },
             mcp_servers: clearable_list(self.mcp_servers, &stored.mcp_servers),
-            skills: clearable_list(self.skills, &stored.skills),
+            skills: skills.unwrap_or_else(|| stored.skills.clone()),
             tools: match self.tools {
                 Field::Absent => stored.tools.clone(),
                 other => check::tools(other.value().unwrap_or_default())?,

@@ -21,6 +21,7 @@ pub mod perimeter;
 pub mod problem;
 pub mod resource;
 pub mod session;
+pub mod skill;
 pub mod tool;
 pub mod tunnel;
 pub mod vault;

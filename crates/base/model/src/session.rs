@@ -8,6 +8,7 @@ use crate::event::{ClientEvent, OutcomeEvaluation};
 use crate::ids::{AgentId, DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId};
 use crate::metadata::MetadataPatch;
 use crate::resource::{Resource, ResourceParam};
+use crate::skill::{AgentSkill, SkillParam};
 use crate::tool::{Tool, ToolParam};
 use crate::{Field, Metadata, Timestamp};
 
@@ -82,8 +83,8 @@ pub struct SessionAgent {
     pub execution_identity: ExecutionIdentity,
     /// Its MCP servers.
     pub mcp_servers: Vec<McpServer>,
-    /// Always empty: skills are not in this build.
-    pub skills: Vec<Value>,
+    /// Its skills, each pinned to a version.
+    pub skills: Vec<AgentSkill>,
     /// Its tools.
     pub tools: Vec<Tool>,
     /// Always null; absent in threads.
@@ -289,9 +290,9 @@ pub enum AgentReferenceParam {
         /// Null clears.
         #[serde(default)]
         mcp_servers: Field<Vec<McpServer>>,
-        /// Not in this build unless empty.
+        /// Null clears.
         #[serde(default)]
-        skills: Field<Vec<Value>>,
+        skills: Field<Vec<SkillParam>>,
     },
 }
 

@@ -19,6 +19,7 @@ pub(crate) mod perimeter_status;
 pub(crate) mod perimeters;
 pub(crate) mod resources;
 pub(crate) mod sessions;
+pub(crate) mod skills;
 pub(crate) mod threads;
 pub(crate) mod tunnels;
 pub(crate) mod vaults;

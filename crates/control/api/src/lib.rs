@@ -20,6 +20,7 @@ mod routes;
 mod scope;
 mod serve;
 mod shape;
+mod skills;
 mod sse;
 mod tunnels;
 

@@ -11,7 +11,7 @@ use crate::dispatch::Call;
 use crate::handlers::{
     agents, api_keys, certificates, control, credentials, deployments, environment_keys, environments, events, files,
     memories, memory_stores, memory_versions, models, outputs, perimeter_status, perimeters, resources, sessions,
-    threads, tunnels, vaults, webhooks, work,
+    skills, threads, tunnels, vaults, webhooks, work,
 };
 use crate::reply::Reply;
 
@@ -247,6 +247,16 @@ pub const ROUTES: &[Route] = routes! {
     Get    "/v1/files/{file}/content"                               None          CLIENT_OR_WORKER       files::content;
     Delete "/v1/files/{file}"                                       None          CLIENT                 files::delete;
 
+    Upload "/v1/skills"                                             None          CLIENT                 skills::create;
+    Get    "/v1/skills"                                             None          CLIENT                 skills::list;
+    Get    "/v1/skills/{skill}"                                     None          CLIENT                 skills::get;
+    Delete "/v1/skills/{skill}"                                     None          CLIENT                 skills::delete;
+    Upload "/v1/skills/{skill}/versions"                            None          CLIENT                 skills::add_version;
+    Get    "/v1/skills/{skill}/versions"                            None          CLIENT                 skills::versions;
+    Get    "/v1/skills/{skill}/versions/{skill_version}"            None          CLIENT_OR_WORKER       skills::get_version;
+    Delete "/v1/skills/{skill}/versions/{skill_version}"            None          CLIENT                 skills::delete_version;
+    Get    "/v1/skills/{skill}/versions/{skill_version}/content"    None          CLIENT_OR_WORKER       skills::content;
+
     Get    "/v1/models"                                             None          CLIENT                 models::list;
     Get    "/v1/models/{model}"                                     None          CLIENT                 models::get;
 
@@ -259,7 +269,6 @@ pub const ROUTES: &[Route] = routes! {
 pub(crate) const NOT_IN_THIS_BUILD: &[Absent] = &[
     Absent { segments: &["v1", "sessions", "*", "threads", "*", "archive"], noun: "Child threads" },
     Absent { segments: &["v1", "organizations"], noun: "Organisation routes" },
-    Absent { segments: &["v1", "skills"], noun: "Skills" },
     Absent { segments: &["v1", "user_profiles"], noun: "User profiles" },
     Absent { segments: &["v1", "dreams"], noun: "Dreams" },
     Absent { segments: &["v1", "messages"], noun: "Direct model requests" },

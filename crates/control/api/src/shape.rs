@@ -21,6 +21,7 @@ const ARRAYS: &[&str] = &[
     "events",
     "initial_events",
     "resources",
+    "skills",
     "tools",
     "vault_ids",
 ];
@@ -46,7 +47,7 @@ const OBJECTS: &[&str] = &[
 ];
 /// Keys whose value is looked at where it is used, not by a derived parser.
 const ANYTHING: &[&str] =
-    &["budget", "config", "execution_identity", "input_schema", "mcp_servers", "multiagent", "rubric", "skills"];
+    &["budget", "config", "execution_identity", "input_schema", "mcp_servers", "multiagent", "rubric"];
 
 /// Checks a text that is valid JSON and has parsed as the type of its route.
 ///

@@ -1,6 +1,6 @@
 //! Changing, archiving and deleting a session.
 
-use postern_model::agent::fitting_mcp;
+use postern_model::agent::{fitting_mcp, fitting_skills};
 use postern_model::event::{Event, EventBody};
 use postern_model::ids::EventId;
 use postern_model::session::{Session, SessionAgent, SessionStatus, UpdateSession, UpdateSessionAgent};
@@ -122,6 +122,7 @@ impl Actor {
             agent.tools = resolve_tools(update.tools)?;
         }
         fitting_mcp(&agent.mcp_servers, &agent.tools)
+            .and_then(|()| fitting_skills(&agent.skills, &agent.tools))
             .map_err(|problem| Problem { message: format!("agent.{}", problem.message), ..problem })?;
         Ok((agent != self.record.agent).then(|| Box::new(agent)))
     }

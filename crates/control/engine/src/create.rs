@@ -10,12 +10,13 @@ use postern_model::resource::ResourceParam;
 use postern_model::session::{
     AgentParam, AgentReferenceParam, CreateSession, Session, SessionAgent, SessionStatus, Usage,
 };
+use postern_model::skill::{AgentSkill, SkillParam};
 use postern_model::tool::{self, ToolParam};
 use postern_model::{Field, Problem, Timestamp};
 use postern_session::{Author, Effect, Input};
 use postern_store::answers::{self, Once};
 use postern_store::sessions::{self, Progress, Record};
-use postern_store::{Connection, Tx, agents, environments};
+use postern_store::{Connection, Tx, agents, environments, skills};
 use serde::Serialize;
 
 use crate::actor::Actor;
@@ -88,6 +89,7 @@ pub(crate) async fn begin(
     let vault_ids = vaults(request.vault_ids.unwrap_or_default())?;
     let environment_id = environment(tx, workspace, &request.environment_id).await?;
     let agent = agent(tx, workspace, request.agent).await?;
+    let skills = skills::summaries(tx, workspace, &agent.skills).await.map_err(problem)?;
     postern_store::vaults::check_usable(tx, workspace, &vault_ids).await.map_err(problem)?;
     let now = now();
     let record = Record {
@@ -100,6 +102,7 @@ pub(crate) async fn begin(
         metadata,
         vault_ids,
         resources: Vec::new(),
+        skills,
         deployment_id,
         progress: Progress {
             status: SessionStatus::Idle,
@@ -118,6 +121,7 @@ pub(crate) async fn begin(
     let mut actor = Actor::new(shared, record);
     actor.session.check(&initial, Author::Client)?;
     sessions::create(tx, &actor.record).await.map_err(problem)?;
+    skills::attach(tx, &actor.record.id, &actor.record.agent.skills).await.map_err(problem)?;
     give(tx, &mut actor, request.resources.unwrap_or_default(), now).await?;
     let mut effects = Vec::new();
     for missing in undelivered(tx, &actor.record.vault_ids).await? {
@@ -232,6 +236,7 @@ async fn agent(
             mcp_servers,
             skills,
         }) => {
+            let skills = pinned(connection, workspace, skills).await?;
             let overrides = move |definition| overridden(definition, model, system, tools, mcp_servers, skills);
             (id, version, Some(overrides))
         }
@@ -251,6 +256,18 @@ async fn agent(
     Ok(SessionAgent::snapshot(agent_id, agent.version, definition))
 }
 
+/// What a session's own choice of skills comes to, where it makes one.
+async fn pinned(
+    connection: &mut Connection,
+    workspace: &WorkspaceId,
+    sent: Field<Vec<SkillParam>>,
+) -> Result<Option<Vec<AgentSkill>>, Problem> {
+    if sent.is_absent() {
+        return Ok(None);
+    }
+    skills::pin(connection, workspace, sent.value().unwrap_or_default()).await.map(Some).map_err(problem)
+}
+
 /// Whole fields replace the agent's own (contract 1.4); the result must hold together like an agent.
 fn overridden(
     mut definition: AgentDefinition,
@@ -258,7 +275,7 @@ fn overridden(
     system: Field<String>,
     tools: Field<Vec<ToolParam>>,
     mcp_servers: Field<Vec<McpServer>>,
-    skills: Field<Vec<serde_json::Value>>,
+    skills: Option<Vec<AgentSkill>>,
 ) -> Result<AgentDefinition, Problem> {
     match model {
         Field::Absent => {}
@@ -281,8 +298,8 @@ fn overridden(
     if !mcp_servers.is_absent() {
         definition.mcp_servers = mcp_servers.value().unwrap_or_default();
     }
-    if !skills.is_absent() {
-        definition.skills = skills.value().unwrap_or_default();
+    if let Some(skills) = skills {
+        definition.skills = skills;
     }
     definition.checked()
 }

@@ -145,7 +145,8 @@ impl Actor {
     fn call_model(&mut self, start: EventId) {
         let max_tokens = self.shared.settings.max_output_tokens;
         let (agent, servers) = (self.session.agent(), self.session.mcp_tools());
-        let body = postern_upstream::body(agent, &self.record.resources, servers, &self.session.asked(), max_tokens);
+        let given = postern_upstream::Given { skills: &self.record.skills, resources: &self.record.resources };
+        let body = postern_upstream::body(agent, given, servers, &self.session.asked(), max_tokens);
         self.request = Some((start, self.shared.model.start(body)));
     }
 

@@ -12,6 +12,7 @@ mod mcp_crash;
 mod mcp_results;
 mod outcomes;
 mod rules;
+mod skills;
 mod stage;
 mod streams;
 mod webhooks;

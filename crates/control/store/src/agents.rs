@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::list::ListQuery;
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
-use crate::{Connection, StoreError, Tx, deployments, webhooks};
+use crate::{Connection, StoreError, Tx, deployments, skills, webhooks};
 
 macro_rules! select {
     ($rest:literal) => {
@@ -79,7 +79,12 @@ pub async fn update(
         return Err(Problem::invalid(format!("Agent {id} is archived and cannot be updated.")).into());
     }
     check_version(&update.version, &stored)?;
-    let definition = update.apply(&stored.definition)?;
+    let skills = match &update.skills {
+        Field::Absent => None,
+        Field::Null => Some(Vec::new()),
+        Field::Value(skills) => Some(skills::pin(tx, workspace, skills.clone()).await?),
+    };
+    let definition = update.apply(&stored.definition, skills)?;
     if definition == stored.definition {
         return Ok(stored);
     }

@@ -202,7 +202,9 @@ pub fn pieces(size_bytes: u64) -> Result<i64, StoreError> {
 /// The database failed.
 pub async fn sweep(tx: &mut Tx, now: Timestamp) -> Result<bool, StoreError> {
     let unnamed: Option<String> = sqlx::query_scalar(
-        "SELECT id FROM blobs WHERE (complete_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM files WHERE files.blob_id = blobs.id)) \
+        "SELECT id FROM blobs WHERE (complete_at IS NOT NULL \
+             AND NOT EXISTS (SELECT 1 FROM files WHERE files.blob_id = blobs.id) \
+             AND NOT EXISTS (SELECT 1 FROM skill_versions WHERE skill_versions.blob_id = blobs.id)) \
            OR (complete_at IS NULL AND begun_at < ?1) ORDER BY begun_at LIMIT 1",
     )
     .bind(micros(now).saturating_sub(LONGEST_UPLOAD_MICROS))

@@ -22,6 +22,7 @@ pub mod memory_stores;
 pub mod perimeters;
 mod row;
 pub mod sessions;
+pub mod skills;
 pub mod tunnels;
 pub mod vaults;
 pub mod webhooks;

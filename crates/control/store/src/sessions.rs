@@ -6,6 +6,7 @@ use postern_model::ids::{DeploymentId, EnvironmentId, SessionId, ThreadId, Vault
 use postern_model::page::{Cursor, Direction, Order};
 use postern_model::resource::Resource;
 use postern_model::session::{Session, SessionAgent, SessionStatus, SessionTag, Stats, Thread, ThreadTag, Usage};
+use postern_model::skill::SkillSummary;
 use postern_model::webhook::{Happening, Subject};
 use postern_model::{Metadata, Timestamp};
 use serde_json::Value;
@@ -37,6 +38,8 @@ pub struct Record {
     pub vault_ids: Vec<VaultId>,
     /// What it is given.
     pub resources: Vec<Resource>,
+    /// What its model is told of its agent's skills.
+    pub skills: Vec<SkillSummary>,
     /// What started it, if it was a deployment.
     pub deployment_id: Option<DeploymentId>,
     /// What the log comes to.
@@ -163,8 +166,8 @@ pub async fn create(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO sessions (workspace_id, id, environment_id, thread_id, agent_id, agent_version, agent, title, metadata, \
            status, usage, active_since, has_run, has_been_idle, created_at, updated_at, vault_ids, deployment_id, \
-           outcome_evaluations, resources) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+           outcome_evaluations, resources, skills) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
     )
     .bind(record.workspace_id.as_str())
     .bind(record.id.as_str())
@@ -186,6 +189,7 @@ pub async fn create(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
     .bind(record.deployment_id.as_ref().map(DeploymentId::as_str))
     .bind(json(&record.progress.outcomes))
     .bind(json(&record.resources))
+    .bind(json(&record.skills))
     .execute(&mut **tx)
     .await?;
     sqlx::query("INSERT INTO threads (workspace_id, id, session_id, created_at) VALUES (?1, ?2, ?3, ?4)")
@@ -333,6 +337,7 @@ fn record(row: &SqliteRow) -> Result<Record, StoreError> {
         metadata: from_json(row.try_get("metadata")?, "sessions.metadata")?,
         vault_ids: from_json(row.try_get("vault_ids")?, "sessions.vault_ids")?,
         resources: from_json(row.try_get("resources")?, "sessions.resources")?,
+        skills: from_json(row.try_get("skills")?, "sessions.skills")?,
         deployment_id: row
             .try_get::<Option<String>, _>("deployment_id")?
             .map(|id| parsed(DeploymentId::parse(&id), "sessions.deployment_id"))

@@ -24,7 +24,7 @@ use postern_session::ModelEvent;
 use tokio::sync::mpsc;
 
 pub use client::{Client, Settings};
-pub use request::{MAX_OUTPUT_TOKENS, body, question};
+pub use request::{Given, MAX_OUTPUT_TOKENS, body, question};
 pub use stream::{Decoder, StreamError};
 
 /// A model's endpoint: [`Client`], or a scripted one in tests.

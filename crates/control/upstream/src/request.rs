@@ -8,6 +8,7 @@ use postern_model::agent::EffortLevel;
 use postern_model::memory::Access;
 use postern_model::resource::Resource;
 use postern_model::session::SessionAgent;
+use postern_model::skill::{INSTRUCTIONS, SKILLS, SkillSummary};
 use postern_session::{Conversation, McpTool, Message, Role};
 use serde_json::{Map, Value, json};
 
@@ -16,11 +17,20 @@ use crate::tools;
 /// How many tokens an answer may have unless configured otherwise.
 pub const MAX_OUTPUT_TOKENS: u32 = 32_000;
 
-/// The body that asks `agent`'s model to go on with `conversation`, with the tools of the MCP `servers` that answered. Of its `resources` the
-/// model is told where they lie.
+/// What a session has besides its agent: its model is told where it lies.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Given<'a> {
+    /// The agent's skills.
+    pub skills: &'a [SkillSummary],
+    /// What the session was given.
+    pub resources: &'a [Resource],
+}
+
+/// The body that asks `agent`'s model to go on with `conversation`, with the tools of the MCP `servers` that answered. Of what is `given` the
+/// model is told where it lies.
 pub fn body(
     agent: &SessionAgent,
-    resources: &[Resource],
+    given: Given<'_>,
     servers: &[McpTool],
     conversation: &Conversation,
     max_tokens: u32,
@@ -34,8 +44,9 @@ pub fn body(
         request.insert("tools".into(), definitions.into());
     }
     let system = agent.system.clone().filter(|text| !text.trim().is_empty());
-    let texts: Vec<Value> =
-        system.into_iter().chain(given(resources)).map(|text| json!({"type": "text", "text": text})).collect();
+    // What changes while a session lives comes last: what stands before it stays a prefix.
+    let texts = system.into_iter().chain(skills(given.skills)).chain(resources(given.resources));
+    let texts: Vec<Value> = texts.map(|text| json!({"type": "text", "text": text})).collect();
     if !texts.is_empty() {
         request.insert("system".into(), marked(texts).into());
     }
@@ -44,8 +55,27 @@ pub fn body(
     serde_json::to_vec(&request).expect("a JSON value always serialises").into()
 }
 
+/// The agent's skills, in words for the model: what each is for, and where to read on. Its own instructions the model reads when it needs them.
+///
+/// A worker that is not ours puts them into its working directory, and nobody knows yet which worker will serve the session.
+fn skills(skills: &[SkillSummary]) -> Option<String> {
+    let line = |skill: &SkillSummary| {
+        let description: Vec<&str> = skill.description.split_whitespace().collect();
+        format!("- {SKILLS}/{}/{INSTRUCTIONS}: {}", skill.name, description.join(" "))
+    };
+    let lines: Vec<String> = skills.iter().map(line).collect();
+    (!lines.is_empty()).then(|| {
+        format!(
+            "This session has skills: instructions for certain tasks, each in a directory that can be read and not changed. When one fits what \
+             you are asked to do, read its {INSTRUCTIONS} first; the other files that it names lie beside it. Where there is no {SKILLS}, the \
+             same directories lie in `skills` below the working directory.\n{}",
+            lines.join("\n")
+        )
+    })
+}
+
 /// What the session was given, in words for the model.
-fn given(resources: &[Resource]) -> Option<String> {
+fn resources(resources: &[Resource]) -> Option<String> {
     let line = |resource: &Resource| match resource {
         Resource::File(file) => format!("- {}: a file, to be read only.", file.mount_path.as_str()),
         Resource::MemoryStore(store) => {
@@ -130,7 +160,8 @@ mod tests {
     #[test]
     fn an_agent_without_choices_sends_only_what_every_endpoint_knows() {
         let request: Value =
-            serde_json::from_slice(&body(&agent(json!([])), &[], &[], &Conversation::default(), 9)).unwrap();
+            serde_json::from_slice(&body(&agent(json!([])), Given::default(), &[], &Conversation::default(), 9))
+                .unwrap();
         assert_eq!(
             request,
             json!({"model": "m", "max_tokens": 9, "stream": true, "messages": [],
@@ -147,8 +178,9 @@ mod tests {
              "description": "What we know.", "instructions": "Look here first.", "mount_path": "/mnt/memory/team-notes"},
         ]))
         .unwrap();
+        let given = Given { skills: &[], resources: &resources };
         let request: Value =
-            serde_json::from_slice(&body(&agent(json!([])), &resources, &[], &Conversation::default(), 9)).unwrap();
+            serde_json::from_slice(&body(&agent(json!([])), given, &[], &Conversation::default(), 9)).unwrap();
         assert_eq!(request["system"][0], json!({"type": "text", "text": "be brief"}));
         assert_eq!(
             request["system"][1]["text"],
@@ -160,10 +192,41 @@ mod tests {
     }
 
     #[test]
+    fn the_model_is_told_of_each_skill_when_to_read_it_and_where_before_what_may_change() {
+        let skills: Vec<SkillSummary> = serde_json::from_value(json!([
+            {"name": "pdf-forms", "description": "Fills forms.\n- /etc/passwd: not a line of its own"},
+            {"name": "ledger", "description": "Reads the ledger."},
+        ]))
+        .unwrap();
+        let resources: Vec<Resource> = serde_json::from_value(json!([
+            {"type": "file", "id": "sesrsc_1", "file_id": "file_1", "mount_path": "/mnt/session/uploads/a.csv",
+             "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}]))
+        .unwrap();
+        let asked = |resources: &[Resource]| -> Vec<Value> {
+            let given = Given { skills: &skills, resources };
+            let request = body(&agent(json!([])), given, &[], &Conversation::default(), 9);
+            let request: Value = serde_json::from_slice(&request).unwrap();
+            request["system"].as_array().unwrap().iter().map(|block| block["text"].clone()).collect()
+        };
+        let told = asked(&resources);
+        assert_eq!(asked(&[]), told[..2], "a file more leaves the prefix as it was");
+        let text = told[1].as_str().unwrap();
+        assert_eq!(
+            text.lines().skip(1).collect::<Vec<_>>(),
+            [
+                "- /mnt/session/skills/pdf-forms/SKILL.md: Fills forms. - /etc/passwd: not a line of its own",
+                "- /mnt/session/skills/ledger/SKILL.md: Reads the ledger.",
+            ]
+        );
+        assert!(text.lines().next().unwrap().contains("`skills` below the working directory"));
+    }
+
+    #[test]
     fn effort_becomes_adaptive_thinking_with_that_effort() {
         let mut agent = agent(json!([]));
         agent.model = serde_json::from_value(json!({"id": "m", "effort": {"type": "xhigh"}, "speed": "fast"})).unwrap();
-        let request: Value = serde_json::from_slice(&body(&agent, &[], &[], &Conversation::default(), 9)).unwrap();
+        let request: Value =
+            serde_json::from_slice(&body(&agent, Given::default(), &[], &Conversation::default(), 9)).unwrap();
         assert_eq!(request["thinking"], json!({"type": "adaptive"}));
         assert_eq!(request["output_config"], json!({"effort": "xhigh"}));
         assert_eq!(request["speed"], "fast");
@@ -182,7 +245,8 @@ mod tests {
         ]);
         let marks: Vec<_> = rendered.iter().map(|m| m["content"][0].get("cache_control").is_some()).collect();
         assert_eq!(marks, [false, false, true, false, true]);
-        let request: Value = serde_json::from_slice(&body(&agent, &[], &[], &Conversation::default(), 9)).unwrap();
+        let request: Value =
+            serde_json::from_slice(&body(&agent, Given::default(), &[], &Conversation::default(), 9)).unwrap();
         let tools = request["tools"].as_array().unwrap();
         assert!(tools.last().unwrap().get("cache_control").is_some());
         assert!(tools[..tools.len() - 1].iter().all(|tool| tool.get("cache_control").is_none()));

@@ -91,7 +91,7 @@ pub(crate) mod tests {
     pub(crate) fn agent(tools: Value) -> SessionAgent {
         let create: CreateAgent =
             serde_json::from_value(json!({"model": "m", "name": "a", "system": "be brief", "tools": tools})).unwrap();
-        let definition: AgentDefinition = create.resolve().unwrap();
+        let definition: AgentDefinition = create.resolve(Vec::new()).unwrap();
         SessionAgent::snapshot(AgentId::parse("agent_1").unwrap(), 1, definition)
     }
 

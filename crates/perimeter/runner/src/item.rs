@@ -16,7 +16,7 @@ use crate::dispatch::{End, MAX_IDLE};
 use crate::hands::{Hands, Outcome, Passage, Perimeter, Refused, SessionFacts, ToolCall};
 use crate::journal::Journal;
 use crate::lease::{Beat, Lease, LeaseEnd};
-use crate::parcels::{self, Parcels};
+use crate::parcels::{self, Parcels, Server};
 use crate::place::{HeldLease, Place, Places};
 use crate::remote::{Bearer, Remote, RemoteError, WorkItem};
 use crate::session::{self, Kept, LeaseView, Patience, Served, Subject, chain, lease_end, random};
@@ -152,7 +152,8 @@ async fn serve<P: Perimeter>(
             }
         };
         // Not given up half-way: what the perimeter opened it must also close, or the session could never be opened again.
-        let Opened { mut hands, mut journal, judged, parcels } = match open(shared, subject, ours, read).await {
+        let Opened { mut hands, mut journal, judged, parcels, missing } = match open(shared, subject, ours, read).await
+        {
             Ok(Some(opened)) => opened,
             Ok(None) => return Ended::Done,
             Err(refused) => return failed(session, refused),
@@ -162,14 +163,14 @@ async fn serve<P: Perimeter>(
             max_idle: shared.max_idle,
             crowded: Arc::clone(&shared.crowded),
         };
-        let kept = Kept { journal: &mut journal, judged, parcels };
+        let kept = Kept { journal: &mut journal, judged, parcels, missing };
         let served = session::serve(subject, &mut hands, kept, lease.clone(), patience()).await;
         // The heartbeat goes on while everything is taken down.
         hands.close().await;
         match served {
             Served::Elsewhere if !ours => {
                 let mut hands: ItemHands<P::Hands> = ItemHands::Refusing(workspace_gone());
-                let kept = Kept { journal: &mut journal, judged: None, parcels: None };
+                let kept = Kept { journal: &mut journal, judged: None, parcels: None, missing: Vec::new() };
                 let served = session::serve(subject, &mut hands, kept, lease, patience()).await;
                 return after(session, served);
             }
@@ -206,6 +207,8 @@ struct Opened<H> {
     journal: Journal,
     judged: Option<SessionFacts>,
     parcels: Option<Parcels>,
+    /// What could not be brought, for its model.
+    missing: Vec<String>,
 }
 
 /// Has the perimeter judge a session and opens its journal. `None`: there is nothing to serve.
@@ -244,10 +247,11 @@ async fn open<P: Perimeter>(
         Err(refused) if !ours => (ItemHands::Refusing(refused), None),
         Err(refused) => return Err(refused),
     };
-    Ok(Some(Opened { hands, journal, judged: judged.ok(), parcels }))
+    let (parcels, missing) = parcels.unzip();
+    Ok(Some(Opened { hands, journal, judged: judged.ok(), parcels, missing: missing.unwrap_or_default() }))
 }
 
-/// Brings what the session was given. Only our server hands files to a worker, and takes what a session puts out.
+/// Brings what the session was given. Only our server hands files to a worker, and takes what a session puts out; skills every server hands out.
 async fn parcels<P: Perimeter>(
     shared: &Shared<P>,
     subject: Subject<'_>,
@@ -255,16 +259,20 @@ async fn parcels<P: Perimeter>(
     place: Place,
     session: &Value,
     hands: &mut P::Hands,
-) -> Result<Option<Parcels>, Refused> {
+) -> Result<Option<(Parcels, Vec<String>)>, Refused> {
     if !ours {
-        return parcels::nothing_given(session).map(|()| None);
+        parcels::nothing_given(session)?;
+        if !parcels::has_skills(session) {
+            return Ok(None);
+        }
     }
+    let server = if ours { Server::Ours } else { Server::Another };
     let kernel_uid = shared.places.kernel_uid(&place).map_err(|error| no_place(&error))?;
     // After a restart the environment's key is all that is left: memories are kept in step again with the next item.
     let is_sessions_own = !std::ptr::eq(subject.key, &*shared.key);
-    let parcels = Parcels::new(place, kernel_uid, is_sessions_own).map_err(|error| no_place(&error))?;
-    parcels.bring(subject, session, hands).await?;
-    Ok(Some(parcels))
+    let parcels = Parcels::new(place, kernel_uid, is_sessions_own, server).map_err(|error| no_place(&error))?;
+    let missing = parcels.bring(subject, session, hands).await?;
+    Ok(Some((parcels, missing)))
 }
 
 /// The workspace is made before the first tool use and never again: a session that ran here and has none has lost its files, and is told so.

@@ -5,7 +5,11 @@
 
 pub(crate) mod memories;
 mod outgoing;
+mod skills;
+mod unpack;
 mod walk;
+
+pub(crate) use skills::has_skills;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,6 +43,16 @@ pub(crate) struct Parcels {
     kernel_uid: Option<u32>,
     /// Whether the credential at hand is the session's own: no other reaches memories.
     reaches_memories: bool,
+    server: Server,
+}
+
+/// Whose server it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Server {
+    /// Ours: it hands out files and takes what a session puts out.
+    Ours,
+    /// Another: it hands out skills.
+    Another,
 }
 
 /// What lies in the directory of given files: by path below it, the file that was fetched.
@@ -46,16 +60,35 @@ type Manifest = BTreeMap<String, String>;
 
 impl Parcels {
     /// Of the session at this place; the directories are there when this returns.
-    pub(crate) fn new(place: Place, kernel_uid: Option<u32>, reaches_memories: bool) -> io::Result<Self> {
+    pub(crate) fn new(
+        place: Place,
+        kernel_uid: Option<u32>,
+        reaches_memories: bool,
+        server: Server,
+    ) -> io::Result<Self> {
         make_readable(&place.given)?;
         for (name, _) in GIVEN {
             make_readable(&place.given.join(name))?;
         }
-        Ok(Self { place, kernel_uid, reaches_memories })
+        Ok(Self { place, kernel_uid, reaches_memories, server })
     }
 
-    /// Brings what the session is given and takes away what it is not given any more. What is there already is not fetched again.
+    /// Brings what the session is given and takes away what it is not given any more. What is there already is not fetched again. Each line
+    /// says what is missing for good.
     pub(crate) async fn bring<H: Hands>(
+        &self,
+        subject: Subject<'_>,
+        session: &Value,
+        hands: &mut H,
+    ) -> Result<Vec<String>, Refused> {
+        match self.server {
+            Server::Ours => self.bring_resources(subject, session, hands).await?,
+            Server::Another => nothing_given(session)?,
+        }
+        self.bring_skills(subject, session, hands).await
+    }
+
+    async fn bring_resources<H: Hands>(
         &self,
         subject: Subject<'_>,
         session: &Value,
@@ -94,6 +127,9 @@ impl Parcels {
 
     /// Sends what the session put out and what it changed of memories. Each line says of one file what became of it otherwise.
     pub(crate) async fn take<H: Hands>(&self, subject: Subject<'_>, hands: &mut H) -> Vec<String> {
+        if self.server == Server::Another {
+            return Vec::new();
+        }
         let mut lines = self.take_outputs(subject, hands).await;
         lines.extend(self.take_memories(subject, hands).await);
         lines

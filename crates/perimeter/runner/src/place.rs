@@ -1,4 +1,4 @@
-//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,packages,given,outputs,memory,journal,manifest,sent,stores,kernel_uid,lease,results,frozen,revoked}`. Workspaces outlive the worker.
+//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,packages,given,outputs,memory,journal,manifest,skills,sent,stores,kernel_uid,lease,results,frozen,revoked}`. Workspaces outlive the worker.
 //! Never makes a path from a name it did not check: session ids come from a server that may be hostile.
 
 use std::fs;
@@ -37,8 +37,11 @@ pub(crate) struct Place {
     /// What the session was given, and what of it is there.
     pub(crate) given: PathBuf,
     pub(crate) manifest: PathBuf,
-    /// A file on its way.
+    /// Which skills are there.
+    pub(crate) skills: PathBuf,
+    /// A file on its way, and what lay in it.
     pub(crate) incoming: PathBuf,
+    pub(crate) unpacked: PathBuf,
     /// What the session puts out, and what of it was sent.
     pub(crate) outputs: PathBuf,
     pub(crate) sent: PathBuf,
@@ -88,7 +91,9 @@ impl Place {
             results: directory.join("results"),
             given: directory.join("given"),
             manifest: directory.join("manifest"),
+            skills: directory.join("skills"),
             incoming: directory.join("incoming"),
+            unpacked: directory.join("unpacked"),
             outputs: directory.join("outputs"),
             sent: directory.join("sent"),
             memory: directory.join("memory"),

@@ -1,11 +1,13 @@
 //! The server as a worker talks to it (contract parts 1.3, 1.5 and 4): requests exactly as the official worker sends them, answers read leniently.
 //! One attempt each; who calls decides about retries. Never logs a credential or a body.
 
+mod given;
+
+pub(crate) use given::Fetched;
+
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use base64::Engine as _;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
@@ -16,7 +18,6 @@ use postern_net::{Body, ClientError, HttpClient, backoff};
 use postern_secret::Secret;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
 
 use crate::lease::Beat;
 
@@ -288,28 +289,6 @@ impl Remote {
         self.send("post a result", request, PATIENCE).await.map(drop)
     }
 
-    /// Fetches a file's bytes, of at most `most`, into one of ours.
-    pub(crate) async fn file(&self, key: &Bearer, file: &str, to: &Path, most: u64) -> Result<Fetched, RemoteError> {
-        let doing = "fetch a file";
-        let mut request = request(Method::GET, &path(&["v1", "files", file, "content"], &[]), key, None)?;
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/octet-stream"));
-        let mut body = self.send(doing, request, PATIENCE).await?.into_body();
-        let disk = |source| RemoteError::Disk { doing, source };
-        let mut written = tokio::fs::File::create(to).await.map_err(disk)?;
-        let (mut size, mut digest) = (0, Context::new(&SHA256));
-        while let Some(bytes) = body.chunk().await.map_err(|source| RemoteError::Unreachable { doing, source })? {
-            size += bytes.len() as u64;
-            if size > most {
-                return Err(RemoteError::Disk { doing, source: io::ErrorKind::FileTooLarge.into() });
-            }
-            digest.update(&bytes);
-            written.write_all(&bytes).await.map_err(disk)?;
-        }
-        written.flush().await.map_err(disk)?;
-        let hex: String = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Fetched { bytes: size, digest: format!("sha256:{hex}") })
-    }
-
     /// All memories of a store, with their texts.
     pub(crate) async fn memories(&self, key: &Bearer, store: &str) -> Result<Vec<Memory>, RemoteError> {
         #[derive(Deserialize)]
@@ -473,14 +452,6 @@ fn encoded(text: &str) -> String {
             other => format!("%{other:02X}"),
         })
         .collect()
-}
-
-/// A file that was fetched.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fetched {
-    pub(crate) bytes: u64,
-    /// `sha256:` and the digest of its bytes.
-    pub(crate) digest: String,
 }
 
 /// A memory as the server shows it.

@@ -67,6 +67,8 @@ pub(crate) struct Kept<'a> {
     pub(crate) judged: Option<SessionFacts>,
     /// Its files in and out, where the server has any.
     pub(crate) parcels: Option<Parcels>,
+    /// What could not be brought: its model is told with the next result.
+    pub(crate) missing: Vec<String>,
 }
 
 /// Serves the session to its end. What it was doing then is left as the journal has it.
@@ -77,7 +79,7 @@ pub(crate) async fn serve<H: Hands>(
     lease: watch::Receiver<LeaseView>,
     patience: Patience,
 ) -> Served {
-    let Kept { journal, judged, parcels } = kept;
+    let Kept { journal, judged, parcels, missing } = kept;
     let Patience { drain, max_idle, crowded } = patience;
     let (inputs, received) = mpsc::channel(INPUTS);
     let pump = Pump {
@@ -89,6 +91,7 @@ pub(crate) async fn serve<H: Hands>(
         draining: false,
         judged,
         parcels,
+        missing,
         may_be_redefined: false,
         crowded,
     };
@@ -108,6 +111,7 @@ struct Pump {
     draining: bool,
     judged: Option<SessionFacts>,
     parcels: Option<Parcels>,
+    missing: Vec<String>,
     /// The session was changed since it was judged, or may have been.
     may_be_redefined: bool,
     crowded: Arc<Notify>,
@@ -148,6 +152,7 @@ impl Pump {
                 Effect::Run(call) => {
                     self.admit(subject, hands, journal).await?;
                     let mut done = self.alongside(execute(&call, hands, journal)).await?;
+                    std::mem::take(&mut self.missing).iter().for_each(|line| done.append(line));
                     if let Some(parcels) = self.parcels.clone() {
                         let not_kept = self.alongside(parcels.take(subject, hands)).await?;
                         not_kept.iter().for_each(|line| done.append(line));
@@ -178,7 +183,8 @@ impl Pump {
                 return Err(Served::Redefined);
             }
             if let Some(parcels) = self.parcels.clone() {
-                self.alongside(parcels.bring(subject, &session, hands)).await?.map_err(Served::Unprovided)?;
+                let brought = self.alongside(parcels.bring(subject, &session, hands)).await?;
+                self.missing = brought.map_err(Served::Unprovided)?;
             }
         }
         Ok(())

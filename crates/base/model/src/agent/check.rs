@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::{AgentDefinition, ExecutionIdentity, MAX_MCP_SERVERS, McpServer};
 use crate::Problem;
-use crate::tool::{McpToolset, Tool, ToolParam, resolve};
+use crate::skill::{AgentSkill, MAX_SKILLS};
+use crate::tool::{Builtin, McpToolset, Tool, ToolParam, resolve};
 
 const MAX_NAME: usize = 256;
 const MAX_DESCRIPTION: usize = 2048;
@@ -15,13 +16,35 @@ pub(super) fn definition(agent: &AgentDefinition) -> Result<(), Problem> {
     length("description", agent.description.as_deref().unwrap_or_default(), 0, MAX_DESCRIPTION)?;
     length("system", agent.system.as_deref().unwrap_or_default(), 0, MAX_SYSTEM)?;
     agent.context.unwrap_or_default().check()?;
-    if !agent.skills.is_empty() {
-        return Err(Problem::invalid_at("skills", "skills are not in this build; send an empty list"));
-    }
     if agent.multiagent.is_some() {
         return Err(Problem::invalid_at("multiagent", "multiagent is not in this build; send null"));
     }
+    fitting_skills(&agent.skills, &agent.tools)?;
     fitting_mcp(&agent.mcp_servers, &agent.tools)
+}
+
+/// Checks a definition's skills, and that it has the tool that reads them.
+///
+/// # Errors
+/// 400 naming the place.
+pub fn fitting_skills(skills: &[AgentSkill], tools: &[Tool]) -> Result<(), Problem> {
+    if skills.len() > MAX_SKILLS {
+        return Err(Problem::invalid_at("skills", format!("at most {MAX_SKILLS} are allowed, got {}", skills.len())));
+    }
+    for (index, AgentSkill::Custom { skill_id, .. }) in skills.iter().enumerate() {
+        if skills[..index].iter().any(|AgentSkill::Custom { skill_id: other, .. }| other == skill_id) {
+            return Err(Problem::invalid_at(&format!("skills[{index}]"), format!("{skill_id} is named already")));
+        }
+    }
+    let reads = |tool: &Tool| matches!(tool, Tool::AgentToolset(toolset) if toolset.config(Builtin::Read).enabled);
+    if skills.is_empty() || tools.iter().any(reads) {
+        return Ok(());
+    }
+    let entry = "{\"type\":\"agent_toolset_20260401\"}";
+    Err(Problem::invalid_at(
+        "skills",
+        format!("skills need the `read` tool: add {entry} to `tools`, with `read` enabled"),
+    ))
 }
 
 /// Checks a definition's MCP servers, and that each has its toolset and each toolset its server.

@@ -4,13 +4,18 @@ use serde_json::{Value, json};
 
 use super::{AgentDefinition, CreateAgent, UpdateAgent};
 use crate::Problem;
+use crate::skill::AgentSkill;
 
 fn create(body: Value) -> Result<AgentDefinition, Problem> {
-    serde_json::from_value::<CreateAgent>(body).map_err(|error| Problem::invalid(error.to_string()))?.resolve()
+    serde_json::from_value::<CreateAgent>(body)
+        .map_err(|error| Problem::invalid(error.to_string()))?
+        .resolve(Vec::new())
 }
 
 fn update(stored: &AgentDefinition, body: Value) -> Result<AgentDefinition, Problem> {
-    serde_json::from_value::<UpdateAgent>(body).map_err(|error| Problem::invalid(error.to_string()))?.apply(stored)
+    serde_json::from_value::<UpdateAgent>(body)
+        .map_err(|error| Problem::invalid(error.to_string()))?
+        .apply(stored, None)
 }
 
 fn with(extra: Value) -> Value {
@@ -111,7 +116,9 @@ fn what_the_contract_or_this_build_refuses_is_refused_with_its_place() {
         (with(json!({"model": 7})), "model name"),
         (with(json!({"model": {"id": "m", "effort": "huge"}})), "huge"),
         (with(json!({"model": {"id": "m", "colour": 1}})), "colour"),
-        (with(json!({"skills": [{"type": "custom", "skill_id": "s"}]})), "not in this build"),
+        (with(json!({"skills": [{"type": "borrowed", "skill_id": "s"}]})), "unknown variant `borrowed`"),
+        (with(json!({"skills": [{"type": "custom"}]})), "missing field `skill_id`"),
+        (with(json!({"skills": [{"type": "custom", "skill_id": "s", "colour": 1}]})), "colour"),
         (with(json!({"multiagent": {"type": "coordinator", "agents": []}})), "not in this build"),
         (with(json!({"execution_identity": {"type": "aws_role", "role_arn": "x"}})), "service_account"),
         (with(json!({"metadata": {"k": "v".repeat(513)}})), "metadata"),
@@ -274,5 +281,34 @@ fn an_update_cannot_leave_a_toolset_without_its_server_or_the_reverse() {
             Ok(count) => assert_eq!(updated.unwrap().mcp_servers.len(), count, "{body}"),
             Err(part) => assert!(updated.unwrap_err().message.contains(part), "{body}"),
         }
+    }
+}
+
+#[test]
+fn skills_are_few_each_named_once_and_read_by_a_tool() {
+    let of = |ids: &[&str]| -> Vec<AgentSkill> {
+        let skill = |id: &&str| json!({"type": "custom", "skill_id": format!("skill_{id}"), "version": "skillver_1"});
+        serde_json::from_value(ids.iter().map(skill).collect()).unwrap()
+    };
+    let resolved = |tools: Value, skills: Vec<AgentSkill>| {
+        let create: CreateAgent = serde_json::from_value(with(json!({"tools": tools}))).unwrap();
+        create.resolve(skills).map(|agent| agent.skills)
+    };
+    let toolset = json!([{"type": "agent_toolset_20260401"}]);
+    assert_eq!(resolved(toolset.clone(), of(&["a", "b"])), Ok(of(&["a", "b"])));
+    assert_eq!(resolved(json!([]), Vec::new()), Ok(Vec::new()));
+    let only_read = json!([{"type": "agent_toolset_20260401", "default_config": {"enabled": false},
+        "configs": [{"name": "read", "enabled": true}]}]);
+    assert!(resolved(only_read, of(&["a"])).is_ok());
+    let many: Vec<String> = (0..21).map(|number| number.to_string()).collect();
+    let without_read = json!([{"type": "agent_toolset_20260401", "configs": [{"name": "read", "enabled": false}]}]);
+    for (tools, skills, expected) in [
+        (toolset.clone(), of(&many.iter().map(String::as_str).collect::<Vec<_>>()), "at most 20"),
+        (toolset, of(&["a", "b", "a"]), "skills[2]: skill_a is named already"),
+        (json!([]), of(&["a"]), "skills need the `read` tool"),
+        (without_read, of(&["a"]), "skills need the `read` tool"),
+    ] {
+        let problem = resolved(tools, skills).unwrap_err();
+        assert!(problem.message.contains(expected), "{problem}");
     }
 }

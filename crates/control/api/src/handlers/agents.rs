@@ -3,8 +3,8 @@
 use postern_model::Problem;
 use postern_model::agent::{CreateAgent, UpdateAgent};
 use postern_model::ids::AgentId;
-use postern_store::agents;
 use postern_store::list::{Range, page};
+use postern_store::{agents, skills};
 
 use super::list_query;
 use crate::app::problem;
@@ -14,9 +14,12 @@ use crate::reply::Reply;
 const LIST: &str = "agents";
 
 pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
-    let definition = call.body::<CreateAgent>()?.resolve()?;
+    let body = call.body::<CreateAgent>()?;
     call.finish_query()?;
     let mut tx = call.app.store.write().await.map_err(problem)?;
+    let skills = body.skills.clone().unwrap_or_default();
+    let skills = skills::pin(&mut tx, &call.workspace, skills).await.map_err(problem)?;
+    let definition = body.resolve(skills)?;
     let agent = agents::create(&mut tx, &call.workspace, definition, call.app.now()).await.map_err(problem)?;
     call.created(tx, &agent).await
 }

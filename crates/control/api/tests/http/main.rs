@@ -18,6 +18,7 @@ mod perimeters;
 mod resources;
 mod roles;
 mod rubrics;
+mod skills;
 mod stream;
 mod support;
 mod table;

@@ -36,6 +36,8 @@ fn path(route: &Route, environment: &str, session: &str, work: &str) -> String {
         .replace("{memory_store}", "memstore_x")
         .replace("{memory}", "mem_x")
         .replace("{memory_version}", "memver_x")
+        .replace("{skill}", "skill_x")
+        .replace("{skill_version}", "skillver_x")
 }
 
 async fn call(server: &Server, route: &Route, credential: Option<&str>, beta: bool) -> Response {
@@ -134,7 +136,7 @@ async fn every_route_refuses_every_kind_of_credential_it_does_not_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn worker_credentials_reach_nothing_but_the_queue_sessions_their_files_and_memories() {
+async fn worker_credentials_reach_nothing_but_the_queue_sessions_their_files_memories_and_skills() {
     for route in ROUTES {
         let worker = route.allowed.iter().any(|kind| !matches!(kind, Kind::Operator | Kind::ApiKey));
         let expected = route.path.contains("/work")
@@ -145,7 +147,8 @@ async fn worker_credentials_reach_nothing_but_the_queue_sessions_their_files_and
                 let posts_events = route.method == Method::Post && route.path.ends_with("/events");
                 reads || posts_events || route.path.ends_with("/outputs")
             })
-            || route.path == "/v1/files/{file}/content";
+            || route.path == "/v1/files/{file}/content"
+            || (route.path.starts_with("/v1/skills/{skill}/versions/{skill_version}") && route.method == Method::Get);
         assert!(!worker || expected, "{} {}", method(route), route.path);
     }
 }
@@ -153,7 +156,7 @@ async fn worker_credentials_reach_nothing_but_the_queue_sessions_their_files_and
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_contract_has_and_this_build_has_not_says_so() {
     let server = Server::start().await;
-    for path in ["/v1/skills", "/v1/user_profiles", "/v1/dreams", "/v1/organizations/webhooks", "/v1/messages"] {
+    for path in ["/v1/user_profiles", "/v1/dreams", "/v1/organizations/webhooks", "/v1/messages"] {
         for method in ["GET", "POST"] {
             let message = server.send(server.request(method, path)).await.refused(404, "not_found_error");
             assert!(message.contains("not in this build"), "{method} {path}: {message}");
@@ -169,5 +172,5 @@ async fn what_the_contract_has_and_this_build_has_not_says_so() {
         let message = server.send(server.request(method, path)).await.refused(404, "not_found_error");
         assert!(message.contains("no route"), "{method} {path}: {message}");
     }
-    server.send(Request::new("GET", "/v1/skills")).await.refused(401, "authentication_error");
+    server.send(Request::new("GET", "/v1/dreams")).await.refused(401, "authentication_error");
 }

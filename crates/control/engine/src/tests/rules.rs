@@ -35,7 +35,7 @@ async fn what_this_build_cannot_do_is_refused_with_the_reason() {
         (json!({"agent": "agent_unknown"}), 404, "agent_unknown"),
         (json!({"agent": {"type": "agent", "id": stage.agent, "version": 9}}), 404, "was not found"),
         (agent(json!({"model": null})), 400, "cannot clear the model"),
-        (agent(json!({"skills": [{}]})), 400, "skills"),
+        (agent(json!({"skills": [{"type": "custom", "skill_id": "skill_none"}]})), 404, "skills[0]: Skill skill_none"),
         (
             agent(json!({"mcp_servers": [{"type": "url", "name": "w", "url": "https://w.example"}]})),
             400,

@@ -122,7 +122,8 @@ impl Stage {
             {"type": "custom", "name": "lookup", "description": "d", "input_schema": {"type": "object"}}]}))
             .unwrap();
         let now = Timestamp::now();
-        let agent = agents::create(&mut tx, &workspace, create.resolve().unwrap(), now).await.unwrap().id.to_string();
+        let agent =
+            agents::create(&mut tx, &workspace, create.resolve(Vec::new()).unwrap(), now).await.unwrap().id.to_string();
         let body = serde_json::from_value(json!({"name": "here"})).unwrap();
         let environment = environments::create(&mut tx, &workspace, body, now).await.unwrap().id.to_string();
         tx.commit().await.unwrap();
@@ -152,7 +153,9 @@ impl Stage {
     pub(super) async fn use_agent(&mut self, definition: Value) {
         let create: CreateAgent = serde_json::from_value(definition).unwrap();
         let mut tx = self.engine.shared.store.write().await.unwrap();
-        let made = agents::create(&mut tx, &self.workspace, create.resolve().unwrap(), Timestamp::now()).await.unwrap();
+        let made = agents::create(&mut tx, &self.workspace, create.resolve(Vec::new()).unwrap(), Timestamp::now())
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
         self.agent = made.id.to_string();
     }

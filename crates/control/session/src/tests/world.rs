@@ -66,7 +66,7 @@ pub(super) fn agent() -> Arc<SessionAgent> {
             {"name": "write", "permission_policy": {"type": "always_ask"}}, {"name": "grep", "enabled": false}]},
         {"type": "custom", "name": "lookup", "description": "d", "input_schema": {"type": "object"}}]}))
     .unwrap();
-    Arc::new(SessionAgent::snapshot(AgentId::parse("agent_1").unwrap(), 1, create.resolve().unwrap()))
+    Arc::new(SessionAgent::snapshot(AgentId::parse("agent_1").unwrap(), 1, create.resolve(Vec::new()).unwrap()))
 }
 
 /// The same with two MCP servers: `wiki` asks except for `search`, and has `danger` switched off; `docs` allows.
@@ -84,7 +84,7 @@ pub(super) fn agent_with_servers() -> Arc<SessionAgent> {
         json!({"model": "m", "name": "smith", "tools": tools, "mcp_servers": [server("wiki"), server("docs")]}),
     )
     .unwrap();
-    Arc::new(SessionAgent::snapshot(AgentId::parse("agent_1").unwrap(), 1, create.resolve().unwrap()))
+    Arc::new(SessionAgent::snapshot(AgentId::parse("agent_1").unwrap(), 1, create.resolve(Vec::new()).unwrap()))
 }
 
 pub(super) fn limits() -> Limits {

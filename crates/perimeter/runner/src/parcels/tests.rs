@@ -82,7 +82,7 @@ impl Hands for Unrecorded {
 async fn nothing_passes_that_is_not_on_record() {
     let directory = tempfile::tempdir().unwrap();
     let place = Places::new(directory.path()).of("sesn_1").unwrap();
-    let parcels = Parcels::new(place.clone(), None, true).unwrap();
+    let parcels = Parcels::new(place.clone(), None, true, Server::Ours).unwrap();
     fs::create_dir(&place.outputs).unwrap();
     fs::write(place.outputs.join("report.txt"), "text").unwrap();
     // A server that would take it: whoever asks it is found out.
@@ -96,4 +96,125 @@ async fn nothing_passes_that_is_not_on_record() {
     let asked = tokio::time::timeout(std::time::Duration::ZERO, server.accept()).await;
     assert!(asked.is_err(), "the server was asked");
     assert!(!place.sent.exists(), "it is tried again");
+}
+
+/// Hands that note what passes, and whether its place was there already.
+struct Noting {
+    at: std::path::PathBuf,
+    passed: Vec<Passage>,
+}
+
+impl Hands for Noting {
+    async fn call(&mut self, _call: &ToolCall) -> Outcome {
+        Outcome::failed("not asked for")
+    }
+
+    async fn passes(&mut self, passage: Passage) -> Result<(), String> {
+        assert!(!self.at.exists(), "it was shown before it was on record");
+        self.passed.push(passage);
+        Ok(())
+    }
+
+    async fn close(self) {}
+}
+
+/// A server of one skill, `pdf`, with this archive; how often it is asked.
+fn skill_server(archive: Vec<u8>) -> (Remote, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let asked = std::sync::Arc::<std::sync::atomic::AtomicUsize>::default();
+    let count = std::sync::Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let line = lines.next().unwrap().unwrap();
+            lines.find(|line| line.as_ref().unwrap().is_empty());
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let (status, body) = match line.split(' ').nth(1).unwrap() {
+                "/v1/skills/skill_1/versions/skillver_1" => ("200 OK", br#"{"id":"skillver_1","name":"pdf"}"#.to_vec()),
+                "/v1/skills/skill_1/versions/skillver_1/content" => ("200 OK", archive.clone()),
+                _ => ("404 Not Found", br#"{"error":{"message":"it is gone"}}"#.to_vec()),
+            };
+            write!(stream, "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len()).unwrap();
+            stream.write_all(&body).unwrap();
+        }
+    });
+    let http = HttpClient::new(postern_policy::permit::configured(&endpoint), &TlsRoots::Platform).unwrap();
+    (Remote::new(http, "env_1", "worker"), asked)
+}
+
+fn archive(members: &[(&str, &str)]) -> Vec<u8> {
+    use std::io::Write;
+    let mut zip = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
+    for (name, text) in members {
+        zip.start_file(*name, zip::write::SimpleFileOptions::DEFAULT).unwrap();
+        zip.write_all(text.as_bytes()).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+fn of_skills(versions: &[(&str, &str)]) -> Value {
+    let skill = |(id, version): &(&str, &str)| json!({"type": "custom", "skill_id": id, "version": version});
+    json!({"agent": {"skills": versions.iter().map(skill).collect::<Vec<_>>()}})
+}
+
+#[tokio::test]
+async fn a_skill_is_on_record_before_it_is_shown_and_goes_with_its_agent() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Places::new(directory.path()).of("sesn_1").unwrap();
+    let (remote, asked) = skill_server(archive(&[("pdf/SKILL.md", "read me")]));
+    let key = Bearer::new("key".into());
+    let subject = Subject { remote: &remote, key: &key, session: "sesn_1" };
+    let session = of_skills(&[("skill_1", "skillver_1")]);
+    let at = place.given.join("skills/pdf");
+    for server in [Server::Ours, Server::Another] {
+        let parcels = Parcels::new(place.clone(), None, true, server).unwrap();
+        let refused = parcels.bring(subject, &session, &mut Unrecorded).await.unwrap_err();
+        assert_eq!((refused.code.as_str(), at.exists()), ("audit_unavailable", false));
+
+        let mut hands = Noting { at: at.clone(), passed: Vec::new() };
+        assert_eq!(parcels.bring(subject, &session, &mut hands).await.unwrap(), [""; 0]);
+        assert_eq!(fs::read(at.join("SKILL.md")).unwrap(), b"read me");
+        let Passage { way, path, .. } = hands.passed.pop().unwrap();
+        assert_eq!((way, path.as_str(), hands.passed.len()), (Way::In, "/mnt/session/skills/pdf", 0));
+        // What is there is not asked for again.
+        let before = asked.load(std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(parcels.bring(subject, &session, &mut Unrecorded).await.unwrap(), [""; 0]);
+        assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), before);
+        parcels.bring(subject, &of_skills(&[]), &mut hands).await.unwrap();
+        assert!(!at.exists(), "it goes with the agent that had it");
+    }
+}
+
+#[tokio::test]
+async fn a_skill_that_cannot_be_had_is_named_and_the_others_are_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Places::new(directory.path()).of("sesn_1").unwrap();
+    let key = Bearer::new("key".into());
+    let session = of_skills(&[("skill_2", "skillver_2"), ("skill_1", "skillver_1")]);
+    for (members, expected) in [
+        (
+            &[("pdf/SKILL.md", "read me")][..],
+            &["skill=skill_2 because read a skill: the server answered 404: it is gone;"][..],
+        ),
+        (
+            &[("pdf/x", "no instructions")],
+            &["skill=skill_2 because", "skill=skill_1 because its archive has no SKILL.md"],
+        ),
+    ] {
+        let (remote, _) = skill_server(archive(members));
+        let subject = Subject { remote: &remote, key: &key, session: "sesn_1" };
+        let parcels = Parcels::new(place.clone(), None, true, Server::Ours).unwrap();
+        let mut hands = Noting { at: place.given.join("skills/pdf"), passed: Vec::new() };
+        let lines = parcels.bring(subject, &session, &mut hands).await.unwrap();
+        assert_eq!(lines.len(), expected.len(), "{lines:?}");
+        for (line, expected) in lines.iter().zip(expected) {
+            assert!(line.contains(expected), "{expected}: {line}");
+        }
+        let is_there = place.given.join("skills/pdf/SKILL.md").exists();
+        assert_eq!((is_there, hands.passed.len()), (expected.len() == 1, usize::from(expected.len() == 1)));
+        parcels.bring(subject, &of_skills(&[]), &mut hands).await.unwrap();
+    }
 }

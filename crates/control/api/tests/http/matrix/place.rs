@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::credentials::bearer;
 use crate::files::upload;
 use crate::memory_access::attach;
+use crate::skills::{give, made};
 use crate::support::{Request, Response, Server};
 use crate::work::{Polled, polled};
 
@@ -49,6 +50,7 @@ impl Place {
         ids.extend(deployment(server, &environment).await);
         ids.extend(memory(server, &[&item, &ended]).await);
         ids.extend(webhook(server).await);
+        ids.extend(skill(server, &[&item, &ended]).await);
         let tunnel = server.post("/v1/tunnels", json!({})).await.ok();
         let ca = new_ca(tunnel["domain"].as_str().unwrap(), SystemTime::now()).unwrap().certificate_pem;
         let path = format!("/v1/tunnels/{}", id(&tunnel));
@@ -169,6 +171,17 @@ async fn webhook(server: &Server) -> [(&'static str, String); 2] {
     server.agent().await;
     let told = server.get(&format!("/v1/webhooks/{webhook}/deliveries")).await.ok();
     [("{webhook}", webhook), ("{event}", id(&told["data"][0]["event"]))]
+}
+
+/// A skill that the sessions have.
+async fn skill(server: &Server, items: &[&Polled]) -> [(&'static str, String); 2] {
+    let name = format!("s{}", items[0].work.bytes().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let skill = made(server, &name[name.len() - 40..]).await;
+    for item in items {
+        give(server, &item.session, &skill).await;
+    }
+    let version = skill["latest_version_id"].as_str().unwrap().to_owned();
+    [("{skill}", id(&skill)), ("{skill_version}", version)]
 }
 
 fn id(object: &Value) -> String {
