@@ -53,6 +53,7 @@ class Stack:
     ready: dict = field(default_factory=dict)
     process: subprocess.Popen | None = None
     keys: dict = field(default_factory=dict)
+    binary: str = BINARY
 
     @property
     def base_url(self) -> str:
@@ -82,7 +83,7 @@ class Stack:
         (self.directory / "postern.toml").write_text(self.config)
         # The port of the first start is kept, so that clients find a restarted server where it was.
         listen = self.ready["base_url"].removeprefix("http://") if self.ready else f"127.0.0.1:{port_to_keep()}"
-        command = [BINARY, "up", "--json", "--config", "postern.toml", "--data-dir", str(self.data), "--listen", listen]
+        command = [self.binary, "up", "--json", "--config", "postern.toml", "--data-dir", str(self.data), "--listen", listen]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command + self.arguments, cwd=self.directory, stdout=subprocess.PIPE, stderr=log,

@@ -31,16 +31,6 @@ NEAR = {"netns": "network/host-loopback"}
 SHARED = ["unshare", "--mount", "--propagation", "shared"]
 
 
-@pytest.fixture(scope="session")
-def danger() -> Path:
-    """The test-only build, beside the one that ships and under another name."""
-    given = os.environ.get("POSTERN_DANGER_BINARY")
-    if not given:
-        command = ["cargo", "build", "--locked", "-p", "postern", "--features", "danger-switches", "--bin", "postern-danger"]
-        subprocess.run(command, cwd=ROOT, check=True)
-    return Path(given or ROOT / "target/debug/postern-danger")
-
-
 def verify(binary: Path, directory: Path, off: str, only: str, around: list[str] | None = None) -> subprocess.CompletedProcess:
     """Runs the probes of a control with a binary beside which another control is named."""
     shutil.copy(binary, directory / "postern")

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask test`, `tidy`, `bench`. Development only; never shipped.
+//! The project's own commands: `cargo xtask test`, `tidy`, `bench`, `soak`. Development only; never shipped.
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_methods,
@@ -10,6 +10,7 @@ mod boundary;
 mod journeys;
 mod prepare;
 mod run;
+mod soak;
 mod test;
 mod tidy;
 
@@ -32,6 +33,8 @@ enum Command {
     Tidy,
     /// Time our commands beside their peers and print ratios.
     Bench(bench::Options),
+    /// Kill and crash for hours, each round under another seed.
+    Soak(soak::Options),
     /// Fetch what the journeys need: the official SDK into target/venv, foreign peers into target/foreign.
     Venv,
 }
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::all(&options),
         Command::Tidy => tidy::all(),
         Command::Bench(options) => bench::all(&options),
+        Command::Soak(options) => soak::all(&options),
         Command::Venv => prepare::venv().and_then(|_| prepare::foreign()).map(|_| ()),
     };
     match done {

@@ -176,7 +176,9 @@ impl Log {
             bytes.extend_from_slice(&line.bytes);
             hash = line.hash;
         }
+        postern_danger::point!("record.before");
         self.write_lines(&bytes)?;
+        postern_danger::point!("record.after");
         self.unsigned += seq - self.seq;
         (self.seq, self.hash) = (seq, hash);
         self.pending.dirty = true;

@@ -1,5 +1,6 @@
-//! Switches that turn one control of the boundary off, so that a test can see the probes mapped to it turn red. They exist in a test-only build, with the
-//! feature `switches`; without it [`off!`] is `false` where it stands, and neither names nor code of any switch are in the binary.
+//! Switches that turn one control of the boundary off, so that a test can see the probes mapped to it turn red, and points at which a process can be had to
+//! die, so that a test can see that nothing is lost or doubled. Both exist in a test-only build, with the feature `switches`; without it [`off!`] is `false`
+//! where it stands and [`point!`] is nothing, and neither names nor code of them are in the binary.
 
 /// Whether the control of this name is switched off: never, in this build.
 #[cfg(not(feature = "switches"))]
@@ -19,6 +20,22 @@ macro_rules! off {
     };
 }
 
+/// A point at which this process dies when a test says so: never, in this build.
+#[cfg(not(feature = "switches"))]
+#[macro_export]
+macro_rules! point {
+    ($name:literal) => {};
+}
+
+/// A point at which this process dies when a test says so.
+#[cfg(feature = "switches")]
+#[macro_export]
+macro_rules! point {
+    ($name:literal) => {
+        $crate::switches::point($name)
+    };
+}
+
 /// What a sandbox's tool server needs to know of switches: nothing, in this build.
 #[cfg(not(feature = "switches"))]
 #[must_use]
@@ -33,7 +50,10 @@ pub use switches::inherited;
 pub mod switches {
     //! The test-only half. One control is off: the one that a file beside the binary names, or a variable inside a sandbox.
 
+    use std::fs::{File, OpenOptions};
+    use std::io::{Read, Write};
     use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     /// Beside the binary.
     const FILE: &str = "postern-danger-off";
@@ -52,9 +72,39 @@ pub mod switches {
         Some((VARIABLE, named().to_owned()))
     }
 
+    /// Where this process is to die: at the so-manyth passing of a point. Kept open from the start, because a confined process could not open it.
+    struct Death {
+        point: String,
+        passings: AtomicU32,
+        file: File,
+    }
+
+    /// Passes a point, or dies there: at once, as by kill -9, and only this time; who comes after finds the word gone.
+    pub fn point(name: &str) {
+        let Some(death) = death().as_ref().filter(|death| death.point == name) else { return };
+        if death.passings.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let _ = (&death.file).write_all(b"#");
+            std::process::abort();
+        }
+    }
+
+    /// Reads where to die, before anything is confined.
+    fn death() -> &'static Option<Death> {
+        static DEATH: OnceLock<Option<Death>> = OnceLock::new();
+        DEATH.get_or_init(|| {
+            let beside = std::env::current_exe().ok()?.with_file_name(FILE);
+            let mut text = String::new();
+            File::open(&beside).ok()?.read_to_string(&mut text).ok()?;
+            let (point, passings) = text.trim().strip_prefix("die ")?.split_once(' ')?;
+            let passings = AtomicU32::new(passings.parse().ok()?);
+            Some(Death { point: point.to_owned(), passings, file: OpenOptions::new().write(true).open(&beside).ok()? })
+        })
+    }
+
     fn named() -> &'static str {
         static NAMED: OnceLock<String> = OnceLock::new();
         NAMED.get_or_init(|| {
+            let _ = death();
             let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name(FILE));
             let written = beside.and_then(|file| std::fs::read_to_string(file).ok());
             #[expect(clippy::disallowed_methods, reason = "a test-only build; the tool server has no file of ours")]

@@ -227,6 +227,7 @@ async fn serve(
         Method::Get => Ok(answer.await?.until(Box::pin(ends))),
         Method::Post | Method::Upload | Method::Patch | Method::Delete => {
             let answered = to_the_end(answer).await;
+            postern_danger::point!("answer.before");
             match &again {
                 Some(once) => once::settle(&store, once, answered).await,
                 None => answered,

@@ -147,7 +147,9 @@ impl Actor {
         let (agent, servers) = (self.session.agent(), self.session.mcp_tools());
         let given = postern_upstream::Given { skills: &self.record.skills, resources: &self.record.resources };
         let body = postern_upstream::body(agent, given, servers, &self.session.asked(), max_tokens);
+        postern_danger::point!("model.before");
         self.request = Some((start, self.shared.model.start(body)));
+        postern_danger::point!("model.after");
     }
 
     #[cfg(test)]

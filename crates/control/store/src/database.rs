@@ -145,7 +145,9 @@ impl Tx {
     /// # Errors
     /// The database failed; nothing was changed.
     pub async fn commit(self) -> Result<(), StoreError> {
+        postern_danger::point!("commit.before");
         self.inner.commit().await?;
+        postern_danger::point!("commit.after");
         if self.wakes_pollers {
             self.work.notify_waiters();
         }

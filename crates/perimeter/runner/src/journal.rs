@@ -118,7 +118,10 @@ impl Journal {
     fn append(&mut self, line: &Line) -> Result<(), JournalError> {
         let mut bytes = serde_json::to_vec(line).map_err(|error| JournalError::Write(error.into()))?;
         bytes.push(b'\n');
-        (&*self.file).write_all(&bytes).map_err(JournalError::Write)
+        postern_danger::point!("journal.before");
+        (&*self.file).write_all(&bytes).map_err(JournalError::Write)?;
+        postern_danger::point!("journal.after");
+        Ok(())
     }
 }
 

@@ -286,7 +286,10 @@ impl Remote {
     pub(crate) async fn post(&self, key: &Bearer, session: &str, event: &Value) -> Result<(), RemoteError> {
         let body = json!({"events": [event]});
         let request = request(Method::POST, &path(&["v1", "sessions", session, "events"], &[]), key, Some(&body))?;
-        self.send("post a result", request, PATIENCE).await.map(drop)
+        postern_danger::point!("post.before");
+        let posted = self.send("post a result", request, PATIENCE).await.map(drop);
+        postern_danger::point!("post.after");
+        posted
     }
 
     /// All memories of a store, with their texts.
