@@ -36,6 +36,15 @@ def verify(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run([BINARY, "verify", "--log", "error", *arguments], cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
+RULES = """config = 1
+[zone.a]
+environment = "default"
+[[zone.a.mcp]]
+server = "crm"
+tools = ["find_*"]
+"""
+
+
 def left_over() -> set[str]:
     return {entry.name for entry in Path(os.environ.get("TMPDIR", "/tmp")).glob("postern-verify-*")}
 
@@ -61,6 +70,22 @@ def test_boundary_verify_holds_probe_by_probe_and_leaves_nothing(tmp_path):
     assert len(list(suites.iter("testcase"))) == len(report["findings"]) and not list(suites.iter("failure"))
     page = (tmp_path / "report.html").read_text()
     assert "probes held" in page and all(finding["id"] in page for finding in report["findings"])
+
+
+def test_boundary_verify_tries_the_zones_own_mcp_rules_and_says_where_they_leave_nothing_to_refuse(tmp_path):
+    def own() -> dict[str, dict]:
+        only = [word for name in ("server", "tool", "method") for word in ("--only", f"gateway/own-{name}")]
+        return {finding["id"]: finding for finding in json.loads(verify(*only, "--json", cwd=tmp_path).stdout)["findings"]}
+
+    (tmp_path / "postern.toml").write_text(RULES)
+    found = own()
+    assert {finding["verdict"] for finding in found.values()} == {"held"}, found
+    assert found["gateway/own-tool"]["inside"] == "refused tool_not_allowed"
+    assert found["gateway/own-method"]["inside"] == "refused mcp_method_not_allowed"
+    (tmp_path / "postern.toml").write_text(RULES.replace("find_*", "*"))
+    found = own()
+    assert found["gateway/own-tool"]["verdict"] == "not_run" and "every tool of crm" in json.dumps(found["gateway/own-tool"])
+    assert found["gateway/own-server"]["verdict"] == "held"
 
 
 def test_boundary_verify_tests_the_zone_that_is_named_without_its_secrets(tmp_path):

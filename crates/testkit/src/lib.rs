@@ -7,3 +7,4 @@ pub mod private_api;
 pub mod private_mcp;
 pub mod rehearsal;
 pub mod relay;
+mod socket;

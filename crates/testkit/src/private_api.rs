@@ -1,7 +1,7 @@
 //! A private HTTPS API that refuses requests without its bearer token, and reflects them to whoever has it.
 //!
 //! `GET /v1/accounts` gives data; `POST /v1/entries` stores an entry; `GET /v1/reflect/RENDERING` answers with the
-//! request's own headers in that rendering, as careless upstreams do. Whoever begins with HTTP/2 is answered in it, unasked.
+//! request's own headers in that rendering, as careless upstreams do. `/v1/socket` is a WebSocket for anybody. Whoever begins with HTTP/2 is answered in it, unasked.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -26,6 +26,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::certificate::{CertificateError, make};
+use crate::socket;
 
 /// Renderings that `/v1/reflect/` knows.
 pub const RENDERINGS: &[&str] = &[
@@ -118,6 +119,7 @@ fn router(shared: Shared) -> Router {
         .route("/v1/reflect/{rendering}", get(reflect))
         .fallback(|| async { StatusCode::NOT_FOUND })
         .layer(from_fn_with_state(shared, authorize))
+        .route("/v1/socket", get(socket::accept))
 }
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router) {
@@ -131,7 +133,7 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router) {
             // A client that breaks off is its own affair.
             let _ = match two {
                 true => http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service).await,
-                false => http1::Builder::new().serve_connection(stream, service).await,
+                false => http1::Builder::new().serve_connection(stream, service).with_upgrades().await,
             };
         });
     }

@@ -20,12 +20,13 @@ use postern_policy::{Endpoint, configured};
 use postern_testkit::private_mcp::{Manner, PrivateMcp};
 use postern_tunnel::identity::Signer;
 use postern_tunnel::wire::Lane;
+use postern_verify::OwnRules;
 use postern_verify::catalogue::Outcome;
 use postern_verify::gateway::{Attempted, Call, Called, Caller, Calls, Route, Tunnel};
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::{Value, json};
 
-use messages::{body, bytes, configuration, dressed, hello, name};
+use messages::{OWN_ENVIRONMENT, body, bytes, configuration, dressed, hello, name};
 
 use crate::config;
 use crate::data::Data;
@@ -39,14 +40,14 @@ pub(crate) struct Rigged {
 }
 
 impl Tunnel for Rigged {
-    fn attempt(&self, attempts: Vec<Attempted>) -> Calls<'_> {
-        Box::pin(async move { self.all(attempts).await.map_err(|failure| failure.to_string()) })
+    fn attempt(&self, attempts: Vec<Attempted>, own: OwnRules) -> Calls<'_> {
+        Box::pin(async move { self.all(attempts, own).await.map_err(|failure| failure.to_string()) })
     }
 }
 
 impl Rigged {
-    async fn all(&self, attempts: Vec<Attempted>) -> Result<BTreeMap<String, Called>, Failure> {
-        let stand = Stand::set(&self.scratch).await?;
+    async fn all(&self, attempts: Vec<Attempted>, own: OwnRules) -> Result<BTreeMap<String, Called>, Failure> {
+        let stand = Stand::set(&self.scratch, own).await?;
         let mut called = BTreeMap::new();
         for attempt in attempts {
             // One that cannot be made is missing, and so did not run.
@@ -66,6 +67,7 @@ struct Stand {
     directory: Directory,
     rig: Rig,
     token: String,
+    own: OwnRules,
     wiki: SocketAddr,
     refusing: SocketAddr,
     moved: SocketAddr,
@@ -100,7 +102,7 @@ struct Answer {
 }
 
 impl Stand {
-    async fn set(scratch: &Path) -> Result<Self, Failure> {
+    async fn set(scratch: &Path, own: OwnRules) -> Result<Self, Failure> {
         let directory = Directory(scratch.join(format!("postern-verify-tunnel-{}", random()?)));
         let data = Data::open(&directory.0)?;
         let token = format!("postern-canary-{}", random()?);
@@ -113,24 +115,41 @@ impl Stand {
         let moved = start(Manner { moved: true, ..Manner::default() }).await.or_misused("start an MCP server")?;
         let (refusing, moved) = (refusing.address, moved.address);
         let file = directory.0.join("postern.toml");
-        Data::write_private(&file, &configuration(wiki, refusing, moved)).or_misused("write a configuration")?;
+        Data::write_private(&file, &configuration(wiki, refusing, moved, &own)).or_misused("write a configuration")?;
         let rig = Rig::start(&config::read_file(&file)?, &data).await?;
-        Ok(Self { directory, rig, token, wiki, refusing, moved })
+        Ok(Self { directory, rig, token, own, wiki, refusing, moved })
     }
 
     async fn one(&self, attempt: &Attempted) -> Result<Called, Failure> {
         let before = self.reasons().len();
-        let inside = self.through(attempt).await?;
+        let inside = match self.nothing_to_try(&attempt.call) {
+            Some(cause) => Outcome::new(format!("skip {cause}")),
+            None => self.through(attempt).await?,
+        };
         let reasons = self.reasons().split_off(before);
         let outside = self.direct(attempt).await?;
         Ok(Called { inside, outside, reasons })
+    }
+
+    /// Why a call that the zone's own rules are to refuse would be allowed by them.
+    fn nothing_to_try(&self, call: &Call) -> Option<&str> {
+        let whole = if call.tool.is_some() { &self.own.every_tool } else { &self.own.every_method };
+        whole.as_deref().filter(|_| call.route == Route::Own)
+    }
+
+    /// The route as hosts name it.
+    fn name(&self, route: Route) -> &str {
+        match route {
+            Route::Own => self.own.servers.first().map_or(name(Route::Unnamed), String::as_str),
+            route => name(route),
+        }
     }
 
     /// Through edge, connector and gateway, in the name that the attempt says.
     async fn through(&self, attempt: &Attempted) -> Result<Outcome, Failure> {
         let call = &attempt.call;
         let session = format!("sesn_{}", attempt.id.replace(['/', '-'], "_"));
-        let client = self.rig.client(name(call.route), Lane::Interactive);
+        let client = self.rig.client(self.name(call.route), Lane::Interactive);
         let whose = match call.caller {
             Caller::ForeignSession => "sesn_of_another",
             _ => &session,
@@ -160,6 +179,7 @@ impl Stand {
             Caller::ForeignEnvironment => {
                 honest.identity_claiming(body, |claims| claims.environment = "env_other".to_owned())
             }
+            Caller::OwnZone => honest.identity_claiming(body, |claims| claims.environment = OWN_ENVIRONMENT.to_owned()),
             Caller::Expired => honest.identity_claiming(body, |claims| {
                 (claims.iat, claims.exp) = (claims.iat.saturating_sub(100), claims.iat.saturating_sub(50));
             }),
@@ -173,7 +193,7 @@ impl Stand {
         let address = match call.route {
             Route::Refusing => self.refusing,
             Route::Moved => self.moved,
-            Route::Wiki | Route::Unnamed | Route::Rebound | Route::Nowhere => self.wiki,
+            Route::Wiki | Route::Unnamed | Route::Own | Route::Rebound | Route::Nowhere => self.wiki,
         };
         let endpoint: Endpoint = format!("http://{address}").parse().or_misused("read a server's address")?;
         let client = HttpClient::new(configured(&endpoint), &TlsRoots::Platform).or_misused("prepare a client")?;
@@ -226,7 +246,7 @@ impl Stand {
     }
 
     fn host_of(&self, call: &Call) -> String {
-        call.host.map(|route| format!("{}.{}", name(route), self.rig.domain())).unwrap_or_default()
+        call.host.map(|route| format!("{}.{}", self.name(route), self.rig.domain())).unwrap_or_default()
     }
 
     /// What the gateway refused so far, and why.

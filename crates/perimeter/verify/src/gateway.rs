@@ -10,11 +10,12 @@ use serde_json::{Map, Value};
 use crate::attempt::gateway;
 use crate::catalogue::{Outcome, Probe};
 use crate::judge::Evidence;
+use crate::own_rules::OwnRules;
 
 /// Who can call.
 pub trait Tunnel {
-    /// Makes the calls one after the other, each through the gateway and once more to the server itself. What is missing of the answer could not be made.
-    fn attempt(&self, attempts: Vec<Attempted>) -> Calls<'_>;
+    /// Makes the calls one after the other, over routes and rules of the run's own and those of the zone, each through the gateway and once more to the server itself. What is missing of the answer could not be made.
+    fn attempt(&self, attempts: Vec<Attempted>, own: OwnRules) -> Calls<'_>;
 }
 
 /// What came of the calls, by probe; or why none could be made.
@@ -75,6 +76,8 @@ pub enum Route {
     Unnamed,
     /// The same wiki, by a name that leads to loopback, which the route does not name.
     Rebound,
+    /// The same wiki, by the name of the first server that the zone's own rules name; where they name none, as unnamed.
+    Own,
     /// A server that refuses, and says which token it expected.
     Refusing,
     /// A server that has moved, and says where to with its token.
@@ -98,6 +101,8 @@ pub enum Caller {
     ForeignTunnel,
     /// A session's of an environment that no zone covers.
     ForeignEnvironment,
+    /// A session's in the zone under test, by whose own rules it is decided.
+    OwnZone,
     /// A session's, signed for another body.
     ForeignBody,
     /// A session's, in the MCP session that another one began.
@@ -111,7 +116,12 @@ pub enum Caller {
 }
 
 /// Has the calls made and notes what came of them.
-pub(crate) async fn attack(tunnel: &dyn Tunnel, probes: &[Probe], seen: &mut BTreeMap<String, Evidence>) {
+pub(crate) async fn attack(
+    tunnel: &dyn Tunnel,
+    own: OwnRules,
+    probes: &[Probe],
+    seen: &mut BTreeMap<String, Evidence>,
+) {
     let attempt = |probe: &Probe| {
         let call = gateway(&probe.attempt)?;
         Some(Attempted { id: probe.id.clone(), call, leak: probe.leak })
@@ -121,7 +131,7 @@ pub(crate) async fn attack(tunnel: &dyn Tunnel, probes: &[Probe], seen: &mut BTr
         return;
     }
     let ids: Vec<String> = attempts.iter().map(|attempt| attempt.id.clone()).collect();
-    let mut called = tunnel.attempt(attempts).await;
+    let mut called = tunnel.attempt(attempts, own).await;
     for id in ids {
         let evidence = seen.entry(id.clone()).or_default();
         match &mut called {

@@ -10,6 +10,7 @@ mod html;
 mod judge;
 mod junit;
 mod outside;
+mod own_rules;
 mod report;
 mod roles;
 mod run;
@@ -18,6 +19,7 @@ mod table;
 mod toml_text;
 mod zone;
 
+pub use own_rules::OwnRules;
 pub use report::{ControlRow, Finding, Report, Verdict};
 pub use run::{Settings, VerifyError, run};
 pub use table::Detail;

@@ -17,6 +17,7 @@ use crate::evidence;
 use crate::gateway::{self, Tunnel};
 use crate::judge::{Evidence, Missing, User, judge};
 use crate::outside;
+use crate::own_rules::OwnRules;
 use crate::report::{ControlRow, Finding, Report};
 use crate::roles;
 use crate::stand::{Stand, call, text};
@@ -93,7 +94,7 @@ pub async fn run(settings: &Settings) -> Result<Report, VerifyError> {
             evidence.outside = Some(outcome(probe, ended, &stand.secrets));
         }
     }
-    gateway::attack(&*settings.tunnel, &attempted, &mut seen).await;
+    gateway::attack(&*settings.tunnel, OwnRules::of(&stand.document), &attempted, &mut seen).await;
     roles::attack(&settings.exe, &stand, &attempted, &mut seen).await;
     let mut report = begun(&stand, started);
     evidence::while_it_stands(&stand, &probes, &mut seen);
@@ -388,6 +389,6 @@ const BATCH: usize = 24;
 const NOTES: &[&str] = &[
     "memory, processes and disk of the zone were lowered for the run, so that reaching their limits costs little",
     "the zone's secrets were replaced by canaries and its own hosts were not contacted",
-    "the gateway was attacked over a tunnel, routes and rules of the run's own; the zone's own mcp rules were not tested",
+    "the gateway was attacked over a tunnel and routes of the run's own, by rules of the run's own and by the zone's mcp rules",
     "this command is the run's worker and makes the control runs as well, so it is not confined as a worker is; the probes roles/worker-... try what a worker's confinement forbids",
 ];

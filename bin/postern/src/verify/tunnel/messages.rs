@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderName, HeaderValue, Request};
 use http_body_util::Full;
+use postern_verify::OwnRules;
 use postern_verify::gateway::{Call, Caller, Route};
 use serde_json::{Value, json};
 
@@ -40,7 +41,7 @@ pub(super) fn dressed(
 pub(super) fn name(route: Route) -> &'static str {
     match route {
         Route::Wiki => "wiki",
-        Route::Unnamed => "unnamed",
+        Route::Unnamed | Route::Own => "unnamed",
         Route::Rebound => "rebound",
         Route::Refusing => "refusing",
         Route::Moved => "moved",
@@ -48,18 +49,25 @@ pub(super) fn name(route: Route) -> &'static str {
     }
 }
 
-pub(super) fn configuration(wiki: SocketAddr, refusing: SocketAddr, moved: SocketAddr) -> String {
+/// The environment of the zone that has the rules of the zone under test.
+pub(super) const OWN_ENVIRONMENT: &str = "env_own";
+
+pub(super) fn configuration(wiki: SocketAddr, refusing: SocketAddr, moved: SocketAddr, own: &OwnRules) -> String {
     let credential = r#"credential = { source = "store:token", header = "authorization", format = "Bearer {secret}" }"#;
     let route = |host: &str, upstream: &str, more: &str| {
         format!("[[gateway.route]]\nhost = \"{host}\"\nupstream = \"http://{upstream}/mcp\"\n{credential}\n{more}")
     };
     let rule = |server: &str, more: &str| format!("[[zone.verify.mcp]]\nserver = \"{server}\"\n{more}\n");
     let loopback = "addresses = [\"127.0.0.0/8\"]\n";
+    let ours = ["wiki", "unnamed", "rebound", "refusing", "moved"];
+    let others = own.servers.iter().filter(|server| !ours.contains(&server.as_str()));
     [
         "config = 1\n[zone.verify]\nenvironment = \"default\"\n".to_owned(),
         rule("wiki", r#"tools = ["search", "server_info", "reflect_headers"]"#),
         rule("wiki", "tools = [\"read_page\"]\narguments = { path = { glob = \"/runbooks/**\" } }"),
         ["rebound", "refusing", "moved"].map(|server| rule(server, r#"tools = ["*"]"#)).concat(),
+        format!("[zone.own]\nenvironment = \"{OWN_ENVIRONMENT}\"\nmcp = {}\n", own.mcp),
+        others.map(|server| route(server, &wiki.to_string(), loopback)).collect(),
         route("wiki", &wiki.to_string(), loopback),
         route("unnamed", &wiki.to_string(), loopback),
         route("rebound", &format!("localhost:{}", wiki.port()), "addresses = [\"10.0.0.0/8\"]\n"),
