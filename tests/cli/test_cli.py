@@ -138,3 +138,23 @@ def test_a_key_is_issued_with_a_role_listed_and_revoked(postern: Stack):
     assert "revoked" in keys("revoke", line.split()[0])
     with pytest.raises(AuthenticationError):
         viewer.beta.agents.list()
+
+
+def test_a_workspace_is_made_with_a_key_of_its_own_and_erased_by_its_name(postern: Stack):
+    from anthropic import Anthropic, AuthenticationError
+
+    def act(*arguments: str) -> subprocess.CompletedProcess:
+        return run(*arguments, "--data-dir", str(postern.data), cwd=postern.directory)
+
+    workspace = act("workspace", "create", "legal", "--retention-days", "30").stdout.strip()
+    key = act("key", "issue", "--role", "admin", "--workspace", workspace).stdout.strip()
+    client = Anthropic(base_url=postern.base_url, api_key=key)
+    client.beta.agents.create(name="theirs", model="m")
+    assert [agent.name for agent in client.beta.agents.list()] == ["theirs"]
+    assert "30 days  legal" in act("workspace", "list").stdout
+    assert "for good" in act("workspace", "retain", workspace).stdout
+    wrong = act("workspace", "erase", workspace, "--name", "default")
+    assert wrong.returncode == 2 and "no workspace of this name" in wrong.stderr
+    assert "is erased" in act("workspace", "erase", workspace, "--name", "legal").stdout
+    with pytest.raises(AuthenticationError):
+        client.beta.agents.list()

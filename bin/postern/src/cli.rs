@@ -1,6 +1,7 @@
 //! The command line: what a person can type, and nothing of what happens then.
 
 mod key;
+mod workspace;
 mod zone;
 
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use key::{KeyArguments, KeyVerb};
+pub(crate) use workspace::{WorkspaceArguments, WorkspaceVerb};
 pub(crate) use zone::{ExplainArguments, WhichSession, ZoneArguments, ZoneVerb};
 
 /// Let AI agents use your systems without ever holding a credential.
@@ -71,6 +73,8 @@ pub(crate) enum Command {
     Tunnel(TunnelArguments),
     /// Issue, list and revoke API keys, each with a role.
     Key(KeyArguments),
+    /// Make workspaces, say for how long they keep sessions, erase one.
+    Workspace(WorkspaceArguments),
     /// Register the perimeters that sealed credentials are opened in.
     Perimeter(PerimeterArguments),
     /// Prove that the boundary of a zone holds here: attempt every attack known, inside a real sandbox and outside of it.

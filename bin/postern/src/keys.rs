@@ -14,10 +14,13 @@ use crate::failure::Failure;
 #[expect(clippy::print_stdout, reason = "the key is the command's result, shown this once")]
 pub(crate) async fn run(verb: &KeyVerb) -> Result<(), Failure> {
     match verb {
-        KeyVerb::Issue { name, role, vaults, place } => {
+        KeyVerb::Issue { name, role, vaults, workspace, place } => {
             let mut body = json!({"name": name, "role": role.as_str()});
             if !vaults.is_empty() {
                 body["vault_ids"] = json!(vaults);
+            }
+            if let Some(workspace) = workspace {
+                body["workspace_id"] = json!(workspace);
             }
             let client = Client::operator(&place.data_dir.join("operator.sock"));
             let issued = client.post("/v1/api_keys", &body).await?;

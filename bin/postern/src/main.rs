@@ -31,6 +31,7 @@ mod tunnel;
 mod up;
 mod verify;
 mod worker;
+mod workspace;
 mod zone;
 
 use std::process::ExitCode;
@@ -80,6 +81,7 @@ fn command(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Session(session) => asynchronously(session::run(&session.verb)),
         Command::Tunnel(tunnel) => asynchronously(tunnel::run(&tunnel.verb)),
         Command::Key(key) => asynchronously(keys::run(&key.verb)),
+        Command::Workspace(workspace) => asynchronously(workspace::run(&workspace.verb)),
         Command::Perimeter(perimeter) => asynchronously(perimeter::run(&perimeter.verb)),
         Command::TunnelRig(rig) => asynchronously(rig::run(rig)),
         Command::PrivateMcp(server) => asynchronously(private_mcp::run(server)),

@@ -23,6 +23,9 @@ pub(crate) enum KeyVerb {
         /// A vault it is for, vlt_...; may be repeated. Without any it is for every vault.
         #[arg(long = "vault", value_name = "ID")]
         vaults: Vec<String>,
+        /// The workspace it opens, wrkspc_...; the operator's own unless given.
+        #[arg(long, value_name = "ID")]
+        workspace: Option<String>,
         #[command(flatten)]
         place: Place,
     },

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
-use crate::ids::{ApiKeyId, EnvironmentId, EnvironmentKeyId, VaultId};
+use crate::ids::{ApiKeyId, EnvironmentId, EnvironmentKeyId, VaultId, WorkspaceId};
 
 /// An API key's record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,6 +113,9 @@ pub struct CreateApiKey {
     /// The vaults that it is for; every one unless said.
     #[serde(default)]
     pub vault_ids: Option<Vec<VaultId>>,
+    /// The workspace that it opens; the operator's own unless said.
+    #[serde(default)]
+    pub workspace_id: Option<WorkspaceId>,
 }
 
 /// The body that issues an environment key.

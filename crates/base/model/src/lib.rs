@@ -27,6 +27,7 @@ pub mod tunnel;
 pub mod vault;
 pub mod webhook;
 pub mod work;
+pub mod workspace;
 
 pub use field::Field;
 pub use metadata::Metadata;

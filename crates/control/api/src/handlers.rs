@@ -25,6 +25,7 @@ pub(crate) mod tunnels;
 pub(crate) mod vaults;
 pub(crate) mod webhooks;
 pub(crate) mod work;
+pub(crate) mod workspaces;
 
 use postern_model::Problem;
 use postern_model::page::{Cursor, Order};

@@ -11,7 +11,7 @@ use crate::dispatch::Call;
 use crate::handlers::{
     agents, api_keys, certificates, control, credentials, deployments, environment_keys, environments, events, files,
     memories, memory_stores, memory_versions, models, outputs, perimeter_status, perimeters, resources, sessions,
-    skills, threads, tunnels, vaults, webhooks, work,
+    skills, threads, tunnels, vaults, webhooks, work, workspaces,
 };
 use crate::reply::Reply;
 
@@ -259,6 +259,12 @@ pub const ROUTES: &[Route] = routes! {
 
     Get    "/v1/models"                                             None          CLIENT                 models::list;
     Get    "/v1/models/{model}"                                     None          CLIENT                 models::get;
+
+    Post   "/v1/workspaces"                                         ManagedAgents OPERATOR               workspaces::create;
+    Get    "/v1/workspaces"                                         ManagedAgents OPERATOR               workspaces::list;
+    Get    "/v1/workspaces/{workspace}"                             ManagedAgents OPERATOR               workspaces::get;
+    Post   "/v1/workspaces/{workspace}"                             ManagedAgents OPERATOR               workspaces::update;
+    Delete "/v1/workspaces/{workspace}"                             ManagedAgents OPERATOR               workspaces::erase;
 
     Post   "/v1/api_keys"                                           ManagedAgents OPERATOR               api_keys::create;
     Get    "/v1/api_keys"                                           ManagedAgents OPERATOR               api_keys::list;

@@ -231,6 +231,31 @@ impl Engine {
         self.shared.ask(Some(workspace), id, |reply| Command::Delete { reply }).await
     }
 
+    /// Deletes every session of a workspace, then all else that it has.
+    ///
+    /// # Errors
+    /// 404; 409 while a session runs.
+    pub async fn erase_workspace(&self, workspace: &WorkspaceId) -> Result<(), Problem> {
+        let sessions = {
+            let mut reader = self.shared.store.read().await.map_err(problem)?;
+            postern_store::workspaces::required(&mut reader, workspace).await.map_err(problem)?;
+            postern_store::workspaces::sessions(&mut reader, workspace).await.map_err(problem)?
+        };
+        for session in sessions {
+            self.delete_session(workspace, &session).await?;
+        }
+        let mut tx = self.shared.store.write().await.map_err(problem)?;
+        postern_store::workspaces::erase(&mut tx, workspace).await.map_err(problem)?;
+        tx.commit().await.map_err(problem)?;
+        self.shared.litter.notify_one();
+        Ok(())
+    }
+
+    /// Has what is to be forgotten looked for now: a workspace keeps its sessions for less long.
+    pub fn look_for_litter(&self) {
+        self.shared.litter.notify_one();
+    }
+
     /// Accepts events, all or none. They are stored when this returns: a caller that gives up waiting may find them in
     /// the log nevertheless.
     ///

@@ -11,6 +11,7 @@ mod mcp;
 mod mcp_crash;
 mod mcp_results;
 mod outcomes;
+mod retention;
 mod rules;
 mod skills;
 mod stage;

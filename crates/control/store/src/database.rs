@@ -31,6 +31,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (41, "skills", include_str!("../migrations/sqlite/0041_skills.sql")),
     (53, "webhooks", include_str!("../migrations/sqlite/0053_webhooks.sql")),
     (54, "key_roles", include_str!("../migrations/sqlite/0054_key_roles.sql")),
+    (55, "workspaces", include_str!("../migrations/sqlite/0055_workspaces.sql")),
 ];
 
 const READERS: u32 = 8;

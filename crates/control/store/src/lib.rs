@@ -27,5 +27,6 @@ pub mod tunnels;
 pub mod vaults;
 pub mod webhooks;
 pub mod work;
+pub mod workspaces;
 
 pub use database::{Connection, Store, StoreError, Tx};

@@ -4,8 +4,8 @@ use postern_model::Problem;
 use postern_model::ids::{ApiKeyId, VaultId};
 use postern_model::key::{ApiKeyRecord, CreateApiKey};
 use postern_secret::key::ApiKey;
-use postern_store::keys;
 use postern_store::list::page;
+use postern_store::{keys, workspaces};
 use serde::Serialize;
 
 use super::{Deleted, list_query};
@@ -28,7 +28,7 @@ struct Issued<'a> {
 
 #[expect(clippy::disallowed_methods, reason = "a key is shown once, in the answer that issues it")]
 pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
-    let CreateApiKey { name, role, vault_ids } = call.optional_body()?;
+    let CreateApiKey { name, role, vault_ids, workspace_id } = call.optional_body()?;
     let name = checked_name(name)?;
     let reach = keys::KeyReach { role, vault_ids: checked_vaults(vault_ids)? };
     call.query.finish()?;
@@ -36,8 +36,10 @@ pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
     let digest = key.digest();
     let hint = &key.secret().expose()[..HINT_LENGTH];
     let new = keys::NewKey { name: &name, hint, digest: digest.as_str(), now: call.app.now() };
+    let workspace = workspace_id.unwrap_or_else(|| call.workspace.clone());
     let mut tx = call.app.store.write().await.map_err(problem)?;
-    let record = keys::create_api_key(&mut tx, &call.workspace, &new, &reach).await.map_err(problem)?;
+    workspaces::required(&mut tx, &workspace).await.map_err(problem)?;
+    let record = keys::create_api_key(&mut tx, &workspace, &new, &reach).await.map_err(problem)?;
     tx.commit().await.map_err(problem)?;
     Reply::json(&Issued { record, key: key.secret().expose() })
 }

@@ -26,3 +26,4 @@ mod tunnels;
 mod vaults;
 mod webhooks;
 mod work;
+mod workspaces;

@@ -50,6 +50,8 @@ impl Place {
         ids.extend(deployment(server, &environment).await);
         ids.extend(memory(server, &[&item, &ended]).await);
         ids.extend(webhook(server).await);
+        let workspace = server.operator_post("/v1/workspaces", json!({"name": "w"})).await.ok();
+        ids.push(("{workspace}", id(&workspace)));
         ids.extend(skill(server, &[&item, &ended]).await);
         let tunnel = server.post("/v1/tunnels", json!({})).await.ok();
         let ca = new_ca(tunnel["domain"].as_str().unwrap(), SystemTime::now()).unwrap().certificate_pem;
