@@ -255,8 +255,6 @@ def test_boundary_archiving_takes_it_away_from_a_session_that_runs(stack: Stack,
     until(lambda: ended(journey.client, journey.id), 60, "the end of the turn")
     [output] = [event.content[0].text for event in journey.events() if event.type == "user.tool_result"]
     assert output.startswith("403") and "custody_denied" in output and "\n403" in output, output
-    [empty] = journey.bash("echo \"[$CRM_TOKEN]\"")
-    assert empty.strip() == "[]", "the next time it is not there at all"
 
 
 def test_boundary_what_the_zone_does_not_give_is_said_with_the_line_to_add(stack: Stack):

@@ -204,7 +204,6 @@ async fn what_a_worker_withholds_is_told_to_the_session_once() {
     let stage = Stage::new(1).await;
     let credential = stage.add(0, unrestricted("A_TOKEN")).await;
     let session = stage.session().await;
-    let mut worker = Peer::connect(&stage.server, &stage.key, Role::Worker, &[]);
     let withheld = |host_unreachable, message: &str| Withheld {
         credential_id: credential.parse().unwrap(),
         vault_id: stage.vaults[0].parse().unwrap(),
@@ -212,11 +211,11 @@ async fn what_a_worker_withholds_is_told_to_the_session_once() {
         message: message.to_owned(),
     };
     for _ in 0..2 {
-        worker.report(&[&session]);
+        // Whoever takes the session is told, and answers, anew.
+        let mut worker = Peer::connect(&stage.server, &stage.key, Role::Worker, &[&session]);
         let (id, ..) = told(&mut worker);
         answer(&mut worker, id, vec![withheld(true, "nothing leads to b.example"), withheld(false, "is not named")]);
         stage.until_errors(&session, 2).await;
-        worker.report(&[]);
     }
     let errors = stage.errors(&session).await;
     assert_eq!(errors.len(), 2, "once: {errors:?}");
