@@ -1,6 +1,6 @@
 //! The words of the control stream between the server and a perimeter's worker or gateway: typed commands with an id,
-//! and one answer each. Pure data: streams carry it, handlers act on it. Commands carry ids and files for a workspace,
-//! never a credential.
+//! and one answer each. Pure data: streams carry it, handlers act on it. Commands carry ids, files for a workspace and
+//! sealed values, never a credential that somebody on the way could open.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Timestamp;
-use crate::ids::SessionId;
+use crate::ids::{CredentialId, SessionId, VaultId};
 
 /// Where the stream is asked for.
 pub const PATH: &str = "/v1/perimeter/control";
@@ -122,6 +122,13 @@ pub enum CommandBody {
         /// Which.
         session: SessionId,
     },
+    /// The variables that the session's vaults have now, all of them: [`Reply::Variables`].
+    Variables {
+        /// Which session.
+        session: SessionId,
+        /// Each sealed, as text.
+        sealed: Vec<String>,
+    },
     /// A file for the session's workspace.
     PutFile {
         /// Which session.
@@ -143,6 +150,7 @@ impl CommandBody {
             Self::Freeze { .. } => "freeze",
             Self::Thaw { .. } => "thaw",
             Self::RevokeGrants { .. } => "revoke_grants",
+            Self::Variables { .. } => "variables",
             Self::PutFile { .. } => "put_file",
         }
     }
@@ -154,6 +162,7 @@ impl CommandBody {
             Self::Freeze { session }
             | Self::Thaw { session }
             | Self::RevokeGrants { session }
+            | Self::Variables { session, .. }
             | Self::PutFile { session, .. } => Some(session),
         }
     }
@@ -176,6 +185,24 @@ pub enum Reply {
     Done,
     /// To [`CommandBody::Status`].
     Status(Box<PerimeterStatus>),
+    /// To [`CommandBody::Variables`].
+    Variables {
+        /// What the session's sandbox does not get of them.
+        withheld: Vec<Withheld>,
+    },
+}
+
+/// A variable of a vault that a session's sandbox does not get, or gets for fewer hosts than its owner allows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withheld {
+    /// Which.
+    pub credential_id: CredentialId,
+    /// Of which vault.
+    pub vault_id: VaultId,
+    /// Whether it is for hosts of the credential that the zone does not lead to.
+    pub host_unreachable: bool,
+    /// What happened and what to do.
+    pub message: String,
 }
 
 /// Why a perimeter did not obey.

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::Timestamp;
 use crate::content::Block;
-use crate::ids::{EventId, OutcomeId, ThreadId};
+use crate::ids::{CredentialId, EventId, OutcomeId, ThreadId, VaultId};
 use crate::session::{SessionAgent, Usage};
 
 /// One event of a session's log, as it stands in lists and on streams.
@@ -350,6 +350,12 @@ pub struct SessionError {
     /// The MCP server that failed; only with the kinds that are about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mcp_server_name: Option<String>,
+    /// The credential that cannot reach a host of its own; only with the kind that is about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_id: Option<CredentialId>,
+    /// The credential's vault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vault_id: Option<VaultId>,
     /// What happened and what to do.
     pub message: String,
     /// Whether the server goes on by itself.
@@ -374,6 +380,8 @@ pub enum SessionErrorKind {
     McpConnectionFailedError,
     /// An MCP server refused who we are. The session goes on without its tools.
     McpAuthenticationFailedError,
+    /// A vault's credential may go to a host to which nothing leads here. The session goes on.
+    CredentialHostUnreachableError,
     /// Too many model requests in one turn.
     ToolUseLimitReachedError,
     /// The conversation is too long for the model and cannot be shortened.

@@ -62,6 +62,8 @@ pub enum Source {
     Env(String),
     /// A file of the operator's.
     File(PathBuf),
+    /// A variable of the session's vaults, by its name. A session whose vaults have none goes on without.
+    Api(String),
 }
 
 impl fmt::Display for Source {
@@ -70,6 +72,7 @@ impl fmt::Display for Source {
             Source::Store(name) => write!(f, "store:{name}"),
             Source::Env(name) => write!(f, "env:{name}"),
             Source::File(path) => write!(f, "file:{}", path.display()),
+            Source::Api(name) => write!(f, "api:{name}"),
         }
     }
 }

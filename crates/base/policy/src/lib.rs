@@ -20,6 +20,7 @@ pub mod minting;
 pub mod overrides;
 mod path;
 pub mod permit;
+pub mod reach;
 pub mod reason;
 pub mod request;
 mod wire;
@@ -39,6 +40,7 @@ pub use permit::{
     BadEndpoint, ConfiguredPermit, ConnectPermit, DialPermit, Endpoint, GrantPermit, Injection, McpPermit, PassPermit,
     Permit, PublicPermit, RoutePermit, Target, ToolPermit, configured, public_server,
 };
+pub use reach::Reach;
 pub use reason::{Denial, Reason};
 pub use request::{
     Connect, Found, FoundValue, Issued, McpCall, Place, Request, SessionFacts, ToolUse, Transport, Upgrade,

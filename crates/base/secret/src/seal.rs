@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rustls::crypto::aws_lc_rs::hpke::DH_KEM_X25519_HKDF_SHA256_AES_256;
 use rustls::crypto::hpke::{Hpke, HpkePublicKey};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use zeroize::Zeroizing;
 
@@ -20,14 +21,23 @@ use crate::SecretBytes;
 #[serde(deny_unknown_fields)]
 pub struct Binding {
     // In the order of their names, which is that of canonical JSON.
+    /// Id of the OAuth client that its tokens were issued to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
     /// Id of the credential.
     pub credential: String,
     /// Hosts it may go to, as they were written; empty where the kind has none.
     pub hosts: Vec<String>,
+    /// Where in a request it may stand, where its kind says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub injection: Option<Places>,
     /// `static_bearer`, `mcp_oauth`, `environment_variable`.
     pub kind: String,
     /// Normalised URL of the MCP server it is for.
     pub mcp_url: Option<String>,
+    /// The variable that stands for it in a sandbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_name: Option<String>,
     /// Where its tokens are refreshed.
     pub token_endpoint: Option<String>,
     /// Id of the vault.
@@ -36,12 +46,65 @@ pub struct Binding {
     pub workspace: String,
 }
 
-impl Binding {
-    /// The authenticated data: RFC 8785 JSON of every field, absent ones as `null`.
+/// Where in a request a value may stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Places {
+    // In the order of their names.
+    /// In its body.
+    pub body: bool,
+    /// In its headers.
+    pub header: bool,
+}
+
+impl Places {
+    /// Whether these are all among `others`.
     #[must_use]
-    pub fn canonical(&self) -> Vec<u8> {
-        // Names in order, no numbers, no white space: what serde_json writes for this struct is its canonical form.
-        serde_json::to_vec(self).expect("texts are JSON")
+    pub fn within(self, others: Self) -> bool {
+        (others.body || !self.body) && (others.header || !self.header)
+    }
+}
+
+impl Binding {
+    /// The authenticated data of a value that was sealed in this version: RFC 8785 JSON of every field that the version has, absent ones as `null`. `None`
+    /// for a version that is not known, and where it would leave a field unauthenticated.
+    #[must_use]
+    pub fn canonical(&self, version: u32) -> Option<Vec<u8>> {
+        let Self {
+            client_id,
+            credential,
+            hosts,
+            injection,
+            kind,
+            mcp_url,
+            secret_name,
+            token_endpoint,
+            vault,
+            workspace,
+        } = self;
+        // Names in order, no numbers, no white space: what is written here is the canonical form.
+        let json = match version {
+            FIRST_VERSION if *self == self.in_version(FIRST_VERSION) => serde_json::json!({
+                "credential": credential, "hosts": hosts, "kind": kind, "mcp_url": mcp_url,
+                "token_endpoint": token_endpoint, "vault": vault, "workspace": workspace,
+            }),
+            VERSION => serde_json::json!({
+                "client_id": client_id, "credential": credential, "hosts": hosts, "injection": injection, "kind": kind,
+                "mcp_url": mcp_url, "secret_name": secret_name, "token_endpoint": token_endpoint, "vault": vault,
+                "workspace": workspace,
+            }),
+            _ => return None,
+        };
+        Some(json.to_string().into_bytes())
+    }
+
+    /// What of it a value is bound to that was sealed in this version.
+    #[must_use]
+    pub fn in_version(&self, version: u32) -> Self {
+        match version {
+            FIRST_VERSION => Self { client_id: None, injection: None, secret_name: None, ..self.clone() },
+            _ => self.clone(),
+        }
     }
 }
 
@@ -124,7 +187,7 @@ pub struct Recipient {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sealed {
-    /// [`VERSION`]; any other is not opened.
+    /// [`VERSION`], or [`FIRST_VERSION`]; any other is not opened.
     pub version: u32,
     /// Nonce of the value's encryption, base64.
     pub nonce: String,
@@ -158,6 +221,43 @@ pub struct SealedCredential {
     pub sealed: Sealed,
 }
 
+/// A variable of a session's vaults, sealed, as it travels to the perimeter that is to open it. How far it may go can have been narrowed since it was sealed;
+/// what it says beyond its binding counts for nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealedVariable {
+    /// Value and binding.
+    pub credential: SealedCredential,
+    /// The hosts it may go to now.
+    pub hosts: Vec<String>,
+    /// The places it may stand in now.
+    pub places: Places,
+}
+
+impl SealedVariable {
+    /// As text: base64url of its JSON.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).expect("texts and numbers are JSON"))
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`BadSealed`], also for a text longer than [`LONGEST_ENCODED`].
+    pub fn decode(text: &str) -> Result<Self, BadSealed> {
+        decode(text)
+    }
+}
+
+fn decode<T: DeserializeOwned>(text: &str) -> Result<T, BadSealed> {
+    if text.len() > LONGEST_ENCODED {
+        return Err(BadSealed);
+    }
+    let json = URL_SAFE_NO_PAD.decode(text).map_err(|_| BadSealed)?;
+    serde_json::from_slice(&json).map_err(|_| BadSealed)
+}
+
 /// Why a text is not a sealed credential. What it says is not repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a sealed credential of this version")]
@@ -175,11 +275,7 @@ impl SealedCredential {
     /// # Errors
     /// [`BadSealed`], also for a text longer than [`LONGEST_ENCODED`].
     pub fn decode(text: &str) -> Result<Self, BadSealed> {
-        if text.len() > LONGEST_ENCODED {
-            return Err(BadSealed);
-        }
-        let json = URL_SAFE_NO_PAD.decode(text).map_err(|_| BadSealed)?;
-        serde_json::from_slice(&json).map_err(|_| BadSealed)
+        decode(text)
     }
 }
 
@@ -216,14 +312,14 @@ pub fn seal(value: &SecretBytes, binding: &Binding, recipients: &[Recipient]) ->
     if let Some((_, error)) = rules.into_iter().find(|(broken, _)| *broken) {
         return Err(error);
     }
-    let binding = binding.canonical();
+    let binding = binding.canonical(VERSION).expect("this version has every field");
     let data_key = data_key();
     let wraps =
         recipients.iter().map(|recipient| wrap(&data_key, &binding, recipient)).collect::<Result<Vec<_>, _>>()?;
     let mut buffer = padded(value);
     let nonce = RandomizedNonceKey::new(&AES_256_GCM, &*data_key)
         .expect("the data key has the length of an AES-256 key")
-        .seal_in_place_append_tag(Aad::from(value_aad(&binding)), &mut *buffer)
+        .seal_in_place_append_tag(Aad::from(value_aad(VERSION, &binding)), &mut *buffer)
         .expect("a padded value is far shorter than what one AES-GCM seal takes");
     Ok(Sealed {
         version: VERSION,
@@ -243,7 +339,7 @@ fn wrap(data_key: &[u8; KEY_BYTES], binding: &[u8], recipient: &Recipient) -> Re
     let Recipient { perimeter_id, public_key } = recipient;
     let aad = wrap_aad(binding, perimeter_id);
     let (enc, key) = suite()
-        .seal(WRAP_INFO, &aad, data_key, &public_key.hpke())
+        .seal(&wrap_info(VERSION), &aad, data_key, &public_key.hpke())
         .map_err(|_| SealError::Recipient { perimeter_id: perimeter_id.clone() })?;
     Ok(Wrap {
         perimeter_id: perimeter_id.clone(),
@@ -255,8 +351,14 @@ fn wrap(data_key: &[u8; KEY_BYTES], binding: &[u8], recipient: &Recipient) -> Re
 
 /// Authenticated data of the value's encryption.
 #[must_use]
-pub fn value_aad(binding: &[u8]) -> Vec<u8> {
-    [VALUE_DOMAIN, binding].concat()
+pub fn value_aad(version: u32, binding: &[u8]) -> Vec<u8> {
+    [format!("postern seal {version} value\0").as_bytes(), binding].concat()
+}
+
+/// HPKE's `info` of a wrap: another use of the same key pair, or another version, can never be taken for this one.
+#[must_use]
+pub fn wrap_info(version: u32) -> Vec<u8> {
+    format!("postern seal {version} data key").into_bytes()
 }
 
 /// Authenticated data of one wrap. The id comes last, after JSON, which says where it ends.
@@ -283,19 +385,22 @@ pub fn suite() -> &'static dyn Hpke {
     DH_KEM_X25519_HKDF_SHA256_AES_256
 }
 
-/// The form of [`Sealed`] that is made and opened here.
-pub const VERSION: u32 = 1;
-/// HPKE's `info` of a wrap: another use of the same key pair can never be taken for this one.
-pub const WRAP_INFO: &[u8] = b"postern seal 1 data key";
+/// The form of [`Sealed`] that is made here.
+pub const VERSION: u32 = 2;
+/// The form that is still opened: it binds neither a variable's name, nor places, nor an OAuth client.
+pub const FIRST_VERSION: u32 = 1;
 /// Bytes of a public key and of a data key.
 pub const KEY_BYTES: usize = 32;
 /// The longest value that is sealed.
 pub const LONGEST_VALUE: usize = 64 << 10;
 /// The most perimeters one value is wrapped for.
 pub const MOST_RECIPIENTS: usize = 32;
+/// Variables that come with one session at most; the rest of its vaults' stays where it is.
+pub const MOST_VARIABLES: usize = 64;
+/// What they may be long in all, as texts.
+pub const LONGEST_VARIABLES: usize = 256 << 10;
 /// The longest text that [`SealedCredential::decode`] reads.
 pub const LONGEST_ENCODED: usize = 256 << 10;
-const VALUE_DOMAIN: &[u8] = b"postern seal 1 value\0";
 const SHORTEST_PADDED: usize = 64;
 
 #[cfg(test)]

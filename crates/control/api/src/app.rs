@@ -58,6 +58,7 @@ impl App {
     pub fn new(engine: Engine, store: Store, limits: Limits) -> Self {
         let control = ControlHub::default();
         control.keep_holds(store.clone());
+        control.tell_by(engine.clone());
         Self { engine, store, limits, pollers: Arc::default(), control, tunnels: None }
     }
 
@@ -65,6 +66,7 @@ impl App {
     #[must_use]
     pub fn with_control(mut self, control: ControlHub) -> Self {
         control.keep_holds(self.store.clone());
+        control.tell_by(self.engine.clone());
         self.control = control;
         self
     }

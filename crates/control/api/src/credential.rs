@@ -8,5 +8,5 @@ mod parts;
 mod seal;
 
 pub(crate) use auth::{CreateCredential, UpdateCredential};
-pub(crate) use change::ChangedAuth;
+pub(crate) use change::{ChangedAuth, Sealed};
 pub(crate) use seal::seal_parts;

@@ -21,7 +21,7 @@ use crate::missed::Missed;
 use crate::perform::Performed;
 use crate::shared::Shared;
 use crate::subscribers::{Subscribers, Subscription};
-use crate::{problem, session_not_found};
+use crate::{Missing, problem, session_not_found};
 
 /// How many work items in a row may end without a result before the session is told.
 const FRUITLESS_ITEMS: u32 = 3;
@@ -226,6 +226,14 @@ impl Actor {
                 let is_deleted = deleted.is_ok();
                 answer(reply, deleted)?;
                 if is_deleted { Err(Over::Finished) } else { Ok(()) }
+            }
+            Command::Missing { missing, reply } => {
+                let mut told = Ok(());
+                for Missing { code, message, unreachable } in missing {
+                    let said = self.perform(Input::Missing { code: code.to_owned(), message, unreachable }).await;
+                    told = told.and(said.map(drop).map_err(Failure::from));
+                }
+                answer(reply, told)
             }
             Command::FailWork { code, message, reply } => {
                 warn!(session = %self.record.id, code, "a worker could not serve the session");

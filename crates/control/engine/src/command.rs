@@ -10,6 +10,7 @@ use postern_model::session::{Session, UpdateSession};
 use postern_session::Author;
 use tokio::sync::oneshot;
 
+use crate::Missing;
 use crate::subscribers::Subscription;
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Problem>>;
@@ -51,6 +52,10 @@ pub(crate) enum Command {
     Delete {
         reply: Reply<()>,
     },
+    Missing {
+        missing: Vec<Missing>,
+        reply: Reply<()>,
+    },
     FailWork {
         code: String,
         message: String,
@@ -73,6 +78,7 @@ impl Command {
             Self::AddResource { reply, .. } => drop(reply.send(Err(problem))),
             Self::Delete { reply }
             | Self::RemoveResource { reply, .. }
+            | Self::Missing { reply, .. }
             | Self::FailWork { reply, .. }
             | Self::WorkEnded { reply } => {
                 drop(reply.send(Err(problem)));

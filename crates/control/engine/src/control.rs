@@ -6,6 +6,7 @@ mod holds;
 mod peer;
 #[cfg(test)]
 mod tests;
+pub mod variables;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -20,6 +21,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::Engine;
 pub use failure::CommandFailure;
 pub use holds::Told;
 use peer::Line;
@@ -118,6 +120,10 @@ struct Shared {
     store: OnceLock<Store>,
     /// Something was said about a session.
     said: Notify,
+    /// Whoever tells a session what it does not get; without it nobody does.
+    engine: OnceLock<Engine>,
+    /// A vault has something else.
+    vaults_changed: Notify,
 }
 
 /// Room for one stream, kept from before the upgrade until its end.
@@ -155,6 +161,8 @@ impl ControlHub {
             drain: CancellationToken::new(),
             store: OnceLock::new(),
             said: Notify::new(),
+            engine: OnceLock::new(),
+            vaults_changed: Notify::new(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -272,7 +280,7 @@ impl ControlHub {
             .map(|Verdict { peer, result }| {
                 let status = match result {
                     Ok(Reply::Status(status)) => Ok(*status),
-                    Ok(Reply::Done) => Err(CommandFailure::Misanswered),
+                    Ok(Reply::Done | Reply::Variables { .. }) => Err(CommandFailure::Misanswered),
                     Err(failure) => Err(failure),
                 };
                 (peer, status)

@@ -124,29 +124,11 @@ pub(crate) async fn begin(
     skills::attach(tx, &actor.record.id, &actor.record.agent.skills).await.map_err(problem)?;
     give(tx, &mut actor, request.resources.unwrap_or_default(), now).await?;
     let mut effects = Vec::new();
-    for missing in undelivered(tx, &actor.record.vault_ids).await? {
-        effects.extend(actor.decide(missing));
-    }
     effects.extend(actor.decide(Input::Events(initial)));
     if !effects.is_empty() {
         actor.store(tx, &effects).await.map_err(problem)?;
     }
     Ok(Begun { actor, effects })
-}
-
-/// What a session's vaults hold and its sandbox does not get: said at once, so that nobody looks for it in vain.
-async fn undelivered(tx: &mut Tx, vaults: &[VaultId]) -> Result<Vec<Input>, Problem> {
-    let mut missing = Vec::new();
-    for vault in vaults {
-        for (credential, name) in postern_store::credentials::variables(tx, vault).await.map_err(problem)? {
-            let message = format!(
-                "credential {credential} of vault {vault} is for the variable {name}, which this build keeps sealed and gives to no sandbox. \
-                 Next step: name the secret in the perimeter's zone instead (docs/guides/write-a-zone.md)."
-            );
-            missing.push(Input::Missing { code: "credential_kind_unsupported".to_owned(), message });
-        }
-    }
-    Ok(missing)
 }
 
 /// Gives a session that was stored what was asked for it: its copies refer to it.

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use postern_model::deployment::{CreateDeployment, Deployment, DeploymentRun, UpdateDeployment};
 use postern_model::event::{ClientEvent, Event, MAX_EVENTS, Previewable};
-use postern_model::ids::{DeploymentId, ResourceId, SessionId, ThreadId, WorkspaceId};
+use postern_model::ids::{CredentialId, DeploymentId, ResourceId, SessionId, ThreadId, VaultId, WorkspaceId};
 use postern_model::model_info::ModelInfo;
 use postern_model::page::{BidirectionalPage, Page};
 use postern_model::resource::{Resource, ResourceParam};
@@ -53,6 +53,17 @@ pub use query::{EventQuery, SessionQuery, TimeRange};
 use shared::Shared;
 pub use subscribers::{Frame, Subscription};
 pub use webhooks::{Messenger, Posting};
+
+/// Something that a session was given and its sandbox does not get.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Missing {
+    /// A stable reason code.
+    pub code: &'static str,
+    /// A sentence with the next step.
+    pub message: String,
+    /// The credential of a vault that has a host to which nothing leads.
+    pub unreachable: Option<(CredentialId, VaultId)>,
+}
 
 /// How the engine works.
 #[derive(Clone, Debug)]
@@ -345,6 +356,18 @@ impl Engine {
     pub async fn fail_work(&self, id: &SessionId, code: &str, message: &str) -> Result<(), Problem> {
         let (code, message) = (code.to_owned(), message.to_owned());
         self.shared.ask(None, id, |reply| Command::FailWork { code, message, reply }).await
+    }
+
+    /// Tells a session of what it was given and its sandbox does not get, each once as long as this engine lives.
+    ///
+    /// # Errors
+    /// 404.
+    pub async fn missing(&self, id: &SessionId, missing: Vec<Missing>) -> Result<(), Problem> {
+        let missing = self.shared.not_told_yet(id, missing);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.shared.ask(None, id, |reply| Command::Missing { missing, reply }).await
     }
 
     /// A work item ended without an error. If calls still wait for a worker a new item is queued; after three such items

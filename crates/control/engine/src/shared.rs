@@ -1,6 +1,6 @@
 //! What all sessions share, and finding the task of one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,10 +15,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::actor::{self, Actor};
 use crate::command::{Command, Envelope, Reply};
-use crate::{Settings, Surroundings};
+use crate::{Missing, Settings, Surroundings};
 
 /// How many commands may wait for one session; whoever sends more waits.
 const WAITING_COMMANDS: usize = 64;
+
+/// Sessions of which it is remembered what they were told.
+const MOST_TOLD: usize = 4096;
 
 pub(crate) struct Shared {
     pub(crate) store: Store,
@@ -32,6 +35,8 @@ pub(crate) struct Shared {
     /// There may be bytes that nothing names any more.
     pub(crate) litter: Notify,
     sessions: Mutex<HashMap<SessionId, mpsc::Sender<Envelope>>>,
+    /// What sessions were told that they do not get.
+    told: Mutex<HashMap<SessionId, HashSet<Missing>>>,
     /// Lets a test end everything right after the n-th commit, as a crash would.
     #[cfg(test)]
     pub(crate) fuse: Mutex<Option<u32>>,
@@ -51,6 +56,7 @@ impl Shared {
             deployments_changed: Notify::new(),
             litter: Notify::new(),
             sessions: Mutex::default(),
+            told: Mutex::default(),
             #[cfg(test)]
             fuse: Mutex::new(None),
         }
@@ -67,6 +73,17 @@ impl Shared {
         self.send(id, Envelope { workspace: workspace.cloned(), command: command(reply) }).await?;
         // The task is gone without an answer only when the store failed or the engine drains.
         answer.await.unwrap_or_else(|_| Err(self.unavailable()))
+    }
+
+    /// Of what is missing, what the session was not told yet; it counts as told from here on.
+    pub(crate) fn not_told_yet(&self, id: &SessionId, missing: Vec<Missing>) -> Vec<Missing> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= MOST_TOLD {
+            // Told once more, rather than remembered without end.
+            told.clear();
+        }
+        let told = told.entry(id.clone()).or_default();
+        missing.into_iter().filter(|one| told.insert(one.clone())).collect()
     }
 
     /// Makes sure that the session's task is there.

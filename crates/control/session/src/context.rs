@@ -204,6 +204,8 @@ impl Step<'_> {
         let error = SessionError {
             kind: SessionErrorKind::ModelRequestFailedError,
             mcp_server_name: None,
+            credential_id: None,
+            vault_id: None,
             message: format!("{message} It is shortened and tried again."),
             retry_status: RetryStatus::Retrying {},
         };

@@ -6,7 +6,7 @@ use postern_model::Metadata;
 use postern_model::agent::McpServer;
 use postern_model::content::Block;
 use postern_model::event::{ClientEvent, Event, ModelUsage, Preview, StopDetails};
-use postern_model::ids::EventId;
+use postern_model::ids::{CredentialId, EventId, VaultId};
 use postern_model::session::SessionAgent;
 use serde_json::{Map, Value};
 
@@ -74,6 +74,8 @@ pub enum Input {
         code: String,
         /// A sentence with the next step.
         message: String,
+        /// The credential of a vault that has a host to which nothing leads.
+        unreachable: Option<(CredentialId, VaultId)>,
     },
     /// The session is archived; it must be idle.
     Archive,

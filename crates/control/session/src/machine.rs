@@ -187,10 +187,17 @@ impl Step<'_> {
                 }
             }
             Input::WorkFailed { code, message } => self.work_failed(&code, &message),
-            Input::Missing { code, message } => {
+            Input::Missing { code, message, unreachable } => {
+                let kind = match unreachable {
+                    Some(_) => SessionErrorKind::CredentialHostUnreachableError,
+                    None => SessionErrorKind::UnknownError,
+                };
+                let (credential_id, vault_id) = unreachable.unzip();
                 let error = SessionError {
-                    kind: SessionErrorKind::UnknownError,
+                    kind,
                     mcp_server_name: None,
+                    credential_id,
+                    vault_id,
                     message: format!("{code}: {message}"),
                     retry_status: RetryStatus::Retrying {},
                 };
@@ -332,7 +339,9 @@ impl Step<'_> {
         message: String,
         retry_status: RetryStatus,
     ) {
-        self.append(EventBody::SessionError { error: SessionError { kind, mcp_server_name, message, retry_status } });
+        let (credential_id, vault_id) = (None, None);
+        let error = SessionError { kind, mcp_server_name, credential_id, vault_id, message, retry_status };
+        self.append(EventBody::SessionError { error });
     }
 
     /// Every message that waits takes effect now.

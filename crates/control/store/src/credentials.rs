@@ -3,10 +3,12 @@
 //! No plaintext comes here: a secret is sealed before its row is written, and only a perimeter's custody opens it.
 
 use postern_model::ids::{CredentialId, VaultId, WorkspaceId};
-use postern_model::vault::{Credential, CredentialAuth, CredentialKind, CredentialTag, MAX_CREDENTIALS, SecretPart};
+use postern_model::vault::{
+    Credential, CredentialAuth, CredentialKind, CredentialTag, InjectionLocation, MAX_CREDENTIALS, SecretPart,
+};
 use postern_model::webhook::{Happening, Subject};
 use postern_model::{Metadata, Problem, Timestamp};
-use postern_secret::seal::{Binding, Sealed, SealedCredential};
+use postern_secret::seal::{Binding, Places, Sealed, SealedCredential, SealedVariable};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -63,6 +65,38 @@ impl StoredCredential {
     }
 }
 
+/// What a value is bound to of how its credential is shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bound {
+    /// The OAuth client.
+    pub client_id: Option<String>,
+    /// The places in a request; an update may show fewer.
+    pub injection: Option<Places>,
+    /// The variable.
+    pub secret_name: Option<String>,
+}
+
+impl Bound {
+    /// Of this `auth`.
+    #[must_use]
+    pub fn new(auth: &CredentialAuth) -> Self {
+        match auth {
+            CredentialAuth::StaticBearer { .. } => Self::default(),
+            CredentialAuth::McpOauth { refresh, .. } => {
+                Self { client_id: refresh.as_ref().map(|refresh| refresh.client_id.clone()), ..Self::default() }
+            }
+            CredentialAuth::EnvironmentVariable { secret_name, injection_location, .. } => {
+                let InjectionLocation { header, body } = *injection_location;
+                Self {
+                    injection: Some(Places { body, header }),
+                    secret_name: Some(secret_name.clone()),
+                    ..Self::default()
+                }
+            }
+        }
+    }
+}
+
 /// Stores a new credential.
 ///
 /// # Errors
@@ -79,8 +113,8 @@ pub async fn create(
     let Shown { auth, display_name, metadata, binding } = &new.shown;
     sqlx::query(
         "INSERT INTO vault_credentials (workspace_id, id, vault_id, display_name, metadata, auth, key, kind, hosts, \
-           mcp_url, token_endpoint, created_at, updated_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12)",
+           mcp_url, token_endpoint, injection, created_at, updated_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13)",
     )
     .bind(workspace.as_str())
     .bind(id.as_str())
@@ -93,6 +127,7 @@ pub async fn create(
     .bind(json(&binding.hosts))
     .bind(&binding.mcp_url)
     .bind(&binding.token_endpoint)
+    .bind(binding.injection.map(|places| json(&places)))
     .bind(micros(new.now))
     .execute(&mut **tx)
     .await?;
@@ -102,27 +137,81 @@ pub async fn create(
     required(tx, workspace, vault, id).await
 }
 
-/// The active credentials of a vault that are for a variable, with its name.
+/// A variable of a vault as it goes to the perimeter that is to open it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredVariable {
+    /// The vault.
+    pub vault_id: VaultId,
+    /// The credential.
+    pub id: CredentialId,
+    /// The variable's name.
+    pub name: String,
+    /// Ciphertext, binding and how far it may go now, as text.
+    pub sealed: String,
+}
+
+/// The variables of vaults in their order: of two with one name the first vault's. Only active ones that have a value.
 ///
 /// # Errors
 /// The database failed.
 pub async fn variables(
     connection: &mut Connection,
-    vault: &VaultId,
-) -> Result<Vec<(CredentialId, String)>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT * FROM vault_credentials WHERE vault_id = ?1 AND kind = ?2 AND archived_at IS NULL ORDER BY created_at, id",
+    workspace: &WorkspaceId,
+    vaults: &[VaultId],
+) -> Result<Vec<StoredVariable>, StoreError> {
+    let mut variables: Vec<StoredVariable> = Vec::new();
+    for vault in vaults {
+        let rows = sqlx::query(
+            "SELECT c.*, s.sealed FROM vault_credentials c \
+               JOIN credential_secrets s ON s.credential_id = c.id AND s.part = ?4 \
+             WHERE c.workspace_id = ?1 AND c.vault_id = ?2 AND c.kind = ?3 AND c.archived_at IS NULL \
+             ORDER BY c.created_at, c.id",
+        )
+        .bind(workspace.as_str())
+        .bind(vault.as_str())
+        .bind(CredentialKind::EnvironmentVariable.as_str())
+        .bind(SecretPart::Value.as_str())
+        .fetch_all(&mut *connection)
+        .await?;
+        for row in &rows {
+            let variable = variable(row)?;
+            if !variables.iter().any(|other| other.name == variable.name) {
+                variables.push(variable);
+            }
+        }
+    }
+    Ok(variables)
+}
+
+fn variable(row: &SqliteRow) -> Result<StoredVariable, StoreError> {
+    let corrupt = StoreError::Corrupt { what: "vault_credentials.auth" };
+    let (stored, shown) = (stored(row)?, credential(row)?);
+    let CredentialAuth::EnvironmentVariable { secret_name, networking, injection_location } = shown.auth else {
+        return Err(corrupt);
+    };
+    let InjectionLocation { header, body } = injection_location;
+    let sealed = SealedVariable {
+        credential: SealedCredential { binding: stored.binding, sealed: stored.sealed },
+        hosts: networking.hosts(),
+        places: Places { body, header },
+    };
+    Ok(StoredVariable { vault_id: stored.vault_id, id: stored.id, name: secret_name, sealed: sealed.encode() })
+}
+
+/// Other numbers whenever a workspace's active credentials are others, or one of them was changed.
+///
+/// # Errors
+/// The database failed.
+pub async fn fingerprint(connection: &mut Connection, workspace: &WorkspaceId) -> Result<(i64, i64, i64), StoreError> {
+    // Sums of a remainder fit where sums of microseconds would not.
+    let row = sqlx::query(
+        "SELECT COUNT(*) AS active, COALESCE(MAX(updated_at), 0) AS newest, COALESCE(SUM(updated_at % 1000003), 0) AS mixed \
+         FROM vault_credentials WHERE workspace_id = ?1 AND archived_at IS NULL",
     )
-    .bind(vault.as_str())
-    .bind(CredentialKind::EnvironmentVariable.as_str())
-    .fetch_all(connection)
+    .bind(workspace.as_str())
+    .fetch_one(connection)
     .await?;
-    let credentials = rows.iter().map(credential).collect::<Result<Vec<_>, _>>()?;
-    let variables = credentials.into_iter().filter_map(|credential| match credential.auth {
-        CredentialAuth::EnvironmentVariable { secret_name, .. } => Some((credential.id, secret_name)),
-        CredentialAuth::StaticBearer { .. } | CredentialAuth::McpOauth { .. } => None,
-    });
-    Ok(variables.collect())
+    Ok((row.try_get("active")?, row.try_get("newest")?, row.try_get("mixed")?))
 }
 
 /// One credential of a vault, archived or not.
@@ -170,13 +259,15 @@ pub async fn update(
     now: Timestamp,
 ) -> Result<Credential, StoreError> {
     sqlx::query(
-        "UPDATE vault_credentials SET display_name = ?2, metadata = ?3, auth = ?4, hosts = ?5, updated_at = ?6 WHERE id = ?1",
+        "UPDATE vault_credentials SET display_name = ?2, metadata = ?3, auth = ?4, hosts = ?5, injection = ?6, \
+         updated_at = ?7 WHERE id = ?1",
     )
     .bind(stored.id.as_str())
     .bind(shown.display_name)
     .bind(json(shown.metadata))
     .bind(json(shown.auth))
     .bind(json(&shown.binding.hosts))
+    .bind(shown.binding.injection.map(|places| json(&places)))
     .bind(micros(now))
     .execute(&mut **tx)
     .await?;
@@ -391,22 +482,29 @@ async fn required_row(
 }
 
 fn stored(row: &SqliteRow) -> Result<StoredCredential, StoreError> {
+    let sealed: Sealed = from_json(row.try_get("sealed")?, "credential_secrets.sealed")?;
     Ok(StoredCredential {
         vault_id: parsed(VaultId::parse(row.try_get("vault_id")?), "vault_credentials.vault_id")?,
         id: parsed(CredentialId::parse(row.try_get("id")?), "vault_credentials.id")?,
         kind: CredentialKind::parse(row.try_get("kind")?)
             .ok_or(StoreError::Corrupt { what: "vault_credentials.kind" })?,
-        sealed: from_json(row.try_get("sealed")?, "credential_secrets.sealed")?,
-        binding: binding(row)?,
+        binding: binding(row)?.in_version(sealed.version),
+        sealed,
     })
 }
 
 fn binding(row: &SqliteRow) -> Result<Binding, StoreError> {
+    let auth: CredentialAuth = from_json(row.try_get("auth")?, "vault_credentials.auth")?;
+    let Bound { client_id, secret_name, injection: _ } = Bound::new(&auth);
+    let injection: Option<&str> = row.try_get("injection")?;
     Ok(Binding {
+        client_id,
         credential: row.try_get("id")?,
         hosts: from_json(row.try_get("hosts")?, "vault_credentials.hosts")?,
+        injection: injection.map(|places| from_json(places, "vault_credentials.injection")).transpose()?,
         kind: row.try_get("kind")?,
         mcp_url: row.try_get("mcp_url")?,
+        secret_name,
         token_endpoint: row.try_get("token_endpoint")?,
         vault: row.try_get("vault_id")?,
         workspace: row.try_get("workspace_id")?,

@@ -212,6 +212,25 @@ pub async fn find(connection: &mut Connection, id: &SessionId) -> Result<Option<
     row.as_ref().map(record).transpose()
 }
 
+/// The workspace and the vaults of a session of this environment.
+///
+/// # Errors
+/// The database failed.
+pub async fn vaults(
+    connection: &mut Connection,
+    environment: &EnvironmentId,
+    id: &SessionId,
+) -> Result<Option<(WorkspaceId, Vec<VaultId>)>, StoreError> {
+    let row = sqlx::query("SELECT workspace_id, vault_ids FROM sessions WHERE id = ?1 AND environment_id = ?2")
+        .bind(id.as_str())
+        .bind(environment.as_str())
+        .fetch_optional(connection)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let workspace = parsed(WorkspaceId::parse(row.try_get("workspace_id")?), "sessions.workspace_id")?;
+    Ok(Some((workspace, from_json(row.try_get("vault_ids")?, "sessions.vault_ids")?)))
+}
+
 /// Stores what the log has come to.
 ///
 /// # Errors

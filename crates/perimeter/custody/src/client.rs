@@ -5,11 +5,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use postern_exec::asynchronous::Channel;
 use postern_exec::role::{self, Starter};
 use postern_exec::rpc::{CallError, Caller};
+use postern_secret::seal::SealedVariable;
 use postern_secret::{Secret, SecretBytes};
 
 use crate::kept::Kept;
 use crate::message::{
-    Answer, Ask, CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Purpose, Ready, Reload, RouteGrant,
+    Answer, Ask, CallerKind, Configuration, KnownPlaceholder, OpenSession, Opened, Purpose, Ready, Reload, RouteGrant,
+    VaultGrant, Withheld,
 };
 use crate::process::ROLE;
 use crate::refusal::Refusal;
@@ -56,6 +58,8 @@ pub struct UseGrant {
     pub secret: SecretBytes,
     /// By what further uses are granted with this one; each is to be recorded before it is made. `None`: each is to be asked for.
     pub kept: Option<Kept>,
+    /// Of a vault's: which, and how far it may go.
+    pub vault: Option<VaultGrant>,
 }
 
 /// Starts the role with its connection to the audit process. The answer says whether it can work: [`Ready::problems`].
@@ -78,13 +82,26 @@ impl Client {
         Self { caller: Caller::new(channel, ANSWER_LIMIT) }
     }
 
-    /// Opens a session: resolves every secret its zone names, and issues a placeholder for each.
+    /// Opens a session: resolves every secret its zone names, and issues a placeholder for each. A variable that the zone names and no vault of the session
+    /// has is passed over.
     ///
     /// # Errors
     /// [`CustodyError`]; a refused session is not open.
-    pub async fn open(&self, session: OpenSession) -> Result<Vec<Issued>, CustodyError> {
-        match ask(&self.caller, Ask::Open(session), Vec::new()).await? {
-            Answer::Opened { issued } => Ok(issued),
+    pub async fn open(&self, session: OpenSession) -> Result<Opened, CustodyError> {
+        match ask(&self.caller, Ask::Open(Box::new(session)), Vec::new()).await? {
+            Answer::Opened(opened) => Ok(opened),
+            other => Err(unfitting(other)),
+        }
+    }
+
+    /// Tells custody what an open session's vaults have now, all of it: a value that was replaced counts from the next use on, behind the placeholder that
+    /// stands for it; one that is gone is used no more. Answers what the session does not get.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn refresh(&self, session: &str, variables: Vec<SealedVariable>) -> Result<Vec<Withheld>, CustodyError> {
+        match ask(&self.caller, Ask::Refresh { session: session.to_owned(), variables }, Vec::new()).await? {
+            Answer::Refreshed { withheld } => Ok(withheld),
             other => Err(unfitting(other)),
         }
     }
@@ -183,9 +200,9 @@ impl EgressClient {
             purpose,
         };
         match ask_with(&self.caller, question, Vec::new()).await? {
-            (Answer::Granted { secret, kept }, descriptors) => {
+            (Answer::Granted { secret, kept, vault }, descriptors) => {
                 let kept = kept.and_then(|kept| Kept::received(&kept, descriptors));
-                Ok(UseGrant { secret: Secret::new(secret.into_bytes()), kept })
+                Ok(UseGrant { secret: Secret::new(secret.into_bytes()), kept, vault })
             }
             (other, _) => Err(unfitting(other)),
         }
@@ -234,7 +251,7 @@ impl GatewayClient {
     /// [`CustodyError`].
     pub async fn grant(&self, grant: RouteGrant) -> Result<Grant, CustodyError> {
         match ask(&self.caller, Ask::GrantRoute(Box::new(grant)), Vec::new()).await? {
-            Answer::Granted { secret, kept: _ } => Ok(Secret::new(secret.into_bytes())),
+            Answer::Granted { secret, .. } => Ok(Secret::new(secret.into_bytes())),
             other => Err(unfitting(other)),
         }
     }
@@ -348,7 +365,8 @@ fn reloaded(answer: Answer) -> Result<Vec<String>, CustodyError> {
 fn unfitting(answer: Answer) -> CustodyError {
     match answer {
         Answer::Refused(refusal) => CustodyError::Refused(refusal),
-        Answer::Opened { .. }
+        Answer::Opened(_)
+        | Answer::Refreshed { .. }
         | Answer::Closed
         | Answer::Attached
         | Answer::Granted { .. }

@@ -5,6 +5,7 @@ mod holding;
 mod leases;
 mod reload;
 mod routes;
+mod variables;
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
@@ -20,13 +21,14 @@ use crate::generation::{Generation, Generations};
 use crate::holds::Holds;
 use crate::kept::{Kept, KeptBy, Watched};
 use crate::ledger::Ledger;
-use crate::message::{CallerKind, Issued, KnownPlaceholder, OpenSession, Purpose};
+use crate::message::{CallerKind, Issued, KnownPlaceholder, OpenSession, Opened, Purpose, VaultGrant, Withheld};
 use crate::open::Opener;
 use crate::refusal::{Refusal, RefusalReason};
 use crate::source::Sources;
 use crate::store::Store;
 use leases::Leases;
 use routes::RouteGrants;
+use variables::{Variable, Variables};
 
 /// Everything custody holds.
 pub(crate) struct Custodian {
@@ -82,6 +84,8 @@ struct Session {
     agent: Option<String>,
     /// Where its secrets are read anew at each use.
     sources: Arc<Sources>,
+    /// What its vaults have, unopened.
+    variables: Variables,
     /// `None` while the session is being opened: the name is taken, nothing can be granted.
     secrets: Option<HashMap<CredentialName, SecretBytes>>,
 }
@@ -107,7 +111,7 @@ impl Custodian {
     }
 
     /// Opens a session and issues its placeholders. Nothing of it stays when this fails or is dropped.
-    pub(crate) async fn open(&self, asker: impl Into<Asker>, open: OpenSession) -> Result<Vec<Issued>, Refusal> {
+    pub(crate) async fn open(&self, asker: impl Into<Asker>, open: OpenSession) -> Result<Opened, Refusal> {
         let asker = asker.into();
         require(asker.kind, CallerKind::Worker)?;
         self.not_revoked(&open.session)?;
@@ -117,9 +121,9 @@ impl Custodian {
         if let Err(refusal) = &opened {
             self.note_refusal(refusal, &open.session, Some(&zone), open.agent.as_deref()).await;
         }
-        let (secrets, issued) = opened?;
-        if reservation.fill(secrets) {
-            return Ok(issued);
+        let Prepared { secrets, variables, issued, withheld } = opened?;
+        if reservation.fill(secrets, variables) {
+            return Ok(Opened { issued, withheld });
         }
         // Closed while it was being opened: what was remembered as alive is dead.
         self.end_placeholders(&open.session).await;
@@ -175,7 +179,7 @@ impl Custodian {
     ) -> Result<Grant, Refusal> {
         let name = CredentialName::new(credential);
         let granted = match self.may_grant(caller, session, &name, policy_digest, purpose) {
-            Ok(granted) => self.present(&name, &granted, purpose).await.map(|present| (granted, present)),
+            Ok(granted) => self.present(session, &name, &granted, purpose).await.map(|present| (granted, present)),
             Err(refusal) => Err(refusal),
         };
         let (granted, present) = match granted {
@@ -191,8 +195,9 @@ impl Custodian {
         };
         let mut record = about(kind, Decision::Allow, session, Some(&granted.zone), granted.agent.as_deref());
         record.credential = Some(granted.permit.credential().to_string());
+        record.outcome = granted.vault.as_ref().map(|vault| variables::named(&vault.credential));
         self.record(record).await?;
-        let grant = self.secret(session, &granted.permit, present).ok_or_else(|| not_open(session).about(credential));
+        let grant = self.secret(session, &granted, present).ok_or_else(|| not_open(session).about(credential));
         // The session may have been frozen while the record was written. After the lease was given: one that a freeze did not
         // end is not given at all.
         self.not_held(session, purpose).map_err(|refusal| refusal.about(credential))?;
@@ -203,6 +208,7 @@ impl Custodian {
     /// used no more. Nothing for mere recognition, which goes by what the session has.
     async fn present(
         &self,
+        session: &str,
         name: &CredentialName,
         granted: &Granted,
         purpose: Purpose,
@@ -210,14 +216,19 @@ impl Custodian {
         let Some(credential) = granted.zone.credential(name).filter(|_| purpose == Purpose::Inject) else {
             return Ok(None);
         };
+        if let Source::Api(variable) = &credential.source {
+            let (secret, used) = self.variable(session, name, variable)?;
+            return Ok(Some(Present { secret, until: Until::Lease, variable: Some(used) }));
+        }
         if let Source::Env(_) = credential.source {
-            let present = Present { secret: granted.sources.resolve(credential)?, until: Until::Lease };
+            let secret = granted.sources.resolve(credential)?;
+            let present = Present { secret, until: Until::Lease, variable: None };
             return Ok(Some(present));
         }
         let (sources, credential) = (Arc::clone(&granted.sources), credential.clone());
         blocking(move || {
             let until = Until::of(&sources, &credential.source);
-            Ok(Present { secret: sources.resolve(&credential)?, until })
+            Ok(Present { secret: sources.resolve(&credential)?, until, variable: None })
         })
         .await
         .map(Some)
@@ -270,26 +281,23 @@ impl Custodian {
             zone: Arc::clone(zone),
             agent: open.agent.clone(),
             sources: Arc::clone(sources),
+            variables: Variables::default(),
             secrets: None,
         };
         sessions.insert(open.session.clone(), session);
         Ok(Reservation { custodian: self, session: open.session.clone() })
     }
 
-    async fn prepare(
-        &self,
-        open: &OpenSession,
-        zone: &Arc<Zone>,
-        sources: &Arc<Sources>,
-    ) -> Result<(HashMap<CredentialName, SecretBytes>, Vec<Issued>), Refusal> {
+    async fn prepare(&self, open: &OpenSession, zone: &Arc<Zone>, sources: &Arc<Sources>) -> Result<Prepared, Refusal> {
         let (sources, zone_here) = (Arc::clone(sources), Arc::clone(zone));
-        let secrets = blocking(move || resolve_all(&sources, &zone_here)).await?;
+        let mut secrets = blocking(move || resolve_all(&sources, &zone_here)).await?;
+        let (variables, withheld) = self.open_variables(open, zone, &mut secrets).await;
         let issued = issue(zone, &secrets);
         let mut record = about(Kind::SessionOpened, Decision::Allow, &open.session, Some(zone), open.agent.as_deref());
         record.counts.insert("credentials".to_owned(), issued.len() as u64);
         self.record(record).await?;
         self.remember(&open.session, &issued).await?;
-        Ok((secrets, issued))
+        Ok(Prepared { secrets, variables, issued, withheld })
     }
 
     async fn remember(&self, session: &str, issued: &[Issued]) -> Result<(), Refusal> {
@@ -330,21 +338,29 @@ impl Custodian {
             Refusal::new(RefusalReason::NotGranted, next).about(credential.as_str())
         })?;
         let (zone, sources) = (Arc::clone(&open.zone), Arc::clone(&open.sources));
-        Ok(Granted { permit, zone, sources, agent: open.agent.clone() })
+        let vault = open.variables.grant(credential);
+        Ok(Granted { permit, zone, sources, agent: open.agent.clone(), vault })
     }
 
     /// What an open session has of a credential, after what its source has now took the place of a former one.
-    fn secret(&self, session: &str, permit: &GrantPermit, present: Option<Present>) -> Option<Grant> {
-        let mut sessions = self.sessions();
-        let secrets = sessions.get_mut(session)?.secrets.as_mut()?;
+    fn secret(&self, session: &str, granted: &Granted, present: Option<Present>) -> Option<Grant> {
+        let (mut sessions, permit) = (self.sessions(), &granted.permit);
+        let open = sessions.get_mut(session)?;
+        let vault = open.variables.grant(permit.credential());
+        if granted.vault.is_some() && vault.is_none() {
+            return None;
+        }
+        let secrets = open.secrets.as_mut()?;
         let mut kept = None;
-        if let Some(Present { secret, until }) = present {
+        if let Some(Present { secret, until, variable }) = present {
             secrets.insert(permit.credential().clone(), secret);
-            // While the session is seen to be open: whatever ends it from here on ends the lease.
-            kept = until.kept(|| self.leases.give(session));
+            // While the session is seen to be open: whatever ends it from here on ends the lease. What its vaults replaced meanwhile is used this once.
+            if variable.is_none_or(|used| open.variables.has(permit.credential(), &used)) {
+                kept = until.kept(|| self.leases.give(session));
+            }
         }
         let secret = secrets.get(permit.credential()).map(SecretBytes::duplicate)?;
-        Some(Grant { secret, kept })
+        Some(Grant { secret, kept, vault })
     }
 
     async fn record(&self, record: Record) -> Result<u64, Refusal> {
@@ -411,6 +427,16 @@ struct Granted {
     zone: Arc<Zone>,
     sources: Arc<Sources>,
     agent: Option<String>,
+    /// Of a vault's.
+    vault: Option<VaultGrant>,
+}
+
+/// A session that is about to be open.
+struct Prepared {
+    secrets: HashMap<CredentialName, SecretBytes>,
+    variables: Variables,
+    issued: Vec<Issued>,
+    withheld: Vec<Withheld>,
 }
 
 /// A granted secret, and what else the egress proxy gets to use it again.
@@ -418,12 +444,15 @@ struct Granted {
 pub(crate) struct Grant {
     pub(crate) secret: SecretBytes,
     pub(crate) kept: Option<(KeptBy, Vec<OwnedFd>)>,
+    pub(crate) vault: Option<VaultGrant>,
 }
 
 /// A secret as its source has it now, and how long it is known to be that.
 struct Present {
     secret: SecretBytes,
     until: Until,
+    /// What was opened for it, where its source is a vault.
+    variable: Option<Variable>,
 }
 
 /// How long a secret is known to be what its source has.
@@ -440,7 +469,7 @@ impl Until {
     /// To be found out before the source is read. Blocks on the file system.
     fn of(sources: &Sources, source: &Source) -> Self {
         match source {
-            Source::Env(_) => Self::Lease,
+            Source::Env(_) | Source::Api(_) => Self::Lease,
             Source::Store(_) => sources.store.watched().map_or(Self::NextUse, Self::FileChanges),
             // A directory on the way to it may lead to another file.
             Source::File(_) => Self::NextUse,
@@ -464,10 +493,11 @@ struct Reservation<'a> {
 
 impl Reservation<'_> {
     /// Whether the session is open now; not if it was closed meanwhile.
-    fn fill(self, secrets: HashMap<CredentialName, SecretBytes>) -> bool {
+    fn fill(self, secrets: HashMap<CredentialName, SecretBytes>, variables: Variables) -> bool {
         match self.custodian.sessions().get_mut(&self.session) {
             Some(session) if !self.custodian.has_left(session.owner) => {
                 session.secrets = Some(secrets);
+                session.variables = variables;
                 true
             }
             Some(_) | None => false,
@@ -485,7 +515,8 @@ impl Drop for Reservation<'_> {
 }
 
 fn resolve_all(sources: &Sources, zone: &Zone) -> Result<HashMap<CredentialName, SecretBytes>, Refusal> {
-    zone.credentials().iter().map(|credential| Ok((credential.name.clone(), sources.resolve(credential)?))).collect()
+    let ours = zone.credentials().iter().filter(|credential| !matches!(credential.source, Source::Api(_)));
+    ours.map(|credential| Ok((credential.name.clone(), sources.resolve(credential)?))).collect()
 }
 
 fn issue(zone: &Zone, secrets: &HashMap<CredentialName, SecretBytes>) -> Vec<Issued> {

@@ -20,7 +20,8 @@ pub mod store;
 pub use client::{Client, CustodyError, EgressClient, GatewayClient, Grant, UseGrant, start};
 pub use kept::Kept;
 pub use message::{
-    CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Purpose, Ready, Reload, RouteGrant, RoutePurpose,
+    CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Opened, Purpose, Ready, Reload, RouteGrant,
+    RoutePurpose, VaultGrant, Withheld, WithheldCode,
 };
 pub use postern_secret::seal::PerimeterPublicKey;
 pub use process::{ROLE, process_main};

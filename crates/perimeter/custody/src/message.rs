@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use postern_exec::WireBytes;
+use postern_policy::Reach;
 use postern_policy::document::DocumentText;
 use postern_secret::Placeholder;
-use postern_secret::seal::SealedCredential;
+use postern_secret::seal::{SealedCredential, SealedVariable};
 use serde::{Deserialize, Serialize};
 
 use crate::kept::KeptBy;
@@ -91,6 +92,53 @@ pub struct OpenSession {
     pub zone: String,
     /// The zone's digest as the worker read it.
     pub digest: String,
+    /// The variables of its vaults, unopened, in the order in which they count.
+    pub variables: Vec<SealedVariable>,
+}
+
+/// A session that is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opened {
+    /// What stands for its credentials.
+    pub issued: Vec<Issued>,
+    /// What of its vaults it does not get.
+    pub withheld: Vec<Withheld>,
+}
+
+/// A variable of a session's vault that its sandbox does not get, or gets for fewer hosts than its owner allows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withheld {
+    /// The credential's id.
+    pub credential: String,
+    /// The vault's id.
+    pub vault: String,
+    /// A stable reason.
+    pub code: WithheldCode,
+    /// What happened and what to do.
+    pub message: String,
+}
+
+/// Why a variable is withheld.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WithheldCode {
+    /// The zone does not name it.
+    NotNamed,
+    /// No rule of the zone leads to some of its hosts.
+    HostUnreachable,
+    /// The zone puts it where its owner does not allow it.
+    NoPlace,
+    /// It does not open here, or is too weak to be scrubbed.
+    Unusable,
+}
+
+/// A vault credential as it was granted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultGrant {
+    /// The credential's id.
+    pub credential: String,
+    /// How far it may go, whatever the zone permits beyond.
+    pub reach: Reach,
 }
 
 /// An MCP call that a route's credential is wanted for.
@@ -156,7 +204,8 @@ pub struct KnownPlaceholder {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Ask {
-    Open(OpenSession),
+    Open(Box<OpenSession>),
+    Refresh { session: String, variables: Vec<SealedVariable> },
     Close { session: String },
     Attach { caller: CallerKind },
     Grant { session: String, credential: String, policy_digest: String, purpose: Purpose },
@@ -174,10 +223,11 @@ pub(crate) enum Ask {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
-    Opened { issued: Vec<Issued> },
+    Opened(Opened),
+    Refreshed { withheld: Vec<Withheld> },
     Closed,
     Attached,
-    Granted { secret: WireBytes, kept: Option<KeptBy> },
+    Granted { secret: WireBytes, kept: Option<KeptBy>, vault: Option<VaultGrant> },
     Known { secrets: Vec<WireBytes> },
     Revoked,
     Held,

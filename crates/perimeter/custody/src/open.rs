@@ -4,8 +4,8 @@
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use postern_secret::seal::{
-    KEY_BYTES, MOST_RECIPIENTS, PerimeterPublicKey, Sealed, SealedCredential, VERSION, WRAP_INFO, Wrap, suite,
-    value_aad, wrap_aad,
+    FIRST_VERSION, KEY_BYTES, MOST_RECIPIENTS, PerimeterPublicKey, Sealed, SealedCredential, VERSION, Wrap, suite,
+    value_aad, wrap_aad, wrap_info,
 };
 use postern_secret::{Secret, SecretBytes};
 use rustls::crypto::hpke::{EncapsulatedSecret, HpkePrivateKey};
@@ -39,25 +39,28 @@ impl Opener {
     /// The value, if this perimeter may open it and every part is as it was sealed.
     pub(crate) fn open(&self, credential: &SealedCredential) -> Result<SecretBytes, Unopenable> {
         let SealedCredential { binding, sealed } = credential;
-        if sealed.version != VERSION {
+        if !(FIRST_VERSION..=VERSION).contains(&sealed.version) {
             return Err(Unopenable::Version);
         }
+        // A field that the version does not bind was added by whoever wrote to the database.
+        let binding = binding.canonical(sealed.version).ok_or(Unopenable::Changed)?;
         if sealed.wraps.len() > MOST_RECIPIENTS {
             return Err(Unopenable::Changed);
         }
-        let (ours, binding) = (self.public.to_string(), binding.canonical());
+        let ours = self.public.to_string();
         let mut wraps = sealed.wraps.iter().filter(|wrap| wrap.public_key == ours).peekable();
         wraps.peek().ok_or(Unopenable::NotForUs)?;
         // A perimeter that was registered twice has two wraps of one key.
-        let data_key = wraps.find_map(|wrap| self.unwrap_key(wrap, &binding)).ok_or(Unopenable::Changed)?;
+        let data_key =
+            wraps.find_map(|wrap| self.unwrap_key(wrap, sealed.version, &binding)).ok_or(Unopenable::Changed)?;
         value(sealed, &data_key, &binding).ok_or(Unopenable::Changed)
     }
 
-    fn unwrap_key(&self, wrap: &Wrap, binding: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    fn unwrap_key(&self, wrap: &Wrap, version: u32, binding: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let enc = EncapsulatedSecret(decoded(&wrap.enc)?);
         let key = decoded(&wrap.key)?;
         let aad = wrap_aad(binding, &wrap.perimeter_id);
-        let opened = suite().open(&enc, WRAP_INFO, &aad, &key, &self.private).ok()?;
+        let opened = suite().open(&enc, &wrap_info(version), &aad, &key, &self.private).ok()?;
         Some(Zeroizing::new(opened)).filter(|key| key.len() == KEY_BYTES)
     }
 }
@@ -83,7 +86,7 @@ fn value(sealed: &Sealed, data_key: &[u8], binding: &[u8]) -> Option<SecretBytes
     let nonce = Nonce::try_assume_unique_for_key(&decoded(&sealed.nonce)?).ok()?;
     let mut buffer = Zeroizing::new(decoded(&sealed.ciphertext)?);
     let key = RandomizedNonceKey::new(&AES_256_GCM, data_key).ok()?;
-    let padded = key.open_in_place(nonce, Aad::from(value_aad(binding)), &mut buffer).ok()?;
+    let padded = key.open_in_place(nonce, Aad::from(value_aad(sealed.version, binding)), &mut buffer).ok()?;
     let (length, rest) = padded.split_first_chunk::<4>()?;
     let value = rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
     Some(Secret::new(value.to_vec()))

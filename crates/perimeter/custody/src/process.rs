@@ -199,7 +199,10 @@ async fn answer(custodian: &Custodian, asker: Asker, ask: Ask) -> (Answer, Vec<O
     let caller = asker.kind;
     let mut descriptors = Vec::new();
     let answer = match ask {
-        Ask::Open(open) => custodian.open(asker, open).await.map(|issued| Answer::Opened { issued }),
+        Ask::Open(open) => custodian.open(asker, *open).await.map(Answer::Opened),
+        Ask::Refresh { session, variables } => {
+            custodian.refresh(caller, &session, variables).await.map(|withheld| Answer::Refreshed { withheld })
+        }
         Ask::Close { session } => custodian.close(caller, &session).await.map(|()| Answer::Closed),
         Ask::Attach { .. } => {
             Err(Refusal::new(RefusalReason::WrongConnection, "only the starter's own connection attaches others"))
@@ -207,19 +210,19 @@ async fn answer(custodian: &Custodian, asker: Asker, ask: Ask) -> (Answer, Vec<O
         Ask::Grant { session, credential, policy_digest, purpose } => custodian
             .grant(caller, &session, &credential, &policy_digest, purpose)
             .await
-            .map(|Grant { secret, kept }| {
+            .map(|Grant { secret, kept, vault }| {
                 let kept = kept.map(|(kept, with)| {
                     descriptors = with;
                     kept
                 });
-                Answer::Granted { secret: for_the_wire(&secret), kept }
+                Answer::Granted { secret: for_the_wire(&secret), kept, vault }
             }),
         Ask::Revoke { session, credential } => {
             custodian.revoke(caller, &session, &credential).await.map(|()| Answer::Revoked)
         }
         Ask::GrantRoute(grant) => {
             let granted = custodian.grant_route(asker, *grant).await;
-            granted.map(|secret| Answer::Granted { secret: for_the_wire(&secret), kept: None })
+            granted.map(|secret| Answer::Granted { secret: for_the_wire(&secret), kept: None, vault: None })
         }
         Ask::Known { session } => custodian
             .known(asker, &session)

@@ -41,7 +41,7 @@ fn paths<'a>(sources: impl Iterator<Item = &'a Source>) -> Vec<PathBuf> {
     sources
         .filter_map(|source| match source {
             Source::File(path) => Some(PathBuf::from(path)),
-            Source::Store(_) | Source::Env(_) => None,
+            Source::Store(_) | Source::Env(_) | Source::Api(_) => None,
         })
         .collect()
 }
@@ -56,7 +56,7 @@ fn named<'a>(sources: impl Iterator<Item = &'a Source>) -> Vec<String> {
     let mut names: Vec<_> = sources
         .filter_map(|source| match source {
             Source::Env(name) => Some(name.clone()),
-            Source::Store(_) | Source::File(_) => None,
+            Source::Store(_) | Source::File(_) | Source::Api(_) => None,
         })
         .collect();
     names.sort();
@@ -82,6 +82,8 @@ impl Sources {
             Source::Store(name) => self.stored(name),
             Source::Env(name) => self.in_snapshot(name).map(|value| (value, false)),
             Source::File(path) => in_file(path).map(|value| (value, false)),
+            // Of a session's own, which opens it; nothing of the perimeter's has it.
+            Source::Api(name) => Err(in_no_vault(name)),
         }
         .map_err(|refusal| refusal.about(name))?;
         strong(value, danger_short, name, source)
@@ -109,6 +111,13 @@ impl Sources {
             )
         })
     }
+}
+
+/// What to say of a variable that the session's vaults have not, or not any more.
+pub(crate) fn in_no_vault(name: &str) -> Refusal {
+    let next =
+        format!("no vault of the session has the variable {name} any more: put it into one, and start another session");
+    Refusal::new(RefusalReason::SourceMissing, next)
 }
 
 /// A whole file, without one line end at its end. Waits for nothing: a pipe in its place is refused.
@@ -166,7 +175,7 @@ fn strong(value: SecretBytes, danger_short: bool, credential: &str, source: &Sou
     admit(into_bytes(&value), danger_short).map_err(|weak| {
         let name = match source {
             Source::Store(name) => name.as_str(),
-            Source::Env(_) | Source::File(_) => credential,
+            Source::Env(_) | Source::File(_) | Source::Api(_) => credential,
         };
         let next = format!(
             "{weak}: use a stronger secret, or store it knowingly with `postern secrets set {name} --danger-short` and `source = \"store:{name}\"`"

@@ -131,7 +131,13 @@ fn routes_digest(text: &str) -> String {
 }
 
 fn session(name: &str) -> OpenSession {
-    OpenSession { session: name.to_owned(), agent: None, zone: "ledger".to_owned(), digest: digest() }
+    OpenSession {
+        session: name.to_owned(),
+        agent: None,
+        zone: "ledger".to_owned(),
+        digest: digest(),
+        variables: Vec::new(),
+    }
 }
 
 fn call(route: &str) -> RouteGrant {
@@ -241,13 +247,16 @@ async fn worker_and_gateway_share_one_instance_each_with_its_own_verbs_and_no_se
     let worker = Client::new(channel(worker_side.custody(CallerKind::Worker).await.unwrap()));
     let egress = EgressClient::new(channel(worker_side.custody(CallerKind::Egress).await.unwrap()));
     let gateway = GatewayClient::new(channel(gateway_side.custody(CallerKind::Gateway).await.unwrap()));
-    let issued = worker.open(session("sesn_1")).await.unwrap();
+    let issued = worker.open(session("sesn_1")).await.unwrap().issued;
     let granted = egress.grant("sesn_1", "ledger-api", &digest(), Purpose::Inject).await.unwrap();
     assert_eq!(text(&granted.secret), VALUE);
     assert_eq!(text(&gateway.grant(call("wiki")).await.unwrap()), WIKI);
     assert_eq!(gateway.placeholders().await.unwrap()[0].placeholder, issued[0].placeholder);
 
     let binding = Binding {
+        client_id: None,
+        injection: None,
+        secret_name: None,
         credential: "vcrd_1".to_owned(),
         hosts: Vec::new(),
         kind: "static_bearer".to_owned(),

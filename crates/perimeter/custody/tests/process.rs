@@ -71,7 +71,7 @@ fn names() -> BTreeMap<String, String> {
 fn session() -> OpenSession {
     let zones = Zones::load(&Document::parse("postern.toml", CONFIGURATION).unwrap(), &names()).unwrap();
     let digest = zones.named("ledger").unwrap().digest().to_owned();
-    OpenSession { session: "sesn_1".to_owned(), agent: None, zone: "ledger".to_owned(), digest }
+    OpenSession { session: "sesn_1".to_owned(), agent: None, zone: "ledger".to_owned(), digest, variables: Vec::new() }
 }
 
 async fn log(directory: &Path) -> (role::Child, postern_audit::Client, OwnedFd) {
@@ -102,7 +102,7 @@ async fn a_secret_reaches_the_proxy_of_an_open_session_and_the_worker_never_gets
     let (mut log_child, log_client, socket) = log(directory.path()).await;
     let (mut child, worker) = begun(directory.path(), &socket).await;
     drop(socket);
-    let issued = worker.open(session()).await.unwrap();
+    let issued = worker.open(session()).await.unwrap().issued;
     assert_eq!(issued[0].placeholder.as_str().len(), VALUE.len());
 
     let (ours, theirs) = Channel::pair().unwrap();

@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
+use postern_custody::VaultGrant;
 use postern_policy::{CredentialName, FoundValue, Issued};
 use postern_secret::{
     MARKER, Placeholder, SecretBytes,
@@ -42,6 +43,8 @@ pub(crate) struct Key {
     pub(crate) placeholder: Placeholder,
     /// What the upstream wants.
     pub(crate) secret: SecretBytes,
+    /// Of a vault's: which, and how far it may go.
+    pub(crate) vault: Option<VaultGrant>,
 }
 
 /// Something recognised in a text.
@@ -148,6 +151,7 @@ impl Key {
             credential: self.credential.clone(),
             placeholder: self.placeholder.clone(),
             secret: self.secret.duplicate(),
+            vault: self.vault.clone(),
         }
     }
 }

@@ -224,7 +224,7 @@ impl Registry {
     async fn grant_all(&self, session: &Session) {
         for (credential, _) in &session.placeholders {
             if let Ok(grant) = inject::granted(session, credential, session.zone.digest(), Purpose::Recognise).await
-                && let Err(denial) = inject::remember(session, credential, grant.secret)
+                && let Err(denial) = inject::remember(session, credential, grant.secret, grant.vault)
             {
                 tracing::warn!(session = %session.id, %credential, %denial, "a granted credential cannot be used");
             }

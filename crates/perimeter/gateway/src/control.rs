@@ -108,7 +108,9 @@ impl ControlHandler for Handler {
                     self.gateway.sessions.thaw(&id);
                     Ok(Reply::Done)
                 }
-                CommandBody::PutFile { .. } => Err(CommandRefusal::unsupported(&command)),
+                CommandBody::PutFile { .. } | CommandBody::Variables { .. } => {
+                    Err(CommandRefusal::unsupported(&command))
+                }
             }
         })
     }

@@ -13,6 +13,7 @@ use postern_custody::{CustodyError, RefusalReason};
 use postern_egress::client::{OpenSession, SessionPlaceholder};
 use postern_policy::{Denial, Reason, Shadow, Zone, Zones};
 use postern_sandbox::{Control, Spawner};
+use postern_secret::seal::SealedVariable;
 
 use crate::hands::{Perimeter, Refused, SessionFacts};
 use crate::item::Serving;
@@ -48,6 +49,8 @@ struct Parts {
     turns: Serving,
     /// Whose turn it is to be commanded.
     orders: Serving,
+    /// Whose turn it is to be opened, or to be told of its vaults: what comes while a session is opened is for the open one.
+    openings: Serving,
 }
 
 /// Tells when a part of the perimeter is gone.
@@ -81,8 +84,8 @@ impl Boundary {
         defaults: Defaults,
     ) -> Self {
         let (audit, roster, turns) = (Log::new(audit), Arc::new(Roster::new(&places)), Serving::default());
-        let (orders, zones) = (Serving::default(), InForce::new(zones));
-        let parts = Parts { spawner, audit, custody, egress, zones, places, defaults, roster, turns, orders };
+        let (orders, openings, zones) = (Serving::default(), Serving::default(), InForce::new(zones));
+        let parts = Parts { spawner, audit, custody, egress, zones, places, defaults, roster, turns, orders, openings };
         Self { parts: Arc::new(parts) }
     }
 
@@ -146,6 +149,7 @@ impl Parts {
         let zones = self.zones.for_opening().await;
         let told = in_policy(facts);
         let zone = self.zone(facts, zones.select(&told)).await?;
+        let _alone = self.openings.turn(&facts.session).await;
         // Before anything of it is opened: a command that comes meanwhile is not lost.
         let held = self.roster.enter(&facts.session, zone.name());
         let (environment, ca_certificate_pem) = self.open_exit(facts, &zone).await?;
@@ -182,11 +186,22 @@ impl Parts {
             agent: Some(facts.agent()),
             zone: zone.name().to_owned(),
             digest: zone.digest().to_owned(),
+            variables: self.variables(&facts.session).await?,
         };
         let issued = match self.roster.standing(&facts.session).revoked {
             true => Vec::new(),
             false => match self.custody.open(question).await {
-                Ok(issued) => issued,
+                Ok(opened) => {
+                    for postern_custody::Withheld { credential, message, .. } in &opened.withheld {
+                        tracing::warn!(
+                            session = facts.session,
+                            credential,
+                            message,
+                            "a variable of a vault is withheld"
+                        );
+                    }
+                    opened.issued
+                }
                 Err(error) if grants_revoked(&error) => self.without_grants(&facts.session)?,
                 Err(error) => return Err(custody_refused(&error)),
             },
@@ -216,6 +231,14 @@ impl Parts {
                 Err(unavailable("egress_unavailable", &error))
             }
         }
+    }
+
+    /// What the session's vaults have, as it came and as sealed as it came.
+    async fn variables(&self, session: &str) -> Result<Vec<SealedVariable>, Refused> {
+        let place = self.places.of(session).map_err(|error| unavailable("workspace_unavailable", &error))?;
+        let read = tokio::task::spawn_blocking(move || place.variables()).await;
+        let read = read.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
+        read.map_err(|error| unavailable("worker_storage", &error))
     }
 
     /// A gateway of this host was told so while no worker was there to be: the session goes on without them here too.

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use postern_audit::{Decision, Kind, Record};
+use postern_custody::WithheldCode;
 use postern_model::control::{
     CommandBody, CommandRefusal, ControlLine, Hello, OUTSTANDING, PerimeterStatus, RESULTS_DIRECTORY, Reply, Role,
+    Withheld,
 };
 use postern_model::ids::SessionId;
 use postern_net::control::{ControlHandler, Obeying};
@@ -14,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::boundary::Commands;
 use crate::config::Report;
 use crate::place::{Mark, Place};
+use crate::remote;
 use crate::results::Put;
 use crate::session::chain;
 
@@ -108,11 +111,10 @@ impl ControlHandler for WorkerControl {
             act(&commands, command).await
         });
         Box::pin(async move {
-            let obeyed = obeying.await.unwrap_or_else(|panic| {
+            obeying.await.unwrap_or_else(|panic| {
                 tracing::error!(%panic, "a command ended without an answer");
                 Err(CommandRefusal::new("worker_failed", "the worker failed", "read the worker's log"))
-            });
-            obeyed.map(|()| Reply::Done)
+            })
         })
     }
 }
@@ -122,14 +124,32 @@ fn busy() -> CommandRefusal {
     CommandRefusal::new("limit_commands", message, "wait for one of them to end, then send it again")
 }
 
-async fn act(commands: &Commands, command: CommandBody) -> Result<(), CommandRefusal> {
-    match command {
+async fn act(commands: &Commands, command: CommandBody) -> Result<Reply, CommandRefusal> {
+    let done = match command {
         CommandBody::Freeze { session } => freeze(commands, &session).await,
         CommandBody::Thaw { session } => thaw(commands, &session).await,
         CommandBody::RevokeGrants { session } => revoke(commands, &session).await,
         CommandBody::PutFile { session, path, bytes, mode } => put_file(commands, &session, &path, bytes.0, mode).await,
+        CommandBody::Variables { session, sealed } => return variables(commands, &session, sealed).await,
         CommandBody::Status => Err(CommandRefusal::unsupported(&command)),
-    }
+    };
+    done.map(|()| Reply::Done)
+}
+
+/// What a session's vaults have now. Custody judges each by the zone and writes the record; nothing that comes this way can widen what a zone grants.
+async fn variables(commands: &Commands, session: &SessionId, sealed: Vec<String>) -> Result<Reply, CommandRefusal> {
+    let place = held(commands, session)?;
+    let withheld = commands.refresh(session, place, remote::sealed(sealed)).await?;
+    // An id of another form than ours came from nobody who could be told of it.
+    let told = withheld.into_iter().filter_map(|one| {
+        Some(Withheld {
+            credential_id: one.credential.parse().ok()?,
+            vault_id: one.vault.parse().ok()?,
+            host_unreachable: one.code == WithheldCode::HostUnreachable,
+            message: one.message,
+        })
+    });
+    Ok(Reply::Variables { withheld: told.collect() })
 }
 
 /// Held back first and recorded then: a log that fails must not leave a session running that should stand. Custody writes the record, one for all who

@@ -64,6 +64,17 @@ pub(crate) async fn run<P: Perimeter>(shared: &Shared<P>, item: WorkItem, ours: 
         return stop(shared, &key, &item.id, None).await;
     }
     let claim = Claim { work: item.id, session: item.data.id, ours, heard: None };
+    // Only our server seals anything for this perimeter; from another there is nothing, and nothing of a former item stays.
+    let variables = item.secret.as_deref().filter(|_| ours).map(Bearer::variables_in).unwrap_or_default();
+    if let Some(place) = shared.places.of(&claim.session).ok()
+        && let Err(error) = place.keep_variables(&variables)
+    {
+        tracing::error!(
+            session = claim.session,
+            error = chain(&error),
+            "the variables of a session's vaults are not kept"
+        );
+    }
     hold(shared, claim, key).await;
 }
 

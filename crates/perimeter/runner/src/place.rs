@@ -1,4 +1,4 @@
-//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,packages,given,outputs,memory,journal,manifest,skills,sent,stores,kernel_uid,lease,results,frozen,revoked}`. Workspaces outlive the worker.
+//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,packages,given,outputs,memory,journal,manifest,skills,sent,stores,kernel_uid,lease,variables,results,frozen,revoked}`. Workspaces outlive the worker.
 //! Never makes a path from a name it did not check: session ids come from a server that may be hostile.
 
 use std::fs;
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use postern_sandbox::LOWEST_KERNEL_UID;
+use postern_secret::seal::SealedVariable;
 use serde::{Deserialize, Serialize};
 
 /// The directory of all sessions.
@@ -50,6 +51,8 @@ pub(crate) struct Place {
     pub(crate) stores: PathBuf,
     kernel_uid: PathBuf,
     lease: PathBuf,
+    /// The variables of its vaults, sealed.
+    variables: PathBuf,
     directory: PathBuf,
 }
 
@@ -100,6 +103,7 @@ impl Place {
             stores: directory.join("stores"),
             kernel_uid: directory.join("kernel_uid"),
             lease: directory.join("lease"),
+            variables: directory.join("variables"),
             directory,
         }
     }
@@ -148,12 +152,28 @@ impl Place {
         replace(&self.lease, &serde_json::to_vec(lease)?)
     }
 
-    /// Forgets the lease.
+    /// Keeps what the session's vaults have, sealed as it came, in place of what was kept before. Blocks.
+    pub(crate) fn keep_variables(&self, sealed: &[SealedVariable]) -> io::Result<()> {
+        replace(&self.variables, &serde_json::to_vec(sealed)?)
+    }
+
+    /// What was kept. Blocks.
+    pub(crate) fn variables(&self) -> io::Result<Vec<SealedVariable>> {
+        match fs::read(&self.variables) {
+            Ok(text) => Ok(serde_json::from_slice(&text)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets the lease, and what came with the item.
     pub(crate) fn forget(&self) {
-        if let Err(error) = fs::remove_file(&self.lease)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, "a lease could not be forgotten");
+        for file in [&self.lease, &self.variables] {
+            if let Err(error) = fs::remove_file(file)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, ?file, "what belonged to an item could not be forgotten");
+            }
         }
     }
 }
@@ -303,9 +323,12 @@ mod tests {
         assert_eq!(Places::new(directory.path()).leases(), [held]);
         let mode = fs::metadata(&place.lease).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(place.variables().expect("none is no error"), []);
+        place.keep_variables(&[]).expect("written");
         place.forget();
         place.forget();
         assert_eq!(places.leases(), []);
+        assert!(!place.variables.exists(), "what came with the item goes with it");
     }
 
     #[test]

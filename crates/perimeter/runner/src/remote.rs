@@ -16,6 +16,7 @@ use http_body_util::Full;
 use postern_net::sse::{Decoder, SseError};
 use postern_net::{Body, ClientError, HttpClient, backoff};
 use postern_secret::Secret;
+use postern_secret::seal::{LONGEST_VARIABLES, MOST_VARIABLES, SealedVariable};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -55,12 +56,38 @@ impl Bearer {
         (!inner.sessions_token.is_empty()).then(|| Self::new(inner.sessions_token))
     }
 
+    /// The variables of the session's vaults in a work item's secret, unopened: ours to carry to custody. What does not read as one is passed over.
+    pub(crate) fn variables_in(secret: &str) -> Vec<SealedVariable> {
+        #[derive(Deserialize)]
+        struct Inner {
+            #[serde(default)]
+            variables: Vec<String>,
+        }
+        let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        let inner =
+            engine.decode(secret.trim_end_matches('=')).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        sealed(inner.map(|inner: Inner| inner.variables).unwrap_or_default())
+    }
+
     #[expect(clippy::disallowed_methods, reason = "the server needs the bearer on the wire")]
     pub(crate) fn header(&self) -> Option<HeaderValue> {
         let mut value = HeaderValue::try_from(format!("Bearer {}", self.0.expose())).ok()?;
         value.set_sensitive(true);
         Some(value)
     }
+}
+
+/// Sealed values as they came, as texts: bounded, in their order.
+pub(crate) fn sealed(texts: Vec<String>) -> Vec<SealedVariable> {
+    let mut room = LONGEST_VARIABLES;
+    let fits = |text: &String| {
+        room = room.saturating_sub(text.len());
+        room > 0
+    };
+    let read = |text: String| {
+        SealedVariable::decode(&text).inspect_err(|error| tracing::warn!(%error, "a variable of a vault")).ok()
+    };
+    texts.into_iter().take(MOST_VARIABLES).take_while(fits).filter_map(read).collect()
 }
 
 /// Why a request has no answer to use.
@@ -427,6 +454,7 @@ fn request(
         .uri(path)
         .header(ACCEPT, "application/json")
         .header(AUTHORIZATION, authorization)
+        // By which our server knows who brings the variables of vaults.
         .header(USER_AGENT, concat!("postern/", env!("CARGO_PKG_VERSION")))
         .header("anthropic-version", API_VERSION)
         .header("anthropic-beta", BETA);

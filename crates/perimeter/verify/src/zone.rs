@@ -147,6 +147,12 @@ fn own_credentials(zone: &mut Table) -> Vec<String> {
     numbered
         .map(|(number, credential)| {
             let name = format!("postern-verify-{number}");
+            let variable =
+                credential.get("source").and_then(Value::as_str).and_then(|source| source.strip_prefix("api:"));
+            if let Some(variable) = variable.map(str::to_owned) {
+                // What the sandbox of the zone sees it as.
+                credential.entry("env").or_insert(variable.into());
+            }
             credential.insert("source".to_owned(), format!("store:{name}").into());
             name
         })
@@ -221,7 +227,7 @@ mod tests {
         DocumentText { file: "postern.toml".into(), text: text.into(), attachments: BTreeMap::new() }
     }
 
-    const TWO: &str = "config = 1\n[zone.a]\nenvironment = \"default\"\nagents = [\"agent_1\"]\n[zone.b]\nenvironment = \"env_b\"\n[zone.b.sandbox]\nmounts = [{ host = \"/srv/tickets\", at = \"/data\", access = \"read\" }]\n[[zone.b.credential]]\nname = \"real\"\nsource = \"env:REAL\"\nenv = \"REAL_KEY\"\ninject = [{ header = \"x-real\" }]\n[[zone.b.egress]]\nhost = \"api.example\"\ncredential = \"real\"\n";
+    const TWO: &str = "config = 1\n[zone.a]\nenvironment = \"default\"\nagents = [\"agent_1\"]\n[zone.b]\nenvironment = \"env_b\"\n[zone.b.sandbox]\nmounts = [{ host = \"/srv/tickets\", at = \"/data\", access = \"read\" }]\n[[zone.b.credential]]\nname = \"real\"\nsource = \"env:REAL\"\nenv = \"REAL_KEY\"\ninject = [{ header = \"x-real\" }]\n[[zone.b.credential]]\nname = \"vault\"\nsource = \"api:VAULT_KEY\"\ninject = [{ header = \"x-vault\" }]\n[[zone.b.egress]]\nhost = \"api.example\"\ncredential = \"real\"\n";
 
     fn select(zone: Option<&str>, environment: Option<&str>) -> Selection {
         Selection { zone: zone.map(Into::into), environment: environment.map(Into::into) }
@@ -246,7 +252,8 @@ mod tests {
         let chosen = choose(&two, &select(Some("b"), None)).unwrap();
         let under_test = rewrite(chosen, &two, &upstreams);
         assert!(!under_test.document.text.contains("env:REAL"), "{}", under_test.document.text);
-        assert_eq!(under_test.secrets.len(), 2);
+        assert!(!under_test.document.text.contains("api:"), "{}", under_test.document.text);
+        assert_eq!(under_test.secrets.len(), 3);
         let mut document = postern_policy::Document::from_text(under_test.document.clone()).unwrap();
         for name in [API_CA, OTHER_CA] {
             document.attach(name, "-----BEGIN CERTIFICATE-----\n");
@@ -256,6 +263,6 @@ mod tests {
         assert_eq!(zone.name(), "b");
         assert_eq!(zone.sandbox().mounts.len(), 1);
         let variables: Vec<_> = zone.credentials().iter().filter_map(|one| one.env.as_deref()).collect();
-        assert_eq!(variables, ["REAL_KEY", VARIABLE]);
+        assert_eq!(variables, ["REAL_KEY", "VAULT_KEY", VARIABLE]);
     }
 }

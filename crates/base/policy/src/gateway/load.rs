@@ -160,6 +160,12 @@ fn read_credential(table: &mut Table<'_>) -> Option<Option<RouteCredential>> {
     if let Some(Item { value: "api:", .. }) = source {
         return read_api(&mut credential).map(Some);
     }
+    if let Some(named) = source.as_ref().filter(|item| item.value.starts_with("api:")) {
+        let message = "a route takes the caller's credential for its own URL: source = \"api:\", without a name";
+        credential.reader().error(named.at, message);
+        ["header", "format"].iter().for_each(|key| credential.leave(key));
+        return None;
+    }
     let header = read_header(&mut credential);
     let format = read_format(&mut credential, header.as_ref());
     let source: Option<Source> = source.and_then(|item| read_source(&credential, item));

@@ -136,7 +136,7 @@ fn each_mistake_in_a_route_is_refused_where_it_stands() {
         ("store:wiki-token", "vault:wiki", "not in this build: source = \"vault:\""),
         ("store:wiki-token", "wiki-token", "source must begin with one of"),
         ("store:wiki-token", "api:", "9:33: header: a vault credential is always sent"),
-        ("store:wiki-token", "api:x", "not in this build: source = \"api:\""),
+        ("store:wiki-token", "api:x", "source = \"api:\", without a name"),
         ("source = \"store:wiki-token\", ", "", "missing key: source in [gateway.route.credential]"),
         ("header = \"authorization\"", "header = \"host\"", "header: host is set by the gateway"),
         ("header = \"authorization\"", "header = \"Content-Length\"", "header: content-length is set by the gateway"),

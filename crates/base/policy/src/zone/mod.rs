@@ -33,9 +33,10 @@ pub use select::Zones;
 pub use shadow::Shadow;
 
 use crate::cedar::{Action, Attribute, Builder, Policies, tools_rule};
-use crate::credential::{Credential, CredentialName};
+use crate::credential::{Credential, CredentialName, Source};
 use crate::location::BodyKind;
 use crate::permit::{ConnectPermit, GrantPermit, McpPermit, PassPermit, Permit, ToolPermit};
+use crate::reach::Reach;
 use crate::reason::{Denial, Reason};
 use crate::request::{Connect, McpCall, Request, ToolUse};
 use crate::{Host, Port};
@@ -161,6 +162,19 @@ impl Zone {
             |credential: &Credential| credential.inject.iter().any(|location| location.body() == Some(kind));
         let mut here = self.rules.iter().filter(|rule| rule.host.covers(host));
         here.any(|rule| rule.credential.as_ref().and_then(|name| self.credential(name)).is_some_and(into_body))
+    }
+
+    /// The credential that a variable of the session's vaults is for.
+    #[must_use]
+    pub fn for_variable(&self, variable: &str) -> Option<&Credential> {
+        self.credentials.iter().find(|credential| matches!(&credential.source, Source::Api(named) if named == variable))
+    }
+
+    /// The hosts of a vault credential that no rule of the zone sends it to.
+    #[must_use]
+    pub fn out_of_reach(&self, name: &CredentialName, reach: &Reach) -> Vec<String> {
+        let bound: Vec<_> = self.rules.iter().filter(|rule| rule.credential.as_ref() == Some(name)).collect();
+        reach.hosts_without(|pattern| bound.iter().any(|rule| rule.host.meets(pattern)))
     }
 
     /// May custody hand out this credential's secret for a session of this zone? It must be named by a credential

@@ -2,12 +2,13 @@
 
 use crate::credential::{BasicPart, Credential, CredentialName, Location, Source};
 use crate::document::{Item, Table};
+use crate::reach::Reach;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// All credentials of the zone; `None` if one of them is wrong.
 pub(super) fn read_credentials(zone: &mut Table<'_>) -> Option<Vec<Credential>> {
-    let (mut names, mut variables) = (BTreeSet::new(), BTreeSet::new());
+    let (mut names, mut variables, mut sources) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let tables = zone.tables("credential");
     let given = tables.len();
     let mut credentials = Vec::new();
@@ -20,6 +21,10 @@ pub(super) fn read_credentials(zone: &mut Table<'_>) -> Option<Vec<Credential>> 
             }
             if let Some(variable) = credential.env.clone().filter(|variable| !variables.insert(variable.clone())) {
                 table.reader().error(at, format!("two credentials of this zone have the variable {variable}"));
+            }
+            if matches!(credential.source, Source::Api(_)) && !sources.insert(credential.source.clone()) {
+                let message = format!("two credentials of this zone have the source {}", credential.source);
+                table.reader().error(at, message);
             }
             credentials.push(credential);
         }
@@ -34,8 +39,29 @@ fn read_credential(table: &mut Table<'_>) -> Option<Credential> {
     let source = table.required("source", source).and_then(|item| read_source(table, item));
     let env = read_variable(table);
     let inject = read_inject(table);
-    let credential = Credential { name: name?, source: source?, env: env?, inject: inject? };
-    check_certificate(table, &credential).then_some(credential)
+    let mut credential = Credential { name: name?, source: source?, env: env?, inject: inject? };
+    (check_certificate(table, &credential) && complete_variable(table, &mut credential)).then_some(credential)
+}
+
+/// A variable of a vault stands in headers and bodies alone, and the sandbox sees its placeholder under its own name, unless the zone says another.
+fn complete_variable(table: &Table<'_>, credential: &mut Credential) -> bool {
+    let Source::Api(name) = &credential.source else { return true };
+    let elsewhere = credential.inject.iter().find(|location| !Reach::ANYWHERE.covers_place(location));
+    if let Some(elsewhere) = elsewhere {
+        let message = format!(
+            "a vault's variable goes into headers and bodies alone (header, basic, json, form), not {elsewhere}"
+        );
+        table.reader().error(table.at(), message);
+        return false;
+    }
+    if credential.env.is_none() && is_reserved(name) {
+        let message =
+            format!("{name} has a meaning of its own in the sandbox; say with env under which name it is seen there");
+        table.reader().error(table.at(), message);
+        return false;
+    }
+    credential.env.get_or_insert_with(|| name.clone());
+    true
 }
 
 /// A client certificate is proven, not sent: it has no other place, and nothing in the sandbox stands for it.
@@ -72,7 +98,13 @@ pub(crate) fn read_source(table: &Table<'_>, item: Item<&str>) -> Option<Source>
         "store" => Some(Source::Store(rest.to_owned())),
         "env" => Some(Source::Env(rest.to_owned())),
         "file" => Some(Source::File(PathBuf::from(rest))),
-        "command" | "vault" | "aws-sm" | "k8s" | "api" => {
+        "api" if !is_variable(rest) => {
+            let message = "source = \"api:\" is followed by a variable's name: letters, digits and `_`, no digit first";
+            table.reader().error(item.at, message);
+            return None;
+        }
+        "api" => Some(Source::Api(rest.to_owned())),
+        "command" | "vault" | "aws-sm" | "k8s" => {
             table.reader().error(item.at, format!("not in this build: source = \"{kind}:\""));
             return None;
         }
@@ -86,6 +118,12 @@ pub(crate) fn read_source(table: &Table<'_>, item: Item<&str>) -> Option<Source>
         return None;
     }
     source
+}
+
+/// What vaults take for a variable's name.
+fn is_variable(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    (1..=255).contains(&name.len()) && name.bytes().all(plain) && !name.as_bytes()[0].is_ascii_digit()
 }
 
 /// The variable for the placeholder. The outer `None` is an error.

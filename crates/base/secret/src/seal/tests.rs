@@ -3,6 +3,9 @@ use crate::Secret;
 
 fn binding() -> Binding {
     Binding {
+        client_id: None,
+        injection: None,
+        secret_name: None,
         credential: "vcrd_1".to_owned(),
         hosts: vec!["a.example".to_owned(), "\"b\"\n".to_owned()],
         kind: "static_bearer".to_owned(),
@@ -20,8 +23,36 @@ fn recipient(id: &str) -> Recipient {
 
 #[test]
 fn a_binding_is_canonical_json_to_the_byte() {
-    let expected = r#"{"credential":"vcrd_1","hosts":["a.example","\"b\"\n"],"kind":"static_bearer","mcp_url":"https://wiki.t.tunnel.localhost/mcp","token_endpoint":null,"vault":"vlt_1","workspace":"wrkspc_default"}"#;
-    assert_eq!(String::from_utf8(binding().canonical()).unwrap(), expected);
+    let first = r#"{"credential":"vcrd_1","hosts":["a.example","\"b\"\n"],"kind":"static_bearer","mcp_url":"https://wiki.t.tunnel.localhost/mcp","token_endpoint":null,"vault":"vlt_1","workspace":"wrkspc_default"}"#;
+    assert_eq!(String::from_utf8(binding().canonical(FIRST_VERSION).unwrap()).unwrap(), first);
+    let full = Binding {
+        client_id: Some("c".to_owned()),
+        injection: Some(Places { body: false, header: true }),
+        secret_name: Some("KEY".to_owned()),
+        ..binding()
+    };
+    let second = r#"{"client_id":"c","credential":"vcrd_1","hosts":["a.example","\"b\"\n"],"injection":{"body":false,"header":true},"kind":"static_bearer","mcp_url":"https://wiki.t.tunnel.localhost/mcp","secret_name":"KEY","token_endpoint":null,"vault":"vlt_1","workspace":"wrkspc_default"}"#;
+    assert_eq!(String::from_utf8(full.canonical(VERSION).unwrap()).unwrap(), second);
+    for absent in ["client_id", "injection", "secret_name"] {
+        let canonical = String::from_utf8(binding().canonical(VERSION).unwrap()).unwrap();
+        assert!(canonical.contains(&format!("\"{absent}\":null")), "{absent} is absent aloud");
+    }
+    assert_eq!((full.canonical(FIRST_VERSION), full.canonical(3), full.canonical(0)), (None, None, None));
+    assert_eq!(full.in_version(FIRST_VERSION), binding());
+}
+
+#[test]
+fn places_lie_within_others_or_do_not() {
+    let places = |header, body| Places { body, header };
+    for (inner, outer, within) in [
+        (places(true, false), places(true, true), true),
+        (places(true, true), places(true, true), true),
+        (places(true, true), places(true, false), false),
+        (places(false, true), places(true, false), false),
+        (places(false, false), places(false, false), true),
+    ] {
+        assert_eq!(inner.within(outer), within, "{inner:?} in {outer:?}");
+    }
 }
 
 #[test]

@@ -4,6 +4,8 @@
 use postern_model::vault::{CredentialAuth, OauthRefresh, SecretPart, TokenEndpointAuth, covers};
 use postern_model::{Field, Problem, Timestamp};
 use postern_secret::SecretBytes;
+use postern_secret::seal::Places;
+use postern_store::credentials::Bound;
 
 use super::auth::{bound_hosts, kind, scope};
 use super::parts::{AuthInput, RefreshInput, future, unless_null};
@@ -15,22 +17,32 @@ pub(crate) struct ChangedAuth {
     pub(crate) auth: CredentialAuth,
     /// The hosts its value is bound to.
     pub(crate) hosts: Vec<String>,
+    /// The places its value is bound to.
+    pub(crate) injection: Option<Places>,
     /// What is to be sealed.
     pub(crate) secrets: Vec<(SecretPart, SecretBytes)>,
 }
 
+/// What the stored value is bound to and an update can narrow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sealed<'a> {
+    pub(crate) hosts: &'a [String],
+    pub(crate) injection: Option<Places>,
+}
+
 impl ChangedAuth {
-    /// Applies what was sent to what is stored; `sealed_hosts` are those that the stored value is bound to.
+    /// Applies what was sent to what is stored.
     ///
     /// # Errors
     /// 400 naming the place; no value is repeated.
     pub(crate) fn new(
         stored: &CredentialAuth,
-        sealed_hosts: &[String],
+        sealed: Sealed<'_>,
         input: Field<AuthInput>,
         now: Timestamp,
     ) -> Result<Self, Problem> {
-        let mut changed = Self { auth: stored.clone(), hosts: sealed_hosts.to_vec(), secrets: Vec::new() };
+        let Sealed { hosts, injection } = sealed;
+        let mut changed = Self { auth: stored.clone(), hosts: hosts.to_vec(), injection, secrets: Vec::new() };
         let Some(mut input) = unless_null(input, "auth")? else { return Ok(changed) };
         if kind(&input.kind)? != stored.kind() {
             let message = format!("the credential is of type `{}`, which cannot change", stored.kind().as_str());
@@ -86,19 +98,29 @@ impl ChangedAuth {
         }
         let hosts = bound_hosts(networking);
         let place = "auth.secret_value";
-        match unless_null(std::mem::take(&mut input.secret_value), place)? {
-            Some(value) => {
-                self.secrets.push((SecretPart::Value, value.admitted(place)?));
-                self.hosts = hosts;
-            }
-            None if covers(&self.hosts, &hosts) => {}
-            None => {
-                let message =
-                    "the stored secret is sealed to fewer hosts than these; send `secret_value` again with them";
-                return Err(Problem::invalid_at("auth.networking", message).with_code("credential_widened"));
-            }
+        if let Some(value) = unless_null(std::mem::take(&mut input.secret_value), place)? {
+            self.secrets.push((SecretPart::Value, value.admitted(place)?));
+            self.hosts = hosts;
+            self.injection = Bound::new(&self.auth).injection;
+            return Ok(());
         }
-        Ok(())
+        self.narrows(&hosts)
+    }
+
+    /// A value that is sealed already goes no further than it was sealed for: whoever wants that sends it again.
+    fn narrows(&self, hosts: &[String]) -> Result<(), Problem> {
+        if !covers(&self.hosts, hosts) {
+            let message = "the stored secret is sealed to fewer hosts than these; send `secret_value` again with them";
+            return Err(Problem::invalid_at("auth.networking", message).with_code("credential_widened"));
+        }
+        match (Bound::new(&self.auth).injection, self.injection) {
+            (Some(asked), Some(sealed)) if !asked.within(sealed) => {
+                let message =
+                    "the stored secret is sealed to fewer places than these; send `secret_value` again with them";
+                Err(Problem::invalid_at("auth.injection_location", message).with_code("credential_widened"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

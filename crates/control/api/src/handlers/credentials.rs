@@ -14,7 +14,7 @@ use postern_store::{perimeters, vaults};
 
 use super::{Deleted, list_query};
 use crate::app::problem;
-use crate::credential::{ChangedAuth, CreateCredential, UpdateCredential, seal_parts};
+use crate::credential::{ChangedAuth, CreateCredential, Sealed, UpdateCredential, seal_parts};
 use crate::dispatch::Call;
 use crate::reply::Reply;
 
@@ -27,11 +27,15 @@ pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let display_name = credential_name(body.display_name.take())?;
     let metadata = body.metadata.take().unwrap_or_default().checked()?;
     let new = body.auth(now)?;
+    let bound = credentials::Bound::new(&new.auth);
     let binding = Binding {
+        client_id: bound.client_id,
         credential: id.to_string(),
         hosts: new.hosts,
+        injection: bound.injection,
         kind: new.auth.kind().as_str().to_owned(),
         mcp_url: new.mcp_url,
+        secret_name: bound.secret_name,
         token_endpoint: new.token_endpoint,
         vault: vault.to_string(),
         workspace: workspace.to_string(),
@@ -45,6 +49,7 @@ pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let new = NewCredential { shown, key: &new.key, secrets: &secrets, now };
     let credential = credentials::create(&mut tx, &workspace, &vault, &id, &new).await.map_err(problem)?;
     tx.commit().await.map_err(problem)?;
+    app.control.vaults_changed();
     let kind = credential.auth.kind().as_str();
     tracing::info!(%vault, credential = %id, kind, perimeters = perimeters.len(), who, "credential sealed");
     Reply::json(&credential)
@@ -67,12 +72,13 @@ pub(crate) async fn update(mut call: Call) -> Result<Reply, Problem> {
     let (stored, binding) = credentials::active(&mut tx, &workspace, &vault, &id).await.map_err(problem)?;
     let display_name = renamed(stored.display_name.as_deref(), body.display_name)?;
     let metadata = merged(&stored.metadata, &body.metadata)?;
-    let changed = ChangedAuth::new(&stored.auth, &binding.hosts, body.auth, now)?;
+    let sealed = Sealed { hosts: &binding.hosts, injection: binding.injection };
+    let changed = ChangedAuth::new(&stored.auth, sealed, body.auth, now)?;
     let unchanged = (&changed.auth, &display_name, &metadata) == (&stored.auth, &stored.display_name, &stored.metadata);
     if unchanged && changed.secrets.is_empty() {
         return Reply::json(&stored);
     }
-    let binding = Binding { hosts: changed.hosts, ..binding };
+    let binding = Binding { hosts: changed.hosts, injection: changed.injection, ..binding };
     let resealed = changed.secrets.len();
     let perimeters = perimeters::active(&mut tx, &workspace).await.map_err(problem)?;
     let secrets = seal_parts(changed.secrets, &binding, &perimeters)?;
@@ -80,6 +86,7 @@ pub(crate) async fn update(mut call: Call) -> Result<Reply, Problem> {
         Shown { auth: &changed.auth, display_name: display_name.as_deref(), metadata: &metadata, binding: &binding };
     let updated = credentials::update(&mut tx, &workspace, &stored, &shown, &secrets, now).await.map_err(problem)?;
     tx.commit().await.map_err(problem)?;
+    app.control.vaults_changed();
     tracing::info!(%vault, credential = %id, resealed, who, "credential changed");
     Reply::json(&updated)
 }
@@ -91,6 +98,7 @@ pub(crate) async fn archive(call: Call) -> Result<Reply, Problem> {
     let mut tx = app.store.write().await.map_err(problem)?;
     let archived = credentials::archive(&mut tx, &workspace, &vault, &id, app.now()).await.map_err(problem)?;
     tx.commit().await.map_err(problem)?;
+    app.control.vaults_changed();
     tracing::info!(%vault, credential = %id, who, "credential archived");
     Reply::json(&archived)
 }
@@ -102,6 +110,7 @@ pub(crate) async fn delete(call: Call) -> Result<Reply, Problem> {
     let mut tx = app.store.write().await.map_err(problem)?;
     credentials::delete(&mut tx, &workspace, &vault, &id, app.now()).await.map_err(problem)?;
     tx.commit().await.map_err(problem)?;
+    app.control.vaults_changed();
     tracing::info!(%vault, credential = %id, who, "credential deleted");
     Reply::json(&Deleted { id: id.as_str(), kind: "vault_credential_deleted" })
 }

@@ -45,6 +45,7 @@ pub(crate) async fn archive(call: Call) -> Result<Reply, Problem> {
     let mut tx = app.store.write().await.map_err(problem)?;
     let archived = vaults::archive(&mut tx, &workspace, &id, app.now()).await.map_err(problem)?;
     tx.commit().await.map_err(problem)?;
+    app.control.vaults_changed();
     tracing::info!(vault = %id, who, "vault archived");
     Reply::json(&archived)
 }
@@ -56,6 +57,7 @@ pub(crate) async fn delete(call: Call) -> Result<Reply, Problem> {
     let mut tx = app.store.write().await.map_err(problem)?;
     vaults::delete(&mut tx, &workspace, &id, app.now()).await.map_err(problem)?;
     tx.commit().await.map_err(problem)?;
+    app.control.vaults_changed();
     tracing::info!(vault = %id, who, "vault deleted");
     Reply::json(&Deleted { id: id.as_str(), kind: "vault_deleted" })
 }

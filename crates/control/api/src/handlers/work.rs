@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::HeaderMap;
+use http::header::USER_AGENT;
+use postern_engine::Missing;
+use postern_engine::control::variables;
 use postern_model::Problem;
 use postern_model::ids::{EnvironmentId, SessionId, WorkId};
 use postern_model::work::{StopWork, UpdateWork, Work, WorkError, WorkState};
@@ -31,6 +35,7 @@ pub(crate) async fn poll(mut call: Call) -> Result<Reply, Problem> {
     let block = call.query.number("block_ms", 1, 999)?;
     let reclaim = call.query.number("reclaim_older_than_ms", 0, MAX_RECLAIM_MS)?.unwrap_or(DEFAULT_RECLAIM_MS);
     call.query.finish()?;
+    let brings = Brings::of(&call.headers);
     let worker = call.headers.get("anthropic-worker-id").and_then(|value| value.to_str().ok()).unwrap_or_default();
     call.app.pollers.note(&environment, worker, call.app.now());
     let deadline = Instant::now() + Duration::from_millis(block.unwrap_or(0));
@@ -40,7 +45,7 @@ pub(crate) async fn poll(mut call: Call) -> Result<Reply, Problem> {
         let mut arrived = std::pin::pin!(call.app.store.work_arrived());
         arrived.as_mut().enable();
         settle_lost(&call.app, &environment).await?;
-        if let Some(work) = claim(&call.app, &environment, reclaim).await? {
+        if let Some(work) = claim(&call.app, &environment, reclaim, brings).await? {
             return Reply::json(&work);
         }
         if timeout_at(deadline, arrived).await.is_err() {
@@ -163,7 +168,29 @@ fn superseded(caller: &Caller) -> bool {
     matches!(caller, Caller::Session(SessionGrant { lease: Lease::Superseded, .. }))
 }
 
-async fn claim(app: &App, environment: &EnvironmentId, reclaim: Duration) -> Result<Option<Work>, Problem> {
+/// What a worker brings to a sandbox besides its tools.
+#[derive(Clone, Copy)]
+enum Brings {
+    /// As the official ones.
+    Nothing,
+    /// The variables of the session's vaults, as ours.
+    Variables,
+}
+
+impl Brings {
+    /// A worker's own word: one that says too much gets ciphertext that it cannot open.
+    fn of(headers: &HeaderMap) -> Self {
+        let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if agent.starts_with("postern/") { Self::Variables } else { Self::Nothing }
+    }
+}
+
+async fn claim(
+    app: &App,
+    environment: &EnvironmentId,
+    reclaim: Duration,
+    brings: Brings,
+) -> Result<Option<Work>, Problem> {
     let now = app.now();
     let mut connection = app.store.read().await.map_err(problem)?;
     if !work::claimable(&mut connection, environment, reclaim, now).await.map_err(problem)? {
@@ -181,13 +208,34 @@ async fn claim(app: &App, environment: &EnvironmentId, reclaim: Duration) -> Res
     };
     let mut tx = app.store.write().await.map_err(problem)?;
     let claimed = work::claim(&mut tx, &ask).await.map_err(problem)?;
+    let Some(work) = claimed else { return Ok(None) };
+    let variables = variables::of_session(&mut tx, environment, work.data.session()).await.map_err(problem)?;
     tx.commit().await.map_err(problem)?;
-    Ok(claimed.map(|work| Work { secret: Some(payload(&token)), ..work }))
+    let (sealed, missing) = brought(variables.unwrap_or_default(), brings);
+    if let Err(problem) = app.engine.missing(work.data.session(), missing).await {
+        tracing::warn!(session = %work.data.session(), %problem, "a session could not be told what it does not get");
+    }
+    Ok(Some(Work { secret: Some(payload(&token, &sealed)), ..work }))
+}
+
+/// What of a session's variables goes along, and what the session is to be told.
+fn brought((sealed, mut missing): (Vec<String>, Vec<Missing>), brings: Brings) -> (Vec<String>, Vec<Missing>) {
+    match brings {
+        Brings::Variables => (sealed, missing),
+        Brings::Nothing => {
+            missing.extend((!sealed.is_empty()).then(|| variables::not_brought(sealed.len())));
+            (Vec::new(), missing)
+        }
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the token is handed to the worker once, in the answer to its poll")]
-fn payload(token: &SessionToken) -> String {
-    URL_SAFE_NO_PAD.encode(json!({ "sessions_token": token.secret().expose() }).to_string())
+fn payload(token: &SessionToken, variables: &[String]) -> String {
+    let mut payload = json!({ "sessions_token": token.secret().expose() });
+    if !variables.is_empty() {
+        payload["variables"] = json!(variables);
+    }
+    URL_SAFE_NO_PAD.encode(payload.to_string())
 }
 
 /// Ends items that no worker will end, and tells the sessions of these and of those whose end nobody was told of.

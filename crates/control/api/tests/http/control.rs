@@ -15,12 +15,12 @@ use serde_json::{Value, json};
 use crate::support::{BETAS, Response, Server, connect};
 
 /// A worker or gateway at the other end of a control stream.
-struct Peer {
+pub(crate) struct Peer {
     stream: TcpStream,
 }
 
 impl Peer {
-    fn connect(server: &Server, credential: &str, role: Role, sessions: &[&str]) -> Self {
+    pub(crate) fn connect(server: &Server, credential: &str, role: Role, sessions: &[&str]) -> Self {
         let mut stream = connect(server.address);
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let head = format!(
@@ -42,17 +42,17 @@ impl Peer {
         peer
     }
 
-    fn say(&mut self, word: &FromPerimeter) {
+    pub(crate) fn say(&mut self, word: &FromPerimeter) {
         let body = serde_json::to_vec(word).unwrap();
         self.stream.write_all(&u32::try_from(body.len()).unwrap().to_le_bytes()).unwrap();
         self.stream.write_all(&body).unwrap();
     }
 
-    fn report(&mut self, sessions: &[&str]) {
+    pub(crate) fn report(&mut self, sessions: &[&str]) {
         self.say(&FromPerimeter::Sessions { sessions: ids(sessions) });
     }
 
-    fn command(&mut self) -> (u64, CommandBody) {
+    pub(crate) fn command(&mut self) -> (u64, CommandBody) {
         loop {
             let mut length = [0; 4];
             self.stream.read_exact(&mut length).unwrap();
@@ -64,6 +64,12 @@ impl Peer {
                 FromServer::Bye => panic!("the server ended the stream"),
             }
         }
+    }
+
+    /// Whether nothing but signs of life comes for a moment.
+    pub(crate) fn is_silent(&mut self) -> bool {
+        self.stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        self.stream.read_exact(&mut [0; 4]).is_err()
     }
 
     /// The next command must be this; it is obeyed.

@@ -29,7 +29,7 @@ fn refresh() -> Value {
         "token_endpoint_auth": {"type": "client_secret_basic", "client_secret": "canary-client-0123456789"}})
 }
 
-fn variable(name: &str, networking: Value) -> Value {
+pub(crate) fn variable(name: &str, networking: Value) -> Value {
     let auth =
         json!({"type": "environment_variable", "secret_name": name, "secret_value": TOKEN, "networking": networking});
     json!({"auth": auth})
@@ -83,14 +83,15 @@ impl Vault {
     /// What custody would do with its private key; `None` where it would refuse.
     fn open(&self, sealed: &Sealed, binding: &Binding) -> Option<Vec<u8>> {
         let wrap = sealed.wraps.iter().find(|wrap| wrap.perimeter_id == self.perimeter["id"]).unwrap();
-        let (binding, bytes) = (binding.canonical(), |text: &str| STANDARD.decode(text).unwrap());
+        let (binding, bytes) = (binding.canonical(sealed.version)?, |text: &str| STANDARD.decode(text).unwrap());
         let aad = seal::wrap_aad(&binding, &wrap.perimeter_id);
         let enc = EncapsulatedSecret(bytes(&wrap.enc));
-        let key = seal::suite().open(&enc, seal::WRAP_INFO, &aad, &bytes(&wrap.key), &self.private).ok()?;
+        let key =
+            seal::suite().open(&enc, &seal::wrap_info(sealed.version), &aad, &bytes(&wrap.key), &self.private).ok()?;
         let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key).unwrap());
         let nonce = Nonce::try_assume_unique_for_key(&bytes(&sealed.nonce)).unwrap();
         let mut value = bytes(&sealed.ciphertext);
-        let padded = key.open_in_place(nonce, Aad::from(seal::value_aad(&binding)), &mut value).ok()?;
+        let padded = key.open_in_place(nonce, Aad::from(seal::value_aad(sealed.version, &binding)), &mut value).ok()?;
         let length = u32::from_be_bytes(padded[..4].try_into().unwrap()) as usize;
         Some(padded[4..][..length].to_vec())
     }
@@ -478,6 +479,32 @@ async fn hosts_narrow_freely_and_widen_only_with_the_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn places_narrow_freely_and_widen_only_with_the_secret() {
+    let vault = Vault::new().await;
+    let unrestricted = json!({"type": "unrestricted"});
+    let mut both = variable("A", unrestricted.clone());
+    both["auth"]["injection_location"] = json!({"header": true, "body": true});
+    let made = vault.create(both).await.ok();
+    let change = |place: Value| json!({"auth": {"type": "environment_variable", "injection_location": place}});
+    vault.change(&made, change(json!({"body": false}))).await.ok();
+    let back = vault.change(&made, change(json!({"body": true}))).await.ok();
+    assert_eq!(back["auth"]["injection_location"], json!({"header": true, "body": true}), "it is sealed for both");
+    let mut header_alone = change(json!({"body": false}));
+    header_alone["auth"]["secret_value"] = json!(OTHER);
+    vault.change(&made, header_alone).await.ok();
+    for wider in [json!({"body": true}), json!({"header": false, "body": true})] {
+        let refused = vault.change(&made, change(wider)).await;
+        let message = refused.refused(400, "invalid_request_error");
+        assert_eq!(code(&refused), "credential_widened");
+        assert!(message.contains("secret_value"), "{message}");
+    }
+    let mut with_secret = change(json!({"body": true}));
+    with_secret["auth"]["secret_value"] = json!(OTHER);
+    vault.change(&made, with_secret).await.ok();
+    vault.assert_no_plaintext();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn archive_purges_the_secret_frees_the_key_and_keeps_the_record() {
     let vault = Vault::new().await;
     let made = vault.create(bearer("https://a.example/mcp")).await.ok();
@@ -577,29 +604,4 @@ async fn a_validation_says_that_nobody_knows_yet_and_why() {
     let made = vault.create(bearer("https://c.example/mcp")).await.ok();
     let path = format!("{}/mcp_oauth_validate", vault.one(&made));
     vault.server.send(vault.server.request("POST", &path)).await.refused(400, "invalid_request_error");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_session_is_told_at_once_of_a_variable_that_its_sandbox_does_not_get() {
-    let server = Server::start().await;
-    server.perimeter().await;
-    let vault = server.post("/v1/vaults", json!({"display_name": "v"})).await.ok();
-    let path = format!("/v1/vaults/{}/credentials", vault["id"].as_str().unwrap());
-    let credential = server.post(&path, variable("API_TOKEN", json!({"type": "unrestricted"}))).await.ok();
-    server.post(&path, bearer("https://mcp.example/mcp")).await.ok();
-    let archived = server.post(&path, variable("OLD", json!({"type": "unrestricted"}))).await.ok();
-    let archive = format!("{path}/{}/archive", archived["id"].as_str().unwrap());
-    server.send(server.request("POST", &archive)).await.ok();
-    let (environment, _) = server.environment("e").await;
-    let body = json!({"agent": server.agent().await, "environment_id": environment, "vault_ids": [vault["id"]]});
-    let session = server.post("/v1/sessions", body).await.ok();
-    assert_eq!(session["status"], "idle");
-    let events = server.get(&format!("/v1/sessions/{}/events", session["id"].as_str().unwrap())).await.ok();
-    let errors: Vec<&Value> = events["data"].as_array().unwrap().iter().collect();
-    assert_eq!(errors.len(), 1, "{errors:?}");
-    assert_eq!(errors[0]["type"], "session.error");
-    let message = errors[0]["error"]["message"].as_str().unwrap();
-    for part in ["credential_kind_unsupported", "API_TOKEN", credential["id"].as_str().unwrap(), "Next step"] {
-        assert!(message.contains(part), "{part}: {message}");
-    }
 }

@@ -23,6 +23,7 @@ mod stream;
 mod support;
 mod table;
 mod tunnels;
+mod variables;
 mod vaults;
 mod webhooks;
 mod work;

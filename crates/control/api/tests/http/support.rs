@@ -191,9 +191,19 @@ impl Server {
 
     /// A session that has called bash: its id, and the id of the call.
     pub(crate) async fn session_with_open_call(&self, environment: &str) -> (String, String) {
+        self.session_with_vaults_and_open_call(environment, &[]).await
+    }
+
+    /// The same with these vaults.
+    pub(crate) async fn session_with_vaults_and_open_call(
+        &self,
+        environment: &str,
+        vaults: &[&str],
+    ) -> (String, String) {
         let agent = self.agent().await;
         let event = json!({"type": "user.message", "content": [{"type": "text", "text": "please use bash"}]});
-        let body = json!({"agent": agent, "environment_id": environment, "initial_events": [event]});
+        let body = json!({"agent": agent, "environment_id": environment, "initial_events": [event],
+            "vault_ids": vaults});
         let session = self.post("/v1/sessions", body).await.ok()["id"].as_str().unwrap().to_owned();
         loop {
             let page = self.get(&format!("/v1/sessions/{session}/events")).await.ok();

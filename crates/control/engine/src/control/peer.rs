@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::holds::{self, Known};
+use super::variables;
 use super::{CommandFailure, ControlHub, Owner, Peer, Seat, lock};
 
 type Waiting = oneshot::Sender<Result<Reply, CommandFailure>>;
@@ -60,8 +61,9 @@ pub(super) struct Line {
     sessions: Mutex<HashSet<SessionId>>,
     /// The holds that it obeys, as far as it said so.
     known: Mutex<Known>,
-    /// It said which sessions it holds.
+    /// It said which sessions it holds; for those who tell of holds, and for those who tell of vaults.
     reported: Notify,
+    reported_too: Notify,
     asks: mpsc::Sender<(CommandBody, Waiting)>,
 }
 
@@ -133,6 +135,11 @@ impl Line {
         (self.hello.role == Role::Worker).then(|| lock(&self.sessions).clone())
     }
 
+    /// As [`Self::reported`], for the other who waits.
+    pub(super) fn reported_too(&self) -> &Notify {
+        &self.reported_too
+    }
+
     /// It said anew which sessions it holds.
     pub(super) fn reported(&self) -> &Notify {
         &self.reported
@@ -173,6 +180,7 @@ where
         ended = &mut speaking => ended,
         ended = listen(reader, &line, &outstanding) => ended,
         never = holds::keep_telling(hub, &line) => match never {},
+        never = variables::keep_bringing(hub, &line) => match never {},
         () = ends => {
             goodbye.cancel();
             // Whoever takes nothing gets no goodbye: the end is not held up by it.
@@ -211,6 +219,7 @@ fn line(id: u64, seat: &Seat, hello: Hello, asks: mpsc::Sender<(CommandBody, Wai
         sessions: Mutex::new(sessions.into_iter().collect()),
         known: Mutex::default(),
         reported: Notify::new(),
+        reported_too: Notify::new(),
         asks,
     }
 }
@@ -286,6 +295,7 @@ async fn listen<R: AsyncRead + Unpin>(
             FromPerimeter::Sessions { sessions } => {
                 *lock(&line.sessions) = sessions.into_iter().collect();
                 line.reported.notify_one();
+                line.reported_too.notify_one();
             }
             FromPerimeter::Answer(answer) => answered(outstanding, answer)?,
         }

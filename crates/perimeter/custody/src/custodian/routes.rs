@@ -135,7 +135,7 @@ impl Custodian {
     }
 
     #[expect(clippy::disallowed_methods, reason = "its strength is judged from its bytes")]
-    fn open_sealed(&self, credential: &SealedCredential) -> Result<SecretBytes, Refusal> {
+    pub(super) fn open_sealed(&self, credential: &SealedCredential) -> Result<SecretBytes, Refusal> {
         let name = &credential.binding.credential;
         let value = self
             .opener
@@ -214,7 +214,7 @@ fn may_open(grant: &RouteGrant, route: &Route, credential: &SealedCredential) ->
         }
         "environment_variable" => {
             return unsupported(
-                "an environment variable's value is for the requests of a sandbox, which is not in this build, and never for an MCP server; use a static_bearer credential",
+                "an environment variable's value is for the requests of a sandbox and never for an MCP server; use a static_bearer credential",
             );
         }
         _ => {

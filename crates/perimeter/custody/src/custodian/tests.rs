@@ -12,6 +12,7 @@ use crate::message::Reload;
 mod gateway;
 mod leases;
 mod reload;
+mod variables;
 
 const VALUE: &str = "s3cret-Value-of-the-ledger";
 const OTHER: &str = "Another-s3cret-0f-the-wiki";
@@ -103,11 +104,15 @@ fn reload(text: &str, variables: &[(&str, &str)]) -> Reload {
 }
 
 fn fixture() -> Fixture {
+    fixture_of(CONFIGURATION)
+}
+
+fn fixture_of(configuration: &str) -> Fixture {
     let directory = tempfile::tempdir().unwrap();
     let store = store(directory.path());
     store.set("ledger-api", VALUE.as_bytes().to_vec(), false).unwrap();
     store.set("wiki-token", WIKI.as_bytes().to_vec(), false).unwrap();
-    let Reload { document, environments, snapshot } = reload(CONFIGURATION, &[("UNUSED", OTHER)]);
+    let Reload { document, environments, snapshot } = reload(configuration, &[("UNUSED", OTHER)]);
     let generation = Generation::load(document, &environments, snapshot, &store, None).unwrap();
     let digest = generation.zones.named("ledger").unwrap().digest().to_owned();
     let routes_digest = generation.routes.digest().to_owned();
@@ -127,11 +132,17 @@ fn fixture() -> Fixture {
 
 impl Fixture {
     fn ask(&self, session: &str) -> OpenSession {
-        OpenSession { session: session.to_owned(), agent: None, zone: "ledger".to_owned(), digest: self.digest.clone() }
+        OpenSession {
+            session: session.to_owned(),
+            agent: None,
+            zone: "ledger".to_owned(),
+            digest: self.digest.clone(),
+            variables: Vec::new(),
+        }
     }
 
     async fn open(&self, session: &str) -> Vec<Issued> {
-        self.custodian.open(CallerKind::Worker, self.ask(session)).await.unwrap()
+        self.custodian.open(CallerKind::Worker, self.ask(session)).await.unwrap().issued
     }
 
     async fn grant(&self, session: &str, credential: &str) -> Result<SecretBytes, Refusal> {

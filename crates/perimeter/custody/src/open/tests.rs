@@ -1,4 +1,4 @@
-use postern_secret::seal::{Binding, Recipient, seal};
+use postern_secret::seal::{Binding, Places, Recipient, seal};
 use proptest::prelude::*;
 
 use super::*;
@@ -16,10 +16,13 @@ fn recipient(id: &str, pair: &PerimeterPair) -> Recipient {
 
 fn binding() -> Binding {
     Binding {
+        client_id: Some("client".to_owned()),
         credential: "vcrd_1".to_owned(),
         hosts: vec!["a.example".to_owned()],
+        injection: Some(Places { body: false, header: true }),
         kind: "static_bearer".to_owned(),
         mcp_url: Some("https://wiki.t.tunnel.localhost/mcp".to_owned()),
+        secret_name: Some("KEY".to_owned()),
         token_endpoint: Some("https://login.example/token".to_owned()),
         vault: "vlt_1".to_owned(),
         workspace: "wrkspc_default".to_owned(),
@@ -106,7 +109,15 @@ fn every_changed_field_of_the_binding_makes_it_unopenable() {
     let pair = pair();
     let opener = Opener::new(&pair);
     let good = sealed(VALUE, binding(), &[recipient("pmtr_1", &pair)]);
-    let changes: [fn(&mut Binding); 12] = [
+    let changes: [fn(&mut Binding); 20] = [
+        |binding| binding.client_id = None,
+        |binding| binding.client_id = Some("another".to_owned()),
+        |binding| binding.secret_name = None,
+        |binding| binding.secret_name = Some("ANOTHER".to_owned()),
+        |binding| binding.injection = None,
+        |binding| binding.injection = Some(Places { body: true, header: true }),
+        |binding| binding.injection = Some(Places { body: true, header: false }),
+        |binding| std::mem::swap(&mut binding.client_id, &mut binding.secret_name),
         |binding| binding.workspace.push('x'),
         |binding| binding.vault.push('x'),
         |binding| binding.credential.push('x'),
@@ -166,7 +177,13 @@ fn labels_of_a_wrap_are_part_of_it() {
     );
     assert_eq!(with(|credential| credential.sealed.wraps[0].public_key.clear()), Err(Unopenable::NotForUs));
     assert_eq!(with(|credential| credential.sealed.wraps.clear()), Err(Unopenable::NotForUs));
-    assert_eq!(with(|credential| credential.sealed.version = 2), Err(Unopenable::Version));
+    assert_eq!(with(|credential| credential.sealed.version = 3), Err(Unopenable::Version));
+    assert_eq!(with(|credential| credential.sealed.version = FIRST_VERSION), Err(Unopenable::Changed));
+    let downgraded = with(|credential| {
+        credential.sealed.version = FIRST_VERSION;
+        credential.binding = credential.binding.in_version(FIRST_VERSION);
+    });
+    assert_eq!(downgraded, Err(Unopenable::Changed));
     assert_eq!(with(|credential| credential.sealed.version = 0), Err(Unopenable::Version));
     let relabelled = with(|credential| {
         credential.sealed.wraps[1].public_key = credential.sealed.wraps[0].public_key.clone();
@@ -178,6 +195,55 @@ fn labels_of_a_wrap_are_part_of_it() {
         credential.sealed.wraps.resize(MOST_RECIPIENTS + 1, wrap);
     });
     assert_eq!(crowd, Err(Unopenable::Changed));
+}
+
+/// As builds sealed that knew the first version alone.
+fn sealed_in_first_version(value: &[u8], binding: Binding, to: &Recipient) -> SealedCredential {
+    let canonical = binding.canonical(FIRST_VERSION).unwrap();
+    let data_key = [7; KEY_BYTES];
+    let public = rustls::crypto::hpke::HpkePublicKey(to.public_key.as_bytes().to_vec());
+    let aad = wrap_aad(&canonical, &to.perimeter_id);
+    let (enc, key) = suite().seal(&wrap_info(FIRST_VERSION), &aad, &data_key, &public).unwrap();
+    let mut padded = [u32::try_from(value.len()).unwrap().to_be_bytes().as_slice(), value].concat();
+    padded.resize(padded.len().next_power_of_two().max(64), 0);
+    let nonce = RandomizedNonceKey::new(&AES_256_GCM, &data_key)
+        .unwrap()
+        .seal_in_place_append_tag(Aad::from(value_aad(FIRST_VERSION, &canonical)), &mut padded)
+        .unwrap();
+    let wrap = Wrap {
+        perimeter_id: to.perimeter_id.clone(),
+        public_key: to.public_key.to_string(),
+        enc: STANDARD.encode(enc.0),
+        key: STANDARD.encode(key),
+    };
+    let sealed = Sealed {
+        version: FIRST_VERSION,
+        nonce: STANDARD.encode(nonce.as_ref()),
+        ciphertext: STANDARD.encode(padded),
+        wraps: vec![wrap],
+    };
+    SealedCredential { binding, sealed }
+}
+
+#[test]
+fn the_first_version_still_opens_and_takes_on_no_field_that_it_does_not_bind() {
+    let pair = pair();
+    let opener = Opener::new(&pair);
+    let first = binding().in_version(FIRST_VERSION);
+    let old = sealed_in_first_version(VALUE, first, &recipient("pmtr_1", &pair));
+    assert_eq!(opened(&opener, &old).as_deref(), Ok(VALUE));
+    for add in [
+        (|binding| binding.client_id = Some("client".to_owned())) as fn(&mut Binding),
+        |binding| binding.secret_name = Some("KEY".to_owned()),
+        |binding| binding.injection = Some(Places { body: true, header: true }),
+        |binding| binding.hosts.push("b.example".to_owned()),
+    ] {
+        let mut added = old.clone();
+        add(&mut added.binding);
+        assert_eq!(opened(&opener, &added), Err(Unopenable::Changed), "{:?}", added.binding);
+        added.sealed.version = VERSION;
+        assert_eq!(opened(&opener, &added), Err(Unopenable::Changed), "{:?}", added.binding);
+    }
 }
 
 #[test]

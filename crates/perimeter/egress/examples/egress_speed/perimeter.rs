@@ -119,8 +119,9 @@ async fn open(
         agent: agent.clone(),
         zone: zone.to_owned(),
         digest: digest.clone(),
+        variables: Vec::new(),
     };
-    let issued = custody.open(question).await?.pop().ok_or("custody issued no placeholder")?;
+    let issued = custody.open(question).await?.issued.pop().ok_or("custody issued no placeholder")?;
     let placeholder = issued.placeholder.as_str().to_owned();
     let placeholders = vec![SessionPlaceholder { credential: issued.credential, placeholder: placeholder.clone() }];
     let question = OpenSession { session: session.clone(), agent, zone_name: zone.to_owned(), digest, placeholders };

@@ -57,7 +57,7 @@ fn made() -> Session {
     let authority = SessionAuthority::issue(SESSION, SystemTime::UNIX_EPOCH).expect("the library makes keys");
     let placeholders = vec![(credential.clone(), placeholder.clone())];
     let session = Session::new(SESSION, None, zone, authority, placeholders, Arc::new(perimeter));
-    session.remember(Key { credential, placeholder, secret: Secret::new(SECRET.as_bytes().to_vec()) });
+    session.remember(Key { credential, placeholder, secret: Secret::new(SECRET.as_bytes().to_vec()), vault: None });
     session
 }
 
@@ -73,7 +73,7 @@ impl Custodian for Ready {
         _purpose: Purpose,
     ) -> Later<'a, Result<UseGrant, NotGranted>> {
         let secret = Secret::new(SECRET.as_bytes().to_vec());
-        Box::pin(std::future::ready(Ok(UseGrant { secret, kept: None })))
+        Box::pin(std::future::ready(Ok(UseGrant { secret, kept: None, vault: None })))
     }
 
     fn revoked<'a>(&'a self, _session: &'a str, _credential: &'a CredentialName) -> Later<'a, Result<(), NotGranted>> {

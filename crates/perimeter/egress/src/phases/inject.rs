@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
-use postern_custody::{Purpose, UseGrant};
-use postern_policy::{BasicPart, CredentialName, Denial, Location, Permit, Reason};
+use postern_custody::{Purpose, UseGrant, VaultGrant};
+use postern_policy::{BasicPart, CredentialName, Denial, Injection, Location, Permit, Reason};
 use postern_secret::{Placeholder, SecretBytes};
 use zeroize::Zeroizing;
 
@@ -36,9 +36,9 @@ impl Grants {
         self.keys.iter().find(|key| key.credential == *credential).map(|key| &**key)
     }
 
-    /// The credentials whose use is still to be recorded.
-    pub(crate) fn unrecorded(&self) -> impl Iterator<Item = &CredentialName> {
-        self.again.iter().map(|grant| &grant.key.credential)
+    /// Those whose use is still to be recorded.
+    pub(crate) fn unrecorded(&self) -> impl Iterator<Item = &Key> {
+        self.again.iter().map(|grant| &*grant.key)
     }
 
     /// Whether all of it may be used still, once that is recorded: the session may have been frozen, or have ended, in between.
@@ -52,8 +52,11 @@ impl Grants {
 /// it granted together with an earlier use is for the caller to record.
 pub(crate) async fn grant(session: &Session, permit: &Permit) -> Result<Grants, Denial> {
     let mut grants = Grants::default();
+    let known = session.keyring();
     for injection in permit.injections() {
         let credential = injection.credential();
+        // What is refused anyway is not asked for.
+        within_reach(known.key(credential), permit, injection)?;
         if grants.of(credential).is_some() {
             continue;
         }
@@ -63,6 +66,9 @@ pub(crate) async fn grant(session: &Session, permit: &Permit) -> Result<Grants, 
         } else {
             grants.keys.push(asked(session, credential, permit.policy_digest()).await?);
         }
+    }
+    for injection in permit.injections() {
+        within_reach(grants.of(injection.credential()), permit, injection)?;
     }
     if let Some(credential) = permit.client_certificate() {
         let pem = granted(session, credential, permit.policy_digest(), Purpose::Inject).await?.secret;
@@ -75,9 +81,19 @@ pub(crate) async fn grant(session: &Session, permit: &Permit) -> Result<Grants, 
     Ok(grants)
 }
 
+/// The zone permits it; a vault credential's owner has a word too, which can only narrow.
+fn within_reach(key: Option<&Key>, permit: &Permit, injection: &Injection) -> Result<(), Denial> {
+    match key.and_then(|key| key.vault.as_ref()) {
+        Some(vault) => {
+            vault.reach.admits(permit.host(), injection.location()).map_err(|denial| denial.by(permit.rule()))
+        }
+        None => Ok(()),
+    }
+}
+
 async fn asked(session: &Session, credential: &CredentialName, policy_digest: &str) -> Result<Arc<Key>, Denial> {
-    let UseGrant { secret, kept } = granted(session, credential, policy_digest, Purpose::Inject).await?;
-    let key = Arc::new(remember(session, credential, secret)?);
+    let UseGrant { secret, kept, vault } = granted(session, credential, policy_digest, Purpose::Inject).await?;
+    let key = Arc::new(remember(session, credential, secret, vault)?);
     if let Some(word) = kept {
         session.kept.keep(KeptGrant { key: Arc::clone(&key), policy_digest: policy_digest.to_owned(), word });
     }
@@ -99,11 +115,19 @@ pub(crate) async fn granted(
 
 /// Keeps a secret for the session, unless it is the one already kept. The placeholder stays what it was, whatever length
 /// the secret has by now.
-pub(crate) fn remember(session: &Session, credential: &CredentialName, secret: SecretBytes) -> Result<Key, Denial> {
+pub(crate) fn remember(
+    session: &Session,
+    credential: &CredentialName,
+    secret: SecretBytes,
+    vault: Option<VaultGrant>,
+) -> Result<Key, Denial> {
     let placeholder = session.placeholder(credential).ok_or_else(|| Denial::new(Reason::PlaceholderUnresolved))?;
-    let key = Key { credential: credential.clone(), placeholder: placeholder.clone(), secret };
+    let key = Key { credential: credential.clone(), placeholder: placeholder.clone(), secret, vault };
     let known = session.keyring();
     if known.key(credential).is_some_and(|present| exposed(&present.secret) == exposed(&key.secret)) {
+        if known.key(credential).is_some_and(|present| present.vault != key.vault) {
+            session.remember(key.duplicate());
+        }
         return Ok(key);
     }
     if known.key(credential).is_some() && known.former() >= limits::FORMER_SECRETS {

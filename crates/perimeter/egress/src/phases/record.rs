@@ -6,7 +6,7 @@ use std::{
 };
 
 use postern_audit::{AuditError, Counted, Decision, Destination, Durability, Kind, Record, Told};
-use postern_policy::{AuditMode, CredentialName, Denial, Injection, Location, Permit, Reason, Shadow};
+use postern_policy::{AuditMode, Denial, Injection, Location, Permit, Reason, Shadow};
 
 use super::{
     forward::Dialled,
@@ -14,7 +14,7 @@ use super::{
     inject::Grants,
     pass::Traffic,
 };
-use crate::{halt::Cut, session::Session};
+use crate::{halt::Cut, recognise::Key, session::Session};
 
 /// How a permitted request ended.
 #[derive(Debug, Default)]
@@ -124,8 +124,9 @@ pub(crate) async fn allowed(
     record.destination = Some(destination.clone());
     let placed = permit.injections().first().map(Injection::credential);
     record.credential = placed.or(permit.client_certificate()).map(ToString::to_string);
-    let used = |credential: &CredentialName| Record {
-        credential: Some(credential.to_string()),
+    let used = |key: &Key| Record {
+        credential: Some(key.credential.to_string()),
+        outcome: key.vault.as_ref().map(|vault| format!("vault credential {}", vault.credential)),
         ..under(session, Kind::CredentialUse, permit)
     };
     write_all(session, grants.unrecorded().map(used).chain([record]).collect()).await

@@ -17,6 +17,7 @@ mod kept;
 mod locations;
 mod passing;
 mod process;
+mod reach;
 mod recorder;
 mod reflection;
 mod reloading;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use postern_audit::{Kind, Memory, Record};
-use postern_custody::{Kept, Purpose, UseGrant};
+use postern_custody::{Kept, Purpose, UseGrant, VaultGrant};
 use postern_exec::lease::{Held, Lease};
 use postern_net::{Dialer, LookingUp, Resolver};
 use postern_policy::{CredentialName, Document, Zones, document::DocumentText};
@@ -96,6 +96,8 @@ pub(super) struct Custody {
     pub(super) revoked: Mutex<Vec<String>>,
     /// Where there is one, what is granted for injection may be used again until it ends.
     pub(super) lease: Mutex<Option<Lease>>,
+    /// What stands behind a credential of a vault.
+    pub(super) vault: Mutex<HashMap<String, VaultGrant>>,
     /// What was granted for injection, in order.
     pub(super) granted: Mutex<Vec<String>>,
 }
@@ -116,7 +118,8 @@ impl Custodian for Custody {
             }
             let lease = self.lease.lock().unwrap();
             let kept = lease.as_ref().filter(|_| injected).map(|lease| Kept::by(Held::new(lease.give().unwrap())));
-            UseGrant { secret: SecretBytes::new(secret.into_bytes()), kept }
+            let vault = self.vault.lock().unwrap().get(credential.as_str()).cloned();
+            UseGrant { secret: SecretBytes::new(secret.into_bytes()), kept, vault }
         });
         Box::pin(std::future::ready(granted.ok_or_else(|| NotGranted("not granted".to_owned()))))
     }
@@ -275,6 +278,7 @@ impl Stand {
             issued: Mutex::new(known),
             revoked: Mutex::default(),
             lease: Mutex::default(),
+            vault: Mutex::default(),
             granted: Mutex::default(),
         });
         let added: HashMap<String, String> =

@@ -529,6 +529,7 @@ async fn a_secret_that_was_granted_after_the_handshake_is_scrubbed_and_recognise
         credential: postern_policy::CredentialName::new("later"),
         placeholder: postern_secret::Placeholder::from_issued(shown.to_owned()),
         secret: postern_secret::SecretBytes::new(later.as_bytes().to_vec()),
+        vault: None,
     });
     agent.send(Opcode::Text, true, b"go").await;
     assert_eq!(agent.next().await.unwrap().2, shown.as_bytes());

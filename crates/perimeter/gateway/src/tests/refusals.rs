@@ -268,6 +268,9 @@ async fn a_route_s_own_credential_is_not_replaced_and_a_bare_route_takes_none() 
     use postern_secret::seal;
     let key = seal::PerimeterPublicKey::from_bytes(&X25519_BASE_POINT).unwrap();
     let binding = seal::Binding {
+        client_id: None,
+        injection: None,
+        secret_name: None,
         credential: "vcred_1".into(),
         hosts: vec![],
         kind: "static_bearer".into(),

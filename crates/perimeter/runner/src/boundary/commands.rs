@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use postern_audit::{AuditError, Record};
-use postern_custody::CustodyError;
+use postern_custody::{CustodyError, RefusalReason, Withheld};
 use postern_egress::client::EgressError;
 use postern_model::control::CommandRefusal;
+use postern_model::ids::SessionId;
+use postern_secret::seal::SealedVariable;
 use tokio::sync::OwnedMutexGuard;
 
 use super::Parts;
@@ -57,6 +59,39 @@ impl Commands {
     /// It is not on record, or custody does not answer.
     pub(crate) async fn thaw_grants(&self, session: &str) -> Result<(), CommandRefusal> {
         in_custody(self.parts.custody.thaw(session).await)
+    }
+
+    /// Tells custody what the session's vaults have now; effective when this returns. Kept, so that a session that is opened again by this worker opens by it.
+    /// Answers what its sandbox does not get.
+    ///
+    /// # Errors
+    /// The session is not open here, or a part of the perimeter does not answer.
+    pub(crate) async fn refresh(
+        &self,
+        session: &SessionId,
+        place: Place,
+        variables: Vec<SealedVariable>,
+    ) -> Result<Vec<Withheld>, CommandRefusal> {
+        let _alone = self.parts.openings.turn(session.as_str()).await;
+        let sent = variables.clone();
+        let kept = tokio::task::spawn_blocking(move || place.keep_variables(&sent)).await;
+        match self.parts.custody.refresh(session.as_str(), variables).await {
+            Ok(withheld) => {
+                let kept = kept.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
+                kept.map(|()| withheld).map_err(|error| {
+                    tracing::error!(%error, "the variables of a session's vaults are in force and not kept");
+                    CommandRefusal::new(
+                        "worker_storage",
+                        "they are in force until the worker is started again",
+                        "an operator frees space on the worker's disk",
+                    )
+                })
+            }
+            Err(CustodyError::Refused(refusal)) if refusal.reason == RefusalReason::SessionNotOpen => {
+                Err(CommandRefusal::not_held(session))
+            }
+            Err(error) => in_custody(Err(error)).map(|()| Vec::new()),
+        }
     }
 
     /// Brings the session to what the roster says; effective when this returns.

@@ -19,6 +19,39 @@ fn the_example_loads_with_all_it_says() {
 }
 
 #[test]
+fn a_variable_of_a_vault_is_seen_under_its_own_name_unless_the_zone_says_another() {
+    for (env, seen) in [("", "Crm_Token"), ("env = \"CRM\"\n", "CRM")] {
+        let from = "source = \"store:ledger-api\"\nenv = \"LEDGER_API_KEY\"\n";
+        assert!(LEDGER.contains(from));
+        let zone = zone(&LEDGER.replacen(from, &format!("source = \"api:Crm_Token\"\n{env}"), 1));
+        let credential = zone.for_variable("Crm_Token").unwrap();
+        assert_eq!((credential.source.to_string().as_str(), credential.env.as_deref()), ("api:Crm_Token", Some(seen)));
+        assert_eq!(zone.for_variable("CRM_TOKEN"), None, "names are compared as they are");
+    }
+}
+
+#[test]
+fn hosts_of_a_vault_that_no_rule_leads_to_are_named() {
+    let zone = zone(LEDGER);
+    let name = zone.credentials()[0].name.clone();
+    let reach = |hosts: &[&str]| crate::Reach {
+        hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+        header: true,
+        body: true,
+    };
+    for (hosts, expected) in [
+        (&["api.ledger.internal"][..], &[][..]),
+        (&["*"], &[]),
+        (&["*.ledger.internal"], &[]),
+        (&["api.ledger.internal", "a.example", "10.0.0.1"], &["a.example", "10.0.0.1"]),
+        // Reached by a rule, but not by one that names the credential.
+        (&["plain.example"], &["plain.example"]),
+    ] {
+        assert_eq!(zone.out_of_reach(&name, &reach(hosts)), expected, "{hosts:?}");
+    }
+}
+
+#[test]
 fn a_zone_says_how_safe_a_record_must_be_before_the_action() {
     let text = |line: &str| format!("config = 1\n[zone.a]\nenvironment = \"default\"\n{line}\n");
     for (line, mode) in
@@ -117,6 +150,21 @@ fn each_mistake_in_a_rule_or_credential_is_refused_where_it_stands() {
         ("inject = [{ header = \"authorization\" }, { basic = \"password\" }]", "", "missing key: inject"),
         ("source = \"store:ledger-api\"", "source = \"ledger-api\"", "source must begin with"),
         ("source = \"store:ledger-api\"", "source = \"store:\"", "names nothing"),
+        ("source = \"store:ledger-api\"", "source = \"api:\"", "followed by a variable's name"),
+        ("source = \"store:ledger-api\"", "source = \"api:1KEY\"", "followed by a variable's name"),
+        ("source = \"store:ledger-api\"\nenv = \"LEDGER_API_KEY\"", "source = \"api:PATH\"", "say with env"),
+        (
+            "source = \"store:ledger-api\"\nenv = \"LEDGER_API_KEY\"\ninject = [{ header = \"authorization\" }",
+            "source = \"api:KEY\"\ninject = [{ query = \"key\" }",
+            "headers and bodies alone",
+        ),
+        (
+            "[[zone.ledger.egress]]\nhost = \"api.ledger.internal\"",
+            "[[zone.ledger.credential]]\nname = \"a\"\nsource = \"api:A\"\ninject = [{ basic = \"password\" }]\n\
+             [[zone.ledger.credential]]\nname = \"b\"\nsource = \"api:A\"\nenv = \"B\"\ninject = [{ basic = \"password\" }]\n\
+             [[zone.ledger.egress]]\nhost = \"api.ledger.internal\"",
+            "two credentials of this zone have the source api:A",
+        ),
         ("header = \"authorization\"", "json = \"token\"", "json: a JSON pointer such as /auth/token"),
         ("header = \"authorization\"", "form = \"a=b\"", "form: a key has letters"),
         ("header = \"authorization\"", "path = \"/hook\"", "path: the path needs `{secret}` exactly once"),

@@ -24,6 +24,9 @@ impl Fixture {
 
     fn sealed(&self, change: impl FnOnce(&mut Binding)) -> SealedCredential {
         let mut binding = Binding {
+            client_id: None,
+            injection: None,
+            secret_name: None,
             credential: "vcrd_1".to_owned(),
             hosts: Vec::new(),
             kind: "static_bearer".to_owned(),

@@ -131,7 +131,10 @@ async fn a_variable_that_does_not_come_along_keeps_its_value_while_it_is_named()
     let (fixture, other) = (fixture_with_new_secret(), other());
     fixture.reloads(CallerKind::Gateway, &other, &[("CRM", PIPED)]).await;
     let issued = fixture.custodian.open(CallerKind::Worker, fixture.opens_by(&other)).await.unwrap();
-    assert_eq!(issued.iter().find(|one| one.credential == "unused").unwrap().placeholder.as_str().len(), OTHER.len());
+    assert_eq!(
+        issued.issued.iter().find(|one| one.credential == "unused").unwrap().placeholder.as_str().len(),
+        OTHER.len()
+    );
     fixture.reloads(CallerKind::Gateway, &read(CONFIGURATION.to_owned()), &[]).await;
     fixture.reloads(CallerKind::Gateway, &other, &[]).await;
     assert_eq!(fixture.granted(call(&other, "crm")).await, Err(RefusalReason::SourceMissing), "not named in between");

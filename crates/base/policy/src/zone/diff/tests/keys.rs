@@ -55,6 +55,7 @@ const LOOSENED: &[Row] = &[
     // Its credentials, each used by a rule.
     ("zone.credential.name", "{host}credential = 'x'\n{named}name = 'x'\nsource = 'store:k'\n{header}", "{host}credential = 'k'\n{key}{header}", "credential"),
     ("zone.credential.source", "{use}{named}name = 'k'\nsource = 'store:other'\n{header}", "{use}{key}{header}", "credential"),
+    ("zone.credential.source", "{use}{named}name = 'k'\nsource = 'api:OTHER'\nenv = 'K'\n{header}", "{use}{named}name = 'k'\nsource = 'api:K'\n{header}", "credential"),
     ("zone.credential.env", "{use}{key}{header}", "{use}{key}env = 'KEY'\n{header}", "variable"),
     ("zone.credential.inject", "{use}{key}{header}", "{use}{key}inject = [{ header = 'x-a' }, { header = 'x-b' }]", "credential"),
     ("zone.credential.inject.header", "{use}{key}{header}", "{use}{key}inject = [{ header = 'x-b' }]", "credential"),

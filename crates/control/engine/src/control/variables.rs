@@ -1,0 +1,200 @@
+//! Bringing the variables of vaults to the sessions that run: what a session's vaults have is told to the worker that holds it, whenever it takes the session and
+//! whenever a vault changes, so that rotation and archival take effect while the session runs. What the worker withholds is told to the session.
+//!
+//! Everything here is sealed: this side can carry it and open none of it.
+
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
+
+use postern_model::control::{CommandBody, Reply, Withheld};
+use postern_model::ids::{EnvironmentId, SessionId};
+use postern_secret::seal::{LONGEST_VARIABLES, MOST_VARIABLES};
+use postern_store::credentials::{self, StoredVariable};
+use postern_store::{Connection, Store, StoreError, sessions};
+
+use super::peer::Line;
+use super::{ControlHub, Owner};
+use crate::{Engine, Missing};
+
+impl ControlHub {
+    /// Tells sessions from now on what of their vaults they do not get. The first engine stays.
+    pub fn tell_by(&self, engine: Engine) {
+        let _first = self.shared.engine.set(engine);
+    }
+
+    /// A vault has something else: whoever holds a session of it is told.
+    pub fn vaults_changed(&self) {
+        self.shared.vaults_changed.notify_waiters();
+    }
+}
+
+/// The variables of a session's vaults as they travel: those that fit, in their order, and what is left behind.
+///
+/// # Errors
+/// The database failed.
+pub async fn of_session(
+    connection: &mut Connection,
+    environment: &EnvironmentId,
+    session: &SessionId,
+) -> Result<Option<(Vec<String>, Vec<Missing>)>, StoreError> {
+    let Some((workspace, vaults)) = sessions::vaults(connection, environment, session).await? else { return Ok(None) };
+    if vaults.is_empty() {
+        return Ok(None);
+    }
+    let variables = credentials::variables(connection, &workspace, &vaults).await?;
+    Ok(Some(fitting(variables)))
+}
+
+/// What a worker that brings no variables leaves out.
+#[must_use]
+pub fn not_brought(count: usize) -> Missing {
+    let message = format!(
+        "the session's vaults have {count} variables, which this worker gives to no sandbox. \
+         Next step: serve the environment with a Postern worker, or name the secrets in the perimeter's zone"
+    );
+    Missing { code: "credential_kind_unsupported", message, unreachable: None }
+}
+
+fn fitting(variables: Vec<StoredVariable>) -> (Vec<String>, Vec<Missing>) {
+    let (mut room, mut fitting, mut left) = (LONGEST_VARIABLES, Vec::new(), Vec::new());
+    for StoredVariable { vault_id, id, name, sealed } in variables {
+        match room.checked_sub(sealed.len() + 1).filter(|_| fitting.len() < MOST_VARIABLES) {
+            Some(rest) => {
+                room = rest;
+                fitting.push(sealed);
+            }
+            None => {
+                let message = format!(
+                    "credential {id} of vault {vault_id} for the variable {name} is left out: the variables of a session are at most \
+                     {MOST_VARIABLES}, of {} KiB sealed. Next step: start the session with fewer vaults",
+                    LONGEST_VARIABLES >> 10
+                );
+                left.push(Missing { code: "limit_session_variables", message, unreachable: None });
+            }
+        }
+    }
+    (fitting, left)
+}
+
+/// Sees that one worker has what the vaults of its sessions have, as long as its stream stands.
+pub(super) async fn keep_bringing(hub: &ControlHub, line: &Line) -> Infallible {
+    let (Some(store), Owner::Environment(environment)) = (hub.shared.store.get(), line.owner()) else {
+        return std::future::pending().await;
+    };
+    let (mut brought, mut seen) = (Brought::default(), None);
+    loop {
+        // Enabled before looking, so that nothing is missed in between.
+        let mut changed = std::pin::pin!(hub.shared.vaults_changed.notified());
+        changed.as_mut().enable();
+        let round = bring(hub, store, line, environment, &mut brought, &mut seen).await;
+        if let Err(error) = &round {
+            tracing::error!(error = error as &dyn std::error::Error, "the variables of vaults could not be read");
+        }
+        let pause = if matches!(round, Ok(Round::Whole)) { LOOK } else { AGAIN };
+        tokio::select! {
+            () = line.reported_too().notified() => {}
+            () = changed => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// What a worker was told of each session that it holds: a digest, so that nothing is told twice.
+type Brought = HashMap<SessionId, u64>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Round {
+    Whole,
+    /// Somebody has to be told again.
+    Partly,
+}
+
+async fn bring(
+    hub: &ControlHub,
+    store: &Store,
+    line: &Line,
+    environment: &EnvironmentId,
+    brought: &mut Brought,
+    seen: &mut Option<(i64, i64, i64)>,
+) -> Result<Round, StoreError> {
+    let held: HashSet<SessionId> = line.reported_sessions().unwrap_or_default();
+    // A worker that gave a session up and takes it again is told again.
+    brought.retain(|session, _| held.contains(session));
+    let mut reader = store.read().await?;
+    let now = credentials::fingerprint(&mut reader, line.workspace()).await?;
+    let changed = seen.as_ref() != Some(&now);
+    let mut round = Round::Whole;
+    for session in &held {
+        if !changed && brought.contains_key(session) {
+            continue;
+        }
+        let Some((sealed, left)) = of_session(&mut reader, environment, session).await? else {
+            brought.insert(session.clone(), 0);
+            continue;
+        };
+        let mut hasher = DefaultHasher::new();
+        sealed.hash(&mut hasher);
+        let digest = hasher.finish();
+        if brought.get(session) == Some(&digest) {
+            continue;
+        }
+        tell(hub, session, left).await;
+        match line.ask(CommandBody::Variables { session: session.clone(), sealed }, PATIENCE).await {
+            Ok(Reply::Variables { withheld }) => {
+                brought.insert(session.clone(), digest);
+                tell(hub, session, withheld.into_iter().map(missing).collect()).await;
+            }
+            Ok(Reply::Done | Reply::Status(_)) => {
+                tracing::warn!(%session, "a worker takes no variables of vaults: it is of another build");
+                brought.insert(session.clone(), digest);
+                tell(hub, session, vec![of_another_build()]).await;
+            }
+            Err(failure) => {
+                if !failure.is_not_held() {
+                    tracing::warn!(%session, code = failure.code(), "a worker does not take a session's variables; it is told again");
+                }
+                round = Round::Partly;
+            }
+        }
+    }
+    if round == Round::Whole {
+        *seen = Some(now);
+    }
+    Ok(round)
+}
+
+fn of_another_build() -> Missing {
+    let message =
+        "the worker is of a build that gives no variables of vaults to a sandbox. Next step: update it".to_owned();
+    Missing { code: "credential_kind_unsupported", message, unreachable: None }
+}
+
+fn missing(withheld: Withheld) -> Missing {
+    let Withheld { credential_id, vault_id, host_unreachable, message } = withheld;
+    // A stranger's words, as long as those of our own workers are.
+    let message: String =
+        message.chars().filter(|character| !character.is_control()).take(MESSAGE_CHARACTERS).collect();
+    let message = format!("credential {credential_id} of vault {vault_id}: {message}");
+    let unreachable = host_unreachable.then_some((credential_id, vault_id));
+    let code = if host_unreachable { "credential_host_unreachable" } else { "credential_withheld" };
+    Missing { code, message, unreachable }
+}
+
+async fn tell(hub: &ControlHub, session: &SessionId, mut missing: Vec<Missing>) {
+    missing.truncate(MOST_VARIABLES);
+    let Some(engine) = hub.shared.engine.get().filter(|_| !missing.is_empty()) else { return };
+    if let Err(problem) = engine.missing(session, missing).await {
+        tracing::warn!(%session, %problem, "a session could not be told what of its vaults it does not get");
+    }
+}
+
+/// How long a worker has to take them.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// When a worker that did not take them is told again.
+const AGAIN: Duration = Duration::from_secs(2);
+/// How often vaults are looked at without a cause: another server may have changed them.
+const LOOK: Duration = Duration::from_secs(30);
+/// A message is longer than its 32 hosts only when somebody made it so.
+const MESSAGE_CHARACTERS: usize = 6000;
