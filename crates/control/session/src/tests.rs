@@ -4,6 +4,7 @@ mod budgets;
 mod context;
 mod journeys;
 mod judge;
+mod model;
 mod outcomes;
 mod properties;
 mod servers;
