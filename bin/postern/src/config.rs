@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use postern_model::agent::ContextSettings;
+use postern_model::money::{PerMillion, Price};
 use postern_policy::{ConfigError, Deployment, Document, Endpoint, Routes, Zones, deployment};
 
 use crate::cli::Place;
@@ -58,6 +59,8 @@ pub(crate) struct Model {
     pub(crate) judge: Option<String>,
     /// The model that grades outcomes.
     pub(crate) grader: Option<String>,
+    /// What the tokens of models cost, by their names.
+    pub(crate) prices: BTreeMap<String, Price>,
     /// When conversations are shortened.
     pub(crate) context: ContextSettings,
 }
@@ -157,6 +160,7 @@ fn model(root: &mut postern_policy::document::Table<'_>, directory: &Path) -> Op
             default: None,
             judge: None,
             grader: None,
+            prices: BTreeMap::new(),
             context: ContextSettings::default(),
         });
     };
@@ -169,8 +173,25 @@ fn model(root: &mut postern_policy::document::Table<'_>, directory: &Path) -> Op
     let default = section.string("default").map(|name| name.value.to_owned());
     let judge = section.string("judge").map(|name| name.value.to_owned());
     let grader = section.string("grader").map(|name| name.value.to_owned());
+    let prices = prices(&mut section);
     let context = context(&mut section);
-    Some(Model { endpoint: endpoint?, ca_file, default, judge, grader, context })
+    Some(Model { endpoint: endpoint?, ca_file, default, judge, grader, prices, context })
+}
+
+/// `[model.price.NAME]`: dollars for a million tokens, as texts, since a float would round them.
+fn prices(section: &mut postern_policy::document::Table<'_>) -> BTreeMap<String, Price> {
+    let mut prices = BTreeMap::new();
+    for (name, mut table) in section.named_tables("price") {
+        let mut each = |key| table.parsed::<PerMillion>(key).map(|price| price.value.0);
+        let (input, output) = (each("input"), each("output"));
+        let (cache_write, cache_read) = (each("cache_write"), each("cache_read"));
+        let (input, output) = (table.required("input", input), table.required("output", output));
+        if let (Some(input), Some(output)) = (input, output) {
+            let (cache_write, cache_read) = (cache_write.unwrap_or(input), cache_read.unwrap_or(input));
+            prices.insert(name.value.to_owned(), Price { input, output, cache_write, cache_read });
+        }
+    }
+    prices
 }
 
 fn context(section: &mut postern_policy::document::Table<'_>) -> ContextSettings {
@@ -221,6 +242,19 @@ mod tests {
 
     #[test]
     fn errors_of_all_sections_come_together_in_the_order_of_the_file() {
+        let priced = "config = 1\n[model.price.\"a-1\"]\ninput = \"3\"\noutput = \"15.00\"\ncache_read = \"0.3\"\n";
+        let document = Document::parse("t", priced).unwrap();
+        let prices = check(document, Path::new(".")).unwrap().model.prices;
+        assert_eq!(prices["a-1"].cache_write, prices["a-1"].input, "written to the cache costs as input unless said");
+        assert!(prices["a-1"].cache_read < prices["a-1"].input);
+        for wrong in [
+            "input = \"3\"",
+            "input = 3.0\noutput = \"1\"",
+            "input = \"3\"\noutput = \"x\"",
+            "input = \"3\"\noutput = \"1\"\nmore = 1",
+        ] {
+            assert!(!errors_of(&format!("config = 1\n[model.price.m]\n{wrong}\n")).is_empty(), "{wrong}");
+        }
         let errors = errors_of("config = 1\nsurprise = 1\n[model]\nurl = \"gopher://x\"\n[zone.a]\nenvironment = 7\n");
         let lines: Vec<_> =
             ["postern.toml:2:", "postern.toml:4:", "postern.toml:6:"].iter().map(|at| errors.find(at)).collect();

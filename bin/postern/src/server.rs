@@ -6,6 +6,7 @@ mod first;
 mod keys;
 mod mcp;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use postern_engine::{ContextLimits, Engine, Surroundings};
 use postern_exec::WireBytes;
 use postern_exec::role::First;
 use postern_model::agent::ContextSettings;
+use postern_model::money::Price;
 use postern_net::client::HttpClient;
 use postern_net::tls::TlsRoots;
 use postern_policy::{Endpoint, configured};
@@ -52,6 +54,8 @@ pub(crate) struct ServerConfiguration {
     pub(crate) judge: Option<String>,
     /// The model that grades outcomes, unless it is the agent's own.
     pub(crate) grader: Option<String>,
+    /// What the tokens of models cost, by their names.
+    pub(crate) prices: BTreeMap<String, Price>,
     /// When conversations are shortened, unless an agent says otherwise.
     pub(crate) context: ContextSettings,
     pub(crate) model_key: Option<WireBytes>,
@@ -268,6 +272,7 @@ fn settings_of_engine(configuration: &ServerConfiguration) -> postern_engine::Se
     postern_engine::Settings {
         judge: configuration.judge.clone(),
         grader: configuration.grader.clone(),
+        prices: configuration.prices.clone(),
         limits,
         ..postern_engine::Settings::default()
     }

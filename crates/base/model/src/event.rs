@@ -16,10 +16,11 @@ pub use preview::{ContentDelta, Preview, Previewable, PreviewedEvent};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::Timestamp;
 use crate::content::Block;
 use crate::ids::{CredentialId, EventId, OutcomeId, ThreadId, VaultId};
+use crate::money::BudgetLimit;
 use crate::session::{SessionAgent, Usage};
+use crate::{Field, Timestamp};
 
 /// One event of a session's log, as it stands in lists and on streams.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -146,6 +147,8 @@ pub enum EventBody {
     SessionUpdated {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         agent: Option<Box<SessionAgent>>,
+        #[serde(default, skip_serializing_if = "Field::is_absent")]
+        budget: Field<BudgetLimit>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         metadata: Option<crate::Metadata>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -154,13 +157,19 @@ pub enum EventBody {
     #[serde(rename = "session.deleted")]
     SessionDeleted {},
     #[serde(rename = "session.usage")]
-    SessionUsage { usage: Usage },
+    SessionUsage {
+        usage: Usage,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget: Option<BudgetLimit>,
+    },
     #[serde(rename = "span.model_request_start")]
     ModelRequestStart {},
     #[serde(rename = "span.model_request_end")]
     ModelRequestEnd { model_request_start_id: EventId, model_usage: ModelUsage, is_error: Option<bool> },
     #[serde(rename = "span.outcome_evaluation_start")]
     OutcomeEvaluationStart { outcome_id: OutcomeId, iteration: u32 },
+    #[serde(rename = "span.outcome_evaluation_ongoing")]
+    OutcomeEvaluationOngoing { outcome_id: OutcomeId, iteration: u32 },
     #[serde(rename = "span.outcome_evaluation_end")]
     OutcomeEvaluationEnd {
         /// Empty where none had begun.
@@ -229,6 +238,7 @@ impl EventBody {
             Self::UserToolResult { .. } => "user.tool_result",
             Self::UserDefineOutcome { .. } => "user.define_outcome",
             Self::OutcomeEvaluationStart { .. } => "span.outcome_evaluation_start",
+            Self::OutcomeEvaluationOngoing { .. } => "span.outcome_evaluation_ongoing",
             Self::OutcomeEvaluationEnd { .. } => "span.outcome_evaluation_end",
             Self::AgentMessage { .. } => "agent.message",
             Self::AgentThinking {} => "agent.thinking",
@@ -324,6 +334,8 @@ pub enum StopReason {
     },
     /// The retry budget is spent.
     RetriesExhausted {},
+    /// The session has spent what it may.
+    BudgetReached {},
     /// The model refused.
     Refusal {},
 }

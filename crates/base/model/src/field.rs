@@ -2,7 +2,7 @@
 //!
 //! Every update route gives each of the three its own meaning (contract 0.2), so an `Option` cannot carry them.
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What a caller sent for one field. Use with `#[serde(default)]`, which makes a missing key `Absent`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +50,16 @@ impl<T> Field<T> {
             Self::Absent => Field::Absent,
             Self::Null => Field::Null,
             Self::Value(value) => Field::Value(convert(value)),
+        }
+    }
+}
+
+/// `Absent` has to be skipped by whoever holds the field.
+impl<T: Serialize> Serialize for Field<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Absent | Self::Null => serializer.serialize_none(),
+            Self::Value(value) => value.serialize(serializer),
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod key;
 pub mod memory;
 pub mod metadata;
 pub mod model_info;
+pub mod money;
 pub mod page;
 pub mod perimeter;
 pub mod problem;

@@ -7,6 +7,7 @@ use crate::agent::{AgentDefinition, AgentTag, ContextSettings, ExecutionIdentity
 use crate::event::{ClientEvent, OutcomeEvaluation};
 use crate::ids::{AgentId, DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId};
 use crate::metadata::MetadataPatch;
+use crate::money::{BudgetLimit, MonetaryAmount};
 use crate::resource::{Resource, ResourceParam};
 use crate::skill::{AgentSkill, SkillParam};
 use crate::tool::{Tool, ToolParam};
@@ -30,8 +31,8 @@ pub struct Session {
     pub title: Option<String>,
     /// The caller's pairs.
     pub metadata: Metadata,
-    /// Always null: budgets are not in this build.
-    pub budget: Option<Value>,
+    /// What it may spend.
+    pub budget: Option<BudgetLimit>,
     /// Where its MCP servers' credentials are looked for, in this order.
     pub vault_ids: Vec<VaultId>,
     /// What started it, if it was a deployment.
@@ -155,7 +156,7 @@ pub struct Stats {
     pub duration_seconds: f64,
 }
 
-/// Tokens and running time of a session so far.
+/// Tokens, their cost and running time of a session so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     /// Uncached input.
@@ -168,6 +169,9 @@ pub struct Usage {
     pub cache_creation: CacheCreation,
     /// Seconds spent running.
     pub active_seconds: f64,
+    /// What the tokens cost; absent unless each of them has a price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list_cost: Option<MonetaryAmount>,
 }
 
 /// Input written to the cache, by how long it is kept.
@@ -226,7 +230,7 @@ pub struct CreateSession {
     pub agent: AgentParam,
     /// Whose workers serve it.
     pub environment_id: String,
-    /// Not in this build.
+    /// What it may spend; never null.
     #[serde(default)]
     pub budget: Field<Value>,
     /// Sent at once.
@@ -303,7 +307,7 @@ pub struct UpdateSession {
     /// Replaces arrays of the snapshot; needs an idle session.
     #[serde(default)]
     pub agent: Field<UpdateSessionAgent>,
-    /// Not in this build.
+    /// Raises a budget that the session was created with; null removes it for good.
     #[serde(default)]
     pub budget: Field<Value>,
     /// Merged.

@@ -109,9 +109,11 @@ impl Actor {
             thread: record.thread_id.clone(),
         };
         let agent = Arc::new(record.agent.clone());
+        let prices = shared.settings.prices_of(&record.agent);
         Self {
             shared: Arc::clone(shared),
-            session: Session::new(record.thread_id.clone(), agent, shared.settings.limits),
+            session: Session::new(record.thread_id.clone(), agent, shared.settings.limits)
+                .priced(prices, record.budget),
             record,
             log,
             next: 1,

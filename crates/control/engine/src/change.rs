@@ -3,6 +3,7 @@
 use postern_model::agent::{fitting_mcp, fitting_skills};
 use postern_model::event::{Event, EventBody};
 use postern_model::ids::EventId;
+use postern_model::money::BudgetLimit;
 use postern_model::session::{Session, SessionAgent, SessionStatus, UpdateSession, UpdateSessionAgent};
 use postern_model::webhook::{Happening, Subject};
 use postern_model::{Field, Metadata, Problem};
@@ -24,6 +25,9 @@ impl Actor {
         if let Some(agent) = &changes.agent {
             record.agent = (**agent).clone();
         }
+        if !changes.budget.is_absent() {
+            record.budget = changes.budget.clone().value();
+        }
         if let Some(metadata) = &changes.metadata {
             record.metadata = metadata.clone();
         }
@@ -31,9 +35,10 @@ impl Actor {
             record.title = title.clone();
         }
         self.record = record;
-        let Changes { agent, metadata, title } = changes;
+        let Changes { agent, budget, metadata, title } = changes;
         self.perform_with_record(Input::Updated {
             agent,
+            budget,
             // A bag that was cleared is left out of the event.
             metadata: metadata.filter(|metadata| !metadata.is_empty()),
             title: title.flatten(),
@@ -78,13 +83,7 @@ impl Actor {
         if self.session.state().status == SessionStatus::Terminated {
             return Err(Problem::invalid("The session is archived and cannot be changed."));
         }
-        match request.budget {
-            Field::Absent | Field::Null => {}
-            Field::Value(_) => {
-                let message = "only a session created with a budget can have one, and budgets are not in this build";
-                return Err(Problem::invalid_at("budget", message).with_code("budget_create_only"));
-            }
-        }
+        let budget = self.changed_budget(&request.budget)?;
         if !request.vault_ids.is_absent() {
             return Err(Problem::invalid_at("vault_ids", "is reserved and cannot be changed"));
         }
@@ -100,6 +99,7 @@ impl Actor {
         };
         Ok(Changes {
             agent: self.changed_agent(request.agent)?,
+            budget,
             metadata: (metadata != self.record.metadata).then_some(metadata),
             title: (title != self.record.title).then_some(title),
         })
@@ -157,6 +157,7 @@ impl Actor {
 #[derive(Debug, Default, PartialEq)]
 struct Changes {
     agent: Option<Box<SessionAgent>>,
+    budget: Field<BudgetLimit>,
     metadata: Option<Metadata>,
     title: Option<Option<String>>,
 }

@@ -9,7 +9,7 @@ use postern_model::ids::EventId;
 use postern_session::{Backoff, Consultation, Counsel, Input, ModelEvent, Response, ResponseBlock, Stop};
 use postern_upstream::Model;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, Interval, interval_at, timeout};
 use tracing::warn;
 
 use crate::actor::Actor;
@@ -28,13 +28,19 @@ const GRADER_TRIES: u32 = 4;
 pub(crate) struct Consults {
     tasks: JoinSet<Input>,
     current: Option<EventId>,
+    /// When watchers are next told that it still runs.
+    heartbeat: Option<Interval>,
 }
 
 impl Consults {
     /// What became of it; waits for ever while nobody is asked.
     pub(crate) async fn next(&mut self) -> Input {
         loop {
-            let Some(ended) = self.tasks.join_next().await else { std::future::pending().await };
+            let ended = tokio::select! {
+                Some(ended) = self.tasks.join_next() => ended,
+                start = heartbeat(&mut self.heartbeat, self.current.as_ref()) => return Input::Consulting(start),
+                else => std::future::pending().await,
+            };
             match (ended, self.current.take()) {
                 // Cancelled before it could be heard.
                 (_, None) => {}
@@ -53,6 +59,7 @@ impl Consults {
 
     pub(crate) fn cancel(&mut self) {
         self.current = None;
+        self.heartbeat = None;
         self.tasks = JoinSet::new();
     }
 }
@@ -73,6 +80,8 @@ impl Actor {
         let endpoint = Arc::clone(&self.shared.model);
         self.consults.cancel();
         self.consults.current = Some(start.clone());
+        let every = settings.heartbeat;
+        self.consults.heartbeat = Some(interval_at(Instant::now() + every, every));
         self.consults.tasks.spawn(async move {
             let answer = timeout(time, ask(endpoint.as_ref(), body, tries, backoff)).await;
             let answer = answer.unwrap_or_else(|_| Err("There was no answer in time.".into()));
@@ -81,6 +90,17 @@ impl Actor {
             }
             Input::Consulted { start, answer }
         });
+    }
+}
+
+/// Comes due again and again while somebody is asked.
+async fn heartbeat(heartbeat: &mut Option<Interval>, current: Option<&EventId>) -> EventId {
+    match (heartbeat, current) {
+        (Some(heartbeat), Some(start)) => {
+            heartbeat.tick().await;
+            start.clone()
+        }
+        _ => std::future::pending().await,
     }
 }
 

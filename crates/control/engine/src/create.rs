@@ -20,6 +20,7 @@ use postern_store::{Connection, Tx, agents, environments, skills};
 use serde::Serialize;
 
 use crate::actor::Actor;
+use crate::budget;
 use crate::problem;
 use crate::resources::{self, Owner};
 use crate::rubric;
@@ -82,7 +83,6 @@ pub(crate) async fn begin(
     request: CreateSession,
     deployment_id: Option<DeploymentId>,
 ) -> Result<Begun, Problem> {
-    check_parts_not_in_this_build(&request)?;
     let initial = request.initial_events.unwrap_or_default();
     check_initial_events(&initial)?;
     let metadata = request.metadata.unwrap_or_default().checked()?;
@@ -90,6 +90,7 @@ pub(crate) async fn begin(
     let environment_id = environment(tx, workspace, &request.environment_id).await?;
     let agent = agent(tx, workspace, request.agent).await?;
     let skills = skills::summaries(tx, workspace, &agent.skills).await.map_err(problem)?;
+    let budget = budget::created(&shared.settings, &agent, request.budget)?;
     postern_store::vaults::check_usable(tx, workspace, &vault_ids).await.map_err(problem)?;
     let now = now();
     let record = Record {
@@ -101,6 +102,7 @@ pub(crate) async fn begin(
         title: request.title,
         metadata,
         vault_ids,
+        budget,
         resources: Vec::new(),
         skills,
         deployment_id,
@@ -145,15 +147,6 @@ async fn give(tx: &mut Tx, actor: &mut Actor, sent: Vec<ResourceParam>, now: Tim
 pub(crate) fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
-}
-
-fn check_parts_not_in_this_build(request: &CreateSession) -> Result<(), Problem> {
-    match request.budget {
-        Field::Absent => {}
-        Field::Null => return Err(Problem::invalid_at("budget", "must not be null; leave it out")),
-        Field::Value(_) => return Err(Problem::invalid_at("budget", "budgets are not in this build; leave it out")),
-    }
-    Ok(())
 }
 
 /// The ids as ids; whether the vaults are there is looked up in the transaction.

@@ -5,6 +5,7 @@
 //! is `postern-session`.
 
 mod actor;
+mod budget;
 mod change;
 mod command;
 mod consult;
@@ -26,7 +27,7 @@ mod sweep;
 mod tests;
 mod webhooks;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ use postern_model::deployment::{CreateDeployment, Deployment, DeploymentRun, Upd
 use postern_model::event::{ClientEvent, Event, MAX_EVENTS, Previewable};
 use postern_model::ids::{CredentialId, DeploymentId, ResourceId, SessionId, ThreadId, VaultId, WorkspaceId};
 use postern_model::model_info::ModelInfo;
+use postern_model::money::Price;
 use postern_model::page::{BidirectionalPage, Page};
 use postern_model::resource::{Resource, ResourceParam};
 use postern_model::session::{CreateSession, Session, Thread, UpdateSession};
@@ -74,10 +76,14 @@ pub struct Settings {
     pub judge: Option<String>,
     /// The model that grades outcomes; the agent's own unless given.
     pub grader: Option<String>,
+    /// What the tokens of models cost, by their names.
+    pub prices: BTreeMap<String, Price>,
     /// Bounds on what a session does by itself.
     pub limits: Limits,
     /// Deadlines of what is done with MCP servers.
     pub mcp: McpSettings,
+    /// How often watchers are told that a grader still thinks.
+    pub heartbeat: Duration,
     /// How long a session's task lives on without anything to do.
     pub linger: Duration,
     /// How long a session rests after the store failed under it.
@@ -90,8 +96,10 @@ impl Default for Settings {
             max_output_tokens: postern_upstream::MAX_OUTPUT_TOKENS,
             judge: None,
             grader: None,
+            prices: BTreeMap::new(),
             limits: Limits::default(),
             mcp: McpSettings::default(),
+            heartbeat: Duration::from_secs(30),
             linger: Duration::from_secs(60),
             recovery: Duration::from_secs(10),
         }

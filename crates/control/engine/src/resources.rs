@@ -8,7 +8,7 @@ use postern_model::resource::{
     FileResource, MAX_INSTRUCTIONS, MAX_MEMORY_STORES, MAX_RESOURCES, MemoryStoreResource, MountPath, Resource,
     ResourceParam, UPLOADS, memory_mount,
 };
-use postern_model::{Problem, Timestamp};
+use postern_model::{Field, Problem, Timestamp};
 use postern_session::Input;
 use postern_store::{Tx, files, memory_stores};
 
@@ -144,7 +144,7 @@ impl Actor {
         let resource = add(&mut tx, owner, &self.record.resources, param, now).await?;
         self.record.resources.push(resource.clone());
         // Told as an update: whoever serves the session reads it again.
-        self.perform_with_record_in(tx, Input::Updated { agent: None, metadata: None, title: None }).await?;
+        self.perform_with_record_in(tx, nothing_said()).await?;
         Ok(resource)
     }
 
@@ -164,7 +164,7 @@ impl Actor {
             other => other?,
         }
         self.record.resources.remove(position);
-        self.perform_with_record_in(tx, Input::Updated { agent: None, metadata: None, title: None }).await?;
+        self.perform_with_record_in(tx, nothing_said()).await?;
         self.shared.litter.notify_one();
         Ok(())
     }
@@ -180,4 +180,9 @@ impl Actor {
 /// A resource that the session has not.
 pub(crate) fn unknown(id: &ResourceId) -> Problem {
     Problem::not_found(format!("Session resource {id} was not found."))
+}
+
+/// The record changed in a way that `session.updated` has no word for.
+fn nothing_said() -> Input {
+    Input::Updated { agent: None, budget: Field::Absent, metadata: None, title: None }
 }

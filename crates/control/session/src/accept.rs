@@ -35,6 +35,7 @@ struct After<'a> {
 impl After<'_> {
     fn check(&mut self, event: &ClientEvent, author: Author) -> Result<(), Problem> {
         event.check()?;
+        self.affordable(event)?;
         match event {
             ClientEvent::UserToolResult { tool_use_id, .. } => self.result(tool_use_id, Owner::Worker),
             ClientEvent::UserCustomToolResult { custom_tool_use_id, .. } => {
@@ -66,6 +67,22 @@ impl After<'_> {
             // Refused by `event.check` above.
             ClientEvent::SystemMessage { .. } => Ok(()),
         }
+    }
+
+    fn affordable(&self, event: &ClientEvent) -> Result<(), Problem> {
+        let settles = matches!(
+            event,
+            ClientEvent::UserToolConfirmation { .. }
+                | ClientEvent::UserToolResult { .. }
+                | ClientEvent::UserCustomToolResult { .. }
+                | ClientEvent::UserInterrupt { .. }
+        );
+        if settles || !self.session.is_at_cap() {
+            return Ok(());
+        }
+        let message = "the session has spent its budget and takes only user.tool_confirmation, user.tool_result, \
+                       user.custom_tool_result and user.interrupt; raise or remove `budget` of the session to go on";
+        Err(Problem::invalid(message).with_code("budget_reached"))
     }
 
     fn outcome(&mut self) -> Result<(), Problem> {

@@ -133,7 +133,8 @@ impl Step<'_> {
     pub(crate) fn request(&mut self) {
         let mark = match self.need() {
             Need::Summarise => {
-                let start = self.append_with(EventBody::ModelRequestStart {}, Mark::Compacting.kept());
+                let price = self.session.prices.agent;
+                let start = self.begin_costly(EventBody::ModelRequestStart {}, Some(Mark::Compacting), price);
                 return self.effects.push(Effect::CallModel(start));
             }
             Need::Shorten => {
@@ -144,10 +145,7 @@ impl Step<'_> {
             Need::Nothing => None,
         };
         self.flush();
-        let start = match mark {
-            Some(mark) => self.append_with(EventBody::ModelRequestStart {}, mark.kept()),
-            None => self.append(EventBody::ModelRequestStart {}),
-        };
+        let start = self.begin_costly(EventBody::ModelRequestStart {}, mark, self.session.prices.agent);
         self.effects.push(Effect::CallModel(start));
     }
 

@@ -69,6 +69,10 @@ impl Step<'_> {
     }
 
     pub(crate) fn interrupt(&mut self) {
+        // At the cap an interrupt has no effect (contract 3.11): the outcome stays open for a raised budget.
+        if self.is_paused() {
+            return;
+        }
         let left_by_worker = matches!(self.state().stop, Some(StopReason::RetriesExhausted {}));
         let had_calls = !self.state().calls.is_empty();
         self.stop_request();

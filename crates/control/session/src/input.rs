@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use postern_model::Metadata;
 use postern_model::agent::McpServer;
 use postern_model::content::Block;
 use postern_model::event::{ClientEvent, Event, ModelUsage, Preview, StopDetails};
 use postern_model::ids::{CredentialId, EventId, VaultId};
+use postern_model::money::BudgetLimit;
 use postern_model::session::SessionAgent;
+use postern_model::{Field, Metadata};
 use serde_json::{Map, Value};
 
 /// Who sends events: what a worker's credential may send is less than what a client's may.
@@ -59,6 +60,8 @@ pub enum Input {
         /// The answer and its tokens, or what went wrong, for people.
         answer: Result<(String, ModelUsage), String>,
     },
+    /// The consultation with this number still runs.
+    Consulting(EventId),
     /// The wait of the last [`Effect::RetryAfter`] is over.
     RetryDue,
     /// A worker could not serve the session's work item.
@@ -83,6 +86,8 @@ pub enum Input {
     Updated {
         /// The new snapshot, if it changed; the session must be idle.
         agent: Option<Box<SessionAgent>>,
+        /// What it may spend, if that changed.
+        budget: Field<BudgetLimit>,
         /// All pairs, if they changed.
         metadata: Option<Metadata>,
         /// The new title, if it changed.

@@ -76,7 +76,10 @@ impl Verdict {
 impl Step<'_> {
     /// Asks the judge about the calls of a response where there is a judge and such a call. Else gives the response back.
     pub(crate) fn judge(&mut self, start: &EventId, response: Response) -> Option<Response> {
-        if self.session.limits.judge == Counsellor::Absent || matches!(response.stop, Stop::Refusal(_)) {
+        let is_asked =
+            self.session.limits.judge == Counsellor::Present && !self.session.will_be_at_cap(&response.usage);
+        // Where the judge may not be paid any more a person is asked.
+        if !is_asked || matches!(response.stop, Stop::Refusal(_)) {
             return Some(response);
         }
         let permissions = Permissions(&self.session.agent);
@@ -118,7 +121,8 @@ impl Step<'_> {
 
     /// A model request beside the conversation is on record with its tokens.
     pub(crate) fn record(&mut self, aside: &Aside) {
-        let start = self.append_with(EventBody::ModelRequestStart {}, Mark::Aside.kept());
+        let price = self.session.prices.of(Counsel::Judge);
+        let start = self.begin_costly(EventBody::ModelRequestStart {}, Some(Mark::Aside), price);
         self.end_request(&start, aside.usage, aside.is_error);
     }
 }

@@ -19,6 +19,7 @@ mod previews;
 mod response;
 mod servers;
 mod settle;
+mod spending;
 mod state;
 mod tools;
 
@@ -35,6 +36,7 @@ pub use input::{
 pub use judge::Counsellor;
 pub use machine::{Limits, Session};
 pub use mcp::McpTool;
+pub use spending::{Prices, Spending};
 pub use state::State;
 pub use tools::Permissions;
 

@@ -11,6 +11,7 @@ use postern_model::event::{
     StopReason, Verdict,
 };
 use postern_model::ids::{EventId, ThreadId};
+use postern_model::money::BudgetLimit;
 use postern_model::session::{SessionAgent, SessionStatus, Usage};
 use serde_json::Value;
 
@@ -24,6 +25,7 @@ use crate::judge::{Counsellor, Judging};
 use crate::marks::Mark;
 use crate::mcp::{McpTool, Servers};
 use crate::previews::Previews;
+use crate::spending::Prices;
 use crate::state::State;
 
 /// Bounds on what a session does by itself.
@@ -72,6 +74,8 @@ pub struct Session {
     pub(crate) counted: ModelUsage,
     /// The response whose calls a judge is looking at.
     pub(crate) judging: Option<Judging>,
+    pub(crate) prices: Prices,
+    pub(crate) budget: Option<BudgetLimit>,
 }
 
 impl Session {
@@ -86,7 +90,15 @@ impl Session {
             servers: Servers::default(),
             counted: ModelUsage::default(),
             judging: None,
+            prices: Prices::default(),
+            budget: None,
         }
+    }
+
+    /// The same with what its models cost from here on, and what it may spend.
+    #[must_use]
+    pub fn priced(self, prices: Prices, budget: Option<BudgetLimit>) -> Self {
+        Self { prices, budget, ..self }
     }
 
     /// Takes in the next event of a stored log, with the blocks kept beside it. When all are in, hand in
@@ -180,6 +192,7 @@ impl Step<'_> {
             Input::McpConnected { attempt, servers } => self.connected(attempt, servers),
             Input::McpResult { call, content, is_error } => self.called(&call, content, is_error),
             Input::Consulted { start, answer } => self.consulted(&start, answer),
+            Input::Consulting(start) => self.still_grading(&start),
             Input::RetryDue => {
                 if self.state().status == SessionStatus::Rescheduling {
                     self.run();
@@ -204,12 +217,19 @@ impl Step<'_> {
                 self.append_with(EventBody::SessionError { error }, Mark::Missing.kept());
             }
             Input::Archive => self.archive(),
-            Input::Updated { agent, metadata, title } => {
+            Input::Updated { agent, budget, metadata, title } => {
                 if let Some(agent) = &agent {
                     self.session.agent = Arc::new((**agent).clone());
                     self.session.servers.forget();
                 }
-                self.append(EventBody::SessionUpdated { agent, metadata, title });
+                let is_rebudgeted = !budget.is_absent();
+                if is_rebudgeted {
+                    self.session.budget = budget.clone().value();
+                }
+                self.append(EventBody::SessionUpdated { agent, budget, metadata, title });
+                if is_rebudgeted {
+                    self.settle();
+                }
             }
         }
     }
@@ -365,6 +385,11 @@ impl Step<'_> {
 
     /// Ends a turn. The session's idle event is the last of it: workers leave when it stays so.
     pub(crate) fn idle(&mut self, stop_reason: StopReason, stop_details: Option<StopDetails>) {
+        self.idle_with(stop_reason, stop_details, None);
+    }
+
+    /// The same with a note beside it.
+    pub(crate) fn idle_with(&mut self, stop_reason: StopReason, stop_details: Option<StopDetails>, mark: Option<Mark>) {
         let (agent_name, session_thread_id) = self.named();
         self.append(EventBody::ThreadStatusIdle {
             agent_name,
@@ -373,8 +398,12 @@ impl Step<'_> {
             stop_details: stop_details.clone(),
         });
         let usage: Usage = self.state().usage(self.now);
-        self.append(EventBody::SessionUsage { usage });
-        self.append(EventBody::StatusIdle { stop_reason, stop_details });
+        self.append(EventBody::SessionUsage { usage, budget: self.session.budget });
+        let idle = EventBody::StatusIdle { stop_reason, stop_details };
+        match mark {
+            Some(mark) => self.append_with(idle, mark.kept()),
+            None => self.append(idle),
+        };
     }
 
     pub(crate) fn append(&mut self, body: EventBody) -> EventId {

@@ -1,6 +1,7 @@
 //! Notes that the loop keeps beside its own events, where the model's blocks are kept: what a model request was for and
 //! what became of the context. No client sees them; a log that is read back says with them what the model was sent.
 
+use postern_model::money::Price;
 use serde_json::{Value, json};
 
 /// One note.
@@ -16,6 +17,8 @@ pub(crate) enum Mark {
     Outgrown,
     /// Beside an error: the session goes on without something, and no request failed.
     Missing,
+    /// Beside the end of a turn that a budget paused: what comes next is the grader.
+    Ungraded,
 }
 
 impl Mark {
@@ -27,6 +30,7 @@ impl Mark {
             Self::Aside => json!({"mark": "aside"}),
             Self::Outgrown => json!({"mark": "outgrown"}),
             Self::Missing => json!({"mark": "missing"}),
+            Self::Ungraded => json!({"mark": "ungraded"}),
         }]
     }
 
@@ -39,9 +43,21 @@ impl Mark {
             "aside" => Some(Self::Aside),
             "outgrown" => Some(Self::Outgrown),
             "missing" => Some(Self::Missing),
+            "ungraded" => Some(Self::Ungraded),
             _ => None,
         }
     }
+}
+
+/// The note of what the tokens of a request cost; comes after the other one.
+pub(crate) fn price(price: Price) -> Value {
+    json!({"mark": "price", "each": price})
+}
+
+/// Reads that back.
+pub(crate) fn read_price(kept: Option<&[Value]>) -> Option<Price> {
+    let note = kept?.iter().find(|note| note["mark"] == "price")?;
+    serde_json::from_value(note["each"].clone()).ok()
 }
 
 #[cfg(test)]
@@ -50,7 +66,9 @@ mod tests {
 
     #[test]
     fn a_note_reads_back_and_the_model_s_blocks_are_none() {
-        for mark in [Mark::Compacting, Mark::Cleared { keep: 3 }, Mark::Aside, Mark::Outgrown, Mark::Missing] {
+        for mark in
+            [Mark::Compacting, Mark::Cleared { keep: 3 }, Mark::Aside, Mark::Outgrown, Mark::Missing, Mark::Ungraded]
+        {
             assert_eq!(Mark::read(Some(&mark.kept())), Some(mark));
         }
         assert_eq!(Mark::read(Some(&[json!({"type": "text", "text": "mark"})])), None);

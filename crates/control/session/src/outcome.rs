@@ -124,7 +124,11 @@ impl Step<'_> {
         let Some(Outcome { id, iteration, .. }) = self.state().outcome.clone() else {
             return self.idle(StopReason::EndTurn {}, None);
         };
-        self.append(EventBody::OutcomeEvaluationStart { outcome_id: id, iteration });
+        if self.session.is_at_cap() {
+            return self.pause_before_grading();
+        }
+        let price = self.session.prices.of(Counsel::Grader);
+        self.begin_costly(EventBody::OutcomeEvaluationStart { outcome_id: id, iteration }, None, price);
         self.ask_grader();
     }
 
@@ -139,6 +143,15 @@ impl Step<'_> {
         });
         let consultation = Consultation { counsel: Counsel::Grader, system: SYSTEM, text: text.to_string() };
         self.effects.push(Effect::Consult(start, consultation));
+    }
+
+    /// The grader still thinks: watchers are told that nothing is stuck.
+    pub(crate) fn still_grading(&mut self, start: &EventId) {
+        if let Some(Outcome { id, iteration, evaluating: Some(evaluating), .. }) = self.state().outcome.clone()
+            && evaluating == *start
+        {
+            self.append(EventBody::OutcomeEvaluationOngoing { outcome_id: id, iteration });
+        }
     }
 
     /// The grader has answered, or failed to.

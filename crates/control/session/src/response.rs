@@ -64,7 +64,7 @@ impl Step<'_> {
             Stop::ToolUse | Stop::EndTurn if had_queue => self.settle(),
             Stop::ToolUse | Stop::EndTurn => self.end_of_turn(),
             Stop::MaxTokens => self.exhausted(
-                SessionErrorKind::UnknownError,
+                SessionErrorKind::ModelRequestFailedError,
                 "The model's answer reached the limit of output tokens and is cut. Send a message to go on.".into(),
             ),
             Stop::ContextExceeded => {

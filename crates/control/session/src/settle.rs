@@ -17,6 +17,9 @@ impl Step<'_> {
     }
 
     fn settle_idle(&mut self) {
+        if self.is_paused() {
+            return self.resume_paused();
+        }
         let state = self.state();
         if let Some(StopReason::RequiresAction { event_ids: announced }) = &state.stop {
             let waiting = state.calls.waiting();
@@ -62,6 +65,9 @@ impl Step<'_> {
 
     /// Begins the next model request of this turn, when the servers whose tools it names have answered.
     fn ask_model(&mut self) {
+        if self.session.is_at_cap() {
+            return self.pause();
+        }
         let limit = self.session.limits.requests_per_turn;
         if self.state().requests >= limit {
             let message = format!("The turn made {limit} model requests without an end. Send a message to go on.");

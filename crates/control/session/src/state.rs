@@ -8,14 +8,16 @@ use postern_model::event::{
     Event, EventBody, ModelUsage, OutcomeEvaluation, Permission, RetryStatus, SessionError, StopReason, Verdict,
 };
 use postern_model::ids::EventId;
+use postern_model::money::Price;
 use postern_model::session::{SessionStatus, Usage};
 use serde_json::Value;
 
 use crate::calls::{Call, Calls, Owner, Progress, Target};
 use crate::context::{Purpose, Size, stand_in};
 use crate::conversation::Conversation;
-use crate::marks::Mark;
+use crate::marks::{self, Mark};
 use crate::outcome::Outcome;
+use crate::spending::Spending;
 
 /// How many of the user's messages a judge is shown, and how much of each.
 const REMEMBERED_MESSAGES: usize = 8;
@@ -56,6 +58,12 @@ pub struct State {
     pub(crate) size: Size,
     /// What the model request is for that began last.
     pub(crate) purpose: Purpose,
+    /// What was spent.
+    pub spending: Spending,
+    /// What the tokens cost of the request or grading that began last.
+    pub(crate) price: Option<Price>,
+    /// The budget paused the turn before its outcome was graded.
+    pub(crate) ungraded: bool,
     usage: Usage,
     running_since: Option<Timestamp>,
 }
@@ -81,6 +89,9 @@ impl Default for State {
             conversation: Conversation::default(),
             size: Size::default(),
             purpose: Purpose::default(),
+            spending: Spending::default(),
+            price: None,
+            ungraded: false,
             usage: Usage::default(),
             running_since: None,
         }
@@ -91,7 +102,7 @@ impl State {
     /// Tokens so far, and seconds of running up to `now`.
     pub fn usage(&self, now: Timestamp) -> Usage {
         let running = self.running_since.map_or(0.0, |since| seconds_between(since, now));
-        Usage { active_seconds: self.usage.active_seconds + running, ..self.usage }
+        Usage { active_seconds: self.usage.active_seconds + running, ..self.settled_usage() }
     }
 
     /// Since when it runs, if it does; not in [`State::settled_usage`].
@@ -101,7 +112,7 @@ impl State {
 
     /// Tokens so far, and seconds of running without the present run.
     pub fn settled_usage(&self) -> Usage {
-        self.usage
+        Usage { list_cost: self.spending.shown(), ..self.usage }
     }
 
     /// Whether calls wait that only a worker can answer.
@@ -109,9 +120,11 @@ impl State {
         self.calls.need_worker()
     }
 
-    /// Whether running from here begins a turn, instead of going on with one that waited for somebody's answers.
+    /// Whether running from here begins a turn, instead of going on with one that waited for somebody's answers or for its
+    /// budget.
     pub(crate) fn begins_turn(&self) -> bool {
-        self.status == SessionStatus::Idle && !matches!(self.stop, Some(StopReason::RequiresAction { .. }))
+        let is_amid = matches!(self.stop, Some(StopReason::RequiresAction { .. } | StopReason::BudgetReached {}));
+        self.status == SessionStatus::Idle && !is_amid
     }
 
     /// Takes in the next event of the log; `kept` are the blocks stored beside it.
@@ -132,7 +145,10 @@ impl State {
                 self.remember(&[Block::text(description.clone())]);
                 self.has_new_input = true;
             }
-            EventBody::OutcomeEvaluationStart { .. } => self.begin_evaluation(&event.id),
+            EventBody::OutcomeEvaluationStart { .. } => {
+                self.price = marks::read_price(kept.as_deref());
+                self.begin_evaluation(&event.id);
+            }
             EventBody::OutcomeEvaluationEnd { result, explanation, usage, .. } => {
                 self.count(usage);
                 self.end_evaluation(*result, explanation, self.last_at);
@@ -157,7 +173,10 @@ impl State {
                 self.open_call(event, Owner::Server, *evaluated_permission, Some(target));
             }
             EventBody::AgentCustomToolUse { .. } => self.open_call(event, Owner::Custom, None, None),
-            EventBody::ModelRequestStart {} => self.begin_request(event, Mark::read(kept.as_deref())),
+            EventBody::ModelRequestStart {} => {
+                self.price = marks::read_price(kept.as_deref());
+                self.begin_request(event, Mark::read(kept.as_deref()));
+            }
             EventBody::ModelRequestEnd { model_usage, is_error, .. } => {
                 self.request = None;
                 self.count(model_usage);
@@ -193,6 +212,7 @@ impl State {
             EventBody::StatusIdle { stop_reason, .. } => {
                 self.failures = 0;
                 self.has_new_input = false;
+                self.ungraded = Mark::read(kept.as_deref()) == Some(Mark::Ungraded);
                 self.size.rest();
                 self.stop = Some(stop_reason.clone());
                 self.become_status(SessionStatus::Idle);
@@ -200,6 +220,7 @@ impl State {
             EventBody::AgentThreadContextCompacted {} => self.compact(&kept.unwrap_or_default()),
             EventBody::AgentMessage { .. }
             | EventBody::AgentThinking {}
+            | EventBody::OutcomeEvaluationOngoing { .. }
             | EventBody::ThreadStatusRunning { .. }
             | EventBody::ThreadStatusRescheduled { .. }
             | EventBody::ThreadStatusTerminated { .. }
@@ -223,7 +244,7 @@ impl State {
         self.purpose = match mark {
             Some(Mark::Compacting) => Purpose::Summary,
             Some(Mark::Aside) => Purpose::Aside,
-            Some(Mark::Cleared { .. } | Mark::Outgrown | Mark::Missing) | None => Purpose::Turn,
+            Some(Mark::Cleared { .. } | Mark::Outgrown | Mark::Missing | Mark::Ungraded) | None => Purpose::Turn,
         };
         if let Some(Mark::Cleared { keep }) = mark {
             self.conversation.clear(keep);
@@ -234,6 +255,7 @@ impl State {
     }
 
     fn count(&mut self, tokens: &ModelUsage) {
+        self.spending = self.spending.with(self.price.as_ref(), tokens);
         self.usage.input_tokens += tokens.input_tokens;
         self.usage.output_tokens += tokens.output_tokens;
         self.usage.cache_read_input_tokens += tokens.cache_read_input_tokens;

@@ -1,8 +1,10 @@
 //! Journeys through the loop, each told by the types of its events, and properties of every journey.
 
+mod budgets;
 mod context;
 mod journeys;
 mod judge;
+mod model;
 mod outcomes;
 mod properties;
 mod servers;

@@ -29,6 +29,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (22, "files", include_str!("../migrations/sqlite/0022_files.sql")),
     (40, "answers", include_str!("../migrations/sqlite/0040_answers.sql")),
     (41, "skills", include_str!("../migrations/sqlite/0041_skills.sql")),
+    (45, "budgets", include_str!("../migrations/sqlite/0045_budgets.sql")),
     (49, "injection", include_str!("../migrations/sqlite/0049_injection.sql")),
     (53, "webhooks", include_str!("../migrations/sqlite/0053_webhooks.sql")),
     (54, "key_roles", include_str!("../migrations/sqlite/0054_key_roles.sql")),

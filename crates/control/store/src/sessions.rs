@@ -3,6 +3,7 @@
 
 use postern_model::event::OutcomeEvaluation;
 use postern_model::ids::{DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId, WorkspaceId};
+use postern_model::money::BudgetLimit;
 use postern_model::page::{Cursor, Direction, Order};
 use postern_model::resource::Resource;
 use postern_model::session::{Session, SessionAgent, SessionStatus, SessionTag, Stats, Thread, ThreadTag, Usage};
@@ -36,6 +37,8 @@ pub struct Record {
     pub metadata: Metadata,
     /// Where its MCP servers' credentials are looked for, in this order.
     pub vault_ids: Vec<VaultId>,
+    /// What it may spend.
+    pub budget: Option<BudgetLimit>,
     /// What it is given.
     pub resources: Vec<Resource>,
     /// What its model is told of its agent's skills.
@@ -88,7 +91,7 @@ impl Record {
             status: self.progress.status,
             title: self.title.clone(),
             metadata: self.metadata.clone(),
-            budget: None,
+            budget: self.budget,
             vault_ids: self.vault_ids.clone(),
             deployment_id: self.deployment_id.clone(),
             resources: self.resources.clone(),
@@ -166,8 +169,8 @@ pub async fn create(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO sessions (workspace_id, id, environment_id, thread_id, agent_id, agent_version, agent, title, metadata, \
            status, usage, active_since, has_run, has_been_idle, created_at, updated_at, vault_ids, deployment_id, \
-           outcome_evaluations, resources, skills) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+           outcome_evaluations, resources, skills, budget) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
     )
     .bind(record.workspace_id.as_str())
     .bind(record.id.as_str())
@@ -190,6 +193,7 @@ pub async fn create(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
     .bind(json(&record.progress.outcomes))
     .bind(json(&record.resources))
     .bind(json(&record.skills))
+    .bind(record.budget.as_ref().map(json))
     .execute(&mut **tx)
     .await?;
     sqlx::query("INSERT INTO threads (workspace_id, id, session_id, created_at) VALUES (?1, ?2, ?3, ?4)")
@@ -260,7 +264,8 @@ pub async fn save_progress(tx: &mut Tx, id: &SessionId, progress: &Progress, now
 /// The database failed.
 pub async fn save_record(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE sessions SET agent = ?2, title = ?3, metadata = ?4, archived_at = ?5, updated_at = ?6, resources = ?7 \
+        "UPDATE sessions SET agent = ?2, title = ?3, metadata = ?4, archived_at = ?5, updated_at = ?6, resources = ?7, \
+           budget = ?8 \
          WHERE id = ?1",
     )
     .bind(record.id.as_str())
@@ -270,6 +275,7 @@ pub async fn save_record(tx: &mut Tx, record: &Record) -> Result<(), StoreError>
     .bind(record.archived_at.map(micros))
     .bind(micros(record.updated_at))
     .bind(json(&record.resources))
+    .bind(record.budget.as_ref().map(json))
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -357,6 +363,10 @@ fn record(row: &SqliteRow) -> Result<Record, StoreError> {
         vault_ids: from_json(row.try_get("vault_ids")?, "sessions.vault_ids")?,
         resources: from_json(row.try_get("resources")?, "sessions.resources")?,
         skills: from_json(row.try_get("skills")?, "sessions.skills")?,
+        budget: row
+            .try_get::<Option<String>, _>("budget")?
+            .map(|text| from_json(&text, "sessions.budget"))
+            .transpose()?,
         deployment_id: row
             .try_get::<Option<String>, _>("deployment_id")?
             .map(|id| parsed(DeploymentId::parse(&id), "sessions.deployment_id"))

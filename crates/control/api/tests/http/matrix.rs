@@ -131,6 +131,13 @@ impl World {
     async fn cell(&self, role: Role, route: &Route) -> &'static str {
         let is_allowed = role.kind().is_some_and(|kind| route.allowed.contains(&kind));
         let is_change = route.method != Method::Get || route.path.ends_with("/poll");
+        if let Role::Limited(_) = role {
+            // What a role forbids it forbids whatever the object: no fresh one is needed to learn that.
+            let nothing = self.here.missing(&self.here.path(route, false));
+            if verdict(&self.call(&self.here, role, route, &nothing).await) == "forbidden" {
+                return "forbidden";
+            }
+        }
         let fresh = match is_allowed && is_change && !role.is_foreign() {
             true => Some(Place::new(&self.server).await),
             false => None,

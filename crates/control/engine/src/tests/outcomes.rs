@@ -3,7 +3,8 @@
 use postern_session::FailureKind;
 use serde_json::{Value, json};
 
-use super::stage::{Stage, kinds};
+use super::stage::{Stage, kinds, settings};
+use crate::Settings;
 
 fn outcome() -> Value {
     json!({"type": "user.define_outcome", "description": "a program", "rubric": {"type": "text", "content": "it compiles"}})
@@ -53,4 +54,22 @@ async fn a_grader_that_is_overloaded_is_asked_again_and_a_restart_asks_it_too() 
     stage.script.call().await.says(&verdict("satisfied")).await;
     watch.until("session.status_idle").await;
     assert_eq!(shown(&stage, &id).await[0]["result"], "satisfied");
+}
+
+#[tokio::test]
+async fn while_a_grader_thinks_watchers_are_told_so_and_afterwards_no_more() {
+    let heartbeat = std::time::Duration::from_millis(20);
+    let stage = Stage::new().await.with(Settings { heartbeat, ..settings() }).await;
+    let id = stage.create(json!({"initial_events": [outcome()]})).await.unwrap().id;
+    let mut watch = stage.watch(&id, &[]).await;
+    stage.script.call().await.says("done").await;
+    let grader = stage.script.call().await;
+    let frames = watch.until("span.outcome_evaluation_ongoing").await;
+    let told: Value = serde_json::from_str(&frames.last().unwrap().data).unwrap();
+    assert_eq!((&told["iteration"], told["outcome_id"].as_str().map(|id| &id[..5])), (&json!(0), Some("outc_")));
+    watch.until("span.outcome_evaluation_ongoing").await;
+    grader.says(&verdict("satisfied")).await;
+    watch.until("span.outcome_evaluation_end").await;
+    let idle = watch.until("session.status_idle").await;
+    assert!(idle.iter().all(|frame| frame.event != "span.outcome_evaluation_ongoing"));
 }

@@ -21,7 +21,12 @@ async fn what_this_build_cannot_do_is_refused_with_the_reason() {
     };
     let user = message("x")[0].clone();
     for (body, status, part) in [
-        (json!({"budget": {"type": "limit"}}), 400, "budgets are not in this build"),
+        (json!({"budget": {"type": "limit"}}), 400, "budget: must be"),
+        (
+            json!({"budget": super::budgets::budget("100")}),
+            400,
+            "the model `m`, which the session can use, has no price",
+        ),
         (json!({"budget": null}), 400, "must not be null"),
         (json!({"vault_ids": ["vlt_1"]}), 400, "vault_ids[0]: vault vlt_1 was not found"),
         (json!({"vault_ids": ["nonsense"]}), 400, "vault_ids[0]"),

@@ -162,11 +162,16 @@ impl Stage {
 
     /// Everything in memory is gone; another process opens the same database.
     pub(super) async fn restart(&mut self) {
+        self.restart_with(settings()).await;
+    }
+
+    /// The same with other settings.
+    pub(super) async fn restart_with(&mut self, settings: Settings) {
         self.engine.drain(PATIENCE).await;
         self.engine.shared.store.close().await;
         let store = Store::open(&self.directory.path().join("db")).await.unwrap();
         self.script = Script::new();
-        self.start(store, settings()).await;
+        self.start(store, settings).await;
     }
 
     pub(super) async fn create(&self, more: Value) -> Result<Session, Problem> {

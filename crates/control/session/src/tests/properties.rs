@@ -4,12 +4,14 @@ use std::collections::{HashMap, HashSet};
 
 use postern_model::event::{Event, EventBody, Permission, StopReason, Verdict};
 use postern_model::ids::EventId;
+use postern_model::money::Cost;
 use postern_model::session::SessionStatus;
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::world::{World, agent, agent_with_servers, call, limits, text, tight};
 use crate::calls::Owner;
+use crate::marks::Mark;
 use crate::{Counsel, FailureKind, Input, ModelEvent, Stop};
 
 /// One thing that happens to a session.
@@ -40,6 +42,9 @@ enum Act {
     StaleMcp,
     /// The judge answers this, nonsense, or nothing.
     Judge(u8),
+    StillConsulting,
+    /// A budget is raised by this many cents, or removed.
+    Rebudget(Option<u8>),
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -77,6 +82,8 @@ fn act() -> impl Strategy<Value = Act> {
         6 => (0_usize..3).prop_map(Act::CallEnds),
         1 => Just(Act::StaleMcp),
         6 => (0_u8..5).prop_map(Act::Judge),
+        1 => Just(Act::StillConsulting),
+        3 => prop::option::weighted(0.9, 1_u8..80).prop_map(Act::Rebudget),
     ]
 }
 
@@ -164,7 +171,15 @@ fn play(world: &mut World, act: &Act) {
             let answers = [Some(all("allow")), Some(all("deny")), Some(all("ask")), Some("hm".into()), None];
             world.consult(answers[usize::from(*way)].as_deref());
         }
+        Act::StillConsulting => {
+            let start = world.consulting.as_ref().map(|(start, _)| start.clone());
+            world.input(Input::Consulting(start.unwrap_or_else(|| EventId::parse("sevt_none").unwrap())));
+        }
+        Act::Rebudget(raise) if world.budget.is_some() && world.session.state().status != SessionStatus::Terminated => {
+            world.rebudget(raise.map(|cents| spent(&world.log) + u64::from(cents)));
+        }
         Act::Judge(_)
+        | Act::Rebudget(_)
         | Act::Connect(..)
         | Act::CallEnds(_)
         | Act::Piece
@@ -175,17 +190,22 @@ fn play(world: &mut World, act: &Act) {
     }
 }
 
-fn world(has_servers: bool, is_tight: bool) -> World {
+fn world(has_servers: bool, is_tight: bool, cents: Option<u8>) -> World {
     let agent = if has_servers { agent_with_servers() } else { agent() };
-    World::of(agent, if is_tight { tight() } else { limits() })
+    World::of(agent, if is_tight { tight() } else { limits() }).paying(cents.map(u64::from))
+}
+
+/// How much a session may spend: a request costs about ten cents.
+fn cents() -> impl Strategy<Value = Option<u8>> {
+    prop::option::weighted(0.5, 1_u8..120)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn every_log_keeps_the_promises_of_the_contract(has_servers: bool, is_tight: bool, acts in prop::collection::vec(act(), 1..60)) {
-        let mut world = world(has_servers, is_tight);
+    fn every_log_keeps_the_promises_of_the_contract(has_servers: bool, is_tight: bool, cents in cents(), acts in prop::collection::vec(act(), 1..60)) {
+        let mut world = world(has_servers, is_tight, cents);
         for act in &acts {
             play(&mut world, act);
             check(&world);
@@ -193,8 +213,8 @@ proptest! {
     }
 
     #[test]
-    fn every_session_comes_to_rest_when_everyone_does_their_part(has_servers: bool, is_tight: bool, acts in prop::collection::vec(act(), 1..40)) {
-        let mut world = world(has_servers, is_tight);
+    fn every_session_comes_to_rest_when_everyone_does_their_part(has_servers: bool, is_tight: bool, cents in cents(), acts in prop::collection::vec(act(), 1..40)) {
+        let mut world = world(has_servers, is_tight, cents);
         for act in &acts {
             play(&mut world, act);
         }
@@ -226,6 +246,8 @@ fn settle(world: &mut World) {
             world.answer(vec![text("done")], Stop::EndTurn);
         } else if world.session.state().status == SessionStatus::Rescheduling {
             world.input(Input::RetryDue);
+        } else if world.session.state().stop == Some(StopReason::BudgetReached {}) && world.budget.is_some() {
+            world.rebudget(None);
         } else if open.is_empty() {
             return;
         }
@@ -239,6 +261,7 @@ fn settle(world: &mut World) {
 }
 
 fn check(world: &World) {
+    nothing_is_asked_for_that_cannot_be_paid(world);
     each_call_is_answered_at_most_once(&world.log);
     each_server_call_is_begun_at_most_once_and_only_when_allowed(world);
     usage_comes_right_before_idle_and_the_thread_before_it(&world.shown);
@@ -250,6 +273,58 @@ fn check(world: &World) {
     the_end_of_the_log_agrees_with_what_runs(world);
     assert_eq!(world.replayed().state(), world.session.state(), "the log says everything");
     roles_alternate_and_calls_are_answered_next(world);
+}
+
+/// What a log has cost in cents, counted again: each token costs one.
+fn spent<'a>(log: impl IntoIterator<Item = &'a Event>) -> u64 {
+    let tokens = |event: &Event| match &event.body {
+        EventBody::ModelRequestEnd { model_usage: usage, .. } | EventBody::OutcomeEvaluationEnd { usage, .. } => {
+            usage.input_tokens + usage.output_tokens
+        }
+        _ => 0,
+    };
+    log.into_iter().map(tokens).sum()
+}
+
+fn cost(cents: u64) -> Cost {
+    if cents == 0 { Cost::default() } else { super::world::budget(cents).max_list_cost.cost() }
+}
+
+/// A budget read from the events alone.
+fn nothing_is_asked_for_that_cannot_be_paid(world: &World) {
+    let first = world.shown.iter().find_map(|event| match &event.body {
+        EventBody::SessionUsage { budget, .. } => Some(*budget),
+        _ => None,
+    });
+    let mut budget = first.unwrap_or(world.budget);
+    for (index, event) in world.shown.iter().enumerate() {
+        let spent = spent(&world.shown[..index]);
+        let is_reached = budget.is_some_and(|budget| cost(spent) >= budget.max_list_cost.cost());
+        let is_aside = Mark::read(world.kept.get(&event.id).map(Vec::as_slice)) == Some(Mark::Aside);
+        match &event.body {
+            EventBody::SessionUpdated { budget: changed, .. } if !changed.is_absent() => {
+                budget = changed.clone().value()
+            }
+            EventBody::ModelRequestStart {} if is_aside => {}
+            EventBody::ModelRequestStart {} | EventBody::OutcomeEvaluationStart { .. } => {
+                assert!(!is_reached, "{} after {spent} cents", event.body.kind());
+            }
+            EventBody::StatusIdle { stop_reason: StopReason::BudgetReached {}, .. } => {
+                assert!(is_reached, "{spent} cents")
+            }
+            EventBody::SessionUsage { usage, budget: said } => {
+                assert_eq!(*said, budget);
+                let shown = usage.list_cost.map(|cost| cost.cost());
+                assert_eq!(shown.unwrap_or_default(), cost(spent), "what is shown is what the tokens cost");
+            }
+            _ => {}
+        }
+    }
+    if world.session.state().stop == Some(StopReason::BudgetReached {})
+        && world.session.state().status == SessionStatus::Idle
+    {
+        assert!(world.session.is_at_cap(), "nothing stays paused that may go on");
+    }
 }
 
 fn answered(event: &Event) -> Option<&EventId> {

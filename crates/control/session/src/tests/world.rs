@@ -7,14 +7,16 @@ use postern_model::agent::CreateAgent;
 use postern_model::content::Block;
 use postern_model::event::{ClientEvent, Event, EventBody, ModelUsage, Preview, StopReason};
 use postern_model::ids::{AgentId, EventId, ThreadId};
+use postern_model::money::{BudgetLimit, PerMillion, Price};
 use postern_model::session::SessionAgent;
-use postern_model::{Problem, Timestamp};
+use postern_model::{Field, Problem, Timestamp};
 use serde_json::{Value, json};
 
 use crate::marks::Mark;
 use crate::{
     Author, Chance, Consultation, ContextLimits, Counsellor, Effect, FailureKind, Input, Limits, McpFailure,
-    McpFailureKind, McpNews, Message, ModelEvent, ModelFailure, Response, ResponseBlock, ServerTool, Session, Stop,
+    McpFailureKind, McpNews, Message, ModelEvent, ModelFailure, Prices, Response, ResponseBlock, ServerTool, Session,
+    Stop,
 };
 
 pub(super) struct World {
@@ -41,6 +43,9 @@ pub(super) struct World {
     pub(super) begun: Vec<EventId>,
     /// What the model was sent last, as long as the log does not say that it was shortened since.
     pub(super) sent: Vec<Message>,
+    /// What the session may spend, and what the models cost.
+    pub(super) budget: Option<BudgetLimit>,
+    pub(super) prices: Prices,
     agent: Arc<SessionAgent>,
     limits: Limits,
     counter: Counter,
@@ -127,6 +132,8 @@ impl World {
             running: Vec::new(),
             journal: HashSet::new(),
             begun: Vec::new(),
+            budget: None,
+            prices: Prices::default(),
             agent,
             log: Vec::new(),
             shown: Vec::new(),
@@ -138,6 +145,21 @@ impl World {
             seconds: 1_000_000,
             counter: Counter::default(),
         }
+    }
+
+    /// The same, where every token costs a cent and the session may spend this many; `None`: as much as it wants.
+    pub(super) fn paying(mut self, cents: Option<u64>) -> Self {
+        self.prices = Prices { agent: Some(cent()), judge: Some(cent()), grader: Some(cent()) };
+        self.budget = cents.map(budget);
+        self.session = self.replayed();
+        self
+    }
+
+    /// The budget is changed.
+    pub(super) fn rebudget(&mut self, cents: Option<u64>) -> Vec<&'static str> {
+        self.budget = cents.map(budget);
+        let budget = self.budget.map_or(Field::Null, Field::Value);
+        self.input(Input::Updated { agent: None, budget, metadata: None, title: None })
     }
 
     /// Hands in an input and does what follows. Returns the types of the events that were shown.
@@ -216,7 +238,7 @@ impl World {
 
     /// The session as another process would read it from the log.
     pub(super) fn replayed(&self) -> Session {
-        let mut session = empty(&self.agent, self.limits);
+        let mut session = empty(&self.agent, self.limits).priced(self.prices, self.budget);
         for event in &self.log {
             session.replay(event, self.kept.get(&event.id).cloned());
         }
@@ -317,7 +339,7 @@ impl World {
     /// The agent is changed while the session is idle.
     pub(super) fn replace_agent(&mut self, agent: SessionAgent) {
         self.agent = Arc::new(agent.clone());
-        self.input(Input::Updated { agent: Some(Box::new(agent)), metadata: None, title: None });
+        self.input(Input::Updated { agent: Some(Box::new(agent)), budget: Field::Absent, metadata: None, title: None });
     }
 
     /// The first of the calls that run ends.
@@ -344,6 +366,17 @@ impl World {
         });
         stop.expect("it was idle")
     }
+}
+
+/// A cent for each token.
+fn cent() -> Price {
+    let PerMillion(each) = "10000".parse().unwrap();
+    Price { input: each, output: each, cache_write: each, cache_read: each }
+}
+
+pub(super) fn budget(cents: u64) -> BudgetLimit {
+    let amount = json!({"amount": cents.to_string(), "currency": "USD"});
+    BudgetLimit::parse(&json!({"type": "limit", "max_list_cost": amount})).unwrap()
 }
 
 pub(super) fn failure(message: &str) -> McpFailure {

@@ -28,6 +28,9 @@ fn happenings(body: &EventBody) -> &'static [Happening] {
         EventBody::StatusIdle { stop_reason: StopReason::RequiresAction { .. }, .. } => {
             &[H::SessionStatusIdled, H::SessionIdled, H::SessionRequiresAction]
         }
+        EventBody::StatusIdle { stop_reason: StopReason::BudgetReached {}, .. } => {
+            &[H::SessionStatusIdled, H::SessionIdled, H::SessionBudgetReached]
+        }
         EventBody::StatusIdle { .. } => &[H::SessionStatusIdled, H::SessionIdled],
         EventBody::SessionUpdated { .. } => &[H::SessionUpdated],
         EventBody::OutcomeEvaluationEnd { .. } => &[H::SessionOutcomeEvaluationEnded],

@@ -1,0 +1,3 @@
+-- What a session may spend. JSON is text.
+
+ALTER TABLE sessions ADD COLUMN budget TEXT;
