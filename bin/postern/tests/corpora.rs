@@ -102,6 +102,28 @@ fn every_target_keeps_its_promises_over_its_corpus_and_what_is_near_it() {
     }
 }
 
+/// Damage upon damage, and the beginning of one input before the end of another.
+fn far_from(inputs: &[(PathBuf, Vec<u8>)], round: usize) -> Vec<u8> {
+    let of = |number: usize| inputs[number % inputs.len()].1.as_slice();
+    let (one, other) = (of(round), of(round / inputs.len() + round * 7));
+    let spliced = [&one[..one.len() - one.len() * (round % 3) / 4], &other[other.len() * (round % 5) / 5..]].concat();
+    let begun = if round.is_multiple_of(2) { spliced } else { one.to_vec() };
+    (0..=round % STACKED).fold(begun, |text, more| damaged(&text, round.wrapping_mul(31) + more))
+}
+
+#[test]
+fn every_target_keeps_its_promises_far_from_its_corpus_too() {
+    for (target, run) in TARGETS {
+        let inputs = inputs(target);
+        for round in 0..ROUNDS {
+            let input = far_from(&inputs, round);
+            // Said only where it fails, as text that a regression can be made of.
+            println!("{target} round {round}: {}", input.escape_ascii());
+            run(&input);
+        }
+    }
+}
+
 #[test]
 fn every_target_is_built_for_the_fuzzer_and_no_corpus_is_left_over() {
     let targets: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
@@ -113,4 +135,6 @@ fn every_target_is_built_for_the_fuzzer_and_no_corpus_is_left_over() {
 }
 
 const DAMAGES: usize = 8;
+const ROUNDS: usize = 400;
+const STACKED: usize = 12;
 const CORPORA_BYTES: usize = 1 << 20;

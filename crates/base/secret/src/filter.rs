@@ -36,6 +36,17 @@ impl Filter {
         filter
     }
 
+    /// Picks where either of two picks.
+    pub(crate) fn or(&self, other: &Self) -> Self {
+        let both = |one: &[u64], other: &[u64]| one.iter().zip(other).map(|(one, other)| one | other).collect();
+        let mut first = self.first.clone();
+        first.iter_mut().zip(other.first.iter()).for_each(|(one, other)| *one |= other);
+        let beginning = self.beginning.or(&other.beginning);
+        let following = self.following.or(&other.following);
+        let either = beginning.or(&following);
+        Self { first, beginning, following, either, fours: Fours(both(&self.fours.0, &other.fours.0)) }
+    }
+
     /// The first position at or after `from` where a rendering may begin.
     pub(crate) fn next(&self, haystack: &[u8], from: usize) -> Option<usize> {
         let rest = haystack.get(from..)?;

@@ -74,6 +74,11 @@ impl Matcher {
         Self { tries, filter }
     }
 
+    /// Where a rendering may begin.
+    pub(crate) fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
     /// Every value in `haystack`, from left to right, without overlaps, the longest where several begin.
     #[must_use]
     pub fn find_all(&self, haystack: &[u8]) -> Vec<Hit> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use crate::filter::Filter;
 use crate::matcher::{Input, Match, Matcher, Search, Step};
 use crate::symbols::{self, Form};
 use crate::trie::{Alignment, BASE64, BASE64_URL, Class, nibble, sextet};
@@ -70,6 +71,23 @@ impl Plan {
             Class::Base64(alignment) => rewriting.base64(alignment, substitute),
             Class::Hex | Class::Utf16Le | Class::Utf16Be => rewriting.keys(&found.class.path(substitute).keys),
         }
+    }
+}
+
+/// Tells quickly that nothing of two plans begins in a text: one look at it where two scrubbers would take two.
+pub struct Sieve(Filter);
+
+impl Sieve {
+    /// For what either plan knows.
+    #[must_use]
+    pub fn of(one: &Plan, other: &Plan) -> Self {
+        Self(one.matcher.filter().or(other.matcher.filter()))
+    }
+
+    /// How many bytes at the beginning are before everything that may begin a secret.
+    #[must_use]
+    pub fn clear(&self, text: &[u8]) -> usize {
+        self.0.next(text, 0).unwrap_or(text.len())
     }
 }
 
@@ -187,19 +205,34 @@ impl Scrubber {
 
     fn advance(&mut self, chunk: &[u8], input: Input) -> Vec<u8> {
         let mut output = Vec::with_capacity(self.held.len() + chunk.len());
-        let (taken, replaced) = if self.held.is_empty() {
-            let (taken, replaced) = self.plan.replace(chunk, input, &mut output);
-            self.held.extend_from_slice(&chunk[taken..]);
-            (0, replaced)
+        let mut rest = chunk;
+        // What is held is read with a little of what follows, not with all of it: mostly it comes to nothing.
+        while !self.held.is_empty() && rest.len() > STEP_BYTES {
+            let (step, after) = rest.split_at(STEP_BYTES);
+            self.held.extend_from_slice(step);
+            self.replace_held(Input::Partial, &mut output);
+            rest = after;
+        }
+        if self.held.is_empty() {
+            let (taken, replaced) = self.plan.replace(rest, input, &mut output);
+            self.held.extend_from_slice(&rest[taken..]);
+            self.replaced += replaced;
         } else {
-            self.held.extend_from_slice(chunk);
-            self.plan.replace(&self.held, input, &mut output)
-        };
-        self.held.drain(..taken);
-        self.replaced += replaced;
+            self.held.extend_from_slice(rest);
+            self.replace_held(input, &mut output);
+        }
         output
     }
+
+    fn replace_held(&mut self, input: Input, output: &mut Vec<u8>) {
+        let (taken, replaced) = self.plan.replace(&self.held, input, output);
+        self.held.drain(..taken);
+        self.replaced += replaced;
+    }
 }
+
+/// Read at a time with what is held.
+const STEP_BYTES: usize = 256;
 
 #[cfg(test)]
 mod tests;

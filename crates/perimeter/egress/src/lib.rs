@@ -30,6 +30,7 @@ mod phases;
 mod pool;
 mod prefixed;
 mod process;
+mod recent;
 mod recognise;
 mod refusals;
 mod registry;

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     ops::Range,
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
 };
 
 use postern_custody::VaultGrant;
@@ -12,7 +12,7 @@ use postern_policy::{CredentialName, FoundValue, Issued};
 use postern_secret::{
     MARKER, Placeholder, SecretBytes,
     detect::Detector,
-    scrub::{Plan, Scrubber},
+    scrub::{Plan, Scrubber, Sieve},
 };
 use zeroize::Zeroizing;
 
@@ -33,6 +33,8 @@ pub(crate) struct Keyring {
     keys: Vec<Key>,
     detector: Detector,
     scrub: Arc<Plan>,
+    /// Looks for these and for the placeholders of a catalogue at once; made for the first long body.
+    sieve: Mutex<Option<(Weak<Catalogue>, Arc<Sieve>)>>,
 }
 
 /// One credential of a session.
@@ -95,7 +97,8 @@ impl Keyring {
     /// Compiles the session's secrets.
     pub(crate) fn new(keys: Vec<Key>) -> Self {
         let scrub: Vec<_> = keys.iter().map(|key| (key.secret.duplicate(), key.placeholder.clone())).collect();
-        Self { detector: Detector::new(keys.iter().map(|key| exposed(&key.secret))), scrub: Plan::new(&scrub), keys }
+        let detector = Detector::new(keys.iter().map(|key| exposed(&key.secret)));
+        Self { detector, scrub: Plan::new(&scrub), sieve: Mutex::default(), keys }
     }
 
     /// Whether there is anything to scrub.
@@ -106,6 +109,20 @@ impl Keyring {
     /// What puts placeholders back into responses.
     pub(crate) fn scrub(&self) -> &Arc<Plan> {
         &self.scrub
+    }
+
+    /// What looks for the secrets here and for the placeholders of a catalogue at once.
+    fn sieve(&self, catalogue: &Arc<Catalogue>) -> Arc<Sieve> {
+        let mut kept = self.sieve.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, sieve)) = &*kept
+            && std::ptr::eq(of.as_ptr(), Arc::as_ptr(catalogue))
+        {
+            return sieve.clone();
+        }
+        let sieve = Arc::new(Sieve::of(&catalogue.wire, &self.scrub));
+        // A weak one keeps the place in memory: no other catalogue can come to lie there.
+        *kept = Some((Arc::downgrade(catalogue), sieve.clone()));
+        sieve
     }
 
     /// The credentials whose secrets are here.
@@ -236,6 +253,8 @@ impl Recogniser {
         StreamRecogniser {
             placeholders: Scrubber::with(self.catalogue.wire.clone()),
             secrets: Scrubber::with(self.keyring.scrub.clone()),
+            of: self.clone(),
+            sieve: None,
         }
     }
 
@@ -249,6 +268,10 @@ impl Recogniser {
 pub(crate) struct StreamRecogniser {
     placeholders: Scrubber,
     secrets: Scrubber,
+    /// Whose.
+    of: Recogniser,
+    /// Looks for both at once, from the first long piece on.
+    sieve: Option<Arc<Sieve>>,
 }
 
 /// Something of ours is in the stream.
@@ -258,9 +281,30 @@ pub(crate) struct Recognised;
 impl StreamRecogniser {
     /// The bytes that may go on.
     pub(crate) fn push(&mut self, chunk: &[u8]) -> Result<Vec<u8>, Recognised> {
-        let passed = self.placeholders.push(chunk);
-        let passed = self.secrets.push(&passed);
+        let (mut passed, mut rest) = (Vec::with_capacity(chunk.len()), chunk);
+        let long = self.sieve.is_some() || chunk.len() >= LONG_BYTES;
+        while long && rest.len() > STEP_BYTES {
+            if self.placeholders.held() + self.secrets.held() == 0 {
+                // Nothing is held and nothing begins before there: whatever the two did with it, it would pass.
+                let (clear, after) = rest.split_at(self.clear(rest));
+                passed.extend_from_slice(clear);
+                rest = after;
+            }
+            let (step, after) = rest.split_at(rest.len().min(STEP_BYTES));
+            passed.extend(self.read(step));
+            rest = after;
+        }
+        passed.extend(self.read(rest));
         self.unless_recognised(passed)
+    }
+
+    fn read(&mut self, step: &[u8]) -> Vec<u8> {
+        let passed = self.placeholders.push(step);
+        self.secrets.push(&passed)
+    }
+
+    fn clear(&mut self, text: &[u8]) -> usize {
+        self.sieve.get_or_insert_with(|| self.of.keyring.sieve(&self.of.catalogue)).clear(text)
     }
 
     /// The bytes held back, at the stream's end.
@@ -276,6 +320,10 @@ impl StreamRecogniser {
     }
 }
 
+/// Read at a time where something may begin.
+const STEP_BYTES: usize = 512;
+/// Where a piece begins to be long: for a shorter one a sieve costs more than it saves.
+const LONG_BYTES: usize = 8 * 1024;
 /// Stands for what is not repeated.
 const WITHHELD: &str = "[withheld]";
 /// Random characters that follow the marker in the shortest unshaped placeholder.
@@ -304,4 +352,73 @@ fn itself(placeholder: &Placeholder) -> (SecretBytes, Placeholder) {
 #[expect(clippy::disallowed_methods, reason = "what is to be recognised must be compared with what is sent")]
 fn exposed(secret: &SecretBytes) -> &[u8] {
     secret.expose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "a-secret-of-the-ledger-01";
+
+    fn recogniser(placeholder: &Placeholder) -> Recogniser {
+        let credential = CredentialName::new("ledger");
+        let issued = IssuedPlaceholder {
+            session: "sesn_1".into(),
+            credential: credential.clone(),
+            placeholder: placeholder.clone(),
+            alive: true,
+        };
+        let secret = SecretBytes::new(SECRET.as_bytes().to_vec());
+        Recogniser {
+            session: "sesn_1".into(),
+            catalogue: Arc::new(Catalogue::new(vec![issued])),
+            keyring: Arc::new(Keyring::new(vec![Key {
+                credential,
+                placeholder: placeholder.clone(),
+                secret,
+                vault: None,
+            }])),
+        }
+    }
+
+    /// What passes of a text in pieces of this size.
+    fn passed(recogniser: &Recogniser, text: &[u8], size: usize) -> Result<Vec<u8>, Recognised> {
+        let (mut stream, mut passed) = (recogniser.stream(), Vec::new());
+        for piece in text.chunks(size) {
+            passed.extend(stream.push(piece)?);
+        }
+        passed.extend(stream.finish()?);
+        Ok(passed)
+    }
+
+    #[test]
+    fn a_long_body_is_read_to_its_last_byte_however_it_is_cut() {
+        let placeholder = Placeholder::issue(SECRET.len(), None);
+        let recogniser = recogniser(&placeholder);
+        // Beginnings of what is looked for among what is nothing of it.
+        let almost = [&SECRET.as_bytes()[..20], &placeholder.as_bytes()[..20], b" \x00\xff%61&#x"].concat();
+        let noise = [b"0123456789 lorem ipsum ".repeat(1200), almost.repeat(40), vec![0xa7; 9_000]].concat();
+        let percent: String = SECRET.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        for size in [700, 8_192, 16_384, 30_001, usize::MAX] {
+            let size = size.min(4 * noise.len());
+            assert_eq!(passed(&recogniser, &noise.repeat(2), size), Ok(noise.repeat(2)), "{size}");
+            for ours in [placeholder.as_bytes(), SECRET.as_bytes(), percent.as_bytes()] {
+                for before in [0, 1, 511, 8_190, 16_380, 30_000, noise.len()] {
+                    let text = [&noise[..before], ours, &noise].concat();
+                    assert_eq!(passed(&recogniser, &text, size), Err(Recognised), "{before} in pieces of {size}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn another_catalogue_is_looked_for_by_another_sieve() {
+        let (first, second) = (Placeholder::issue(24, None), Placeholder::issue(24, None));
+        let before = recogniser(&first);
+        let text = |placeholder: &Placeholder| [&[b' '; 20_000][..], placeholder.as_bytes(), &[b' '; 20_000]].concat();
+        assert_eq!(passed(&before, &text(&first), 40_000), Err(Recognised));
+        assert!(passed(&before, &text(&second), 40_000).is_ok());
+        let after = Recogniser { catalogue: recogniser(&second).catalogue, ..before };
+        assert_eq!(passed(&after, &text(&second), 40_000), Err(Recognised));
+    }
 }

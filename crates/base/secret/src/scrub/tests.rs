@@ -186,3 +186,42 @@ fn events_of_a_stream_are_not_held_back() {
         assert_eq!(scrubber.push(event), event);
     }
 }
+
+#[test]
+fn what_is_held_is_replaced_however_long_the_next_chunk_is() {
+    let secret: Vec<u8> = (0..120u8).map(|byte| b'a' + byte % 23).collect();
+    let pair = pair(&secret);
+    let plan = Plan::new(std::slice::from_ref(&pair));
+    let escaped: Vec<u8> = secret.iter().flat_map(|byte| format!("%{byte:02x}").into_bytes()).collect();
+    let (quiet, noisy) = (b". ".repeat(700), secret[..40].repeat(30));
+    for rendering in [&secret, &escaped] {
+        let text = [&quiet, rendering.as_slice(), &quiet, &noisy, rendering, &noisy].concat();
+        let (wanted, replaced) = plan.scrub(&text);
+        assert_eq!(replaced, 2);
+        for border in [1, 2, 50, 119, 255, 256, 257, 359] {
+            let borders = [quiet.len() + border, text.len()];
+            assert_eq!(scrub_in_chunks(&plan, &text, &borders), (wanted.clone(), 2), "{border}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_begins_before_where_a_sieve_says_it_may(
+        one in secrets(), other in secrets(), choices in proptest::collection::vec(any::<u8>(), 48),
+        before in noise(), after in noise(), which in any::<bool>(),
+    ) {
+        let plans = [&one, &other].map(|secret| Plan::new(std::slice::from_ref(&pair(secret))));
+        let secret = if which { &one } else { &other };
+        let written: Vec<u8> = secret.iter().zip(&choices).flat_map(|(byte, choice)| written(*byte, *choice)).collect();
+        let text = [before, written, after].concat();
+        let clear = Sieve::of(&plans[0], &plans[1]).clear(&text);
+        for plan in &plans {
+            let mut scrubber = Scrubber::with(Arc::clone(plan));
+            prop_assert_eq!(scrubber.push(&text[..clear]).len() + scrubber.held(), clear);
+            let whole = plan.matcher.find_all(&text);
+            prop_assert!(whole.iter().all(|hit| hit.range.start >= clear));
+            prop_assert!(plan.matcher.filter().next(&text, 0).is_none_or(|at| at >= clear));
+        }
+    }
+}

@@ -79,7 +79,9 @@ fn check(expected: &Expected, asked: &Asked, permit: &Permit, leaving: &Parts) {
     assert!(leaving.headers.get_all(header::CONTENT_LENGTH).iter().count() <= 1, "framed once");
     let mut secrets = 0;
     for (name, value) in &leaving.headers {
-        assert!(!forward::is_hop(name, &leaving.headers), "{name} is of the hop");
+        // Trailers are taken on either side, so that much of the hop is said anew.
+        let said_anew = *name == header::TE && value == "trailers";
+        assert!(said_anew || !forward::is_hop(name, &leaving.headers), "{name} is of the hop");
         let places = count(value.as_bytes(), SECRET.as_bytes());
         assert!(places == 0 || ["authorization", "x-api-key"].contains(&name.as_str()), "{name} holds the secret");
         secrets += places;

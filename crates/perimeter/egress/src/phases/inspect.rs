@@ -18,6 +18,7 @@ use crate::{
     limits::{self, Bounds},
     messages::{self, End, Messages},
     parts::InspectedParts,
+    recent::Recent,
     recognise::{Recognised, Recogniser, StreamRecogniser},
 };
 
@@ -279,7 +280,7 @@ pub(crate) struct Reader {
     cleared: u64,
     decoded: u64,
     released: u64,
-    recent: Vec<u8>,
+    recent: Recent,
     trailers: Option<HeaderMap>,
     finished: bool,
 }
@@ -299,7 +300,7 @@ impl Reader {
             cleared: 0,
             decoded: 0,
             released: 0,
-            recent: Vec::new(),
+            recent: Recent::default(),
             trailers: None,
             finished: false,
         }
@@ -316,7 +317,7 @@ impl Reader {
         }
         let mut released = 0;
         for step in chunk.chunks(STEP_BYTES) {
-            let decoded = self.unwrapping.push(step).map_err(undecodable)?;
+            let decoded = Bytes::from(self.unwrapping.push(step).map_err(undecodable)?);
             self.decoded += decoded.len() as u64;
             released += self.read(&decoded)?.len() as u64;
         }
@@ -339,12 +340,12 @@ impl Reader {
         Ok(self.release(self.decoded))
     }
 
-    fn read(&mut self, text: &[u8]) -> Result<Vec<u8>, Stopped> {
+    fn read(&mut self, text: &Bytes) -> Result<Vec<u8>, Stopped> {
         let passed = match &mut self.messages {
             Some((messages, parts)) => in_messages(messages, parts, text),
             None => self.stream.push(text),
         };
-        self.remember(text);
+        self.recent.remember(text);
         passed.map_err(|_| self.stopped())
     }
 
@@ -358,7 +359,7 @@ impl Reader {
 
     /// What was recognised, for the record: read again from the last bytes.
     fn stopped(&self) -> Stopped {
-        self.stopped_at(&self.recent)
+        self.stopped_at(&self.recent.text())
     }
 
     fn stopped_at(&self, text: &[u8]) -> Stopped {
@@ -369,12 +370,6 @@ impl Reader {
                 .map(|sighting| Found { credential: sighting.credential, value: sighting.value, place: Place::Body })
                 .collect(),
         )
-    }
-
-    fn remember(&mut self, text: &[u8]) {
-        let surplus = self.recent.len().saturating_sub(RECENT_BYTES);
-        self.recent.drain(..surplus);
-        self.recent.extend_from_slice(text);
     }
 
     fn release(&mut self, more: u64) -> Bytes {
@@ -427,5 +422,3 @@ pub(crate) fn not_decoded(error: DecodeError) -> Denial {
 pub(crate) const STEP_BYTES: usize = 4096;
 /// Encodings on top of each other that are taken off.
 const ENCODINGS: usize = 3;
-/// More than the longest rendering of a placeholder.
-pub(crate) const RECENT_BYTES: usize = 64 * 1024;

@@ -20,13 +20,8 @@ use super::{
 use crate::{
     limits::{self, Bounds},
     parts::{InspectedParts, ScrubbedParts, Split},
-    phases::{
-        identify::Named,
-        inspect::{RECENT_BYTES, Stopped},
-        intercept::Stream,
-        record::Pending,
-        refuse, scrub, upload,
-    },
+    phases::{identify::Named, inspect::Stopped, intercept::Stream, record::Pending, refuse, scrub, upload},
+    recent::RECENT_BYTES,
     recognise::{Keyring, Recognised},
     session::Session,
 };

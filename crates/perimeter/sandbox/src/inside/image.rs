@@ -55,7 +55,10 @@ pub(super) fn take(path: &Path) -> Result<(Vec<(PathBuf, OwnedFd)>, System), Fai
 fn root_of(path: &Path) -> Result<OwnedFd, Failure> {
     let (place, _) = look_exactly(path)?;
     if beneath(&place, OsStr::new("oci-layout")).is_ok() {
-        let message = format!("{} is a packed OCI layout: unpack it first, and name the unpacked root", path.display());
+        let shown = path.display();
+        let message = format!(
+            "{shown} is a packed OCI layout: unpack it first (`umoci raw unpack --image {shown}:TAG ROOT` lays its layers over each other), and name ROOT"
+        );
         return Err(Failure::other(message));
     }
     match beneath(&place, OsStr::new("rootfs")) {

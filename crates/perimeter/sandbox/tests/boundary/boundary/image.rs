@@ -188,7 +188,7 @@ fn an_unpackers_directory_is_taken_by_its_rootfs_and_what_is_no_image_is_refused
     assert!(stand.bash("cat /etc/os-release").text.contains("stranger"));
     type Case = (&'static str, fn(&Path));
     let table: [Case; 3] = [
-        ("packed OCI layout", |root| fs::write(root.join("oci-layout"), "{}").expect("writes")),
+        ("`umoci raw unpack --image ", |root| fs::write(root.join("oci-layout"), "{}").expect("writes")),
         ("no directory usr", |root| fs::remove_dir_all(root.join("usr")).expect("removes")),
         ("no directory usr", |root| {
             fs::rename(root.join("usr"), root.join("elsewhere")).expect("moves");
