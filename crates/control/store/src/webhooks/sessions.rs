@@ -37,3 +37,21 @@ fn happenings(body: &EventBody) -> &'static [Happening] {
         _ => &[],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_session_is_idle_is_told_where_webhooks_have_a_word_for_it() {
+        for (stop_reason, told) in [
+            (StopReason::EndTurn {}, None),
+            (StopReason::RequiresAction { event_ids: Vec::new() }, Some(Happening::SessionRequiresAction)),
+            (StopReason::BudgetReached {}, Some(Happening::SessionBudgetReached)),
+        ] {
+            let heard = happenings(&EventBody::StatusIdle { stop_reason, stop_details: None });
+            assert_eq!(heard[..2], [Happening::SessionStatusIdled, Happening::SessionIdled]);
+            assert_eq!(heard.get(2), told.as_ref());
+        }
+    }
+}
