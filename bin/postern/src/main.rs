@@ -8,6 +8,7 @@ mod cli;
 mod client;
 mod config;
 mod confined;
+mod credential;
 mod data;
 mod demo;
 mod edge;
@@ -83,6 +84,7 @@ fn command(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Key(key) => asynchronously(keys::run(&key.verb)),
         Command::Workspace(workspace) => asynchronously(workspace::run(&workspace.verb)),
         Command::Perimeter(perimeter) => asynchronously(perimeter::run(&perimeter.verb)),
+        Command::Credential(credential) => asynchronously(credential::run(&credential.verb)),
         Command::TunnelRig(rig) => asynchronously(rig::run(rig)),
         Command::PrivateMcp(server) => asynchronously(private_mcp::run(server)),
         Command::Verify(verify) => return asynchronously(verify::run(verify, arguments.log)),

@@ -49,7 +49,7 @@ fn refused(error: StoreError) -> Failure {
 }
 
 /// From standard input, without its last line end; on a terminal from a prompt that shows nothing.
-fn value(name: &str) -> Result<Vec<u8>, Failure> {
+pub(crate) fn value(name: &str) -> Result<Vec<u8>, Failure> {
     let _hidden = if stdin().is_terminal() { Some(Hidden::start(name)?) } else { None };
     let mut bytes = Vec::new();
     if stdin().is_terminal() {

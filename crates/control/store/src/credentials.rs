@@ -110,6 +110,7 @@ pub async fn create(
     new: &NewCredential<'_>,
 ) -> Result<Credential, StoreError> {
     check_room(tx, workspace, vault, new.key).await?;
+    not_taken(tx, id).await?;
     let Shown { auth, display_name, metadata, binding } = &new.shown;
     sqlx::query(
         "INSERT INTO vault_credentials (workspace_id, id, vault_id, display_name, metadata, auth, key, kind, hosts, \
@@ -443,6 +444,18 @@ async fn check_room(tx: &mut Tx, workspace: &WorkspaceId, vault: &VaultId, key: 
         return Err(Problem::invalid(message).with_code("credential_limit_reached").into());
     }
     Ok(())
+}
+
+/// Whoever seals a value before it comes here chooses the credential's id.
+async fn not_taken(tx: &mut Tx, id: &CredentialId) -> Result<(), StoreError> {
+    let row = sqlx::query("SELECT 1 FROM vault_credentials WHERE id = ?1").bind(id.as_str());
+    match row.fetch_optional(&mut **tx).await? {
+        Some(_) => {
+            let message = format!("The id {id} is taken. Seal the value with another one.");
+            Err(Problem::conflict(message).with_code("credential_id_taken").into())
+        }
+        None => Ok(()),
+    }
 }
 
 async fn put_secrets(

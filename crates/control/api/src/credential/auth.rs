@@ -1,21 +1,24 @@
 //! A new credential: which fields its kind needs, what of it is shown, what is secret.
 
+use postern_model::ids::CredentialId;
 use postern_model::metadata::MetadataPatch;
 use postern_model::vault::{
     CredentialAuth, CredentialKind, InjectionLocation, Networking, OauthRefresh, SecretPart, TokenEndpointAuth,
 };
 use postern_model::{Field, Metadata, Problem, Timestamp};
 use postern_policy::gateway::normalise_mcp_url;
-use postern_secret::SecretBytes;
 use serde::Deserialize;
 
-use super::parts::{AuthInput, RefreshInput, future, needed, text};
+use super::parts::{AuthInput, Given, Plain, RefreshInput, future, needed, required, text};
 
 /// The body that creates a credential.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateCredential {
     auth: AuthInput,
+    /// The id that a value was sealed with before it came here.
+    #[serde(default)]
+    pub(crate) id: Option<CredentialId>,
     #[serde(default)]
     pub(crate) display_name: Option<String>,
     #[serde(default)]
@@ -48,7 +51,7 @@ pub(crate) struct NewAuth {
     /// The token endpoint it is bound to.
     pub(crate) token_endpoint: Option<String>,
     /// What is to be sealed.
-    pub(crate) secrets: Vec<(SecretPart, SecretBytes)>,
+    pub(crate) secrets: Vec<(SecretPart, Given)>,
 }
 
 impl CreateCredential {
@@ -75,7 +78,8 @@ pub(super) fn kind(word: &str) -> Result<CredentialKind, Problem> {
 fn static_bearer(input: &mut AuthInput) -> Result<NewAuth, Problem> {
     input.only(&["mcp_server_url", "token"])?;
     let (mcp_server_url, url) = server_url(input)?;
-    let token = needed(std::mem::take(&mut input.token), "auth.token")?.token("auth.token")?;
+    let token = std::mem::take(&mut input.token);
+    let token = required(input.value(token, "auth.token", Plain::token)?, "auth.token")?;
     Ok(NewAuth {
         auth: CredentialAuth::StaticBearer { mcp_server_url },
         key: url_key(&url),
@@ -89,8 +93,8 @@ fn static_bearer(input: &mut AuthInput) -> Result<NewAuth, Problem> {
 fn mcp_oauth(input: &mut AuthInput, now: Timestamp) -> Result<NewAuth, Problem> {
     input.only(&["mcp_server_url", "access_token", "expires_at", "refresh"])?;
     let (mcp_server_url, url) = server_url(input)?;
-    let access_token =
-        needed(std::mem::take(&mut input.access_token), "auth.access_token")?.token("auth.access_token")?;
+    let access_token = std::mem::take(&mut input.access_token);
+    let access_token = required(input.value(access_token, "auth.access_token", Plain::token)?, "auth.access_token")?;
     let expires_at = std::mem::take(&mut input.expires_at).value().map(|text| future(&text, now)).transpose()?;
     let mut secrets = vec![(SecretPart::Value, access_token)];
     let refresh = std::mem::take(&mut input.refresh).value();
@@ -105,7 +109,7 @@ fn mcp_oauth(input: &mut AuthInput, now: Timestamp) -> Result<NewAuth, Problem> 
     })
 }
 
-fn oauth_refresh(input: RefreshInput, secrets: &mut Vec<(SecretPart, SecretBytes)>) -> Result<OauthRefresh, Problem> {
+fn oauth_refresh(input: RefreshInput, secrets: &mut Vec<(SecretPart, Given)>) -> Result<OauthRefresh, Problem> {
     let token = "auth.refresh.refresh_token";
     let client_id = text(needed(input.client_id, "auth.refresh.client_id")?, "auth.refresh.client_id")?;
     let refresh_token = needed(input.refresh_token, token)?.admitted(token)?;
@@ -113,13 +117,14 @@ fn oauth_refresh(input: RefreshInput, secrets: &mut Vec<(SecretPart, SecretBytes
     normalise_mcp_url(&token_endpoint).map_err(|why| Problem::invalid_at("auth.refresh.token_endpoint", why))?;
     let endpoint_auth = needed(input.token_endpoint_auth, "auth.refresh.token_endpoint_auth")?;
     let token_endpoint_auth = endpoint_auth.kind()?;
-    secrets.push((SecretPart::RefreshToken, refresh_token));
+    secrets.push((SecretPart::RefreshToken, Given::Plain(refresh_token)));
     let place = "auth.refresh.token_endpoint_auth.client_secret";
     match (token_endpoint_auth, endpoint_auth.client_secret) {
         (TokenEndpointAuth::None {}, Field::Absent) => {}
         (TokenEndpointAuth::None {}, _) => return Err(Problem::invalid_at(place, "does not belong to type `none`")),
         (_, client_secret) => {
-            secrets.push((SecretPart::ClientSecret, needed(client_secret, place)?.admitted(place)?));
+            let client_secret = needed(client_secret, place)?.admitted(place)?;
+            secrets.push((SecretPart::ClientSecret, Given::Plain(client_secret)));
         }
     }
     Ok(OauthRefresh {
@@ -147,7 +152,8 @@ fn environment_variable(input: &mut AuthInput) -> Result<NewAuth, Problem> {
         }
         Field::Value(location) => location.over(InjectionLocation { header: false, body: false })?,
     };
-    let value = needed(std::mem::take(&mut input.secret_value), "auth.secret_value")?.admitted("auth.secret_value")?;
+    let value = std::mem::take(&mut input.secret_value);
+    let value = required(input.value(value, "auth.secret_value", Plain::admitted)?, "auth.secret_value")?;
     Ok(NewAuth {
         key: format!("variable:{secret_name}"),
         hosts: bound_hosts(&networking),

@@ -3,12 +3,11 @@
 
 use postern_model::vault::{CredentialAuth, OauthRefresh, SecretPart, TokenEndpointAuth, covers};
 use postern_model::{Field, Problem, Timestamp};
-use postern_secret::SecretBytes;
 use postern_secret::seal::Places;
 use postern_store::credentials::Bound;
 
 use super::auth::{bound_hosts, kind, scope};
-use super::parts::{AuthInput, RefreshInput, future, unless_null};
+use super::parts::{AuthInput, Given, Plain, RefreshInput, future, unless_null};
 
 /// A credential's `auth` after an update.
 #[derive(Debug)]
@@ -20,7 +19,7 @@ pub(crate) struct ChangedAuth {
     /// The places its value is bound to.
     pub(crate) injection: Option<Places>,
     /// What is to be sealed.
-    pub(crate) secrets: Vec<(SecretPart, SecretBytes)>,
+    pub(crate) secrets: Vec<(SecretPart, Given)>,
 }
 
 /// What the stored value is bound to and an update can narrow.
@@ -58,18 +57,18 @@ impl ChangedAuth {
 
     fn static_bearer(&mut self, input: &mut AuthInput) -> Result<(), Problem> {
         input.only(&["token"])?;
-        if let Some(token) = unless_null(std::mem::take(&mut input.token), "auth.token")? {
-            self.secrets.push((SecretPart::Value, token.token("auth.token")?));
-        }
+        let token = std::mem::take(&mut input.token);
+        let token = input.value(token, "auth.token", Plain::token)?;
+        self.secrets.extend(token.map(|token| (SecretPart::Value, token)));
         Ok(())
     }
 
     fn mcp_oauth(&mut self, input: &mut AuthInput, now: Timestamp) -> Result<(), Problem> {
         input.only(&["access_token", "expires_at", "refresh"])?;
         let place = "auth.access_token";
-        if let Some(token) = unless_null(std::mem::take(&mut input.access_token), place)? {
-            self.secrets.push((SecretPart::Value, token.token(place)?));
-        }
+        let token = std::mem::take(&mut input.access_token);
+        let token = input.value(token, place, Plain::token)?;
+        self.secrets.extend(token.map(|token| (SecretPart::Value, token)));
         let CredentialAuth::McpOauth { expires_at, refresh, .. } = &mut self.auth else { return Ok(()) };
         match std::mem::take(&mut input.expires_at) {
             Field::Absent => {}
@@ -98,8 +97,9 @@ impl ChangedAuth {
         }
         let hosts = bound_hosts(networking);
         let place = "auth.secret_value";
-        if let Some(value) = unless_null(std::mem::take(&mut input.secret_value), place)? {
-            self.secrets.push((SecretPart::Value, value.admitted(place)?));
+        let value = std::mem::take(&mut input.secret_value);
+        if let Some(value) = input.value(value, place, Plain::admitted)? {
+            self.secrets.push((SecretPart::Value, value));
             self.hosts = hosts;
             self.injection = Bound::new(&self.auth).injection;
             return Ok(());
@@ -127,7 +127,7 @@ impl ChangedAuth {
 fn change_refresh(
     stored: &mut OauthRefresh,
     input: RefreshInput,
-    secrets: &mut Vec<(SecretPart, SecretBytes)>,
+    secrets: &mut Vec<(SecretPart, Given)>,
 ) -> Result<(), Problem> {
     for (name, absent) in [
         ("client_id", input.client_id.is_absent()),
@@ -140,7 +140,7 @@ fn change_refresh(
     }
     let place = "auth.refresh.refresh_token";
     if let Some(token) = unless_null(input.refresh_token, place)? {
-        secrets.push((SecretPart::RefreshToken, token.admitted(place)?));
+        secrets.push((SecretPart::RefreshToken, Given::Plain(token.admitted(place)?)));
     }
     if !input.scope.is_absent() {
         stored.scope = scope(input.scope)?;
@@ -154,7 +154,7 @@ fn change_refresh(
     // The stored type stays, whichever of the two was sent with the secret.
     let place = "auth.refresh.token_endpoint_auth.client_secret";
     if let Some(secret) = unless_null(sent.client_secret, place)? {
-        secrets.push((SecretPart::ClientSecret, secret.admitted(place)?));
+        secrets.push((SecretPart::ClientSecret, Given::Plain(secret.admitted(place)?)));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use postern_model::vault::{InjectionLocation, Networking, TokenEndpointAuth, allowed_hosts};
 use postern_model::{Field, Problem, Timestamp};
+use postern_secret::seal::Sealed;
 use postern_secret::{Secret, SecretBytes, Weak, admit};
 use serde::{Deserialize, Deserializer};
 
@@ -14,6 +15,15 @@ impl<'de> Deserialize<'de> for Plain {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(|text| Self(Secret::new(text.into_bytes())))
     }
+}
+
+/// A secret as it came.
+#[derive(Debug)]
+pub(crate) enum Given {
+    /// In the clear, to be sealed at once.
+    Plain(SecretBytes),
+    /// Sealed by the client: nobody here could say what it is.
+    Sealed(Box<Sealed>),
 }
 
 impl Plain {
@@ -68,6 +78,9 @@ pub(crate) struct AuthInput {
     pub(crate) networking: Field<NetworkingInput>,
     #[serde(default)]
     pub(crate) injection_location: Field<LocationInput>,
+    /// The token, access token or value, in place of the field that has it in the clear.
+    #[serde(default)]
+    pub(crate) sealed: Field<Sealed>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -128,6 +141,7 @@ impl AuthInput {
             ("networking", self.networking.is_absent()),
             ("injection_location", self.injection_location.is_absent()),
         ];
+        // `sealed` belongs to every kind.
         match sent.iter().find(|(name, absent)| !absent && !fields.contains(name)) {
             Some((name, _)) => Err(Problem::invalid_at(
                 &format!("auth.{name}"),
@@ -136,6 +150,28 @@ impl AuthInput {
             None => Ok(()),
         }
     }
+}
+
+impl AuthInput {
+    /// The kind's own secret: sealed by the client, or in the clear in its field.
+    pub(crate) fn value(
+        &mut self,
+        plain: Field<Plain>,
+        place: &str,
+        admit: impl Fn(Plain, &str) -> Result<SecretBytes, Problem>,
+    ) -> Result<Option<Given>, Problem> {
+        let sealed = unless_null(std::mem::take(&mut self.sealed), "auth.sealed")?;
+        match (sealed, unless_null(plain, place)?) {
+            (Some(_), Some(_)) => Err(Problem::invalid_at("auth.sealed", format!("stands in place of `{place}`; send one of them"))),
+            (Some(sealed), None) => Ok(Some(Given::Sealed(Box::new(sealed)))),
+            (None, plain) => Ok(plain.map(|plain| admit(plain, place)).transpose()?.map(Given::Plain)),
+        }
+    }
+}
+
+/// What must be there.
+pub(crate) fn required<T>(value: Option<T>, place: &str) -> Result<T, Problem> {
+    value.ok_or_else(|| Problem::invalid_at(place, "is required"))
 }
 
 impl EndpointAuthInput {

@@ -1,18 +1,19 @@
-//! Sealing what a body brought to every perimeter of the workspace.
+//! Sealing what a body brought to every perimeter of the workspace, and taking what its client had sealed.
 
 use postern_model::Problem;
 use postern_model::perimeter::Perimeter;
 use postern_model::vault::SecretPart;
-use postern_secret::SecretBytes;
-use postern_secret::seal::{Binding, Recipient, SealError, Sealed, seal};
+use postern_secret::seal::{Binding, LONGEST_ENCODED, Recipient, SealError, Sealed, VERSION, Wrap, seal};
 use postern_store::credentials::part_binding;
 
-/// Seals each secret to each perimeter. The plaintext ends here.
+use super::parts::Given;
+
+/// Seals each secret to each perimeter. The plaintext ends here. What came sealed is kept as it is: that it is what it should be shows where it is opened.
 ///
 /// # Errors
-/// 400 `perimeter_none` without a perimeter; 400 when one of them cannot be sealed to.
+/// 400 `perimeter_none` without a perimeter; 400 when one of them cannot be sealed to; 400 `sealed_unusable` for what no perimeter of the workspace opens.
 pub(crate) fn seal_parts(
-    secrets: Vec<(SecretPart, SecretBytes)>,
+    secrets: Vec<(SecretPart, Given)>,
     binding: &Binding,
     perimeters: &[Perimeter],
 ) -> Result<Vec<(SecretPart, Sealed)>, Problem> {
@@ -20,10 +21,31 @@ pub(crate) fn seal_parts(
         return Ok(Vec::new());
     }
     let recipients = perimeters.iter().map(recipient).collect::<Result<Vec<_>, _>>()?;
-    let seal_one = |(part, secret): (SecretPart, SecretBytes)| {
-        seal(&secret, &part_binding(binding, part), &recipients).map(|sealed| (part, sealed)).map_err(refused)
+    let seal_one = |(part, secret): (SecretPart, Given)| {
+        let sealed = match secret {
+            Given::Plain(secret) => seal(&secret, &part_binding(binding, part), &recipients).map_err(refused)?,
+            Given::Sealed(sealed) => taken(*sealed, &recipients)?,
+        };
+        Ok((part, sealed))
     };
     secrets.into_iter().map(seal_one).collect()
+}
+
+/// Whether it is for perimeters of this workspace: whoever else could open it is nobody's business here.
+fn taken(sealed: Sealed, recipients: &[Recipient]) -> Result<Sealed, Problem> {
+    if recipients.is_empty() {
+        return Err(refused(SealError::NoRecipient));
+    }
+    let known = |wrap: &Wrap| {
+        let is_it = |one: &Recipient| one.perimeter_id == wrap.perimeter_id && one.public_key.to_string() == wrap.public_key;
+        recipients.iter().any(is_it)
+    };
+    let fits = sealed.ciphertext.len() <= LONGEST_ENCODED / 2;
+    if sealed.version == VERSION && fits && !sealed.wraps.is_empty() && sealed.wraps.iter().all(known) {
+        return Ok(sealed);
+    }
+    let message = "must be of the present version, for perimeters of this workspace and no other: seal it again, as `postern credential create` does";
+    Err(Problem::invalid_at("auth.sealed", message).with_code("sealed_unusable"))
 }
 
 fn recipient(perimeter: &Perimeter) -> Result<Recipient, Problem> {

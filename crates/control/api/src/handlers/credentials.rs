@@ -23,7 +23,7 @@ pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let mut body = call.confidential_body::<CreateCredential>()?;
     let (app, workspace, who) = (call.app.clone(), call.workspace.clone(), call.caller.log_name());
     call.query.finish()?;
-    let (id, now) = (CredentialId::generate(), app.now());
+    let (id, now) = (body.id.take().unwrap_or_else(CredentialId::generate), app.now());
     let display_name = credential_name(body.display_name.take())?;
     let metadata = body.metadata.take().unwrap_or_default().checked()?;
     let new = body.auth(now)?;
