@@ -174,7 +174,7 @@ impl<'de> Deserialize<'de> for PerimeterPublicKey {
 }
 
 /// A perimeter to seal to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipient {
     /// The id under which it was registered.
     pub perimeter_id: String,
@@ -314,8 +314,7 @@ pub fn seal(value: &SecretBytes, binding: &Binding, recipients: &[Recipient]) ->
     }
     let binding = binding.canonical(VERSION).expect("this version has every field");
     let data_key = data_key();
-    let wraps =
-        recipients.iter().map(|recipient| wrap(&data_key, &binding, recipient)).collect::<Result<Vec<_>, _>>()?;
+    let wraps = recipients.iter().map(|to| wrap(&data_key, VERSION, &binding, to)).collect::<Result<Vec<_>, _>>()?;
     let mut buffer = padded(value);
     let nonce = RandomizedNonceKey::new(&AES_256_GCM, &*data_key)
         .expect("the data key has the length of an AES-256 key")
@@ -335,11 +334,20 @@ fn data_key() -> Zeroizing<[u8; KEY_BYTES]> {
     key
 }
 
-fn wrap(data_key: &[u8; KEY_BYTES], binding: &[u8], recipient: &Recipient) -> Result<Wrap, SealError> {
+/// Wraps a data key for one perimeter more; `binding` in the canonical form of the value's version.
+///
+/// # Errors
+/// [`SealError::Recipient`].
+pub fn wrap(
+    data_key: &[u8; KEY_BYTES],
+    version: u32,
+    binding: &[u8],
+    recipient: &Recipient,
+) -> Result<Wrap, SealError> {
     let Recipient { perimeter_id, public_key } = recipient;
     let aad = wrap_aad(binding, perimeter_id);
     let (enc, key) = suite()
-        .seal(&wrap_info(VERSION), &aad, data_key, &public_key.hpke())
+        .seal(&wrap_info(version), &aad, data_key, &public_key.hpke())
         .map_err(|_| SealError::Recipient { perimeter_id: perimeter_id.clone() })?;
     Ok(Wrap {
         perimeter_id: perimeter_id.clone(),

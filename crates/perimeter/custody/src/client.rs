@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use postern_exec::asynchronous::Channel;
 use postern_exec::role::{self, Starter};
 use postern_exec::rpc::{CallError, Caller};
-use postern_secret::seal::SealedVariable;
+use postern_secret::seal::{Recipient, SealedCredential, SealedVariable, Wrap};
 use postern_secret::{Secret, SecretBytes};
 
 use crate::kept::Kept;
@@ -102,6 +102,22 @@ impl Client {
     pub async fn refresh(&self, session: &str, variables: Vec<SealedVariable>) -> Result<Vec<Withheld>, CustodyError> {
         match ask(&self.caller, Ask::Refresh { session: session.to_owned(), variables }, Vec::new()).await? {
             Answer::Refreshed { withheld } => Ok(withheld),
+            other => Err(unfitting(other)),
+        }
+    }
+
+    /// Has the keys of sealed values wrapped for another perimeter that the operator of this machine approved: `None` for what does not open here. The values
+    /// stay where they are.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn rewrap(
+        &self,
+        values: Vec<SealedCredential>,
+        to: Recipient,
+    ) -> Result<Vec<Option<Wrap>>, CustodyError> {
+        match ask(&self.caller, Ask::Rewrap { values, to }, Vec::new()).await? {
+            Answer::Rewrapped { wraps } => Ok(wraps),
             other => Err(unfitting(other)),
         }
     }
@@ -367,6 +383,7 @@ fn unfitting(answer: Answer) -> CustodyError {
         Answer::Refused(refusal) => CustodyError::Refused(refusal),
         Answer::Opened(_)
         | Answer::Refreshed { .. }
+        | Answer::Rewrapped { .. }
         | Answer::Closed
         | Answer::Attached
         | Answer::Granted { .. }

@@ -4,6 +4,7 @@
 mod holding;
 mod leases;
 mod reload;
+mod rewrap;
 mod routes;
 mod variables;
 
@@ -17,6 +18,7 @@ use postern_audit::{Counted, Decision, Durability, Kind, Rations, Record, Record
 use postern_policy::{AuditMode, CredentialName, GrantPermit, Source, Zone};
 use postern_secret::{Placeholder, SecretBytes};
 
+use crate::approved::Approved;
 use crate::generation::{Generation, Generations};
 use crate::holds::Holds;
 use crate::kept::{Kept, KeptBy, Watched};
@@ -37,6 +39,7 @@ pub(crate) struct Custodian {
     reloading: tokio::sync::Mutex<()>,
     store: Store,
     opener: Arc<Opener>,
+    approved: Approved,
     recorder: Arc<dyn Recorder>,
     /// Which refusals of a session are written one by one.
     rations: Rations<RefusalReason>,
@@ -57,6 +60,7 @@ pub(crate) struct Parts {
     pub(crate) generation: Generation,
     pub(crate) store: Store,
     pub(crate) opener: Opener,
+    pub(crate) approved: Approved,
     pub(crate) ledger: Ledger,
     pub(crate) holds: Holds,
     pub(crate) recorder: Arc<dyn Recorder>,
@@ -92,12 +96,13 @@ struct Session {
 
 impl Custodian {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { generation, store, opener, ledger, holds, recorder } = parts;
+        let Parts { generation, store, opener, approved, ledger, holds, recorder } = parts;
         Self {
             generations: Mutex::new(Generations::new(generation)),
             reloading: tokio::sync::Mutex::default(),
             store,
             opener: Arc::new(opener),
+            approved,
             recorder,
             rations: Rations::new(REFUSALS_RECORDED, RATIONED_SESSIONS),
             sessions: Mutex::default(),

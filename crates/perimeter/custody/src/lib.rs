@@ -1,6 +1,7 @@
 //! Custody: the one process that resolves secrets from their sources, issues placeholders for a session, and hands a secret to the egress proxy of a
 //! live session whose zone names it, after the use is on record, until it takes that back. It reads the zones for itself. It never dials out, and the worker never gets a secret.
 
+pub mod approved;
 mod client;
 mod custodian;
 mod generation;

@@ -7,7 +7,7 @@ use postern_exec::WireBytes;
 use postern_policy::Reach;
 use postern_policy::document::DocumentText;
 use postern_secret::Placeholder;
-use postern_secret::seal::{SealedCredential, SealedVariable};
+use postern_secret::seal::{Recipient, SealedCredential, SealedVariable, Wrap};
 use serde::{Deserialize, Serialize};
 
 use crate::kept::KeptBy;
@@ -206,6 +206,7 @@ pub struct KnownPlaceholder {
 pub(crate) enum Ask {
     Open(Box<OpenSession>),
     Refresh { session: String, variables: Vec<SealedVariable> },
+    Rewrap { values: Vec<SealedCredential>, to: Recipient },
     Close { session: String },
     Attach { caller: CallerKind },
     Grant { session: String, credential: String, policy_digest: String, purpose: Purpose },
@@ -225,6 +226,7 @@ pub(crate) enum Ask {
 pub(crate) enum Answer {
     Opened(Opened),
     Refreshed { withheld: Vec<Withheld> },
+    Rewrapped { wraps: Vec<Option<Wrap>> },
     Closed,
     Attached,
     Granted { secret: WireBytes, kept: Option<KeptBy>, vault: Option<VaultGrant> },

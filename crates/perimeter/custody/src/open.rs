@@ -4,8 +4,8 @@
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use postern_secret::seal::{
-    FIRST_VERSION, KEY_BYTES, MOST_RECIPIENTS, PerimeterPublicKey, Sealed, SealedCredential, VERSION, Wrap, suite,
-    value_aad, wrap_aad, wrap_info,
+    FIRST_VERSION, KEY_BYTES, MOST_RECIPIENTS, PerimeterPublicKey, Recipient, Sealed, SealedCredential, VERSION, Wrap,
+    suite, value_aad, wrap, wrap_aad, wrap_info,
 };
 use postern_secret::{Secret, SecretBytes};
 use rustls::crypto::hpke::{EncapsulatedSecret, HpkePrivateKey};
@@ -38,6 +38,19 @@ impl Opener {
 
     /// The value, if this perimeter may open it and every part is as it was sealed.
     pub(crate) fn open(&self, credential: &SealedCredential) -> Result<SecretBytes, Unopenable> {
+        let (data_key, binding) = self.data_key(credential)?;
+        value(&credential.sealed, &*data_key, &binding).ok_or(Unopenable::Changed)
+    }
+
+    /// The data key wrapped for another perimeter: what opens here, and nothing else, opens there too. The value is shown to nobody.
+    pub(crate) fn wrap_for(&self, credential: &SealedCredential, to: &Recipient) -> Result<Wrap, Unopenable> {
+        self.open(credential)?;
+        let (data_key, binding) = self.data_key(credential)?;
+        wrap(&data_key, credential.sealed.version, &binding, to).map_err(|_| Unopenable::NotForUs)
+    }
+
+    /// The key of a value, and the binding that it was wrapped with.
+    fn data_key(&self, credential: &SealedCredential) -> Result<(Zeroizing<[u8; KEY_BYTES]>, Vec<u8>), Unopenable> {
         let SealedCredential { binding, sealed } = credential;
         if !(FIRST_VERSION..=VERSION).contains(&sealed.version) {
             return Err(Unopenable::Version);
@@ -53,15 +66,16 @@ impl Opener {
         // A perimeter that was registered twice has two wraps of one key.
         let data_key =
             wraps.find_map(|wrap| self.unwrap_key(wrap, sealed.version, &binding)).ok_or(Unopenable::Changed)?;
-        value(sealed, &data_key, &binding).ok_or(Unopenable::Changed)
+        Ok((data_key, binding))
     }
 
-    fn unwrap_key(&self, wrap: &Wrap, version: u32, binding: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    fn unwrap_key(&self, wrap: &Wrap, version: u32, binding: &[u8]) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
         let enc = EncapsulatedSecret(decoded(&wrap.enc)?);
         let key = decoded(&wrap.key)?;
         let aad = wrap_aad(binding, &wrap.perimeter_id);
         let opened = suite().open(&enc, &wrap_info(version), &aad, &key, &self.private).ok()?;
-        Some(Zeroizing::new(opened)).filter(|key| key.len() == KEY_BYTES)
+        let opened = Zeroizing::new(opened);
+        opened.as_slice().try_into().ok().map(Zeroizing::new)
     }
 }
 
@@ -73,7 +87,7 @@ impl Unopenable {
                 "this credential was sealed by another version of postern: update this perimeter, or create the credential again"
             }
             Self::NotForUs => {
-                "this credential was sealed before this perimeter was registered: create the credential again"
+                "this credential was sealed before this perimeter was registered: have one that opens it pass it on (`postern perimeter rewrap`), or create the credential again"
             }
             Self::Changed => {
                 "this credential or what it may be used for was changed or moved after it was sealed: create it again, and find out who wrote to the database"

@@ -14,6 +14,7 @@ use postern_secret::SecretBytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::approved::Approved;
 use crate::custodian::{Asker, Custodian, Grant, Parts};
 use crate::generation::Generation;
 use crate::holds::Holds;
@@ -76,6 +77,7 @@ fn begin(configuration: Configuration, audit: Option<OwnedFd>) -> Result<(Custod
         generation,
         store,
         opener: Opener::new(&pair),
+        approved: Approved::at(&directory),
         ledger,
         holds,
         recorder: Arc::new(audit.clone()),
@@ -202,6 +204,9 @@ async fn answer(custodian: &Custodian, asker: Asker, ask: Ask) -> (Answer, Vec<O
         Ask::Open(open) => custodian.open(asker, *open).await.map(Answer::Opened),
         Ask::Refresh { session, variables } => {
             custodian.refresh(caller, &session, variables).await.map(|withheld| Answer::Refreshed { withheld })
+        }
+        Ask::Rewrap { values, to } => {
+            custodian.rewrap(caller, &values, &to).await.map(|wraps| Answer::Rewrapped { wraps })
         }
         Ask::Close { session } => custodian.close(caller, &session).await.map(|()| Answer::Closed),
         Ask::Attach { .. } => {

@@ -66,6 +66,8 @@ pub enum RefusalReason {
     CredentialUnopenable,
     /// The vault credential is not for this route: another URL, or a route that takes none.
     CredentialNotForRoute,
+    /// Another perimeter that the operator here did not approve.
+    PerimeterNotApproved,
     /// A kind of vault credential that no MCP call can use here.
     CredentialKindUnsupported,
 }
@@ -77,6 +79,7 @@ impl RefusalReason {
             Self::WrongConnection
             | Self::StoreRowChanged
             | Self::CredentialUnopenable
+            | Self::PerimeterNotApproved
             | Self::CredentialNotForRoute => Kind::Alarm,
             Self::ZoneUnknown
             | Self::DigestMismatch
@@ -118,6 +121,7 @@ impl RefusalReason {
             Self::RouteUnknown => "route_unknown",
             Self::CredentialUnopenable => "credential_unopenable",
             Self::CredentialNotForRoute => "credential_not_for_route",
+            Self::PerimeterNotApproved => "perimeter_not_approved",
             Self::CredentialKindUnsupported => "credential_kind_unsupported",
         }
     }

@@ -12,6 +12,7 @@ use crate::message::Reload;
 mod gateway;
 mod leases;
 mod reload;
+mod rewrap;
 mod variables;
 
 const VALUE: &str = "s3cret-Value-of-the-ledger";
@@ -123,6 +124,7 @@ fn fixture_of(configuration: &str) -> Fixture {
         generation,
         store,
         opener: Opener::new(&pair),
+        approved: Approved::at(directory.path()),
         ledger,
         holds: Holds::open(directory.path()).unwrap(),
         recorder: Arc::new(recorder.clone()),
