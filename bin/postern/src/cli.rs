@@ -469,6 +469,24 @@ pub(crate) struct PerimeterArguments {
 
 #[derive(Subcommand)]
 pub(crate) enum PerimeterVerb {
+    /// Let this machine's perimeter pass on what is sealed to it to another one; for the operator, on this perimeter's machine.
+    Approve {
+        /// The other's public key, as `postern perimeter key` prints it there.
+        #[arg(value_name = "HEX")]
+        public_key: String,
+        /// Take the approval back; what was passed on stays where it is.
+        #[arg(long)]
+        revoke: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Have the perimeters that are connected pass on what was sealed before this one was registered.
+    Rewrap {
+        /// The perimeter that came later, pmtr_...
+        id: String,
+        #[command(flatten)]
+        server: Server,
+    },
     /// Print the public key of this machine's perimeter, to be registered on the server's machine.
     Key {
         #[command(flatten)]

@@ -54,7 +54,9 @@ fn auth_of(kind: &CredentialKind) -> Value {
     }
     let networking = match &kind.hosts[..] {
         [] => json!({"type": "unrestricted"}),
-        hosts => json!({"type": "limited", "allowed_hosts": hosts.iter().map(|host| host.to_ascii_lowercase()).collect::<Vec<_>>()}),
+        hosts => {
+            json!({"type": "limited", "allowed_hosts": hosts.iter().map(|host| host.to_ascii_lowercase()).collect::<Vec<_>>()})
+        }
     };
     let may = |place| kind.places.is_empty() || kind.places.contains(&place);
     json!({
@@ -106,7 +108,9 @@ fn binding(workspace: &str, vault: &str, id: &str, auth: &CredentialAuth) -> Res
             binding.secret_name = Some(secret_name.clone());
         }
         CredentialAuth::McpOauth { .. } => {
-            return Err(Failure::Misused("an OAuth credential has more than one secret: send them through the API".to_owned()));
+            return Err(Failure::Misused(
+                "an OAuth credential has more than one secret: send them through the API".to_owned(),
+            ));
         }
     }
     Ok(binding)
@@ -117,8 +121,10 @@ async fn recipients(client: &Client, sealing: &Sealing) -> Result<Vec<Recipient>
     let listed = client.list("/v1/perimeters").await?;
     let mut recipients = Vec::new();
     for perimeter in &listed {
-        let (id, key) = (perimeter["id"].as_str().unwrap_or_default(), perimeter["public_key"].as_str().unwrap_or_default());
-        let wanted = sealing.public_keys.is_empty() || sealing.public_keys.iter().any(|given| given.eq_ignore_ascii_case(key));
+        let (id, key) =
+            (perimeter["id"].as_str().unwrap_or_default(), perimeter["public_key"].as_str().unwrap_or_default());
+        let wanted =
+            sealing.public_keys.is_empty() || sealing.public_keys.iter().any(|given| given.eq_ignore_ascii_case(key));
         if wanted {
             let public_key = key.parse().or_misused("read a perimeter's public key")?;
             recipients.push(Recipient { perimeter_id: id.to_owned(), public_key });
@@ -126,7 +132,9 @@ async fn recipients(client: &Client, sealing: &Sealing) -> Result<Vec<Recipient>
     }
     let found = |given: &&String| recipients.iter().any(|one| one.public_key.to_string().eq_ignore_ascii_case(given));
     if let Some(missing) = sealing.public_keys.iter().find(|given| !found(given)) {
-        return Err(Failure::Misused(format!("no perimeter with the key {missing} is registered: run `postern perimeter register`")));
+        return Err(Failure::Misused(format!(
+            "no perimeter with the key {missing} is registered: run `postern perimeter register`"
+        )));
     }
     if sealing.public_keys.is_empty() {
         for one in &recipients {

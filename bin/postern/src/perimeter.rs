@@ -1,5 +1,7 @@
 //! `postern perimeter`: tells a server which perimeters credentials are sealed to. The private key never leaves custody.
 
+use postern_custody::PerimeterPublicKey;
+use postern_custody::approved::Approved;
 use serde_json::{Value, json};
 
 use crate::cli::{PerimeterVerb, Place};
@@ -24,6 +26,14 @@ pub(crate) async fn run(verb: &PerimeterVerb) -> Result<(), Failure> {
             let perimeter =
                 register(&Client::of(server)?, &name, &key, environment.as_deref(), tunnel.as_deref()).await?;
             println!("{}  {name}  {key}", perimeter["id"].as_str().unwrap_or_default());
+        }
+        PerimeterVerb::Approve { public_key, revoke, place } => approve(public_key, *revoke, place)?,
+        PerimeterVerb::Rewrap { id, server } => {
+            let done = Client::of(server)?.post(&format!("/v1/perimeters/{id}/rewrap"), &Value::Null).await?;
+            println!(
+                "{} values open there now; {} stay closed, for no perimeter that is connected opens them",
+                done["rewrapped"], done["left"]
+            );
         }
         PerimeterVerb::List { server } => {
             for perimeter in Client::of(server)?.list("/v1/perimeters").await? {
@@ -62,6 +72,20 @@ pub(crate) async fn register(
         body["tunnel_id"] = json!(tunnel);
     }
     client.post("/v1/perimeters", &body).await
+}
+
+#[expect(clippy::print_stdout, reason = "what was asked for is the command's result")]
+fn approve(public_key: &str, revoke: bool, place: &Place) -> Result<(), Failure> {
+    let key: PerimeterPublicKey = public_key.parse().or_misused("read the public key")?;
+    let approved = Approved::at(&Data::open(&place.data_dir)?.perimeter().join("custody"));
+    if revoke {
+        let was = approved.remove(&key).or_misused("change the list")?;
+        println!("{key} {}", if was { "is not approved any more" } else { "was not approved" });
+    } else {
+        approved.add(&key).or_misused("change the list")?;
+        println!("{key} is approved: run `postern perimeter rewrap` with its id on the server's machine");
+    }
+    Ok(())
 }
 
 fn own_public_key(place: &Place) -> Result<String, Failure> {

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Timestamp;
-use crate::ids::{CredentialId, SessionId, VaultId};
+use crate::ids::{CredentialId, PerimeterId, SessionId, VaultId};
 
 /// Where the stream is asked for.
 pub const PATH: &str = "/v1/perimeter/control";
@@ -129,6 +129,15 @@ pub enum CommandBody {
         /// Each sealed, as text.
         sealed: Vec<String>,
     },
+    /// The keys of sealed values for another perimeter, which its operator approved here: [`Reply::Rewrapped`].
+    Rewrap {
+        /// The values, each with its binding, as texts.
+        sealed: Vec<String>,
+        /// The other perimeter's id.
+        perimeter_id: PerimeterId,
+        /// And its public key, in hexadecimal.
+        public_key: String,
+    },
     /// A file for the session's workspace.
     PutFile {
         /// Which session.
@@ -151,6 +160,7 @@ impl CommandBody {
             Self::Thaw { .. } => "thaw",
             Self::RevokeGrants { .. } => "revoke_grants",
             Self::Variables { .. } => "variables",
+            Self::Rewrap { .. } => "rewrap",
             Self::PutFile { .. } => "put_file",
         }
     }
@@ -158,7 +168,7 @@ impl CommandBody {
     /// The session it is about.
     pub fn session(&self) -> Option<&SessionId> {
         match self {
-            Self::Status => None,
+            Self::Status | Self::Rewrap { .. } => None,
             Self::Freeze { session }
             | Self::Thaw { session }
             | Self::RevokeGrants { session }
@@ -189,6 +199,11 @@ pub enum Reply {
     Variables {
         /// What the session's sandbox does not get of them.
         withheld: Vec<Withheld>,
+    },
+    /// To [`CommandBody::Rewrap`].
+    Rewrapped {
+        /// For each value its wrapped key as JSON, or nothing where it does not open there.
+        wraps: Vec<Option<String>>,
     },
 }
 

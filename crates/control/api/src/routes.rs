@@ -229,6 +229,7 @@ pub const ROUTES: &[Route] = routes! {
     Post   "/v1/perimeters"                                         ManagedAgents OPERATOR               perimeters::create;
     Get    "/v1/perimeters"                                         ManagedAgents CLIENT                 perimeters::list;
     Delete "/v1/perimeters/{perimeter}"                             ManagedAgents OPERATOR               perimeters::delete;
+    Post   "/v1/perimeters/{perimeter}/rewrap"                      ManagedAgents OPERATOR               perimeters::rewrap;
 
     Post   "/v1/webhooks"                                           ManagedAgents CLIENT                 webhooks::create;
     Get    "/v1/webhooks"                                           ManagedAgents CLIENT                 webhooks::list;

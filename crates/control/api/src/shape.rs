@@ -24,6 +24,7 @@ const ARRAYS: &[&str] = &[
     "skills",
     "tools",
     "vault_ids",
+    "wraps",
 ];
 /// Keys whose value is, or may be, an object.
 const OBJECTS: &[&str] = &[
@@ -42,6 +43,7 @@ const OBJECTS: &[&str] = &[
     "precondition",
     "refresh",
     "schedule",
+    "sealed",
     "source",
     "token_endpoint_auth",
 ];

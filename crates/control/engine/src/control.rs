@@ -267,6 +267,35 @@ impl ControlHub {
         verdicts
     }
 
+    /// Has workers of the workspace, one after the other, wrap the keys of sealed values for another perimeter: as many as they can open. The last refusal
+    /// where nobody did anything.
+    ///
+    /// # Errors
+    /// [`CommandFailure`], where no worker answered with a wrap and one refused or none is there.
+    pub async fn rewrap(
+        &self,
+        workspace: &WorkspaceId,
+        body: &CommandBody,
+        count: usize,
+    ) -> Result<Vec<Option<String>>, CommandFailure> {
+        let workers = self.lines(|line| line.workspace() == workspace && matches!(line.owner(), Owner::Environment(_)));
+        let mut failure = CommandFailure::NoWorker;
+        let (mut wraps, mut answered) = (vec![None; count], false);
+        for Verdict { result, .. } in ask_each(workers, body, REWRAP_PATIENCE).await {
+            match result {
+                Ok(Reply::Rewrapped { wraps: some }) if some.len() == count => {
+                    answered = true;
+                    for (have, got) in wraps.iter_mut().zip(some) {
+                        *have = have.take().or(got);
+                    }
+                }
+                Ok(_) => failure = CommandFailure::Misanswered,
+                Err(refused) => failure = refused,
+            }
+        }
+        if answered { Ok(wraps) } else { Err(failure) }
+    }
+
     /// How everyone in the workspace stands.
     pub async fn statuses(
         &self,
@@ -280,7 +309,9 @@ impl ControlHub {
             .map(|Verdict { peer, result }| {
                 let status = match result {
                     Ok(Reply::Status(status)) => Ok(*status),
-                    Ok(Reply::Done | Reply::Variables { .. }) => Err(CommandFailure::Misanswered),
+                    Ok(Reply::Done | Reply::Variables { .. } | Reply::Rewrapped { .. }) => {
+                        Err(CommandFailure::Misanswered)
+                    }
                     Err(failure) => Err(failure),
                 };
                 (peer, status)
@@ -370,3 +401,5 @@ const STREAMS_PER_OWNER: usize = 32;
 const HELLO: Duration = Duration::from_secs(5);
 /// How long a file may take to be on the worker's disk.
 const FILE_PATIENCE: Duration = Duration::from_secs(15);
+/// How long custody may take over a batch of keys.
+const REWRAP_PATIENCE: Duration = Duration::from_secs(15);

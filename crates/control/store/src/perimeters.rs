@@ -50,6 +50,24 @@ pub async fn create(
     perimeter(&row)
 }
 
+/// A registered perimeter.
+///
+/// # Errors
+/// Refused with 404; or the database failed.
+pub async fn required(
+    connection: &mut Connection,
+    workspace: &WorkspaceId,
+    id: &PerimeterId,
+) -> Result<Perimeter, StoreError> {
+    let row = sqlx::query("SELECT * FROM perimeters WHERE workspace_id = ?1 AND id = ?2")
+        .bind(workspace.as_str())
+        .bind(id.as_str())
+        .fetch_optional(connection)
+        .await?;
+    let row = row.ok_or_else(|| Problem::not_found(format!("Perimeter {id} was not found.")))?;
+    perimeter(&row)
+}
+
 /// Removes a perimeter: nothing new is sealed to it.
 ///
 /// # Errors

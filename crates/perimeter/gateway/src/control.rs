@@ -108,7 +108,7 @@ impl ControlHandler for Handler {
                     self.gateway.sessions.thaw(&id);
                     Ok(Reply::Done)
                 }
-                CommandBody::PutFile { .. } | CommandBody::Variables { .. } => {
+                CommandBody::PutFile { .. } | CommandBody::Variables { .. } | CommandBody::Rewrap { .. } => {
                     Err(CommandRefusal::unsupported(&command))
                 }
             }

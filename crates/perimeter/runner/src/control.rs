@@ -9,8 +9,9 @@ use postern_model::control::{
     CommandBody, CommandRefusal, ControlLine, Hello, OUTSTANDING, PerimeterStatus, RESULTS_DIRECTORY, Reply, Role,
     Withheld,
 };
-use postern_model::ids::SessionId;
+use postern_model::ids::{PerimeterId, SessionId};
 use postern_net::control::{ControlHandler, Obeying};
+use postern_secret::seal::{BadSealed, Recipient, SealedCredential};
 use tokio::sync::{Semaphore, watch};
 
 use crate::boundary::Commands;
@@ -131,10 +132,37 @@ async fn act(commands: &Commands, command: CommandBody) -> Result<Reply, Command
         CommandBody::RevokeGrants { session } => revoke(commands, &session).await,
         CommandBody::PutFile { session, path, bytes, mode } => put_file(commands, &session, &path, bytes.0, mode).await,
         CommandBody::Variables { session, sealed } => return variables(commands, &session, sealed).await,
+        CommandBody::Rewrap { sealed, perimeter_id, public_key } => {
+            return rewrap(commands, &sealed, &perimeter_id, &public_key).await;
+        }
         CommandBody::Status => Err(CommandRefusal::unsupported(&command)),
     };
     done.map(|()| Reply::Done)
 }
+
+/// Keys for another perimeter. Custody alone knows whom the operator of this machine approved.
+async fn rewrap(
+    commands: &Commands,
+    sealed: &[String],
+    perimeter_id: &PerimeterId,
+    public_key: &str,
+) -> Result<Reply, CommandRefusal> {
+    let unreadable = |_| {
+        let message = "the values or the key are not what this build reads";
+        CommandRefusal::new("rewrap_unreadable", message, "run the same build of postern on both sides")
+    };
+    let public_key = public_key.parse().map_err(|_| unreadable(BadSealed))?;
+    let read = |text: &String| SealedCredential::decode(text);
+    let values: Vec<_> = sealed.iter().take(MOST_REWRAPPED).map(read).collect::<Result<_, _>>().map_err(unreadable)?;
+    let to = Recipient { perimeter_id: perimeter_id.to_string(), public_key };
+    let wraps = commands.rewrap(values, to).await?;
+    Ok(Reply::Rewrapped {
+        wraps: wraps.iter().map(|wrap| wrap.as_ref().and_then(|one| serde_json::to_string(one).ok())).collect(),
+    })
+}
+
+/// Values of one command at most.
+const MOST_REWRAPPED: usize = 64;
 
 /// What a session's vaults have now. Custody judges each by the zone and writes the record; nothing that comes this way can widen what a zone grants.
 async fn variables(commands: &Commands, session: &SessionId, sealed: Vec<String>) -> Result<Reply, CommandRefusal> {

@@ -162,7 +162,9 @@ impl AuthInput {
     ) -> Result<Option<Given>, Problem> {
         let sealed = unless_null(std::mem::take(&mut self.sealed), "auth.sealed")?;
         match (sealed, unless_null(plain, place)?) {
-            (Some(_), Some(_)) => Err(Problem::invalid_at("auth.sealed", format!("stands in place of `{place}`; send one of them"))),
+            (Some(_), Some(_)) => {
+                Err(Problem::invalid_at("auth.sealed", format!("stands in place of `{place}`; send one of them")))
+            }
             (Some(sealed), None) => Ok(Some(Given::Sealed(Box::new(sealed)))),
             (None, plain) => Ok(plain.map(|plain| admit(plain, place)).transpose()?.map(Given::Plain)),
         }

@@ -37,7 +37,8 @@ fn taken(sealed: Sealed, recipients: &[Recipient]) -> Result<Sealed, Problem> {
         return Err(refused(SealError::NoRecipient));
     }
     let known = |wrap: &Wrap| {
-        let is_it = |one: &Recipient| one.perimeter_id == wrap.perimeter_id && one.public_key.to_string() == wrap.public_key;
+        let is_it =
+            |one: &Recipient| one.perimeter_id == wrap.perimeter_id && one.public_key.to_string() == wrap.public_key;
         recipients.iter().any(is_it)
     };
     let fits = sealed.ciphertext.len() <= LONGEST_ENCODED / 2;

@@ -89,6 +89,7 @@ fn refused(word: &str, failure: &CommandFailure, hold: &Hold, perimeters: Vec<Va
     let kind = match failure {
         CommandFailure::Refused(_) | CommandFailure::TooLarge => Kind::Conflict,
         CommandFailure::NobodyConnected(_)
+        | CommandFailure::NoWorker
         | CommandFailure::Busy
         | CommandFailure::Late(_)
         | CommandFailure::Gone
@@ -109,7 +110,7 @@ fn refused(word: &str, failure: &CommandFailure, hold: &Hold, perimeters: Vec<Va
 /// The API's own word; a perimeter's stands beside it.
 fn code(failure: &CommandFailure) -> &'static str {
     match failure {
-        CommandFailure::NobodyConnected(Owner::Environment(_)) => "worker_none",
+        CommandFailure::NobodyConnected(Owner::Environment(_)) | CommandFailure::NoWorker => "worker_none",
         CommandFailure::NobodyConnected(Owner::Tunnel(_)) => "gateway_none",
         CommandFailure::Refused(refusal) if refusal.code == CommandRefusal::NOT_HELD => "session_not_held",
         CommandFailure::Refused(_) => "perimeter_refused",

@@ -12,6 +12,9 @@ pub enum CommandFailure {
     /// Nobody with that credential is connected.
     #[error("no {} is connected{}", role(.0), of(.0))]
     NobodyConnected(Owner),
+    /// No worker of the workspace is connected.
+    #[error("no worker of this workspace is connected")]
+    NoWorker,
     /// The process did not obey, and said why.
     #[error("{}", .0.message)]
     Refused(CommandRefusal),
@@ -36,7 +39,7 @@ impl CommandFailure {
     /// Stable, snake_case.
     pub fn code(&self) -> &str {
         match self {
-            Self::NobodyConnected(Owner::Environment(_)) => "worker_none",
+            Self::NobodyConnected(Owner::Environment(_)) | Self::NoWorker => "worker_none",
             Self::NobodyConnected(Owner::Tunnel(_)) => "gateway_none",
             Self::Refused(refusal) => &refusal.code,
             Self::Busy => "perimeter_busy",
@@ -53,6 +56,7 @@ impl CommandFailure {
             Self::NobodyConnected(Owner::Environment(_)) => {
                 "start `postern worker` for the session's environment, or look at its log: a worker of another make has no control stream"
             }
+            Self::NoWorker => "start `postern worker` where the values were sealed to",
             Self::NobodyConnected(Owner::Tunnel(_)) => "start `postern gateway` for the tunnel, or look at its log",
             Self::Refused(refusal) => &refusal.next_step,
             Self::Busy => "send it again in a moment",

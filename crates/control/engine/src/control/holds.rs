@@ -180,7 +180,10 @@ pub(super) fn said(body: &CommandBody) -> Option<(SessionId, Saying)> {
         CommandBody::Freeze { session } => Some((session.clone(), Saying::Freeze)),
         CommandBody::Thaw { session } => Some((session.clone(), Saying::Thaw)),
         CommandBody::RevokeGrants { session } => Some((session.clone(), Saying::RevokeGrants)),
-        CommandBody::Status | CommandBody::PutFile { .. } | CommandBody::Variables { .. } => None,
+        CommandBody::Status
+        | CommandBody::PutFile { .. }
+        | CommandBody::Variables { .. }
+        | CommandBody::Rewrap { .. } => None,
     }
 }
 

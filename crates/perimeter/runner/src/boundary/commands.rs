@@ -8,7 +8,7 @@ use postern_custody::{CustodyError, RefusalReason, Withheld};
 use postern_egress::client::EgressError;
 use postern_model::control::CommandRefusal;
 use postern_model::ids::SessionId;
-use postern_secret::seal::SealedVariable;
+use postern_secret::seal::{Recipient, SealedCredential, SealedVariable, Wrap};
 use tokio::sync::OwnedMutexGuard;
 
 use super::Parts;
@@ -92,6 +92,25 @@ impl Commands {
             }
             Err(error) => in_custody(Err(error)).map(|()| Vec::new()),
         }
+    }
+
+    /// Has custody wrap keys for another perimeter.
+    ///
+    /// # Errors
+    /// Custody refuses, or does not answer.
+    pub(crate) async fn rewrap(
+        &self,
+        values: Vec<SealedCredential>,
+        to: Recipient,
+    ) -> Result<Vec<Option<Wrap>>, CommandRefusal> {
+        self.parts.custody.rewrap(values, to).await.map_err(|error| match error {
+            CustodyError::Refused(refusal) => CommandRefusal::new(
+                refusal.reason.code(),
+                "the perimeter does not pass on what is sealed to it",
+                refusal.next_step,
+            ),
+            CustodyError::Gone | CustodyError::Misanswered => gone(&error),
+        })
     }
 
     /// Brings the session to what the roster says; effective when this returns.
