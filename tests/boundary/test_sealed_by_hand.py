@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import subprocess
 
-from anthropic import Anthropic
-from conftest import BINARY, Stack, until
-from test_vault_variables import BEARER, HOST, Journey, curl, upstream, zone  # noqa: F401  (the fixture `upstream` is used here too)
-
 import pytest
+from conftest import BINARY, Stack, until
+from vaults import BEARER, HOST, Journey, curl, upstream, variable, zone  # noqa: F401  (the fixture `upstream` is used here too)
 
 VALUE = "sealed-by-hand-90c4be17fa52d836"
 ROTATED = "sealed-anew-5b7d03e8c1f4a692-and-longer"
@@ -56,3 +54,42 @@ def test_boundary_a_key_that_no_perimeter_has_and_a_value_that_is_weak_are_refus
     assert "postern perimeter register" in foreign
     postern(stack, *arguments, value="short", code=2)
     assert journey.client.beta.vaults.credentials.list(vault_id=journey.vault).data == []
+
+
+def test_boundary_a_second_perimeter_opens_what_the_first_passed_on_and_only_once_its_operator_approved(
+        new_stack, upstream, tmp_path):  # noqa: F811
+    stack = new_stack(zone(upstream))
+    journey = Journey(stack, variable(value=VALUE))
+    second = Stack(tmp_path, "")
+    key = postern(second, "perimeter", "key").strip()
+    registered = postern(stack, "perimeter", "register", "--name", "second", "--public-key", key, "--environment", stack.environment_id)
+    later = registered.split()[0]
+    refused = postern(stack, "perimeter", "rewrap", later, code=2)
+    assert f"postern perimeter approve {key}" in refused
+    postern(stack, "perimeter", "approve", key)
+    assert postern(stack, "perimeter", "rewrap", later).startswith("1 values open there now; 0 ")
+    assert postern(stack, "perimeter", "rewrap", later).startswith("0 values"), "a second time there is nothing to do"
+    nowhere_in_control(stack, VALUE)
+
+    # From here on the second perimeter alone serves the environment.
+    assert stack.stop() == 0
+    stack.arguments = ["--no-worker"]
+    stack.start()
+    (tmp_path / "postern.toml").write_text(
+        "config = 1\n" + zone(upstream).replace('environment = "default"', f'environment = "{stack.environment_id}"'))
+    (tmp_path / "environment.key").write_text(stack.environment_key)
+    command = [BINARY, "worker", "--url", stack.base_url, "--environment", stack.environment_id,
+               "--environment-key-file", str(tmp_path / "environment.key"), "--data-dir", str(second.data)]
+    with (tmp_path / "log").open("wb") as log:
+        worker = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
+    try:
+        again = Journey(stack)
+        agent = again.client.beta.agents.create(name="second", model="rehearsal-1", tools=[{"type": "agent_toolset_20260401"}])
+        again.id = again.client.beta.sessions.create(
+            agent=agent.id, environment_id=stack.environment_id, vault_ids=[journey.vault]).id
+        [answer] = again.bash(curl(HOST, "-i", BEARER))
+        assert "200" in answer.splitlines()[0], (tmp_path / "log").read_text()[-2000:]
+        assert upstream.seen[-1]["headers"]["authorization"] == f"Bearer {VALUE}"
+    finally:
+        worker.terminate()
+        worker.wait(timeout=40)

@@ -66,6 +66,19 @@ impl Peer {
         }
     }
 
+    /// The next command, where one comes within a moment.
+    pub(crate) fn command_if_any(&mut self) -> Option<(u64, CommandBody)> {
+        self.stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length).ok()?;
+        let mut body = vec![0; u32::from_le_bytes(length) as usize];
+        self.stream.read_exact(&mut body).unwrap();
+        match serde_json::from_slice(&body).unwrap() {
+            FromServer::Command(command) => Some((command.id, command.body)),
+            FromServer::Ping | FromServer::Bye => None,
+        }
+    }
+
     /// Whether nothing but signs of life comes for a moment.
     pub(crate) fn is_silent(&mut self) -> bool {
         self.stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();

@@ -3,7 +3,7 @@
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use postern_model::ids::{VaultId, WorkspaceId};
+use postern_model::ids::{CredentialId, VaultId, WorkspaceId};
 use postern_secret::canary;
 use postern_secret::seal::{self, Binding, Sealed};
 use postern_store::credentials::{StoredCredential, for_url};
@@ -604,4 +604,67 @@ async fn a_validation_says_that_nobody_knows_yet_and_why() {
     let made = vault.create(bearer("https://c.example/mcp")).await.ok();
     let path = format!("{}/mcp_oauth_validate", vault.one(&made));
     vault.server.send(vault.server.request("POST", &path)).await.refused(400, "invalid_request_error");
+}
+
+/// As a client seals that chose the credential's id.
+fn sealed_by_client(vault: &Vault, id: &str, public_key: &str) -> Sealed {
+    let binding = Binding {
+        client_id: None,
+        credential: id.to_owned(),
+        hosts: vec!["a.example".to_owned()],
+        injection: Some(seal::Places { body: false, header: true }),
+        kind: "environment_variable".to_owned(),
+        mcp_url: None,
+        secret_name: Some("KEY".to_owned()),
+        token_endpoint: None,
+        vault: vault.id.clone(),
+        workspace: "wrkspc_default".to_owned(),
+    };
+    let perimeter_id = vault.perimeter["id"].as_str().unwrap().to_owned();
+    let to = [seal::Recipient { perimeter_id, public_key: public_key.parse().unwrap() }];
+    seal::seal(&postern_secret::Secret::new(TOKEN.as_bytes().to_vec()), &binding, &to).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_its_client_sealed_is_taken_as_it_is_and_opens_with_what_is_shown() {
+    let vault = Vault::new().await;
+    let (id, key) = (CredentialId::generate().to_string(), vault.perimeter["public_key"].as_str().unwrap().to_owned());
+    let sealed = sealed_by_client(&vault, &id, &key);
+    let body = |id: &str, sealed: &Sealed| {
+        json!({"id": id, "auth": {"type": "environment_variable", "secret_name": "KEY", "sealed": sealed,
+            "networking": {"type": "limited", "allowed_hosts": ["a.example"]}, "injection_location": {"header": true}}})
+    };
+    let made = vault.create(body(&id, &sealed)).await.ok();
+    assert_eq!(made["id"], json!(id));
+    assert_eq!(made["auth"].get("sealed"), None, "no ciphertext is shown");
+    let mut reader = vault.server.store.read().await.unwrap();
+    let vaults = [vault.id.parse().unwrap()];
+    let stored = postern_store::credentials::variables(&mut reader, &WorkspaceId::default(), &vaults).await.unwrap();
+    let variable = seal::SealedVariable::decode(&stored[0].sealed).unwrap();
+    let opened = vault.open(&variable.credential.sealed, &variable.credential.binding);
+    assert_eq!(opened.as_deref(), Some(TOKEN.as_bytes()), "with the binding that the server has by itself");
+    drop(reader);
+
+    let another = CredentialId::generate().to_string();
+    let (stranger, _) = seal::suite().generate_key_pair().unwrap();
+    let stranger: String = stranger.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    let old = Sealed { version: 1, ..sealed.clone() };
+    let nobody = Sealed { wraps: Vec::new(), ..sealed.clone() };
+    for (what, wrong) in [
+        ("for another key", sealed_by_client(&vault, &another, &stranger)),
+        ("of another version", old),
+        ("for nobody", nobody),
+    ] {
+        let refused = vault.create(body(&another, &wrong)).await;
+        refused.refused(400, "invalid_request_error");
+        assert_eq!(code(&refused), "sealed_unusable", "{what}");
+    }
+    let mut twice = body(&another, &sealed);
+    twice["auth"]["secret_value"] = json!(OTHER);
+    vault.create(twice).await.refused(400, "invalid_request_error");
+    vault.archive(&made).await;
+    let taken = vault.create(body(&id, &sealed)).await;
+    taken.refused(409, "conflict_error");
+    assert_eq!(code(&taken), "credential_id_taken");
+    vault.assert_no_plaintext();
 }

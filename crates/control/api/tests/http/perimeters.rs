@@ -1,9 +1,14 @@
 //! Perimeters: registering the keys that credentials are sealed to.
 
+use std::sync::Arc;
+
+use postern_model::control::{Answer, CommandBody, CommandRefusal, FromPerimeter, Reply, Role};
 use postern_secret::seal;
 use serde_json::{Value, json};
 
-use crate::support::{Request, Server, hex, issue_foreign_key};
+use crate::control::Peer;
+use crate::credentials::variable;
+use crate::support::{Request, Response, Server, hex, issue_foreign_key};
 
 fn public_key() -> String {
     hex(&seal::suite().generate_key_pair().unwrap().0.0)
@@ -96,4 +101,70 @@ async fn a_workspace_has_a_bounded_number_of_perimeters() {
     let refused = server.operator_post("/v1/perimeters", body()).await;
     refused.refused(400, "invalid_request_error");
     assert_eq!(refused.body["error"]["details"]["error_code"], "perimeter_limit_reached");
+}
+
+/// A value of a vault that is sealed to the first perimeter alone, and a second perimeter.
+async fn second_perimeter() -> (Server, String, String, Value) {
+    let server = Server::start().await;
+    server.perimeter().await;
+    let (environment, key) = server.environment("workers").await;
+    let vault = server.post("/v1/vaults", json!({"display_name": "v"})).await.ok();
+    let path = format!("/v1/vaults/{}/credentials", vault["id"].as_str().unwrap());
+    server.post(&path, variable("KEY", json!({"type": "unrestricted"}))).await.ok();
+    let (second, _) = server.perimeter().await;
+    (server, environment, key, second)
+}
+
+async fn rewrap(server: &Server, perimeter: &Value) -> Response {
+    let path = format!("/v1/perimeters/{}/rewrap", perimeter["id"].as_str().unwrap());
+    server.operator(Request::new("POST", &path)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_perimeter_that_came_later_gets_a_wrap_of_its_own_for_what_another_one_opens() {
+    let (server, _, key, second) = second_perimeter().await;
+    let server = Arc::new(server);
+    let path = format!("/v1/perimeters/{}/rewrap", second["id"].as_str().unwrap());
+    server.send(server.request("POST", &path)).await.refused(403, "permission_error");
+    rewrap(&server, &second).await.refused(503, "api_error");
+    for (wrapped_for, expected) in [(json!("pmtr_other"), 0), (second["id"].clone(), 1), (second["id"].clone(), 0)] {
+        let mut worker = Peer::connect(&server, &key, Role::Worker, &[]);
+        let asking = tokio::spawn({
+            let (server, second) = (Arc::clone(&server), second.clone());
+            async move { rewrap(&server, &second).await.ok() }
+        });
+        let answered = tokio::task::spawn_blocking({
+            let public_key = second["public_key"].clone();
+            move || {
+                // Nothing is left to ask for once it is wrapped.
+                let Some((id, CommandBody::Rewrap { sealed, .. })) = worker.command_if_any() else { return };
+                let wrap = json!({"perimeter_id": wrapped_for, "public_key": public_key, "enc": "AA==", "key": "AA=="});
+                let wraps = sealed.iter().map(|_| Some(wrap.to_string())).collect();
+                worker.say(&FromPerimeter::Answer(Answer { id, result: Ok(Reply::Rewrapped { wraps }) }));
+            }
+        });
+        let done = asking.await.unwrap();
+        answered.await.unwrap();
+        assert_eq!(done["rewrapped"], json!(expected), "{done}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_perimeter_whose_operator_approved_nobody_passes_nothing_on_and_says_what_to_run() {
+    let (server, _, key, second) = second_perimeter().await;
+    let server = Arc::new(server);
+    let mut worker = Peer::connect(&server, &key, Role::Worker, &[]);
+    let asking = tokio::spawn({
+        let (server, second) = (Arc::clone(&server), second.clone());
+        async move { rewrap(&server, &second).await }
+    });
+    tokio::task::spawn_blocking(move || {
+        let (id, _) = worker.command();
+        let refusal = CommandRefusal::new("perimeter_not_approved", "no", "run `postern perimeter approve`");
+        worker.say(&FromPerimeter::Answer(Answer { id, result: Err(refusal) }));
+    })
+    .await
+    .unwrap();
+    let message = asking.await.unwrap().refused(409, "conflict_error");
+    assert!(message.contains("postern perimeter approve"), "{message}");
 }
