@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(approved.keys().unwrap(), []);
         approved.add(&key).unwrap();
         approved.add(&key).unwrap();
-        assert_eq!(Approved::at(directory.path()).keys().unwrap(), [key.clone()]);
+        assert_eq!(Approved::at(directory.path()).keys().unwrap(), std::slice::from_ref(&key));
         assert!(approved.remove(&key).unwrap());
         assert!(!approved.remove(&key).unwrap());
         std::fs::write(directory.path().join(FILE), "damaged").unwrap();
