@@ -2,19 +2,23 @@
 //!
 //! No plaintext comes here: a secret is sealed before its row is written, and only a perimeter's custody opens it.
 
+mod wraps;
+
 use postern_model::ids::{CredentialId, VaultId, WorkspaceId};
 use postern_model::vault::{
     Credential, CredentialAuth, CredentialKind, CredentialTag, InjectionLocation, MAX_CREDENTIALS, SecretPart,
 };
 use postern_model::webhook::{Happening, Subject};
 use postern_model::{Metadata, Problem, Timestamp};
-use postern_secret::seal::{Binding, Places, Sealed, SealedCredential, SealedVariable, Wrap};
+use postern_secret::seal::{Binding, Places, Sealed, SealedCredential, SealedVariable};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use crate::list::ListQuery;
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
 use crate::{Connection, StoreError, Tx, vaults, webhooks};
+
+pub use wraps::{SealedPart, add_wrap, not_wrapped_for};
 
 /// What a new credential is made of. The caller chose the id, because the secrets are bound to it.
 #[derive(Clone, Debug)]
@@ -197,75 +201,6 @@ fn variable(row: &SqliteRow) -> Result<StoredVariable, StoreError> {
         places: Places { body, header },
     };
     Ok(StoredVariable { vault_id: stored.vault_id, id: stored.id, name: secret_name, sealed: sealed.encode() })
-}
-
-/// One part of a credential, sealed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SealedPart {
-    /// Whose.
-    pub id: CredentialId,
-    /// Which.
-    pub part: SecretPart,
-    /// Ciphertext and binding.
-    pub credential: SealedCredential,
-}
-
-/// The sealed parts of a workspace's active credentials that a perimeter cannot open, after this place in their order.
-///
-/// # Errors
-/// The database failed.
-pub async fn not_wrapped_for(
-    connection: &mut Connection,
-    workspace: &WorkspaceId,
-    public_key: &str,
-    after: Option<(&CredentialId, SecretPart)>,
-    most: usize,
-) -> Result<Vec<SealedPart>, StoreError> {
-    let (id, part) = after.map_or(("", ""), |(id, part)| (id.as_str(), part.as_str()));
-    let rows = sqlx::query(
-        "SELECT c.*, s.sealed, s.part FROM vault_credentials c JOIN credential_secrets s ON s.credential_id = c.id \
-         WHERE c.workspace_id = ?1 AND c.archived_at IS NULL AND (c.id > ?2 OR (c.id = ?2 AND s.part > ?3)) \
-         ORDER BY c.id, s.part",
-    )
-    .bind(workspace.as_str())
-    .bind(id)
-    .bind(part)
-    .fetch_all(connection)
-    .await?;
-    let mut parts = Vec::new();
-    for row in &rows {
-        let stored = stored(row)?;
-        if stored.sealed.wraps.iter().any(|wrap| wrap.public_key == public_key) {
-            continue;
-        }
-        let part =
-            SecretPart::parse(row.try_get("part")?).ok_or(StoreError::Corrupt { what: "credential_secrets.part" })?;
-        let binding = part_binding(&stored.binding, part);
-        parts.push(SealedPart { id: stored.id, part, credential: SealedCredential { binding, sealed: stored.sealed } });
-        if parts.len() >= most {
-            break;
-        }
-    }
-    Ok(parts)
-}
-
-/// Adds a wrapped key to a sealed part that is still the one it was made for. Answers whether it was.
-///
-/// # Errors
-/// The database failed.
-pub async fn add_wrap(tx: &mut Tx, of: &SealedPart, wrap: Wrap) -> Result<bool, StoreError> {
-    let mut sealed = of.credential.sealed.clone();
-    let before = json(&sealed);
-    sealed.wraps.push(wrap);
-    let done =
-        sqlx::query("UPDATE credential_secrets SET sealed = ?4 WHERE credential_id = ?1 AND part = ?2 AND sealed = ?3")
-            .bind(of.id.as_str())
-            .bind(of.part.as_str())
-            .bind(before)
-            .bind(json(&sealed))
-            .execute(&mut **tx)
-            .await?;
-    Ok(done.rows_affected() == 1)
 }
 
 /// Other numbers whenever a workspace's active credentials are others, or one of them was changed.
