@@ -16,6 +16,9 @@ const MCP_SERVERS: &[&str] = &["mcp-server-git==2026.10.10", "mcp-proxy==0.13.0"
 /// Peers of other protocols that the egress proxy carries, and what the SDK checks a webhook's signature with.
 const PEERS: &[&str] = &["websockets==17.4", "standardwebhooks==1.1.0"];
 
+/// Sends the API what its description allows and what it does not.
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
+
 /// A program the tests call, and the Debian package that brings it.
 const PROGRAMS: &[(&str, &str)] = &[
     ("bash", "bash"),
@@ -62,12 +65,12 @@ pub(crate) fn venv() -> Outcome<PathBuf> {
     let directory = root().join("target/venv");
     let python = directory.join("bin/python");
     let stamp = directory.join("installed");
-    let wanted = format!("{SDK} {PYTEST} {H11} {} {}", MCP_SERVERS.join(" "), PEERS.join(" "));
+    let wanted = format!("{SDK} {PYTEST} {H11} {SCHEMATHESIS} {} {}", MCP_SERVERS.join(" "), PEERS.join(" "));
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(python);
     }
     run(command("/usr/bin/python3").args(["-m", "venv", "--clear"]).arg(&directory))?;
-    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", SDK, PYTEST, H11];
+    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", SDK, PYTEST, H11, SCHEMATHESIS];
     run(command(&python).args(install).args(MCP_SERVERS).args(PEERS))?;
     std::fs::write(&stamp, wanted).map_err(|cause| format!("write {}: {cause}", stamp.display()))?;
     Ok(python)

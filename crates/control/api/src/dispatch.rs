@@ -329,7 +329,7 @@ fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
 
 impl Beta {
     /// The values of the header any of which will do, the one to name first; none where no beta is needed.
-    fn accepted(self) -> &'static [&'static str] {
+    pub(crate) fn accepted(self) -> &'static [&'static str] {
         match self {
             Self::ManagedAgents => &["managed-agents-2026-04-01"],
             Self::Tunnels => &["mcp-tunnels-2026-06-22"],

@@ -12,6 +12,7 @@ mod dispatch;
 mod handlers;
 mod multipart;
 mod once;
+mod openapi;
 mod pollers;
 mod query;
 mod reply;

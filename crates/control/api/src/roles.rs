@@ -15,7 +15,7 @@ const ADMINISTERED: &[&str] =
 const OPERATED: &[&str] =
     &["/v1/environments/{environment}/work", "/v1/environments/{environment}/keys", "/v1/perimeter/status"];
 /// What a fleet reads besides.
-const READ_BY_WORKERS: &[&str] = &["/v1/environments"];
+const READ_BY_WORKERS: &[&str] = &["/v1/environments", "/openapi.json"];
 
 /// Refuses a route that the role does not allow.
 ///

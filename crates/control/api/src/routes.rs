@@ -13,6 +13,7 @@ use crate::handlers::{
     memories, memory_stores, memory_versions, models, outputs, perimeter_status, perimeters, resources, sessions,
     skills, threads, tunnels, vaults, webhooks, work, workspaces,
 };
+use crate::openapi;
 use crate::reply::Reply;
 
 /// One route.
@@ -25,6 +26,8 @@ pub struct Route {
     pub beta: Beta,
     /// The kinds of credential that may call it.
     pub allowed: &'static [Kind],
+    /// Its handler's name.
+    pub name: &'static str,
     pub(crate) handler: Handler,
 }
 
@@ -99,13 +102,14 @@ const CLIENT_OR_LEASE_HOLDER: &[Kind] =
     &[Kind::Operator, Kind::ApiKey, Kind::EnvironmentKey, Kind::SessionToken, Kind::EndedSessionToken];
 
 macro_rules! routes {
-    ($($method:ident $path:literal $beta:ident $allowed:ident $handler:path;)*) => {
+    ($($method:ident $path:literal $beta:ident $allowed:ident $module:ident :: $handler:ident;)*) => {
         &[$(Route {
             method: Method::$method,
             path: $path,
             beta: Beta::$beta,
             allowed: $allowed,
-            handler: |call| Box::pin($handler(call)),
+            name: concat!(stringify!($module), ".", stringify!($handler)),
+            handler: |call| Box::pin($module::$handler(call)),
         }),*]
     };
 }
@@ -266,6 +270,8 @@ pub const ROUTES: &[Route] = routes! {
     Get    "/v1/workspaces/{workspace}"                             ManagedAgents OPERATOR               workspaces::get;
     Post   "/v1/workspaces/{workspace}"                             ManagedAgents OPERATOR               workspaces::update;
     Delete "/v1/workspaces/{workspace}"                             ManagedAgents OPERATOR               workspaces::erase;
+
+    Get    "/openapi.json"                                          None          CLIENT                 openapi::document;
 
     Post   "/v1/api_keys"                                           ManagedAgents OPERATOR               api_keys::create;
     Get    "/v1/api_keys"                                           ManagedAgents OPERATOR               api_keys::list;

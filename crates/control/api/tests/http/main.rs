@@ -13,6 +13,7 @@ mod matrix;
 mod memory;
 mod memory_access;
 mod once;
+mod openapi;
 mod operator;
 mod perimeters;
 mod resources;

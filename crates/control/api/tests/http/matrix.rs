@@ -3,7 +3,7 @@
 //! The table is committed (`authorization.txt`). A new route, and an answer that changes, fail until somebody has read
 //! the new row and committed it.
 
-mod place;
+pub(crate) mod place;
 
 use std::fmt::Write as _;
 use std::path::Path;

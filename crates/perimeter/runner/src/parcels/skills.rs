@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use postern_model::skill::{SKILLS, SkillName};
 use postern_sandbox::GIVEN;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::unpack::{MAX_ARCHIVE, UnpackError, unpack};
-use super::{Parcels, no_room, not_on_record, patiently, read, unsupported, write};
+use super::{Parcels, hex, no_room, not_on_record, patiently, read, unsupported, write};
 use crate::hands::{Hands, Passage, Refused, Way};
 use crate::remote::{Fetched, RemoteError};
 use crate::session::{Subject, chain};
@@ -133,32 +133,35 @@ impl Parcels {
         let to = &self.place.incoming;
         let fetch = || subject.remote.skill_content(subject.key, skill_id, &found.id, to, MAX_ARCHIVE);
         let Fetched { bytes, digest } = patiently(subject, fetch).await.map_err(|error| missing(skill_id, &error))?;
-        self.unpacked().await?;
+        let unpacked = self.unpacked().await?;
         let passage = Passage { way: Way::In, path: format!("{SKILLS}/{name}"), digest: Some(digest), bytes };
         hands.passes(passage).await.map_err(|why| not_on_record(skill_id, &why))?;
-        self.show_skill(&name).map_err(|error| no_room(&error))?;
+        self.show_skill(&unpacked, &name).map_err(|error| no_room(&error))?;
         Ok(Some(Lies { named: version.clone(), version: found.id, name }))
     }
 
-    /// Unpacks what was fetched, where nobody looks.
-    async fn unpacked(&self) -> Result<(), Missing> {
-        let (archive, to) = (self.place.incoming.clone(), self.place.unpacked.clone());
+    /// Unpacks what was fetched, where nobody looks. An attempt that was given up may still be at it: each has a directory of its own.
+    async fn unpacked(&self) -> Result<PathBuf, Missing> {
+        let (archive, all) = (self.place.incoming.clone(), self.place.unpacked.clone());
         let unpacking = tokio::task::spawn_blocking(move || {
-            remove(&to).map_err(UnpackError::Disk)?;
-            unpack(&archive, &to)
+            let mut attempt = [0; 16];
+            getrandom::fill(&mut attempt).map_err(|error| UnpackError::Disk(io::Error::other(error)))?;
+            let to = all.join(hex(&attempt));
+            remove(&all).and_then(|()| fs::create_dir_all(&all)).map_err(UnpackError::Disk)?;
+            unpack(&archive, &to).map(|()| to)
         });
         match unpacking.await.map_err(|error| no_room(&io::Error::other(error)))? {
-            Ok(()) => Ok(()),
+            Ok(to) => Ok(to),
             Err(UnpackError::Disk(error)) => Err(no_room(&error).into()),
             Err(error) => Err(for_good(&chain(&error))),
         }
     }
 
     /// Shows what was unpacked: whole, or not at all.
-    fn show_skill(&self, name: &SkillName) -> io::Result<()> {
+    fn show_skill(&self, unpacked: &Path, name: &SkillName) -> io::Result<()> {
         let at = self.skill(name);
         remove(&at)?;
-        fs::rename(&self.place.unpacked, at)
+        fs::rename(unpacked, at)
     }
 
     fn skill(&self, name: &SkillName) -> PathBuf {
@@ -193,7 +196,7 @@ fn line(skill: &str, why: &str) -> String {
     format!("[postern] skill not there skill={skill} because {why}; go on without it and say so")
 }
 
-fn remove(directory: &std::path::Path) -> io::Result<()> {
+fn remove(directory: &Path) -> io::Result<()> {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

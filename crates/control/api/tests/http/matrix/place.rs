@@ -13,7 +13,7 @@ use crate::skills::{give, made};
 use crate::support::{Request, Response, Server};
 use crate::work::{Polled, polled};
 
-pub(super) struct Place {
+pub(crate) struct Place {
     pub(super) environment_key: String,
     pub(super) tunnel_token: String,
     pub(super) item: Polled,
@@ -26,7 +26,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) async fn new(server: &Server) -> Self {
+    pub(crate) async fn new(server: &Server) -> Self {
         let name = format!("{:?}", std::time::Instant::now());
         let (environment, environment_key) = server.environment(&name).await;
         let item = polled(server, &environment, &environment_key).await;
@@ -78,7 +78,7 @@ impl Place {
     }
 
     /// The route's path with these objects in it.
-    pub(super) fn path(&self, route: &Route, of_ended_lease: bool) -> String {
+    pub(crate) fn path(&self, route: &Route, of_ended_lease: bool) -> String {
         let mut path = route.path.replace("{model}", "m-1");
         if of_ended_lease {
             path = path.replace("{session}", &self.ended.session).replace("{work}", &self.ended.work);
