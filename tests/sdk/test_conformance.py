@@ -71,6 +71,8 @@ class Frames:
                 assert name, "an event: line before the data"
                 found.append((name, line.removeprefix("data: ")))
                 name = None
+            elif line.startswith("id: "):
+                assert line.removeprefix("id: ").isdecimal() and name is None, "a place before the event: line"
             else:
                 assert line == "" or line.startswith(":"), line
         return found

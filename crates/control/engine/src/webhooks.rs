@@ -89,10 +89,9 @@ async fn send_due(
     if wait.is_positive() || room == 0 {
         return Ok(std::time::Duration::try_from(wait.max(SignedDuration::ZERO)).unwrap_or_default());
     }
-    let busy: Vec<_> = under_way.iter().filter(|(_, count)| **count >= AT_ONCE).map(|(id, _)| id.clone()).collect();
     let mut tx = shared.store.write().await?;
     let until = now.checked_add(CLAIM).unwrap_or(Timestamp::MAX);
-    let due = webhooks::claim(&mut tx, now, until, &busy, AT_ONCE, room).await?;
+    let due = webhooks::claim(&mut tx, now, until, under_way, AT_ONCE, room).await?;
     tx.commit().await?;
     let nothing = due.is_empty();
     for due in due {

@@ -1,5 +1,7 @@
 //! What endpoints are still to be told, and what became of it.
 
+use std::collections::HashMap;
+
 use postern_model::ids::{WebhookEventId, WebhookId, WorkspaceId};
 use postern_model::webhook::{
     self, Delivery, DeliveryError, DeliveryState, DeliveryTag, DisabledReason, Subject, WebhookEvent, WebhookState,
@@ -163,8 +165,8 @@ pub struct Due {
     pub attempt: u32,
 }
 
-/// Claims what is due: at most `at_once` of one endpoint and `most` in all, none of the `busy` endpoints. The claim ends
-/// at `until`.
+/// Claims what is due: at most `most` in all, and so many of one endpoint that with what is `under_way` to it no more than
+/// `at_once` are. The claim ends at `until`.
 ///
 /// # Errors
 /// The database failed.
@@ -172,7 +174,7 @@ pub async fn claim(
     tx: &mut Tx,
     now: Timestamp,
     until: Timestamp,
-    busy: &[WebhookId],
+    under_way: &HashMap<WebhookId, u32>,
     at_once: u32,
     most: u32,
 ) -> Result<Vec<Due>, StoreError> {
@@ -183,13 +185,19 @@ pub async fn claim(
          WHERE d.state = 'pending' AND w.state = 'enabled' AND d.next_at <= ",
     );
     sql.push_bind(micros(now));
-    for webhook in busy {
+    for (webhook, _) in under_way.iter().filter(|(_, count)| **count >= at_once) {
         sql.push(" AND d.webhook_id <> ").push_bind(webhook.as_str());
     }
     sql.push(") AS due WHERE place <= ").push_bind(i64::from(at_once));
     sql.push(" ORDER BY next_at, event_id LIMIT ").push_bind(i64::from(most));
     let rows = sql.build().fetch_all(&mut **tx).await?;
-    let due: Vec<Due> = rows.iter().map(|row| due(row, now)).collect::<Result<_, StoreError>>()?;
+    let mut due: Vec<Due> = rows.iter().map(|row| due(row, now)).collect::<Result<_, StoreError>>()?;
+    let mut places = under_way.clone();
+    due.retain(|due| {
+        let taken = places.entry(due.webhook.clone()).or_default();
+        *taken += 1;
+        *taken <= at_once
+    });
     for claimed in &due {
         sqlx::query(
             "UPDATE webhook_deliveries SET attempts = ?3, next_at = ?4, updated_at = ?5 \
