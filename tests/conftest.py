@@ -102,10 +102,12 @@ class Stack:
             self.kill()
 
     def kill(self) -> None:
-        """kill -9 of every process of the stack at once."""
-        for pid in self.pids():
+        """kill -9 of every process of the stack at once; returns when none of them holds anything any more."""
+        pids = self.pids()
+        for pid in pids:
             with_suppressed_kill(pid)
         self.process.wait(timeout=STOP_SECONDS)
+        until(lambda: not any(is_running(pid) for pid in pids), STOP_SECONDS, "the end of every killed process")
         self.process.stdout.close()
 
     def pids(self) -> list[int]:
@@ -118,6 +120,15 @@ def with_suppressed_kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process is there and may hold files: a zombie without other threads does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state not in "ZX" or len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def descendants(pid: int) -> list[int]:
@@ -142,6 +153,22 @@ def until(condition, seconds: float = 30.0, what: str = "the condition"):
             return value
         time.sleep(0.02)
     raise AssertionError(f"{what} did not hold within {seconds} s")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A journey that fails shows what its stacks said, and what went on their records."""
+    report = yield
+    if report.failed:
+        for name, stack in getattr(item, "funcargs", {}).items():
+            if isinstance(stack, Stack):
+                for file in [stack.log, *sorted(stack.data.glob("perimeter/audit/*.jsonl"))]:
+                    report.sections.append((f"end of {name}'s {file.name}", last_lines(file)))
+    return report
+
+
+def last_lines(file: Path, count: int = 40) -> str:
+    return "\n".join(file.read_text(errors="replace").splitlines()[-count:]) if file.exists() else "(not there)"
 
 
 @pytest.fixture(scope="session")

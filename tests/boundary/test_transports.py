@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import queue
 import shutil
 import ssl
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import websockets
 from conftest import Stack, results_of, tool
 from hosts import certificate
-from websockets.sync.server import serve
+from websockets.asyncio.server import serve
 
 TOKEN = "journey-stream-token-8c4f2e6b1d9a7350"
 TWO, LIVE = "two.streams.internal", "live.streams.internal"
@@ -33,11 +35,32 @@ server.listen(0, "127.0.0.1", () => console.log(JSON.stringify({ port: server.ad
 """
 
 
-def greet_and_echo(connection) -> None:
+async def greet_and_echo(connection) -> None:
     """Says what its handshake held, then sends every message back."""
-    connection.send("hello " + connection.request.headers.get("Authorization", "nobody"))
-    for message in connection:
-        connection.send(message)
+    await connection.send("hello " + connection.request.headers.get("Authorization", "nobody"))
+    async for message in connection:
+        await connection.send(message)
+
+
+def serve_websockets(context: ssl.SSLContext) -> tuple[int, Callable[[], None]]:
+    """A WebSocket server in a thread of its own: its port, and what ends it. One thread: OpenSSL is not read and written by two."""
+    ready: queue.Queue = queue.Queue()
+
+    async def run() -> None:
+        ended = asyncio.Event()
+        async with serve(greet_and_echo, "127.0.0.1", 0, ssl=context) as server:
+            ready.put((server.sockets[0].getsockname()[1], asyncio.get_running_loop(), ended))
+            await ended.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=[run()], daemon=True)
+    thread.start()
+    port, loop, ended = ready.get(timeout=10)
+
+    def end() -> None:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join(timeout=10)
+
+    return port, end
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +74,7 @@ def stack_with_streams(new_stack) -> Iterator[Stack]:
     port = json.loads(http2.stdout.readline())["port"]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(directory / "cert.pem", directory / "key.pem")
-    live = serve(greet_and_echo, "127.0.0.1", 0, ssl=context)
-    threading.Thread(target=live.serve_forever, daemon=True).start()
+    live_port, end_live = serve_websockets(context)
     rule = """
 [[zone.streams.egress]]
 host = "{}"
@@ -72,9 +94,9 @@ name = "streams"
 source = "file:{directory}/token"
 env = "STREAMS_KEY"
 inject = [{{ header = "authorization" }}]
-""" + rule.format(TWO, port, directory) + rule.format(LIVE, live.socket.getsockname()[1], directory) + "websocket = true\n")
+""" + rule.format(TWO, port, directory) + rule.format(LIVE, live_port, directory) + "websocket = true\n")
     finally:
-        live.shutdown()
+        end_live()
         http2.kill()
         http2.wait()
         http2.stdout.close()
@@ -105,22 +127,24 @@ def test_boundary_curl_reads_a_refusal_over_http2(stack_with_streams: Stack, way
 
 # What a client says over a WebSocket, and what it hears; the last is refused where the placeholder is in it.
 CLIENT = """PYTHONPATH=/peers /usr/bin/python3 - <<'END'
-import os
+import asyncio, os
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 key = os.environ["STREAMS_KEY"]
-with connect("wss://%s/live", additional_headers={"Authorization": "Bearer " + key}) as live:
-    print("heard", live.recv())
-    for message in ["caf\\u00e9", b"\\x00\\xff" * 100_000, "x" * 70_000]:
-        live.send(message)
-        print("same", live.recv() == message)
-    live.send(["in ", "pieces"])
-    print("heard", live.recv(), live.ping().wait(10))
-    try:
-        live.send("my key is " + key)
-        print("heard", live.recv())
-    except ConnectionClosed as closed:
-        print("closed", closed.rcvd.code, closed.rcvd.reason)
+async def talk():
+    async with connect("wss://%s/live", additional_headers={"Authorization": "Bearer " + key}) as live:
+        print("heard", await live.recv())
+        for message in ["caf\\u00e9", b"\\x00\\xff" * 100_000, "x" * 70_000]:
+            await live.send(message)
+            print("same", await live.recv() == message)
+        await live.send(["in ", "pieces"])
+        print("heard", await live.recv(), await asyncio.wait_for(await live.ping(), 10) >= 0)
+        try:
+            await live.send("my key is " + key)
+            print("heard", await live.recv())
+        except ConnectionClosed as closed:
+            print("closed", closed.rcvd.code, closed.rcvd.reason)
+asyncio.run(talk())
 END"""
 
 

@@ -16,6 +16,7 @@ mod failure;
 mod gateway;
 mod greeting;
 mod keys;
+mod listening;
 mod logging;
 mod perimeter;
 mod private_mcp;

@@ -26,7 +26,7 @@ use crate::failure::{Failure, Or};
 use crate::roles::{Service, keep_memory_private, variables, worker_configuration};
 use crate::server::{DEFAULT_TUNNEL_DOMAIN, EdgeConfiguration, ServerConfiguration, ServerReady};
 use crate::tunnel::Files;
-use crate::{edge, gateway, perimeter, reload};
+use crate::{edge, gateway, listening, perimeter, reload};
 
 /// Runs until SIGTERM or Ctrl-C, then drains.
 ///
@@ -322,8 +322,7 @@ fn listen(arguments: &UpArguments, data: &Data) -> Result<(TcpListener, UnixList
     if !arguments.listen.ip().is_loopback() {
         return Err(Failure::Misused("`up` speaks plain HTTP and listens on loopback alone; put TLS before it".into()));
     }
-    let tcp = TcpListener::bind(arguments.listen).or_misused(&format!("listen on {}", arguments.listen))?;
-    Ok((tcp, listen_operator(data)?))
+    Ok((listening::tcp(arguments.listen)?, listen_operator(data)?))
 }
 
 /// The operator's socket, for its owner alone.
@@ -354,8 +353,7 @@ fn listen_edge(arguments: &UpArguments, data: &Data) -> Result<(EdgeConfiguratio
             "the edge of `up` has a certificate for loopback alone; run `postern server` with [edge] for connectors elsewhere".into(),
         ));
     }
-    let socket =
-        TcpListener::bind(arguments.edge_listen).or_misused(&format!("listen on {}", arguments.edge_listen))?;
+    let socket = listening::tcp(arguments.edge_listen)?;
     let address = socket.local_addr().or_misused("read the edge's address")?;
     edge::own_certificate(&data.edge())?;
     let file = |name: &str| data.edge().join(name);

@@ -16,7 +16,7 @@ use crate::data::Data;
 use crate::failure::{Failure, Or};
 use crate::roles::{confine, keep_memory_private};
 use crate::up::{Signals, listen_operator, model_key};
-use crate::{asynchronously, edge, reach};
+use crate::{asynchronously, edge, listening, reach};
 
 /// Serves until SIGTERM or Ctrl-C, then drains.
 ///
@@ -52,7 +52,7 @@ fn prepare(
         Protection::Tls(files) => Some((files.cert.clone(), files.key.clone())),
         Protection::Loopback | Protection::BehindProxy => None,
     };
-    let tcp = TcpListener::bind(listen).or_misused(&format!("listen on {listen}"))?;
+    let tcp = listening::tcp(listen)?;
     let operator = listen_operator(data)?;
     let address = tcp.local_addr().or_misused("read the listening address")?;
     let mut sockets = vec![OwnedFd::from(tcp), OwnedFd::from(operator)];
@@ -103,7 +103,7 @@ fn edge_section(
             ));
         }
     };
-    let socket = TcpListener::bind(listen).or_misused(&format!("listen on {listen}"))?;
+    let socket = listening::tcp(listen)?;
     let address = socket.local_addr().or_misused("read the edge's address")?;
     let domain = section.domain.clone().unwrap_or_else(|| DEFAULT_TUNNEL_DOMAIN.to_owned());
     Ok(Some((EdgeConfiguration { address, certificate, key, domain }, socket)))
