@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 
 BINARY = os.environ.get("POSTERN_BINARY", str(Path(__file__).parent.parent / "target/debug/postern"))
+# Where it is noted which client asked for which route: tests/conformance/report.py makes a report of it.
+NOTES = os.environ.get("POSTERN_CONFORMANCE")
 START_SECONDS = 60
 STOP_SECONDS = 40
 
@@ -83,7 +85,8 @@ class Stack:
         (self.directory / "postern.toml").write_text(self.config)
         # The port of the first start is kept, so that clients find a restarted server where it was.
         listen = self.ready["base_url"].removeprefix("http://") if self.ready else f"127.0.0.1:{port_to_keep()}"
-        command = [self.binary, "up", "--json", "--config", "postern.toml", "--data-dir", str(self.data), "--listen", listen]
+        log_level = ["--log", "debug", "--log-format", "json"] if NOTES else []
+        command = [self.binary, *log_level, "up", "--json", "--config", "postern.toml", "--data-dir", str(self.data), "--listen", listen]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command + self.arguments, cwd=self.directory, stdout=subprocess.PIPE, stderr=log,
@@ -91,6 +94,8 @@ class Stack:
             )
         self.ready = first_json_line(self.process, self.log)
         self.keys.update({k: v for k, v in self.ready.items() if k.endswith("_key") and v})
+        if NOTES:
+            keep_description(self)
         return self
 
     def stop(self) -> int:
@@ -113,6 +118,21 @@ class Stack:
     def pids(self) -> list[int]:
         """The supervisor and all its descendants, supervisor first."""
         return [self.process.pid, *descendants(self.process.pid)]
+
+
+def keep_description(stack: Stack) -> None:
+    """The table of routes, as the server describes it."""
+    import urllib.request
+
+    headers = {"authorization": f"Bearer {stack.api_key}"}
+    with urllib.request.urlopen(urllib.request.Request(stack.base_url + "/openapi.json", headers=headers), timeout=10) as answer:
+        (Path(NOTES) / "openapi.json").write_bytes(answer.read())
+
+
+def keep_notes(stack: Stack) -> None:
+    """Which client was answered on which route, from the server's log."""
+    with stack.log.open(errors="replace") as log, (Path(NOTES) / "answered.jsonl").open("a") as notes:
+        notes.writelines(line for line in log if '"message":"answered"' in line)
 
 
 def with_suppressed_kill(pid: int) -> None:
@@ -205,6 +225,8 @@ def new_stack(rehearsal: dict) -> Iterator:
     for stack in stacks:
         if stack.process and stack.process.poll() is None:
             stack.kill()
+        if NOTES:
+            keep_notes(stack)
         shutil.rmtree(stack.directory, ignore_errors=True)
 
 

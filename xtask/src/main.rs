@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask test`, `tidy`, `bench`, `soak`. Development only; never shipped.
+//! The project's own commands: `cargo xtask test`, `tidy`, `bench`, `soak`, `conformance`. Development only; never shipped.
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_methods,
@@ -7,6 +7,7 @@
 
 mod bench;
 mod boundary;
+mod conformance;
 mod journeys;
 mod prepare;
 mod run;
@@ -35,6 +36,8 @@ enum Command {
     Bench(bench::Options),
     /// Kill and crash for hours, each round under another seed.
     Soak(soak::Options),
+    /// Run the journeys of official clients and report which of them exercised which route.
+    Conformance,
     /// Fetch what the journeys need: the official SDK into target/venv, foreign peers into target/foreign.
     Venv,
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::all(),
         Command::Bench(options) => bench::all(&options),
         Command::Soak(options) => soak::all(&options),
+        Command::Conformance => conformance::report(),
         Command::Venv => prepare::venv().and_then(|_| prepare::foreign()).map(|_| ()),
     };
     match done {

@@ -9,6 +9,7 @@ use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, State};
 use axum::routing::{MethodFilter, on};
 use bytes::Bytes;
+use http::header::USER_AGENT;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::upgrade::OnUpgrade;
@@ -149,6 +150,7 @@ async fn answer(
     let request_id = RequestId::generate();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let ping_every = app.limits.ping_every;
+    let (client, table) = (client(request.headers()), route.map_or("", |route| route.path));
     let mut caller = None;
     let result = serve(app, route, parameters, request, &mut caller).await;
     let who = caller.as_ref().map(Caller::log_name).unwrap_or_default();
@@ -159,7 +161,8 @@ async fn answer(
             refusal(&problem, request_id.as_str())
         }
     };
-    tracing::debug!(%request_id, %method, path, who, status = response.status().as_u16(), "answered");
+    let status = response.status().as_u16();
+    tracing::debug!(%request_id, %method, path, route = table, who, client, status, "answered");
     let headers = response.headers_mut();
     headers.insert("postern-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     insert(headers, "request-id", request_id.as_str());
@@ -314,6 +317,12 @@ fn unknown_route(method: &http::Method, path: &str) -> Problem {
         Some(absent) => Problem::not_found(format!("{} are not in this build.", absent.noun)),
         None => Problem::not_found(format!("There is no route {method} {}.", shown(path))),
     }
+}
+
+/// What the client says it is.
+fn client(headers: &HeaderMap) -> String {
+    let said = headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
+    shown(said.unwrap_or_default())
 }
 
 /// Text of a caller's, bounded before it is repeated.
