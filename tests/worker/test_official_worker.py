@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
 import tempfile
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from anthropic import Anthropic, AsyncAnthropic
 from conftest import Stack, script, tool, until
+from sdk.test_other_clients import FOREIGN, NODE
 from sdk.test_sessions import Reader, TOOLSET
 
 
@@ -84,6 +89,53 @@ def test_it_brings_the_skills_of_a_session(new_stack):
         reader.close()
 
 
+def test_the_javascript_one_serves_tools_memory_stores_and_skills(new_stack):
+    stack: Stack = new_stack(arguments=["--no-worker"])
+    client = Anthropic(base_url=stack.base_url, api_key=stack.api_key)
+    store = client.beta.memory_stores.create(name=f"official {uuid.uuid4().hex}")
+    client.beta.memory_stores.memories.create(store.id, path="/team/tone.md", content="be brief")
+    instructions = b"---\nname: ledger\ndescription: How the ledger is read.\n---\nRun sum.sh.\n"
+    skill = client.beta.skills.create(files=[("ledger/SKILL.md", instructions), ("ledger/sum.sh", b"#!/bin/sh\necho sum\n")])
+    agent = client.beta.agents.create(
+        name="official", model="rehearsal-1", tools=[TOOLSET], skills=[{"type": "custom", "skill_id": skill.id}])
+    session = client.beta.sessions.create(
+        agent=agent.id, environment_id=stack.environment_id, resources=[{"type": "memory_store", "memory_store_id": store.id}])
+    at = session.resources[0].mount_path
+    reader = Reader(client, session.id)
+    client.beta.sessions.events.send(session.id, events=[{"type": "user.message", "content": script(
+        {"tool_uses": [tool("write", file_path="a.txt", content="alpha")]},
+        {"tool_uses": [tool("read", file_path="a.txt"), tool("bash", command="skills/ledger/sum.sh")]},
+        {"tool_uses": [tool("bash", command=f"cat {at}/team/tone.md; echo learnt > {at}/new.md")]}, {"text": "done"})}])
+    try:
+        with tempfile.TemporaryDirectory() as workdir, javascript_worker(stack, workdir) as worker:
+            asyncio.run(all_served(stack, lambda: worker.poll() is None))
+        wrote, read, ran, remembered = reader.of("user.tool_result")
+        assert not wrote.is_error and read.content[0].text == "alpha"
+        assert (ran.content[0].text, remembered.content[0].text) == ("sum", "be brief")
+        found = client.beta.memory_stores.memories.list(store.id, view="full")
+        assert {memory.path: memory.content for memory in found if memory.type == "memory"} == {
+            "/team/tone.md": "be brief", "/new.md": "learnt\n"}
+        assert ended_turns(reader) == 1
+    finally:
+        reader.close()
+        shutil.rmtree(at, ignore_errors=True)
+
+
+@contextmanager
+def javascript_worker(stack: Stack, workdir: str) -> Iterator[subprocess.Popen]:
+    program = Path(__file__).parent.parent / "clients/worker.mjs"
+    worker = subprocess.Popen(
+        [NODE, program, stack.base_url, stack.environment_id, stack.environment_key, workdir], cwd=FOREIGN)
+    try:
+        yield worker
+    finally:
+        worker.terminate()
+        try:
+            worker.wait(timeout=20)
+        finally:
+            worker.kill()
+
+
 def ended_turns(reader: Reader) -> int:
     return len([event for event in reader.of("session.status_idle") if event.stop_reason.type == "end_turn"])
 
@@ -97,14 +149,19 @@ async def serve_one_item(stack: Stack) -> None:
                 workdir=workdir, max_idle=1.0)
             running = asyncio.create_task(worker.run())
             try:
-                admin = AsyncAnthropic(base_url=stack.base_url, api_key=stack.api_key)
-                async with asyncio.timeout(60):
-                    while not await all_stopped(admin, stack):
-                        assert not running.done(), running.exception()
-                        await asyncio.sleep(0.05)
+                await all_served(stack, lambda: not running.done())
             finally:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
+
+
+async def all_served(stack: Stack, is_serving: Callable[[], bool]) -> None:
+    """Waits until every item of the queue was served to its end, by a worker that goes on serving."""
+    admin = AsyncAnthropic(base_url=stack.base_url, api_key=stack.api_key)
+    async with asyncio.timeout(60):
+        while not await all_stopped(admin, stack):
+            assert is_serving(), "the worker ended"
+            await asyncio.sleep(0.05)
 
 
 async def all_stopped(admin: AsyncAnthropic, stack: Stack) -> bool:

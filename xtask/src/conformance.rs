@@ -11,7 +11,7 @@ const JOURNEYS: [&str; 2] = ["tests/sdk", "tests/worker"];
 /// Runs these journeys with notes of who was answered, and prints the report. It stays in `target/conformance`.
 pub(crate) fn report() -> Outcome {
     run(command("cargo").args(BUILD))?;
-    let python = prepare::venv()?;
+    let (python, foreign) = prepare::journeys()?;
     let notes = root().join("target/conformance");
     let failed = |cause: std::io::Error| format!("write {}: {cause}", notes.display());
     if notes.exists() {
@@ -20,6 +20,7 @@ pub(crate) fn report() -> Outcome {
     fs::create_dir_all(&notes).map_err(failed)?;
     run(command(&python)
         .env("POSTERN_BINARY", root().join("target/debug/postern"))
+        .env("POSTERN_FOREIGN", foreign)
         .env("POSTERN_CONFORMANCE", &notes)
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
         .args(JOURNEYS))?;

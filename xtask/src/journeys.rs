@@ -6,8 +6,7 @@ use crate::run::{BUILD, Outcome, command, root, run};
 /// Builds the binary and runs everything under `tests/` with pytest.
 pub(crate) fn all() -> Outcome {
     run(command("cargo").args(BUILD))?;
-    let python = prepare::venv()?;
-    let foreign = prepare::foreign()?;
+    let (python, foreign) = prepare::journeys()?;
     let binary = root().join("target/debug/postern");
     run(command(python).env("POSTERN_BINARY", binary).env("POSTERN_FOREIGN", foreign).args([
         "-m",

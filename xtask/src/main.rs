@@ -38,7 +38,7 @@ enum Command {
     Soak(soak::Options),
     /// Run the journeys of official clients and report which of them exercised which route.
     Conformance,
-    /// Fetch what the journeys need: the official SDK into target/venv, foreign peers into target/foreign.
+    /// Fetch what the journeys need: official SDKs into target/venv and target/sdks, foreign peers into target/foreign.
     Venv,
 }
 
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::all(&options),
         Command::Soak(options) => soak::all(&options),
         Command::Conformance => conformance::report(),
-        Command::Venv => prepare::venv().and_then(|_| prepare::foreign()).map(|_| ()),
+        Command::Venv => prepare::journeys().map(|_| ()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

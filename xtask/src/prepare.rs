@@ -1,11 +1,13 @@
 //! What the tests need from the machine: Debian packages, the official SDK and foreign MCP servers in a Python environment
-//! of our own, and the foreign peers that come from npm.
+//! of our own, older SDKs beside it, and the foreign peers that come from npm.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::run::{Outcome, command, found, is_root, output, root, run};
 
 const SDK: &str = "anthropic==2.12.0";
+/// The last of the older generations, which people still run.
+const OLDER_SDKS: &[&str] = &["0.125.0", "1.17.0"];
 const PYTEST: &str = "pytest==8.4.2";
 /// An HTTP parser that shares no code with ours, to read what the egress proxy forwards. The SDK brings one too.
 const H11: &str = "h11==0.16.0";
@@ -60,6 +62,13 @@ fn has_system_venv() -> bool {
     output(command("/usr/bin/python3").args(["-c", "import ensurepip, venv; print('ok')"])).is_ok()
 }
 
+/// What journeys run with: the Python of `target/venv`, and where foreign peers are.
+pub(crate) fn journeys() -> Outcome<(PathBuf, PathBuf)> {
+    let python = venv()?;
+    older_sdks(&python)?;
+    Ok((python, foreign()?))
+}
+
 /// The Python of `target/venv`, made and filled when it is not there or holds another SDK version.
 pub(crate) fn venv() -> Outcome<PathBuf> {
     let directory = root().join("target/venv");
@@ -76,6 +85,22 @@ pub(crate) fn venv() -> Outcome<PathBuf> {
     Ok(python)
 }
 
+/// `target/sdks/VERSION` for each older SDK, with all that it needs: whatever puts it on its path has that version.
+fn older_sdks(python: &Path) -> Outcome {
+    let directory = root().join("target/sdks");
+    for version in OLDER_SDKS {
+        let at = directory.join(version);
+        let stamp = at.join("installed");
+        if stamp.is_file() {
+            continue;
+        }
+        let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target"];
+        run(command(python).args(install).arg(&at).arg(format!("anthropic=={version}")))?;
+        std::fs::write(&stamp, version).map_err(|cause| format!("write {}: {cause}", stamp.display()))?;
+    }
+    Ok(())
+}
+
 /// The other intercepting proxy, for benchmarks, in an environment of its own: it pins versions that the SDK has others of.
 pub(crate) fn mitmproxy() -> Outcome<PathBuf> {
     let directory = root().join("target/mitmproxy");
@@ -89,7 +114,7 @@ pub(crate) fn mitmproxy() -> Outcome<PathBuf> {
 }
 
 /// `target/foreign`, with what `tests/foreign/package-lock.json` names: a Node.js, MCP servers and the conformance suite.
-pub(crate) fn foreign() -> Outcome<PathBuf> {
+fn foreign() -> Outcome<PathBuf> {
     let directory = root().join("target/foreign");
     let source = root().join("tests/foreign");
     let stamp = directory.join("installed");

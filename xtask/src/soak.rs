@@ -32,7 +32,7 @@ pub(crate) fn all(options: &Options) -> Outcome {
         "--bin",
         "postern-danger",
     ]))?;
-    let (python, foreign) = (prepare::venv()?, prepare::foreign()?);
+    let (python, foreign) = prepare::journeys()?;
     let end = Instant::now() + Duration::from_secs(options.minutes * 60);
     let mut seed = options.seed;
     while Instant::now() < end {

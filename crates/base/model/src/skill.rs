@@ -1,7 +1,9 @@
 //! Skills: directories of instructions that an agent may read when a task fits them, in versions that never change (contract 2.2, 2.9).
 
+mod older;
 mod path;
 
+pub use older::{OLDER_BETA, OlderSkill, OlderVersion, VersionName, older_name};
 pub use path::MemberPath;
 
 use std::fmt;
@@ -34,6 +36,9 @@ pub struct Skill {
     pub display_name: String,
     /// The newest version; a skill has at least one.
     pub latest_version_id: SkillVersionId,
+    /// When that was made: what the older beta calls it.
+    #[serde(skip)]
+    pub latest_version_at: Timestamp,
     /// Where it comes from.
     pub source: SkillSource,
     /// When it was made.

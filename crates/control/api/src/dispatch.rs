@@ -270,11 +270,16 @@ async fn to_the_end(answer: Answer) -> Result<Reply, Problem> {
 fn check_beta(route: &Route, headers: &HeaderMap) -> Result<(), Problem> {
     let accepted = route.beta.accepted();
     let Some(needed) = accepted.first() else { return Ok(()) };
-    let sent = headers.get_all("anthropic-beta").iter().filter_map(|value| value.to_str().ok());
-    if sent.flat_map(|list| list.split(',')).any(|beta| accepted.contains(&beta.trim())) {
+    if betas(headers).any(|beta| accepted.contains(&beta)) {
         return Ok(());
     }
     Err(Problem::not_found(format!("This route needs the header `anthropic-beta: {needed}`.")))
+}
+
+/// The betas that a request names.
+pub(crate) fn betas(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let sent = headers.get_all("anthropic-beta").iter().filter_map(|value| value.to_str().ok());
+    sent.flat_map(|list| list.split(',')).map(str::trim)
 }
 
 fn check_kind(route: &Route, caller: &Caller) -> Result<(), Problem> {

@@ -5,7 +5,7 @@ mod given;
 pub use given::{Holder, attach, is_given, pin, summaries};
 
 use postern_model::ids::{SkillId, SkillVersionId, WorkspaceId};
-use postern_model::skill::{Skill, SkillName, SkillSource, SkillTag, SkillVersion, SkillVersionTag};
+use postern_model::skill::{Skill, SkillName, SkillSource, SkillTag, SkillVersion, SkillVersionTag, VersionName};
 use postern_model::{Problem, Timestamp};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -18,8 +18,8 @@ use crate::{Connection, StoreError, Tx};
 macro_rules! select_skills {
     ($rest:literal) => {
         concat!(
-            "SELECT s.*, (SELECT v.id FROM skill_versions v WHERE v.skill_id = s.id ORDER BY v.number DESC LIMIT 1) AS latest \
-             FROM skills s ",
+            "SELECT s.*, l.id AS latest, l.created_at AS latest_at FROM skills s JOIN skill_versions l ON l.skill_id = s.id \
+             AND l.number = (SELECT MAX(v.number) FROM skill_versions v WHERE v.skill_id = s.id) ",
             $rest
         )
     };
@@ -59,7 +59,7 @@ pub enum Which<'a> {
     /// The newest.
     Latest,
     /// This one.
-    Id(&'a SkillVersionId),
+    Named(&'a VersionName),
 }
 
 /// Stores a skill with its first version.
@@ -122,15 +122,17 @@ pub async fn add(
     }
     let id = insert(tx, skill, new, now).await?;
     touch(tx, skill, now).await?;
-    Ok(version_required(tx, workspace, skill, Which::Id(&id)).await?.version)
+    Ok(version_required(tx, workspace, skill, Which::Named(&VersionName::Id(id))).await?.version)
 }
 
+/// No two versions of a skill are made in the same microsecond: the older beta names them by it.
 async fn insert(tx: &mut Tx, skill: &SkillId, new: NewVersion, now: Timestamp) -> Result<SkillVersionId, StoreError> {
     let id = SkillVersionId::generate();
     blobs::complete(tx, &new.archive, now).await?;
     sqlx::query(
         "INSERT INTO skill_versions (id, skill_id, number, description, blob_id, size_bytes, created_at) \
-         SELECT ?1, ?2, COALESCE(MAX(number), 0) + 1, ?3, ?4, ?5, ?6 FROM skill_versions WHERE skill_id = ?2",
+         SELECT ?1, ?2, COALESCE(MAX(number), 0) + 1, ?3, ?4, ?5, \
+         CASE WHEN MAX(created_at) >= ?6 THEN MAX(created_at) + 1 ELSE ?6 END FROM skill_versions WHERE skill_id = ?2",
     )
     .bind(id.as_str())
     .bind(skill.as_str())
@@ -211,22 +213,25 @@ pub async fn version_required(
     skill: &SkillId,
     which: Which<'_>,
 ) -> Result<Record, StoreError> {
-    let id = match which {
-        Which::Latest => None,
-        Which::Id(id) => Some(id.as_str()),
+    let (id, made) = match which {
+        Which::Latest => (None, None),
+        Which::Named(VersionName::Id(id)) => (Some(id.as_str()), None),
+        Which::Named(VersionName::Made(made)) => (None, Some(*made)),
     };
     let row = sqlx::query(select_versions!(
-        "WHERE s.workspace_id = ?1 AND s.id = ?2 AND (?3 IS NULL OR v.id = ?3) ORDER BY v.number DESC LIMIT 1"
+        "WHERE s.workspace_id = ?1 AND s.id = ?2 AND (?3 IS NULL OR v.id = ?3) AND (?4 IS NULL OR v.created_at = ?4) \
+         ORDER BY v.number DESC LIMIT 1"
     ))
     .bind(workspace.as_str())
     .bind(skill.as_str())
     .bind(id)
+    .bind(made)
     .fetch_optional(connection)
     .await?;
     match (row, which) {
         (Some(row), _) => record(&row),
         (None, Which::Latest) => Err(unknown(skill)),
-        (None, Which::Id(id)) => Err(unknown_version(id)),
+        (None, Which::Named(name)) => Err(unknown_version(name)),
     }
 }
 
@@ -258,17 +263,17 @@ pub async fn delete_version(
     tx: &mut Tx,
     workspace: &WorkspaceId,
     skill: &SkillId,
-    id: &SkillVersionId,
+    name: &VersionName,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    version_required(tx, workspace, skill, Which::Id(id)).await?;
+    let id = version_required(tx, workspace, skill, Which::Named(name)).await?.version.id;
     let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM skill_versions WHERE skill_id = ?1")
         .bind(skill.as_str())
         .fetch_one(&mut **tx)
         .await?;
     if count == 1 {
         return Err(Problem::invalid(format!(
-            "{id} is the only version of skill {skill}, and a skill has at least one. Delete the skill instead."
+            "{name} is the only version of skill {skill}, and a skill has at least one. Delete the skill instead."
         ))
         .into());
     }
@@ -280,8 +285,8 @@ fn unknown(id: &SkillId) -> StoreError {
     Problem::not_found(format!("Skill {id} was not found.")).with_code("skill_not_found").into()
 }
 
-fn unknown_version(id: &SkillVersionId) -> StoreError {
-    Problem::not_found(format!("Skill version {id} was not found.")).with_code("skill_not_found").into()
+fn unknown_version(name: &VersionName) -> StoreError {
+    Problem::not_found(format!("Skill version {name} was not found.")).with_code("skill_not_found").into()
 }
 
 fn name_taken(name: &SkillName, by: &str) -> StoreError {
@@ -299,6 +304,7 @@ fn skill(row: &SqliteRow) -> Result<Skill, StoreError> {
         kind: SkillTag::Skill,
         display_name: row.try_get("display_name")?,
         latest_version_id: parsed(SkillVersionId::parse(row.try_get("latest")?), "skill_versions.id")?,
+        latest_version_at: instant(row.try_get("latest_at")?, "skill_versions.created_at")?,
         source: SkillSource::Custom,
         created_at: instant(row.try_get("created_at")?, "skills.created_at")?,
         updated_at: instant(row.try_get("updated_at")?, "skills.updated_at")?,

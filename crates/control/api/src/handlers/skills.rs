@@ -1,10 +1,10 @@
-//! Skills and their versions (contract 1.10). The older beta, with its numbered versions, is not served.
+//! Skills and their versions (contract 1.10), in today's shape and in the older beta's.
 
 use postern_model::Problem;
-use postern_model::ids::{SkillId, SkillVersionId};
+use postern_model::ids::SkillId;
 use postern_model::page::Page;
 use postern_model::problem::Kind as Why;
-use postern_model::skill::{SkillVersion, label};
+use postern_model::skill::{SkillVersion, VersionName, label};
 use postern_store::blobs::{Blob, Writer};
 use postern_store::list::page;
 use postern_store::skills::{self, Holder, NewVersion, Record, Which};
@@ -16,7 +16,7 @@ use crate::caller::Caller;
 use crate::dispatch::Call;
 use crate::multipart::{Form, Part};
 use crate::reply::{Download, Reply};
-use crate::skills::{Bundle, Collector};
+use crate::skills::{Bundle, Collector, Shape};
 
 const LIST: &str = "skills";
 
@@ -28,7 +28,8 @@ struct Sent {
 
 pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     call.finish_query()?;
-    let Sent { bundle, display_name } = receive(call.form()?).await?;
+    let shape = Shape::of(&call.headers);
+    let Sent { bundle, display_name } = receive(call.form()?, shape).await?;
     let mut writer = begin(&call).await?;
     let created = async {
         let new = keep(&mut writer, bundle).await?;
@@ -40,7 +41,7 @@ pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     };
     let created = created.await;
     settle(&call, writer, created.is_ok()).await;
-    Reply::json(&created?)
+    shape.skill(&created?)
 }
 
 pub(crate) async fn add_version(mut call: Call) -> Result<Reply, Problem> {
@@ -50,9 +51,10 @@ pub(crate) async fn add_version(mut call: Call) -> Result<Reply, Problem> {
     let mut reader = call.app.store.read().await.map_err(problem)?;
     skills::required(&mut reader, &call.workspace, &id).await.map_err(problem)?;
     drop(reader);
-    let Sent { bundle, display_name } = receive(call.form()?).await?;
+    let shape = Shape::of(&call.headers);
+    let Sent { bundle, display_name } = receive(call.form()?, shape).await?;
     if display_name.is_some() {
-        return Err(Problem::invalid_at("display_name", "belongs to the skill; a version has none"));
+        return Err(Problem::invalid_at(shape.label(), "belongs to the skill; a version has none"));
     }
     let mut writer = begin(&call).await?;
     let added = async {
@@ -64,14 +66,14 @@ pub(crate) async fn add_version(mut call: Call) -> Result<Reply, Problem> {
     };
     let added = added.await;
     settle(&call, writer, added.is_ok()).await;
-    Reply::json(&added?)
+    shape.version(&added?)
 }
 
 pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {
     let id: SkillId = call.id("skill", "Skill")?;
     call.query.finish()?;
     let mut reader = call.app.store.read().await.map_err(problem)?;
-    Reply::json(&skills::required(&mut reader, &call.workspace, &id).await.map_err(problem)?)
+    Shape::of(&call.headers).skill(&skills::required(&mut reader, &call.workspace, &id).await.map_err(problem)?)
 }
 
 pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
@@ -87,7 +89,8 @@ pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
         Some("anthropic") => Vec::new(),
         Some(_) => return Err(Problem::invalid_at("source", "must be `custom` or `anthropic`")),
     };
-    Reply::json(&page(found, query.limit, LIST, |skill| (skill.created_at.as_microsecond(), skill.id.to_string())))
+    let found = page(found, query.limit, LIST, |skill| (skill.created_at.as_microsecond(), skill.id.to_string()));
+    Shape::of(&call.headers).skills(&found)
 }
 
 pub(crate) async fn delete(call: Call) -> Result<Reply, Problem> {
@@ -110,20 +113,20 @@ pub(crate) async fn versions(mut call: Call) -> Result<Reply, Problem> {
     let found = skills::versions(&mut reader, &call.workspace, &id, &query).await.map_err(problem)?;
     let Page { data, next_page } = page(found, query.limit, &list, |record| (record.number, String::new()));
     let data: Vec<SkillVersion> = data.into_iter().map(|record| record.version).collect();
-    Reply::json(&Page { data, next_page })
+    Shape::of(&call.headers).versions(&Page { data, next_page })
 }
 
 pub(crate) async fn get_version(mut call: Call) -> Result<Reply, Problem> {
     call.finish_query()?;
     let latest = call.parameter("skill_version") == "latest";
-    let id = if latest { None } else { Some(version_id(&call)?) };
-    Reply::json(&found(&call, id.as_ref()).await?.version)
+    let name = if latest { None } else { Some(version_name(&call)?) };
+    Shape::of(&call.headers).version(&found(&call, name.as_ref()).await?.version)
 }
 
 pub(crate) async fn content(mut call: Call) -> Result<Reply, Problem> {
     call.finish_query()?;
-    let id = version_id(&call)?;
-    let Record { version, archive, .. } = found(&call, Some(&id)).await?;
+    let name = version_name(&call)?;
+    let Record { version, archive, .. } = found(&call, Some(&name)).await?;
     let body = blob_body(call.app.store, archive.id, archive.size_bytes).map_err(problem)?;
     let filename = format!("{}.zip", version.name);
     Ok(Reply::Download(Download {
@@ -135,21 +138,21 @@ pub(crate) async fn content(mut call: Call) -> Result<Reply, Problem> {
 }
 
 pub(crate) async fn delete_version(call: Call) -> Result<Reply, Problem> {
-    let (skill, id): (SkillId, _) = (call.id("skill", "Skill")?, version_id(&call)?);
+    let (skill, name): (SkillId, _) = (call.id("skill", "Skill")?, version_name(&call)?);
     let (app, workspace) = (call.app.clone(), call.workspace.clone());
     call.finish_without_body()?;
     let mut tx = app.store.write().await.map_err(problem)?;
-    skills::delete_version(&mut tx, &workspace, &skill, &id, app.now()).await.map_err(problem)?;
+    skills::delete_version(&mut tx, &workspace, &skill, &name, app.now()).await.map_err(problem)?;
     tx.commit().await.map_err(problem)?;
     app.engine.sweep_soon();
-    Reply::json(&Deleted { id: id.as_str(), kind: "skill_version_deleted" })
+    Reply::json(&Deleted { id: &name.to_string(), kind: "skill_version_deleted" })
 }
 
-/// The version, by id or the newest. A worker finds those that its sessions were given, and knows of no others.
-async fn found(call: &Call, id: Option<&SkillVersionId>) -> Result<Record, Problem> {
+/// The version, by name or the newest. A worker finds those that its sessions were given, and knows of no others.
+async fn found(call: &Call, name: Option<&VersionName>) -> Result<Record, Problem> {
     let skill: SkillId = call.id("skill", "Skill")?;
     let mut reader = call.app.store.read().await.map_err(problem)?;
-    let which = id.map_or(Which::Latest, Which::Id);
+    let which = name.map_or(Which::Latest, Which::Named);
     let found = skills::version_required(&mut reader, &call.workspace, &skill, which).await;
     let holder = match &call.caller {
         Caller::Operator | Caller::ApiKey { .. } => return found.map_err(problem),
@@ -172,17 +175,17 @@ fn unknown(skill: &SkillId) -> Problem {
     Problem::not_found(format!("Skill {skill} has no such version for this credential."))
 }
 
-fn version_id(call: &Call) -> Result<SkillVersionId, Problem> {
+fn version_name(call: &Call) -> Result<VersionName, Problem> {
     call.id("skill_version", "Skill version")
 }
 
-async fn receive(mut form: Form) -> Result<Sent, Problem> {
+async fn receive(mut form: Form, shape: Shape) -> Result<Sent, Problem> {
     let (mut collector, mut display_name) = (Collector::default(), None);
     while let Some(part) = form.next().await? {
         match part.name() {
             "files" => file(part, &mut collector).await?,
-            "display_name" if display_name.is_none() => display_name = Some(label(part.text().await?)?),
-            "display_name" => return Err(Problem::invalid_at("display_name", "was sent more than once")),
+            name if name == shape.label() && display_name.is_none() => display_name = Some(label(part.text().await?)?),
+            name if name == shape.label() => return Err(Problem::invalid_at(shape.label(), "was sent more than once")),
             name => {
                 let name: String = name.chars().take(64).collect();
                 return Err(Problem::invalid_at(&name, "is not a part of this form"));

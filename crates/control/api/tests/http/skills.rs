@@ -92,6 +92,69 @@ async fn a_skill_gets_versions_and_latest_is_the_newest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_the_older_beta_names_versions_by_when_they_were_made() {
+    let server = Server::start().await;
+    let older = |method: &str, path: &str| server.request(method, path).header("anthropic-beta", "x, skills-2025-10-02");
+    let label: (&str, Option<&str>, &[u8]) = ("display_title", None, b"PDF forms");
+    let skill = server.send(form(older("POST", "/v1/skills"), "pdf", &[label])).await.ok();
+    let path = format!("/v1/skills/{}", id(&skill));
+    let today = server.get(&path).await.ok();
+    let first = skill["latest_version"].as_str().unwrap().to_owned();
+    assert_eq!(
+        skill,
+        json!({"id": today["id"], "type": "skill", "display_title": "PDF forms", "latest_version": first, "source": "custom",
+            "created_at": today["created_at"], "updated_at": today["updated_at"]})
+    );
+    assert!(first.len() == 16 && first.bytes().all(|byte| byte.is_ascii_digit()), "{first}");
+    server.send(form(older("POST", "/v1/skills"), "word", &[("display_name", None, b"x")])).await.refused(400, "invalid_request_error");
+
+    let second = server.send(form(older("POST", &format!("{path}/versions")), "pdf", &[])).await.ok();
+    let mut keys: Vec<&String> = second.as_object().unwrap().keys().collect();
+    keys.sort();
+    assert_eq!(keys, ["created_at", "description", "directory", "id", "name", "skill_id", "type", "version"]);
+    assert_eq!((&second["name"], &second["directory"]), (&json!("pdf"), &json!("pdf")));
+    let names = |page: &Value| -> Vec<Value> { page["data"].as_array().unwrap().iter().map(|v| v["version"].clone()).collect() };
+    let listed = server.send(older("GET", &format!("{path}/versions"))).await.ok();
+    assert_eq!(names(&listed), [second["version"].clone(), json!(first)]);
+    assert_eq!(server.send(older("GET", "/v1/skills")).await.ok()["data"][0]["latest_version"], second["version"]);
+    // Either name is good in either shape.
+    let by_name = format!("{path}/versions/{first}");
+    assert_eq!(server.send(older("GET", &by_name)).await.ok()["version"], json!(first));
+    assert_eq!(server.get(&by_name).await.ok()["id"], today["latest_version_id"]);
+    assert_eq!(server.get(&format!("{by_name}/content")).await.status, 200);
+    let agent = json!({"name": "a", "model": "m", "tools": [{"type": "agent_toolset_20260401"}],
+        "skills": [{"type": "custom", "skill_id": skill["id"], "version": first}]});
+    assert_eq!(server.post("/v1/agents", agent).await.ok()["skills"][0]["version"], today["latest_version_id"]);
+    let deleted = server.send(older("DELETE", &by_name)).await.ok();
+    assert_eq!(deleted, json!({"id": first, "type": "skill_version_deleted"}));
+    for unknown in [first.as_str(), "1", "99999999999999999999"] {
+        server.send(older("GET", &format!("{path}/versions/{unknown}"))).await.refused(404, "not_found_error");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_of_one_moment_have_names_of_their_own() {
+    let server = Server::start().await;
+    let skill = made(&server, "pdf").await;
+    let path = format!("/v1/skills/{}/versions", id(&skill));
+    for _ in 0..3 {
+        server.send(form(server.request("POST", &path), "pdf", &[])).await.ok();
+    }
+    let mut tx = server.store.write().await.unwrap();
+    // As if the clock had stood still.
+    let at: i64 = sqlx::query_scalar("SELECT MAX(created_at) FROM skill_versions").fetch_one(&mut *tx).await.unwrap();
+    let ahead = at + 60_000_000;
+    sqlx::query("UPDATE skill_versions SET created_at = ?1 WHERE created_at = ?2").bind(ahead).bind(at).execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    server.send(form(server.request("POST", &path), "pdf", &[])).await.ok();
+    let listed = server.send(server.request("GET", &path).header("anthropic-beta", "skills-2025-10-02")).await.ok();
+    let mut names: Vec<&str> = listed["data"].as_array().unwrap().iter().map(|v| v["version"].as_str().unwrap()).collect();
+    assert_eq!(names[0], (ahead + 1).to_string());
+    names.dedup();
+    assert_eq!(names.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_name_is_taken_once_and_kept_by_its_skill() {
     let server = Server::start().await;
     let skill = made(&server, "pdf").await;

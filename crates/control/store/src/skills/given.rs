@@ -2,7 +2,7 @@
 
 use postern_model::Problem;
 use postern_model::ids::{EnvironmentId, SessionId, SkillId, SkillVersionId, WorkspaceId};
-use postern_model::skill::{AgentSkill, MAX_SKILLS, SkillParam, SkillSummary};
+use postern_model::skill::{AgentSkill, MAX_SKILLS, SkillParam, SkillSummary, VersionName};
 
 use super::{Which, version_required};
 use crate::{Connection, StoreError, Tx};
@@ -45,9 +45,11 @@ async fn pin_one(
     let id = SkillId::parse(&skill_id).map_err(|_| unknown(format!("Skill {skill_id}")))?;
     let version = match version.as_deref() {
         None | Some("latest") => None,
-        Some(text) => Some(SkillVersionId::parse(text).map_err(|_| unknown(format!("Skill version {text}")))?),
+        Some(text) => {
+            Some(text.parse::<VersionName>().map_err(|_| unknown(format!("Skill version {text}")))?)
+        }
     };
-    let which = version.as_ref().map_or(Which::Latest, Which::Id);
+    let which = version.as_ref().map_or(Which::Latest, Which::Named);
     let found = version_required(connection, workspace, &id, which).await?;
     Ok(AgentSkill::Custom { skill_id: id, version: found.version.id })
 }
@@ -72,7 +74,7 @@ pub async fn summaries(
 ) -> Result<Vec<SkillSummary>, StoreError> {
     let mut summaries = Vec::with_capacity(skills.len());
     for (index, AgentSkill::Custom { skill_id, version }) in skills.iter().enumerate() {
-        let found = version_required(connection, workspace, skill_id, Which::Id(version)).await;
+        let found = version_required(connection, workspace, skill_id, Which::Named(&VersionName::Id(version.clone()))).await;
         let found = found.map_err(|error| at(index, error))?.version;
         summaries.push(SkillSummary { name: found.name, description: found.description });
     }
