@@ -7,7 +7,6 @@
 
 mod bench;
 mod boundary;
-mod conformance;
 mod journeys;
 mod prepare;
 mod run;
@@ -48,7 +47,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::all(),
         Command::Bench(options) => bench::all(&options),
         Command::Soak(options) => soak::all(&options),
-        Command::Conformance => conformance::report(),
+        Command::Conformance => journeys::conformance(),
         Command::Venv => prepare::journeys().map(|_| ()),
     };
     match done {
