@@ -86,7 +86,7 @@ class Stack:
         # The port of the first start is kept, so that clients find a restarted server where it was.
         listen = self.ready["base_url"].removeprefix("http://") if self.ready else f"127.0.0.1:{port_to_keep()}"
         log_level = ["--log", "debug", "--log-format", "json"] if NOTES else []
-        command = [self.binary, *log_level, "up", "--json", "--config", "postern.toml", "--data-dir", str(self.data), "--listen", listen]
+        command = [self.binary, "up", *log_level, "--json", "--config", "postern.toml", "--data-dir", str(self.data), "--listen", listen]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command + self.arguments, cwd=self.directory, stdout=subprocess.PIPE, stderr=log,

@@ -26,13 +26,15 @@ def vault_with(stack, **auth):
     client = client_of(stack)
     vault = client.beta.vaults.create(display_name="journey")
     url = f"https://wiki.{stack.ready['tunnel_domain']}/mcp"
+    kept = {} if "access_token" in auth else {"token": WIKI_TOKEN}
     credential = client.beta.vaults.credentials.create(
-        vault_id=vault.id, auth={"type": "static_bearer", "mcp_server_url": url, "token": WIKI_TOKEN} | auth)
+        vault_id=vault.id, auth={"type": "static_bearer", "mcp_server_url": url} | kept | auth)
     return vault, credential
 
 
-def test_a_vault_credential_reaches_the_server_and_nobody_else(stack, wiki):
-    vault, _ = vault_with(stack)
+@pytest.mark.parametrize("auth", [{}, {"type": "mcp_oauth", "access_token": WIKI_TOKEN}], ids=["bearer", "oauth"])
+def test_a_vault_credential_reaches_the_server_and_nobody_else(stack, wiki, auth):
+    vault, _ = vault_with(stack, **auth)
     session = mcp_session(stack, vault_ids=[vault.id])
     [(error, text)] = session.call(mcp("search", query="by vault"))
     assert not error and "by vault" in text
@@ -111,17 +113,13 @@ def test_a_credential_whose_url_was_changed_in_the_database_is_unopenable(stack)
     assert alarms(stack) > before
 
 
-def test_using_a_kind_that_is_only_kept_yet_is_a_typed_error(stack):
-    client = client_of(stack)
-    vault = client.beta.vaults.create(display_name="oauth")
-    url = f"https://wiki.{stack.ready['tunnel_domain']}/mcp"
-    client.beta.vaults.credentials.create(
-        vault_id=vault.id, auth={"type": "mcp_oauth", "mcp_server_url": url, "access_token": "oauth-token-0123456789abcdef"})
+def test_an_access_token_that_the_server_does_not_take_is_a_typed_error(stack):
+    vault, _ = vault_with(stack, type="mcp_oauth", access_token="oauth-token-0123456789abcdef")
     session = mcp_session(stack, vault_ids=[vault.id])
     session.send()
     session.finish()
     [error] = session.errors()
-    assert error.type == "mcp_authentication_failed_error" and "credential_kind_unsupported" in error.message
+    assert error.type == "mcp_authentication_failed_error" and "upstream_unauthorized" in error.message
 
 
 def test_without_a_perimeter_a_credential_is_refused_with_the_command(new_stack):

@@ -146,7 +146,7 @@ reasons! {
     /// The credential is bound to another MCP URL than the route's.
     CredentialNotForRoute = "credential_not_for_route", "a vault credential is used only at its own MCP server URL, by a route with source = \"api:\"";
     /// A kind of credential that cannot be used here.
-    CredentialKindUnsupported = "credential_kind_unsupported", "credentials of this kind are stored but not used by this build; use a static_bearer credential";
+    CredentialKindUnsupported = "credential_kind_unsupported", "this kind of credential is not for MCP servers; use a static_bearer or mcp_oauth credential";
     /// The upstream did not accept the credential.
     UpstreamUnauthorized = "upstream_unauthorized", "the MCP server refused the credential; the operator must check it";
     /// The upstream answered with something that is not MCP.

@@ -55,6 +55,8 @@ pub struct StoredCredential {
     pub id: CredentialId,
     /// Its kind.
     pub kind: CredentialKind,
+    /// When its token expires, where that is known.
+    pub expires_at: Option<Timestamp>,
     /// The ciphertext.
     pub sealed: Sealed,
     /// What it is bound to, as the columns say: edited ones make it unopenable.
@@ -505,6 +507,10 @@ fn stored(row: &SqliteRow) -> Result<StoredCredential, StoreError> {
         id: parsed(CredentialId::parse(row.try_get("id")?), "vault_credentials.id")?,
         kind: CredentialKind::parse(row.try_get("kind")?)
             .ok_or(StoreError::Corrupt { what: "vault_credentials.kind" })?,
+        expires_at: match from_json(row.try_get("auth")?, "vault_credentials.auth")? {
+            CredentialAuth::McpOauth { expires_at, .. } => expires_at,
+            CredentialAuth::StaticBearer { .. } | CredentialAuth::EnvironmentVariable { .. } => None,
+        },
         binding: binding(row)?.in_version(sealed.version),
         sealed,
     })

@@ -94,7 +94,8 @@ async fn a_skill_gets_versions_and_latest_is_the_newest() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_of_the_older_beta_names_versions_by_when_they_were_made() {
     let server = Server::start().await;
-    let older = |method: &str, path: &str| server.request(method, path).header("anthropic-beta", "x, skills-2025-10-02");
+    let older =
+        |method: &str, path: &str| server.request(method, path).header("anthropic-beta", "x, skills-2025-10-02");
     let label: (&str, Option<&str>, &[u8]) = ("display_title", None, b"PDF forms");
     let skill = server.send(form(older("POST", "/v1/skills"), "pdf", &[label])).await.ok();
     let path = format!("/v1/skills/{}", id(&skill));
@@ -106,14 +107,19 @@ async fn a_client_of_the_older_beta_names_versions_by_when_they_were_made() {
             "created_at": today["created_at"], "updated_at": today["updated_at"]})
     );
     assert!(first.len() == 16 && first.bytes().all(|byte| byte.is_ascii_digit()), "{first}");
-    server.send(form(older("POST", "/v1/skills"), "word", &[("display_name", None, b"x")])).await.refused(400, "invalid_request_error");
+    server
+        .send(form(older("POST", "/v1/skills"), "word", &[("display_name", None, b"x")]))
+        .await
+        .refused(400, "invalid_request_error");
 
     let second = server.send(form(older("POST", &format!("{path}/versions")), "pdf", &[])).await.ok();
     let mut keys: Vec<&String> = second.as_object().unwrap().keys().collect();
     keys.sort();
     assert_eq!(keys, ["created_at", "description", "directory", "id", "name", "skill_id", "type", "version"]);
     assert_eq!((&second["name"], &second["directory"]), (&json!("pdf"), &json!("pdf")));
-    let names = |page: &Value| -> Vec<Value> { page["data"].as_array().unwrap().iter().map(|v| v["version"].clone()).collect() };
+    let names = |page: &Value| -> Vec<Value> {
+        page["data"].as_array().unwrap().iter().map(|v| v["version"].clone()).collect()
+    };
     let listed = server.send(older("GET", &format!("{path}/versions"))).await.ok();
     assert_eq!(names(&listed), [second["version"].clone(), json!(first)]);
     assert_eq!(server.send(older("GET", "/v1/skills")).await.ok()["data"][0]["latest_version"], second["version"]);
@@ -144,11 +150,17 @@ async fn versions_of_one_moment_have_names_of_their_own() {
     // As if the clock had stood still.
     let at: i64 = sqlx::query_scalar("SELECT MAX(created_at) FROM skill_versions").fetch_one(&mut *tx).await.unwrap();
     let ahead = at + 60_000_000;
-    sqlx::query("UPDATE skill_versions SET created_at = ?1 WHERE created_at = ?2").bind(ahead).bind(at).execute(&mut *tx).await.unwrap();
+    sqlx::query("UPDATE skill_versions SET created_at = ?1 WHERE created_at = ?2")
+        .bind(ahead)
+        .bind(at)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     server.send(form(server.request("POST", &path), "pdf", &[])).await.ok();
     let listed = server.send(server.request("GET", &path).header("anthropic-beta", "skills-2025-10-02")).await.ok();
-    let mut names: Vec<&str> = listed["data"].as_array().unwrap().iter().map(|v| v["version"].as_str().unwrap()).collect();
+    let mut names: Vec<&str> =
+        listed["data"].as_array().unwrap().iter().map(|v| v["version"].as_str().unwrap()).collect();
     assert_eq!(names[0], (ahead + 1).to_string());
     names.dedup();
     assert_eq!(names.len(), 5);

@@ -8,7 +8,7 @@ use postern_model::agent::McpServer;
 use postern_model::ids::EventId;
 use postern_policy::normalise_mcp_url;
 use postern_session::{McpNews, ServerTool};
-use postern_store::credentials;
+use postern_store::credentials::{self, StoredCredential};
 use postern_upstream::mcp::{
     CallerFacts, McpConnection, McpFailure, McpFailureKind, McpServer as Address, ToolResult, VaultCredential,
 };
@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tracing::{error, info};
 
 use super::Caller;
+use crate::create::now;
 
 pub(super) struct Line {
     server: McpServer,
@@ -103,6 +104,9 @@ impl Line {
             error!(error = &cause as &dyn std::error::Error, "the credentials of a session could not be read");
             failure("credential_unreadable", &"the server could not look for a credential", "look at the server's log")
         })?;
+        if let Some(expired) = found.as_ref().filter(|stored| stored.expires_at.is_some_and(|at| at <= now())) {
+            return Err(McpFailure { kind: McpFailureKind::Authentication, ..expired_token(expired) });
+        }
         Ok(found.map(|stored| VaultCredential {
             vault_id: stored.vault_id.to_string(),
             credential_id: stored.id.to_string(),
@@ -137,6 +141,17 @@ fn news_of(failure: &McpFailure) -> postern_session::McpFailure {
 fn failure(code: &str, message: &dyn std::fmt::Display, next_step: &str) -> McpFailure {
     let (code, message, next_step) = (code.to_owned(), message.to_string(), next_step.to_owned());
     McpFailure { kind: McpFailureKind::Connection, code, message, next_step, started: false }
+}
+
+/// Not sent: the server would refuse it, and nobody would know why.
+fn expired_token(stored: &StoredCredential) -> McpFailure {
+    let at = stored.expires_at.map(|at| at.to_string()).unwrap_or_default();
+    let message = format!("the access token of credential {} expired at {at}", stored.id);
+    let next = format!(
+        "send another `access_token` with its `expires_at`: POST /v1/vaults/{}/credentials/{}; this server refreshes none by itself",
+        stored.vault_id, stored.id
+    );
+    failure("credential_expired", &message, &next)
 }
 
 fn no_client() -> McpFailure {

@@ -1,5 +1,7 @@
 //! Turns with MCP servers: what the client is asked, what the model and the log get, deadlines, cancelling, credentials.
 
+use std::time::Duration;
+
 use postern_model::content::Block;
 use postern_model::event::{Event, EventBody, SessionErrorKind};
 use postern_model::ids::{CredentialId, EventId, SessionId, VaultId};
@@ -17,6 +19,7 @@ use super::fake_mcp::{Fake, failure, impatient};
 use super::stage::{Call, Stage, calls, message};
 
 const SEARCH: &str = "mcp__wiki__search";
+const WIKI: &str = "https://wiki.example/mcp";
 
 /// Sends a message and has the model make these calls.
 pub(super) async fn make(stage: &Stage, id: &SessionId, tools: &[&str]) {
@@ -309,6 +312,32 @@ async fn the_vaults_credential_is_looked_up_for_each_connection_and_each_call() 
     assert_eq!(sent(2), None, "an archived one is not used any more");
 }
 
+#[tokio::test]
+async fn an_expired_access_token_is_not_sent_and_the_next_one_is() {
+    let fake = Fake::new();
+    let stage = fake.stage().await;
+    let oauth = |expires_at| CredentialAuth::McpOauth { mcp_server_url: WIKI.into(), expires_at, refresh: None };
+    let (vault, credential) = vault_with(&stage, &oauth(None), WIKI).await;
+    let id = stage.create(json!({"vault_ids": [vault]})).await.unwrap().id;
+    let hour = Duration::from_secs(3600);
+    for (turn, expires_at, connected) in
+        [(1, Some(Timestamp::now() - hour), 0), (2, Some(Timestamp::now() + hour), 1), (3, None, 1)]
+    {
+        save(&stage, &vault, &credential, &oauth(expires_at), "one").await;
+        let mut watch = stage.watch(&id, &[]).await;
+        stage.say(&id, "hello").await;
+        stage.script.call().await.says("hi").await;
+        watch.until("session.status_idle").await;
+        assert_eq!(fake.connect_count("wiki"), connected, "in turn {turn}");
+    }
+    let [(kind, server, text)] = &errors(&stage.log(&id).await)[..] else { panic!("one error") };
+    assert_eq!((*kind, server.as_str()), (SessionErrorKind::McpAuthenticationFailedError, "wiki"));
+    assert!(text.starts_with("credential_expired") && text.contains(credential.as_str()), "{text}");
+    let connects = fake.connects.lock().unwrap();
+    let sent = connects.iter().find(|(_, to, _)| to.name == "wiki").unwrap().2.clone().unwrap();
+    assert_eq!(sent.kind, "mcp_oauth");
+}
+
 fn sealed(ciphertext: &str) -> Sealed {
     serde_json::from_value(json!({"version": 1, "nonce": "n", "ciphertext": ciphertext, "wraps": []})).unwrap()
 }
@@ -320,13 +349,16 @@ fn bound(stage: &Stage, vault: &VaultId, credential: &CredentialId, url: &str) -
 }
 
 async fn vault_with_credential(stage: &Stage, url: &str) -> (VaultId, CredentialId) {
+    vault_with(stage, &CredentialAuth::StaticBearer { mcp_server_url: url.into() }, url).await
+}
+
+async fn vault_with(stage: &Stage, auth: &CredentialAuth, url: &str) -> (VaultId, CredentialId) {
     let mut tx = stage.engine.shared.store.write().await.unwrap();
     let body = serde_json::from_value(json!({"display_name": "v"})).unwrap();
     let vault = vaults::create(&mut tx, &stage.workspace, body, Timestamp::now()).await.unwrap().id;
     let id = CredentialId::generate();
-    let auth = CredentialAuth::StaticBearer { mcp_server_url: url.into() };
     let (metadata, binding) = (Metadata::default(), bound(stage, &vault, &id, url));
-    let shown = Shown { auth: &auth, display_name: None, metadata: &metadata, binding: &binding };
+    let shown = Shown { auth, display_name: None, metadata: &metadata, binding: &binding };
     let secrets = [(SecretPart::Value, sealed("one"))];
     let new = NewCredential { shown, key: url, secrets: &secrets, now: Timestamp::now() };
     credentials::create(&mut tx, &stage.workspace, &vault, &id, &new).await.unwrap();
@@ -335,11 +367,15 @@ async fn vault_with_credential(stage: &Stage, url: &str) -> (VaultId, Credential
 }
 
 async fn rotate(stage: &Stage, vault: &VaultId, id: &CredentialId) {
+    save(stage, vault, id, &CredentialAuth::StaticBearer { mcp_server_url: WIKI.into() }, "two").await;
+}
+
+async fn save(stage: &Stage, vault: &VaultId, id: &CredentialId, auth: &CredentialAuth, value: &str) {
     let mut tx = stage.engine.shared.store.write().await.unwrap();
     let stored = credentials::required(&mut tx, &stage.workspace, vault, id).await.unwrap();
-    let (metadata, binding) = (Metadata::default(), bound(stage, vault, id, "https://wiki.example/mcp"));
-    let shown = Shown { auth: &stored.auth, display_name: None, metadata: &metadata, binding: &binding };
-    let secrets = [(SecretPart::Value, sealed("two"))];
+    let (metadata, binding) = (Metadata::default(), bound(stage, vault, id, WIKI));
+    let shown = Shown { auth, display_name: None, metadata: &metadata, binding: &binding };
+    let secrets = [(SecretPart::Value, sealed(value))];
     credentials::update(&mut tx, &stage.workspace, &stored, &shown, &secrets, Timestamp::now()).await.unwrap();
     tx.commit().await.unwrap();
 }

@@ -45,9 +45,7 @@ async fn pin_one(
     let id = SkillId::parse(&skill_id).map_err(|_| unknown(format!("Skill {skill_id}")))?;
     let version = match version.as_deref() {
         None | Some("latest") => None,
-        Some(text) => {
-            Some(text.parse::<VersionName>().map_err(|_| unknown(format!("Skill version {text}")))?)
-        }
+        Some(text) => Some(text.parse::<VersionName>().map_err(|_| unknown(format!("Skill version {text}")))?),
     };
     let which = version.as_ref().map_or(Which::Latest, Which::Named);
     let found = version_required(connection, workspace, &id, which).await?;
@@ -74,7 +72,8 @@ pub async fn summaries(
 ) -> Result<Vec<SkillSummary>, StoreError> {
     let mut summaries = Vec::with_capacity(skills.len());
     for (index, AgentSkill::Custom { skill_id, version }) in skills.iter().enumerate() {
-        let found = version_required(connection, workspace, skill_id, Which::Named(&VersionName::Id(version.clone()))).await;
+        let found =
+            version_required(connection, workspace, skill_id, Which::Named(&VersionName::Id(version.clone()))).await;
         let found = found.map_err(|error| at(index, error))?.version;
         summaries.push(SkillSummary { name: found.name, description: found.description });
     }

@@ -206,19 +206,17 @@ fn may_open(grant: &RouteGrant, route: &Route, credential: &SealedCredential) ->
     }
     let unsupported = |next: &str| Err(Refusal::new(RefusalReason::CredentialKindUnsupported, next));
     match credential.binding.kind.as_str() {
-        "static_bearer" => {}
-        "mcp_oauth" => {
-            return unsupported(
-                "OAuth credentials are stored but not used yet: refreshing tokens in the perimeter is not in this build; use a static_bearer credential",
-            );
-        }
+        // The access token; what is kept beside it to get another is sealed as another kind each, and goes to no MCP server.
+        "static_bearer" | "mcp_oauth" => {}
         "environment_variable" => {
             return unsupported(
-                "an environment variable's value is for the requests of a sandbox and never for an MCP server; use a static_bearer credential",
+                "an environment variable's value is for the requests of a sandbox and never for an MCP server; use a static_bearer or mcp_oauth credential",
             );
         }
         _ => {
-            return unsupported("a credential of this kind is not known to this build; use a static_bearer credential");
+            return unsupported(
+                "a credential of this kind is not known to this build; use a static_bearer or mcp_oauth credential",
+            );
         }
     }
     let not_for_route = || {

@@ -169,9 +169,11 @@ async fn every_call_that_may_not_have_a_credential_is_refused_with_its_reason_on
             Kind::Alarm,
         ),
         (
-            "an OAuth credential",
+            "a refresh token in the access token's place",
             with(
-                |fixture, call| call.sealed = Some(fixture.sealed(|binding| binding.kind = "mcp_oauth".to_owned())),
+                |fixture, call| {
+                    call.sealed = Some(fixture.sealed(|binding| binding.kind = "mcp_oauth.refresh_token".to_owned()));
+                },
                 "crm",
             ),
             CredentialKindUnsupported,
