@@ -3,6 +3,7 @@
 mod egress;
 mod figures;
 mod sandbox;
+mod server;
 mod tools;
 mod tunnel;
 
@@ -21,7 +22,7 @@ pub(crate) struct Options {
     /// Rounds of each short measurement, interleaved with its peers'; longer ones have fewer in proportion.
     #[arg(long, default_value_t = 100)]
     rounds: u32,
-    /// Only the named part: sandbox, idle, tools, egress, tunnel. All of them when absent.
+    /// Only the named part: sandbox, idle, tools, server, egress, tunnel. All of them when absent.
     #[arg(long)]
     only: Vec<String>,
     /// Measure this postern instead of a release build made now. Figures of any other build say nothing about speed.
@@ -41,6 +42,7 @@ const PARTS: &[Part] = &[
     ("sandbox", sandbox::start),
     ("idle", sandbox::idle),
     ("tools", tools::round_trip),
+    ("server", server::measure),
     ("egress", egress::measure),
     ("tunnel", |plan, _| tunnel::measure(&plan.binary, plan.rounds.div_ceil(40))),
 ];

@@ -16,6 +16,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::ListenerExt;
 use http_body_util::channel::{Channel, Sender};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -105,6 +106,7 @@ impl Rehearsal {
             .route("/requests", get(recorded))
             .with_state(requests.clone())
             .layer(axum::extract::DefaultBodyLimit::max(64 << 20));
+        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(Self { url, requests })
     }

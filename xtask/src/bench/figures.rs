@@ -84,7 +84,7 @@ impl Times {
     }
 
     /// The nearest-rank percentile.
-    fn at(&self, percent: usize) -> f64 {
+    pub(super) fn at(&self, percent: usize) -> f64 {
         let rank = (self.0.len() * percent).div_ceil(100).clamp(1, self.0.len());
         self.0[rank - 1]
     }
