@@ -19,6 +19,7 @@ use crate::routes::{Method, Route};
 const TAKEN: &[&str] = &[
     "/v1/agents",
     "/v1/deployments",
+    "/v1/deployments/{deployment}/run",
     "/v1/environments",
     "/v1/memory_stores",
     "/v1/sessions",

@@ -146,16 +146,22 @@ pub(crate) async fn run_now(
     shared: &Arc<Shared>,
     workspace: &WorkspaceId,
     id: &DeploymentId,
+    once: Option<&Once>,
 ) -> Result<DeploymentRun, Problem> {
     let mut reader = shared.store.read().await.map_err(problem)?;
     let record = active(deployments::required(&mut reader, workspace, id).await.map_err(problem)?)?;
     drop(reader);
-    let run = run(shared, &record, Trigger::Manual).await?;
+    let run = run(shared, &record, Trigger::Manual, once).await?;
     run.ok_or_else(Problem::internal)
 }
 
 /// Begins a session and records the run with it, or records why none began. None when somebody else acted on the scheduled time.
-async fn run(shared: &Arc<Shared>, record: &Record, trigger: Trigger) -> Result<Option<DeploymentRun>, Problem> {
+async fn run(
+    shared: &Arc<Shared>,
+    record: &Record,
+    trigger: Trigger,
+    once: Option<&Once>,
+) -> Result<Option<DeploymentRun>, Problem> {
     let Record { workspace_id, deployment, .. } = record;
     let new = |session_id, error| DeploymentRun {
         id: DeploymentRunId::generate(),
@@ -172,6 +178,7 @@ async fn run(shared: &Arc<Shared>, record: &Record, trigger: Trigger) -> Result<
         Ok(begun) => {
             let run = new(Some(begun.actor.record.id.clone()), None);
             runs::create(&mut tx, workspace_id, &run).await.map_err(problem)?;
+            create::remember(&mut tx, once, &run).await?;
             tx.commit().await.map_err(problem)?;
             begun.adopt(shared);
             Ok(Some(run))
@@ -183,6 +190,7 @@ async fn run(shared: &Arc<Shared>, record: &Record, trigger: Trigger) -> Result<
             let run = new(None, Some(RunError { kind, message: refused.message }));
             let Some(mut tx) = claimed(shared, record, trigger).await? else { return Ok(None) };
             runs::create(&mut tx, workspace_id, &run).await.map_err(problem)?;
+            create::remember(&mut tx, once, &run).await?;
             if kind.pauses() && trigger != Trigger::Manual {
                 pause_for(&mut tx, record, kind).await?;
             }

@@ -451,8 +451,13 @@ impl Engine {
     ///
     /// # Errors
     /// 404, or 400 when it is archived.
-    pub async fn run_deployment(&self, workspace: &WorkspaceId, id: &DeploymentId) -> Result<DeploymentRun, Problem> {
-        deployments::run_now(&self.shared, workspace, id).await
+    pub async fn run_deployment(
+        &self,
+        workspace: &WorkspaceId,
+        id: &DeploymentId,
+        once: Option<&Once>,
+    ) -> Result<DeploymentRun, Problem> {
+        deployments::run_now(&self.shared, workspace, id, once).await
     }
 
     /// The endpoint's models, newest first; cached for a minute.

@@ -66,9 +66,9 @@ pub(crate) async fn unpause(call: Call) -> Result<Reply, Problem> {
 
 pub(crate) async fn run(call: Call) -> Result<Reply, Problem> {
     let id = id(&call)?;
-    let (app, workspace) = (call.app.clone(), call.workspace.clone());
+    let (app, workspace, once) = (call.app.clone(), call.workspace.clone(), call.once.clone());
     call.finish_without_body()?;
-    Reply::json(&app.engine.run_deployment(&workspace, &id).await?)
+    Reply::json(&app.engine.run_deployment(&workspace, &id, once.as_ref()).await?)
 }
 
 pub(crate) async fn get_run(call: Call) -> Result<Reply, Problem> {

@@ -50,6 +50,25 @@ async fn a_creation_that_comes_again_is_answered_as_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_asked_for_again_begins_one_session() {
+    let server = Server::start().await;
+    let (_, body) = creations(&server).await.pop().unwrap();
+    let mut made = Vec::new();
+    for _ in 0..2 {
+        made.push(server.post("/v1/deployments", body.clone()).await.ok()["id"].as_str().unwrap().to_owned());
+    }
+    let run = |deployment: &str| {
+        let path = format!("/v1/deployments/{deployment}/run");
+        server.send(server.request("POST", &path).header("idempotency-key", "k"))
+    };
+    let (first, again) = (run(&made[0]).await, run(&made[0]).await);
+    assert_eq!((first.status, again.header("idempotency-replayed")), (200, Some("true")), "{}", first.text);
+    assert_eq!(first.text, again.text);
+    assert_eq!(count(&server, "/v1/sessions").await, 1);
+    assert_eq!(run(&made[1]).await.body["error"]["details"]["error_code"], "idempotency_key_reused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_stands_for_one_request() {
     let server = Server::start().await;
     server.send(keyed(&server, "/v1/vaults", "k", &json!({"display_name": "v"}))).await.ok();

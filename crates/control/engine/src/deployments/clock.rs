@@ -71,7 +71,7 @@ async fn fire(shared: &Arc<Shared>, record: &Record) -> Result<(), Problem> {
         }
         return Ok(());
     }
-    super::run(shared, record, trigger).await.map(drop).inspect_err(|problem| {
+    super::run(shared, record, trigger, None).await.map(drop).inspect_err(|problem| {
         error!(deployment = %record.deployment.id, reason = %problem, "a scheduled run could not be recorded");
     })
 }

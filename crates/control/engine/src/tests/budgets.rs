@@ -74,7 +74,7 @@ async fn a_deployment_s_budget_is_checked_when_it_is_made_and_given_to_its_sessi
     };
     assert_eq!(create(budget("0")).await.unwrap_err().status(), 400);
     let deployment = create(budget("7")).await.unwrap();
-    let run = stage.engine.run_deployment(&stage.workspace, &deployment.id).await.unwrap();
+    let run = stage.engine.run_deployment(&stage.workspace, &deployment.id, None).await.unwrap();
     let session = stage.engine.session(&stage.workspace, &run.session_id.unwrap()).await.unwrap();
     assert_eq!(serde_json::to_value(session.budget).unwrap(), budget("7"));
 }

@@ -104,7 +104,7 @@ async fn a_paused_deployment_has_no_next_time_and_runs_by_hand() {
     let paused = stage.engine.turn_deployment(&stage.workspace, &deployment.id, Turn::Pause).await.unwrap();
     assert_eq!((paused.status, paused.paused_reason), (DeploymentStatus::Paused, Some(PausedReason::Manual)));
     assert_eq!(stored(&stage.engine.shared.store, &stage, &deployment).await.next, None);
-    let run = stage.engine.run_deployment(&stage.workspace, &deployment.id).await.unwrap();
+    let run = stage.engine.run_deployment(&stage.workspace, &deployment.id, None).await.unwrap();
     assert_eq!((run.trigger_context, run.error), (Trigger::Manual, None));
     stage.script.call().await.says("done").await;
     let going = stage.engine.turn_deployment(&stage.workspace, &deployment.id, Turn::Unpause).await.unwrap();
@@ -141,6 +141,6 @@ async fn the_deployments_of_an_archived_agent_are_archived_with_it() {
     tx.commit().await.unwrap();
     let record = stored(&stage.engine.shared.store, &stage, &deployment).await;
     assert!(record.deployment.archived_at.is_some() && record.next.is_none());
-    let refused = stage.engine.run_deployment(&stage.workspace, &deployment.id).await.unwrap_err();
+    let refused = stage.engine.run_deployment(&stage.workspace, &deployment.id, None).await.unwrap_err();
     assert!(refused.message.contains("archived"), "{refused}");
 }
