@@ -6,7 +6,7 @@ use postern_model::{Problem, Timestamp};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::list::ListQuery;
+use crate::list::{ListQuery, newest_active};
 use crate::row::{instant, micros, optional_instant, parsed};
 use crate::{Connection, StoreError, Tx, tunnels};
 
@@ -92,18 +92,8 @@ pub async fn list(
     query: &ListQuery,
 ) -> Result<Vec<TunnelCertificate>, StoreError> {
     tunnels::required(connection, workspace, tunnel).await?;
-    let (key, id) = query.below();
-    let rows = sqlx::query(
-        "SELECT * FROM tunnel_certificates WHERE tunnel_id = ?1 AND (created_at < ?2 OR (created_at = ?2 AND id < ?3)) \
-           AND (?4 OR archived_at IS NULL) ORDER BY created_at DESC, id DESC LIMIT ?5",
-    )
-    .bind(tunnel.as_str())
-    .bind(key)
-    .bind(id)
-    .bind(query.include_archived)
-    .bind(query.limit_plus_one())
-    .fetch_all(connection)
-    .await?;
+    let rows =
+        query.newest_active(connection, newest_active!("tunnel_certificates", "tunnel_id"), tunnel.as_str()).await?;
     rows.iter().map(certificate).collect()
 }
 

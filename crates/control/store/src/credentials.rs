@@ -14,7 +14,7 @@ use postern_secret::seal::{Binding, Places, Sealed, SealedCredential, SealedVari
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::list::ListQuery;
+use crate::list::{ListQuery, newest_active};
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
 use crate::{Connection, StoreError, Tx, vaults, webhooks};
 
@@ -336,18 +336,7 @@ pub async fn list(
     query: &ListQuery,
 ) -> Result<Vec<Credential>, StoreError> {
     vaults::required(connection, workspace, vault).await?;
-    let (key, id) = query.below();
-    let rows = sqlx::query(
-        "SELECT * FROM vault_credentials WHERE vault_id = ?1 AND (created_at < ?2 OR (created_at = ?2 AND id < ?3)) \
-           AND (?4 OR archived_at IS NULL) ORDER BY created_at DESC, id DESC LIMIT ?5",
-    )
-    .bind(vault.as_str())
-    .bind(key)
-    .bind(id)
-    .bind(query.include_archived)
-    .bind(query.limit_plus_one())
-    .fetch_all(connection)
-    .await?;
+    let rows = query.newest_active(connection, newest_active!("vault_credentials", "vault_id"), vault.as_str()).await?;
     rows.iter().map(credential).collect()
 }
 

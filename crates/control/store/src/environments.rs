@@ -9,7 +9,7 @@ use postern_model::{Field, Metadata, Problem, Timestamp};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::list::ListQuery;
+use crate::list::{ListQuery, newest_active};
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
 use crate::{Connection, StoreError, Tx, webhooks};
 
@@ -183,18 +183,8 @@ pub async fn list(
     workspace: &WorkspaceId,
     query: &ListQuery,
 ) -> Result<Vec<Environment>, StoreError> {
-    let (key, id) = query.below();
-    let rows = sqlx::query(
-        "SELECT * FROM environments WHERE workspace_id = ?1 AND (created_at < ?2 OR (created_at = ?2 AND id < ?3)) \
-           AND (?4 OR archived_at IS NULL) ORDER BY created_at DESC, id DESC LIMIT ?5",
-    )
-    .bind(workspace.as_str())
-    .bind(key)
-    .bind(id)
-    .bind(query.include_archived)
-    .bind(query.limit_plus_one())
-    .fetch_all(connection)
-    .await?;
+    let rows =
+        query.newest_active(connection, newest_active!("environments", "workspace_id"), workspace.as_str()).await?;
     rows.iter().map(environment).collect()
 }
 

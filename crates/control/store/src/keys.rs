@@ -9,7 +9,7 @@ use postern_model::{Problem, Timestamp};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::list::ListQuery;
+use crate::list::{ListQuery, newest};
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
 use crate::{Connection, StoreError, Tx, vaults};
 
@@ -139,17 +139,7 @@ pub async fn list_api_keys(
     workspace: &WorkspaceId,
     query: &ListQuery,
 ) -> Result<Vec<ApiKeyRecord>, StoreError> {
-    let (key, id) = query.below();
-    let rows = sqlx::query(
-        "SELECT * FROM api_keys WHERE workspace_id = ?1 AND (created_at < ?2 OR (created_at = ?2 AND id < ?3)) \
-         ORDER BY created_at DESC, id DESC LIMIT ?4",
-    )
-    .bind(workspace.as_str())
-    .bind(key)
-    .bind(id)
-    .bind(query.limit_plus_one())
-    .fetch_all(connection)
-    .await?;
+    let rows = query.newest(connection, newest!("api_keys", "workspace_id"), workspace.as_str()).await?;
     rows.iter().map(api_key).collect()
 }
 
@@ -232,17 +222,7 @@ pub async fn list_environment_keys(
     environment: &EnvironmentId,
     query: &ListQuery,
 ) -> Result<Vec<EnvironmentKeyRecord>, StoreError> {
-    let (key, id) = query.below();
-    let rows = sqlx::query(
-        "SELECT * FROM environment_keys WHERE environment_id = ?1 AND (created_at < ?2 OR (created_at = ?2 AND id < ?3)) \
-         ORDER BY created_at DESC, id DESC LIMIT ?4",
-    )
-    .bind(environment.as_str())
-    .bind(key)
-    .bind(id)
-    .bind(query.limit_plus_one())
-    .fetch_all(connection)
-    .await?;
+    let rows = query.newest(connection, newest!("environment_keys", "environment_id"), environment.as_str()).await?;
     rows.iter().map(environment_key).collect()
 }
 

@@ -2,6 +2,9 @@
 
 use postern_model::Timestamp;
 use postern_model::page::{Cursor, Direction, Order, Page};
+use sqlx::sqlite::SqliteRow;
+
+use crate::{Connection, StoreError};
 
 /// Bounds on an instant, each optional.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +28,36 @@ impl Range {
     }
 }
 
+/// The statement for [`ListQuery::newest`]: a page of a table's rows, newest first.
+macro_rules! newest {
+    ($table:literal, $owner:literal) => {
+        concat!(
+            "SELECT * FROM ",
+            $table,
+            " WHERE ",
+            $owner,
+            " = ?1 AND (created_at < ?2 OR (created_at = ?2 AND id < ?3)) \
+             ORDER BY created_at DESC, id DESC LIMIT ?4"
+        )
+    };
+}
+pub(crate) use newest;
+
+/// The statement for [`ListQuery::newest_active`]: the same, and archived ones where they are wanted.
+macro_rules! newest_active {
+    ($table:literal, $owner:literal) => {
+        concat!(
+            "SELECT * FROM ",
+            $table,
+            " WHERE ",
+            $owner,
+            " = ?1 AND (created_at < ?2 OR (created_at = ?2 AND id < ?3)) \
+             AND (?5 OR archived_at IS NULL) ORDER BY created_at DESC, id DESC LIMIT ?4"
+        )
+    };
+}
+pub(crate) use newest_active;
+
 /// One page of a list that is read newest first.
 #[derive(Clone, Debug, Default)]
 pub struct ListQuery {
@@ -42,6 +75,30 @@ impl ListQuery {
     /// The position to read strictly below, in (key, id) order.
     pub(crate) fn below(&self) -> (i64, &str) {
         self.after.as_ref().map_or((i64::MAX, ""), |cursor| (cursor.key, cursor.id.as_str()))
+    }
+
+    /// A page's rows and one more, of those whose owner is `of`.
+    pub(crate) async fn newest(
+        &self,
+        connection: &mut Connection,
+        statement: &'static str,
+        of: &str,
+    ) -> Result<Vec<SqliteRow>, StoreError> {
+        let (key, id) = self.below();
+        let query = sqlx::query(statement).bind(of).bind(key).bind(id).bind(self.limit_plus_one());
+        Ok(query.fetch_all(connection).await?)
+    }
+
+    /// The same, without archived ones unless they are wanted.
+    pub(crate) async fn newest_active(
+        &self,
+        connection: &mut Connection,
+        statement: &'static str,
+        of: &str,
+    ) -> Result<Vec<SqliteRow>, StoreError> {
+        let (key, id) = self.below();
+        let query = sqlx::query(statement).bind(of).bind(key).bind(id).bind(self.limit_plus_one());
+        Ok(query.bind(self.include_archived).fetch_all(connection).await?)
     }
 
     /// One more than a page holds, which tells whether another page follows.

@@ -7,7 +7,7 @@ use postern_secret::seal::MOST_RECIPIENTS;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::list::ListQuery;
+use crate::list::{ListQuery, newest};
 use crate::row::{instant, micros, parsed};
 use crate::{Connection, StoreError, Tx, environments, tunnels};
 
@@ -93,17 +93,7 @@ pub async fn list(
     workspace: &WorkspaceId,
     query: &ListQuery,
 ) -> Result<Vec<Perimeter>, StoreError> {
-    let (key, id) = query.below();
-    let rows = sqlx::query(
-        "SELECT * FROM perimeters WHERE workspace_id = ?1 AND (created_at < ?2 OR (created_at = ?2 AND id < ?3)) \
-         ORDER BY created_at DESC, id DESC LIMIT ?4",
-    )
-    .bind(workspace.as_str())
-    .bind(key)
-    .bind(id)
-    .bind(query.limit_plus_one())
-    .fetch_all(connection)
-    .await?;
+    let rows = query.newest(connection, newest!("perimeters", "workspace_id"), workspace.as_str()).await?;
     rows.iter().map(perimeter).collect()
 }
 

@@ -176,17 +176,11 @@ pub async fn list(
     workspace: &WorkspaceId,
     query: &ListQuery,
 ) -> Result<Vec<Skill>, StoreError> {
-    let (key, id) = query.below();
-    let rows = sqlx::query(select_skills!(
+    let statement = select_skills!(
         "WHERE s.workspace_id = ?1 AND (s.created_at < ?2 OR (s.created_at = ?2 AND s.id < ?3)) \
          ORDER BY s.created_at DESC, s.id DESC LIMIT ?4"
-    ))
-    .bind(workspace.as_str())
-    .bind(key)
-    .bind(id)
-    .bind(query.limit_plus_one())
-    .fetch_all(connection)
-    .await?;
+    );
+    let rows = query.newest(connection, statement, workspace.as_str()).await?;
     rows.iter().map(skill).collect()
 }
 

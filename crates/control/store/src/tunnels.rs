@@ -6,7 +6,7 @@ use postern_model::{Problem, Timestamp};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::list::ListQuery;
+use crate::list::{ListQuery, newest_active};
 use crate::row::{instant, micros, optional_instant, parsed};
 use crate::{Connection, StoreError, Tx, certificates};
 
@@ -158,18 +158,7 @@ pub async fn list(
     workspace: &WorkspaceId,
     query: &ListQuery,
 ) -> Result<Vec<Tunnel>, StoreError> {
-    let (key, id) = query.below();
-    let rows = sqlx::query(
-        "SELECT * FROM tunnels WHERE workspace_id = ?1 AND (created_at < ?2 OR (created_at = ?2 AND id < ?3)) \
-           AND (?4 OR archived_at IS NULL) ORDER BY created_at DESC, id DESC LIMIT ?5",
-    )
-    .bind(workspace.as_str())
-    .bind(key)
-    .bind(id)
-    .bind(query.include_archived)
-    .bind(query.limit_plus_one())
-    .fetch_all(connection)
-    .await?;
+    let rows = query.newest_active(connection, newest_active!("tunnels", "workspace_id"), workspace.as_str()).await?;
     rows.iter().map(tunnel).collect()
 }
 

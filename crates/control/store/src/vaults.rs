@@ -7,7 +7,7 @@ use postern_model::{Problem, Timestamp};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::list::ListQuery;
+use crate::list::{ListQuery, newest_active};
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
 use crate::{Connection, StoreError, Tx, credentials, webhooks};
 
@@ -166,18 +166,7 @@ pub async fn list(
     workspace: &WorkspaceId,
     query: &ListQuery,
 ) -> Result<Vec<Vault>, StoreError> {
-    let (key, id) = query.below();
-    let rows = sqlx::query(
-        "SELECT * FROM vaults WHERE workspace_id = ?1 AND (created_at < ?2 OR (created_at = ?2 AND id < ?3)) \
-           AND (?4 OR archived_at IS NULL) ORDER BY created_at DESC, id DESC LIMIT ?5",
-    )
-    .bind(workspace.as_str())
-    .bind(key)
-    .bind(id)
-    .bind(query.include_archived)
-    .bind(query.limit_plus_one())
-    .fetch_all(connection)
-    .await?;
+    let rows = query.newest_active(connection, newest_active!("vaults", "workspace_id"), workspace.as_str()).await?;
     rows.iter().map(vault).collect()
 }
 

@@ -104,17 +104,11 @@ pub async fn list(
     workspace: &WorkspaceId,
     query: &ListQuery,
 ) -> Result<Vec<Webhook>, StoreError> {
-    let (key, id) = query.below();
-    let rows = sqlx::query(select!(
+    let statement = select!(
         "WHERE w.workspace_id = ?1 AND (w.created_at < ?2 OR (w.created_at = ?2 AND w.id < ?3)) \
          ORDER BY w.created_at DESC, w.id DESC LIMIT ?4"
-    ))
-    .bind(workspace.as_str())
-    .bind(key)
-    .bind(id)
-    .bind(query.limit_plus_one())
-    .fetch_all(connection)
-    .await?;
+    );
+    let rows = query.newest(connection, statement, workspace.as_str()).await?;
     rows.iter().map(webhook).collect()
 }
 

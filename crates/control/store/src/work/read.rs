@@ -6,7 +6,7 @@ use postern_model::{Problem, Timestamp};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::list::ListQuery;
+use crate::list::{ListQuery, newest};
 use crate::row::{from_json, instant, micros, optional_instant, parsed};
 use crate::{Connection, StoreError};
 
@@ -96,17 +96,7 @@ pub async fn list(
     environment: &EnvironmentId,
     query: &ListQuery,
 ) -> Result<Vec<Work>, StoreError> {
-    let (key, id) = query.below();
-    let rows = sqlx::query(
-        "SELECT * FROM work WHERE environment_id = ?1 AND (created_at < ?2 OR (created_at = ?2 AND id < ?3)) \
-         ORDER BY created_at DESC, id DESC LIMIT ?4",
-    )
-    .bind(environment.as_str())
-    .bind(key)
-    .bind(id)
-    .bind(query.limit_plus_one())
-    .fetch_all(connection)
-    .await?;
+    let rows = query.newest(connection, newest!("work", "environment_id"), environment.as_str()).await?;
     rows.iter().map(work).collect()
 }
 
