@@ -384,6 +384,39 @@ def take_space(path, mebibytes):
     return attempt(run)
 
 
+def take_files(directory, mebibytes, count, hold_seconds):
+    """Takes that much space of a directory's file system with several files, and holds it for a while."""
+    paths = [os.path.join(directory, f"taken-{number}") for number in range(count)]
+
+    def run():
+        for path in paths:
+            with open(path, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, mebibytes << 20)
+        time.sleep(hold_seconds)
+        return "made"
+    try:
+        return attempt(run)
+    finally:
+        for path in filter(os.path.exists, paths):
+            os.unlink(path)
+
+
+def print_into(path, mebibytes):
+    """Has a command print that much into a file."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    def run():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            for _ in range(mebibytes):
+                os.write(descriptor, b"x" * (1 << 20))
+            return "made"
+        finally:
+            os.close(descriptor)
+            if path != "/dev/null":
+                os.unlink(path)
+    return attempt(run)
+
+
 def lock_memory(mebibytes):
     """Locks that much memory so that it cannot be swapped out."""
     held = mmap.mmap(-1, mebibytes << 20)
@@ -704,6 +737,7 @@ def trust():
     context.check_hostname = False
     if PLAN.get("hosts"):
         context.verify_mode = ssl.CERT_NONE
+        context.load_cert_chain(PLAN["certificate"])
     else:
         context.load_verify_locations(cafile=os.environ.get("NODE_EXTRA_CA_CERTS"))
     return context

@@ -28,6 +28,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) taken: &'a [&'a str],
     /// Outside: who plays which host.
     pub(crate) hosts: BTreeMap<String, String>,
+    /// Outside: the file of the client certificate, for whoever asks for one.
+    pub(crate) certificate: String,
     /// The user that the perimeter runs as.
     pub(crate) outer_uid: String,
     /// The neighbour's placeholder.
@@ -188,9 +190,10 @@ mod tests {
     fn a_plan_survives_the_shell() {
         let attempt = Attempt(vec!["read".into(), "it's".into()]);
         let probes = vec![Planned { id: "a/b", attempt }];
-        let (hosts, outer_uid, neighbour) = (BTreeMap::new(), String::new(), String::new());
+        let (hosts, side, variable, certificate) = (BTreeMap::new(), "inside", "V", String::new());
+        let (outer_uid, neighbour) = (String::new(), String::new());
         let plan =
-            Plan { namespace: false, side: "inside", variable: "V", taken: &[], hosts, outer_uid, neighbour, probes };
+            Plan { namespace: false, side, variable, taken: &[], hosts, certificate, outer_uid, neighbour, probes };
         assert!(command(&plan).contains(r#""it'\''s""#));
     }
 }

@@ -353,6 +353,7 @@ const AREAS: &[(&str, &str)] = areas![
     "resources",
     "network",
     "credentials",
+    "certificates",
     "places",
     "transports",
     "gateway",

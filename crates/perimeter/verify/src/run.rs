@@ -21,7 +21,7 @@ use crate::own_rules::OwnRules;
 use crate::report::{ControlRow, Finding, Report};
 use crate::roles;
 use crate::stand::{Stand, call, text};
-use crate::zone::{self, API_HOST, OTHER_HOST, Selection, VARIABLE, ZoneError};
+use crate::zone::{self, Selection, VARIABLE, ZoneError};
 
 /// What to run, over what.
 pub struct Settings {
@@ -136,11 +136,8 @@ async fn control_runs(stand: &Stand, probes: &[Probe]) -> Result<BTreeMap<String
             continue;
         }
         let secret = stand.secrets.last().cloned().unwrap_or_default();
-        let hosts = BTreeMap::from([
-            (API_HOST.to_owned(), stand.api.address.to_string()),
-            (OTHER_HOST.to_owned(), stand.other.address.to_string()),
-        ]);
-        let plan = Plan { hosts, side: "outside", ..plan(stand, namespace, planned) };
+        let (hosts, certificate) = (stand.hosts.outside(), stand.certificate().display().to_string());
+        let plan = Plan { hosts, certificate, side: "outside", ..plan(stand, namespace, planned) };
         let program = stand.program();
         let run = outside::run(&program, &plan, vec![(VARIABLE.to_owned(), secret)]).await;
         ended.extend(run.map_err(|error| VerifyError::stand("make the control runs", &error))?);
@@ -159,6 +156,7 @@ fn plan<'a>(stand: &Stand, namespace: bool, probes: Vec<Planned<'a>>) -> Plan<'a
         variable: VARIABLE,
         taken: &["status 200", "status 201", "status 302", "status 401", "status 404", "status 500", "made"],
         hosts: BTreeMap::new(),
+        certificate: String::new(),
         outer_uid: rustix::process::geteuid().as_raw().to_string(),
         neighbour: stand.stolen.clone(),
         probes,
@@ -210,6 +208,7 @@ async fn alone_inside(stand: &mut Stand, probe: &Probe, seen: &mut BTreeMap<Stri
         && let Some(word) = taken_down(&printed)
     {
         seen.entry(probe.id.clone()).or_default().inside = Some(Outcome::new(word));
+        stand.clear_what_was_taken();
         return;
     }
     note(&[probe], &printed, &stand.secrets, seen, |evidence| &mut evidence.inside);
@@ -371,6 +370,7 @@ const COMPANIONS: &[&str] = &[
     "credentials/honest",
     "credentials/other-host",
     "credentials/foreign-bearer",
+    "credentials/vault-neighbours",
     "credentials/path-outside",
     "network/host-collector",
 ];
