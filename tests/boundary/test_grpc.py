@@ -11,9 +11,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from conftest import Stack, results_of, tool
+from conftest import WAYS, Stack, results_of, tool
 from hosts import certificate
-from test_transports import WAYS
 
 HOST = "calls.grpc.internal"
 TOKEN = "journey-grpc-token-5e91c7d40b8a63f2"
@@ -154,6 +153,7 @@ def test_boundary_grpc_calls_of_every_kind_are_carried_with_the_secret_and_refus
     # Each stream of the one connection is decided by itself, and the library shows why.
     assert said["closed"].startswith("PERMISSION_DENIED Refused by the zone's policy (path_not_allowed)"), text
     assert said["elsewhere"].startswith("PERMISSION_DENIED Refused by the zone's policy (placeholder_wrong_location)"), text
+    assert not said["said"].startswith("("), "no placeholder leaves in a message\n" + text
     assert "placeholder_wrong_location" in text and TOKEN not in text, text
     arrived = SEEN[before:]
     assert {method for method, _ in arrived} == {f"/journey.Open/{name}" for name in METHODS}, arrived

@@ -26,7 +26,7 @@ SWITCHED = [
     "userns", "mountns", "mounts-private", "pidns", "netns", "distinct-uid",
 ]
 # Where the others that are mapped to a control would reach further than this machine's loopback without it, one that does not.
-NEAR = {"netns": "network/host-loopback"}
+NEAR = {"netns": "network/host-loopback", "egress-addresses": "names/alias"}
 # Shows only where the host shares its mounts, as most do: so it does here, for this process alone.
 SHARED = ["unshare", "--mount", "--propagation", "shared"]
 
