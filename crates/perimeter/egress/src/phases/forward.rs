@@ -287,7 +287,6 @@ fn not_dialled(error: DialError) -> Denial {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the last use of the error, as for its neighbours in map_err")]
 fn not_trusted(error: TlsError) -> Denial {
     tracing::info!(error = &error as &dyn std::error::Error, "an upstream's TLS identity is not accepted");
     match error {
