@@ -276,6 +276,7 @@ pub(crate) fn worker_configuration(
         environment_id: service.environment_id,
         environment_key: WireBytes::new(key.trim().as_bytes().to_vec()),
         document: configuration.document.text().clone(),
+        names: None,
         degraded: Vec::new(),
         variables: variables(configuration, &environments)?,
         environments,

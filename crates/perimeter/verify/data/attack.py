@@ -921,6 +921,40 @@ def whole(data):
     return head + b"\r\n\r\n" + joined
 
 
+def by_name(name, port, times):
+    """Asks a host for something, so many times; outside as a program does that looks a name up when it checks it and again when it connects."""
+    def run():
+        for _ in range(times):
+            ask = f"GET /from-{PLAN['side']} HTTP/1.1\r\nhost: {name}:{port}\r\nconnection: close\r\n\r\n".encode()
+            addresses = [name]
+            for _ in range(2 if PLAN["names"] else 0):
+                addresses = addresses_of("twin." + name)
+            with socket.create_connection((addresses[0], int(port)), timeout=5) as stream:
+                stream.settimeout(4)
+                stream.sendall(ask)
+                outcome = outcome_of(received(stream))
+        return outcome
+    return attempt(run)
+
+
+def addresses_of(name):
+    """Where the run's own server of names says that a name leads; an IPv4 address in IPv6 is the IPv4 address, as for a kernel."""
+    host, port = PLAN["names"].rsplit(":", 1)
+    found = []
+    for kind, size in ((1, 4), (28, 16)):
+        question = struct.pack("!HHHHHH", 7, 0x100, 1, 0, 0, 0)
+        question += b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0" + struct.pack("!HH", kind, 1)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as packets:
+            packets.settimeout(3)
+            packets.connect((host, int(port)))
+            packets.send(question)
+            data = packets.recv(4096)
+        mark = struct.pack("!HHIH", kind, 1, 0, size)
+        for part in data[len(question):].split(mark)[1:]:
+            found.append(socket.inet_ntop(socket.AF_INET if size == 4 else socket.AF_INET6, part[:size]))
+    return [address.removeprefix("::ffff:") for address in found]
+
+
 def proxied(first_line):
     """Asks the explicit proxy inside; through a tunnel, if it opens one."""
     target = filled(first_line).split(" ")[1].split("//")[-1].split("/")[0]

@@ -352,6 +352,7 @@ const AREAS: &[(&str, &str)] = areas![
     "tools",
     "resources",
     "network",
+    "names",
     "credentials",
     "certificates",
     "places",

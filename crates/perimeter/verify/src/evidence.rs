@@ -60,6 +60,7 @@ pub(crate) fn afterwards(
         "placeholder-upstream" => Some(placeholder_upstream(ended)),
         "foreign-key-upstream" => Some(foreign_key_upstream(ended)),
         "outside-rule" => Some(outside_rule(ended)),
+        "names-collected" => Some(names_collected(ended)),
         "vault-granted" => Some(vault_granted(ended)),
         "injected" => Some(injected(ended)),
         "collector" => Some(collected(ended)),
@@ -242,6 +243,12 @@ fn collected(ended: &Ended) -> Pair {
         word(text.contains("from-inside"), "made", "none"),
         word(ended.hosts.collector.received().connections > 0, "made", "none"),
     )
+}
+
+/// Whether anything from inside reached the address that names lead to and no rule allows; the control runs did.
+fn names_collected(ended: &Ended) -> Pair {
+    let text = String::from_utf8_lossy(&ended.hosts.forbidden.received().bytes).into_owned();
+    (word(text.contains("from-inside"), "made", "none"), word(text.contains("from-outside"), "made", "none"))
 }
 
 /// Whether an outcome stands in the log before the decision it follows from.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use postern_audit::{Decision, Entry};
 use postern_policy::document::DocumentText;
 use postern_runner::OpenSession;
-use postern_sandbox::State;
+use postern_sandbox::{Control, State};
 use serde_json::json;
 
 use crate::attempt::{self, Ended, Plan, Planned, command, race, tool};
@@ -137,7 +137,8 @@ async fn control_runs(stand: &Stand, probes: &[Probe]) -> Result<BTreeMap<String
         }
         let secret = stand.secrets.last().cloned().unwrap_or_default();
         let (hosts, certificate) = (stand.hosts.outside(), stand.certificate().display().to_string());
-        let plan = Plan { hosts, certificate, side: "outside", ..plan(stand, namespace, planned) };
+        let names = stand.hosts.names.address.to_string();
+        let plan = Plan { hosts, certificate, names, side: "outside", ..plan(stand, namespace, planned) };
         let program = stand.program();
         let run = outside::run(&program, &plan, vec![(VARIABLE.to_owned(), secret)]).await;
         ended.extend(run.map_err(|error| VerifyError::stand("make the control runs", &error))?);
@@ -157,6 +158,7 @@ fn plan<'a>(stand: &Stand, namespace: bool, probes: Vec<Planned<'a>>) -> Plan<'a
         taken: &["status 200", "status 201", "status 302", "status 401", "status 404", "status 500", "made"],
         hosts: BTreeMap::new(),
         certificate: String::new(),
+        names: String::new(),
         outer_uid: rustix::process::geteuid().as_raw().to_string(),
         neighbour: stand.stolen.clone(),
         probes,
@@ -311,17 +313,18 @@ fn begun(stand: &Stand, started: Timestamp) -> Report {
     let degraded = stand.perimeter.degraded().iter().map(|what| what.replace(&directory, "(the run's own directory)"));
     let controls = stand.perimeter.controls().iter().map(|status| ControlRow {
         name: status.control.name().to_owned(),
-        does: does(status.control.name()).unwrap_or_default(),
+        does: does(status.control.name()).or(not_attacked(status.control)).unwrap_or_default(),
         state: match status.state {
             State::Active => "active",
             State::Degraded => "degraded",
             State::Missing => "missing",
         },
-        cause: [status.cause.as_str(), status.fix.as_str()]
+        cause: [status.cause.as_str(), status.fix.as_str(), status.control.held_by().unwrap_or_default()]
             .map(str::trim)
-            .join("; ")
-            .trim_matches([';', ' '])
-            .to_owned(),
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join("; "),
     });
     Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -340,6 +343,16 @@ fn begun(stand: &Stand, started: Timestamp) -> Report {
         notes: NOTES.iter().map(ToString::to_string).collect(),
         findings: Vec::new(),
     }
+}
+
+/// What a control does that no probe is mapped to.
+fn not_attacked(control: Control) -> Option<String> {
+    let does = match control {
+        Control::DiskHard => "a limit on disk",
+        Control::CpuHard => "a share of processor time",
+        _ => return None,
+    };
+    Some(does.to_owned())
 }
 
 fn zone_digest(stand: &Stand) -> String {
@@ -371,6 +384,8 @@ const COMPANIONS: &[&str] = &[
     "credentials/other-host",
     "credentials/foreign-bearer",
     "credentials/vault-neighbours",
+    "names/later",
+    "names/mixed",
     "credentials/path-outside",
     "network/host-collector",
 ];

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -73,7 +74,7 @@ impl Stand {
         let (store, mut secrets) = fill_store(&directory.0, &under_test, &keys)?;
         let program = directory.0.join("attack.py");
         fs::write(&program, PROGRAM).map_err(|error| doing("write the attack program")(&error))?;
-        let perimeter = Standing::start(configuration(settings, &directory.0, &under_test)).await;
+        let perimeter = Standing::start(configuration(settings, &directory.0, &under_test, hosts.names.address)).await;
         let perimeter = perimeter.map_err(|problems| VerifyError::Perimeter(problems.join("; ")))?;
         let own = canary()?;
         for (session, value) in [(ATTACKER, &own), (NEIGHBOUR, &keys.vault)] {
@@ -89,6 +90,7 @@ impl Stand {
         plant_keys(&directory.0, &keys)?;
         let (mut names, served) = serve_on_host(&directory.0, &program).await?;
         names.put("collector", hosts.collector.address.port());
+        names.put("changing", hosts.changing.port());
         names.put("api", API_HOST);
         names.put("other", OTHER_HOST);
         names.put("certified", CERTIFIED_HOST);
@@ -237,7 +239,7 @@ fn fill_store(directory: &Path, under_test: &UnderTest, keys: &Keys) -> Result<(
     Ok((store, secrets))
 }
 
-fn configuration(settings: &Settings, directory: &Path, under_test: &UnderTest) -> WorkerConfig {
+fn configuration(settings: &Settings, directory: &Path, under_test: &UnderTest, names: SocketAddr) -> WorkerConfig {
     WorkerConfig {
         exe: settings.exe.clone(),
         server_url: String::new(),
@@ -252,6 +254,7 @@ fn configuration(settings: &Settings, directory: &Path, under_test: &UnderTest) 
         sessions: 2,
         drain_seconds: 1,
         variables: BTreeMap::new(),
+        names: Some(names),
         degraded: Vec::new(),
     }
 }

@@ -19,6 +19,8 @@ pub(crate) const CERTIFIED_HOST: &str = "certified.postern-verify.internal";
 pub(crate) const BARE_HOST: &str = "bare.postern-verify.internal";
 /// The host whose credential comes from the vaults of a session.
 pub(crate) const VAULT_HOST: &str = "vault.postern-verify.internal";
+/// Names that lead elsewhere from one question to the next; a rule allows them one address of this machine.
+const CHANGING_HOSTS: &str = "*.changing.postern-verify.internal";
 /// A name that a rule allows and that leads to this machine's loopback, which no rule names.
 pub(crate) const REBOUND_HOST: &str = "localhost";
 /// The variable that shows the canary's placeholder.
@@ -79,6 +81,8 @@ pub(crate) struct Upstreams<'a> {
     pub(crate) bare: Upstream<'a>,
     pub(crate) vault: Upstream<'a>,
     pub(crate) collector: SocketAddr,
+    /// The port of whom [`CHANGING_HOSTS`] lead to.
+    pub(crate) changing: u16,
 }
 
 /// One of them.
@@ -87,9 +91,12 @@ pub(crate) struct Upstream<'a> {
     pub(crate) ca: &'a str,
 }
 
+/// What a rule says: keys and values.
+type Members = Vec<(&'static str, Value)>;
+
 impl<'a> Upstreams<'a> {
     /// Those of HTTPS: name, place, and what their rule says besides where they are.
-    fn by_name(&self) -> [(&'static str, &Upstream<'a>, Vec<(&'static str, Value)>); 5] {
+    fn by_name(&self) -> [(&'static str, &Upstream<'a>, Members); 5] {
         [
             (API_HOST, &self.api, vec![("credential", CREDENTIAL.into())]),
             (OTHER_HOST, &self.other, vec![("websocket", true.into())]),
@@ -226,6 +233,9 @@ fn add_hosts(zone: &mut Table, upstreams: &Upstreams<'_>) {
     }
     let port = Value::Array(vec![i64::from(upstreams.collector.port()).into()]);
     hosts.push(rule(REBOUND_HOST, vec![("scheme", "http".into()), ("ports", port)]));
+    let port = Value::Array(vec![i64::from(upstreams.changing).into()]);
+    let one = ("addresses", texts(&["127.0.0.1/32"]));
+    hosts.push(rule(CHANGING_HOSTS, vec![("scheme", "http".into()), ("ports", port), one]));
 }
 
 fn limit(zone: &mut Table) {
@@ -279,8 +289,15 @@ mod tests {
         let two = document(TWO);
         let address = SocketAddr::from(([127, 0, 0, 1], 9));
         let at = || Upstream { address, ca: "a" };
-        let upstreams =
-            Upstreams { api: at(), other: at(), certified: at(), bare: at(), vault: at(), collector: address };
+        let upstreams = Upstreams {
+            api: at(),
+            other: at(),
+            certified: at(),
+            bare: at(),
+            vault: at(),
+            collector: address,
+            changing: 9,
+        };
         let chosen = choose(&two, &select(Some("b"), None)).unwrap();
         let under_test = rewrite(chosen, &two, &upstreams);
         assert!(!under_test.document.text.contains("env:REAL"), "{}", under_test.document.text);
