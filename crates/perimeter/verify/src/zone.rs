@@ -312,6 +312,6 @@ mod tests {
         assert_eq!(zone.name(), "b");
         assert_eq!(zone.sandbox().mounts.len(), 1);
         let variables: Vec<_> = zone.credentials().iter().filter_map(|one| one.env.as_deref()).collect();
-        assert_eq!(variables, ["REAL_KEY", "VAULT_KEY", VARIABLE]);
+        assert_eq!(variables, ["REAL_KEY", "VAULT_KEY", VARIABLE, VAULT_VARIABLE]);
     }
 }
