@@ -294,6 +294,11 @@ ca_file = "{directory}/ca.pem"
 """)
 
 
+# How a command of a sandbox finds its way out.
+BARE = "env -u http_proxy -u https_proxy -u HTTP_PROXY -u HTTPS_PROXY -u ALL_PROXY -u all_proxy -u no_proxy -u NO_PROXY "
+WAYS = pytest.mark.parametrize("way", ["", BARE], ids=["with proxy variables", "without"])
+
+
 def results_of(stack: Stack, *tool_uses: dict) -> list[str]:
     """The texts that these tool uses of one session came to."""
     from anthropic import Anthropic

@@ -15,14 +15,12 @@ from pathlib import Path
 
 import pytest
 import websockets
-from conftest import Stack, results_of, tool
+from conftest import WAYS, Stack, results_of, tool
 from hosts import certificate
 from websockets.asyncio.server import serve
 
 TOKEN = "journey-stream-token-8c4f2e6b1d9a7350"
 TWO, LIVE = "two.streams.internal", "live.streams.internal"
-BARE = "env -u http_proxy -u https_proxy -u HTTP_PROXY -u HTTPS_PROXY -u ALL_PROXY -u all_proxy -u no_proxy -u NO_PROXY "
-WAYS = pytest.mark.parametrize("way", ["", BARE], ids=["with proxy variables", "without"])
 # Speaks HTTP/2, and HTTP/1.1 to whoever wants that; says which, and what it was sent.
 HTTP2_SERVER = """
 const { createSecureServer } = require("http2"), { readFileSync } = require("fs"), directory = process.argv[1];

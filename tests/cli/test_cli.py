@@ -100,6 +100,15 @@ def test_the_level_of_the_log_is_the_level_of_every_role(tmp_path: Path):
     assert {"INFO", "DEBUG"} <= {line["level"] for line in lines("debug")}
 
 
+def test_the_format_of_the_log_is_the_format_of_every_role(tmp_path: Path):
+    done = run("verify", "--only", "credentials/honest", "--log", "debug", "--log-format", "text", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if "postern" in line]
+    # Without a terminal each process would write JSON. Those of the roles are there: custody, egress and the audit log say that they stand.
+    assert [line for line in lines if line.startswith("{")] == []
+    assert len(lines) > 5, done.stderr
+
+
 def test_a_drained_stack_ends_with_zero_and_keeps_what_was_acknowledged(new_stack):
     stack: Stack = new_stack()
     done = run("run", text_of({"text": "remember this"}), "--data-dir", str(stack.data), cwd=stack.directory)

@@ -18,15 +18,15 @@ SWITCHED = [
     "seccomp", "landlock", "no-caps", "proc-masks", "read-only-root", "resource-limits", "packet-rules", "utsns", "timens",
     "cgroupns",
     "ipcns", "mounts-flags", "memory-hard", "tool-paths", "scrubbing", "egress-authority",
-    "egress-addresses", "egress-foreign", "egress-minting", "egress-overrides", "tripwire-host", "tripwire-port",
+    "egress-addresses", "egress-certificates", "egress-foreign", "egress-minting", "egress-overrides", "tripwire-host", "tripwire-port",
     "tripwire-scheme", "tripwire-location", "tripwire-session", "own-files", "own-calls", "outbound-only",
     "tool-output", "egress-decision", "egress-protocols", "tripwire-renderings", "audit-chain", "audit-before-act",
-    "private-files", "private-memory", "processes-hard", "custody-sources",
+    "private-files", "private-memory", "processes-hard", "disk-watchdog", "custody-sources",
     "gateway-identity", "gateway-decision", "gateway-tripwire",
     "userns", "mountns", "mounts-private", "pidns", "netns", "distinct-uid",
 ]
 # Where the others that are mapped to a control would reach further than this machine's loopback without it, one that does not.
-NEAR = {"netns": "network/host-loopback"}
+NEAR = {"netns": "network/host-loopback", "egress-addresses": "names/alias"}
 # Shows only where the host shares its mounts, as most do: so it does here, for this process alone.
 SHARED = ["unshare", "--mount", "--propagation", "shared"]
 

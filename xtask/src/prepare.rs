@@ -16,7 +16,7 @@ const MITMPROXY: &str = "mitmproxy==11.0.2";
 /// MCP servers that others wrote, and what puts them behind HTTP.
 const MCP_SERVERS: &[&str] = &["mcp-server-git==2026.10.10", "mcp-proxy==0.13.0"];
 /// Peers of other protocols that the egress proxy carries, and what the SDK checks a webhook's signature with.
-const PEERS: &[&str] = &["websockets==17.4", "standardwebhooks==1.1.0"];
+const PEERS: &[&str] = &["websockets==17.4", "grpcio==1.85.3", "standardwebhooks==1.1.0"];
 
 /// Sends the API what its description allows and what it does not.
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";

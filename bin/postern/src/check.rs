@@ -66,7 +66,10 @@ const IN_EVERY_SANDBOX: &[Control] = &[
 /// `name  state  cause; fix`.
 pub(crate) fn line(status: &ControlStatus) -> String {
     let state = match status.state {
-        State::Active => return format!("{:<16} active", status.control.name()),
+        State::Active => {
+            let held = status.control.held_by().map(|by| format!("    {by}")).unwrap_or_default();
+            return format!("{:<16} active{held}", status.control.name());
+        }
         State::Degraded => "degraded",
         State::Missing => "missing",
     };
@@ -94,5 +97,12 @@ mod tests {
     fn a_line_gives_cause_and_fix() {
         let text = line(&ControlStatus::degraded(Control::DiskHard, "no quota", "use a small disk"));
         assert_eq!(text, "disk-hard        degraded  no quota; use a small disk");
+        assert_eq!(line(&ControlStatus::active(Control::Seccomp)), "seccomp          active");
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_hold_is_called_soft() {
+        let text = line(&ControlStatus::active(Control::ToolOutput));
+        assert!(text.starts_with("tool-output      active    soft: the tool server"), "{text}");
     }
 }

@@ -19,6 +19,9 @@ use crate::cli::LogFormat;
 
 /// Starts logging for this process; a second call does nothing.
 pub(crate) fn start(level: LevelFilter, format: Option<LogFormat>) {
+    if let Some(format) = format {
+        postern_exec::role::log_as(format.name());
+    }
     let format = format.unwrap_or(if stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json });
     let layer = match format {
         LogFormat::Text => {

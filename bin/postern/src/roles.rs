@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::ValueEnum as _;
 use postern_confine::{Confinement, Reach, Role};
 use postern_exec::WireBytes;
 use postern_exec::role::{First, Roles, STARTER, Starter};
@@ -15,6 +16,7 @@ use postern_runner::WorkerConfig;
 use serde::de::DeserializeOwned;
 use tracing::level_filters::LevelFilter;
 
+use crate::cli::LogFormat;
 use crate::config::{Configuration, DEFAULT_ENVIRONMENT};
 use crate::data::Data;
 use crate::failure::{Failure, Or};
@@ -24,8 +26,28 @@ use crate::{logging, reach, server};
 #[derive(Clone, Copy)]
 pub(crate) struct Asked {
     part: Part,
-    /// The level of whoever executed it.
-    log: LevelFilter,
+    log: Log,
+}
+
+/// How whoever executed it logs.
+#[derive(Clone, Copy)]
+struct Log {
+    level: LevelFilter,
+    /// Where one was chosen.
+    format: Option<LogFormat>,
+}
+
+impl Log {
+    /// As the arguments have it; nothing where they say something else.
+    fn of(level: Option<&str>, format: Option<&str>) -> Option<Self> {
+        let level = level.map_or(Ok(LevelFilter::INFO), str::parse).ok()?;
+        let format = format.map(|name| LogFormat::from_str(name, false)).transpose().ok()?;
+        Some(Self { level, format })
+    }
+
+    fn start(self) {
+        logging::start(self.level, self.format);
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -38,17 +60,20 @@ enum Part {
     Starter,
 }
 
-/// The role that the arguments ask for: one word and a level at most, with a socket as standard input. A person at a terminal gets the
+/// The role that the arguments ask for: one word, and level and format of the log at most, with a socket as standard input. A person at a terminal gets the
 /// command of that name instead, or its help.
 pub(crate) fn asked_for() -> Option<Asked> {
     let mut arguments = std::env::args().skip(1);
-    let (name, level, None) = (arguments.next()?, arguments.next(), arguments.next()) else { return None };
+    let (name, level, format) = (arguments.next()?, arguments.next(), arguments.next());
+    if arguments.next().is_some() {
+        return None;
+    }
     let part = match name.as_str() {
         "spawner" => Part::Spawner,
         STARTER => Part::Starter,
         name => Part::Confined(Role::named(name)?),
     };
-    let log = level.map_or(Ok(LevelFilter::INFO), |level| level.parse()).ok()?;
+    let log = Log::of(level.as_deref(), format.as_deref())?;
     rustix::net::sockopt::socket_type(std::io::stdin().as_fd()).ok().map(|_| Asked { part, log })
 }
 
@@ -69,9 +94,9 @@ impl Asked {
 }
 
 /// What the spawner inherits: it is executed by this one, and so has the same filter and the same domain.
-fn starter(log: LevelFilter) -> ExitCode {
+fn starter(log: Log) -> ExitCode {
     keep_memory_private();
-    logging::start(log, None);
+    log.start();
     match postern_confine::enter_calls_alone(postern_sandbox::spawner_calls()) {
         Ok(confinement) => tell(STARTER, &confinement),
         Err(error) => return defect(STARTER, &error),
@@ -79,11 +104,11 @@ fn starter(log: LevelFilter) -> ExitCode {
     postern_exec::role::starter_main(Roles { once: &["spawner", "audit", "custody", "egress"], again: &["connector"] })
 }
 
-fn confined_role(role: Role, log: LevelFilter) -> ExitCode {
+fn confined_role(role: Role, log: Log) -> ExitCode {
     keep_memory_private();
     // A build with switches reads which one is off at the first question: here, while its file can still be opened.
     let _in_no_build_that_ships = postern_danger::off!("none");
-    logging::start(log, None);
+    log.start();
     let ended = match role {
         Role::Server => server_role(),
         Role::Worker => worker(),
@@ -251,6 +276,7 @@ pub(crate) fn worker_configuration(
         environment_id: service.environment_id,
         environment_key: WireBytes::new(key.trim().as_bytes().to_vec()),
         document: configuration.document.text().clone(),
+        names: None,
         degraded: Vec::new(),
         variables: variables(configuration, &environments)?,
         environments,

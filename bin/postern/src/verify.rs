@@ -68,7 +68,10 @@ fn write(path: Option<&Path>, text: impl FnOnce() -> String) -> Result<(), Failu
 fn verdict(report: &Report, arguments: &VerifyArguments) -> Result<ExitCode, Failure> {
     let counts = report.counts();
     if counts.not_held > 0 {
-        return Err(Failure::NotHeld(format!("{} probes did not hold", counts.not_held)));
+        return Err(Failure::NotHeld(match counts.not_held {
+            1 => "1 probe did not hold".to_owned(),
+            many => format!("{many} probes did not hold"),
+        }));
     }
     if counts.held == 0 {
         return Err(Failure::NotHeld("no probe held: nothing was shown".to_owned()));

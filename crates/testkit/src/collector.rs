@@ -35,7 +35,15 @@ impl Collector {
     /// # Errors
     /// When no port with both protocols free could be bound.
     pub async fn start() -> std::io::Result<Self> {
-        let tcp = TcpListener::bind("127.0.0.1:0").await?;
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    /// The same at an address of loopback that somebody chose.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_at(address: SocketAddr) -> std::io::Result<Self> {
+        let tcp = TcpListener::bind(address).await?;
         let address = tcp.local_addr()?;
         #[expect(
             clippy::disallowed_methods,

@@ -3,6 +3,7 @@
 
 pub mod certificate;
 pub mod collector;
+pub mod names;
 pub mod private_api;
 pub mod private_mcp;
 pub mod rehearsal;

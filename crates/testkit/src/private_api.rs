@@ -1,19 +1,20 @@
 //! A private HTTPS API that refuses requests without its bearer token, and reflects them to whoever has it.
 //!
 //! `GET /v1/accounts` gives data; `POST /v1/entries` stores an entry; `GET /v1/reflect/RENDERING` answers with the
-//! request's own headers in that rendering, as careless upstreams do. `/v1/socket` is a WebSocket for anybody. Whoever begins with HTTP/2 is answered in it, unasked.
+//! request's own headers in that rendering, as careless upstreams do. `/v1/socket` is a WebSocket
+//! for anybody; `/v1/certificate` tells anybody whether they presented a client certificate (200, or 403). Whoever begins with HTTP/2 is answered in it, unasked.
 
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hyper::server::conn::{http1, http2};
@@ -25,7 +26,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::certificate::{CertificateError, make};
+use crate::certificate::{Asks, CertificateError, make};
 use crate::socket;
 
 /// Renderings that `/v1/reflect/` knows.
@@ -95,7 +96,15 @@ impl PrivateApi {
     /// # Errors
     /// When the certificate cannot be made or no port can be bound.
     pub async fn start(host: &str, token: &str) -> Result<Self, StartError> {
-        let certificates = make(&[host])?;
+        Self::start_asking(host, token, Asks::Nobody).await
+    }
+
+    /// The same, asking for client certificates.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_asking(host: &str, token: &str, asks: Asks<'_>) -> Result<Self, StartError> {
+        let certificates = make(&[host], asks)?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -120,6 +129,7 @@ fn router(shared: Shared) -> Router {
         .fallback(|| async { StatusCode::NOT_FOUND })
         .layer(from_fn_with_state(shared, authorize))
         .route("/v1/socket", get(socket::accept))
+        .route("/v1/certificate", get(certificate))
 }
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router) {
@@ -127,6 +137,8 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router) {
         let (acceptor, router) = (acceptor.clone(), router.clone());
         tokio::spawn(async move {
             let Ok(stream) = acceptor.accept(stream).await else { return };
+            let presented = Presented(stream.get_ref().1.peer_certificates().is_some());
+            let router = router.layer(Extension(presented));
             let mut stream = BufReader::new(stream);
             let two = stream.fill_buf().await.is_ok_and(|first| first.starts_with(b"PRI "));
             let (stream, service) = (TokioIo::new(stream), TowerToHyperService::new(router));
@@ -154,6 +166,14 @@ async fn authorize(State(shared): State<Shared>, request: Request, next: Next) -
         return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response();
     }
     next.run(request).await
+}
+
+/// Whether a connection began with a client certificate.
+#[derive(Clone, Copy)]
+struct Presented(bool);
+
+async fn certificate(Extension(Presented(presented)): Extension<Presented>) -> StatusCode {
+    if presented { StatusCode::OK } else { StatusCode::FORBIDDEN }
 }
 
 async fn accounts() -> Response {

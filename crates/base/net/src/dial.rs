@@ -134,7 +134,8 @@ impl Dialable for PublicPermit {
 /// The addresses of a name, or why there are none, when they are known.
 pub type LookingUp<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>>;
 
-/// Whoever knows the addresses of names. The system does; no configuration names another. Tests bring a liar.
+/// Whoever knows the addresses of names. The system does; no configuration names another. A run of `verify` brings
+/// [`crate::Asking`] and a server of its own, and tests bring a liar.
 pub trait Resolver: std::fmt::Debug + Send + Sync {
     /// Every address of `host`, in the order in which they should be tried.
     fn look_up<'a>(&'a self, host: &'a str, port: u16) -> LookingUp<'a>;

@@ -2,6 +2,7 @@
 //! permit, dialling, TLS, an HTTP client for endpoints named in configuration. And what every role shares about
 //! streams: server-sent events, backoff, limits, drain. It decides nothing and holds no credential.
 
+mod asking;
 pub mod backoff;
 pub mod client;
 pub mod control;
@@ -15,6 +16,7 @@ pub mod sse;
 pub mod tls;
 pub mod upgrade;
 
+pub use asking::Asking;
 pub use backoff::Backoff;
 pub use client::{Acquired, Body, ClientError, Connect, Connecting, Duplex, HttpClient, Unanswered};
 pub use dial::{DialError, Dialer, LookingUp, Resolver};

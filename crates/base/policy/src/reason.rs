@@ -95,6 +95,8 @@ reasons! {
     UpstreamUnreachable = "upstream_unreachable", "try again later; the destination is allowed but did not answer";
     /// The upstream's TLS identity was not accepted.
     UpstreamUntrusted = "upstream_untrusted", "the upstream's certificate is not trusted; the operator can name its CA with `ca_file`";
+    /// The upstream wants a client certificate, and no rule presents one there; or it does not take the one that is presented.
+    UpstreamCertificateRequired = "upstream_certificate_required", "the upstream wants a client certificate that it knows; the operator can name one in the rule with `client_certificate`";
     /// The audit log cannot be written.
     AuditUnavailable = "audit_unavailable", "privileged actions stop while the audit log cannot be written; tell the operator";
     /// Custody does not hand out the credential.

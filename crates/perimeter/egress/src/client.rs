@@ -177,7 +177,7 @@ impl Client {
         configuration: Configuration,
         selected: BTreeMap<String, Selected>,
     ) -> Result<Vec<String>, EgressError> {
-        let Configuration { document, environments } = configuration;
+        let Configuration { document, environments, names: _ } = configuration;
         match self.ask(Question::Reload { document, environments, selected }, Vec::new()).await? {
             Answer::Reloaded { problems } => Ok(problems),
             _ => Err(EgressError::OutOfTurn),

@@ -1,6 +1,7 @@
 //! What the worker and the egress process say to each other. Carries ids, names and placeholders, never a secret.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use postern_policy::document::DocumentText;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,9 @@ pub struct Configuration {
     pub document: DocumentText,
     /// Local environment names and the `env_` ids they stand for.
     pub environments: BTreeMap<String, String>,
+    /// Who is asked where names lead, if not the operating system. A run of `verify` has a server of its own; no configuration names one.
+    #[serde(default)]
+    pub names: Option<SocketAddr>,
 }
 
 /// First message back: the zones were read and the connections taken up.

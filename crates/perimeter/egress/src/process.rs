@@ -8,7 +8,7 @@ use std::{
 };
 
 use postern_exec::{asynchronous::Channel, role::First, rpc};
-use postern_net::Dialer;
+use postern_net::{Asking, Dialer};
 use postern_policy::{Document, Zones};
 use tokio::sync::Semaphore;
 
@@ -69,6 +69,7 @@ impl Configuration {
 }
 
 fn build(configuration: Configuration, descriptors: Vec<OwnedFd>) -> Result<Registry, Vec<String>> {
+    let names = configuration.names;
     let zones = configuration.zones()?;
     let [audit, custody]: [OwnedFd; 2] =
         descriptors.try_into().map_err(|_| vec!["the audit and custody connections are missing".to_owned()])?;
@@ -78,7 +79,7 @@ fn build(configuration: Configuration, descriptors: Vec<OwnedFd>) -> Result<Regi
         Arc::new(Perimeter {
             audit: Arc::new(postern_audit::Client::new(connection(audit)?)),
             custody: Arc::new(postern_custody::EgressClient::new(connection(custody)?)),
-            dialer: Dialer::new(),
+            dialer: names.map_or_else(Dialer::new, |server| Dialer::with_resolver(Arc::new(Asking::of(server)))),
             origins: Arc::new(Kernel),
             trust: Default::default(),
             bounds: limits::Bounds::default(),

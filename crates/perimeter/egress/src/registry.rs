@@ -140,9 +140,9 @@ impl Registry {
                 self.session(&session)?.revoke().await;
                 Ok(Answer::Done)
             }
-            Question::Reload { document, environments, selected } => {
-                Ok(Answer::Reloaded { problems: self.reload(Configuration { document, environments }, &selected) })
-            }
+            Question::Reload { document, environments, selected } => Ok(Answer::Reloaded {
+                problems: self.reload(Configuration { document, environments, names: None }, &selected),
+            }),
             Question::Close { session } => {
                 let closed = self.lock().remove(&session);
                 if let Some(closed) = closed {

@@ -1,6 +1,7 @@
 //! What the worker is told at its start, and the words it exchanges with its supervisor. Reads no file and no environment.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use postern_exec::WireBytes;
@@ -37,6 +38,9 @@ pub struct WorkerConfig {
     pub drain_seconds: u64,
     /// The operator's variables that zones name with `env:`, for custody alone.
     pub variables: BTreeMap<String, WireBytes>,
+    /// Who is asked where names lead, if not the operating system: for a run of `verify`, which has a server of its own.
+    #[serde(default)]
+    pub names: Option<SocketAddr>,
     /// What its own process protects less than it could.
     #[serde(default)]
     pub degraded: Vec<String>,

@@ -76,8 +76,11 @@ pub(crate) async fn start(
     let audit = postern_audit::Client::new(channel(keeper.audit(CallerKind::Worker).await)?);
     let custody = postern_custody::Client::new(channel(keeper.custody(CallerKind::Worker).await)?);
 
-    let egress_configuration =
-        postern_egress::client::Configuration { document: config.document, environments: config.environments };
+    let egress_configuration = postern_egress::client::Configuration {
+        document: config.document,
+        environments: config.environments,
+        names: config.names,
+    };
     let audit_for_egress = keeper.audit(CallerKind::Egress).await.map_err(problems)?;
     let custody_for_egress = keeper.custody(CallerKind::Egress).await.map_err(problems)?;
     let started =

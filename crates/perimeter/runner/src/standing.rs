@@ -1,10 +1,12 @@
 //! A perimeter that stands without a queue: the same processes, decisions and records as the worker's, for whoever opens sessions itself. `verify` does.
 //! Speaks to no server and holds no key of one.
 
+use std::io;
 use std::sync::Arc;
 
 use postern_exec::role::Starter;
 use postern_sandbox::ControlStatus;
+use postern_secret::seal::SealedVariable;
 
 use crate::boundary::{Boundary, SandboxHands};
 use crate::config::{Report, WorkerConfig};
@@ -18,6 +20,7 @@ pub struct Standing {
     children: Children,
     controls: Vec<ControlStatus>,
     degraded: Vec<String>,
+    places: Arc<Places>,
 }
 
 /// A session of it.
@@ -32,9 +35,9 @@ impl Standing {
         let places = Arc::new(Places::new(&config.data_dir));
         // As the worker's: spawner and sandboxes are under the starter's filter and in its domain.
         let starter = Starter::beside(config.exe.clone()).map_err(|error| vec![format!("no starter: {error}")])?;
-        let Started { perimeter, children, report, .. } = perimeter::start(config, &starter, places).await?;
+        let Started { perimeter, children, report, .. } = perimeter::start(config, &starter, places.clone()).await?;
         match report {
-            Report::Ready { controls, degraded, .. } => Ok(Self { perimeter, children, controls, degraded }),
+            Report::Ready { controls, degraded, .. } => Ok(Self { perimeter, children, controls, degraded, places }),
             Report::Refused { problems } => Err(problems),
             Report::Reloaded { .. } => Err(vec!["the perimeter spoke of a change before it stood".to_owned()]),
         }
@@ -50,6 +53,14 @@ impl Standing {
     #[must_use]
     pub fn degraded(&self) -> &[String] {
         &self.degraded
+    }
+
+    /// Brings what the vaults of a session have, sealed, as a work item would: for a session that is opened after it. Blocks.
+    ///
+    /// # Errors
+    /// The session cannot name a directory, or the directory cannot be written.
+    pub fn bring(&self, session: &str, variables: &[SealedVariable]) -> io::Result<()> {
+        self.places.of(session).map_err(io::Error::other)?.keep_variables(variables)
     }
 
     /// Opens a session in the zone that covers it.

@@ -25,6 +25,8 @@ pub(crate) fn statuses(groups: Option<&dyn Backend>, builder: Builder) -> Vec<Co
     let mut statuses: Vec<_> = TRIALS.iter().map(|(control, trial)| tried(*control, trial(), builder)).collect();
     statuses.extend([domain::status(), ControlStatus::active(Control::NoCaps)]);
     statuses.extend([memory(groups), processes(groups), disk(), cpu(groups), distinct_uid(builder)]);
+    // Part of every tool server, whatever the machine.
+    statuses.push(ControlStatus::active(Control::ToolOutput));
     statuses
 }
 

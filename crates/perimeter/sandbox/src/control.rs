@@ -39,11 +39,13 @@ pub enum Control {
     CpuHard,
     /// A kernel user of its own for each sandbox.
     DistinctUid,
+    /// A bound on what a command prints.
+    ToolOutput,
 }
 
 impl Control {
     /// Every control, in the order they are reported.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Userns,
         Self::Mountns,
         Self::Pidns,
@@ -60,6 +62,7 @@ impl Control {
         Self::DiskHard,
         Self::CpuHard,
         Self::DistinctUid,
+        Self::ToolOutput,
     ];
 
     /// The name in configuration and reports.
@@ -81,12 +84,23 @@ impl Control {
             Self::DiskHard => "disk-hard",
             Self::CpuHard => "cpu-hard",
             Self::DistinctUid => "distinct-uid",
+            Self::ToolOutput => "tool-output",
         }
     }
 
     /// The control of that name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|control| control.name() == name)
+    }
+
+    /// Who holds it where it is active, if not the kernel: a softer thing, because it lasts as long as that process is sound.
+    pub fn held_by(self) -> Option<&'static str> {
+        match self {
+            Self::ToolOutput => Some(
+                "soft: the tool server keeps the last 100 KiB of what a command prints and drops the rest, and the worker takes no longer message; the kernel holds no such limit",
+            ),
+            _ => None,
+        }
     }
 
     /// Whether the name promises a limit that the kernel holds, so that a softer one does not satisfy `require`.

@@ -32,7 +32,8 @@ pub(crate) fn variables(spec: &Spec) -> Vec<(String, String)> {
         variables.push(("PIP_BREAK_SYSTEM_PACKAGES", "1"));
     }
     if !spec.ca_certificate_pem.is_empty() {
-        for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT"] {
+        for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT", GRPC_ROOTS]
+        {
             variables.push((name, BUNDLE));
         }
         variables.push(("NODE_EXTRA_CA_CERTS", SESSION_CA));
@@ -45,6 +46,9 @@ pub(crate) fn variables(spec: &Spec) -> Vec<(String, String)> {
     }
     variables
 }
+
+/// gRPC's own libraries bring authorities of their own, and trust others only by this.
+const GRPC_ROOTS: &str = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH";
 
 #[cfg(test)]
 mod tests {

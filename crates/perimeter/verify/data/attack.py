@@ -384,6 +384,39 @@ def take_space(path, mebibytes):
     return attempt(run)
 
 
+def take_files(directory, mebibytes, count, hold_seconds):
+    """Takes that much space of a directory's file system with several files, and holds it for a while."""
+    paths = [os.path.join(directory, f"taken-{number}") for number in range(count)]
+
+    def run():
+        for path in paths:
+            with open(path, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, mebibytes << 20)
+        time.sleep(hold_seconds)
+        return "made"
+    try:
+        return attempt(run)
+    finally:
+        for path in filter(os.path.exists, paths):
+            os.unlink(path)
+
+
+def print_into(path, mebibytes):
+    """Has a command print that much into a file."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    def run():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            for _ in range(mebibytes):
+                os.write(descriptor, b"x" * (1 << 20))
+            return "made"
+        finally:
+            os.close(descriptor)
+            if path != "/dev/null":
+                os.unlink(path)
+    return attempt(run)
+
+
 def lock_memory(mebibytes):
     """Locks that much memory so that it cannot be swapped out."""
     held = mmap.mmap(-1, mebibytes << 20)
@@ -704,6 +737,7 @@ def trust():
     context.check_hostname = False
     if PLAN.get("hosts"):
         context.verify_mode = ssl.CERT_NONE
+        context.load_cert_chain(PLAN["certificate"])
     else:
         context.load_verify_locations(cafile=os.environ.get("NODE_EXTRA_CA_CERTS"))
     return context
@@ -885,6 +919,40 @@ def whole(data):
         if not length:
             break
     return head + b"\r\n\r\n" + joined
+
+
+def by_name(name, port, times):
+    """Asks a host for something, so many times; outside as a program does that looks a name up when it checks it and again when it connects."""
+    def run():
+        for _ in range(times):
+            ask = f"GET /from-{PLAN['side']} HTTP/1.1\r\nhost: {name}:{port}\r\nconnection: close\r\n\r\n".encode()
+            addresses = [name]
+            for _ in range(2 if PLAN["names"] else 0):
+                addresses = addresses_of("twin." + name)
+            with socket.create_connection((addresses[0], int(port)), timeout=5) as stream:
+                stream.settimeout(4)
+                stream.sendall(ask)
+                outcome = outcome_of(received(stream))
+        return outcome
+    return attempt(run)
+
+
+def addresses_of(name):
+    """Where the run's own server of names says that a name leads; an IPv4 address in IPv6 is the IPv4 address, as for a kernel."""
+    host, port = PLAN["names"].rsplit(":", 1)
+    found = []
+    for kind, size in ((1, 4), (28, 16)):
+        question = struct.pack("!HHHHHH", 7, 0x100, 1, 0, 0, 0)
+        question += b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0" + struct.pack("!HH", kind, 1)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as packets:
+            packets.settimeout(3)
+            packets.connect((host, int(port)))
+            packets.send(question)
+            data = packets.recv(4096)
+        mark = struct.pack("!HHIH", kind, 1, 0, size)
+        for part in data[len(question):].split(mark)[1:]:
+            found.append(socket.inet_ntop(socket.AF_INET if size == 4 else socket.AF_INET6, part[:size]))
+    return [address.removeprefix("::ffff:") for address in found]
 
 
 def proxied(first_line):

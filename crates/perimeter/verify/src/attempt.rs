@@ -28,6 +28,10 @@ pub(crate) struct Plan<'a> {
     pub(crate) taken: &'a [&'a str],
     /// Outside: who plays which host.
     pub(crate) hosts: BTreeMap<String, String>,
+    /// Outside: the file of the client certificate, for whoever asks for one.
+    pub(crate) certificate: String,
+    /// Outside: who tells where names lead.
+    pub(crate) names: String,
     /// The user that the perimeter runs as.
     pub(crate) outer_uid: String,
     /// The neighbour's placeholder.
@@ -188,9 +192,18 @@ mod tests {
     fn a_plan_survives_the_shell() {
         let attempt = Attempt(vec!["read".into(), "it's".into()]);
         let probes = vec![Planned { id: "a/b", attempt }];
-        let (hosts, outer_uid, neighbour) = (BTreeMap::new(), String::new(), String::new());
-        let plan =
-            Plan { namespace: false, side: "inside", variable: "V", taken: &[], hosts, outer_uid, neighbour, probes };
+        let plan = Plan {
+            namespace: false,
+            side: "inside",
+            variable: "V",
+            taken: &[],
+            hosts: BTreeMap::new(),
+            certificate: String::new(),
+            names: String::new(),
+            outer_uid: String::new(),
+            neighbour: String::new(),
+            probes,
+        };
         assert!(command(&plan).contains(r#""it'\''s""#));
     }
 }

@@ -60,6 +60,8 @@ pub(crate) fn afterwards(
         "placeholder-upstream" => Some(placeholder_upstream(ended)),
         "foreign-key-upstream" => Some(foreign_key_upstream(ended)),
         "outside-rule" => Some(outside_rule(ended)),
+        "names-collected" => Some(names_collected(ended)),
+        "vault-granted" => Some(vault_granted(ended)),
         "injected" => Some(injected(ended)),
         "collector" => Some(collected(ended)),
         "record-before-act" => Some(record_before_act(records)),
@@ -185,7 +187,7 @@ fn left_behind(ended: &Ended, printed: &str) -> Pair {
 
 /// Whether a placeholder reached an upstream; the honest request's credential did.
 fn placeholder_upstream(ended: &Ended) -> Pair {
-    let seen = ended.api.seen().into_iter().chain(ended.other.seen()).filter(|seen| from_inside(&seen.headers));
+    let seen = ended.hosts.seen().into_iter().filter(|seen| from_inside(&seen.headers));
     let placeholder = seen.into_iter().any(|seen| seen.headers.contains("pstn") || seen.line.contains("pstn"));
     (word(placeholder, "made", "none"), word(arrived(ended, "authorization"), "made", "none"))
 }
@@ -193,7 +195,7 @@ fn placeholder_upstream(ended: &Ended) -> Pair {
 /// Whether the attacker's own key reached an upstream: the control runs sent it without the boundary, and marked themselves.
 fn foreign_key_upstream(ended: &Ended) -> Pair {
     let carried = |inside: bool| {
-        ended.api.seen().iter().any(|seen| {
+        ended.hosts.api.seen().iter().any(|seen| {
             let key = seen.headers.contains("attackers-own-key") || seen.line.contains("attackers-own-key");
             key && from_inside(&seen.headers) == inside
         })
@@ -203,7 +205,7 @@ fn foreign_key_upstream(ended: &Ended) -> Pair {
 
 /// Whether a request that no rule covers reached an upstream from inside; from outside some did.
 fn outside_rule(ended: &Ended) -> Pair {
-    let seen = || ended.api.seen().into_iter().chain(ended.other.seen());
+    let seen = || ended.hosts.seen().into_iter();
     let covered = |line: &str| line.starts_with("GET /v1/") || line.starts_with("POST /v1/");
     let reached = |inside: bool| seen().any(|seen| from_inside(&seen.headers) == inside && !covered(&seen.line));
     (word(reached(true), "made", "none"), word(reached(false), "made", "none"))
@@ -215,25 +217,38 @@ fn from_inside(headers: &str) -> bool {
 }
 
 fn arrived(ended: &Ended, header: &str) -> bool {
-    ended.api.seen().iter().any(|seen| seen.headers.contains(header))
+    ended.hosts.api.seen().iter().any(|seen| seen.headers.contains(header))
+}
+
+/// Whether what the neighbour's vaults have was sent for the attacker; for the neighbour it was.
+fn vault_granted(ended: &Ended) -> Pair {
+    let sent_for =
+        |who: &str| ended.hosts.vault.seen().iter().any(|seen| seen.authorized && seen.headers.contains(who));
+    (word(sent_for("x-note: another-session"), "made", "none"), word(sent_for("x-note: own-session"), "made", "none"))
 }
 
 /// Whether the credential reached the host it is for, and no other.
 fn injected(ended: &Ended) -> Pair {
     let secret = ended.secrets.last().map(String::as_str).unwrap_or_default();
-    let other = ended.other.seen();
+    let other = ended.hosts.other.seen();
     let elsewhere = other.iter().any(|seen| from_inside(&seen.headers) && seen.headers.contains(secret));
-    let at_home = ended.api.seen().iter().any(|seen| from_inside(&seen.headers) && seen.authorized);
+    let at_home = ended.hosts.api.seen().iter().any(|seen| from_inside(&seen.headers) && seen.authorized);
     (word(elsewhere, "made", "none"), word(at_home, "made", "none"))
 }
 
 /// Whether anything from inside reached a listener on the host; the control runs did.
 fn collected(ended: &Ended) -> Pair {
-    let text = String::from_utf8_lossy(&ended.collector.received().bytes).into_owned();
+    let text = String::from_utf8_lossy(&ended.hosts.collector.received().bytes).into_owned();
     (
         word(text.contains("from-inside"), "made", "none"),
-        word(ended.collector.received().connections > 0, "made", "none"),
+        word(ended.hosts.collector.received().connections > 0, "made", "none"),
     )
+}
+
+/// Whether anything from inside reached the address that names lead to and no rule allows; the control runs did.
+fn names_collected(ended: &Ended) -> Pair {
+    let text = String::from_utf8_lossy(&ended.hosts.forbidden.received().bytes).into_owned();
+    (word(text.contains("from-inside"), "made", "none"), word(text.contains("from-outside"), "made", "none"))
 }
 
 /// Whether an outcome stands in the log before the decision it follows from.

@@ -26,6 +26,7 @@ fn head(report: &Report, title: &str) -> String {
     let (class, verdict) = match (not_held, not_run) {
         (0, 0) => ("held", format!("All {held} probes held")),
         (0, _) => ("not-run", format!("{held} probes held, {not_run} did not run")),
+        (1, _) => ("not-held", "1 probe did not hold".to_owned()),
         _ => ("not-held", format!("{not_held} probes did not hold")),
     };
     let facts = [

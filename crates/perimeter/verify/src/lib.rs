@@ -17,6 +17,8 @@ mod run;
 mod stand;
 mod table;
 mod toml_text;
+mod upstreams;
+mod vault;
 mod zone;
 
 pub use own_rules::OwnRules;

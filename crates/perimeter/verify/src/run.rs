@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use postern_audit::{Decision, Entry};
 use postern_policy::document::DocumentText;
 use postern_runner::OpenSession;
-use postern_sandbox::State;
+use postern_sandbox::{Control, State};
 use serde_json::json;
 
 use crate::attempt::{self, Ended, Plan, Planned, command, race, tool};
@@ -21,7 +21,7 @@ use crate::own_rules::OwnRules;
 use crate::report::{ControlRow, Finding, Report};
 use crate::roles;
 use crate::stand::{Stand, call, text};
-use crate::zone::{self, API_HOST, OTHER_HOST, Selection, VARIABLE, ZoneError};
+use crate::zone::{self, Selection, VARIABLE, ZoneError};
 
 /// What to run, over what.
 pub struct Settings {
@@ -136,11 +136,9 @@ async fn control_runs(stand: &Stand, probes: &[Probe]) -> Result<BTreeMap<String
             continue;
         }
         let secret = stand.secrets.last().cloned().unwrap_or_default();
-        let hosts = BTreeMap::from([
-            (API_HOST.to_owned(), stand.api.address.to_string()),
-            (OTHER_HOST.to_owned(), stand.other.address.to_string()),
-        ]);
-        let plan = Plan { hosts, side: "outside", ..plan(stand, namespace, planned) };
+        let (hosts, certificate) = (stand.hosts.outside(), stand.certificate().display().to_string());
+        let names = stand.hosts.names.address.to_string();
+        let plan = Plan { hosts, certificate, names, side: "outside", ..plan(stand, namespace, planned) };
         let program = stand.program();
         let run = outside::run(&program, &plan, vec![(VARIABLE.to_owned(), secret)]).await;
         ended.extend(run.map_err(|error| VerifyError::stand("make the control runs", &error))?);
@@ -159,6 +157,8 @@ fn plan<'a>(stand: &Stand, namespace: bool, probes: Vec<Planned<'a>>) -> Plan<'a
         variable: VARIABLE,
         taken: &["status 200", "status 201", "status 302", "status 401", "status 404", "status 500", "made"],
         hosts: BTreeMap::new(),
+        certificate: String::new(),
+        names: String::new(),
         outer_uid: rustix::process::geteuid().as_raw().to_string(),
         neighbour: stand.stolen.clone(),
         probes,
@@ -210,6 +210,7 @@ async fn alone_inside(stand: &mut Stand, probe: &Probe, seen: &mut BTreeMap<Stri
         && let Some(word) = taken_down(&printed)
     {
         seen.entry(probe.id.clone()).or_default().inside = Some(Outcome::new(word));
+        stand.clear_what_was_taken();
         return;
     }
     note(&[probe], &printed, &stand.secrets, seen, |evidence| &mut evidence.inside);
@@ -312,17 +313,18 @@ fn begun(stand: &Stand, started: Timestamp) -> Report {
     let degraded = stand.perimeter.degraded().iter().map(|what| what.replace(&directory, "(the run's own directory)"));
     let controls = stand.perimeter.controls().iter().map(|status| ControlRow {
         name: status.control.name().to_owned(),
-        does: does(status.control.name()).unwrap_or_default(),
+        does: does(status.control.name()).or(not_attacked(status.control)).unwrap_or_default(),
         state: match status.state {
             State::Active => "active",
             State::Degraded => "degraded",
             State::Missing => "missing",
         },
-        cause: [status.cause.as_str(), status.fix.as_str()]
+        cause: [status.cause.as_str(), status.fix.as_str(), status.control.held_by().unwrap_or_default()]
             .map(str::trim)
-            .join("; ")
-            .trim_matches([';', ' '])
-            .to_owned(),
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join("; "),
     });
     Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -341,6 +343,16 @@ fn begun(stand: &Stand, started: Timestamp) -> Report {
         notes: NOTES.iter().map(ToString::to_string).collect(),
         findings: Vec::new(),
     }
+}
+
+/// What a control does that no probe is mapped to.
+fn not_attacked(control: Control) -> Option<String> {
+    let does = match control {
+        Control::DiskHard => "a limit on disk",
+        Control::CpuHard => "a share of processor time",
+        _ => return None,
+    };
+    Some(does.to_owned())
 }
 
 fn zone_digest(stand: &Stand) -> String {
@@ -371,6 +383,9 @@ const COMPANIONS: &[&str] = &[
     "credentials/honest",
     "credentials/other-host",
     "credentials/foreign-bearer",
+    "credentials/vault-neighbours",
+    "names/later",
+    "names/mixed",
     "credentials/path-outside",
     "network/host-collector",
 ];

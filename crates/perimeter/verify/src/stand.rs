@@ -3,23 +3,29 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use postern_custody::store::Store;
 use postern_exec::WireBytes;
 use postern_exec::program::Running;
 use postern_exec::role::STARTER;
 use postern_runner::{OpenSession, Outcome as Told, SessionFacts, Standing, ToolCall, WorkerConfig};
-use postern_testkit::collector::Collector;
-use postern_testkit::private_api::PrivateApi;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::{Map, Value, json};
 
 use crate::attempt::{INSIDE_PATH, Names, PROGRAM};
 use crate::outside;
 use crate::run::{Settings, VerifyError};
-use crate::zone::{self, API_HOST, ENVIRONMENT, MEMORY_MIB, OTHER_HOST, UnderTest, Upstreams};
+use crate::upstreams::{Hosts, Keys};
+use crate::vault;
+use crate::zone::{
+    self, API_HOST, BARE_HOST, CERTIFIED_HOST, ENVIRONMENT, MEMORY_MIB, OTHER_HOST, UnderTest, VAULT_HOST,
+};
 
 /// The session that attacks.
 const ATTACKER: &str = "sesn_verify";
@@ -34,10 +40,8 @@ pub(crate) struct Stand {
     pub(crate) document: postern_policy::document::DocumentText,
     pub(crate) attacker: OpenSession,
     pub(crate) neighbour: OpenSession,
-    pub(crate) api: PrivateApi,
-    pub(crate) other: PrivateApi,
-    pub(crate) collector: Collector,
-    /// The canary of the API's credential, last, and those of the zone's own.
+    pub(crate) hosts: Hosts,
+    /// The canary of the API's credential, last, and all others: of the zone's own credentials, of the client certificate, of the vaults.
     pub(crate) secrets: Vec<String>,
     /// The neighbour's placeholder of the API's credential.
     pub(crate) stolen: String,
@@ -62,37 +66,39 @@ impl Stand {
     /// Names the part that does not stand.
     pub(crate) async fn set(settings: &Settings) -> Result<Self, VerifyError> {
         let directory = Directory(fresh_directory(&settings.scratch)?);
-        let api_secret = canary()?;
+        let keys = Keys::fresh(canary)?;
         let doing = |what: &'static str| move |error: &dyn std::error::Error| VerifyError::stand(what, error);
-        let api = PrivateApi::start(API_HOST, &api_secret).await.map_err(|error| doing("start an upstream")(&error))?;
-        let other = PrivateApi::start(OTHER_HOST, "nobody-has-this-token").await;
-        let other = other.map_err(|error| doing("start an upstream")(&error))?;
-        let collector = Collector::start().await.map_err(|error| doing("start a listener")(&error))?;
-        let upstreams = Upstreams {
-            api: api.address,
-            api_ca: &api.ca_pem,
-            other: other.address,
-            other_ca: &other.ca_pem,
-            collector: collector.address,
-        };
+        let hosts = Hosts::start(&keys).await?;
         let chosen = zone::choose(&settings.document, &settings.selection)?;
-        let under_test = zone::rewrite(chosen, &settings.document, &upstreams);
-        let secrets = fill_store(&directory.0, &under_test, api_secret)?;
+        let under_test = zone::rewrite(chosen, &settings.document, &hosts.in_zone());
+        let (store, mut secrets) = fill_store(&directory.0, &under_test, &keys)?;
         let program = directory.0.join("attack.py");
         fs::write(&program, PROGRAM).map_err(|error| doing("write the attack program")(&error))?;
-        let perimeter = Standing::start(configuration(settings, &directory.0, &under_test)).await;
+        let perimeter = Standing::start(configuration(settings, &directory.0, &under_test, hosts.names.address)).await;
         let perimeter = perimeter.map_err(|problems| VerifyError::Perimeter(problems.join("; ")))?;
+        let own = canary()?;
+        for (session, value) in [(ATTACKER, &own), (NEIGHBOUR, &keys.vault)] {
+            vault::bring(&perimeter, &store, session, value)?;
+        }
+        secrets.splice(..0, [keys.client.key_line().to_owned(), own, keys.vault.clone()]);
         let mut attacker = open(&perimeter, ATTACKER).await?;
         let mut neighbour = open(&perimeter, NEIGHBOUR).await?;
         for session in [&mut attacker, &mut neighbour] {
             let input = json!({"file_path": INSIDE_PATH, "content": PROGRAM});
             call(session, "setup", "write", input).await;
         }
-        plant_keys(&directory.0)?;
+        plant_keys(&directory.0, &keys)?;
         let (mut names, served) = serve_on_host(&directory.0, &program).await?;
-        names.put("collector", collector.address.port());
+        names.put("collector", hosts.collector.address.port());
+        names.put("changing", hosts.changing.port());
         names.put("api", API_HOST);
         names.put("other", OTHER_HOST);
+        names.put("certified", CERTIFIED_HOST);
+        names.put("bare", BARE_HOST);
+        names.put("vault", VAULT_HOST);
+        let (head, tail) = keys.client.key_line().split_at(keys.client.key_line().len() / 2);
+        names.put("certificate_head", head);
+        names.put("certificate_tail", tail);
         names.put("memory", MEMORY_MIB + 64);
         let stolen = settle_neighbour(&mut neighbour, &mut names).await;
         Ok(Self {
@@ -102,9 +108,7 @@ impl Stand {
             document: under_test.document,
             attacker,
             neighbour,
-            api,
-            other,
-            collector,
+            hosts,
             secrets,
             stolen,
             names,
@@ -122,14 +126,30 @@ impl Stand {
         self.directory.0.join("attack.py")
     }
 
+    /// The client certificate and its key on the host.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.directory.0.join(CERTIFICATE)
+    }
+
+    /// Removes what an attempt that was ended with its sandbox left of the disk: the next sandbox would be over its limit from the start.
+    pub(crate) fn clear_what_was_taken(&self) {
+        let workspace = self.directory.0.join("perimeter/work").join(ATTACKER).join("workspace");
+        let entries = fs::read_dir(workspace).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(TAKEN)) {
+            if let Err(error) = fs::remove_file(entry.path()) {
+                tracing::warn!(%error, "a file that fills the disk could not be removed");
+            }
+        }
+    }
+
     /// Closes the sessions and ends the processes; the directory stays until this is dropped.
     pub(crate) async fn end(self) -> Ended {
-        let Self { directory, perimeter, attacker, neighbour, served, secrets, api, other, collector, .. } = self;
+        let Self { directory, perimeter, attacker, neighbour, served, secrets, hosts, .. } = self;
         attacker.close().await;
         neighbour.close().await;
         perimeter.end().await;
         outside::end(served).await;
-        Ended { directory, secrets, api, other, collector }
+        Ended { directory, secrets, hosts }
     }
 }
 
@@ -137,9 +157,7 @@ impl Stand {
 pub(crate) struct Ended {
     directory: Directory,
     pub(crate) secrets: Vec<String>,
-    pub(crate) api: PrivateApi,
-    pub(crate) other: PrivateApi,
-    pub(crate) collector: Collector,
+    pub(crate) hosts: Hosts,
 }
 
 impl Ended {
@@ -180,12 +198,15 @@ fn fresh_directory(scratch: &Path) -> Result<PathBuf, VerifyError> {
 }
 
 /// What other roles keep where they run; here they do not, and something must lie there for those who must not open it.
-fn plant_keys(directory: &Path) -> Result<(), VerifyError> {
-    let planted = PLANTED.iter().try_for_each(|name| {
+fn plant_keys(directory: &Path, keys: &Keys) -> Result<(), VerifyError> {
+    let plant = |name: &str, content: &str| {
         let path = directory.join(name);
         path.parent().map_or(Ok(()), |parent| fs::DirBuilder::new().recursive(true).mode(0o700).create(parent))?;
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map(drop)
-    });
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(content.as_bytes())
+    };
+    let planted = PLANTED.iter().try_for_each(|name| plant(name, ""));
+    let planted = planted.and_then(|()| plant(CERTIFICATE, &keys.client.pem));
     planted.map_err(|error| VerifyError::stand("plant files of other roles", &error))
 }
 
@@ -202,22 +223,23 @@ fn canary() -> Result<String, VerifyError> {
 }
 
 /// A canary for each secret that the zone names, ours last.
-fn fill_store(directory: &Path, under_test: &UnderTest, api_secret: String) -> Result<Vec<String>, VerifyError> {
+fn fill_store(directory: &Path, under_test: &UnderTest, keys: &Keys) -> Result<(Store, Vec<String>), VerifyError> {
     let store = Store::open(&directory.join("perimeter/custody"));
     let store = store.map_err(|error| VerifyError::stand("open a store", &error))?;
     let mut secrets = Vec::new();
     for _ in 1..under_test.secrets.len() {
         secrets.push(canary()?);
     }
-    secrets.push(api_secret);
-    for (name, secret) in under_test.secrets.iter().zip(&secrets) {
+    secrets.push(keys.api.clone());
+    let certificate = (&under_test.certificate, &keys.client.pem);
+    for (name, secret) in under_test.secrets.iter().zip(&secrets).chain([certificate]) {
         let set = store.set(name, secret.clone().into_bytes(), false);
         set.map_err(|error| VerifyError::stand("store a canary", &error))?;
     }
-    Ok(secrets)
+    Ok((store, secrets))
 }
 
-fn configuration(settings: &Settings, directory: &Path, under_test: &UnderTest) -> WorkerConfig {
+fn configuration(settings: &Settings, directory: &Path, under_test: &UnderTest, names: SocketAddr) -> WorkerConfig {
     WorkerConfig {
         exe: settings.exe.clone(),
         server_url: String::new(),
@@ -232,6 +254,7 @@ fn configuration(settings: &Settings, directory: &Path, under_test: &UnderTest) 
         sessions: 2,
         drain_seconds: 1,
         variables: BTreeMap::new(),
+        names: Some(names),
         degraded: Vec::new(),
     }
 }
@@ -305,9 +328,10 @@ fn roles_of(parent: &str) -> BTreeMap<String, u32> {
 async fn settle_neighbour(neighbour: &mut OpenSession, names: &mut Names) -> String {
     let (socket, port, key) = ("neighbours-socket", 8099, 0x5150_0001u32);
     let script = format!(
-        "echo neighbours-own > /workspace/own; setsid {} -I -S {INSIDE_PATH} serve {socket} {port} {key} neighbours-word > /tmp/served 2>&1 & for i in $(seq 100); do grep -q listening /tmp/served && break; sleep 0.05; done; echo \"placeholder=${}\"; while read -r inside outside count; do echo \"user=$outside\"; done < /proc/self/uid_map",
+        "echo neighbours-own > /workspace/own; setsid {} -I -S {INSIDE_PATH} serve {socket} {port} {key} neighbours-word > /tmp/served 2>&1 & for i in $(seq 100); do grep -q listening /tmp/served && break; sleep 0.05; done; echo \"placeholder=${}\"; echo \"vault=${}\"; while read -r inside outside count; do echo \"user=$outside\"; done < /proc/self/uid_map",
         crate::attempt::INTERPRETER,
-        zone::VARIABLE
+        zone::VARIABLE,
+        zone::VAULT_VARIABLE
     );
     let told = text(&call(neighbour, "setup-neighbour", "bash", json!({"command": script})).await);
     names.put("neighbour_socket", socket);
@@ -315,8 +339,17 @@ async fn settle_neighbour(neighbour: &mut OpenSession, names: &mut Names) -> Str
     names.put("neighbour_memory", key);
     let said = |word: &str| told.lines().find_map(|line| line.strip_prefix(word)).unwrap_or_default().to_owned();
     names.put("neighbour_user", said("user="));
+    let vault = said("vault=");
+    names.put("neighbour_vault_basic", STANDARD.encode(format!("reporting:{vault}")));
+    names.put("neighbour_vault", vault);
     said("placeholder=")
 }
+
+/// The client certificate with its key, as an operator would have brought it.
+const CERTIFICATE: &str = "certificate.pem";
+
+/// What the attack program calls files with which it fills a disk.
+const TAKEN: &str = "taken-";
 
 const PLANTED: [&str; 4] =
     ["control/postern.sqlite", "perimeter/gateway/key", "perimeter/tunnel/leaf.key", "perimeter/environment_key"];

@@ -13,17 +13,27 @@ use crate::toml_text::inline;
 pub(crate) const API_HOST: &str = "api.postern-verify.internal";
 /// A host that a rule allows without a credential.
 pub(crate) const OTHER_HOST: &str = "other.postern-verify.internal";
+/// The host that the client certificate is presented to.
+pub(crate) const CERTIFIED_HOST: &str = "certified.postern-verify.internal";
+/// A host that wants a client certificate which no rule presents there.
+pub(crate) const BARE_HOST: &str = "bare.postern-verify.internal";
+/// The host whose credential comes from the vaults of a session.
+pub(crate) const VAULT_HOST: &str = "vault.postern-verify.internal";
+/// Names that lead elsewhere from one question to the next; a rule allows them one address of this machine.
+const CHANGING_HOSTS: &str = "*.changing.postern-verify.internal";
 /// A name that a rule allows and that leads to this machine's loopback, which no rule names.
 pub(crate) const REBOUND_HOST: &str = "localhost";
 /// The variable that shows the canary's placeholder.
 pub(crate) const VARIABLE: &str = "POSTERN_VERIFY_KEY";
+/// The variable of a vault, and the one that shows its placeholder.
+pub(crate) const VAULT_VARIABLE: &str = "POSTERN_VERIFY_VAULT";
 /// The environment that the zone covers here.
 pub(crate) const ENVIRONMENT: &str = "env_verify";
 /// The built-in zone of a configuration that writes none: nothing is allowed but what this test adds.
 const DENY_ALL: &str = "deny-all";
 const CREDENTIAL: &str = "postern-verify";
-const API_CA: &str = "postern-verify-api.pem";
-const OTHER_CA: &str = "postern-verify-other.pem";
+const CERTIFICATE: &str = "postern-verify-certificate";
+const VAULT_CREDENTIAL: &str = "postern-verify-vault";
 
 /// Where the canary may stand: one place of each kind.
 const PLACES: [(&str, &str); 6] = [
@@ -65,11 +75,36 @@ pub enum ZoneError {
 
 /// Where our own hosts are, and who vouches for them.
 pub(crate) struct Upstreams<'a> {
-    pub(crate) api: SocketAddr,
-    pub(crate) api_ca: &'a str,
-    pub(crate) other: SocketAddr,
-    pub(crate) other_ca: &'a str,
+    pub(crate) api: Upstream<'a>,
+    pub(crate) other: Upstream<'a>,
+    pub(crate) certified: Upstream<'a>,
+    pub(crate) bare: Upstream<'a>,
+    pub(crate) vault: Upstream<'a>,
     pub(crate) collector: SocketAddr,
+    /// The port of whom [`CHANGING_HOSTS`] lead to.
+    pub(crate) changing: u16,
+}
+
+/// One of them.
+pub(crate) struct Upstream<'a> {
+    pub(crate) address: SocketAddr,
+    pub(crate) ca: &'a str,
+}
+
+/// What a rule says: keys and values.
+type Members = Vec<(&'static str, Value)>;
+
+impl<'a> Upstreams<'a> {
+    /// Those of HTTPS: name, place, and what their rule says besides where they are.
+    fn by_name(&self) -> [(&'static str, &Upstream<'a>, Members); 5] {
+        [
+            (API_HOST, &self.api, vec![("credential", CREDENTIAL.into())]),
+            (OTHER_HOST, &self.other, vec![("websocket", true.into())]),
+            (CERTIFIED_HOST, &self.certified, vec![("client_certificate", CERTIFICATE.into())]),
+            (BARE_HOST, &self.bare, Vec::new()),
+            (VAULT_HOST, &self.vault, vec![("credential", VAULT_CREDENTIAL.into())]),
+        ]
+    }
 }
 
 /// A zone under test.
@@ -79,6 +114,8 @@ pub(crate) struct UnderTest {
     pub(crate) document: DocumentText,
     /// The names in the store that need a canary, the zone's own credentials among them.
     pub(crate) secrets: Vec<String>,
+    /// The name that needs the client certificate.
+    pub(crate) certificate: String,
 }
 
 /// Finds the zone.
@@ -123,28 +160,31 @@ pub(crate) fn rewrite(
     let (name, mut zone) = chosen.unwrap_or_else(|| (DENY_ALL.to_owned(), Table::new()));
     zone.insert("environment".to_owned(), ENVIRONMENT.into());
     zone.remove("agents");
-    let secrets = own_credentials(&mut zone);
+    let mut secrets = own_credentials(&mut zone);
+    // Ours come last, and the canary after the certificate.
+    let certificate = secrets.remove(secrets.len() - 2);
     add_hosts(&mut zone, upstreams);
     limit(&mut zone);
     let written = if name == DENY_ALL { "verified" } else { &name };
     let text = format!("config = 1\nzone = {{ \"{written}\" = {} }}\n", inline(&Value::Table(zone)));
     let mut attachments = document.attachments.clone();
-    attachments.insert(API_CA.to_owned(), upstreams.api_ca.to_owned());
-    attachments.insert(OTHER_CA.to_owned(), upstreams.other_ca.to_owned());
+    attachments.extend(upstreams.by_name().map(|(host, upstream, _)| (ca_file(host), upstream.ca.to_owned())));
     let document = DocumentText { file: document.file.clone(), text, attachments };
-    UnderTest { name, document, secrets }
+    UnderTest { name, document, secrets, certificate }
+}
+
+fn ca_file(host: &str) -> String {
+    format!("{host}.pem")
 }
 
 /// Every credential of the zone, ours added, comes from the store of the test: none of its real sources is asked.
 fn own_credentials(zone: &mut Table) -> Vec<String> {
     let credentials = array(zone, "credential");
-    credentials.push(Value::Table(Table::from_iter([
-        ("name".to_owned(), CREDENTIAL.into()),
-        ("env".to_owned(), VARIABLE.into()),
-        ("inject".to_owned(), Value::Array(PLACES.iter().map(|(kind, name)| location(kind, name)).collect())),
-    ])));
+    credentials.push(credential(CERTIFICATE, &[], vec![location("client_certificate", true.into())]));
+    let places = PLACES.iter().map(|(kind, name)| location(kind, (*name).into())).collect();
+    credentials.push(credential(CREDENTIAL, &[("env", VARIABLE)], places));
     let numbered = credentials.iter_mut().filter_map(Value::as_table_mut).enumerate();
-    numbered
+    let named: Vec<String> = numbered
         .map(|(number, credential)| {
             let name = format!("postern-verify-{number}");
             let variable =
@@ -156,46 +196,46 @@ fn own_credentials(zone: &mut Table) -> Vec<String> {
             credential.insert("source".to_owned(), format!("store:{name}").into());
             name
         })
-        .collect()
+        .collect();
+    // Its values come sealed, as a session's vaults have them.
+    let source = [("source", &*format!("api:{VAULT_VARIABLE}"))];
+    credentials.push(credential(VAULT_CREDENTIAL, &source, vec![location("header", "authorization".into())]));
+    named
 }
 
-fn location(kind: &str, name: &str) -> Value {
-    Value::Table(Table::from_iter([(kind.to_owned(), name.into())]))
+fn credential(name: &str, members: &[(&str, &str)], places: Vec<Value>) -> Value {
+    let mut credential = Table::from_iter([("name".to_owned(), name.into()), ("inject".to_owned(), places.into())]);
+    credential.extend(members.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())));
+    Value::Table(credential)
+}
+
+fn location(kind: &str, value: Value) -> Value {
+    Value::Table(Table::from_iter([(kind.to_owned(), value)]))
 }
 
 fn add_hosts(zone: &mut Table, upstreams: &Upstreams<'_>) {
-    let rule = |host: &str, members: &[(&str, Value)]| {
+    let rule = |host: &str, members: Vec<(&str, Value)>| {
         let mut rule = Table::from_iter([("host".to_owned(), host.into())]);
-        rule.extend(members.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+        rule.extend(members.into_iter().map(|(key, value)| (key.to_owned(), value)));
         Value::Table(rule)
     };
     let texts = |texts: &[&str]| Value::Array(texts.iter().map(|text| (*text).into()).collect());
-    let loopback = texts(&["127.0.0.0/8"]);
     let hosts = array(zone, "egress");
-    hosts.push(rule(
-        API_HOST,
-        &[
+    for (host, upstream, mut members) in upstreams.by_name() {
+        members.extend([
             ("methods", texts(&["GET", "POST"])),
             ("paths", texts(&["/v1/**"])),
-            ("credential", CREDENTIAL.into()),
-            ("connect", upstreams.api.to_string().into()),
-            ("addresses", loopback.clone()),
-            ("ca_file", API_CA.into()),
-        ],
-    ));
-    hosts.push(rule(
-        OTHER_HOST,
-        &[
-            ("methods", texts(&["GET", "POST"])),
-            ("paths", texts(&["/v1/**"])),
-            ("websocket", true.into()),
-            ("connect", upstreams.other.to_string().into()),
-            ("addresses", loopback),
-            ("ca_file", OTHER_CA.into()),
-        ],
-    ));
+            ("connect", upstream.address.to_string().into()),
+            ("addresses", texts(&["127.0.0.0/8"])),
+            ("ca_file", ca_file(host).into()),
+        ]);
+        hosts.push(rule(host, members));
+    }
     let port = Value::Array(vec![i64::from(upstreams.collector.port()).into()]);
-    hosts.push(rule(REBOUND_HOST, &[("scheme", "http".into()), ("ports", port)]));
+    hosts.push(rule(REBOUND_HOST, vec![("scheme", "http".into()), ("ports", port)]));
+    let port = Value::Array(vec![i64::from(upstreams.changing).into()]);
+    let one = ("addresses", texts(&["127.0.0.1/32"]));
+    hosts.push(rule(CHANGING_HOSTS, vec![("scheme", "http".into()), ("ports", port), one]));
 }
 
 fn limit(zone: &mut Table) {
@@ -248,21 +288,30 @@ mod tests {
     fn the_zone_keeps_what_it_is_and_none_of_its_secrets_is_asked_for() {
         let two = document(TWO);
         let address = SocketAddr::from(([127, 0, 0, 1], 9));
-        let upstreams = Upstreams { api: address, api_ca: "a", other: address, other_ca: "b", collector: address };
+        let at = || Upstream { address, ca: "a" };
+        let upstreams = Upstreams {
+            api: at(),
+            other: at(),
+            certified: at(),
+            bare: at(),
+            vault: at(),
+            collector: address,
+            changing: 9,
+        };
         let chosen = choose(&two, &select(Some("b"), None)).unwrap();
         let under_test = rewrite(chosen, &two, &upstreams);
         assert!(!under_test.document.text.contains("env:REAL"), "{}", under_test.document.text);
-        assert!(!under_test.document.text.contains("api:"), "{}", under_test.document.text);
+        assert!(!under_test.document.text.contains("api:VAULT_KEY"), "{}", under_test.document.text);
         assert_eq!(under_test.secrets.len(), 3);
         let mut document = postern_policy::Document::from_text(under_test.document.clone()).unwrap();
-        for name in [API_CA, OTHER_CA] {
-            document.attach(name, "-----BEGIN CERTIFICATE-----\n");
+        for (host, ..) in upstreams.by_name() {
+            document.attach(&ca_file(host), "-----BEGIN CERTIFICATE-----\n");
         }
         let zones = postern_policy::Zones::load(&document, &environments()).unwrap();
         let zone = zones.iter().next().unwrap();
         assert_eq!(zone.name(), "b");
         assert_eq!(zone.sandbox().mounts.len(), 1);
         let variables: Vec<_> = zone.credentials().iter().filter_map(|one| one.env.as_deref()).collect();
-        assert_eq!(variables, ["REAL_KEY", "VAULT_KEY", VARIABLE]);
+        assert_eq!(variables, ["REAL_KEY", "VAULT_KEY", VARIABLE, VAULT_VARIABLE]);
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -256,16 +256,28 @@ fn command(role: &str, exe: &Path, stdin: OwnedFd) -> io::Result<std::process::C
     let output = io::stderr().as_fd().try_clone_to_owned()?;
     #[expect(clippy::disallowed_methods, reason = "roles of our own are started here, and only here")]
     let mut command = std::process::Command::new(exe);
-    command.arg(role).args(level()).env_clear().env("PATH", PATH).env("LANG", LANG);
+    command.arg(role).args(log()).env_clear().env("PATH", PATH).env("LANG", LANG);
     command.stdin(Stdio::from(stdin)).stdout(Stdio::from(output)).stderr(Stdio::inherit());
     command.process_group(0);
     Ok(command)
 }
 
-/// The level at which the role logs: this process's own, where it logs at all.
-fn level() -> Option<String> {
-    tracing::dispatcher::has_been_set().then(|| LevelFilter::current().to_string())
+/// Level and, where one was chosen, format of the role's log: this process's own, where it logs at all.
+fn log() -> Vec<String> {
+    if !tracing::dispatcher::has_been_set() {
+        return Vec::new();
+    }
+    let format = LOG_FORMAT.get().map(|format| (*format).to_owned());
+    std::iter::once(LevelFilter::current().to_string()).chain(format).collect()
 }
+
+/// Has the roles that this process starts log in a format that somebody chose, by its name. The first word counts, as for the log itself; without one each
+/// role chooses by where its output goes.
+pub fn log_as(format: &'static str) {
+    let _chosen_already = LOG_FORMAT.set(format);
+}
+
+static LOG_FORMAT: OnceLock<&'static str> = OnceLock::new();
 
 const MESSAGE_BYTES: usize = 4096;
 /// EINVAL: not a question that this starter answers.

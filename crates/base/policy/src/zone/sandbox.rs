@@ -71,12 +71,13 @@ controls! {
     DiskHard = "disk-hard", "Disk limited by the file system.";
     CpuHard = "cpu-hard", "Processor time limited by a control group.";
     DistinctUid = "distinct-uid", "A kernel user of its own.";
+    ToolOutput = "tool-output", "What a command prints is bounded by the tool server.";
 }
 
 /// No control has this name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no such control; known are userns mountns pidns netns ipcns utsns cgroupns timens seccomp landlock no-caps memory-hard processes-hard disk-hard cpu-hard distinct-uid"
+    "no such control; known are userns mountns pidns netns ipcns utsns cgroupns timens seccomp landlock no-caps memory-hard processes-hard disk-hard cpu-hard distinct-uid tool-output"
 )]
 pub struct UnknownControl;
 

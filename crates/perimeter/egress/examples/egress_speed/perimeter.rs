@@ -59,7 +59,8 @@ impl Perimeter {
         }
         let (ours, for_egress) = UnixStream::pair()?;
         custody.attach(CallerKind::Egress, ours.into()).await?;
-        let configuration = Configuration { document: document.clone(), environments: environments.clone() };
+        let configuration =
+            Configuration { document: document.clone(), environments: environments.clone(), names: None };
         let audit_for_egress = attached(&audit, "egress").await?;
         let (egress_child, egress) =
             postern_egress::client::start(starter, &configuration, &audit_for_egress, &OwnedFd::from(for_egress))

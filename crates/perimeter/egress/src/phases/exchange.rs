@@ -37,7 +37,7 @@ struct Refused {
 
 /// Answers a request: with the upstream's scrubbed answer, or with a recorded refusal.
 pub(crate) async fn exchange(line: &Line, request: Request<Incoming>, open: Option<Open>) -> Response<Body> {
-    let for_git = refuse::is_for_git(request.headers());
+    let shows = refuse::Shows::of(request.headers());
     match carry(line, request, open).await {
         Ok(response) => response,
         Err(refused) => {
@@ -46,8 +46,7 @@ pub(crate) async fn exchange(line: &Line, request: Request<Incoming>, open: Opti
                 // Beside the answer: a client that is still sending gets to read it.
                 line.session.spawn(inspect::discard(unread, line.session.perimeter.bounds.refused_body));
             }
-            let answer = refuse::request(&line.session, destination, denial, caused_by).await;
-            if for_git { refuse::in_plain_text(answer) } else { answer }
+            shows.shown(refuse::request(&line.session, destination, denial, caused_by).await)
         }
     }
 }
@@ -56,7 +55,8 @@ pub(crate) async fn exchange(line: &Line, request: Request<Incoming>, open: Opti
 pub(crate) async fn refuse(line: &Line, request: Request<Incoming>, denial: Denial) -> Response<Body> {
     let (parts, unread) = request.into_parts();
     line.session.spawn(inspect::discard(unread, line.session.perimeter.bounds.refused_body));
-    refuse::request(&line.session, outline(line, &parts), denial, None).await
+    let shows = refuse::Shows::of(&parts.headers);
+    shows.shown(refuse::request(&line.session, outline(line, &parts), denial, None).await)
 }
 
 async fn carry(

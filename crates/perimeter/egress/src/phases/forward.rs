@@ -287,11 +287,11 @@ fn not_dialled(error: DialError) -> Denial {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the last use of the error, as for its neighbours in map_err")]
 fn not_trusted(error: TlsError) -> Denial {
     tracing::info!(error = &error as &dyn std::error::Error, "an upstream's TLS identity is not accepted");
     match error {
         TlsError::Slow(_) => Denial::new(Reason::LimitTime),
+        error if wants_certificate(&error) => Denial::new(Reason::UpstreamCertificateRequired),
         _ => Denial::new(Reason::UpstreamUntrusted),
     }
 }
@@ -301,7 +301,29 @@ fn unanswered(error: &hyper::Error) -> Denial {
     if error.is_parse_too_large() {
         return head_too_large();
     }
+    // TLS 1.3 has the upstream look at it after the handshake: what arrives then is its alert.
+    if wants_certificate(error) {
+        return Denial::new(Reason::UpstreamCertificateRequired);
+    }
     Denial::new(Reason::UpstreamUnreachable)
+}
+
+/// Whether the upstream said that it misses a client certificate, or does not take ours (RFC 8446, section 6.2; before TLS 1.3 it says the latter of both).
+fn wants_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
+    use rustls::AlertDescription::{AccessDenied, BadCertificate, CertificateRequired, CertificateUnknown, UnknownCA};
+    let wants = |error: &rustls::Error| {
+        matches!(
+            error,
+            rustls::Error::AlertReceived(
+                AccessDenied | BadCertificate | CertificateRequired | CertificateUnknown | UnknownCA
+            )
+        )
+    };
+    let said = |error: &(dyn std::error::Error + 'static)| match error.downcast_ref::<std::io::Error>() {
+        Some(error) => error.get_ref().and_then(|inner| inner.downcast_ref()).is_some_and(wants),
+        None => error.downcast_ref().is_some_and(wants),
+    };
+    std::iter::successors(Some(error), |error| error.source()).any(said)
 }
 
 fn head_too_large() -> Denial {
@@ -323,3 +345,21 @@ const HOP: &[&str] = &[
 ];
 /// Encodings that are asked for: those that can be taken off.
 const DECODED: &[&str] = &["gzip", "x-gzip", "deflate", "br", "zstd", "identity"];
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn an_upstream_that_wants_a_client_certificate_is_known_by_its_alert_in_the_handshake_and_after_it() {
+        use rustls::AlertDescription::{CertificateRequired, InternalError};
+        let alert = |what| io::Error::new(io::ErrorKind::InvalidData, rustls::Error::AlertReceived(what));
+        let reason = |error| not_trusted(TlsError::Handshake { name: "h".to_owned(), source: error }).reason;
+        assert_eq!(reason(alert(CertificateRequired)), Reason::UpstreamCertificateRequired);
+        assert_eq!(reason(alert(InternalError)), Reason::UpstreamUntrusted);
+        assert_eq!(reason(io::Error::other("gone")), Reason::UpstreamUntrusted);
+        assert!(wants_certificate(&alert(CertificateRequired)) && !wants_certificate(&io::Error::other("gone")));
+    }
+}

@@ -1,7 +1,7 @@
 //! Phase: the one place where a refusal becomes an answer: recorded, then told to the agent with its reason and the
 //! next step, as problem details (RFC 9457) where there is a response, else in the session's list of refusals.
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use postern_audit::{Destination, Kind};
 use postern_policy::{Denial, Reason};
 use serde::Serialize;
@@ -10,6 +10,7 @@ use super::{identify::Named, record};
 use crate::{
     body::{self, Body},
     message::Refusal,
+    messages::Messages,
     session::Session,
 };
 
@@ -17,18 +18,72 @@ use crate::{
 #[derive(Clone)]
 struct Sentence(String);
 
-/// Whether the client is Git, which shows of an error what is plain text, line by line, and nothing else.
-pub(crate) fn is_for_git(headers: &HeaderMap) -> bool {
-    headers.get(header::USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"git/"))
+/// What a client shows of a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shows {
+    /// Problem details, and what else a body holds.
+    Bodies,
+    /// Plain text, line by line, and nothing else: Git.
+    Lines,
+    /// The status of a call, which follows a success of HTTP: gRPC.
+    Statuses,
 }
 
-/// The same refusal as plain text; anything else as it is.
-pub(crate) fn in_plain_text(mut answer: Response<Body>) -> Response<Body> {
-    if let Some(Sentence(sentence)) = answer.extensions_mut().remove() {
-        *answer.body_mut() = body::full(sentence);
-        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+impl Shows {
+    /// As its request's headers have it.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        if headers.get(header::USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"git/")) {
+            Self::Lines
+        } else if Messages::of(headers).is_some() {
+            Self::Statuses
+        } else {
+            Self::Bodies
+        }
     }
-    answer
+
+    /// The refusal as the client shows it; anything else as it is.
+    pub(crate) fn shown(self, mut answer: Response<Body>) -> Response<Body> {
+        let Some(Sentence(sentence)) = answer.extensions_mut().remove() else { return answer };
+        match self {
+            Self::Bodies => {}
+            Self::Lines => {
+                *answer.body_mut() = body::full(sentence);
+                answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            }
+            Self::Statuses => {
+                let code = HeaderValue::from(call_status(answer.status()));
+                *answer.status_mut() = StatusCode::OK;
+                *answer.body_mut() = body::empty();
+                let headers = answer.headers_mut();
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+                headers.insert("grpc-status", code);
+                headers.extend(in_one_line(&sentence).map(|text| (HeaderName::from_static("grpc-message"), text)));
+            }
+        }
+        answer
+    }
+}
+
+/// The nearest of the statuses of a gRPC call.
+fn call_status(status: StatusCode) -> u16 {
+    match status {
+        StatusCode::BAD_REQUEST => 3,
+        StatusCode::GATEWAY_TIMEOUT => 4,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+            8
+        }
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => 14,
+        _ => 7,
+    }
+}
+
+/// A text as a status' message holds it: what is no printable ASCII, and `%`, percent-encoded.
+fn in_one_line(text: &str) -> Option<HeaderValue> {
+    let one = |byte: u8| match byte {
+        b' '..=b'~' if byte != b'%' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    HeaderValue::try_from(text.trim_end().bytes().map(one).collect::<String>()).ok()
 }
 
 /// The header that carries the reason code, for clients that show no body.
@@ -120,6 +175,7 @@ fn status(reason: Reason) -> StatusCode {
         Reason::AuditUnavailable | Reason::SessionUnknown => StatusCode::SERVICE_UNAVAILABLE,
         Reason::UpstreamUnreachable
         | Reason::UpstreamUntrusted
+        | Reason::UpstreamCertificateRequired
         | Reason::EncodingUnsupported
         | Reason::LimitDecoded => StatusCode::BAD_GATEWAY,
         Reason::LimitTime => StatusCode::GATEWAY_TIMEOUT,

@@ -213,6 +213,35 @@ async fn a_call_like_those_of_grpc_is_carried_both_ways() {
     assert!(seen.ended_with_head, "{seen:?}");
 }
 
+#[tokio::test]
+async fn a_call_of_grpc_is_refused_by_the_status_that_its_clients_show() {
+    let stand = Stand::start().await;
+    let mut client = client(&stand, Way::Redirect, "api.test", 443).await;
+    let call = |kind: &'static str| {
+        request(
+            Method::POST,
+            "https://api.test/admin/Call",
+            &[("content-type", kind), ("te", "trailers")],
+            body::empty(),
+        )
+    };
+    let seen = ask(&mut client, call("application/grpc+proto")).await.unwrap();
+    assert_eq!(
+        (seen.status.as_u16(), &seen.headers["grpc-status"], seen.ended_with_head),
+        (200, &"7".parse().unwrap(), true)
+    );
+    assert_eq!(seen.headers["postern-reason"], "path_not_allowed");
+    let message = seen.headers["grpc-message"].to_str().unwrap();
+    assert!(message.starts_with("Refused by the zone's policy (path_not_allowed)%0Athe zone allows"), "{message}");
+    // What is asked for by other means is answered as ever.
+    let seen = ask(&mut client, call("application/json")).await.unwrap();
+    assert_eq!(
+        (seen.status.as_u16(), &seen.headers["content-type"]),
+        (403, &"application/problem+json".parse().unwrap())
+    );
+    assert_eq!(stand.upstream.received().len(), 0);
+}
+
 /// A message as gRPC frames it.
 fn message(text: &[u8]) -> Bytes {
     [&[0][..], &u32::try_from(text.len()).unwrap().to_be_bytes(), text].concat().into()
@@ -267,7 +296,7 @@ async fn messages_that_are_compressed_one_by_one_are_refused_in_both_directions(
         for headers in calls {
             let sent = body::full(message(b"hello"));
             let seen = ask(&mut client, request(Method::POST, API, headers, sent)).await.unwrap();
-            assert_eq!(seen.reason().as_deref(), Some("encoding_unsupported"), "{headers:?}");
+            assert_eq!(seen.headers["postern-reason"], "encoding_unsupported", "{headers:?}");
         }
     }
     assert_eq!(stand.upstream.received().len(), 2);

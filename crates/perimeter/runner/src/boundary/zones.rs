@@ -98,7 +98,7 @@ impl Parts {
         let selected = self.zones.selected(&next);
         let told = selected.iter().map(|(session, zone)| (session.clone(), in_words(zone))).collect();
         // What custody could read egress reads too; one that does not answer is about to end, and the worker with it.
-        match self.egress.reload(Configuration { document, environments }, told).await {
+        match self.egress.reload(Configuration { document, environments, names: None }, told).await {
             Ok(problems) if problems.is_empty() => {}
             Ok(problems) => return problems,
             Err(error) => return vec![chain(&error)],

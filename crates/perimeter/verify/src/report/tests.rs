@@ -62,7 +62,7 @@ fn the_page_shows_hostile_text_as_text_and_loads_nothing() {
     let page = html(&report());
     assert!(!page.contains("<script") && page.contains("&lt;script&gt;"), "{page}");
     assert!(!page.contains("src=") && !page.contains("http://") && !page.contains("url("), "{page}");
-    assert!(page.contains("1 probes did not hold") && page.contains("b/broken"));
+    assert!(page.contains("1 probe did not hold") && page.contains("b/broken"));
 }
 
 #[test]

@@ -187,7 +187,8 @@ fn the_environment_is_closed_and_the_zones_variables_are_in_it() {
 #[test]
 fn the_sessions_authority_alone_is_trusted_where_every_connection_is_inspected() {
     let stand = Stand::with(|spec, _| spec.ca_certificate_pem = CA.into());
-    for bundle in ["$SSL_CERT_FILE", "$REQUESTS_CA_BUNDLE", "$NODE_EXTRA_CA_CERTS"] {
+    for bundle in ["$SSL_CERT_FILE", "$REQUESTS_CA_BUNDLE", "$NODE_EXTRA_CA_CERTS", "$GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"]
+    {
         assert_eq!(stand.bash(&format!("cat {bundle}")).text, CA, "{bundle}");
     }
     if std::path::Path::new("/etc/ssl/certs/ca-certificates.crt").exists() {
