@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: ratios against peers measured in the same run. Not a test; nothing fails because it is slow.
 
 mod egress;
+mod egress_cost;
 mod figures;
 mod sandbox;
 mod server;
@@ -22,7 +23,7 @@ pub(crate) struct Options {
     /// Rounds of each short measurement, interleaved with its peers'; longer ones have fewer in proportion.
     #[arg(long, default_value_t = 100)]
     rounds: u32,
-    /// Only the named part: sandbox, idle, tools, server, egress, tunnel. All of them when absent.
+    /// Only the named part: sandbox, idle, tools, server, egress, egress-cost, tunnel. All of them when absent.
     #[arg(long)]
     only: Vec<String>,
     /// Measure this postern instead of a release build made now. Figures of any other build say nothing about speed.
@@ -44,6 +45,7 @@ const PARTS: &[Part] = &[
     ("tools", tools::round_trip),
     ("server", server::measure),
     ("egress", egress::measure),
+    ("egress-cost", egress_cost::measure),
     ("tunnel", |plan, _| tunnel::measure(&plan.binary, plan.rounds.div_ceil(40))),
 ];
 

@@ -43,8 +43,14 @@ pub(crate) fn apply(record: &mut Record) {
             cut(text, bound);
         }
     }
-    record.digests = limited(std::mem::take(&mut record.digests), |value| shortened(value, DIGEST));
-    record.counts = limited(std::mem::take(&mut record.counts), |value| value);
+    if record.digests.iter().any(|(name, value)| name.len() > WORD || value.len() > DIGEST)
+        || record.digests.len() > ENTRIES
+    {
+        record.digests = limited(std::mem::take(&mut record.digests), |value| shortened(value, DIGEST));
+    }
+    if record.counts.keys().any(|name| name.len() > WORD) || record.counts.len() > ENTRIES {
+        record.counts = limited(std::mem::take(&mut record.counts), |value| value);
+    }
 }
 
 fn cut(text: &mut Option<String>, bound: usize) {
@@ -55,6 +61,10 @@ fn cut(text: &mut Option<String>, bound: usize) {
 
 /// At most `bound` characters, the last one an ellipsis where some were cut.
 fn shortened(mut text: String, bound: usize) -> String {
+    if text.len() <= bound {
+        // No character is shorter than a byte.
+        return text;
+    }
     if let Some((end, _)) = text.char_indices().nth(bound) {
         let keep = text[..end].char_indices().next_back().map_or(0, |(start, _)| start);
         text.truncate(keep);

@@ -44,14 +44,8 @@ struct Written<'a> {
     record: &'a Record,
 }
 
-/// A line ready to be written, newline included, and its hash.
-pub(crate) struct Line {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) hash: String,
-}
-
-/// Writes the line for a record that was cut to its bounds.
-pub(crate) fn compose(seq: u64, ts: Timestamp, previous: &str, record: &Record) -> Line {
+/// Appends the line for a record that was cut to its bounds, newline included; answers its hash.
+pub(crate) fn compose(lines: &mut Vec<u8>, seq: u64, ts: Timestamp, previous: &str, record: &Record) -> String {
     let written = Written {
         seq,
         ts,
@@ -61,16 +55,16 @@ pub(crate) fn compose(seq: u64, ts: Timestamp, previous: &str, record: &Record) 
         severity_id: ocsf::severity(record.kind, record.decision),
         record,
     };
-    let mut bytes = Vec::with_capacity(512);
+    let start = lines.len();
     written
-        .serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, Ascii))
+        .serialize(&mut serde_json::Serializer::with_formatter(&mut *lines, Ascii))
         .expect("a record is maps of texts and numbers, written to memory");
-    bytes.pop();
-    let hash = hex(digest::digest(&digest::SHA256, &bytes).as_ref());
-    bytes.extend_from_slice(HASH_MEMBER);
-    bytes.extend_from_slice(hash.as_bytes());
-    bytes.extend_from_slice(LINE_END);
-    Line { bytes, hash }
+    lines.pop();
+    let hash = hex(digest::digest(&digest::SHA256, &lines[start..]).as_ref());
+    lines.extend_from_slice(HASH_MEMBER);
+    lines.extend_from_slice(hash.as_bytes());
+    lines.extend_from_slice(LINE_END);
+    hash
 }
 
 /// Why a line is not one of ours.
@@ -97,11 +91,9 @@ pub(crate) fn read(line: &[u8]) -> Result<Entry, Malformed> {
 
 /// Lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a String does not fail");
-        text
-    })
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 /// The bytes of lower- or upper-case hexadecimal text.
@@ -117,6 +109,9 @@ struct Ascii;
 
 impl serde_json::ser::Formatter for Ascii {
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        if fragment.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            return writer.write_all(fragment.as_bytes());
+        }
         for character in fragment.chars() {
             if matches!(character, ' '..='~') {
                 writer.write_all(&[character as u8])?;

@@ -67,16 +67,32 @@ impl Log {
     ///
     /// # Errors
     /// As [`Log::append`].
-    pub fn append_all(&mut self, mut records: Vec<Record>, now: Timestamp) -> Result<u64, LogError> {
-        records.iter_mut().for_each(bounds::apply);
-        let written = self.confess(now).and_then(|()| self.write(&records, now));
+    pub fn append_all(&mut self, records: Vec<Record>, now: Timestamp) -> Result<u64, LogError> {
+        self.append_groups(vec![records], now).map(|last| last.into_iter().next().unwrap_or(self.seq))
+    }
+
+    /// The same with the groups of several callers, by one `write` for them all: when it fails, none of them is acknowledged. Answers the number of each
+    /// group's last record.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    pub fn append_groups(&mut self, mut groups: Vec<Vec<Record>>, now: Timestamp) -> Result<Vec<u64>, LogError> {
+        groups.iter_mut().flatten().for_each(bounds::apply);
+        let before = self.confess(now).map(|()| self.seq);
+        let written = before.and_then(|before| self.write(groups.iter().flatten(), now).map(|_| before));
         if written.is_err() {
-            self.refused += records.len() as u64;
+            self.refused += groups.iter().map(|group| group.len() as u64).sum::<u64>();
         }
         if self.unsigned >= CHECKPOINT_RECORDS {
             self.checkpoint_if_possible(now);
         }
-        written
+        let numbered = |before| {
+            groups.iter().scan(before, |last, group| {
+                *last += group.len() as u64;
+                Some(*last)
+            })
+        };
+        written.map(|before| numbered(before).collect())
     }
 
     /// Signs everything up to here.
@@ -92,7 +108,7 @@ impl Log {
         record.digests.insert("key".to_owned(), self.key.public().to_string());
         record.digests.insert("signature".to_owned(), signature.clone());
         let signed = sync::Checkpoint { seq: self.seq, hash: self.hash.clone(), ts: now, signature };
-        let seq = self.write(&[record], now)?;
+        let seq = self.write([&record], now)?;
         self.unsigned = 0;
         self.signed_at = now;
         self.pending.checkpoint = Some(signed);
@@ -122,7 +138,7 @@ impl Log {
     /// # Errors
     /// [`LogError`].
     pub fn close(&mut self, now: Timestamp) -> Result<u64, LogError> {
-        self.write(&[Record::new(Kind::LogClosed, Decision::Info)], now)?;
+        self.write([&Record::new(Kind::LogClosed, Decision::Info)], now)?;
         let seq = self.checkpoint(now)?;
         if let Some(job) = self.take_sync() {
             job.run().map_err(|error| LogError::Write(error.to_string()))?;
@@ -152,7 +168,7 @@ impl Log {
         record.reason = Some("audit_unavailable".to_owned());
         record.outcome = Some("records could not be written for a while; what they announced was refused".to_owned());
         record.counts.insert("refused".to_owned(), self.refused);
-        self.write(&[record], now)?;
+        self.write([&record], now)?;
         self.refused = 0;
         Ok(())
     }
@@ -163,18 +179,16 @@ impl Log {
         }
     }
 
-    fn write(&mut self, records: &[Record], now: Timestamp) -> Result<u64, LogError> {
+    fn write<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>, now: Timestamp) -> Result<u64, LogError> {
         if let Some(reason) = &self.stopped {
             return Err(LogError::Stopped(reason.clone()));
         }
         self.turn_page(now).map_err(|error| LogError::Write(error.to_string()))?;
-        let (mut bytes, mut seq, mut hash) = (Vec::new(), self.seq, self.hash.clone());
+        let (mut bytes, mut seq, mut hash) = (Vec::with_capacity(1024), self.seq, self.hash.clone());
         for record in records {
             seq += 1;
             let previous = if postern_danger::off!("audit-chain") { line::GENESIS } else { &hash };
-            let line = line::compose(seq, now, previous, record);
-            bytes.extend_from_slice(&line.bytes);
-            hash = line.hash;
+            hash = line::compose(&mut bytes, seq, now, previous, record);
         }
         postern_danger::point!("record.before");
         self.write_lines(&bytes)?;

@@ -1,5 +1,5 @@
 //! The writer process: role `audit`. One log, one lock, a connection from the worker and those it attaches.
-//! An answer means that `write` returned, or that the disk has it where the record asks for that. A second task syncs what was written, within 20 ms, or
+//! What comes together over an attached connection is written together, by one `write`. An answer means that it returned, or that the disk has it where the record asks for that. A second task syncs what was written, within 20 ms, or
 //! at once for those who wait; a third signs.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -181,17 +181,48 @@ impl Writer {
         }
     }
 
-    async fn answer_attached(&self, ask: Ask) -> Answer {
-        match ask {
-            Ask::Append { records } => self.append_all(records).await,
-            Ask::Checkpoint | Ask::Attach { .. } => Answer::Misused,
-        }
+    /// What came together over an attached connection: one `write` for all of it.
+    fn answer_attached(&self, asks: Vec<Ask>) -> Vec<impl Future<Output = Answer> + Send + use<>> {
+        let appends: Vec<_> = asks
+            .into_iter()
+            .map(|ask| match ask {
+                Ask::Append { records } => Some(records),
+                Ask::Checkpoint | Ask::Attach { .. } => None,
+            })
+            .collect();
+        let durabilities: Vec<_> = appends.iter().map(|records| records.as_deref().map(durability)).collect();
+        let mut appended = self.append_groups(appends.into_iter().flatten().collect()).into_iter();
+        let answers = durabilities.into_iter().map(|durability| match durability {
+            Some(durability) => (durability, appended.next().unwrap_or(Answer::Misused)),
+            None => (Durability::Written, Answer::Misused),
+        });
+        answers.map(|(durability, appended)| self.clone().safe(durability, appended)).collect()
     }
 
     async fn append_all(&self, records: Vec<Record>) -> Answer {
-        let for_the_disk = records.iter().any(|record| record.durability == Durability::Disk);
-        let durability = if for_the_disk { Durability::Disk } else { Durability::Written };
+        let durability = durability(&records);
         let appended = self.append(|log, now| log.append_all(records, now));
+        self.clone().safe(durability, appended).await
+    }
+
+    /// An answer for each group.
+    fn append_groups(&self, groups: Vec<Vec<Record>>) -> Vec<Answer> {
+        let count = groups.len();
+        if count == 0 {
+            return Vec::new();
+        }
+        let appended = self.lock().append_groups(groups, Timestamp::now());
+        self.written.notify_one();
+        match appended {
+            Ok(last) => last.into_iter().map(|seq| Answer::Appended { seq }).collect(),
+            Err(error) => {
+                std::iter::repeat_with(|| Answer::Unwritable { reason: error.to_string() }).take(count).collect()
+            }
+        }
+    }
+
+    /// The answer once it is as safe as was asked for.
+    async fn safe(self, durability: Durability, appended: Answer) -> Answer {
         match (durability, appended) {
             (Durability::Disk, Answer::Appended { seq }) => self.on_disk(seq).await,
             (Durability::Written | Durability::Disk, answer) => answer,
@@ -227,6 +258,12 @@ impl Writer {
     }
 }
 
+/// The strictest of records that belong together says when they are answered.
+fn durability(records: &[Record]) -> Durability {
+    let for_the_disk = records.iter().any(|record| record.durability == Durability::Disk);
+    if for_the_disk { Durability::Disk } else { Durability::Written }
+}
+
 /// Serves the connections that the worker attaches for custody, egress and others.
 async fn serve_attached(mut attachments: mpsc::Receiver<(String, OwnedFd)>, writer: Writer) {
     let mut connections = JoinSet::new();
@@ -246,11 +283,11 @@ async fn serve_one(caller: String, socket: OwnedFd, writer: Writer) {
         Ok(channel) => channel,
         Err(error) => return tracing::error!(%caller, %error, "an attached connection is not a stream socket"),
     };
-    let served = rpc::serve(channel, REQUEST_LIMIT, move |ask, _| {
-        let writer = writer.clone();
-        async move { (writer.answer_attached(ask).await, Vec::new()) }
-    })
-    .await;
+    let answer = |questions: Vec<(Ask, Vec<OwnedFd>)>| {
+        let answers = writer.answer_attached(questions.into_iter().map(|(ask, _)| ask).collect());
+        answers.into_iter().map(|answer| async move { (answer.await, Vec::new()) }).collect()
+    };
+    let served = rpc::serve_together(channel, REQUEST_LIMIT, answer).await;
     if let Err(error) = served {
         tracing::error!(%caller, %error, "an attached connection failed");
     }
@@ -340,6 +377,26 @@ mod tests {
         let syncing = tokio::spawn(sync_forever(writer.clone()));
         let last = writer.lock().last_seq();
         assert!(matches!(on_disk.await, Answer::Appended { seq } if seq == last));
+        syncing.abort();
+    }
+
+    #[tokio::test]
+    async fn what_came_together_is_answered_each_by_what_it_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let writer = writer(directory.path());
+        let append = |durability| Ask::Append { records: vec![record(durability)] };
+        let before = writer.lock().last_seq();
+        let asks =
+            vec![append(Durability::Written), Ask::Checkpoint, append(Durability::Disk), append(Durability::Written)];
+        let mut answers: Vec<_> = writer.answer_attached(asks).into_iter().map(Box::pin).collect();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut now = |at: usize| answers[at].as_mut().poll(&mut context);
+        assert!(matches!(now(0), Poll::Ready(Answer::Appended { seq }) if seq == before + 1));
+        assert!(matches!(now(1), Poll::Ready(Answer::Misused)), "an attached connection may only append");
+        assert!(now(2).is_pending(), "nothing was synced");
+        assert!(matches!(now(3), Poll::Ready(Answer::Appended { seq }) if seq == before + 3));
+        let syncing = tokio::spawn(sync_forever(writer.clone()));
+        assert!(matches!(answers.remove(2).await, Answer::Appended { seq } if seq == before + 2));
         syncing.abort();
     }
 

@@ -1,7 +1,7 @@
 //! The same frames over tokio: a channel that splits into a sender and a receiver.
 //! Receiving may be cancelled at any await without losing a byte; a send that is cancelled in the middle of a frame breaks the sender, which then says so.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use crate::frame::{self, Assembler, ChannelError, Frame};
+use crate::intake::Intake;
 use crate::socket;
 
 /// One connected Unix stream socket that carries frames, on a tokio runtime.
@@ -129,8 +130,16 @@ impl Sender {
 
     /// Sends what the socket takes now of a frame, and the descriptors with the first of it. The caller sends the rest before anything else.
     pub(crate) fn push(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<Pushed> {
-        let socket = &self.socket;
-        match socket.try_io(Interest::WRITABLE, || socket::send_some(socket.as_fd(), bytes, descriptors)) {
+        self.try_send(|| socket::send_some(self.socket.as_fd(), bytes, descriptors))
+    }
+
+    /// The same with many frames at once, without descriptors.
+    pub(crate) fn push_pieces(&self, pieces: &[IoSlice<'_>]) -> io::Result<Pushed> {
+        self.try_send(|| socket::send_pieces(self.socket.as_fd(), pieces))
+    }
+
+    fn try_send(&self, send: impl FnOnce() -> io::Result<usize>) -> io::Result<Pushed> {
+        match self.socket.try_io(Interest::WRITABLE, send) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Pushed::Full),
             count => Ok(Pushed::Bytes(count?)),
         }
@@ -207,6 +216,63 @@ impl Receiver {
             if let Some(frame) = self.assembler.advance(count, descriptors, limit)? {
                 return Ok(Some(frame));
             }
+        }
+    }
+}
+
+impl Receiver {
+    /// For a connection that is read from here on to its end.
+    pub(crate) fn into_frames(self) -> Frames {
+        Frames { socket: self.socket, intake: self.assembler.into() }
+    }
+}
+
+/// The receiving direction of a connection that carries many small messages, read by whoever began to, to the end.
+pub(crate) struct Frames {
+    socket: Arc<UnixStream>,
+    intake: Intake,
+}
+
+impl Frames {
+    /// Waits for one frame; `None` when the peer closed between frames. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Receiver::receive_frame`].
+    pub(crate) async fn next(&mut self, limit: usize) -> Result<Option<Frame>, ChannelError> {
+        loop {
+            if let Some(frame) = self.here(limit)? {
+                return Ok(Some(frame));
+            }
+            self.socket.readable().await?;
+            if self.read()? == Some(0) {
+                return self.intake.end().map(|()| None);
+            }
+        }
+    }
+
+    /// A frame that was read already.
+    ///
+    /// # Errors
+    /// As [`Receiver::receive_frame`].
+    pub(crate) fn here(&mut self, limit: usize) -> Result<Option<Frame>, ChannelError> {
+        self.intake.take(limit)
+    }
+
+    /// How many bytes came, if the socket had any or ended.
+    fn read(&mut self) -> Result<Option<usize>, ChannelError> {
+        let (socket, space) = (&self.socket, self.intake.space());
+        let (room, mut received) = (space.len(), None);
+        let tried = socket.try_io(Interest::READABLE, || {
+            let (count, descriptors) = socket::receive_with_descriptors(socket.as_fd(), space)?;
+            // Less than there was room for is all there was, unless descriptors ended the read: the next one waits for more.
+            let emptied = 0 < count && count < room && descriptors.is_empty();
+            received = Some((count, descriptors));
+            if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match (received, tried) {
+            (Some((count, descriptors)), _) => self.intake.advance(count, descriptors).map(|()| Some(count)),
+            (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => Err(error.into()),
+            (None, _) => Ok(None),
         }
     }
 }

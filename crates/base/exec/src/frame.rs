@@ -69,7 +69,27 @@ pub struct Frame {
     pub descriptors: Vec<OwnedFd>,
 }
 
+/// What stands before every message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Header {
+    /// Of the message, in bytes.
+    pub(crate) length: usize,
+    /// How many travel with it.
+    pub(crate) descriptors: usize,
+}
+
+impl Header {
+    pub(crate) fn read(bytes: [u8; HEADER]) -> Self {
+        let header = u32::from_le_bytes(bytes);
+        Self { length: (header & MAX_LENGTH as u32) as usize, descriptors: (header >> LENGTH_BITS) as usize }
+    }
+}
+
 impl Frame {
+    pub(crate) fn new(body: Zeroizing<Vec<u8>>, descriptors: Vec<OwnedFd>) -> Self {
+        Self { body, descriptors }
+    }
+
     /// Reads the message; the value may borrow from the frame.
     ///
     /// # Errors
@@ -165,10 +185,19 @@ impl Assembler {
         Err(ChannelError::Truncated { missing })
     }
 
+    /// What was received of a frame that is not whole.
+    pub(crate) fn into_received(self) -> (Zeroizing<Vec<u8>>, Vec<OwnedFd>) {
+        let mut bytes = Zeroizing::new(self.header[..self.header_filled].to_vec());
+        if let Some(body) = &self.body {
+            bytes.reserve_exact(body.len());
+            bytes.extend_from_slice(&body[..self.body_filled]);
+        }
+        (bytes, self.descriptors)
+    }
+
     fn begin_body(&mut self, limit: usize) -> Result<(), ChannelError> {
-        let header = u32::from_le_bytes(self.header);
-        let length = (header & MAX_LENGTH as u32) as usize;
-        self.announced = (header >> LENGTH_BITS) as usize;
+        let Header { length, descriptors } = Header::read(self.header);
+        self.announced = descriptors;
         if length > limit {
             return Err(ChannelError::TooLong { length, limit });
         }

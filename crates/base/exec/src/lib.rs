@@ -6,6 +6,7 @@ mod blocking;
 pub mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
+mod intake;
 pub mod lease;
 pub mod program;
 pub mod role;

@@ -7,7 +7,7 @@ mod outbox;
 mod server;
 
 pub use caller::{CallError, Caller};
-pub use server::{ServeError, serve};
+pub use server::{ServeError, serve, serve_together};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -19,7 +19,14 @@ struct Asked<'a, Q> {
     ask: &'a Q,
 }
 
-/// A question as received: its text is read apart, so that one unreadable question gets an answer instead of ending the connection.
+/// A question as received.
+#[derive(Deserialize)]
+struct Heard<Q> {
+    id: u64,
+    ask: Q,
+}
+
+/// One that does not read as a question of its type: its text is read apart, so that it gets an answer instead of ending the connection.
 #[derive(Deserialize)]
 struct AskedText<'a> {
     id: u64,
@@ -38,6 +45,13 @@ struct Answered<A> {
 }
 
 /// An answer as received.
+#[derive(Deserialize)]
+struct Told<A> {
+    id: u64,
+    answer: A,
+}
+
+/// One that is none, or of another type.
 #[derive(Deserialize)]
 struct AnsweredText<'a> {
     id: u64,

@@ -31,6 +31,11 @@ pub(crate) fn send_some(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[Bor
     })
 }
 
+/// Sends some of the bytes of many pieces, one after the other.
+pub(crate) fn send_pieces(socket: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    retry(|| sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))
+}
+
 /// Receives into `space`, with the descriptors that came along; 0 bytes mean the end. A peer that died with unread bytes resets the connection: its end too.
 pub(crate) fn receive_with_descriptors(socket: BorrowedFd<'_>, space: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut control_space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];

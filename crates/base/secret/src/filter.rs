@@ -54,6 +54,11 @@ impl Filter {
         picked.map(|offset| from + offset)
     }
 
+    /// The same in a text that is all there is: no rendering has fewer than four bytes.
+    pub(crate) fn next_whole(&self, haystack: &[u8], from: usize) -> Option<usize> {
+        self.certain(haystack.get(from..)?).map(|offset| from + offset)
+    }
+
     /// The first position that is followed by three bytes at least. Text is looked at in groups, and of a group at every
     /// second pair: what begins right before such a pair, or with it, shows in it.
     fn certain(&self, rest: &[u8]) -> Option<usize> {

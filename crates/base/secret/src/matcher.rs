@@ -16,6 +16,8 @@ use crate::trie::{CLASSES, Class, End, Spot, Tail, Trie};
 pub struct Matcher {
     tries: Vec<Trie>,
     filter: Filter,
+    /// The length of the shortest value: no rendering of it is shorter.
+    shortest: usize,
 }
 
 /// One value found.
@@ -65,13 +67,15 @@ impl Matcher {
     #[must_use]
     pub fn new<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut tries: Vec<Trie> = CLASSES.into_iter().map(Trie::new).collect();
+        let mut shortest = usize::MAX;
         for (index, value) in values.into_iter().enumerate().filter(|(_, value)| value.len() >= SHORTEST_VALUE) {
+            shortest = shortest.min(value.len());
             for trie in &mut tries {
                 trie.insert(index, value);
             }
         }
         let filter = Filter::new(&tries);
-        Self { tries, filter }
+        Self { tries, filter, shortest }
     }
 
     /// Where a rendering may begin.
@@ -101,13 +105,22 @@ impl Matcher {
     pub(crate) fn search(&self, haystack: &[u8], from: usize, input: Input) -> Search {
         let mut scratch = Scratch::default();
         let mut at = from;
-        while let Some(candidate) = self.filter.next(haystack, at) {
+        while let Some(candidate) = self.candidate(haystack, at, input) {
             match self.longest(haystack, candidate, input, &mut scratch) {
                 Search::Nothing => at = candidate + 1,
                 decided => return decided,
             }
         }
         Search::Nothing
+    }
+
+    /// Where the next rendering may begin: in a complete text nowhere too near its end.
+    fn candidate(&self, haystack: &[u8], from: usize, input: Input) -> Option<usize> {
+        match input {
+            Input::Partial => self.filter.next(haystack, from),
+            Input::Complete if haystack.len().saturating_sub(from) < self.shortest => None,
+            Input::Complete => self.filter.next_whole(haystack, from),
+        }
     }
 
     /// The longest value that begins at `start`, in any class. While a longer one may still come, nothing is decided.
@@ -292,3 +305,46 @@ impl Walk<'_> {
 const SHORTEST_VALUE: usize = 4;
 /// White space within a value in wrapped base64: a line end and its indentation.
 const MOST_SKIPPED: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::renderings;
+
+    const VALUES: [&[u8]; 3] = [b"a+ b", b"sk-live/7Qm2x9Zt4Lw8", b"\xffeed\n!"];
+
+    /// Every value in the text, by a look at each position.
+    fn each_position(matcher: &Matcher, text: &[u8]) -> Vec<Hit> {
+        let (mut hits, mut at) = (Vec::new(), 0);
+        while at < text.len() {
+            match matcher.longest(text, at, Input::Complete, &mut Scratch::default()) {
+                Search::Found(found) => {
+                    at = found.end;
+                    hits.push(found.hit());
+                }
+                Search::Open(_) | Search::Nothing => at += 1,
+            }
+        }
+        hits
+    }
+
+    /// Values and their beginnings, rendered, among what is nothing of them.
+    fn text() -> impl Strategy<Value = Vec<u8>> {
+        let rendered = (0..VALUES.len(), 1..21_usize, any::<prop::sample::Index>()).prop_map(|(which, length, how)| {
+            let renderings = renderings::of(&VALUES[which][..length.min(VALUES[which].len())]);
+            renderings[how.index(renderings.len())].bytes.clone()
+        });
+        let noise = prop::collection::vec(any::<u8>(), 0..6);
+        prop::collection::vec(prop_oneof![3 => rendered, 1 => noise], 0..6).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn a_complete_text_is_searched_as_by_a_look_at_each_position(text in text()) {
+            let matcher = Matcher::new(VALUES);
+            prop_assert_eq!(matcher.find_all(&text), each_position(&matcher, &text));
+        }
+    }
+}

@@ -40,6 +40,12 @@ impl Plan {
         (output, replaced)
     }
 
+    /// Whether a complete text has nothing to scrub.
+    #[must_use]
+    pub fn leaves(&self, text: &[u8]) -> bool {
+        !self.matcher.is_in(text)
+    }
+
     /// Writes all that is decided to `output`; returns how much input that took and how many values were replaced.
     fn replace(&self, text: &[u8], input: Input, output: &mut Vec<u8>) -> (usize, u64) {
         let (mut done, mut replaced) = (0, 0);

@@ -153,6 +153,9 @@ impl Keyring {
         let rendered = self.detector.find(text).first().map(|hit| hit.index);
         let lowered = || {
             self.keys.iter().position(|key| {
+                if key.secret.len() > text.len() {
+                    return false;
+                }
                 let secret = Zeroizing::new(exposed(&key.secret).to_ascii_lowercase());
                 contains(text, &secret)
             })

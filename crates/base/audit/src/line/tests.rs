@@ -7,12 +7,13 @@ fn a_line_reads_back_as_it_was_written() {
     record.outcome = Some("quote \" newline \n bell \u{7} rtl \u{202e} emoji \u{1f600}".to_owned());
     record.caused_by = Some(u64::MAX);
     let ts: Timestamp = "2026-11-20T12:00:00.000001Z".parse().unwrap();
-    let line = compose(7, ts, GENESIS, &record);
-    let (newline, text) = line.bytes.split_last().unwrap();
+    let mut lines = b"a line before\n".to_vec();
+    let hash = compose(&mut lines, 7, ts, GENESIS, &record);
+    let (newline, text) = lines.strip_prefix(b"a line before\n").unwrap().split_last().unwrap();
     assert_eq!(*newline, b'\n');
     assert!(text.iter().all(|byte| matches!(byte, b' '..=b'~')));
     let entry = read(text).unwrap();
-    assert_eq!((entry.seq, entry.ts, entry.record, entry.hash), (7, ts, record, line.hash));
+    assert_eq!((entry.seq, entry.ts, entry.record, entry.hash), (7, ts, record, hash));
     assert_eq!((entry.class_uid, entry.activity_id, entry.severity_id), (4002, 1, 3));
 }
 

@@ -110,11 +110,11 @@ impl Log {
             let mut record = Record::new(Kind::Recovered, Decision::Info);
             record.counts.insert("cut_bytes".to_owned(), cut_bytes);
             record.outcome = Some("an unterminated last line, never acknowledged, was cut".to_owned());
-            self.write(&[record], now)?;
+            self.write([&record], now)?;
         }
         let mut record = Record::new(Kind::LogOpened, Decision::Info);
         record.digests.insert("key".to_owned(), self.key.public().to_string());
-        self.write(&[record], now)?;
+        self.write([&record], now)?;
         self.checkpoint(now)?;
         let job = self.take_sync().expect("two records were written just now");
         job.run().map_err(|source| OpenError::System { directory: self.directory.clone(), source })

@@ -207,6 +207,42 @@ fn what_is_appended_together_stands_together() {
 }
 
 #[test]
+fn groups_of_several_callers_stand_one_after_the_other_and_each_is_told_its_last_number() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = Log::open(directory.path(), now()).unwrap();
+    let before = log.last_seq();
+    let groups = vec![vec![record("one"), record("two")], vec![record("three")], Vec::new(), vec![record("four")]];
+    let last: Vec<_> = log.append_groups(groups, now()).unwrap().iter().map(|seq| seq - before).collect();
+    assert_eq!(last, [2, 3, 3, 4]);
+    assert_eq!(outcomes(directory.path()), ["one", "two", "three", "four"]);
+    verify(directory.path()).unwrap();
+}
+
+#[test]
+fn a_write_that_does_not_fit_acknowledges_none_of_its_groups_and_leaves_none_of_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = Log::open(directory.path(), now()).unwrap();
+    log.append(record("one"), now()).unwrap();
+    // A socket that takes a part of it stands for a disk that is nearly full.
+    let (full, _unread) = std::os::unix::net::UnixStream::pair().unwrap();
+    full.set_nonblocking(true).unwrap();
+    let full = File::from(std::os::fd::OwnedFd::from(full));
+    let writable = std::mem::replace(&mut log.file, Arc::new(full));
+    let groups: Vec<_> = (0..4000).map(|n: u32| vec![record(&n.to_string().repeat(100))]).collect();
+    let (count, last_seq) = (groups.len() as u64, log.last_seq());
+    let refused = log.append_groups(groups, now());
+    assert!(matches!(refused, Err(LogError::Write(_))), "{refused:?}");
+    assert_eq!((log.last_seq(), log.refused), (last_seq, count));
+    // It cannot be cut as a file is, so nothing more is written: that is what has to happen then.
+    log.file = writable;
+    assert!(matches!(log.append(record("two"), now()), Err(LogError::Stopped(_))));
+    drop(log);
+    Log::open(directory.path(), now()).unwrap().append(record("two"), now()).unwrap();
+    assert_eq!(outcomes(directory.path()), ["one", "two"]);
+    verify(directory.path()).unwrap();
+}
+
+#[test]
 fn after_a_failed_sync_nothing_is_acknowledged_until_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let mut log = Log::open(directory.path(), now()).unwrap();

@@ -148,9 +148,9 @@ fn a_rewritten_chain_breaks_at_the_next_signature() {
         if index == 3 {
             record.decision = Decision::Allow;
         }
-        let line = crate::line::compose(entry.seq, entry.ts, &previous, &record);
-        previous = line.hash.clone();
-        all[index] = String::from_utf8(line.bytes).unwrap().trim_end().to_owned();
+        let mut line = Vec::new();
+        previous = crate::line::compose(&mut line, entry.seq, entry.ts, &previous, &record);
+        all[index] = String::from_utf8(line).unwrap().trim_end().to_owned();
     }
     write_lines(&file, &all);
     let broken = verify(directory.path()).unwrap_err();

@@ -12,9 +12,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::outbox::{Outbox, Outgoing};
-use super::{AnsweredText, Asked, IN_FLIGHT};
+use super::{AnsweredText, Asked, IN_FLIGHT, Told};
 use crate::asynchronous::{Channel, Receiver};
-use crate::frame::{self, ChannelError};
+use crate::frame::{self, ChannelError, Frame};
 
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -220,21 +220,29 @@ async fn send_all<A>(mut wakes: mpsc::Receiver<()>, shared: &Shared<A>) -> Resul
 }
 
 async fn receive_all<A: DeserializeOwned>(
-    mut receiver: Receiver,
+    receiver: Receiver,
     limit: usize,
     shared: &Shared<A>,
 ) -> Result<(), ChannelError> {
-    while let Some(frame) = receiver.receive_frame(limit).await? {
-        let AnsweredText { id, answer, misread } = frame.read()?;
-        let answer = match (answer, misread) {
-            (Some(text), _) => {
-                serde_json::from_str(text.get()).map_err(|error| CallError::Channel(frame::garbled(&error)))
-            }
-            (None, why) => Err(CallError::Misread(why.unwrap_or_default())),
+    let mut frames = receiver.into_frames();
+    while let Some(frame) = frames.next(limit).await? {
+        let (id, answer) = match frame.read() {
+            Ok(Told { id, answer }) => (id, Ok(answer)),
+            Err(_) => unanswered(&frame)?,
         };
         shared.settle(id, answer.map(|answer| (answer, frame.descriptors)));
     }
     Ok(())
+}
+
+/// Whose answer it is, and why it is none.
+fn unanswered<A: DeserializeOwned>(frame: &Frame) -> Result<(u64, Result<A, CallError>), ChannelError> {
+    let AnsweredText { id, answer, misread } = frame.read()?;
+    let answer = match (answer, misread) {
+        (Some(text), _) => serde_json::from_str(text.get()).map_err(|error| CallError::Channel(frame::garbled(&error))),
+        (None, why) => Err(CallError::Misread(why.unwrap_or_default())),
+    };
+    Ok((id, answer))
 }
 
 const DEADLINE: Duration = Duration::from_secs(30);

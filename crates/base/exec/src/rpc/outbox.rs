@@ -2,6 +2,7 @@
 //! task to have it sent.
 
 use std::collections::VecDeque;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 
 use zeroize::Zeroizing;
@@ -38,26 +39,51 @@ impl Outbox {
         self.waiting.len()
     }
 
-    /// Sends what the socket takes now; [`Outbox::len`] says what is left.
+    /// Sends what the socket takes now, as much as goes together by one system call; [`Outbox::len`] says what is left.
     ///
     /// # Errors
     /// [`ChannelError`]; the connection is of no use afterwards.
     pub(super) fn flush(&mut self) -> Result<(), ChannelError> {
         while let Some(first) = self.waiting.front() {
-            let borrowed: Vec<_> = match self.sent {
-                0 => first.descriptors.iter().map(AsFd::as_fd).collect(),
-                _ => Vec::new(),
+            let pushed = if first.descriptors.is_empty() {
+                self.push_together()?
+            } else {
+                let descriptors: Vec<_> = first.descriptors.iter().map(AsFd::as_fd).collect();
+                let with_the_first = if self.sent == 0 { &descriptors[..] } else { &[] };
+                self.sender.push(&first.bytes[self.sent..], with_the_first)?
             };
-            match self.sender.push(&first.bytes[self.sent..], &borrowed)? {
+            match pushed {
                 Pushed::Full => return Ok(()),
-                Pushed::Bytes(count) => self.sent += count,
-            }
-            if self.sent >= first.bytes.len() {
-                self.waiting.pop_front();
-                self.sent = 0;
+                Pushed::Bytes(count) => self.note_sent(count),
             }
         }
         Ok(())
+    }
+
+    /// The first frames, up to one that has descriptors: those go with the first byte of theirs.
+    fn push_together(&self) -> io::Result<Pushed> {
+        let plain = self.waiting.iter().take_while(|frame| frame.descriptors.is_empty()).take(TOGETHER);
+        let mut pieces: Vec<_> = plain.map(|frame| IoSlice::new(&frame.bytes)).collect();
+        if let Some(first) = pieces.first_mut() {
+            first.advance(self.sent);
+        }
+        match &pieces[..] {
+            [only] => self.sender.push(only, &[]),
+            many => self.sender.push_pieces(many),
+        }
+    }
+
+    fn note_sent(&mut self, mut count: usize) {
+        while let Some(first) = self.waiting.front() {
+            let left = first.bytes.len() - self.sent;
+            if count < left {
+                self.sent += count;
+                return;
+            }
+            count -= left;
+            self.waiting.pop_front();
+            self.sent = 0;
+        }
     }
 
     /// Waits until the socket takes more.
@@ -65,3 +91,6 @@ impl Outbox {
         self.sender.writable()
     }
 }
+
+/// Frames that go out by one system call.
+const TOGETHER: usize = 64;

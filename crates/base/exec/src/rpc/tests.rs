@@ -187,3 +187,56 @@ fn wire_bytes_cross_as_base64_and_show_nothing() {
     assert_eq!(back.into_bytes(), b"\x00\xff secret");
     assert!(serde_json::from_str::<crate::WireBytes>("\"***\"").is_err());
 }
+
+#[tokio::test]
+async fn descriptors_stay_with_their_question_among_many_sent_at_once() {
+    let (ours, theirs) = channels();
+    let (mut sender, mut receiver) = ours.split();
+    // All of it lies in the socket before anything is read.
+    for id in 0..60u64 {
+        let pipes: Vec<_> = (0..id % 4).map(|_| rustix::pipe::pipe().unwrap().0).collect();
+        let borrowed: Vec<_> = pipes.iter().map(AsFd::as_fd).collect();
+        sender.send(&Asked { id, ask: &id }, &borrowed).await.unwrap();
+    }
+    let _server = tokio::spawn(serve(theirs, 1000, |_: u64, descriptors: Vec<OwnedFd>| async move {
+        (descriptors.len(), Vec::new())
+    }));
+    for _ in 0..60 {
+        let frame = receiver.receive_frame(1000).await.unwrap().unwrap();
+        let Told { id, answer } = frame.read::<Told<u64>>().unwrap();
+        assert_eq!(answer, id % 4, "question {id}");
+    }
+}
+
+#[tokio::test]
+async fn what_came_together_is_handled_together_and_answered_in_order() {
+    const ASKED: u64 = 150;
+    let (ours, theirs) = channels();
+    let (mut sender, mut receiver) = ours.split();
+    // As many as the socket holds unread.
+    for id in 0..ASKED {
+        // Every seventh cannot be read: it has its answer all the same, and is no part of any group.
+        let ask = if id % 7 == 0 { "no number".into() } else { serde_json::Value::from(id) };
+        sender.send(&Asked { id, ask: &ask }, &[]).await.unwrap();
+    }
+    let groups = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&groups);
+    let _server = tokio::spawn(serve_together(theirs, 1000, move |questions: Vec<(u64, Vec<OwnedFd>)>| {
+        seen.lock().unwrap().push(questions.len());
+        questions.into_iter().map(|(n, _)| async move { (n, Vec::new()) }).collect()
+    }));
+    let mut answered = Vec::new();
+    for _ in 0..ASKED {
+        let frame = receiver.receive_frame(1000).await.unwrap().unwrap();
+        match frame.read::<Told<u64>>() {
+            Ok(Told { id, answer }) => answered.push((id, answer)),
+            Err(_) => assert_eq!(frame.read::<AnsweredText<'_>>().unwrap().id % 7, 0),
+        }
+    }
+    let wanted: Vec<_> = (0..ASKED).filter(|id| id % 7 != 0).map(|id| (id, id)).collect();
+    assert_eq!(answered, wanted);
+    let groups = groups.lock().unwrap();
+    assert_eq!(groups.iter().sum::<usize>(), wanted.len());
+    assert!(groups.len() * 5 < wanted.len(), "{groups:?}");
+    assert!(groups.iter().all(|group| *group <= IN_FLIGHT), "{groups:?}");
+}

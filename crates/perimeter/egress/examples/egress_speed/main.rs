@@ -9,6 +9,7 @@
 
 mod load;
 mod perimeter;
+mod spent;
 mod upstream;
 mod ways;
 
@@ -20,8 +21,9 @@ use std::time::Duration;
 
 use postern_exec::role::Starter;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use perimeter::Perimeter;
 use ways::Way;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -40,6 +42,8 @@ struct Plan {
     seconds: f64,
     /// Size of the large bodies.
     body_bytes: u64,
+    /// What this costs is measured instead, which a busy machine does not change much.
+    cost: Option<spent::Plan>,
 }
 
 /// The secret that the server wants and no client but the direct one has.
@@ -70,7 +74,7 @@ async fn measure(plan: &str) -> Outcome {
     let directory = Directory::make()?;
     let upstream = upstream::Upstream::start()?;
     let starter = Starter::itself(plan.program.clone());
-    let perimeter = perimeter::Perimeter::start(&starter, &directory.0, &upstream).await?;
+    let perimeter = Perimeter::start(&starter, &directory.0, &upstream).await?;
     let peer = match (&plan.mitmdump, &plan.replacing) {
         (Some(mitmdump), Some(replacing)) => {
             Some(ways::Peer::start(mitmdump, replacing, &directory.0, &upstream).await?)
@@ -80,31 +84,47 @@ async fn measure(plan: &str) -> Outcome {
     let mut ways = vec![Way::direct(&upstream)?];
     ways.extend(perimeter.ways()?);
     ways.extend(peer.as_ref().map(ways::Peer::way).transpose()?);
+    let rows = match &plan.cost {
+        Some(cost) => {
+            let mut processes = perimeter.processes();
+            processes.extend([("server", upstream.id()), ("client", std::process::id())]);
+            spent::measure(&ways, cost, plan.body_bytes, &processes).await?
+        }
+        None => by_turns(&ways, &plan, &perimeter).await?,
+    };
+    println!("{}", json!({"rows": rows}));
+    Ok(())
+}
+
+async fn by_turns(ways: &[Way], plan: &Plan, perimeter: &Perimeter) -> Outcome<Vec<Value>> {
+    let processor_us = || -> Outcome<BTreeMap<_, _>> {
+        let of = |(name, pid): (_, u32)| spent::processor_us(pid).map(|(user, system)| (name, user + system));
+        perimeter.processes().into_iter().map(of).collect()
+    };
     let (time, warm_up) = (Duration::from_secs_f64(plan.seconds), Duration::from_secs_f64(plan.seconds / 10.0));
     let mut rows = Vec::new();
     for _ in 0..plan.rounds {
         for at_once in [1, 32] {
-            for way in &ways {
+            for way in ways {
                 load::small(way, at_once, warm_up).await?;
-                let before = perimeter.processor_us()?;
+                let before = processor_us()?;
                 let figures = load::small(way, at_once, time).await?;
                 let requests = figures["requests"].as_f64().unwrap_or(f64::NAN);
                 let each = |(role, after): (&'static str, u64)| (role, (after - before[role]) as f64 / requests);
-                let processor_us: BTreeMap<_, _> = perimeter.processor_us()?.into_iter().map(each).collect();
+                let processor_us: BTreeMap<_, _> = processor_us()?.into_iter().map(each).collect();
                 rows.push(json!({
                     "what": "small", "at_once": at_once, "way": way.name, "figures": figures, "processor_us": processor_us
                 }));
             }
         }
-        for way in &ways {
+        for way in ways {
             let down = load::download(way, plan.body_bytes).await?;
             rows.push(json!({"what": "down", "way": way.name, "mib_per_second": down}));
             let up = load::upload(way, plan.body_bytes).await?;
             rows.push(json!({"what": "up", "way": way.name, "mib_per_second": up}));
         }
     }
-    println!("{}", json!({"rows": rows}));
-    Ok(())
+    Ok(rows)
 }
 
 /// A directory for logs and keys, removed at the end.

@@ -15,6 +15,7 @@ use postern_exec::role::{Child, Starter};
 use postern_policy::document::DocumentText;
 use postern_policy::{Document, Zones};
 
+use crate::spent::Processes;
 use crate::upstream::Upstream;
 use crate::ways::Way;
 use crate::{HOST, Outcome, SECRET};
@@ -80,9 +81,9 @@ impl Perimeter {
         })
     }
 
-    /// Processor time that each process has taken so far, by its role, in microseconds.
-    pub(crate) fn processor_us(&self) -> Outcome<BTreeMap<&'static str, u64>> {
-        self.children.iter().map(|child| Ok((child.role(), processor_us(child.id())?))).collect()
+    /// Its processes, by their roles.
+    pub(crate) fn processes(&self) -> Processes {
+        self.children.iter().map(|child| (child.role(), child.id())).collect()
     }
 
     /// One way for each zone.
@@ -92,14 +93,6 @@ impl Perimeter {
             .map(|one| Way::through(one.zone, one.proxy, self.server, &one.ca_pem, &one.placeholder))
             .collect()
     }
-}
-
-/// Of `/proc/PID/stat` (proc_pid_stat(5), fields 14 and 15), which counts hundredths of a second.
-fn processor_us(pid: u32) -> Outcome<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let after_name = stat.rsplit_once(") ").ok_or("a process without a name")?.1;
-    let times: Vec<u64> = after_name.split(' ').skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
-    Ok(times.iter().sum::<u64>() * 10_000)
 }
 
 async fn attached(audit: &Audit, caller: &str) -> Outcome<OwnedFd> {

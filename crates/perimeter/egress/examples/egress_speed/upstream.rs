@@ -48,6 +48,13 @@ impl Upstream {
     }
 }
 
+impl Upstream {
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+}
+
 impl Drop for Upstream {
     fn drop(&mut self) {
         // It may have ended by itself.
