@@ -112,6 +112,7 @@ async function sessions(beta, agent, store) {
   await beta.files.delete(file.id);
   await beta.sessions.archive(made.id);
   assert.equal((await beta.sessions.delete(made.id)).id, made.id);
+  await otherThreads(beta);
 }
 
 // A turn over the stream, with previews folded by the SDK's own helper.
@@ -141,6 +142,22 @@ async function threads(beta, session) {
   const stream = await beta.sessions.threads.events.stream(primary.id, at);
   await beta.sessions.events.send(session, { events: says({ text: "again" }) });
   for await (const event of stream) if (event.type === "session.thread_status_idle") break;
+}
+
+/** An agent that works for another, and the end of its thread. */
+async function otherThreads(beta) {
+  const scout = await beta.agents.create({ name: "scout", model: "rehearsal-1" });
+  const multiagent = { type: "coordinator", agents: [scout.id] };
+  const chief = await beta.agents.create({ name: "chief", model: "rehearsal-1", multiagent });
+  const session = (await beta.sessions.create({ agent: chief.id, environment_id: environment })).id;
+  const message = says({ text: "found" })[0].content[0].text;
+  const start = { tool_uses: [{ name: "start_agent", input: { agent: "scout", message } }] };
+  const stream = await beta.sessions.events.stream(session);
+  await beta.sessions.events.send(session, { events: says(start, { text: "waiting" }, { text: "heard" }) });
+  for await (const event of stream) if (event.type === "session.status_idle") break;
+  const [primary, child] = await all(beta.sessions.threads.list(session));
+  assert.equal(child.parent_thread_id, primary.id);
+  assert((await beta.sessions.threads.archive(child.id, { session_id: session })).archived_at);
 }
 
 async function vaults(beta) {

@@ -113,6 +113,7 @@ def sessions(beta, agent: str, environment: str, store: str) -> None:
     beta.files.delete(file.id)
     beta.sessions.archive(made.id)
     assert beta.sessions.delete(made.id).id == made.id
+    other_threads(beta, environment)
 
 
 def turn(beta, session: str) -> None:
@@ -140,6 +141,22 @@ def threads(beta, session: str) -> None:
     with beta.sessions.threads.events.stream(primary.id, session_id=session) as stream:
         beta.sessions.events.send(session, events=says({"text": "again"}))
         assert any(event.type == "session.thread_status_idle" for event in stream)
+
+
+def other_threads(beta, environment: str) -> None:
+    """An agent that works for another, and the end of its thread."""
+    scout = beta.agents.create(name="scout", model="rehearsal-1")
+    roster = {"multiagent": {"type": "coordinator", "agents": [scout.id]}}
+    chief = beta.agents.create(name="chief", model="rehearsal-1", extra_body=roster)
+    session = beta.sessions.create(agent=chief.id, environment_id=environment).id
+    message = says({"text": "found"})[0]["content"][0]["text"]
+    start = {"tool_uses": [{"name": "start_agent", "input": {"agent": "scout", "message": message}}]}
+    with beta.sessions.events.stream(session) as stream:
+        beta.sessions.events.send(session, events=says(start, {"text": "waiting"}, {"text": "heard"}))
+        assert any(event.type == "session.status_idle" for event in stream)
+    primary, child = beta.sessions.threads.list(session)
+    assert child.parent_thread_id == primary.id
+    assert beta.sessions.threads.archive(child.id, session_id=session).archived_at
 
 
 def vaults(beta) -> None:

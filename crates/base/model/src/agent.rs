@@ -6,11 +6,16 @@ mod check;
 mod context;
 mod mcp;
 mod model_config;
+mod multiagent;
 
 pub use check::{fitting_mcp, fitting_skills};
 pub use context::ContextSettings;
 pub use mcp::{MAX_MCP_SERVERS, McpServer, McpServerTag};
 pub use model_config::{Effort, EffortLevel, ModelConfig, ModelParam, Speed};
+pub use multiagent::{
+    HasRoster, MAX_ROSTER, MESSAGE_AGENT, Member, MemberFacts, MemberParam, Multiagent, RosterParam, START_AGENT,
+    SessionMultiagent, ThreadAgent, fitting_roster,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -70,8 +75,8 @@ pub struct AgentDefinition {
     pub skills: Vec<AgentSkill>,
     /// Toolsets and custom tools.
     pub tools: Vec<Tool>,
-    /// Always null in this build.
-    pub multiagent: Option<Value>,
+    /// Whom it has work for it.
+    pub multiagent: Option<Multiagent>,
     /// The caller's pairs.
     pub metadata: Metadata,
     /// When its conversations are shortened; an addition to the contract, left out unless set.
@@ -108,7 +113,7 @@ pub struct CreateAgent {
     /// The caller's pairs.
     #[serde(default)]
     pub metadata: Option<Metadata>,
-    /// Null in this build.
+    /// A roster of agents that work for it.
     #[serde(default)]
     pub multiagent: Option<Value>,
     /// At most 20; they need the `read` tool.
@@ -141,7 +146,7 @@ pub struct UpdateAgent {
     pub mcp_servers: Field<Vec<McpServer>>,
     /// Merged; null deletes a key.
     pub metadata: Field<MetadataPatch>,
-    /// Null clears; anything else is not in this build.
+    /// Replaces; null clears.
     pub multiagent: Field<Value>,
     /// Replaces; null clears.
     pub skills: Field<Vec<SkillParam>>,
@@ -156,11 +161,12 @@ pub struct UpdateAgent {
 }
 
 impl CreateAgent {
-    /// The definition that this body means, within the contract's limits; `skills` is what its skills were looked up as.
+    /// The definition that this body means, within the contract's limits; `skills` and `multiagent` are what its skills and
+    /// its roster were looked up as.
     ///
     /// # Errors
     /// 400 naming the place.
-    pub fn resolve(self, skills: Vec<AgentSkill>) -> Result<AgentDefinition, Problem> {
+    pub fn resolve(self, skills: Vec<AgentSkill>, multiagent: Option<Multiagent>) -> Result<AgentDefinition, Problem> {
         AgentDefinition {
             name: self.name,
             description: non_empty(self.description),
@@ -170,7 +176,7 @@ impl CreateAgent {
             mcp_servers: self.mcp_servers.unwrap_or_default(),
             skills,
             tools: check::tools(self.tools.unwrap_or_default())?,
-            multiagent: self.multiagent,
+            multiagent,
             metadata: self.metadata.unwrap_or_default(),
             context: self.context,
         }
@@ -179,12 +185,17 @@ impl CreateAgent {
 }
 
 impl UpdateAgent {
-    /// The definition after this update of `stored`. Equal to `stored` when nothing changes. `skills` is what its skills were looked up
-    /// as, where it has any.
+    /// The definition after this update of `stored`. Equal to `stored` when nothing changes. `skills` and `multiagent` are
+    /// what its skills and its roster were looked up as, where it has any.
     ///
     /// # Errors
     /// 400 naming the place.
-    pub fn apply(self, stored: &AgentDefinition, skills: Option<Vec<AgentSkill>>) -> Result<AgentDefinition, Problem> {
+    pub fn apply(
+        self,
+        stored: &AgentDefinition,
+        skills: Option<Vec<AgentSkill>>,
+        multiagent: Option<Multiagent>,
+    ) -> Result<AgentDefinition, Problem> {
         AgentDefinition {
             name: required("name", self.name, &stored.name)?,
             description: clearable_text(self.description, &stored.description),
@@ -206,7 +217,8 @@ impl UpdateAgent {
             },
             multiagent: match self.multiagent {
                 Field::Absent => stored.multiagent.clone(),
-                other => other.value(),
+                Field::Null => None,
+                Field::Value(_) => multiagent,
             },
             metadata: match self.metadata {
                 Field::Absent => stored.metadata.clone(),

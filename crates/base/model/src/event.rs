@@ -22,6 +22,15 @@ use crate::money::BudgetLimit;
 use crate::session::{SessionAgent, Usage};
 use crate::{Field, Timestamp};
 
+/// Whose lists and streams show an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Those of its thread and those of the session.
+    Session,
+    /// Those of its thread alone.
+    Thread,
+}
+
 /// One event of a session's log, as it stands in lists and on streams.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
@@ -89,6 +98,8 @@ pub enum EventBody {
         evaluated_permission: Option<Permission>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         evaluation: Option<Evaluation>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session_thread_id: Option<ThreadId>,
     },
     #[serde(rename = "agent.tool_result")]
     AgentToolResult {
@@ -107,6 +118,8 @@ pub enum EventBody {
         evaluated_permission: Option<Permission>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         evaluation: Option<Evaluation>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session_thread_id: Option<ThreadId>,
     },
     #[serde(rename = "agent.mcp_tool_result")]
     AgentMcpToolResult {
@@ -117,9 +130,30 @@ pub enum EventBody {
         is_error: Option<bool>,
     },
     #[serde(rename = "agent.custom_tool_use")]
-    AgentCustomToolUse { name: String, input: Map<String, Value> },
+    AgentCustomToolUse {
+        name: String,
+        input: Map<String, Value>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session_thread_id: Option<ThreadId>,
+    },
     #[serde(rename = "agent.thread_context_compacted")]
     AgentThreadContextCompacted {},
+    #[serde(rename = "agent.thread_message_sent")]
+    ThreadMessageSent {
+        content: Vec<Block>,
+        to_session_thread_id: ThreadId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to_agent_name: Option<String>,
+    },
+    #[serde(rename = "agent.thread_message_received")]
+    ThreadMessageReceived {
+        content: Vec<Block>,
+        from_session_thread_id: ThreadId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from_agent_name: Option<String>,
+    },
+    #[serde(rename = "session.thread_created")]
+    ThreadCreated { agent_name: String, session_thread_id: ThreadId },
     #[serde(rename = "session.status_running")]
     StatusRunning {},
     #[serde(rename = "session.status_rescheduled")]
@@ -248,6 +282,9 @@ impl EventBody {
             Self::AgentMcpToolResult { .. } => "agent.mcp_tool_result",
             Self::AgentCustomToolUse { .. } => "agent.custom_tool_use",
             Self::AgentThreadContextCompacted {} => "agent.thread_context_compacted",
+            Self::ThreadMessageSent { .. } => "agent.thread_message_sent",
+            Self::ThreadMessageReceived { .. } => "agent.thread_message_received",
+            Self::ThreadCreated { .. } => "session.thread_created",
             Self::StatusRunning {} => "session.status_running",
             Self::StatusRescheduled {} => "session.status_rescheduled",
             Self::StatusTerminated {} => "session.status_terminated",

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::agent::{AgentDefinition, AgentTag, ContextSettings, ExecutionIdentity, McpServer, ModelConfig, ModelParam};
+use crate::agent::{
+    AgentDefinition, AgentTag, ContextSettings, ExecutionIdentity, McpServer, ModelConfig, ModelParam,
+    SessionMultiagent, ThreadAgent,
+};
 use crate::event::{ClientEvent, OutcomeEvaluation};
 use crate::ids::{AgentId, DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId};
 use crate::metadata::MetadataPatch;
@@ -88,15 +91,15 @@ pub struct SessionAgent {
     pub skills: Vec<AgentSkill>,
     /// Its tools.
     pub tools: Vec<Tool>,
-    /// Always null; absent in threads.
-    pub multiagent: Option<Value>,
+    /// Whom it has work for it; absent in threads.
+    pub multiagent: Option<SessionMultiagent>,
     /// When its conversation is shortened; an addition to the contract, left out unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<ContextSettings>,
 }
 
 impl SessionAgent {
-    /// The snapshot of one version of an agent; its metadata stays behind.
+    /// The snapshot of one version of an agent; its metadata stays behind, and its roster is not looked up.
     pub fn snapshot(id: AgentId, version: u64, definition: AgentDefinition) -> Self {
         Self {
             id,
@@ -110,7 +113,7 @@ impl SessionAgent {
             mcp_servers: definition.mcp_servers,
             skills: definition.skills,
             tools: definition.tools,
-            multiagent: definition.multiagent,
+            multiagent: None,
             context: definition.context,
         }
     }
@@ -174,6 +177,25 @@ pub struct Usage {
     pub list_cost: Option<MonetaryAmount>,
 }
 
+impl Usage {
+    /// The tokens of both; times and costs do not add up and are left to whoever knows them.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        let (cache, others) = (self.cache_creation, other.cache_creation);
+        Self {
+            input_tokens: self.input_tokens + other.input_tokens,
+            output_tokens: self.output_tokens + other.output_tokens,
+            cache_read_input_tokens: self.cache_read_input_tokens + other.cache_read_input_tokens,
+            cache_creation: CacheCreation {
+                ephemeral_1h_input_tokens: cache.ephemeral_1h_input_tokens + others.ephemeral_1h_input_tokens,
+                ephemeral_5m_input_tokens: cache.ephemeral_5m_input_tokens + others.ephemeral_5m_input_tokens,
+            },
+            active_seconds: 0.0,
+            list_cost: None,
+        }
+    }
+}
+
 /// Input written to the cache, by how long it is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheCreation {
@@ -183,7 +205,7 @@ pub struct CacheCreation {
     pub ephemeral_5m_input_tokens: u64,
 }
 
-/// A thread of a session (contract 2.7); here always the primary one.
+/// A thread of a session (contract 2.7).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Thread {
     /// Its id.
@@ -193,11 +215,11 @@ pub struct Thread {
     pub kind: ThreadTag,
     /// Whose thread it is.
     pub session_id: SessionId,
-    /// The agent that thinks in it: a session's snapshot without `multiagent`.
-    pub agent: Value,
+    /// The agent that thinks in it.
+    pub agent: ThreadAgent,
     /// What it does now.
     pub status: SessionStatus,
-    /// Always null: the primary thread.
+    /// The thread that it works for; null for the primary one.
     pub parent_thread_id: Option<ThreadId>,
     /// When it was created.
     pub created_at: Timestamp,

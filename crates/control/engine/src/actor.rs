@@ -1,13 +1,13 @@
 //! One session's task: takes commands, news of the model and the retry timer, one after the other.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use postern_model::Problem;
 use postern_model::event::{ClientEvent, Event, Previewable};
-use postern_model::ids::{EventId, SessionId};
+use postern_model::ids::{SessionId, ThreadId};
 use postern_session::{Author, Input, ModelEvent, Session};
-use postern_store::events::{self, After, Log, WAITING};
+use postern_store::events::{self, After, Of, WAITING};
 use postern_store::sessions::{self, Record};
 use postern_store::{StoreError, Tx, mcp_calls, work};
 use tokio::sync::mpsc;
@@ -15,12 +15,11 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::command::{Command, Envelope};
-use crate::consult::Consults;
-use crate::mcp::Servers;
 use crate::missed::Missed;
 use crate::perform::Performed;
 use crate::shared::Shared;
 use crate::subscribers::{Subscribers, Subscription};
+use crate::under_way::{self, News, UnderWay};
 use crate::{Missing, problem, session_not_found};
 
 /// How many work items in a row may end without a result before the session is told.
@@ -29,7 +28,6 @@ const FRUITLESS_ITEMS: u32 = 3;
 pub(crate) struct Actor {
     pub(crate) shared: Arc<Shared>,
     pub(crate) record: Record,
-    pub(crate) log: Log,
     pub(crate) session: Session,
     /// The place of the next event in the log, and of the next that waits.
     pub(crate) next: i64,
@@ -37,10 +35,7 @@ pub(crate) struct Actor {
     /// The place of the next event that streams are shown: `next`, but for the moment between a commit and telling.
     pub(crate) next_shown: i64,
     pub(crate) subscribers: Subscribers,
-    pub(crate) request: Option<(EventId, mpsc::Receiver<ModelEvent>)>,
-    pub(crate) retry_at: Option<Instant>,
-    pub(crate) mcp: Servers,
-    pub(crate) consults: Consults,
+    pub(crate) under_way: BTreeMap<ThreadId, UnderWay>,
 }
 
 /// Why a session's task ends.
@@ -91,7 +86,7 @@ async fn load(shared: &Arc<Shared>, id: &SessionId) -> Result<Option<Actor>, Sto
     for entry in entries {
         let next = if entry.seq < WAITING { &mut actor.next } else { &mut actor.next_waiting };
         *next = entry.seq + 1;
-        actor.session.replay(&entry.event, entry.kept);
+        actor.session.replay(&entry.thread, &entry.event, entry.kept);
     }
     actor.next_shown = actor.next;
     for call in &started {
@@ -103,27 +98,19 @@ async fn load(shared: &Arc<Shared>, id: &SessionId) -> Result<Option<Actor>, Sto
 impl Actor {
     /// A task for a session whose log is empty.
     pub(crate) fn new(shared: &Arc<Shared>, record: Record) -> Self {
-        let log = Log {
-            workspace: record.workspace_id.clone(),
-            session: record.id.clone(),
-            thread: record.thread_id.clone(),
-        };
         let agent = Arc::new(record.agent.clone());
         let prices = shared.settings.prices_of(&record.agent);
         Self {
             shared: Arc::clone(shared),
             session: Session::new(record.thread_id.clone(), agent, shared.settings.limits)
-                .priced(prices, record.budget),
+                .priced(prices, record.budget)
+                .pricing(shared.settings.prices_of_roster(&record.agent)),
             record,
-            log,
             next: 1,
             next_waiting: WAITING,
             next_shown: 1,
             subscribers: Subscribers::default(),
-            request: None,
-            retry_at: None,
-            mcp: Servers::default(),
-            consults: Consults::default(),
+            under_way: BTreeMap::new(),
         }
     }
 
@@ -135,16 +122,15 @@ impl Actor {
         let drain = self.shared.drain.clone();
         let over = loop {
             let linger = Instant::now() + self.shared.settings.linger;
+            let retry = under_way::next_retry(&self.under_way);
             let done = tokio::select! {
                 biased;
                 () = drain.cancelled() => Err(Over::Finished),
                 Some(envelope) = commands.recv() => self.obey(envelope).await,
-                news = Self::news(&mut self.request) => self.take_news(news).await,
-                input = self.mcp.next() => self.perform(input).await.map(drop),
-                input = self.consults.next() => self.perform(input).await.map(drop),
-                () = tokio::time::sleep_until(self.retry_at.unwrap_or(linger)), if self.retry_at.is_some() => {
-                    self.retry_at = None;
-                    self.perform(Input::RetryDue).await.map(drop)
+                (thread, news) = under_way::next(&mut self.under_way) => self.take_news(thread, news).await,
+                thread = due(retry) => {
+                    self.under_way(&thread).retry_at = None;
+                    self.perform(Input::RetryDue(thread)).await.map(drop)
                 }
                 () = tokio::time::sleep_until(linger) => if self.is_busy() { Ok(()) } else { Err(Over::Finished) },
             };
@@ -164,28 +150,20 @@ impl Actor {
     }
 
     fn is_busy(&mut self) -> bool {
-        self.request.is_some()
-            || self.retry_at.is_some()
-            || self.mcp.is_busy()
-            || self.consults.is_busy()
-            || !self.subscribers.is_empty()
+        self.under_way.values().any(UnderWay::is_busy) || !self.subscribers.is_empty()
     }
 
-    async fn news(request: &mut Option<(EventId, mpsc::Receiver<ModelEvent>)>) -> Option<ModelEvent> {
-        match request {
-            Some((_, news)) => news.recv().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    async fn take_news(&mut self, news: Option<ModelEvent>) -> Result<(), Over> {
-        let Some((start, receiver)) = &mut self.request else { return Ok(()) };
+    async fn take_news(&mut self, thread: ThreadId, news: News) -> Result<(), Over> {
+        let news = match news {
+            News::Model(news) => news.unwrap_or_else(crate::perform::vanished),
+            News::Other(input) => return self.perform(input).await.map(drop),
+        };
+        let Some((start, receiver)) = &mut self.under_way(&thread).request else { return Ok(()) };
         let start = start.clone();
-        let news = news.unwrap_or_else(crate::perform::vanished);
         let (first, second) = coalesce(news, receiver);
         for news in [Some(first), second].into_iter().flatten() {
             if matches!(news, ModelEvent::Finished(_) | ModelEvent::Failed(_)) {
-                self.request = None;
+                self.under_way(&thread).request = None;
             }
             self.perform(Input::Model(start.clone(), news)).await?;
         }
@@ -203,8 +181,8 @@ impl Actor {
                 let sent = self.send(events, author).await;
                 answer(reply, sent)
             }
-            Command::Subscribe { previews, after, reply } => {
-                let subscription = self.subscribe(previews, after);
+            Command::Subscribe { of, previews, after, reply } => {
+                let subscription = self.subscribe(of, previews, after);
                 answer(reply, subscription.map_err(Failure::from))
             }
             Command::Update { request, reply } => {
@@ -218,6 +196,10 @@ impl Actor {
             Command::RemoveResource { id, reply } => {
                 let removed = self.remove_resource(&id).await;
                 answer(reply, removed)
+            }
+            Command::ArchiveThread { thread, reply } => {
+                let archived = self.archive_thread(&thread).await;
+                answer(reply, archived)
             }
             Command::Archive { reply } => {
                 let archived = self.archive().await;
@@ -258,16 +240,21 @@ impl Actor {
     }
 
     /// A stream from now on, or from behind the place `after` of the log on.
-    fn subscribe(&mut self, previews: HashSet<Previewable>, after: Option<i64>) -> Result<Subscription, Problem> {
+    fn subscribe(
+        &mut self,
+        of: Of,
+        previews: HashSet<Previewable>,
+        after: Option<i64>,
+    ) -> Result<Subscription, Problem> {
         let missed = after.map(|after| {
             let end = After { place: self.next_shown, waiting: self.next_waiting };
-            Missed::between(&self.shared.store, self.id(), after, end)
+            Missed::between(&self.shared.store, self.id(), of.clone(), after, end)
         });
-        Ok(self.subscribers.add(previews, missed.transpose()?))
+        Ok(self.subscribers.add(of.clone(), previews, missed.transpose()?))
     }
 
     async fn work_ended(&mut self) -> Result<(), Failure> {
-        if !self.session.state().needs_worker() {
+        if !self.session.needs_worker() {
             return Ok(());
         }
         // Counted in the queue and the log, so that a restart in between changes nothing.
@@ -293,6 +280,17 @@ impl Actor {
 
     pub(crate) async fn write(&self) -> Result<Tx, Failure> {
         Ok(self.shared.store.write().await.map_err(problem)?)
+    }
+}
+
+/// The thread that tries again, when it is time; waits for ever while none does.
+async fn due(retry: Option<(Instant, ThreadId)>) -> ThreadId {
+    match retry {
+        Some((at, thread)) => {
+            tokio::time::sleep_until(at).await;
+            thread
+        }
+        None => std::future::pending().await,
     }
 }
 

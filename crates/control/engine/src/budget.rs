@@ -1,5 +1,8 @@
 //! Budgets: which sessions can have one, and changing it.
 
+use std::collections::BTreeMap;
+
+use postern_model::agent::ThreadAgent;
 use postern_model::money::BudgetLimit;
 use postern_model::session::SessionAgent;
 use postern_model::{Field, Problem};
@@ -20,10 +23,17 @@ impl Settings {
         }
     }
 
+    /// The same for the agents of its roster, by the names of their models.
+    pub(crate) fn prices_of_roster(&self, agent: &SessionAgent) -> BTreeMap<String, Prices> {
+        let members = agent.roster().iter().map(ThreadAgent::agent);
+        members.map(|member| (member.model.id.clone(), self.prices_of(member))).collect()
+    }
+
     /// Checks that whatever a session with this agent can spend can be counted.
     fn must_be_budgetable(&self, agent: &SessionAgent) -> Result<(), Problem> {
-        let models = [Some(agent.model.id.as_str()), self.judge.as_deref(), self.grader.as_deref()];
-        match models.into_iter().flatten().find(|model| !self.prices.contains_key(*model)) {
+        let own = [Some(agent.model.id.as_str()), self.judge.as_deref(), self.grader.as_deref()];
+        let roster = agent.roster().iter().map(|member| member.agent().model.id.as_str());
+        match own.into_iter().flatten().chain(roster).find(|model| !self.prices.contains_key(*model)) {
             None => Ok(()),
             Some(model) => Err(not_budgetable(&format!(
                 "the model `{model}`, which the session can use, has no price: give it one in the server's configuration, in \
@@ -66,7 +76,7 @@ impl Actor {
         }
         let budget = BudgetLimit::parse(sent)?;
         self.shared.settings.must_be_budgetable(&self.record.agent)?;
-        let spending = self.session.state().spending;
+        let spending = self.session.spending();
         if spending == Spending::Unknown {
             return Err(not_budgetable(
                 "the session has used a model without a price, which no budget can measure; remove it",

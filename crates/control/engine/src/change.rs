@@ -1,14 +1,14 @@
 //! Changing, archiving and deleting a session.
 
-use postern_model::agent::{fitting_mcp, fitting_skills};
+use postern_model::agent::{ThreadAgent, fitting_mcp, fitting_skills};
 use postern_model::event::{Event, EventBody};
-use postern_model::ids::EventId;
+use postern_model::ids::{EventId, ThreadId};
 use postern_model::money::BudgetLimit;
-use postern_model::session::{Session, SessionAgent, SessionStatus, UpdateSession, UpdateSessionAgent};
+use postern_model::session::{self as model, Session, SessionAgent, SessionStatus, UpdateSession, UpdateSessionAgent};
 use postern_model::webhook::{Happening, Subject};
 use postern_model::{Field, Metadata, Problem};
-use postern_session::Input;
-use postern_store::{Tx, sessions, webhooks, work};
+use postern_session::{Input, Thread};
+use postern_store::{StoreError, Tx, sessions, threads, webhooks, work};
 
 use crate::actor::{Actor, Failure};
 use crate::create::{now, resolve_tools};
@@ -65,12 +65,61 @@ impl Actor {
         tx.commit().await.map_err(problem)?;
         self.shared.litter.notify_one();
         let event = Event { id: EventId::generate(), processed_at: Some(now()), body: EventBody::SessionDeleted {} };
-        self.subscribers.show(&event, None);
+        self.subscribers.show_all(&event);
+        Ok(())
+    }
+
+    /// Stores the agents of threads that are copies of the session's, which was changed.
+    async fn save_copies(&self, tx: &mut Tx) -> Result<(), StoreError> {
+        let is_copy = |thread: &&Thread| thread.agent().id == self.record.agent.id;
+        for thread in self.session.children().iter().filter(is_copy) {
+            threads::save_agent(tx, thread.id(), &ThreadAgent::from((**thread.agent()).clone())).await?;
+        }
+        Ok(())
+    }
+
+    /// Archives a thread that rests; what it may still be asked for is answered with an error first.
+    pub(crate) async fn archive_thread(&mut self, id: &ThreadId) -> Result<model::Thread, Failure> {
+        let Some(thread) = self.session.thread(id) else {
+            return Err(threads::not_found(self.id(), id).into());
+        };
+        let status = thread.state().status;
+        if *id == self.record.thread_id {
+            let message = "The primary thread ends with its session: archive the session.";
+            return Err(Problem::invalid(message).into());
+        }
+        match status {
+            SessionStatus::Idle => self.end_thread(id).await?,
+            SessionStatus::Terminated => {}
+            SessionStatus::Running | SessionStatus::Rescheduling => {
+                let message = "The thread is running and cannot be archived. Send a user.interrupt with its \
+                               session_thread_id and wait until it is idle.";
+                return Err(Problem::conflict(message).into());
+            }
+        }
+        let mut reader = self.shared.store.read().await.map_err(problem)?;
+        let thread = threads::required(&mut reader, &self.record, id, now()).await.map_err(problem)?;
+        if thread.archived_at.is_none() {
+            return Err(Problem::conflict("The thread ended by itself; only an idle thread can be archived.").into());
+        }
+        Ok(thread)
+    }
+
+    async fn end_thread(&mut self, id: &ThreadId) -> Result<(), Failure> {
+        let mut tx = self.write().await?;
+        let deeds = self.decide(Input::ArchiveThread(id.clone()));
+        let stored = async {
+            self.store(&mut tx, &deeds).await?;
+            threads::archive(&mut tx, id, self.record.updated_at).await?;
+            tx.commit().await
+        };
+        stored.await.map_err(|error| self.fail(&error))?;
+        self.show_and_begin(deeds);
         Ok(())
     }
 
     fn must_not_run(&self, verb: &str) -> Result<(), Problem> {
-        match self.session.state().status {
+        match self.session.overall().status {
             SessionStatus::Idle | SessionStatus::Terminated => Ok(()),
             SessionStatus::Running | SessionStatus::Rescheduling => Err(Problem::conflict(format!(
                 "Session {} is running and cannot be {verb}. Send a user.interrupt alone and wait until it is idle.",
@@ -80,7 +129,7 @@ impl Actor {
     }
 
     fn changes(&self, request: UpdateSession) -> Result<Changes, Problem> {
-        if self.session.state().status == SessionStatus::Terminated {
+        if self.session.overall().status == SessionStatus::Terminated {
             return Err(Problem::invalid("The session is archived and cannot be changed."));
         }
         let budget = self.changed_budget(&request.budget)?;
@@ -111,7 +160,7 @@ impl Actor {
             Field::Null => return Err(Problem::invalid_at("agent", "cannot be cleared")),
             Field::Value(update) => update,
         };
-        if self.session.state().status != SessionStatus::Idle {
+        if self.session.overall().status != SessionStatus::Idle {
             return Err(Problem::conflict("`agent` can be changed only while the session is idle."));
         }
         let mut agent = self.record.agent.clone();
@@ -124,6 +173,7 @@ impl Actor {
         fitting_mcp(&agent.mcp_servers, &agent.tools)
             .and_then(|()| fitting_skills(&agent.skills, &agent.tools))
             .map_err(|problem| Problem { message: format!("agent.{}", problem.message), ..problem })?;
+        let agent = agent.with_its_copies();
         Ok((agent != self.record.agent).then(|| Box::new(agent)))
     }
 
@@ -136,10 +186,14 @@ impl Actor {
     /// The same in a transaction that has begun.
     pub(crate) async fn perform_with_record_in(&mut self, mut tx: Tx, input: Input) -> Result<(), Failure> {
         let is_archive = matches!(input, Input::Archive);
-        let effects = self.decide(input);
+        let is_another_agent = matches!(input, Input::Updated { agent: Some(_), .. });
+        let deeds = self.decide(input);
         let stored = async {
-            self.store(&mut tx, &effects).await?;
+            self.store(&mut tx, &deeds).await?;
             sessions::save_record(&mut tx, &self.record).await?;
+            if is_another_agent {
+                self.save_copies(&mut tx).await?;
+            }
             if is_archive {
                 let subject = Subject::new(Happening::SessionArchived, &self.record.id);
                 webhooks::announce(&mut tx, &self.record.workspace_id, subject, self.record.updated_at).await?;
@@ -148,7 +202,7 @@ impl Actor {
             tx.commit().await
         };
         stored.await.map_err(|error| self.fail(&error))?;
-        self.show_and_begin(effects);
+        self.show_and_begin(deeds);
         Ok(())
     }
 }

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 
 use postern_model::Problem;
 use postern_model::event::{ClientEvent, Event, Previewable};
-use postern_model::ids::{ResourceId, WorkspaceId};
+use postern_model::ids::{ResourceId, ThreadId, WorkspaceId};
 use postern_model::resource::{Resource, ResourceParam};
-use postern_model::session::{Session, UpdateSession};
+use postern_model::session::{Session, Thread, UpdateSession};
 use postern_session::Author;
+use postern_store::events::Of;
 use tokio::sync::oneshot;
 
 use crate::Missing;
@@ -30,6 +31,7 @@ pub(crate) enum Command {
         reply: Reply<Vec<Event>>,
     },
     Subscribe {
+        of: Of,
         previews: HashSet<Previewable>,
         after: Option<i64>,
         reply: Reply<Subscription>,
@@ -45,6 +47,10 @@ pub(crate) enum Command {
     RemoveResource {
         id: ResourceId,
         reply: Reply<()>,
+    },
+    ArchiveThread {
+        thread: ThreadId,
+        reply: Reply<Thread>,
     },
     Archive {
         reply: Reply<Session>,
@@ -75,6 +81,7 @@ impl Command {
             Self::Send { reply, .. } => drop(reply.send(Err(problem))),
             Self::Subscribe { reply, .. } => drop(reply.send(Err(problem))),
             Self::Update { reply, .. } | Self::Archive { reply } => drop(reply.send(Err(problem))),
+            Self::ArchiveThread { reply, .. } => drop(reply.send(Err(problem))),
             Self::AddResource { reply, .. } => drop(reply.send(Err(problem))),
             Self::Delete { reply }
             | Self::RemoveResource { reply, .. }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use postern_model::event::ModelUsage;
-use postern_model::ids::EventId;
+use postern_model::ids::{EventId, ThreadId};
 use postern_session::{Backoff, Consultation, Counsel, Input, ModelEvent, Response, ResponseBlock, Stop};
 use postern_upstream::Model;
 use tokio::task::JoinSet;
@@ -23,7 +23,7 @@ const GRADER_TIME: Duration = Duration::from_secs(600);
 const GRADER_TOKENS: u32 = 16_000;
 const GRADER_TRIES: u32 = 4;
 
-/// The consultation of one session that runs, if one does.
+/// The consultation of one thread that runs, if one does.
 #[derive(Default)]
 pub(crate) struct Consults {
     tasks: JoinSet<Input>,
@@ -65,9 +65,9 @@ impl Consults {
 }
 
 impl Actor {
-    pub(crate) fn consult(&mut self, start: EventId, consultation: Consultation) {
+    pub(crate) fn consult(&mut self, thread: &ThreadId, start: EventId, consultation: Consultation) {
         let settings = &self.shared.settings;
-        let of_agent = || self.session.agent().model.id.clone();
+        let of_agent = || self.session.thread(thread).map(|thread| thread.agent().model.id.clone()).unwrap_or_default();
         let (model, time, max_tokens, tries) = match consultation.counsel {
             // The session asks no judge where none is configured.
             Counsel::Judge => (settings.judge.clone().unwrap_or_default(), JUDGE_TIME, JUDGE_TOKENS, 1),
@@ -78,11 +78,12 @@ impl Actor {
         let backoff = settings.limits.backoff;
         let body = postern_upstream::question(&model, consultation.system, &consultation.text, max_tokens);
         let endpoint = Arc::clone(&self.shared.model);
-        self.consults.cancel();
-        self.consults.current = Some(start.clone());
         let every = settings.heartbeat;
-        self.consults.heartbeat = Some(interval_at(Instant::now() + every, every));
-        self.consults.tasks.spawn(async move {
+        let consults = &mut self.under_way(thread).consults;
+        consults.cancel();
+        consults.current = Some(start.clone());
+        consults.heartbeat = Some(interval_at(Instant::now() + every, every));
+        consults.tasks.spawn(async move {
             let answer = timeout(time, ask(endpoint.as_ref(), body, tries, backoff)).await;
             let answer = answer.unwrap_or_else(|_| Err("There was no answer in time.".into()));
             if let Err(reason) = &answer {

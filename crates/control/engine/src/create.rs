@@ -13,7 +13,8 @@ use postern_model::session::{
 use postern_model::skill::{AgentSkill, SkillParam};
 use postern_model::tool::{self, ToolParam};
 use postern_model::{Field, Problem, Timestamp};
-use postern_session::{Author, Effect, Input};
+use postern_session::{Author, Deed, Input};
+use postern_store::agents::roster;
 use postern_store::answers::{self, Once};
 use postern_store::sessions::{self, Progress, Record};
 use postern_store::{Connection, Tx, agents, environments, skills};
@@ -56,7 +57,7 @@ pub(crate) async fn remember<T: Serialize>(tx: &mut Tx, once: Option<&Once>, ans
 /// A session that is stored and not committed. Dropped, it never was.
 pub(crate) struct Begun {
     pub(crate) actor: Actor,
-    effects: Vec<Effect>,
+    deeds: Vec<Deed>,
 }
 
 impl Begun {
@@ -68,8 +69,8 @@ impl Begun {
     /// Lets it run, once it is committed.
     pub(crate) fn adopt(self, shared: &Arc<Shared>) -> Session {
         let session = self.session();
-        let Self { mut actor, effects } = self;
-        actor.show_and_begin(effects);
+        let Self { mut actor, deeds } = self;
+        actor.show_and_begin(deeds);
         shared.adopt(actor);
         session
     }
@@ -125,12 +126,11 @@ pub(crate) async fn begin(
     sessions::create(tx, &actor.record).await.map_err(problem)?;
     skills::attach(tx, &actor.record.id, &actor.record.agent.skills).await.map_err(problem)?;
     give(tx, &mut actor, request.resources.unwrap_or_default(), now).await?;
-    let mut effects = Vec::new();
-    effects.extend(actor.decide(Input::Events(initial)));
-    if !effects.is_empty() {
-        actor.store(tx, &effects).await.map_err(problem)?;
+    let deeds = actor.decide(Input::Events(initial));
+    if !deeds.is_empty() {
+        actor.store(tx, &deeds).await.map_err(problem)?;
     }
-    Ok(Begun { actor, effects })
+    Ok(Begun { actor, deeds })
 }
 
 /// Gives a session that was stored what was asked for it: its copies refer to it.
@@ -228,7 +228,9 @@ async fn agent(
         Some(overrides) => overrides(agent.definition)?,
         None => agent.definition,
     };
-    Ok(SessionAgent::snapshot(agent_id, agent.version, definition))
+    let multiagent = definition.multiagent.clone();
+    let snapshot = SessionAgent::snapshot(agent_id, agent.version, definition);
+    roster::snapshot(connection, workspace, snapshot, multiagent).await.map_err(problem)
 }
 
 /// What a session's own choice of skills comes to, where it makes one.

@@ -25,6 +25,7 @@ mod subscribers;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod under_way;
 mod webhooks;
 
 use std::collections::{BTreeMap, HashSet};
@@ -51,7 +52,8 @@ use command::Command;
 pub use deployments::Turn;
 pub use mcp::{McpSettings, Surroundings};
 pub use postern_session::{Author, ContextLimits, Limits};
-pub use query::{EventQuery, SessionQuery, TimeRange};
+pub use postern_store::events::Of;
+pub use query::{EventQuery, SessionQuery, ThreadQuery, TimeRange};
 use shared::Shared;
 pub use subscribers::{Frame, Subscription};
 pub use webhooks::{Messenger, Posting};
@@ -305,7 +307,7 @@ impl Engine {
         self.shared.ask(Some(workspace), id, |reply| Command::Send { events, author, reply }).await
     }
 
-    /// A page of a session's log.
+    /// A page of a session's log, or of one of its threads'.
     ///
     /// # Errors
     /// 404, or 400 for a filter or cursor that is wrong.
@@ -313,12 +315,13 @@ impl Engine {
         &self,
         workspace: &WorkspaceId,
         id: &SessionId,
+        of: Of,
         query: &EventQuery,
     ) -> Result<Page<Event>, Problem> {
-        lists::events(&self.shared, workspace, id, query).await
+        lists::events(&self.shared, workspace, id, of, query).await
     }
 
-    /// A stream of what happens from now on, with previews of the chosen types. Everything it shows is in the list
+    /// A stream of what happens from now on in a session or one of its threads, with previews of the chosen types. Everything it shows is in the list
     /// already. With `after`, the [`Frame::id`] that a reader saw last, what took effect since comes first, without a
     /// gap, and then what waits.
     ///
@@ -328,19 +331,24 @@ impl Engine {
         &self,
         workspace: &WorkspaceId,
         id: &SessionId,
+        of: Of,
         previews: HashSet<Previewable>,
         after: Option<i64>,
     ) -> Result<Subscription, Problem> {
-        self.shared.ask(Some(workspace), id, |reply| Command::Subscribe { previews, after, reply }).await
+        self.shared.ask(Some(workspace), id, |reply| Command::Subscribe { of, previews, after, reply }).await
     }
 
-    /// The session's threads: the primary one. For the events or the stream of a thread, check it with
-    /// [`Engine::thread`] and use the session's.
+    /// A page of the session's threads, the primary one first.
     ///
     /// # Errors
-    /// 404.
-    pub async fn list_threads(&self, workspace: &WorkspaceId, id: &SessionId) -> Result<Vec<Thread>, Problem> {
-        Ok(vec![lists::record(&self.shared, workspace, id).await?.thread(Timestamp::now())])
+    /// 404; 400 for a cursor that is wrong.
+    pub async fn list_threads(
+        &self,
+        workspace: &WorkspaceId,
+        id: &SessionId,
+        query: &ThreadQuery,
+    ) -> Result<Page<Thread>, Problem> {
+        lists::threads(&self.shared, workspace, id, query).await
     }
 
     /// One thread.
@@ -348,12 +356,21 @@ impl Engine {
     /// # Errors
     /// 404, for a thread with `thread_not_found`.
     pub async fn thread(&self, workspace: &WorkspaceId, id: &SessionId, thread: &ThreadId) -> Result<Thread, Problem> {
-        let record = lists::record(&self.shared, workspace, id).await?;
-        if record.thread_id != *thread {
-            return Err(Problem::not_found(format!("Thread {thread} was not found in session {id}."))
-                .with_code("thread_not_found"));
-        }
-        Ok(record.thread(Timestamp::now()))
+        lists::thread(&self.shared, workspace, id, thread).await
+    }
+
+    /// Archives a thread that is idle; a second time changes nothing. Frees its place among those that a session may have.
+    ///
+    /// # Errors
+    /// 404, for a thread with `thread_not_found`; 400 for the primary one; 409 for one that runs or ended by itself.
+    pub async fn archive_thread(
+        &self,
+        workspace: &WorkspaceId,
+        id: &SessionId,
+        thread: &ThreadId,
+    ) -> Result<Thread, Problem> {
+        let thread = thread.clone();
+        self.shared.ask(Some(workspace), id, |reply| Command::ArchiveThread { thread, reply }).await
     }
 
     /// A worker could not serve the session's work item: open calls are answered with an error, `session.error` says

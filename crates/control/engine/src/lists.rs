@@ -3,21 +3,23 @@
 use std::sync::Arc;
 
 use postern_model::event::{Event, EventBody};
-use postern_model::ids::{SessionId, WorkspaceId};
+use postern_model::ids::{SessionId, ThreadId, WorkspaceId};
 use postern_model::page::{BidirectionalPage, Cursor, Direction, Order, Page};
-use postern_model::session::Session;
+use postern_model::session::{Session, Thread};
 use postern_model::{Problem, Timestamp};
-use postern_store::events::{self, After, EventList, WAITING};
-use postern_store::list::Range;
+use postern_store::events::{self, After, EventList, Of, WAITING};
+use postern_store::list::{self, Range};
 use postern_store::sessions::{self, Record, SessionList};
+use postern_store::threads::{self, ThreadList};
 
-use crate::query::{EventQuery, SessionQuery, TimeRange};
+use crate::query::{EventQuery, SessionQuery, ThreadQuery, TimeRange};
 use crate::shared::Shared;
 use crate::{problem, session_not_found};
 
 const SESSIONS: &str = "sessions";
 const SESSIONS_PER_PAGE: u32 = 20;
 const EVENTS_PER_PAGE: u32 = 1000;
+const THREADS_PER_PAGE: u32 = 1000;
 const MOST_PER_PAGE: u32 = 1000;
 
 pub(crate) async fn record(shared: &Arc<Shared>, workspace: &WorkspaceId, id: &SessionId) -> Result<Record, Problem> {
@@ -84,6 +86,7 @@ pub(crate) async fn events(
     shared: &Arc<Shared>,
     workspace: &WorkspaceId,
     id: &SessionId,
+    of: Of,
     query: &EventQuery,
 ) -> Result<Page<Event>, Problem> {
     let limit = limit(query.limit, EVENTS_PER_PAGE)?;
@@ -91,11 +94,15 @@ pub(crate) async fn events(
         return Err(Problem::invalid_at("types[]", format!("`{unknown}` is no type of event that a list shows")));
     }
     record(shared, workspace, id).await?;
-    let list = format!("events:{id}");
+    let list = match &of {
+        Of::Session => format!("events:{id}"),
+        Of::Thread(thread) => format!("events:{thread}"),
+    };
     let decode = |text: &String| Cursor::decode(text, &list, query.order, "");
     let cursor = query.page.as_ref().map(decode).transpose()?;
     let after = cursor.as_ref().map(position).transpose()?;
     let wanted = EventList {
+        of,
         processed_at: range(&query.created_at),
         limit,
         order: query.order,
@@ -115,6 +122,35 @@ pub(crate) async fn events(
         next_events(&list, query.order, next)
     });
     Ok(Page { data: entries.into_iter().map(|entry| entry.event).collect(), next_page })
+}
+
+pub(crate) async fn threads(
+    shared: &Arc<Shared>,
+    workspace: &WorkspaceId,
+    id: &SessionId,
+    query: &ThreadQuery,
+) -> Result<Page<Thread>, Problem> {
+    let limit = limit(query.limit, THREADS_PER_PAGE)?;
+    let session = record(shared, workspace, id).await?;
+    let list = format!("threads:{id}");
+    let decode = |text: &String| Cursor::decode(text, &list, Order::Asc, "");
+    let after = query.page.as_ref().map(decode).transpose()?;
+    let wanted = ThreadList { limit, after, statuses: query.statuses.clone() };
+    let mut reader = shared.store.read().await.map_err(problem)?;
+    let threads = threads::list(&mut reader, &session, &wanted, Timestamp::now()).await.map_err(problem)?;
+    let position = |thread: &Thread| (thread.created_at.as_microsecond(), thread.id.to_string());
+    Ok(list::page_in(Order::Asc, threads, limit, &list, position))
+}
+
+pub(crate) async fn thread(
+    shared: &Arc<Shared>,
+    workspace: &WorkspaceId,
+    id: &SessionId,
+    thread: &ThreadId,
+) -> Result<Thread, Problem> {
+    let session = record(shared, workspace, id).await?;
+    let mut reader = shared.store.read().await.map_err(problem)?;
+    threads::required(&mut reader, &session, thread, Timestamp::now()).await.map_err(problem)
 }
 
 /// A cursor in a log: its key is the place among what took effect, its id the one among what waits. What waited on one

@@ -1,4 +1,5 @@
-//! A session's MCP servers: connecting to them, calling their tools, keeping connections while the session's task lives.
+//! The MCP servers of a session's threads: connecting to them, calling their tools, keeping connections while the session's
+//! task lives.
 //!
 //! Each connecting and each call is a task of its own under the session's, with a deadline; cancelling drops its future.
 //! Whether a call may be made is decided elsewhere, and its mark is in the journal before it gets here.
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use postern_model::agent::McpServer;
 use postern_model::content::Block;
-use postern_model::ids::{EnvironmentId, EventId, SessionId, VaultId, WorkspaceId};
+use postern_model::ids::{EnvironmentId, EventId, SessionId, ThreadId, VaultId, WorkspaceId};
+use postern_model::session::SessionAgent;
 use postern_policy::canonical::definition_digest;
 use postern_session::{Input, McpNews, OUTCOME_UNKNOWN};
 use postern_store::sessions::Record;
@@ -64,7 +66,7 @@ struct Caller {
     vaults: Vec<VaultId>,
 }
 
-/// The connections of one session and what runs over them.
+/// The connections of one thread and what runs over them.
 #[derive(Default)]
 pub(crate) struct Servers {
     lines: HashMap<String, Arc<Line>>,
@@ -129,19 +131,34 @@ impl Servers {
 }
 
 impl Actor {
-    pub(crate) fn connect_mcp(&mut self, attempt: u64, servers: Vec<McpServer>) {
-        let caller = Caller::of(&self.shared, &self.record);
-        let lines = self.mcp.lines_to(servers, &caller);
-        self.mcp.spawn(Purpose::Connect(attempt), async move {
+    pub(crate) fn connect_mcp(&mut self, thread: &ThreadId, attempt: u64, servers: Vec<McpServer>) {
+        let caller = self.caller(thread);
+        let of_thread = &mut self.under_way(thread).mcp;
+        let lines = of_thread.lines_to(servers, &caller);
+        of_thread.spawn(Purpose::Connect(attempt), async move {
             Input::McpConnected { attempt, servers: connect_all(lines, caller).await }
         });
     }
 
-    pub(crate) fn call_mcp(&mut self, call: EventId, server: String, tool: String, input: Map<String, Value>) {
-        let caller = Caller::of(&self.shared, &self.record);
-        let line = self.mcp.lines.get(&server).map(Arc::clone);
+    /// In whose name this thread's servers are called.
+    fn caller(&self, thread: &ThreadId) -> Caller {
+        let agent = self.session.thread(thread).map_or(&self.record.agent, |thread| thread.agent());
+        Caller::of(&self.shared, &self.record, agent)
+    }
+
+    pub(crate) fn call_mcp(
+        &mut self,
+        thread: &ThreadId,
+        call: EventId,
+        server: String,
+        tool: String,
+        input: Map<String, Value>,
+    ) {
+        let caller = self.caller(thread);
+        let of_thread = &mut self.under_way(thread).mcp;
+        let line = of_thread.lines.get(&server).map(Arc::clone);
         let id = call.clone();
-        self.mcp.spawn(Purpose::Call(id), async move {
+        of_thread.spawn(Purpose::Call(id), async move {
             let Some(line) = line else {
                 let text = format!("The tool was not run: the MCP server `{server}` is not connected. Try again.");
                 return Input::McpResult { call, content: vec![Block::text(text)], is_error: true };
@@ -161,8 +178,7 @@ impl Actor {
 }
 
 impl Caller {
-    fn of(shared: &Arc<Shared>, record: &Record) -> Self {
-        let agent = &record.agent;
+    fn of(shared: &Arc<Shared>, record: &Record, agent: &SessionAgent) -> Self {
         let definition = serde_json::to_value(agent).unwrap_or_default();
         Self {
             shared: Arc::clone(shared),

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use postern_model::Problem;
 use postern_model::ids::SessionId;
 use postern_model::page::Order;
-use postern_store::events::{self, After, Entry, EventList, WAITING};
+use postern_store::events::{self, After, Entry, EventList, Of, WAITING};
 use postern_store::{Store, StoreError};
 
 /// How many events are held at once.
@@ -16,6 +16,7 @@ const AT_ONCE: u32 = 256;
 pub(crate) struct Missed {
     store: Store,
     session: SessionId,
+    of: Of,
     /// What was read so far.
     after: After,
     /// Where the live stream begins: the next place, and the next among those that wait.
@@ -29,7 +30,7 @@ impl Missed {
     ///
     /// # Errors
     /// 400 for a place that the log has not reached.
-    pub(crate) fn between(store: &Store, session: &SessionId, last: i64, end: After) -> Result<Self, Problem> {
+    pub(crate) fn between(store: &Store, session: &SessionId, of: Of, last: i64, end: After) -> Result<Self, Problem> {
         if !(0..end.place).contains(&last) {
             let message = format!(
                 "must be an `id` that a stream of this session showed: 0 to {}. Leave it out, then list the events.",
@@ -40,6 +41,7 @@ impl Missed {
         Ok(Self {
             store: store.clone(),
             session: session.clone(),
+            of,
             after: After::START.past(last),
             end,
             read: VecDeque::new(),
@@ -64,7 +66,13 @@ impl Missed {
     }
 
     async fn read_on(&mut self) -> Result<(), StoreError> {
-        let wanted = EventList { after: Some(self.after), limit: AT_ONCE, order: Order::Asc, ..EventList::default() };
+        let wanted = EventList {
+            of: self.of.clone(),
+            after: Some(self.after),
+            limit: AT_ONCE,
+            order: Order::Asc,
+            ..EventList::default()
+        };
         let mut reader = self.store.read().await?;
         let entries = events::list(&mut reader, &self.session, &wanted).await?;
         drop(reader);

@@ -1,16 +1,22 @@
 //! Performing effects: one transaction for all that is stored, then everything that others may see.
 
+use std::collections::BTreeSet;
+
 use postern_model::Timestamp;
-use postern_model::event::{Event, ModelUsage};
-use postern_model::ids::EventId;
+use postern_model::agent::ThreadAgent;
+use postern_model::event::{Audience, Event, EventBody, ModelUsage};
+use postern_model::ids::{EventId, ThreadId};
 use postern_model::session::SessionStatus;
-use postern_session::{Chance, Effect, FailureKind, Input, ModelEvent, ModelFailure};
+use postern_model::skill::SkillSummary;
+use postern_session::{Chance, Deed, Effect, FailureKind, Input, ModelEvent, ModelFailure, Thread};
+use postern_store::events::Log;
 use postern_store::sessions::{self, Progress};
-use postern_store::{StoreError, Tx, events, mcp_calls, work};
+use postern_store::{StoreError, Tx, events, mcp_calls, threads, work};
 use tokio::time::Instant;
 use tracing::error;
 
 use crate::actor::{Actor, Over};
+use crate::subscribers::Scene;
 
 /// What came of an input.
 #[derive(Debug)]
@@ -22,11 +28,11 @@ pub(crate) struct Performed {
 impl Actor {
     /// Hands an input to the session, stores what follows from it, then shows and begins it.
     pub(crate) async fn perform(&mut self, input: Input) -> Result<Performed, Over> {
-        let effects = self.decide(input);
-        if effects.iter().any(is_stored) {
+        let deeds = self.decide(input);
+        if deeds.iter().any(is_stored) {
             let stored = async {
                 let mut tx = self.shared.store.write().await?;
-                self.store(&mut tx, &effects).await?;
+                self.store(&mut tx, &deeds).await?;
                 tx.commit().await
             };
             // The state is ahead of the log now: only reading the log again puts that right.
@@ -34,10 +40,10 @@ impl Actor {
         }
         #[cfg(test)]
         self.burn_fuse()?;
-        Ok(self.show_and_begin(effects))
+        Ok(self.show_and_begin(deeds))
     }
 
-    pub(crate) fn decide(&mut self, input: Input) -> Vec<Effect> {
+    pub(crate) fn decide(&mut self, input: Input) -> Vec<Deed> {
         self.session.handle(input, Timestamp::now(), &mut Random)
     }
 
@@ -47,22 +53,18 @@ impl Actor {
     }
 
     /// Writes everything that is stored into one transaction.
-    pub(crate) async fn store(&mut self, tx: &mut Tx, effects: &[Effect]) -> Result<(), StoreError> {
+    pub(crate) async fn store(&mut self, tx: &mut Tx, deeds: &[Deed]) -> Result<(), StoreError> {
         let now = Timestamp::now();
-        for effect in effects {
+        for Deed { thread, effect } in deeds {
             match effect {
-                Effect::Append(event) => {
-                    let next = if event.processed_at.is_some() { &mut self.next } else { &mut self.next_waiting };
-                    events::append(tx, &self.log, *next, event, now).await?;
-                    *next += 1;
-                }
+                Effect::Append(event, audience) => self.append(tx, thread, event, *audience, now).await?,
                 Effect::Process(event) => {
-                    events::process(tx, &self.log, self.next, event).await?;
+                    events::process(tx, &self.log(thread), self.next, event).await?;
                     self.next += 1;
                 }
-                Effect::Keep(event, blocks) => events::keep(tx, &self.log, event, blocks).await?,
+                Effect::Keep(event, blocks) => events::keep(tx, &self.log(thread), event, blocks).await?,
                 Effect::EnsureWork => self.ensure_work(tx).await?,
-                Effect::CallMcp { call, .. } => mcp_calls::start(tx, &self.log, call, now).await?,
+                Effect::CallMcp { call, .. } => mcp_calls::start(tx, &self.log(thread), call, now).await?,
                 Effect::Accepted(_)
                 | Effect::CallModel(_)
                 | Effect::CancelModel
@@ -73,9 +75,55 @@ impl Actor {
                 | Effect::Preview(_) => {}
             }
         }
+        self.save_threads(tx, deeds, now).await?;
         self.record.progress = self.progress();
         self.record.updated_at = now;
         sessions::save_progress(tx, &self.record.id, &self.record.progress, now).await
+    }
+
+    async fn append(
+        &mut self,
+        tx: &mut Tx,
+        thread: &ThreadId,
+        event: &Event,
+        audience: Audience,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let log = self.log(thread);
+        if let EventBody::ThreadCreated { session_thread_id, .. } = &event.body
+            && let Some(created) = self.session.thread(session_thread_id)
+        {
+            let agent = ThreadAgent::from((**created.agent()).clone());
+            threads::create(tx, &log, session_thread_id, &agent, event.processed_at.unwrap_or(now)).await?;
+        }
+        let next = if event.processed_at.is_some() { &mut self.next } else { &mut self.next_waiting };
+        events::append(tx, &log, *next, event, audience, now).await?;
+        *next += 1;
+        Ok(())
+    }
+
+    /// Stores what the threads have come to whose logs have grown. One that is alone does what its session does.
+    async fn save_threads(&self, tx: &mut Tx, deeds: &[Deed], now: Timestamp) -> Result<(), StoreError> {
+        if self.session.children().is_empty() {
+            return Ok(());
+        }
+        let is_grown = |deed: &&Deed| matches!(deed.effect, Effect::Append(..));
+        let grown: BTreeSet<&ThreadId> = deeds.iter().filter(is_grown).map(|deed| &deed.thread).collect();
+        for thread in grown.into_iter().filter_map(|id| self.session.thread(id)) {
+            threads::save_progress(tx, thread.id(), &progress_of(thread), now).await?;
+        }
+        Ok(())
+    }
+
+    /// Where events of this thread go.
+    fn log(&self, thread: &ThreadId) -> Log {
+        let primary = &self.record.thread_id;
+        Log {
+            workspace: self.record.workspace_id.clone(),
+            session: self.record.id.clone(),
+            thread: thread.clone(),
+            parent: (thread != primary).then(|| primary.clone()),
+        }
     }
 
     pub(crate) async fn ensure_work(&self, tx: &mut Tx) -> Result<(), StoreError> {
@@ -85,70 +133,86 @@ impl Actor {
     }
 
     fn progress(&self) -> Progress {
-        let state = self.session.state();
+        let overall = self.session.overall();
         Progress {
-            status: state.status,
-            usage: state.settled_usage(),
-            active_since: state.running_since(),
-            has_run: state.has_run,
-            has_been_idle: state.stop.is_some(),
-            outcomes: state.outcomes().to_vec(),
+            status: overall.status,
+            usage: self.session.settled_usage(),
+            active_since: overall.running_since,
+            has_run: overall.has_run,
+            has_been_idle: overall.stop.is_some(),
+            outcomes: self.session.primary().state().outcomes().to_vec(),
         }
     }
 
     /// After the commit: shows events, starts and stops what the session wants.
-    pub(crate) fn show_and_begin(&mut self, effects: Vec<Effect>) -> Performed {
-        let ids: Vec<_> = effects.iter().filter_map(accepted_id).cloned().collect();
+    pub(crate) fn show_and_begin(&mut self, deeds: Vec<Deed>) -> Performed {
+        let ids: Vec<_> = deeds.iter().filter_map(accepted_id).cloned().collect();
         let mut accepted = Vec::with_capacity(ids.len());
-        for effect in effects {
+        for Deed { thread, effect } in deeds {
             match effect {
-                Effect::Append(event) => {
-                    self.show(&event);
+                Effect::Append(event, audience) => {
+                    self.show(&event, &thread, audience);
                     if ids.contains(&event.id) {
                         accepted.push(event);
                     }
                 }
                 Effect::Process(event) => {
-                    self.show(&event);
+                    self.show(&event, &thread, Audience::Session);
                     // One that took effect in the same step is answered with that.
                     if let Some(sent) = accepted.iter_mut().find(|sent| sent.id == event.id) {
                         *sent = event;
                     }
                 }
-                Effect::Preview(preview) => self.subscribers.preview(&preview),
-                Effect::CallModel(start) => self.call_model(start),
-                Effect::Consult(start, consultation) => self.consult(start, consultation),
-                Effect::CancelModel => {
-                    self.request = None;
-                    self.consults.cancel();
+                Effect::Preview(preview) => {
+                    self.subscribers.preview(&preview, &Scene { thread: &thread, audience: self.audience_of(&thread) });
                 }
-                Effect::ConnectMcp { attempt, servers } => self.connect_mcp(attempt, servers),
-                Effect::CallMcp { call, server, tool, input } => self.call_mcp(call, server, tool, input),
-                Effect::CancelMcp => self.mcp.cancel(),
-                Effect::RetryAfter(wait) => self.retry_at = Some(Instant::now() + wait),
+                Effect::CallModel(start) => self.call_model(&thread, start),
+                Effect::Consult(start, consultation) => self.consult(&thread, start, consultation),
+                Effect::CancelModel => self.under_way(&thread).cancel_model(),
+                Effect::ConnectMcp { attempt, servers } => self.connect_mcp(&thread, attempt, servers),
+                Effect::CallMcp { call, server, tool, input } => self.call_mcp(&thread, call, server, tool, input),
+                Effect::CancelMcp => self.under_way(&thread).mcp.cancel(),
+                Effect::RetryAfter(wait) => self.under_way(&thread).retry_at = Some(Instant::now() + wait),
                 Effect::Accepted(_) | Effect::Keep(..) | Effect::EnsureWork => {}
             }
         }
-        if self.session.state().status != SessionStatus::Rescheduling {
-            self.retry_at = None;
-        }
+        self.forget_timers();
         Performed { accepted }
     }
 
-    /// Shows an event that was stored: in the order of the log, so that the place of each is known.
-    fn show(&mut self, event: &Event) {
-        let place = event.processed_at.is_some().then_some(self.next_shown);
-        self.next_shown += i64::from(place.is_some());
-        self.subscribers.show(event, place);
+    /// A thread that does not wait to try again has no timer.
+    fn forget_timers(&mut self) {
+        for (id, under_way) in &mut self.under_way {
+            let waits = |thread: &Thread| thread.state().status == SessionStatus::Rescheduling;
+            if !self.session.thread(id).is_some_and(waits) {
+                under_way.retry_at = None;
+            }
+        }
     }
 
-    fn call_model(&mut self, start: EventId) {
+    /// Shows an event that was stored: in the order of the log, so that the place of each is known.
+    fn show(&mut self, event: &Event, thread: &ThreadId, audience: Audience) {
+        let place = event.processed_at.is_some().then_some(self.next_shown);
+        self.next_shown += i64::from(place.is_some());
+        self.subscribers.show(event, place, &Scene { thread, audience });
+    }
+
+    /// Who is shown how the text of this thread's messages grows.
+    fn audience_of(&self, thread: &ThreadId) -> Audience {
+        if *thread == self.record.thread_id { Audience::Session } else { Audience::Thread }
+    }
+
+    fn call_model(&mut self, thread: &ThreadId, start: EventId) {
         let max_tokens = self.shared.settings.max_output_tokens;
-        let (agent, servers) = (self.session.agent(), self.session.mcp_tools());
-        let given = postern_upstream::Given { skills: &self.record.skills, resources: &self.record.resources };
-        let body = postern_upstream::body(agent, given, servers, &self.session.asked(), max_tokens);
+        let Some(of) = self.session.thread(thread) else { return };
+        let agent = of.agent();
+        // Agents of a roster have no skills of their own; a copy of the session's agent has the session's.
+        let skills: &[SkillSummary] = if agent.id == self.record.agent.id { &self.record.skills } else { &[] };
+        let given = postern_upstream::Given { skills, resources: &self.record.resources };
+        let body = postern_upstream::body(agent, given, of.mcp_tools(), &of.asked(), max_tokens);
         postern_danger::point!("model.before");
-        self.request = Some((start, self.shared.model.start(body)));
+        let news = self.shared.model.start(body);
+        self.under_way(thread).request = Some((start, news));
         postern_danger::point!("model.after");
     }
 
@@ -170,15 +234,29 @@ impl Actor {
     }
 }
 
-fn is_stored(effect: &Effect) -> bool {
+/// What a thread's part of the log comes to.
+fn progress_of(thread: &Thread) -> threads::Progress {
+    let state = thread.state();
+    threads::Progress {
+        status: state.status,
+        sums: threads::Sums {
+            usage: state.settled_usage(),
+            active_since: state.running_since(),
+            has_run: state.has_run,
+            has_been_idle: state.stop.is_some(),
+        },
+    }
+}
+
+fn is_stored(deed: &Deed) -> bool {
     matches!(
-        effect,
-        Effect::Append(_) | Effect::Process(_) | Effect::Keep(..) | Effect::EnsureWork | Effect::CallMcp { .. }
+        deed.effect,
+        Effect::Append(..) | Effect::Process(_) | Effect::Keep(..) | Effect::EnsureWork | Effect::CallMcp { .. }
     )
 }
 
-fn accepted_id(effect: &Effect) -> Option<&EventId> {
-    match effect {
+fn accepted_id(deed: &Deed) -> Option<&EventId> {
+    match &deed.effect {
         Effect::Accepted(id) => Some(id),
         _ => None,
     }
@@ -200,6 +278,10 @@ struct Random;
 impl Chance for Random {
     fn event_id(&mut self) -> EventId {
         EventId::generate()
+    }
+
+    fn thread_id(&mut self) -> ThreadId {
+        ThreadId::generate()
     }
 
     fn jitter(&mut self) -> f64 {

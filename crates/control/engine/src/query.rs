@@ -62,3 +62,14 @@ impl Default for EventQuery {
         Self { created_at: TimeRange::default(), limit: None, order: Order::Asc, page: None, types: Vec::new() }
     }
 }
+
+/// Which threads of a session a list shows (contract 1.6).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ThreadQuery {
+    /// Page length: 1 to 1000, 1000 when absent.
+    pub limit: Option<u32>,
+    /// A cursor.
+    pub page: Option<String>,
+    /// Only those that are in one of these; empty means all.
+    pub statuses: Vec<SessionStatus>,
+}

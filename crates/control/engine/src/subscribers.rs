@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use postern_model::event::{Event, Preview, Previewable};
-use postern_model::ids::EventId;
+use postern_model::event::{Audience, Event, Preview, Previewable};
+use postern_model::ids::{EventId, ThreadId};
+use postern_store::events::Of;
 use serde::Serialize;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tracing::warn;
@@ -58,12 +59,19 @@ impl Subscription {
     }
 }
 
-/// Everyone who watches one session.
+/// Where something happens, and who is shown it.
+pub(crate) struct Scene<'a> {
+    pub(crate) thread: &'a ThreadId,
+    pub(crate) audience: Audience,
+}
+
+/// Everyone who watches one session or one of its threads.
 #[derive(Debug, Default)]
 pub(crate) struct Subscribers(Vec<Subscriber>);
 
 #[derive(Debug)]
 struct Subscriber {
+    of: Of,
     frames: mpsc::Sender<Frame>,
     previews: HashSet<Previewable>,
     /// Events whose preview this reader follows without a gap.
@@ -71,9 +79,9 @@ struct Subscriber {
 }
 
 impl Subscribers {
-    pub(crate) fn add(&mut self, previews: HashSet<Previewable>, missed: Option<Missed>) -> Subscription {
+    pub(crate) fn add(&mut self, of: Of, previews: HashSet<Previewable>, missed: Option<Missed>) -> Subscription {
         let (frames, receiver) = mpsc::channel(WAITING_FRAMES);
-        self.0.push(Subscriber { frames, previews, following: HashSet::new() });
+        self.0.push(Subscriber { of, frames, previews, following: HashSet::new() });
         Subscription { missed, frames: receiver }
     }
 
@@ -82,19 +90,32 @@ impl Subscribers {
         self.0.is_empty()
     }
 
-    pub(crate) fn show(&mut self, event: &Event, place: Option<i64>) {
+    /// Shows an event to those whom it concerns.
+    pub(crate) fn show(&mut self, event: &Event, place: Option<i64>, scene: &Scene<'_>) {
+        self.show_where(event, place, |subscriber| subscriber.watches(scene));
+    }
+
+    /// Shows an event to everyone.
+    pub(crate) fn show_all(&mut self, event: &Event) {
+        self.show_where(event, None, |_| true);
+    }
+
+    fn show_where(&mut self, event: &Event, place: Option<i64>, is_shown: impl Fn(&Subscriber) -> bool) {
         if self.0.is_empty() {
             return;
         }
         let frame = frame(event, place);
         self.0.retain_mut(|subscriber| {
+            if !is_shown(subscriber) {
+                return true;
+            }
             subscriber.following.remove(&event.id);
             // Full means too slow, closed means gone: dropping the sender ends the stream either way.
             subscriber.frames.try_send(frame.clone()).is_ok()
         });
     }
 
-    pub(crate) fn preview(&mut self, preview: &Preview) {
+    pub(crate) fn preview(&mut self, preview: &Preview, scene: &Scene<'_>) {
         if self.0.iter().all(|subscriber| subscriber.previews.is_empty()) {
             return;
         }
@@ -103,13 +124,20 @@ impl Subscribers {
             Preview::EventDelta { .. } => "event_delta",
         };
         let frame = Frame { id: None, event: name, data: json(preview) };
-        for subscriber in &mut self.0 {
+        for subscriber in self.0.iter_mut().filter(|subscriber| subscriber.watches(scene)) {
             subscriber.preview(preview, &frame);
         }
     }
 }
 
 impl Subscriber {
+    fn watches(&self, scene: &Scene<'_>) -> bool {
+        match &self.of {
+            Of::Session => scene.audience == Audience::Session,
+            Of::Thread(thread) => thread == scene.thread,
+        }
+    }
+
     fn preview(&mut self, preview: &Preview, frame: &Frame) {
         let id = match preview {
             Preview::EventStart { event } if self.previews.contains(&event.kind) => {

@@ -17,4 +17,5 @@ mod rules;
 mod skills;
 mod stage;
 mod streams;
+mod threads;
 mod webhooks;

@@ -8,14 +8,14 @@ use postern_model::session::SessionStatus;
 
 use crate::calls::{Calls, Owner, Progress};
 use crate::input::Author;
-use crate::machine::Session;
+use crate::session::Session;
 
 pub(crate) fn check(session: &Session, events: &[ClientEvent], author: Author) -> Result<(), Problem> {
-    if session.state.status == SessionStatus::Terminated {
+    if session.overall.status == SessionStatus::Terminated {
         return Err(Problem::invalid("The session is terminated and takes no events. Create a new session."));
     }
-    let mut after =
-        After { session, calls: session.state.calls.clone(), answered: Vec::new(), messages: 0, outcomes: 0 };
+    let calls = session.threads.iter().map(|thread| thread.state.calls.clone()).collect();
+    let mut after = After { session, calls, answered: Vec::new(), messages: 0, outcomes: 0 };
     events.iter().enumerate().try_for_each(|(index, event)| {
         after
             .check(event, author)
@@ -23,10 +23,10 @@ pub(crate) fn check(session: &Session, events: &[ClientEvent], author: Author) -
     })
 }
 
-/// The calls as they would be after the events that were checked so far.
+/// The calls of each thread as they would be after the events that were checked so far.
 struct After<'a> {
     session: &'a Session,
-    calls: Calls,
+    calls: Vec<Calls>,
     answered: Vec<EventId>,
     messages: usize,
     outcomes: usize,
@@ -45,17 +45,20 @@ impl After<'_> {
                 "a worker's credential may only send user.tool_result and user.custom_tool_result; use an API key",
             )),
             ClientEvent::UserToolConfirmation { tool_use_id, result, .. } => self.confirmation(tool_use_id, *result),
-            ClientEvent::UserInterrupt { session_thread_id: Some(thread) } if *thread != self.session.thread => {
-                Err(Problem::not_found("the session has no such thread").with_code("thread_not_found"))
-            }
-            ClientEvent::UserInterrupt { .. } => {
-                self.answered.extend(self.calls.iter().map(|call| call.id.clone()));
-                self.calls = Calls::default();
+            ClientEvent::UserInterrupt { session_thread_id: None } => {
+                (0..self.calls.len()).for_each(|at| self.interrupt(at));
                 Ok(())
             }
+            ClientEvent::UserInterrupt { session_thread_id: Some(thread) } => match self.session.position(thread) {
+                Some(at) => {
+                    self.interrupt(at);
+                    Ok(())
+                }
+                None => Err(Problem::not_found("the session has no such thread").with_code("thread_not_found")),
+            },
             ClientEvent::UserMessage { .. } => {
                 self.messages += 1;
-                if self.session.state.queue.len() + self.messages > self.session.limits.queued_messages {
+                if self.session.threads[0].state.queue.len() + self.messages > self.session.limits.queued_messages {
                     return Err(Problem::new(
                         Kind::RateLimited,
                         "too many messages wait already; wait for the session to go idle",
@@ -67,6 +70,12 @@ impl After<'_> {
             // Refused by `event.check` above.
             ClientEvent::SystemMessage { .. } => Ok(()),
         }
+    }
+
+    /// The calls of this thread are closed.
+    fn interrupt(&mut self, at: usize) {
+        let calls = std::mem::take(&mut self.calls[at]);
+        self.answered.extend(calls.iter().map(|call| call.id.clone()));
     }
 
     fn affordable(&self, event: &ClientEvent) -> Result<(), Problem> {
@@ -86,14 +95,14 @@ impl After<'_> {
     }
 
     fn outcome(&mut self) -> Result<(), Problem> {
-        let state = &self.session.state;
+        let state = &self.session.threads[0].state;
         self.outcomes += 1;
         if state.outcome.is_some() || self.outcomes > 1 {
             return Err(Problem::invalid(
                 "an outcome is being worked at, and a session has one at a time; wait for its end, or send a user.interrupt",
             ));
         }
-        if state.status != SessionStatus::Idle || !self.calls.is_empty() {
+        if self.session.overall.status != SessionStatus::Idle || self.calls.iter().any(|calls| !calls.is_empty()) {
             return Err(Problem::invalid(
                 "an outcome is defined while the session is idle and no call waits for an answer; wait for that",
             ));
@@ -128,24 +137,24 @@ impl After<'_> {
             return Err(Problem::invalid(format!("`{id}` does not wait for a confirmation")));
         }
         match verdict {
-            Verdict::Allow => self.calls.confirm(id),
+            Verdict::Allow => self.calls.iter_mut().for_each(|calls| calls.confirm(id)),
             Verdict::Deny => self.answer(id),
         }
         Ok(())
     }
 
     fn open(&self, id: &EventId) -> Result<(Owner, Progress), Problem> {
-        if let Some(call) = self.calls.find(id) {
+        if let Some(call) = self.calls.iter().find_map(|calls| calls.find(id)) {
             return Ok((call.owner, call.progress));
         }
-        if self.answered.contains(id) || self.session.state.answered.contains(id) {
+        if self.answered.contains(id) || self.session.threads.iter().any(|thread| thread.state.answered.contains(id)) {
             return Err(Problem::invalid(format!("`{id}` is already answered; the first answer counts")));
         }
         Err(Problem::invalid(format!("`{id}` is no tool use of this session")))
     }
 
     fn answer(&mut self, id: &EventId) {
-        self.calls.close(id);
+        self.calls.iter_mut().for_each(|calls| calls.close(id));
         self.answered.push(id.clone());
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Call {
     pub(crate) id: EventId,
     pub(crate) owner: Owner,
     pub(crate) progress: Progress,
+    /// Whether those who watch the session were shown it though it is another thread's.
+    pub(crate) is_posted: bool,
     /// What to call, where this server does it.
     pub(crate) target: Option<Target>,
 }

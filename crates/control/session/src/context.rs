@@ -133,9 +133,9 @@ impl Step<'_> {
     pub(crate) fn request(&mut self) {
         let mark = match self.need() {
             Need::Summarise => {
-                let price = self.session.prices.agent;
+                let price = self.thread().prices.agent;
                 let start = self.begin_costly(EventBody::ModelRequestStart {}, Some(Mark::Compacting), price);
-                return self.effects.push(Effect::CallModel(start));
+                return self.push(Effect::CallModel(start));
             }
             Need::Shorten => {
                 self.append_with(EventBody::AgentThreadContextCompacted {}, Vec::new());
@@ -145,12 +145,13 @@ impl Step<'_> {
             Need::Nothing => None,
         };
         self.flush();
-        let start = self.begin_costly(EventBody::ModelRequestStart {}, mark, self.session.prices.agent);
-        self.effects.push(Effect::CallModel(start));
+        let price = self.thread().prices.agent;
+        let start = self.begin_costly(EventBody::ModelRequestStart {}, mark, price);
+        self.push(Effect::CallModel(start));
     }
 
     fn need(&self) -> Need {
-        let (state, limits) = (self.state(), self.session.context());
+        let (state, limits) = (self.state(), self.context());
         let conversation = &state.conversation;
         if state.size.outgrown {
             return if conversation.head_weight() > 0 { Need::Summarise } else { Need::Shorten };

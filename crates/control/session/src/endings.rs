@@ -9,6 +9,7 @@ use crate::INTERRUPTED;
 use crate::calls::Owner;
 use crate::input::{Effect, FailureKind, ModelFailure};
 use crate::machine::Step;
+use crate::marks::Mark;
 use crate::servers::closed;
 
 impl Step<'_> {
@@ -31,40 +32,72 @@ impl Step<'_> {
             return self.exhausted(kind, failure.message + next);
         }
         self.error(kind, failure.message + " It is tried again.", RetryStatus::Retrying {});
-        self.append(EventBody::StatusRescheduled {});
+        self.session_is_rescheduled();
         let (agent_name, session_thread_id) = self.named();
         self.append(EventBody::ThreadStatusRescheduled { agent_name, session_thread_id });
         let failures = self.state().failures;
         let delay = self.session.limits.backoff.delay(failures, failure.retry_after, self.chance.jitter());
-        self.effects.push(Effect::RetryAfter(delay));
+        self.push(Effect::RetryAfter(delay));
     }
 
-    /// The turn is dead: says why, takes what waited into the conversation, goes idle.
+    /// The turn is dead: says why, takes what waited into the conversation, goes idle. A thread that works for another is
+    /// over instead (contract 3.13), and the other hears of it.
     pub(crate) fn exhausted(&mut self, kind: SessionErrorKind, message: String) {
-        self.error(kind, message, RetryStatus::Exhausted {});
-        self.flush();
-        self.idle(StopReason::RetriesExhausted {}, None);
+        if self.is_primary() {
+            self.error(kind, message, RetryStatus::Exhausted {});
+            self.flush();
+            return self.idle(StopReason::RetriesExhausted {}, None);
+        }
+        self.give_up_thread(kind, message);
+        self.on(0, Self::settle);
+        self.session_rests();
     }
 
+    fn give_up_thread(&mut self, kind: SessionErrorKind, message: String) {
+        self.report_failure(&format!("The agent's thread ended. {message}"));
+        self.error(kind, message, RetryStatus::Exhausted {});
+        self.close_calls("The thread ended before the tool was run.");
+        self.terminate();
+    }
+
+    /// A worker cannot serve the session: whatever needs one ends. The others of the session's agents go on.
     pub(crate) fn work_failed(&mut self, code: &str, message: &str) {
+        let text = format!("{code}: {message}");
+        // Those that work for the primary thread first: it says its last word of this turn with what they leave it.
+        for at in 1..self.session.threads.len() {
+            self.on(at, |step| {
+                if step.state().needs_worker() {
+                    step.abandon(code, message);
+                    step.give_up_thread(SessionErrorKind::UnknownError, text.clone());
+                }
+            });
+        }
+        self.abandon(code, message);
+        self.exhausted(SessionErrorKind::UnknownError, text);
+    }
+
+    fn abandon(&mut self, code: &str, message: &str) {
         self.stop_request();
         self.stop_servers();
         if self.state().is_evaluating() {
             self.interrupt_outcome();
         }
-        let text = format!(
+        self.close_calls(&format!(
             "The turn ended before this tool was done: a worker could not serve the session ({code}). {message}"
-        );
-        self.close_calls(&text);
-        self.exhausted(SessionErrorKind::UnknownError, format!("{code}: {message}"));
+        ));
     }
 
     pub(crate) fn archive(&mut self) {
-        self.close_calls("The session was archived before the tool was run.");
-        self.interrupt_outcome();
-        self.flush();
-        let (agent_name, session_thread_id) = self.named();
-        self.append(EventBody::ThreadStatusTerminated { agent_name, session_thread_id });
+        for at in (0..self.session.threads.len()).rev() {
+            self.on(at, |step| {
+                if step.state().status != SessionStatus::Terminated {
+                    step.close_calls("The session was archived before the tool was run.");
+                    step.interrupt_outcome();
+                    step.flush();
+                    step.terminate();
+                }
+            });
+        }
         self.append(EventBody::StatusTerminated {});
     }
 
@@ -80,28 +113,34 @@ impl Step<'_> {
         self.close_calls(INTERRUPTED);
         self.interrupt_outcome();
         match self.state().status {
-            SessionStatus::Idle if had_calls => self.idle(StopReason::EndTurn {}, None),
-            SessionStatus::Idle if left_by_worker => self.effects.push(Effect::EnsureWork),
+            SessionStatus::Idle if had_calls => self.rest_interrupted(),
+            SessionStatus::Idle if left_by_worker => self.ensure_work(),
             SessionStatus::Idle | SessionStatus::Terminated => {}
-            SessionStatus::Running | SessionStatus::Rescheduling => self.idle(StopReason::EndTurn {}, None),
+            SessionStatus::Running | SessionStatus::Rescheduling => self.rest_interrupted(),
         }
+    }
+
+    fn rest_interrupted(&mut self) {
+        // A note only where it means something: what others said and was not heard yet wakes nobody now.
+        let mark = (!self.state().inbox.is_empty()).then_some(Mark::Interrupted);
+        self.idle_with(StopReason::EndTurn {}, None, mark);
     }
 
     fn stop_request(&mut self) {
         if let Some(start) = self.state().request.clone() {
-            self.effects.push(Effect::CancelModel);
-            let counted = self.session.counted;
+            self.push(Effect::CancelModel);
+            let counted = self.thread().counted;
             self.end_request(&start, counted, true);
         }
     }
 
     /// Answers every open call with an error, in the form that tells a worker that the call is answered: a worker that
     /// comes later must not run it.
-    fn close_calls(&mut self, text: &str) {
+    pub(crate) fn close_calls(&mut self, text: &str) {
         let open: Vec<_> = self.state().calls.iter().cloned().collect();
         for call in open {
             let content = Some(vec![Block::text(closed(&call, text))]);
-            let session_thread_id = Some(self.session.thread.clone());
+            let session_thread_id = Some(self.thread().id.clone());
             self.append(match call.owner {
                 Owner::Worker => {
                     EventBody::UserToolResult { tool_use_id: call.id, content, is_error: Some(true), session_thread_id }

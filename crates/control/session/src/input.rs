@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use postern_model::agent::McpServer;
 use postern_model::content::Block;
-use postern_model::event::{ClientEvent, Event, ModelUsage, Preview, StopDetails};
-use postern_model::ids::{CredentialId, EventId, VaultId};
+use postern_model::event::{Audience, ClientEvent, Event, ModelUsage, Preview, StopDetails};
+use postern_model::ids::{CredentialId, EventId, ThreadId, VaultId};
 use postern_model::money::BudgetLimit;
 use postern_model::session::SessionAgent;
 use postern_model::{Field, Metadata};
@@ -24,6 +24,8 @@ pub enum Author {
 pub trait Chance {
     /// A fresh id for an event.
     fn event_id(&mut self) -> EventId;
+    /// A fresh id for a thread.
+    fn thread_id(&mut self) -> ThreadId;
     /// A number from 0 up to 1, to spread retries.
     fn jitter(&mut self) -> f64;
 }
@@ -62,8 +64,8 @@ pub enum Input {
     },
     /// The consultation with this number still runs.
     Consulting(EventId),
-    /// The wait of the last [`Effect::RetryAfter`] is over.
-    RetryDue,
+    /// The wait of this thread's last [`Effect::RetryAfter`] is over.
+    RetryDue(ThreadId),
     /// A worker could not serve the session's work item.
     WorkFailed {
         /// A stable reason code.
@@ -82,6 +84,8 @@ pub enum Input {
     },
     /// The session is archived; it must be idle.
     Archive,
+    /// One of the threads that work for the session's agent is archived; it must be idle.
+    ArchiveThread(ThreadId),
     /// The session's record was changed.
     Updated {
         /// The new snapshot, if it changed; the session must be idle.
@@ -278,12 +282,21 @@ pub enum FailureKind {
     Rejected,
 }
 
+/// Something to do, and in which thread.
+#[derive(Debug, PartialEq)]
+pub struct Deed {
+    /// The thread.
+    pub thread: ThreadId,
+    /// What is to be done.
+    pub effect: Effect,
+}
+
 /// Something to do. Everything up to the first effect that is not storage belongs into one transaction, and is stored
 /// before anything is shown or begun.
 #[derive(Debug, PartialEq)]
 pub enum Effect {
-    /// Append this event to the log, then show it.
-    Append(Event),
+    /// Append this event to the thread's log, then show it to these.
+    Append(Event, Audience),
     /// The event with this id is what became of the next of the client events that were handed in.
     Accepted(EventId),
     /// The event with this id was stored unprocessed: it takes effect now, at the end of the log. Show it again.
@@ -292,7 +305,7 @@ pub enum Effect {
     Keep(EventId, Vec<Value>),
     /// See that a work item for this session is queued or being served.
     EnsureWork,
-    /// Ask the model; the request is [`crate::Session::asked`].
+    /// Ask the model; the request is [`crate::Thread::asked`].
     CallModel(EventId),
     /// Ask a model that is not in the conversation, and hand in [`Input::Consulted`] with its answer.
     Consult(EventId, Consultation),

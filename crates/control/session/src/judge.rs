@@ -76,18 +76,17 @@ impl Verdict {
 impl Step<'_> {
     /// Asks the judge about the calls of a response where there is a judge and such a call. Else gives the response back.
     pub(crate) fn judge(&mut self, start: &EventId, response: Response) -> Option<Response> {
-        let is_asked =
-            self.session.limits.judge == Counsellor::Present && !self.session.will_be_at_cap(&response.usage);
+        let is_asked = self.session.limits.judge == Counsellor::Present && !self.will_be_at_cap(&response.usage);
         // Where the judge may not be paid any more a person is asked.
         if !is_asked || matches!(response.stop, Stop::Refusal(_)) {
             return Some(response);
         }
-        let permissions = Permissions(&self.session.agent);
-        let is_judged = |name: &str| match permissions.rule(name, &self.session.servers) {
+        let permissions = Permissions(&self.thread().agent);
+        let is_judged = |name: &str| match permissions.rule(name, &self.thread().servers) {
             Ruling::Worker(_, evaluation) | Ruling::Server(_, _, evaluation) => {
                 matches!(evaluation, Evaluation::Auto { .. })
             }
-            Ruling::Custom | Ruling::Refused(_) | Ruling::RefusedServer(..) => false,
+            Ruling::Custom | Ruling::Coordinator | Ruling::Refused(_) | Ruling::RefusedServer(..) => false,
         };
         let mut calls = Vec::new();
         let mut shown = Vec::new();
@@ -101,17 +100,18 @@ impl Step<'_> {
         if calls.is_empty() {
             return Some(response);
         }
-        let text = json!({"intent": self.state().intent, "calls": shown}).to_string();
-        self.session.counted = response.usage;
-        self.session.judging = Some(Judging { start: start.clone(), response, calls });
+        // What the user said, in whichever thread the call is: another agent's words are no intent.
+        let text = json!({"intent": self.session.threads[0].state.intent, "calls": shown}).to_string();
+        self.thread_mut().counted = response.usage;
+        self.thread_mut().judging = Some(Judging { start: start.clone(), response, calls });
         let consultation = Consultation { counsel: Counsel::Judge, system: SYSTEM, text };
-        self.effects.push(Effect::Consult(start.clone(), consultation));
+        self.push(Effect::Consult(start.clone(), consultation));
         None
     }
 
     /// The judge has answered, or failed to.
     pub(crate) fn judged(&mut self, answer: Result<(String, ModelUsage), String>) {
-        let Some(Judging { start, response, calls }) = self.session.judging.take() else { return };
+        let Some(Judging { start, response, calls }) = self.thread_mut().judging.take() else { return };
         let (verdicts, usage, is_error) = match &answer {
             Ok((text, usage)) => (read(text, &calls), *usage, false),
             Err(_) => (Verdicts::new(), ModelUsage::default(), true),
@@ -121,7 +121,7 @@ impl Step<'_> {
 
     /// A model request beside the conversation is on record with its tokens.
     pub(crate) fn record(&mut self, aside: &Aside) {
-        let price = self.session.prices.of(Counsel::Judge);
+        let price = self.thread().prices.of(Counsel::Judge);
         let start = self.begin_costly(EventBody::ModelRequestStart {}, Some(Mark::Aside), price);
         self.end_request(&start, aside.usage, aside.is_error);
     }

@@ -8,19 +8,24 @@ mod backoff;
 mod calls;
 mod context;
 mod conversation;
+mod coordinate;
 mod endings;
 mod input;
 mod judge;
+mod limits;
 mod machine;
 mod marks;
 mod mcp;
 mod outcome;
+mod overall;
 mod previews;
 mod response;
 mod servers;
+mod session;
 mod settle;
 mod spending;
 mod state;
+mod thread;
 mod tools;
 
 #[cfg(test)]
@@ -29,15 +34,19 @@ mod tests;
 pub use backoff::Backoff;
 pub use context::ContextLimits;
 pub use conversation::{Conversation, Message, Role};
+pub use coordinate::{MOST_THREADS, definitions as coordinator_tools};
 pub use input::{
-    Author, Chance, Consultation, Counsel, Effect, FailureKind, Input, McpFailure, McpFailureKind, McpNews, ModelEvent,
-    ModelFailure, Response, ResponseBlock, ServerTool, Stop,
+    Author, Chance, Consultation, Counsel, Deed, Effect, FailureKind, Input, McpFailure, McpFailureKind, McpNews,
+    ModelEvent, ModelFailure, Response, ResponseBlock, ServerTool, Stop,
 };
 pub use judge::Counsellor;
-pub use machine::{Limits, Session};
+pub use limits::Limits;
 pub use mcp::McpTool;
+pub use overall::Overall;
+pub use session::Session;
 pub use spending::{Prices, Spending};
 pub use state::State;
+pub use thread::Thread;
 pub use tools::Permissions;
 
 /// What a closed call is answered with when an interrupt ended its turn (contract 3.11).

@@ -19,6 +19,8 @@ pub(crate) enum Mark {
     Missing,
     /// Beside the end of a turn that a budget paused: what comes next is the grader.
     Ungraded,
+    /// Beside the end of a turn: an interrupt ended it.
+    Interrupted,
 }
 
 impl Mark {
@@ -31,6 +33,7 @@ impl Mark {
             Self::Outgrown => json!({"mark": "outgrown"}),
             Self::Missing => json!({"mark": "missing"}),
             Self::Ungraded => json!({"mark": "ungraded"}),
+            Self::Interrupted => json!({"mark": "interrupted"}),
         }]
     }
 
@@ -44,6 +47,7 @@ impl Mark {
             "outgrown" => Some(Self::Outgrown),
             "missing" => Some(Self::Missing),
             "ungraded" => Some(Self::Ungraded),
+            "interrupted" => Some(Self::Interrupted),
             _ => None,
         }
     }
@@ -66,9 +70,15 @@ mod tests {
 
     #[test]
     fn a_note_reads_back_and_the_model_s_blocks_are_none() {
-        for mark in
-            [Mark::Compacting, Mark::Cleared { keep: 3 }, Mark::Aside, Mark::Outgrown, Mark::Missing, Mark::Ungraded]
-        {
+        for mark in [
+            Mark::Compacting,
+            Mark::Cleared { keep: 3 },
+            Mark::Aside,
+            Mark::Outgrown,
+            Mark::Missing,
+            Mark::Ungraded,
+            Mark::Interrupted,
+        ] {
             assert_eq!(Mark::read(Some(&mark.kept())), Some(mark));
         }
         assert_eq!(Mark::read(Some(&[json!({"type": "text", "text": "mark"})])), None);

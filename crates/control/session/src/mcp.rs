@@ -92,11 +92,10 @@ impl Servers {
         self.phase = Phase::Unasked;
     }
 
-    /// They are being asked: the number of this attempt.
-    pub(crate) fn ask(&mut self) -> u64 {
+    /// They are being asked, under this number.
+    pub(crate) fn ask(&mut self, attempt: u64) {
         self.phase = Phase::Asking;
-        self.attempt += 1;
-        self.attempt
+        self.attempt = attempt;
     }
 
     pub(crate) fn awaits(&self, attempt: u64) -> bool {

@@ -116,18 +116,19 @@ impl Step<'_> {
         let id = self.chance.event_id();
         let Some(outcome_id) = outcome_id(&id) else { return };
         self.append_as(id.clone(), EventBody::UserDefineOutcome { outcome_id, description, rubric, max_iterations });
-        self.effects.push(Effect::Accepted(id));
+        self.push(Effect::Accepted(id));
     }
 
     /// The agent has said all it wanted: its work is graded if there is an outcome, else the turn is over.
     pub(crate) fn end_of_turn(&mut self) {
         let Some(Outcome { id, iteration, .. }) = self.state().outcome.clone() else {
+            self.report();
             return self.idle(StopReason::EndTurn {}, None);
         };
         if self.session.is_at_cap() {
             return self.pause_before_grading();
         }
-        let price = self.session.prices.of(Counsel::Grader);
+        let price = self.thread().prices.of(Counsel::Grader);
         self.begin_costly(EventBody::OutcomeEvaluationStart { outcome_id: id, iteration }, None, price);
         self.ask_grader();
     }
@@ -142,7 +143,7 @@ impl Step<'_> {
             "transcript": transcript(&self.state().conversation),
         });
         let consultation = Consultation { counsel: Counsel::Grader, system: SYSTEM, text: text.to_string() };
-        self.effects.push(Effect::Consult(start, consultation));
+        self.push(Effect::Consult(start, consultation));
     }
 
     /// The grader still thinks: watchers are told that nothing is stuck.
@@ -187,7 +188,7 @@ impl Step<'_> {
     pub(crate) fn interrupt_outcome(&mut self) {
         let Some(outcome) = self.state().outcome.clone() else { return };
         if outcome.evaluating.is_some() {
-            self.effects.push(Effect::CancelModel);
+            self.push(Effect::CancelModel);
         }
         let explanation = "The work was ended before its outcome was found to hold.".to_owned();
         self.end_outcome(outcome, OutcomeResult::Interrupted, explanation, ModelUsage::default());

@@ -2,11 +2,12 @@
 
 use postern_model::content::Block;
 use postern_model::event::{Evaluation, EventBody, Permission, Previewable, SessionErrorKind, StopReason};
-use postern_model::ids::EventId;
+use postern_model::ids::{EventId, ThreadId};
 use serde_json::{Map, Value, json};
 
 use crate::context::Purpose;
-use crate::input::{Effect, Response, ResponseBlock, Stop};
+use crate::coordinate::Order;
+use crate::input::{Deed, Effect, Response, ResponseBlock, Stop};
 use crate::judge::{Aside, Verdict, Verdicts};
 use crate::machine::Step;
 use crate::tools::{McpName, Permissions, Ruling};
@@ -20,6 +21,8 @@ struct Rendered {
     message: Option<(Option<EventId>, Vec<Block>)>,
     /// Calls that are answered at once, with the text.
     refused: Vec<(EventId, String)>,
+    /// Calls of a coordinator's tools, which are obeyed at once.
+    orders: Vec<(EventId, Order)>,
     /// What a judge said of the calls.
     verdicts: Verdicts,
 }
@@ -34,7 +37,7 @@ impl Step<'_> {
     /// Puts a response into the log, with what a judge said of its calls and what that cost.
     pub(crate) fn finish(&mut self, start: &EventId, response: Response, verdicts: Verdicts, aside: Option<Aside>) {
         let mut rendered = Rendered { verdicts, ..Rendered::default() };
-        let had_queue = !self.state().queue.is_empty();
+        let had_queue = !self.state().queue.is_empty() || !self.state().inbox.is_empty();
         let refusal = matches!(response.stop, Stop::Refusal(_));
         for (index, block) in response.blocks {
             self.render(index, block, refusal, &mut rendered);
@@ -49,12 +52,19 @@ impl Step<'_> {
         for (call, text) in rendered.refused {
             self.refuse(call, text);
         }
+        for (call, order) in rendered.orders {
+            self.obey(call, order);
+        }
         self.go_on(response.stop, had_queue);
     }
 
     fn go_on(&mut self, stop: Stop, had_queue: bool) {
         match stop {
             Stop::Refusal(details) => {
+                self.report_failure("The model refused to go on with this. The agent can be told something else.");
+                if !self.is_primary() {
+                    self.on(0, Self::settle);
+                }
                 self.idle(StopReason::Refusal {}, details);
                 // A message that waited begins the next turn.
                 self.settle();
@@ -87,7 +97,7 @@ impl Step<'_> {
             if !text.trim().is_empty() {
                 rendered.kept.push(json!({"type": "text", "text": text}));
             }
-            let announced = || self.session.previews.id(Previewable::Message, index);
+            let announced = || self.thread().previews.id(Previewable::Message, index);
             rendered.message.get_or_insert_with(|| (announced(), Vec::new())).1.push(Block::text(text));
             return;
         }
@@ -96,7 +106,7 @@ impl Step<'_> {
             ResponseBlock::Text(_) => {}
             ResponseBlock::Thinking(whole) => {
                 rendered.kept.push(whole);
-                let announced = self.session.previews.id(Previewable::Thinking, index);
+                let announced = self.thread().previews.id(Previewable::Thinking, index);
                 let id = announced.unwrap_or_else(|| self.chance.event_id());
                 self.append_as(id, EventBody::AgentThinking {});
             }
@@ -115,7 +125,7 @@ impl Step<'_> {
 
     fn call(&mut self, index: usize, name: String, input: Result<Map<String, Value>, String>, rendered: &mut Rendered) {
         let verdict = rendered.verdicts.get(&index);
-        let ruling = Permissions(&self.session.agent).rule(&name, &self.session.servers);
+        let ruling = Permissions(&self.thread().agent).rule(&name, &self.thread().servers);
         let ruling = match &input {
             Ok(_) => ruling,
             Err(cause) => {
@@ -124,18 +134,32 @@ impl Step<'_> {
         };
         let input = input.unwrap_or_default();
         let block = json!({"type": "tool_use", "name": name, "input": input});
+        let posted = self.posted();
         let (body, refusal) = match ruling {
             Ruling::Worker(permission, evaluation) => {
                 let (permission, evaluation) = judged(permission, evaluation, verdict);
-                (tool_use(name, input, permission, Some(evaluation)), verdict.and_then(Verdict::refusal))
+                let posted = posted.filter(|_| permission != Permission::Deny);
+                (tool_use(name, input, permission, Some(evaluation), posted), verdict.and_then(Verdict::refusal))
             }
-            Ruling::Custom => (EventBody::AgentCustomToolUse { name, input }, None),
+            Ruling::Custom => (EventBody::AgentCustomToolUse { name, input, session_thread_id: posted }, None),
+            Ruling::Coordinator => {
+                let order = Order::read(&name, &input);
+                let body = tool_use(name, input, Permission::Allow, Some(Evaluation::AlwaysAllow {}), None);
+                let id = self.append(body);
+                rendered.kept.push(with_id(block, &id));
+                match order {
+                    Ok(order) => rendered.orders.push((id, order)),
+                    Err(text) => rendered.refused.push((id, text)),
+                }
+                return;
+            }
             Ruling::Server(of, permission, evaluation) => {
                 let (permission, evaluation) = judged(permission, evaluation, verdict);
-                (mcp_use(of, input, permission, Some(evaluation)), verdict.and_then(Verdict::refusal))
+                let posted = posted.filter(|_| permission == Permission::Ask);
+                (mcp_use(of, input, permission, Some(evaluation), posted), verdict.and_then(Verdict::refusal))
             }
-            Ruling::Refused(text) => (tool_use(name, input, Permission::Deny, None), Some(text)),
-            Ruling::RefusedServer(of, text) => (mcp_use(of, input, Permission::Deny, None), Some(text)),
+            Ruling::Refused(text) => (tool_use(name, input, Permission::Deny, None, None), Some(text)),
+            Ruling::RefusedServer(of, text) => (mcp_use(of, input, Permission::Deny, None, None), Some(text)),
         };
         let id = self.append(body);
         // The event's id is the call's id everywhere: for clients, workers and the model.
@@ -145,10 +169,10 @@ impl Step<'_> {
 
     fn end_well(&mut self, start: &EventId, usage: postern_model::event::ModelUsage, kept: Vec<Value>) {
         self.end_request(start, usage, false);
-        let Some(Effect::Append(end)) = self.effects.last() else { return };
+        let Some(Deed { effect: Effect::Append(end, _), .. }) = self.deeds.last() else { return };
         let end = end.id.clone();
-        self.session.state.keep(kept.clone());
-        self.effects.push(Effect::Keep(end, kept));
+        self.thread_mut().state.keep(kept.clone());
+        self.push(Effect::Keep(end, kept));
     }
 }
 
@@ -161,8 +185,9 @@ fn tool_use(
     input: Map<String, Value>,
     permission: Permission,
     evaluation: Option<Evaluation>,
+    session_thread_id: Option<ThreadId>,
 ) -> EventBody {
-    EventBody::AgentToolUse { name, input, evaluated_permission: Some(permission), evaluation }
+    EventBody::AgentToolUse { name, input, evaluated_permission: Some(permission), evaluation, session_thread_id }
 }
 
 fn mcp_use(
@@ -170,9 +195,17 @@ fn mcp_use(
     input: Map<String, Value>,
     permission: Permission,
     evaluation: Option<Evaluation>,
+    session_thread_id: Option<ThreadId>,
 ) -> EventBody {
     let McpName { server: mcp_server_name, tool: name } = of;
-    EventBody::AgentMcpToolUse { mcp_server_name, name, input, evaluated_permission: Some(permission), evaluation }
+    EventBody::AgentMcpToolUse {
+        mcp_server_name,
+        name,
+        input,
+        evaluated_permission: Some(permission),
+        evaluation,
+        session_thread_id,
+    }
 }
 
 fn with_id(mut block: Value, id: &EventId) -> Value {

@@ -17,22 +17,24 @@ const MAY_HAVE_RUN: &str = "It had begun and may have taken effect: check that b
 impl Step<'_> {
     /// Sees that the agent's servers were asked in this turn. Returns whether they have all answered.
     pub(crate) fn connect(&mut self) -> bool {
-        let servers = self.session.agent.mcp_servers.clone();
-        if servers.is_empty() || self.session.servers.is_known() {
+        let servers = self.thread().agent.mcp_servers.clone();
+        if servers.is_empty() || self.thread().servers.is_known() {
             return true;
         }
-        let attempt = self.session.servers.ask();
-        self.effects.push(Effect::ConnectMcp { attempt, servers });
+        self.session.attempts += 1;
+        let attempt = self.session.attempts;
+        self.thread_mut().servers.ask(attempt);
+        self.push(Effect::ConnectMcp { attempt, servers });
         false
     }
 
     /// Every server has answered or failed. A failure is told once per turn and never blocks.
     pub(crate) fn connected(&mut self, attempt: u64, news: Vec<McpNews>) {
-        if !self.session.servers.awaits(attempt) {
+        if !self.thread().servers.awaits(attempt) {
             return;
         }
-        let agent = self.session.agent.clone();
-        for (server, failure) in self.session.servers.learn(&agent, news) {
+        let agent = self.thread().agent.clone();
+        for (server, failure) in self.thread_mut().servers.learn(&agent, news) {
             if self.state().reported.contains(&server) {
                 continue;
             }
@@ -70,22 +72,22 @@ impl Step<'_> {
                 continue;
             }
             room -= 1;
-            self.session.state.start(&call.id);
+            self.thread_mut().state.start(&call.id);
             let (server, tool, input) = (target.server, target.tool, target.input);
-            self.effects.push(Effect::CallMcp { call: call.id, server, tool, input });
+            self.push(Effect::CallMcp { call: call.id, server, tool, input });
         }
     }
 
     /// Why this tool cannot be called now: much may have changed while a person thought about it.
     fn cannot_call(&self, server: &str, tool: &str) -> Option<String> {
-        if let Some(reason) = self.session.servers.failure(server) {
+        if let Some(reason) = self.thread().servers.failure(server) {
             return Some(format!(
                 "The tool was not run: the MCP server `{server}` is not connected. {reason} It is tried again with the \
                  next message."
             ));
         }
-        let is_configured = self.session.agent.mcp_servers.iter().any(|known| known.name == server);
-        let toolset = mcp::toolset(&self.session.agent, server).filter(|_| is_configured);
+        let is_configured = self.thread().agent.mcp_servers.iter().any(|known| known.name == server);
+        let toolset = mcp::toolset(&self.thread().agent, server).filter(|_| is_configured);
         match toolset.map(|toolset| toolset.config(tool).enabled) {
             Some(true) => None,
             Some(false) => Some(format!("The tool was not run: `{tool}` of `{server}` is not enabled any more.")),
@@ -112,9 +114,9 @@ impl Step<'_> {
 
     /// Cancels what runs for MCP servers.
     pub(crate) fn stop_servers(&mut self) {
-        if self.session.servers.is_asking() || self.state().calls.started().next().is_some() {
-            self.session.servers.lapse();
-            self.effects.push(Effect::CancelMcp);
+        if self.thread().servers.is_asking() || self.state().calls.started().next().is_some() {
+            self.thread_mut().servers.lapse();
+            self.push(Effect::CancelMcp);
         }
     }
 

@@ -3,7 +3,6 @@
 use postern_model::event::{SessionErrorKind, StopReason};
 use postern_model::session::SessionStatus;
 
-use crate::input::Effect;
 use crate::machine::Step;
 
 impl Step<'_> {
@@ -30,23 +29,23 @@ impl Step<'_> {
             if waiting != *announced {
                 self.idle(StopReason::RequiresAction { event_ids: waiting }, None);
             }
-        } else if state.has_new_input || !state.queue.is_empty() {
+        } else if state.has_new_input || !state.queue.is_empty() || !state.inbox.is_empty() {
             self.flush();
             self.run();
             // A dormant session has no worker any more.
-            self.effects.push(Effect::EnsureWork);
+            self.ensure_work();
             self.settle_running();
         }
     }
 
     fn settle_running(&mut self) {
-        if self.state().request.is_some() || self.state().is_evaluating() || self.session.servers.is_asking() {
+        if self.state().request.is_some() || self.state().is_evaluating() || self.thread().servers.is_asking() {
             return;
         }
         if !self.call_servers() {
             // A worker goes on beside them.
             if self.state().needs_worker() {
-                self.effects.push(Effect::EnsureWork);
+                self.ensure_work();
             }
             return;
         }
@@ -54,7 +53,7 @@ impl Step<'_> {
         let waiting = state.calls.waiting();
         if !waiting.is_empty() {
             if state.needs_worker() {
-                self.effects.push(Effect::EnsureWork);
+                self.ensure_work();
             }
             self.idle(StopReason::RequiresAction { event_ids: waiting }, None);
         } else if state.calls.is_empty() {

@@ -8,9 +8,10 @@ use postern_model::ids::EventId;
 use postern_model::money::{BudgetLimit, Cost, MonetaryAmount, Price};
 use postern_model::session::SessionStatus;
 
-use crate::input::{Counsel, Effect};
-use crate::machine::{Session, Step};
+use crate::input::Counsel;
+use crate::machine::Step;
 use crate::marks::{self, Mark};
+use crate::session::Session;
 
 /// What the models cost that a session asks; `None` where nobody said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +58,16 @@ impl Spending {
         }
     }
 
+    /// What two have spent.
+    #[must_use]
+    pub(crate) fn plus(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
+            (Self::Nothing, known) | (known, Self::Nothing) => known,
+            (Self::Known(one), Self::Known(other)) => Self::Known(one.plus(other)),
+        }
+    }
+
     /// As clients are shown it.
     pub fn shown(self) -> Option<MonetaryAmount> {
         match self {
@@ -78,17 +89,17 @@ impl Spending {
 impl Session {
     /// Whether the session has spent what it may.
     pub(crate) fn is_at_cap(&self) -> bool {
-        self.budget.is_some_and(|budget| self.state.spending.reaches(budget))
-    }
-
-    /// Whether it will have, with these tokens of the agent's model.
-    pub(crate) fn will_be_at_cap(&self, tokens: &ModelUsage) -> bool {
-        let spending = self.state.spending.with(self.state.price.as_ref(), tokens);
-        self.budget.is_some_and(|budget| spending.reaches(budget))
+        self.budget.is_some_and(|budget| self.spending().reaches(budget))
     }
 }
 
 impl Step<'_> {
+    /// Whether the session will have spent what it may, with these tokens of the request of this thread.
+    pub(crate) fn will_be_at_cap(&self, tokens: &ModelUsage) -> bool {
+        let spending = self.session.spending().with(self.state().price.as_ref(), tokens);
+        self.session.budget.is_some_and(|budget| spending.reaches(budget))
+    }
+
     /// Pauses where the next model request would come, at the cap.
     pub(crate) fn pause(&mut self) {
         // What waited is in the conversation: the request that comes when the budget allows it takes it along.
@@ -110,7 +121,7 @@ impl Step<'_> {
         let is_ungraded = self.state().ungraded;
         self.run();
         // A dormant session has no worker any more.
-        self.effects.push(Effect::EnsureWork);
+        self.ensure_work();
         if is_ungraded { self.end_of_turn() } else { self.settle() }
     }
 

@@ -1,13 +1,14 @@
-//! The state of a session: a fold over its log. The one place where an event changes anything.
+//! The state of a thread: a fold over its log. The one place where an event changes anything.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use postern_model::Timestamp;
 use postern_model::content::Block;
 use postern_model::event::{
-    Event, EventBody, ModelUsage, OutcomeEvaluation, Permission, RetryStatus, SessionError, StopReason, Verdict,
+    Event, EventBody, ModelUsage, OutcomeEvaluation, Permission, RetryStatus, SessionError, StopDetails, StopReason,
+    Verdict,
 };
-use postern_model::ids::EventId;
+use postern_model::ids::{EventId, ThreadId};
 use postern_model::money::Price;
 use postern_model::session::{SessionStatus, Usage};
 use serde_json::Value;
@@ -26,16 +27,22 @@ const REMEMBERED_CHARACTERS: usize = 4_000;
 /// What the log says. Two states folded from the same log are equal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
-    /// What the session does.
+    /// What the thread does.
     pub status: SessionStatus,
     /// Why it went idle last; `None` before it first did.
     pub stop: Option<StopReason>,
+    /// Details of that.
+    pub(crate) stop_details: Option<StopDetails>,
     /// Whether it ever ran.
     pub has_run: bool,
     pub(crate) calls: Calls,
     pub(crate) answered: HashSet<EventId>,
     /// Accepted messages that wait for the next model request.
     pub(crate) queue: VecDeque<Event>,
+    /// What other threads said and the conversation does not hold yet.
+    pub(crate) inbox: VecDeque<Vec<Block>>,
+    /// The last message of this turn.
+    pub(crate) said: Vec<Block>,
     /// What the user said last, oldest first: what a judge measures calls by.
     pub(crate) intent: VecDeque<String>,
     /// A message that took effect while idle: the turn it begins follows in the same transaction.
@@ -73,10 +80,13 @@ impl Default for State {
         Self {
             status: SessionStatus::Idle,
             stop: None,
+            stop_details: None,
             has_run: false,
             calls: Calls::default(),
             answered: HashSet::new(),
             queue: VecDeque::new(),
+            inbox: VecDeque::new(),
+            said: Vec::new(),
             intent: VecDeque::new(),
             has_new_input: false,
             outcome: None,
@@ -165,14 +175,24 @@ impl State {
                 self.answered.insert(call.clone());
                 self.conversation.result(call, content.as_deref(), is_error.unwrap_or(false));
             }
-            EventBody::AgentToolUse { evaluated_permission, .. } => {
-                self.open_call(event, Owner::Worker, *evaluated_permission, None);
+            EventBody::AgentToolUse { evaluated_permission, session_thread_id, .. } => {
+                let is_posted = session_thread_id.is_some();
+                self.open_call(event, Owner::Worker, *evaluated_permission, is_posted, None);
             }
-            EventBody::AgentMcpToolUse { mcp_server_name, name, input, evaluated_permission, .. } => {
+            EventBody::AgentMcpToolUse {
+                mcp_server_name,
+                name,
+                input,
+                evaluated_permission,
+                session_thread_id,
+                ..
+            } => {
                 let target = Target { server: mcp_server_name.clone(), tool: name.clone(), input: input.clone() };
-                self.open_call(event, Owner::Server, *evaluated_permission, Some(target));
+                self.open_call(event, Owner::Server, *evaluated_permission, session_thread_id.is_some(), Some(target));
             }
-            EventBody::AgentCustomToolUse { .. } => self.open_call(event, Owner::Custom, None, None),
+            EventBody::AgentCustomToolUse { session_thread_id, .. } => {
+                self.open_call(event, Owner::Custom, None, session_thread_id.is_some(), None);
+            }
             EventBody::ModelRequestStart {} => {
                 self.price = marks::read_price(kept.as_deref());
                 self.begin_request(event, Mark::read(kept.as_deref()));
@@ -198,8 +218,9 @@ impl State {
                 }
                 self.size.outgrown |= mark == Some(Mark::Outgrown);
             }
-            EventBody::StatusRunning {} => {
+            EventBody::ThreadStatusRunning { .. } => {
                 if self.begins_turn() {
+                    self.said.clear();
                     self.requests = 0;
                     self.reported.clear();
                 }
@@ -207,24 +228,38 @@ impl State {
                 self.has_new_input = false;
                 self.become_status(SessionStatus::Running);
             }
-            EventBody::StatusRescheduled {} => self.become_status(SessionStatus::Rescheduling),
-            EventBody::StatusTerminated {} => self.become_status(SessionStatus::Terminated),
-            EventBody::StatusIdle { stop_reason, .. } => {
+            EventBody::ThreadStatusRescheduled { .. } => self.become_status(SessionStatus::Rescheduling),
+            EventBody::ThreadStatusTerminated { .. } => self.become_status(SessionStatus::Terminated),
+            EventBody::ThreadStatusIdle { stop_reason, stop_details, .. } => {
                 self.failures = 0;
                 self.has_new_input = false;
-                self.ungraded = Mark::read(kept.as_deref()) == Some(Mark::Ungraded);
+                let mark = Mark::read(kept.as_deref());
+                self.ungraded = mark == Some(Mark::Ungraded);
+                // What was not heard before the turn was given up begins no turn of its own.
+                if mark == Some(Mark::Interrupted) || matches!(stop_reason, StopReason::RetriesExhausted {}) {
+                    self.empty_inbox();
+                }
                 self.size.rest();
                 self.stop = Some(stop_reason.clone());
+                self.stop_details.clone_from(stop_details);
                 self.become_status(SessionStatus::Idle);
             }
+            // Where logs of before there were several threads have the note.
+            EventBody::StatusIdle { .. } => {
+                self.ungraded |= Mark::read(kept.as_deref()) == Some(Mark::Ungraded);
+            }
             EventBody::AgentThreadContextCompacted {} => self.compact(&kept.unwrap_or_default()),
-            EventBody::AgentMessage { .. }
-            | EventBody::AgentThinking {}
+            EventBody::AgentMessage { content } => self.said.clone_from(content),
+            EventBody::ThreadMessageReceived { content, from_session_thread_id, from_agent_name } => {
+                self.inbox.push_back(letter(content, from_session_thread_id, from_agent_name.as_deref()));
+            }
+            EventBody::AgentThinking {}
+            | EventBody::ThreadMessageSent { .. }
+            | EventBody::ThreadCreated { .. }
             | EventBody::OutcomeEvaluationOngoing { .. }
-            | EventBody::ThreadStatusRunning { .. }
-            | EventBody::ThreadStatusRescheduled { .. }
-            | EventBody::ThreadStatusTerminated { .. }
-            | EventBody::ThreadStatusIdle { .. }
+            | EventBody::StatusRunning {}
+            | EventBody::StatusRescheduled {}
+            | EventBody::StatusTerminated {}
             | EventBody::SessionUpdated { .. }
             | EventBody::SessionDeleted {}
             | EventBody::SessionUsage { .. } => {}
@@ -244,13 +279,25 @@ impl State {
         self.purpose = match mark {
             Some(Mark::Compacting) => Purpose::Summary,
             Some(Mark::Aside) => Purpose::Aside,
-            Some(Mark::Cleared { .. } | Mark::Outgrown | Mark::Missing | Mark::Ungraded) | None => Purpose::Turn,
+            Some(Mark::Cleared { .. } | Mark::Outgrown | Mark::Missing | Mark::Ungraded | Mark::Interrupted) | None => {
+                Purpose::Turn
+            }
         };
+        if self.purpose != Purpose::Aside {
+            self.empty_inbox();
+        }
         if let Some(Mark::Cleared { keep }) = mark {
             self.conversation.clear(keep);
         }
         if self.purpose == Purpose::Turn {
             self.size.asked();
+        }
+    }
+
+    /// What other threads said goes into the conversation.
+    fn empty_inbox(&mut self) {
+        for content in std::mem::take(&mut self.inbox) {
+            self.conversation.user(&content);
         }
     }
 
@@ -293,13 +340,20 @@ impl State {
         self.calls.start(call);
     }
 
-    fn open_call(&mut self, event: &Event, owner: Owner, permission: Option<Permission>, target: Option<Target>) {
+    fn open_call(
+        &mut self,
+        event: &Event,
+        owner: Owner,
+        permission: Option<Permission>,
+        is_posted: bool,
+        target: Option<Target>,
+    ) {
         let progress = match permission {
             Some(Permission::Ask) => Progress::Asking,
             // A denied call is open until its synthetic result, which follows in the same transaction.
             Some(Permission::Allow | Permission::Deny) | None => Progress::Free,
         };
-        self.calls.open(Call { id: event.id.clone(), owner, progress, target });
+        self.calls.open(Call { id: event.id.clone(), owner, progress, is_posted, target });
     }
 
     fn become_status(&mut self, status: SessionStatus) {
@@ -311,6 +365,15 @@ impl State {
         }
         self.status = status;
     }
+}
+
+/// What another thread said, as the model reads it: with whom it is from, which the text itself cannot feign.
+fn letter(content: &[Block], from: &ThreadId, agent: Option<&str>) -> Vec<Block> {
+    let head = match agent {
+        Some(name) => format!("[Message of the agent `{name}` in thread {from}:]"),
+        None => "[Message of the agent that you work for:]".to_owned(),
+    };
+    [Block::text(head)].into_iter().chain(content.iter().cloned()).collect()
 }
 
 fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {

@@ -8,4 +8,5 @@ mod model;
 mod outcomes;
 mod properties;
 mod servers;
+mod threads;
 mod world;

@@ -4,6 +4,7 @@ use postern_model::event::{AutoPermission, Evaluation, Permission};
 use postern_model::session::SessionAgent;
 use postern_model::tool::{Builtin, PermissionPolicy, Tool};
 
+use crate::coordinate;
 use crate::mcp::{self, McpTool, Servers};
 
 /// What is to happen with one call.
@@ -15,6 +16,8 @@ pub(crate) enum Ruling {
     Custom,
     /// A tool of an MCP server, which this server calls; with what was evaluated.
     Server(McpName, Permission, Evaluation),
+    /// A coordinator's tool, which this server answers at once; no policy applies.
+    Coordinator,
     /// It is not run; the model is told this.
     Refused(String),
     /// A tool that an MCP server may have, but that is not offered: it is not called; the model is told this.
@@ -26,7 +29,7 @@ impl Ruling {
     pub(crate) fn refused(self, text: String) -> Self {
         match self {
             Self::Server(of, ..) | Self::RefusedServer(of, _) => Self::RefusedServer(of, text),
-            Self::Worker(..) | Self::Custom | Self::Refused(_) => Self::Refused(text),
+            Self::Worker(..) | Self::Custom | Self::Coordinator | Self::Refused(_) => Self::Refused(text),
         }
     }
 }
@@ -54,6 +57,9 @@ impl Permissions<'_> {
     pub(crate) fn rule(&self, name: &str, servers: &Servers) -> Ruling {
         if name.starts_with("mcp__") {
             return self.rule_server(name, servers);
+        }
+        if coordinate::is_order(self.0, name) {
+            return Ruling::Coordinator;
         }
         if self.0.tools.iter().any(|tool| matches!(tool, Tool::Custom(custom) if custom.name == name)) {
             return Ruling::Custom;
@@ -105,6 +111,7 @@ impl Permissions<'_> {
         });
         let mut names: Vec<&str> = self.offered().into_iter().map(Builtin::name).collect();
         names.extend(custom);
+        names.extend(coordinate::names(self.0));
         names.extend(servers.tools().iter().map(|tool| tool.name.as_str()));
         if names.is_empty() {
             return format!(

@@ -11,6 +11,8 @@ use crate::list::ListQuery;
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
 use crate::{Connection, StoreError, Tx, deployments, skills, webhooks};
 
+pub mod roster;
+
 macro_rules! select {
     ($rest:literal) => {
         concat!(
@@ -24,14 +26,16 @@ macro_rules! select {
 /// Stores a new agent as version 1.
 ///
 /// # Errors
-/// The database failed.
+/// Refused with 400 or 404 for a roster that does not hold together; or the database failed.
 pub async fn create(
     tx: &mut Tx,
     workspace: &WorkspaceId,
     definition: AgentDefinition,
     now: Timestamp,
 ) -> Result<Agent, StoreError> {
+    roster::check(tx, workspace, None, &definition).await?;
     let id = AgentId::generate();
+    let definition = stored_form(&id, definition);
     sqlx::query("INSERT INTO agents (workspace_id, id, version, created_at) VALUES (?1, ?2, 1, ?3)")
         .bind(workspace.as_str())
         .bind(id.as_str())
@@ -84,10 +88,15 @@ pub async fn update(
         Field::Null => Some(Vec::new()),
         Field::Value(skills) => Some(skills::pin(tx, workspace, skills.clone()).await?),
     };
-    let definition = update.apply(&stored.definition, skills)?;
-    if definition == stored.definition {
+    let roster = match &update.multiagent {
+        Field::Value(sent) => Some(roster::pin(tx, workspace, Some(&stored), sent).await?),
+        Field::Absent | Field::Null => None,
+    };
+    let definition = stored_form(id, update.apply(&stored.definition, skills, roster)?);
+    if definition == stored_form(id, stored.definition.clone()) {
         return Ok(stored);
     }
+    roster::check(tx, workspace, Some(id), &definition).await?;
     let version = stored.version + 1;
     insert_version(tx, workspace, id, version, &definition, now).await?;
     sqlx::query("UPDATE agents SET version = ?2 WHERE id = ?1")
@@ -205,12 +214,22 @@ async fn insert_version(
     Ok(())
 }
 
+/// A definition as it is stored: what its roster says of the agent itself holds for every version.
+fn stored_form(id: &AgentId, definition: AgentDefinition) -> AgentDefinition {
+    let multiagent = definition.multiagent.map(|multiagent| multiagent.stored(id));
+    AgentDefinition { multiagent, ..definition }
+}
+
 fn agent(row: &SqliteRow) -> Result<Agent, StoreError> {
+    let id = parsed(AgentId::parse(row.try_get("id")?), "agents.id")?;
+    let version = parsed(u64::try_from(row.try_get::<i64, _>("version")?), "agent_versions.version")?;
+    let mut definition: AgentDefinition = from_json(row.try_get("definition")?, "agent_versions.definition")?;
+    definition.multiagent = definition.multiagent.map(|multiagent| multiagent.shown(&id, version));
     Ok(Agent {
-        id: parsed(AgentId::parse(row.try_get("id")?), "agents.id")?,
+        id,
         kind: AgentTag::Agent,
-        version: parsed(u64::try_from(row.try_get::<i64, _>("version")?), "agent_versions.version")?,
-        definition: from_json(row.try_get("definition")?, "agent_versions.definition")?,
+        version,
+        definition,
         created_at: instant(row.try_get("created_at")?, "agents.created_at")?,
         updated_at: instant(row.try_get("updated_at")?, "agent_versions.created_at")?,
         archived_at: optional_instant(row.try_get("archived_at")?, "agents.archived_at")?,

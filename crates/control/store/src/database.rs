@@ -34,6 +34,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (53, "webhooks", include_str!("../migrations/sqlite/0053_webhooks.sql")),
     (54, "key_roles", include_str!("../migrations/sqlite/0054_key_roles.sql")),
     (55, "workspaces", include_str!("../migrations/sqlite/0055_workspaces.sql")),
+    (56, "threads", include_str!("../migrations/sqlite/0056_threads.sql")),
 ];
 
 const READERS: u32 = 8;

@@ -1,7 +1,7 @@
 //! A session's log as stored: ordered by one number per session, which is also the cursor of its list.
 
 use postern_model::Timestamp;
-use postern_model::event::Event;
+use postern_model::event::{Audience, Event};
 use postern_model::ids::{EventId, SessionId, ThreadId, WorkspaceId};
 use postern_model::page::Order;
 use serde_json::Value;
@@ -24,11 +24,25 @@ pub struct Log {
     pub session: SessionId,
     /// The thread.
     pub thread: ThreadId,
+    /// The thread that it works for; `None` for the primary one.
+    pub parent: Option<ThreadId>,
+}
+
+/// Whose events a list shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Of {
+    /// The session's own: its primary thread's, and what it is shown of the others.
+    #[default]
+    Session,
+    /// One thread's.
+    Thread(ThreadId),
 }
 
 /// Which events a list shows.
 #[derive(Clone, Debug, Default)]
 pub struct EventList {
+    /// Whose.
+    pub of: Of,
     /// Only those that took effect in this range.
     pub processed_at: Range,
     /// How many at most.
@@ -66,6 +80,8 @@ impl After {
 pub struct Entry {
     /// Its place in the log.
     pub seq: i64,
+    /// The thread that it is of.
+    pub thread: ThreadId,
     /// The event.
     pub event: Event,
     /// The model's blocks kept beside it.
@@ -76,10 +92,18 @@ pub struct Entry {
 ///
 /// # Errors
 /// The database failed.
-pub async fn append(tx: &mut Tx, log: &Log, seq: i64, event: &Event, now: Timestamp) -> Result<(), StoreError> {
+pub async fn append(
+    tx: &mut Tx,
+    log: &Log,
+    seq: i64,
+    event: &Event,
+    audience: Audience,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO session_events (workspace_id, session_id, thread_id, seq, id, type, body, accepted_at, processed_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO session_events (workspace_id, session_id, thread_id, seq, id, type, body, accepted_at, processed_at, \
+           in_session) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )
     .bind(log.workspace.as_str())
     .bind(log.session.as_str())
@@ -90,6 +114,7 @@ pub async fn append(tx: &mut Tx, log: &Log, seq: i64, event: &Event, now: Timest
     .bind(json(&event.body))
     .bind(micros(now))
     .bind(event.processed_at.map(micros))
+    .bind(audience == Audience::Session)
     .execute(&mut **tx)
     .await?;
     match event.processed_at {
@@ -137,7 +162,7 @@ pub async fn keep(tx: &mut Tx, log: &Log, event: &EventId, blocks: &[Value]) -> 
 /// The database failed.
 pub async fn replay(connection: &mut Connection, session: &SessionId) -> Result<Vec<Entry>, StoreError> {
     let rows = sqlx::query(
-        "SELECT e.seq, e.id, e.body, e.processed_at, b.blocks FROM session_events e \
+        "SELECT e.seq, e.thread_id, e.id, e.body, e.processed_at, b.blocks FROM session_events e \
          LEFT JOIN model_blocks b ON b.session_id = e.session_id AND b.event_id = e.id \
          WHERE e.session_id = ?1 ORDER BY e.seq",
     )
@@ -163,9 +188,14 @@ pub async fn list(
     query: &EventList,
 ) -> Result<Vec<Entry>, StoreError> {
     let ascending = query.order == Order::Asc;
-    let mut sql =
-        QueryBuilder::<Sqlite>::new("SELECT seq, id, body, processed_at FROM session_events WHERE session_id = ");
+    let mut sql = QueryBuilder::<Sqlite>::new(
+        "SELECT seq, thread_id, id, body, processed_at FROM session_events WHERE session_id = ",
+    );
     sql.push_bind(session.as_str());
+    match &query.of {
+        Of::Session => sql.push(" AND in_session"),
+        Of::Thread(thread) => sql.push(" AND thread_id = ").push_bind(thread.as_str()),
+    };
     if query.processed_at != Range::default() {
         let (least, most) = query.processed_at.micros();
         sql.push(" AND processed_at BETWEEN ").push_bind(least).push(" AND ").push_bind(most);
@@ -198,5 +228,6 @@ fn entry(row: &SqliteRow) -> Result<Entry, StoreError> {
         processed_at: optional_instant(row.try_get("processed_at")?, "session_events.processed_at")?,
         body: from_json(row.try_get("body")?, "session_events.body")?,
     };
-    Ok(Entry { seq: row.try_get("seq")?, event, kept: None })
+    let thread = parsed(ThreadId::parse(row.try_get("thread_id")?), "session_events.thread_id")?;
+    Ok(Entry { seq: row.try_get("seq")?, thread, event, kept: None })
 }

@@ -23,6 +23,7 @@ pub mod perimeters;
 mod row;
 pub mod sessions;
 pub mod skills;
+pub mod threads;
 pub mod tunnels;
 pub mod vaults;
 pub mod webhooks;

@@ -107,15 +107,26 @@ impl ListQuery {
     }
 }
 
-/// Cuts what was read to a page; the item too many becomes the cursor of the next page.
-pub fn page<T>(mut items: Vec<T>, limit: u32, list: &str, position: impl Fn(&T) -> (i64, String)) -> Page<T> {
+/// Cuts what was read, newest first, to a page; the item too many becomes the cursor of the next page.
+pub fn page<T>(items: Vec<T>, limit: u32, list: &str, position: impl Fn(&T) -> (i64, String)) -> Page<T> {
+    page_in(Order::Desc, items, limit, list, position)
+}
+
+/// The same in either order.
+pub fn page_in<T>(
+    order: Order,
+    mut items: Vec<T>,
+    limit: u32,
+    list: &str,
+    position: impl Fn(&T) -> (i64, String),
+) -> Page<T> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = items.len() > limit;
     items.truncate(limit);
     let next_page = items.last().filter(|_| more).map(|last| {
         let (key, id) = position(last);
         let list = list.to_owned();
-        Cursor { list, order: Order::Desc, direction: Direction::Next, key, id, filters: String::new() }.encode()
+        Cursor { list, order, direction: Direction::Next, key, id, filters: String::new() }.encode()
     });
     Page { data: items, next_page }
 }

@@ -6,11 +6,10 @@ use postern_model::ids::{DeploymentId, EnvironmentId, SessionId, ThreadId, Vault
 use postern_model::money::BudgetLimit;
 use postern_model::page::{Cursor, Direction, Order};
 use postern_model::resource::Resource;
-use postern_model::session::{Session, SessionAgent, SessionStatus, SessionTag, Stats, Thread, ThreadTag, Usage};
+use postern_model::session::{Session, SessionAgent, SessionStatus, SessionTag, Stats, Usage};
 use postern_model::skill::SkillSummary;
 use postern_model::webhook::{Happening, Subject};
 use postern_model::{Metadata, Timestamp};
-use serde_json::Value;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
@@ -101,28 +100,6 @@ impl Record {
             created_at: self.created_at,
             updated_at: self.updated_at,
             archived_at: self.archived_at,
-        }
-    }
-
-    /// Its primary thread as the contract shows it.
-    pub fn thread(&self, now: Timestamp) -> Thread {
-        let mut agent = serde_json::to_value(&self.agent).unwrap_or_default();
-        if let Value::Object(agent) = &mut agent {
-            agent.remove("multiagent");
-        }
-        Thread {
-            id: self.thread_id.clone(),
-            kind: ThreadTag::SessionThread,
-            session_id: self.id.clone(),
-            agent,
-            status: self.progress.status,
-            parent_thread_id: None,
-            created_at: self.created_at,
-            updated_at: self.updated_at,
-            archived_at: self.archived_at,
-            stats: self.progress.has_run.then(|| self.stats(now)),
-            usage: self.progress.has_been_idle.then(|| self.progress.usage(now)),
-            workflow_run_id: None,
         }
     }
 

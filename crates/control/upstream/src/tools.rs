@@ -2,7 +2,7 @@
 
 use postern_model::session::SessionAgent;
 use postern_model::tool::{Builtin, Tool};
-use postern_session::{McpTool, Permissions};
+use postern_session::{McpTool, Permissions, coordinator_tools};
 use serde_json::{Value, json};
 
 /// The definitions of every tool this agent may use, always in the same order: those of MCP servers last, because they
@@ -18,7 +18,7 @@ pub(crate) fn definitions(agent: &SessionAgent, servers: &[McpTool]) -> Vec<Valu
         }
         Tool::AgentToolset(_) | Tool::McpToolset(_) => None,
     });
-    builtin.chain(custom).chain(servers.iter().map(mcp)).collect()
+    builtin.chain(custom).chain(coordinator_tools(agent)).chain(servers.iter().map(mcp)).collect()
 }
 
 fn mcp(tool: &McpTool) -> Value {
@@ -91,7 +91,7 @@ pub(crate) mod tests {
     pub(crate) fn agent(tools: Value) -> SessionAgent {
         let create: CreateAgent =
             serde_json::from_value(json!({"model": "m", "name": "a", "system": "be brief", "tools": tools})).unwrap();
-        let definition: AgentDefinition = create.resolve(Vec::new()).unwrap();
+        let definition: AgentDefinition = create.resolve(Vec::new(), None).unwrap();
         SessionAgent::snapshot(AgentId::parse("agent_1").unwrap(), 1, definition)
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{AgentDefinition, ExecutionIdentity, MAX_MCP_SERVERS, McpServer};
+use super::{AgentDefinition, ExecutionIdentity, MAX_MCP_SERVERS, MESSAGE_AGENT, McpServer, START_AGENT};
 use crate::Problem;
 use crate::skill::{AgentSkill, MAX_SKILLS};
 use crate::tool::{Builtin, McpToolset, Tool, ToolParam, resolve};
@@ -17,10 +17,25 @@ pub(super) fn definition(agent: &AgentDefinition) -> Result<(), Problem> {
     length("system", agent.system.as_deref().unwrap_or_default(), 0, MAX_SYSTEM)?;
     agent.context.unwrap_or_default().check()?;
     if agent.multiagent.is_some() {
-        return Err(Problem::invalid_at("multiagent", "multiagent is not in this build; send null"));
+        free_names(&agent.tools)?;
     }
     fitting_skills(&agent.skills, &agent.tools)?;
     fitting_mcp(&agent.mcp_servers, &agent.tools)
+}
+
+/// Checks that no custom tool has the name of one that a coordinator has.
+fn free_names(tools: &[Tool]) -> Result<(), Problem> {
+    let is_taken =
+        |tool: &Tool| matches!(tool, Tool::Custom(tool) if [START_AGENT, MESSAGE_AGENT].contains(&&*tool.name));
+    match tools.iter().position(is_taken) {
+        None => Ok(()),
+        Some(index) => Err(Problem::invalid_at(
+            &format!("tools[{index}].name"),
+            format!(
+                "an agent with a roster has `{START_AGENT}` and `{MESSAGE_AGENT}`; give the custom tool another name"
+            ),
+        )),
+    }
 }
 
 /// Checks a definition's skills, and that it has the tool that reads them.

@@ -9,13 +9,13 @@ use crate::skill::AgentSkill;
 fn create(body: Value) -> Result<AgentDefinition, Problem> {
     serde_json::from_value::<CreateAgent>(body)
         .map_err(|error| Problem::invalid(error.to_string()))?
-        .resolve(Vec::new())
+        .resolve(Vec::new(), None)
 }
 
 fn update(stored: &AgentDefinition, body: Value) -> Result<AgentDefinition, Problem> {
     serde_json::from_value::<UpdateAgent>(body)
         .map_err(|error| Problem::invalid(error.to_string()))?
-        .apply(stored, None)
+        .apply(stored, None, None)
 }
 
 fn with(extra: Value) -> Value {
@@ -119,7 +119,6 @@ fn what_the_contract_or_this_build_refuses_is_refused_with_its_place() {
         (with(json!({"skills": [{"type": "borrowed", "skill_id": "s"}]})), "unknown variant `borrowed`"),
         (with(json!({"skills": [{"type": "custom"}]})), "missing field `skill_id`"),
         (with(json!({"skills": [{"type": "custom", "skill_id": "s", "colour": 1}]})), "colour"),
-        (with(json!({"multiagent": {"type": "coordinator", "agents": []}})), "not in this build"),
         (with(json!({"execution_identity": {"type": "aws_role", "role_arn": "x"}})), "service_account"),
         (with(json!({"metadata": {"k": "v".repeat(513)}})), "metadata"),
         (with(json!({"metadata": {"k": 1}})), "invalid type"),
@@ -292,7 +291,7 @@ fn skills_are_few_each_named_once_and_read_by_a_tool() {
     };
     let resolved = |tools: Value, skills: Vec<AgentSkill>| {
         let create: CreateAgent = serde_json::from_value(with(json!({"tools": tools}))).unwrap();
-        create.resolve(skills).map(|agent| agent.skills)
+        create.resolve(skills, None).map(|agent| agent.skills)
     };
     let toolset = json!([{"type": "agent_toolset_20260401"}]);
     assert_eq!(resolved(toolset.clone(), of(&["a", "b"])), Ok(of(&["a", "b"])));

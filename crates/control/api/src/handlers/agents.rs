@@ -3,6 +3,7 @@
 use postern_model::Problem;
 use postern_model::agent::{CreateAgent, UpdateAgent};
 use postern_model::ids::AgentId;
+use postern_store::agents::roster;
 use postern_store::list::{Range, page};
 use postern_store::{agents, skills};
 
@@ -19,7 +20,11 @@ pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let mut tx = call.app.store.write().await.map_err(problem)?;
     let skills = body.skills.clone().unwrap_or_default();
     let skills = skills::pin(&mut tx, &call.workspace, skills).await.map_err(problem)?;
-    let definition = body.resolve(skills)?;
+    let roster = match &body.multiagent {
+        Some(sent) => Some(roster::pin(&mut tx, &call.workspace, None, sent).await.map_err(problem)?),
+        None => None,
+    };
+    let definition = body.resolve(skills, roster)?;
     let agent = agents::create(&mut tx, &call.workspace, definition, call.app.now()).await.map_err(problem)?;
     call.created(tx, &agent).await
 }

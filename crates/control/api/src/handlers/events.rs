@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use postern_engine::{Author, EventQuery};
+use postern_engine::{Author, EventQuery, Of};
 use postern_model::Problem;
 use postern_model::event::{ClientEvent, EventBody, Previewable, SendEvents};
 use postern_model::page::Order;
@@ -20,7 +20,7 @@ pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
     let session = visible(&call).await?;
     let asked = event_query(&mut call.query)?;
     call.query.finish()?;
-    Reply::json(&call.app.engine.list_events(&call.workspace, &session.id, &asked).await?)
+    Reply::json(&call.app.engine.list_events(&call.workspace, &session.id, Of::Session, &asked).await?)
 }
 
 pub(crate) async fn send(call: Call) -> Result<Reply, Problem> {
@@ -40,7 +40,8 @@ pub(crate) async fn stream(mut call: Call) -> Result<Reply, Problem> {
     let previews = previews(&mut call.query)?;
     let last_seen = last_seen(&call)?;
     call.query.finish()?;
-    Ok(Reply::stream(call.app.engine.subscribe(&call.workspace, &session.id, previews, last_seen).await?))
+    let opened = call.app.engine.subscribe(&call.workspace, &session.id, Of::Session, previews, last_seen).await?;
+    Ok(Reply::stream(opened))
 }
 
 /// Where a reader that comes back had arrived (`Last-Event-ID`, as every SSE client sends it by itself).

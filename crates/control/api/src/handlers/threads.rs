@@ -1,9 +1,8 @@
-//! Threads of a session: the primary one (contract 1.6).
+//! Threads of a session (contract 1.6).
 
-use postern_engine::EventQuery;
+use postern_engine::{EventQuery, Of, ThreadQuery};
 use postern_model::Problem;
 use postern_model::ids::ThreadId;
-use postern_model::page::Page;
 use postern_model::session::Thread;
 
 use super::events::{last_seen, previews};
@@ -13,15 +12,13 @@ use crate::reply::Reply;
 
 pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
     let session = visible(&call).await?;
-    let wanted = statuses(call.query.array("statuses"))?;
-    call.query.limit(1000, 1000)?;
-    if call.query.text("page")?.is_some() {
-        return Err(Problem::invalid_at("page", "this is not a cursor of this server"));
-    }
+    let asked = ThreadQuery {
+        limit: call.query.number("limit", 1, 1000)?.and_then(|limit| u32::try_from(limit).ok()),
+        page: call.query.text("page")?,
+        statuses: statuses(call.query.array("statuses"))?,
+    };
     call.query.finish()?;
-    let mut threads = call.app.engine.list_threads(&call.workspace, &session.id).await?;
-    threads.retain(|thread| wanted.is_empty() || wanted.contains(&thread.status));
-    Reply::json(&Page { data: threads, next_page: None })
+    Reply::json(&call.app.engine.list_threads(&call.workspace, &session.id, &asked).await?)
 }
 
 pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {
@@ -30,12 +27,20 @@ pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {
     Reply::json(&thread)
 }
 
+pub(crate) async fn archive(call: Call) -> Result<Reply, Problem> {
+    let thread = thread(&call).await?;
+    let (app, workspace) = (call.app.clone(), call.workspace.clone());
+    call.finish_without_body()?;
+    Reply::json(&app.engine.archive_thread(&workspace, &thread.session_id, &thread.id).await?)
+}
+
 pub(crate) async fn events(mut call: Call) -> Result<Reply, Problem> {
     let thread = thread(&call).await?;
     let limit = call.query.number("limit", 1, 1000)?.and_then(|limit| u32::try_from(limit).ok());
     let asked = EventQuery { limit, page: call.query.text("page")?, ..EventQuery::default() };
     call.query.finish()?;
-    Reply::json(&call.app.engine.list_events(&call.workspace, &thread.session_id, &asked).await?)
+    let of = Of::Thread(thread.id);
+    Reply::json(&call.app.engine.list_events(&call.workspace, &thread.session_id, of, &asked).await?)
 }
 
 pub(crate) async fn stream(mut call: Call) -> Result<Reply, Problem> {
@@ -43,7 +48,9 @@ pub(crate) async fn stream(mut call: Call) -> Result<Reply, Problem> {
     let previews = previews(&mut call.query)?;
     let last_seen = last_seen(&call)?;
     call.query.finish()?;
-    Ok(Reply::stream(call.app.engine.subscribe(&call.workspace, &thread.session_id, previews, last_seen).await?))
+    let of = Of::Thread(thread.id);
+    let opened = call.app.engine.subscribe(&call.workspace, &thread.session_id, of, previews, last_seen).await?;
+    Ok(Reply::stream(opened))
 }
 
 async fn thread(call: &Call) -> Result<Thread, Problem> {

@@ -5,7 +5,7 @@ use postern_model::session::{SessionStatus, UpdateSession};
 use serde_json::{Value, json};
 
 use super::stage::{PATIENCE, Stage, kinds, message, settings};
-use crate::{EventQuery, SessionQuery, Settings, TimeRange};
+use crate::{EventQuery, Of, SessionQuery, Settings, ThreadQuery, TimeRange};
 
 fn update(body: Value) -> UpdateSession {
     serde_json::from_value(body).unwrap()
@@ -155,8 +155,14 @@ async fn another_workspace_sees_nothing_of_it() {
     let id = stage.session().await;
     let other = "wrkspc_other".parse().unwrap();
     assert_eq!(stage.engine.session(&other, &id).await.unwrap_err().status(), 404);
-    assert_eq!(stage.engine.list_events(&other, &id, &EventQuery::default()).await.unwrap_err().status(), 404);
-    assert_eq!(stage.engine.subscribe(&other, &id, Default::default(), None).await.unwrap_err().status(), 404);
+    assert_eq!(
+        stage.engine.list_events(&other, &id, Of::Session, &EventQuery::default()).await.unwrap_err().status(),
+        404
+    );
+    assert_eq!(
+        stage.engine.subscribe(&other, &id, Of::Session, Default::default(), None).await.unwrap_err().status(),
+        404
+    );
     assert_eq!(stage.engine.delete_session(&other, &id).await.unwrap_err().status(), 404);
     assert!(stage.engine.list_sessions(&other, &SessionQuery::default()).await.unwrap().data.is_empty());
 }
@@ -243,7 +249,7 @@ async fn pages_of_events_follow_order_and_filters() {
     stage.script.call().await.says("hi").await;
     watch.until("session.status_idle").await;
     let whole = stage.log(&id).await;
-    let list = async |query: EventQuery| stage.engine.list_events(&stage.workspace, &id, &query).await;
+    let list = async |query: EventQuery| stage.engine.list_events(&stage.workspace, &id, Of::Session, &query).await;
     for order in [Order::Asc, Order::Desc] {
         let (mut seen, mut page) = (Vec::new(), None);
         loop {
@@ -276,7 +282,9 @@ async fn pages_of_events_follow_order_and_filters() {
 async fn the_primary_thread_shows_null_until_there_is_something_to_show() {
     let stage = Stage::new().await;
     let id = stage.session().await;
-    let thread = async || stage.engine.list_threads(&stage.workspace, &id).await.unwrap().remove(0);
+    let thread = async || {
+        stage.engine.list_threads(&stage.workspace, &id, &ThreadQuery::default()).await.unwrap().data.remove(0)
+    };
     let before = thread().await;
     assert_eq!((before.stats, before.usage, before.parent_thread_id), (None, None, None));
     let mut watch = stage.watch(&id, &[]).await;

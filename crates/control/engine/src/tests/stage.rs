@@ -14,6 +14,7 @@ use postern_model::model_info::ModelInfo;
 use postern_model::session::{CreateSession, Session};
 use postern_model::{Problem, Timestamp};
 use postern_session::{Backoff, FailureKind, ModelEvent, ModelFailure, Response, ResponseBlock, Stop};
+use postern_store::agents::roster;
 use postern_store::{Store, agents, environments};
 use postern_upstream::Model;
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ use tempfile::TempDir;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
-use crate::{Author, Engine, EventQuery, Frame, Limits, Settings, Subscription, Surroundings};
+use crate::{Author, Engine, EventQuery, Frame, Limits, Of, Settings, Subscription, Surroundings};
 
 /// Longer than anything here takes: a test that waits this long has failed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -122,8 +123,11 @@ impl Stage {
             {"type": "custom", "name": "lookup", "description": "d", "input_schema": {"type": "object"}}]}))
             .unwrap();
         let now = Timestamp::now();
-        let agent =
-            agents::create(&mut tx, &workspace, create.resolve(Vec::new()).unwrap(), now).await.unwrap().id.to_string();
+        let agent = agents::create(&mut tx, &workspace, create.resolve(Vec::new(), None).unwrap(), now)
+            .await
+            .unwrap()
+            .id
+            .to_string();
         let body = serde_json::from_value(json!({"name": "here"})).unwrap();
         let environment = environments::create(&mut tx, &workspace, body, now).await.unwrap().id.to_string();
         tx.commit().await.unwrap();
@@ -151,13 +155,21 @@ impl Stage {
 
     /// Sessions that follow are of an agent with this definition.
     pub(super) async fn use_agent(&mut self, definition: Value) {
+        self.agent = self.agent(definition).await;
+    }
+
+    /// Another agent.
+    pub(super) async fn agent(&self, definition: Value) -> String {
         let create: CreateAgent = serde_json::from_value(definition).unwrap();
         let mut tx = self.engine.shared.store.write().await.unwrap();
-        let made = agents::create(&mut tx, &self.workspace, create.resolve(Vec::new()).unwrap(), Timestamp::now())
-            .await
-            .unwrap();
+        let roster = match &create.multiagent {
+            Some(sent) => Some(roster::pin(&mut tx, &self.workspace, None, sent).await.unwrap()),
+            None => None,
+        };
+        let definition = create.resolve(Vec::new(), roster).unwrap();
+        let made = agents::create(&mut tx, &self.workspace, definition, Timestamp::now()).await.unwrap();
         tx.commit().await.unwrap();
-        self.agent = made.id.to_string();
+        made.id.to_string()
     }
 
     /// Everything in memory is gone; another process opens the same database.
@@ -205,16 +217,26 @@ impl Stage {
     }
 
     pub(super) async fn log(&self, id: &SessionId) -> Vec<Event> {
-        self.engine.list_events(&self.workspace, id, &EventQuery::default()).await.unwrap().data
+        self.engine.list_events(&self.workspace, id, Of::Session, &EventQuery::default()).await.unwrap().data
     }
 
     pub(super) async fn watch(&self, id: &SessionId, previews: &[Previewable]) -> Watch {
         let previews: HashSet<_> = previews.iter().copied().collect();
-        Watch(self.engine.subscribe(&self.workspace, id, previews, None).await.unwrap())
+        Watch(self.engine.subscribe(&self.workspace, id, Of::Session, previews, None).await.unwrap())
+    }
+
+    pub(super) async fn watch_of(
+        &self,
+        id: &SessionId,
+        of: Of,
+        previews: HashSet<Previewable>,
+        after: Option<i64>,
+    ) -> Watch {
+        Watch(self.engine.subscribe(&self.workspace, id, of, previews, after).await.unwrap())
     }
 
     pub(super) async fn watch_from(&self, id: &SessionId, after: i64) -> Result<Watch, Problem> {
-        self.engine.subscribe(&self.workspace, id, HashSet::new(), Some(after)).await.map(Watch)
+        self.engine.subscribe(&self.workspace, id, Of::Session, HashSet::new(), Some(after)).await.map(Watch)
     }
 }
 

@@ -5,7 +5,7 @@ use postern_model::ids::SessionId;
 use postern_model::page::Order;
 
 use super::stage::{Stage, Watch, kinds};
-use crate::{EventQuery, Frame};
+use crate::{EventQuery, Frame, Of};
 
 /// A session with a whole turn behind it and a second one that the model works at; a message waits behind that.
 async fn busy(stage: &Stage) -> SessionId {
@@ -92,21 +92,21 @@ async fn pages_of_a_log_show_what_took_effect_behind_a_waiting_event() {
     let log = stage.log(&id).await;
     let query = EventQuery { limit: Some(u32::try_from(log.len()).unwrap()), ..EventQuery::default() };
     stage.say(&id, "waits too").await;
-    let first = stage.engine.list_events(&stage.workspace, &id, &query).await.unwrap();
+    let first = stage.engine.list_events(&stage.workspace, &id, Of::Session, &query).await.unwrap();
     assert_eq!(first.data.last().unwrap().processed_at, None, "the page ends on one that waits");
     let mut watch = stage.watch(&id, &[]).await;
     stage.script.call().await.says("there").await;
     watch.until("span.model_request_start").await;
     let next = EventQuery { page: first.next_page, ..query };
-    let second = stage.engine.list_events(&stage.workspace, &id, &next).await.unwrap();
+    let second = stage.engine.list_events(&stage.workspace, &id, Of::Session, &next).await.unwrap();
     let whole = stage.log(&id).await;
     assert_eq!(second.data, whole[log.len() - 1..], "nothing between the pages is left out");
     let newest = EventQuery { limit: Some(1), order: Order::Desc, ..EventQuery::default() };
-    let mut page = stage.engine.list_events(&stage.workspace, &id, &newest).await.unwrap();
+    let mut page = stage.engine.list_events(&stage.workspace, &id, Of::Session, &newest).await.unwrap();
     let mut backwards = page.data.clone();
     while page.next_page.is_some() {
         let query = EventQuery { page: page.next_page, ..newest.clone() };
-        page = stage.engine.list_events(&stage.workspace, &id, &query).await.unwrap();
+        page = stage.engine.list_events(&stage.workspace, &id, Of::Session, &query).await.unwrap();
         backwards.extend(page.data.clone());
     }
     backwards.reverse();

@@ -122,7 +122,10 @@ fn tokens_without_a_price_stop_a_budgeted_session_and_show_no_cost() {
     world.answer(vec![call("bash")], Stop::ToolUse);
     let bash = world.calls()[0].clone();
     world.result(&bash).unwrap();
-    assert_eq!((world.last_stop(), world.session.state().spending), (StopReason::BudgetReached {}, Spending::Unknown));
+    assert_eq!(
+        (world.last_stop(), world.session.primary().state().spending),
+        (StopReason::BudgetReached {}, Spending::Unknown)
+    );
     let shown = world.log.iter().rev().find_map(|event| match &event.body {
         EventBody::SessionUsage { usage, .. } => Some(usage.list_cost),
         _ => None,
@@ -135,8 +138,8 @@ fn tokens_without_a_price_stop_a_budgeted_session_and_show_no_cost() {
 #[test]
 fn what_was_spent_is_in_the_log_whatever_prices_say_later() {
     let mut world = paused(100);
-    let spent = world.session.state().spending;
+    let spent = world.session.primary().state().spending;
     world.prices = Prices::default();
     world.session = world.replayed();
-    assert_eq!(world.session.state().spending, spent);
+    assert_eq!(world.session.primary().state().spending, spent);
 }

@@ -14,7 +14,7 @@ const SUMMARY: [&str; 3] = ["span.model_request_end", "agent.thread_context_comp
 const IDLE: [&str; 3] = ["session.thread_status_idle", "session.usage", "session.status_idle"];
 
 fn asked(world: &World) -> String {
-    let asked = world.session.asked();
+    let asked = world.session.primary().asked();
     let blocks: Vec<&Value> = asked.messages().iter().flat_map(|message| &message.content).collect();
     serde_json::to_string(&blocks).unwrap()
 }
@@ -41,7 +41,11 @@ fn a_conversation_that_grew_too_long_is_summarised_before_the_next_step() {
     assert_eq!(world.answer(vec![text("done")], Stop::EndTurn)[2..], IDLE);
     let log = serde_json::to_string(&world.log).unwrap();
     assert!(log.contains("the beginning") && !log.contains("SUMMARY"), "the log keeps what was said");
-    assert_eq!(world.session.state().settled_usage().input_tokens, 500 + 10 + 10, "summaries are counted too");
+    assert_eq!(
+        world.session.primary().state().settled_usage().input_tokens,
+        500 + 10 + 10,
+        "summaries are counted too"
+    );
 }
 
 #[test]
@@ -52,7 +56,7 @@ fn calls_stay_with_their_results_when_the_rest_is_summarised() {
     let id = world.calls()[0].clone();
     world.result(&id).unwrap();
     assert_eq!(world.answer(vec![text("SUMMARY")], Stop::EndTurn), SUMMARY);
-    let roles: Vec<_> = world.session.conversation().messages().iter().map(|m| m.content.len()).collect();
+    let roles: Vec<_> = world.session.primary().conversation().messages().iter().map(|m| m.content.len()).collect();
     assert_eq!(roles, [1, 2, 1], "the summary, the call, its result");
     assert!(asked(&world).contains("let me look"));
 }

@@ -32,7 +32,7 @@ fn what_the_model_thought_goes_back_word_for_word_and_to_no_client() {
     world.say("hi");
     let thinking = json!({"type": "thinking", "thinking": "secret plan", "signature": "c2ln"});
     world.answer(vec![ResponseBlock::Thinking(thinking.clone()), call("bash")], Stop::ToolUse);
-    let assistant = &world.session.conversation().messages()[1];
+    let assistant = &world.session.primary().conversation().messages()[1];
     assert_eq!(assistant.role, Role::Assistant);
     assert_eq!(assistant.content[0], thinking);
     assert_eq!(assistant.content[1]["id"], world.calls()[0].as_str());
@@ -52,7 +52,7 @@ fn calls_of_a_worker_wait_in_requires_action_and_partial_answers_announce_the_re
     assert_eq!(world.result(&calls[0]).unwrap(), all(&[&["user.tool_result"], &IDLE]));
     assert_eq!(world.last_stop(), StopReason::RequiresAction { event_ids: vec![calls[1].clone()] });
     assert_eq!(world.result(&calls[1]).unwrap(), all(&[&["user.tool_result"], &RUN]));
-    let results = &world.session.conversation().messages()[2];
+    let results = &world.session.primary().conversation().messages()[2];
     assert_eq!(results.content.len(), 2);
     assert_eq!(results.content[0]["tool_use_id"], calls[0].as_str());
 }
@@ -96,7 +96,7 @@ fn a_denied_call_never_runs_and_the_model_is_told_why() {
     let deny =
         json!([{"type": "user.tool_confirmation", "tool_use_id": id, "result": "deny", "deny_message": "not today"}]);
     assert_eq!(world.send(deny).unwrap(), all(&[&["user.tool_confirmation", "agent.tool_result"], &RUN]));
-    let result = &world.session.conversation().messages()[2].content[0];
+    let result = &world.session.primary().conversation().messages()[2].content[0];
     assert_eq!((&result["is_error"], &result["content"][0]["text"]), (&json!(true), &json!("not today")));
     assert!(world.result(&id).unwrap_err().message.contains("already answered"));
 }
@@ -166,7 +166,7 @@ fn a_message_behind_open_calls_follows_their_results() {
         "span.model_request_start",
     ];
     assert_eq!(shown, resumed);
-    let last = world.session.conversation().messages().last().unwrap();
+    let last = world.session.primary().conversation().messages().last().unwrap();
     assert_eq!(
         (last.content[0]["type"].as_str(), last.content[1]["text"].as_str()),
         (Some("tool_result"), Some("two"))
@@ -223,7 +223,7 @@ fn an_interrupt_ends_a_retry_that_waits() {
     world.say("hi");
     world.fail(FailureKind::Overloaded);
     assert_eq!(world.send(json!([{"type": "user.interrupt"}])).unwrap(), all(&[&["user.interrupt"], &IDLE]));
-    assert!(world.input(Input::RetryDue).is_empty());
+    assert!(world.retry().is_empty());
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn failures_are_retried_after_the_time_the_endpoint_asks_for() {
     let error = serde_json::to_value(&world.shown[world.shown.len() - 3]).unwrap();
     assert_eq!(error["error"]["type"], "model_rate_limited_error");
     assert_eq!(error["error"]["retry_status"]["type"], "retrying");
-    assert_eq!(world.input(Input::RetryDue), RUN);
+    assert_eq!(world.retry(), RUN);
 }
 
 #[test]
@@ -253,9 +253,9 @@ fn the_last_retry_ends_the_turn_and_takes_what_waited_along() {
     let mut world = World::new();
     world.say("hi");
     world.fail(FailureKind::Transient);
-    world.input(Input::RetryDue);
+    world.retry();
     world.fail(FailureKind::Transient);
-    world.input(Input::RetryDue);
+    world.retry();
     world.say("are you there?");
     let shown = world.fail(FailureKind::Transient);
     assert_eq!(shown, all(&[&["span.model_request_end", "session.error", "user.message"], &IDLE]));
@@ -281,10 +281,10 @@ fn an_interrupted_request_costs_what_the_endpoint_had_counted() {
     let usage = ModelUsage { input_tokens: 50, output_tokens: 1, ..ModelUsage::default() };
     assert!(world.model(ModelEvent::Counted(usage)).is_empty());
     world.send(json!([{"type": "user.interrupt"}])).unwrap();
-    assert_eq!(world.session.state().settled_usage().input_tokens, 50);
+    assert_eq!(world.session.primary().state().settled_usage().input_tokens, 50);
     world.say("again");
     world.send(json!([{"type": "user.interrupt"}])).unwrap();
-    assert_eq!(world.session.state().settled_usage().input_tokens, 50, "each request has its own count");
+    assert_eq!(world.session.primary().state().settled_usage().input_tokens, 50, "each request has its own count");
 }
 
 #[test]
@@ -298,9 +298,9 @@ fn a_clock_that_is_set_back_changes_no_wait_and_no_order() {
     let times: Vec<_> = world.log.iter().filter_map(|event| event.processed_at).collect();
     assert!(times.is_sorted());
     world.seconds += 2 * 86_400;
-    world.input(Input::RetryDue);
+    world.retry();
     world.answer(vec![text("done")], Stop::EndTurn);
-    assert!(world.session.state().settled_usage().active_seconds >= 0.0);
+    assert!(world.session.primary().state().settled_usage().active_seconds >= 0.0);
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn every_way_a_response_stops_ends_in_the_right_reason() {
         let mut world = World::new();
         world.say("hi");
         world.answer(vec![text("t")], stop);
-        (world.session.state().status, world.session.state().stop.clone())
+        (world.session.primary().state().status, world.session.primary().state().stop.clone())
     };
     let idle = SessionStatus::Idle;
     assert_eq!(usual(Stop::EndTurn), (idle, Some(StopReason::EndTurn {})));
@@ -325,7 +325,7 @@ fn what_was_refused_stays_out_of_the_conversation() {
     world.say("hi");
     let shown = world.answer(vec![text("no"), call("bash")], Stop::Refusal(None));
     assert_eq!(shown, all(&[&["agent.message", "span.model_request_end"], &IDLE]));
-    assert_eq!(world.session.conversation().messages().len(), 1);
+    assert_eq!(world.session.primary().conversation().messages().len(), 1);
 }
 
 #[test]
@@ -411,9 +411,9 @@ fn a_work_item_that_failed_stops_the_model_too() {
 fn a_crash_in_mid_request_closes_it_and_asks_again() {
     let mut world = World::new();
     world.say("hi");
-    let messages = world.session.conversation().clone();
+    let messages = world.session.primary().conversation().clone();
     assert_eq!(world.crash(), ["span.model_request_end", "span.model_request_start"]);
-    assert_eq!(*world.session.conversation(), messages);
+    assert_eq!(*world.session.primary().conversation(), messages);
     world.answer(vec![call("bash")], Stop::ToolUse);
     assert!(world.crash().is_empty(), "calls wait as before");
     assert_eq!(world.calls().len(), 1);
@@ -426,7 +426,7 @@ fn a_crash_while_a_retry_waits_tries_soon() {
     world.fail(FailureKind::Overloaded);
     assert!(world.crash().is_empty());
     assert!(world.retry_at.is_some());
-    assert_eq!(world.input(Input::RetryDue), RUN);
+    assert_eq!(world.retry(), RUN);
 }
 
 #[test]
@@ -474,7 +474,7 @@ fn running_time_counts_while_it_runs_and_not_while_it_waits() {
     world.result(&id).unwrap();
     world.answer(vec![text("t")], Stop::EndTurn);
     let now = postern_model::Timestamp::from_second(world.seconds + 1000).unwrap();
-    let usage = world.session.state().usage(now);
+    let usage = world.session.primary().state().usage(now);
     assert!((usage.active_seconds - 2.0).abs() < 1e-9, "{usage:?}");
     assert_eq!((usage.input_tokens, usage.output_tokens), (20, 2));
 }

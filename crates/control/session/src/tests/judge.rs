@@ -73,7 +73,7 @@ fn each_verdict_is_on_record_and_has_its_effect() {
     assert!(log.contains("judged too dangerous. because"), "the model is told why");
     let allow = json!([{"type": "user.tool_confirmation", "tool_use_id": calls[2], "result": "allow"}]);
     assert_eq!(world.send(allow).unwrap_err().status(), 400, "nobody overrides a denial");
-    assert_eq!(world.session.state().settled_usage().input_tokens, 10 + 7, "the judge's tokens are counted");
+    assert_eq!(world.session.primary().state().settled_usage().input_tokens, 10 + 7, "the judge's tokens are counted");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! The model (`reference`) is written from the contract, keeps no log and knows nothing of how the loop is built.
 
+mod crew;
 mod reference;
 
 use postern_model::event::StopReason;
@@ -120,7 +121,7 @@ fn play(world: &mut World, model: &mut Reference, act: &Act) {
             model.fail(*how);
         }
         Act::RetryDue => {
-            world.input(Input::RetryDue);
+            world.retry();
             model.retry();
         }
         Act::Grade(grade) if world.consulting.is_some() => {
@@ -135,11 +136,13 @@ fn play(world: &mut World, model: &mut Reference, act: &Act) {
             world.input(Input::WorkFailed { code: "zone_none".into(), message: "Add a zone.".into() });
             model.work_failed();
         }
-        Act::Archive if world.session.state().status == SessionStatus::Idle => {
+        Act::Archive if world.session.primary().state().status == SessionStatus::Idle => {
             world.input(Input::Archive);
             model.archive();
         }
-        Act::Rebudget(raise) if world.budget.is_some() && world.session.state().status != SessionStatus::Terminated => {
+        Act::Rebudget(raise)
+            if world.budget.is_some() && world.session.primary().state().status != SessionStatus::Terminated =>
+        {
             let cents = raise.map(|cents| model.spent() + u64::from(cents));
             world.rebudget(cents);
             model.rebudget(cents);
@@ -148,27 +151,31 @@ fn play(world: &mut World, model: &mut Reference, act: &Act) {
     }
 }
 
-/// What can be seen of the loop.
-fn seen(world: &World) -> Seen {
-    let state = world.session.state();
+/// What can be seen of the loop of a thread.
+fn shown(world: &World, thread: usize) -> Seen {
+    let state = world.session.threads[thread].state();
     let reason = state.stop.as_ref().filter(|_| state.status == SessionStatus::Idle);
     Seen {
         status: state.status.as_str(),
-        reason: reason.map(|reason| match reason {
-            StopReason::EndTurn {} => "end_turn",
-            StopReason::RequiresAction { .. } => "requires_action",
-            StopReason::RetriesExhausted {} => "retries_exhausted",
-            StopReason::Refusal {} => "refusal",
-            StopReason::BudgetReached {} => "budget_reached",
-        }),
+        reason: reason.map(word),
         waiting: match reason {
             Some(StopReason::RequiresAction { event_ids }) => event_ids.clone(),
             _ => Vec::new(),
         },
         open: state.calls.iter().map(|call| (call.id.clone(), call.progress == Progress::Asking)).collect(),
-        asks_model: world.request.is_some(),
-        asks_grader: world.consulting.is_some(),
+        asks_model: world.asks(thread),
+        asks_grader: thread == 0 && world.consulting.is_some(),
         queued: state.queue.len(),
+    }
+}
+
+fn word(reason: &StopReason) -> &'static str {
+    match reason {
+        StopReason::EndTurn {} => "end_turn",
+        StopReason::RequiresAction { .. } => "requires_action",
+        StopReason::RetriesExhausted {} => "retries_exhausted",
+        StopReason::Refusal {} => "refusal",
+        StopReason::BudgetReached {} => "budget_reached",
     }
 }
 
@@ -177,12 +184,16 @@ fn agree(cents: Option<u8>, acts: &[Act]) {
     let mut model = Reference::new(cents.map(u64::from), limits());
     for (at, act) in acts.iter().enumerate() {
         play(&mut world, &mut model, act);
-        assert_eq!(seen(&world), model.seen(), "after {:?}", &acts[..=at]);
+        assert_eq!(shown(&world, 0), model.seen(), "after {:?}", &acts[..=at]);
         if at % REPLAYED == 0 {
-            assert_eq!(world.replayed().state(), world.session.state(), "the log says everything, after {act:?}");
+            assert_eq!(
+                world.replayed().primary().state(),
+                world.session.primary().state(),
+                "the log says everything, after {act:?}"
+            );
         }
     }
-    assert_eq!(world.replayed().state(), world.session.state(), "the log says everything");
+    assert_eq!(world.replayed().primary().state(), world.session.primary().state(), "the log says everything");
 }
 
 fn case() -> impl Strategy<Value = (Option<u8>, Vec<Act>)> {

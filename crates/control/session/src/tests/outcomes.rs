@@ -37,7 +37,7 @@ fn results(world: &World) -> Vec<(u32, OutcomeResult)> {
 #[test]
 fn work_is_graded_when_the_agent_ends_and_revised_until_it_holds() {
     let mut world = defined(3);
-    let sent = serde_json::to_string(&world.session.conversation().messages()[0].content).unwrap();
+    let sent = serde_json::to_string(&world.session.primary().conversation().messages()[0].content).unwrap();
     assert!(sent.contains("a program") && sent.contains("it compiles"));
     assert_eq!(world.answer(vec![text("done")], Stop::EndTurn), GRADING);
     let (_, asked) = world.consulting.clone().unwrap();
@@ -47,7 +47,7 @@ fn work_is_graded_when_the_agent_ends_and_revised_until_it_holds() {
     assert_eq!(shown["transcript"].as_array().unwrap().last().unwrap(), &json!({"by": "agent", "text": "done"}));
 
     assert_eq!(grade(&mut world, "needs_revision"), ["span.outcome_evaluation_end", "span.model_request_start"]);
-    let last = world.session.conversation().messages().last().unwrap();
+    let last = world.session.primary().conversation().messages().last().unwrap();
     assert!(
         serde_json::to_string(&last.content).unwrap().contains("line 3 does not"),
         "the agent is told what is missing"
@@ -56,10 +56,14 @@ fn work_is_graded_when_the_agent_ends_and_revised_until_it_holds() {
     assert_eq!(grade(&mut world, "satisfied"), [&["span.outcome_evaluation_end"][..], &IDLE].concat());
     assert_eq!(results(&world), [(0, OutcomeResult::NeedsRevision), (1, OutcomeResult::Satisfied)]);
     assert_eq!(world.last_stop(), StopReason::EndTurn {});
-    let shown = &world.session.state().outcomes()[0];
+    let shown = &world.session.primary().state().outcomes()[0];
     assert_eq!((shown.result, shown.iteration), (OutcomeProgress::Satisfied, 1));
     assert!(shown.completed_at.is_some());
-    assert_eq!(world.session.state().settled_usage().input_tokens, 10 + 7 + 10 + 7, "the grader's tokens are counted");
+    assert_eq!(
+        world.session.primary().state().settled_usage().input_tokens,
+        10 + 7 + 10 + 7,
+        "the grader's tokens are counted"
+    );
 }
 
 #[test]
@@ -69,7 +73,7 @@ fn after_the_last_iteration_there_is_one_turn_and_no_grading() {
     assert_eq!(grade(&mut world, "needs_revision"), ["span.outcome_evaluation_end", "span.model_request_start"]);
     assert_eq!(results(&world), [(0, OutcomeResult::MaxIterationsReached)]);
     assert_eq!(world.answer(vec![text("what is missing")], Stop::EndTurn)[2..], IDLE);
-    assert_eq!(world.session.state().outcomes()[0].result, OutcomeProgress::MaxIterationsReached);
+    assert_eq!(world.session.primary().state().outcomes()[0].result, OutcomeProgress::MaxIterationsReached);
 }
 
 #[test]
@@ -102,7 +106,7 @@ fn an_interrupt_ends_the_outcome_at_any_point() {
     assert!(grading.input(late).is_empty());
     for world in [working, grading] {
         assert_eq!(results(&world), [(0, OutcomeResult::Interrupted)]);
-        assert_eq!(world.session.state().outcomes()[0].result, OutcomeProgress::Interrupted);
+        assert_eq!(world.session.primary().state().outcomes()[0].result, OutcomeProgress::Interrupted);
     }
 }
 
@@ -133,7 +137,7 @@ fn one_outcome_at_a_time_and_only_while_nothing_else_is_under_way() {
     let mut twice = World::new();
     let both = json!([outcome(1)[0], outcome(1)[0]]);
     assert_eq!(twice.send(both).unwrap_err().status(), 400);
-    assert_eq!(twice.session.state().status, SessionStatus::Idle);
+    assert_eq!(twice.session.primary().state().status, SessionStatus::Idle);
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn play(world: &mut World, act: &Act) {
             use FailureKind::{Billing, Overloaded, RateLimited, Rejected, TooLong, Transient};
             world.fail([Billing, Overloaded, RateLimited, Rejected, Transient, TooLong][usize::from(*way)]);
         }
-        Act::RetryDue => drop(world.input(Input::RetryDue)),
+        Act::RetryDue => drop(world.retry()),
         Act::Crash => drop(world.crash()),
         Act::WorkFailed => {
             drop(world.input(Input::WorkFailed { code: "zone_none".into(), message: "Add a zone.".into() }));
@@ -141,7 +141,9 @@ fn play(world: &mut World, act: &Act) {
             let stale = EventId::parse("sevt_0").unwrap();
             assert!(world.input(Input::Model(stale, ModelEvent::Text { index: 0, text: "x".into() })).is_empty());
         }
-        Act::Archive if world.session.state().status == SessionStatus::Idle => drop(world.input(Input::Archive)),
+        Act::Archive if world.session.primary().state().status == SessionStatus::Idle => {
+            drop(world.input(Input::Archive))
+        }
         Act::Connect(wiki, docs) if world.connecting.is_some() => {
             let failing: Vec<_> = [(wiki, "wiki"), (docs, "docs")].iter().filter(|(f, _)| **f).map(|f| f.1).collect();
             world.connect(&failing);
@@ -175,7 +177,9 @@ fn play(world: &mut World, act: &Act) {
             let start = world.consulting.as_ref().map(|(start, _)| start.clone());
             world.input(Input::Consulting(start.unwrap_or_else(|| EventId::parse("sevt_none").unwrap())));
         }
-        Act::Rebudget(raise) if world.budget.is_some() && world.session.state().status != SessionStatus::Terminated => {
+        Act::Rebudget(raise)
+            if world.budget.is_some() && world.session.primary().state().status != SessionStatus::Terminated =>
+        {
             world.rebudget(raise.map(|cents| spent(&world.log) + u64::from(cents)));
         }
         Act::Judge(_)
@@ -221,8 +225,8 @@ proptest! {
         settle(&mut world);
         check(&world);
         prop_assert!(world.log.iter().all(|event| event.processed_at.is_some()), "every accepted event takes effect");
-        prop_assert!(matches!(world.session.state().status, SessionStatus::Idle | SessionStatus::Terminated));
-        prop_assert!(world.session.state().calls.is_empty(), "every call is answered");
+        prop_assert!(matches!(world.session.primary().state().status, SessionStatus::Idle | SessionStatus::Terminated));
+        prop_assert!(world.session.primary().state().calls.is_empty(), "every call is answered");
         for call in world.calls() {
             prop_assert_eq!(world.log.iter().filter(|event| answered(event) == Some(&call)).count(), 1, "once");
         }
@@ -232,8 +236,8 @@ proptest! {
 /// Answers whatever the session waits for until it waits for nothing.
 fn settle(world: &mut World) {
     for _ in 0..200 {
-        let open: Vec<_> = world.session.state().calls.iter().map(|call| call.id.clone()).collect();
-        if world.session.state().status == SessionStatus::Terminated {
+        let open: Vec<_> = world.session.primary().state().calls.iter().map(|call| call.id.clone()).collect();
+        if world.session.primary().state().status == SessionStatus::Terminated {
             return;
         }
         if world.consulting.is_some() {
@@ -244,9 +248,9 @@ fn settle(world: &mut World) {
             world.end_call("done");
         } else if world.request.is_some() {
             world.answer(vec![text("done")], Stop::EndTurn);
-        } else if world.session.state().status == SessionStatus::Rescheduling {
-            world.input(Input::RetryDue);
-        } else if world.session.state().stop == Some(StopReason::BudgetReached {}) && world.budget.is_some() {
+        } else if world.session.primary().state().status == SessionStatus::Rescheduling {
+            world.retry();
+        } else if world.session.primary().state().stop == Some(StopReason::BudgetReached {}) && world.budget.is_some() {
             world.rebudget(None);
         } else if open.is_empty() {
             return;
@@ -271,7 +275,7 @@ fn check(world: &World) {
     each_status_follows_from_one_that_allows_it(&world.shown);
     each_idle_names_only_open_calls_or_there_are_none(&world.shown);
     the_end_of_the_log_agrees_with_what_runs(world);
-    assert_eq!(world.replayed().state(), world.session.state(), "the log says everything");
+    assert_eq!(world.replayed().primary().state(), world.session.primary().state(), "the log says everything");
     roles_alternate_and_calls_are_answered_next(world);
 }
 
@@ -320,8 +324,8 @@ fn nothing_is_asked_for_that_cannot_be_paid(world: &World) {
             _ => {}
         }
     }
-    if world.session.state().stop == Some(StopReason::BudgetReached {})
-        && world.session.state().status == SessionStatus::Idle
+    if world.session.primary().state().stop == Some(StopReason::BudgetReached {})
+        && world.session.primary().state().status == SessionStatus::Idle
     {
         assert!(world.session.is_at_cap(), "nothing stays paused that may go on");
     }
@@ -364,7 +368,7 @@ fn each_server_call_is_begun_at_most_once_and_only_when_allowed(world: &World) {
         assert!(is_confirmed || *evaluated_permission == Some(Permission::Allow), "{call} was allowed");
     }
     assert!(world.running.len() <= limits().parallel_mcp_calls, "no more at once than the bound");
-    let started: HashSet<_> = world.session.state().calls.started().map(|call| &call.id).collect();
+    let started: HashSet<_> = world.session.primary().state().calls.started().map(|call| &call.id).collect();
     assert_eq!(started, world.running.iter().collect(), "a call is open as begun exactly while it runs");
 }
 
@@ -459,7 +463,7 @@ fn time_never_goes_back(log: &[Event]) {
 }
 
 fn the_end_of_the_log_agrees_with_what_runs(world: &World) {
-    let state = world.session.state();
+    let state = world.session.primary().state();
     let asked =
         |whom| world.consulting.as_ref().filter(|(_, asked)| asked.counsel == whom).map(|(start, _)| start.clone());
     let judging = asked(Counsel::Judge);
@@ -492,7 +496,7 @@ fn the_end_of_the_log_agrees_with_what_runs(world: &World) {
 
 /// What the endpoint demands of a conversation.
 fn roles_alternate_and_calls_are_answered_next(world: &World) {
-    let messages = world.session.conversation().messages();
+    let messages = world.session.primary().conversation().messages();
     for pair in messages.windows(2) {
         assert_ne!(pair[0].role, pair[1].role);
     }
@@ -505,7 +509,7 @@ fn roles_alternate_and_calls_are_answered_next(world: &World) {
         let Some(next) = messages.get(index + 1) else { continue };
         let results: Vec<_> = next.content.iter().take_while(|b| b["type"] == "tool_result").collect();
         assert!(results.iter().all(|result| made.contains_key(&result["tool_use_id"].as_str())));
-        let is_last = index + 2 == messages.len() && !world.session.state().calls.is_empty();
+        let is_last = index + 2 == messages.len() && !world.session.primary().state().calls.is_empty();
         assert!(is_last || results.len() == made.len(), "each call has its result right behind it");
     }
 }

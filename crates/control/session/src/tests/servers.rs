@@ -28,16 +28,16 @@ fn confirm(world: &mut World, id: &EventId, result: &str) -> Vec<&'static str> {
 }
 
 fn status(world: &World) -> SessionStatus {
-    world.session.state().status
+    world.session.primary().state().status
 }
 
 #[test]
 fn the_first_request_of_a_turn_waits_for_the_servers_and_names_their_tools() {
     let mut world = World::with_servers();
     assert_eq!(world.say("hi"), [&["user.message"][..], &BEGUN].concat());
-    assert!(world.request.is_none() && world.session.mcp_tools().is_empty());
+    assert!(world.request.is_none() && world.session.primary().mcp_tools().is_empty());
     assert_eq!(world.connect(&[]), ["span.model_request_start"]);
-    let names: Vec<_> = world.session.mcp_tools().iter().map(|tool| tool.name.as_str()).collect();
+    let names: Vec<_> = world.session.primary().mcp_tools().iter().map(|tool| tool.name.as_str()).collect();
     let expected = ["mcp__wiki__search", "mcp__wiki__edit", "mcp__wiki__judge", "mcp__docs__read"];
     assert_eq!(names, expected, "in the agent's order, without what is switched off");
     world.answer(vec![text("done")], Stop::EndTurn);
@@ -53,7 +53,7 @@ fn a_server_that_fails_is_told_once_per_turn_and_blocks_nothing() {
     let EventBody::SessionError { error } = &world.log[3].body else { panic!("an error") };
     assert_eq!(error.kind, SessionErrorKind::McpConnectionFailedError);
     assert_eq!((error.mcp_server_name.as_deref(), &error.retry_status), (Some("wiki"), &RetryStatus::Retrying {}));
-    assert_eq!(world.session.mcp_tools().len(), 1, "the other server's tools are there");
+    assert_eq!(world.session.primary().mcp_tools().len(), 1, "the other server's tools are there");
     world.answer(vec![call("mcp__wiki__search"), call("lookup")], Stop::ToolUse);
     let (answer, is_error) = world.answer_of(&world.calls()[0]).unwrap();
     assert!(is_error && answer.contains("`wiki` is not connected. no route"), "{answer}");
@@ -61,9 +61,9 @@ fn a_server_that_fails_is_told_once_per_turn_and_blocks_nothing() {
     let id = world.calls()[1].clone();
     world.send(json!([{"type": "user.custom_tool_result", "custom_tool_use_id": id}])).unwrap();
     assert!(world.connecting.is_none() && world.request.is_some(), "asked once in a turn");
-    assert_eq!(world.session.mcp_tools().len(), 1, "the other server's tools are there still");
+    assert_eq!(world.session.primary().mcp_tools().len(), 1, "the other server's tools are there still");
     world.answer(vec![text("done")], Stop::EndTurn);
-    assert_eq!(world.session.state().failures, 0, "no failure of the model");
+    assert_eq!(world.session.primary().state().failures, 0, "no failure of the model");
     world.say("again");
     assert_eq!(world.connect(&["wiki"]), ["session.error", "span.model_request_start"], "a new turn tells it again");
     assert!(world.begun.is_empty());
@@ -75,7 +75,7 @@ fn an_answer_that_was_on_its_way_when_the_agent_changed_is_for_nobody() {
     world.say("hi");
     let stale = world.connecting.take().unwrap();
     world.send(json!([{"type": "user.interrupt"}])).unwrap();
-    let mut agent = (**world.session.agent()).clone();
+    let mut agent = (**world.session.primary().agent()).clone();
     agent.mcp_servers[0].url = "https://elsewhere.example/mcp".into();
     world.replace_agent(agent);
     world.say("more");
@@ -84,7 +84,7 @@ fn an_answer_that_was_on_its_way_when_the_agent_changed_is_for_nobody() {
     let tools = vec![server_tool("search")];
     let servers = vec![McpNews { server: "wiki".into(), tools: Ok(tools) }];
     assert!(world.input(Input::McpConnected { attempt: stale, servers }).is_empty());
-    assert!(world.session.mcp_tools().is_empty() && world.request.is_none());
+    assert!(world.session.primary().mcp_tools().is_empty() && world.request.is_none());
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn tools_beyond_what_a_request_may_carry_are_left_out_and_that_is_said() {
         let attempt = world.connecting.take().unwrap();
         let news = |server: &str, tools| McpNews { server: server.into(), tools: Ok(tools) };
         world.input(Input::McpConnected { attempt, servers: vec![news("wiki", tools), news("docs", Vec::new())] });
-        assert_eq!(world.session.mcp_tools().len(), offered);
+        assert_eq!(world.session.primary().mcp_tools().len(), offered);
         let said = world.log.iter().find_map(|event| match &event.body {
             EventBody::SessionError { error } => Some(error.message.clone()),
             _ => None,
@@ -143,7 +143,7 @@ fn a_tool_whose_name_cannot_be_read_is_left_out_and_that_is_said() {
     let tools = ["search", "x\u{1b}[2Jy"].map(server_tool).to_vec();
     let news = |server: &str, tools| McpNews { server: server.into(), tools: Ok(tools) };
     world.input(Input::McpConnected { attempt, servers: vec![news("wiki", tools), news("docs", Vec::new())] });
-    assert_eq!(world.session.mcp_tools().len(), 1);
+    assert_eq!(world.session.primary().mcp_tools().len(), 1);
     let said = world.log.iter().find_map(|event| match &event.body {
         EventBody::SessionError { error } => Some(error.message.clone()),
         _ => None,
@@ -168,10 +168,10 @@ fn allowed_calls_run_in_parallel_up_to_the_bound_while_the_session_runs() {
     assert_eq!(world.running, calls[1..], "the next begins when there is room");
     world.end_call("two");
     assert_eq!(world.end_call("three"), ["agent.mcp_tool_result", "span.model_request_start"]);
-    let results = &world.session.conversation().messages()[2].content;
+    let results = &world.session.primary().conversation().messages()[2].content;
     let ids: Vec<_> = results.iter().map(|result| result["tool_use_id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(ids, calls.iter().map(ToString::to_string).collect::<Vec<_>>());
-    let blocks = &world.session.conversation().messages()[1].content;
+    let blocks = &world.session.primary().conversation().messages()[1].content;
     assert_eq!(blocks[0]["name"], "mcp__wiki__search", "the model reads the name it called");
     assert_eq!(world.work, 1, "no worker is asked for what the server does itself");
 }
@@ -214,7 +214,7 @@ fn nobody_else_can_answer_such_a_call() {
         let problem = world.send(json!([event])).unwrap_err();
         assert!(problem.message.contains("this server makes it"), "{}", problem.message);
     }
-    assert!(!world.session.state().needs_worker());
+    assert!(!world.session.primary().state().needs_worker());
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn a_worker_that_cannot_serve_ends_the_turn_and_every_call_has_its_answer() {
     let mut world = called(&["bash", "mcp__docs__read"]);
     let calls = world.calls();
     world.input(Input::WorkFailed { code: "zone_none".into(), message: "Add a zone.".into() });
-    assert!(world.running.is_empty() && world.session.state().calls.is_empty());
+    assert!(world.running.is_empty() && world.session.primary().state().calls.is_empty());
     let (answer, is_error) = world.answer_of(&calls[1]).unwrap();
     assert!(is_error && answer.contains("zone_none") && answer.contains("may have taken effect"), "{answer}");
     assert_eq!(world.last_stop(), StopReason::RetriesExhausted {});
@@ -331,17 +331,17 @@ fn a_crash_while_connecting_or_waiting_to_retry_asks_the_servers_again() {
     world.connect(&[]);
     world.fail(crate::FailureKind::Transient);
     world.crash();
-    assert_eq!(world.input(Input::RetryDue), BEGUN);
+    assert_eq!(world.retry(), BEGUN);
     assert_eq!(world.connect(&[]), ["span.model_request_start"]);
     world.fail(crate::FailureKind::Transient);
-    assert_eq!(world.input(Input::RetryDue), [&BEGUN[..], &["span.model_request_start"]].concat(), "they are known");
+    assert_eq!(world.retry(), [&BEGUN[..], &["span.model_request_start"]].concat(), "they are known");
 }
 
 #[test]
 fn an_agent_that_changed_its_tools_is_believed_when_the_call_would_begin() {
     let mut world = called(&["mcp__wiki__edit"]);
     let id = world.calls()[0].clone();
-    let mut agent = (**world.session.agent()).clone();
+    let mut agent = (**world.session.primary().agent()).clone();
     let off = json!([{"type": "mcp_toolset", "mcp_server_name": "wiki",
         "default_config": {"enabled": false, "permission_policy": {"type": "always_ask"}}, "configs": []}]);
     agent.tools = serde_json::from_value(off).unwrap();
@@ -368,12 +368,14 @@ fn a_log_from_before_there_were_servers_reads_the_same_and_goes_on_with_them() {
          "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}},
         {"id": "sevt_6", "processed_at": "2026-11-01T10:00:01Z", "type": "session.error",
          "error": {"type": "model_overloaded_error", "message": "m", "retry_status": {"type": "retrying"}}},
-        {"id": "sevt_7", "processed_at": "2026-11-01T10:00:01Z", "type": "session.status_rescheduled"}
+        {"id": "sevt_7", "processed_at": "2026-11-01T10:00:01Z", "type": "session.status_rescheduled"},
+        {"id": "sevt_8", "processed_at": "2026-11-01T10:00:01Z", "type": "session.thread_status_rescheduled",
+         "agent_name": "smith", "session_thread_id": "sthr_1"}
     ]);
     let mut world = World::with_servers();
     world.log = serde_json::from_value(log).unwrap();
     world.crash();
-    assert_eq!(world.session.state().failures, 1);
-    assert_eq!(world.input(Input::RetryDue), BEGUN);
+    assert_eq!(world.session.primary().state().failures, 1);
+    assert_eq!(world.retry(), BEGUN);
     assert_eq!(world.connect(&[]), ["span.model_request_start"]);
 }

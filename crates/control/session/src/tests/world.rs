@@ -1,11 +1,11 @@
 //! A session with its log in memory: what the engine and the store are in earnest.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use postern_model::agent::CreateAgent;
+use postern_model::agent::{CreateAgent, SessionMultiagent, ThreadAgent};
 use postern_model::content::Block;
-use postern_model::event::{ClientEvent, Event, EventBody, ModelUsage, Preview, StopReason};
+use postern_model::event::{Audience, ClientEvent, Event, EventBody, ModelUsage, Preview, StopReason};
 use postern_model::ids::{AgentId, EventId, ThreadId};
 use postern_model::money::{BudgetLimit, PerMillion, Price};
 use postern_model::session::SessionAgent;
@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 
 use crate::marks::Mark;
 use crate::{
-    Author, Chance, Consultation, ContextLimits, Counsellor, Effect, FailureKind, Input, Limits, McpFailure,
+    Author, Chance, Consultation, ContextLimits, Counsellor, Deed, Effect, FailureKind, Input, Limits, McpFailure,
     McpFailureKind, McpNews, Message, ModelEvent, ModelFailure, Prices, Response, ResponseBlock, ServerTool, Session,
-    Stop,
+    State, Stop,
 };
 
 pub(super) struct World {
@@ -26,7 +26,13 @@ pub(super) struct World {
     /// Every event as a stream would show it, second showings included.
     pub(super) shown: Vec<Event>,
     pub(super) kept: HashMap<EventId, Vec<Value>>,
+    /// Whose log each event is in.
+    pub(super) owners: HashMap<EventId, ThreadId>,
     pub(super) request: Option<EventId>,
+    /// The requests of threads that work for the primary one.
+    pub(super) children: BTreeMap<ThreadId, EventId>,
+    /// Events that those who watch the session are not shown.
+    pub(super) hidden: HashSet<EventId>,
     pub(super) retry_at: Option<Timestamp>,
     pub(super) previews: Vec<Preview>,
     pub(super) work: u32,
@@ -60,6 +66,11 @@ impl Chance for Counter {
         EventId::parse(&format!("sevt_{}", self.0)).unwrap()
     }
 
+    fn thread_id(&mut self) -> ThreadId {
+        self.0 += 1;
+        ThreadId::parse(&format!("sthr_{}", self.0)).unwrap()
+    }
+
     fn jitter(&mut self) -> f64 {
         1.0
     }
@@ -71,7 +82,7 @@ pub(super) fn agent() -> Arc<SessionAgent> {
             {"name": "write", "permission_policy": {"type": "always_ask"}}, {"name": "grep", "enabled": false}]},
         {"type": "custom", "name": "lookup", "description": "d", "input_schema": {"type": "object"}}]}))
     .unwrap();
-    Arc::new(SessionAgent::snapshot(AgentId::parse("agent_1").unwrap(), 1, create.resolve(Vec::new()).unwrap()))
+    Arc::new(SessionAgent::snapshot(AgentId::parse("agent_1").unwrap(), 1, create.resolve(Vec::new(), None).unwrap()))
 }
 
 /// The same with two MCP servers: `wiki` asks except for `search`, and has `danger` switched off; `docs` allows.
@@ -89,7 +100,15 @@ pub(super) fn agent_with_servers() -> Arc<SessionAgent> {
         json!({"model": "m", "name": "smith", "tools": tools, "mcp_servers": [server("wiki"), server("docs")]}),
     )
     .unwrap();
-    Arc::new(SessionAgent::snapshot(AgentId::parse("agent_1").unwrap(), 1, create.resolve(Vec::new()).unwrap()))
+    Arc::new(SessionAgent::snapshot(AgentId::parse("agent_1").unwrap(), 1, create.resolve(Vec::new(), None).unwrap()))
+}
+
+/// The same with agents that work for it: `scout`, who has tools of its own, and a copy of itself.
+pub(super) fn crew() -> Arc<SessionAgent> {
+    let smith = (*agent()).clone();
+    let scout = SessionAgent { id: AgentId::parse("agent_2").unwrap(), name: "scout".into(), ..smith.clone() };
+    let agents = vec![ThreadAgent::from(scout), ThreadAgent::from(smith.clone())];
+    Arc::new(SessionAgent { multiagent: Some(SessionMultiagent::Coordinator { agents }), ..smith })
 }
 
 pub(super) fn limits() -> Limits {
@@ -138,7 +157,10 @@ impl World {
             log: Vec::new(),
             shown: Vec::new(),
             kept: HashMap::new(),
+            owners: HashMap::new(),
             request: None,
+            children: BTreeMap::new(),
+            hidden: HashSet::new(),
             retry_at: None,
             previews: Vec::new(),
             work: 0,
@@ -168,15 +190,19 @@ impl World {
         let now = Timestamp::from_second(self.seconds).unwrap();
         let effects = self.session.handle(input, now, &mut self.counter);
         let before = self.shown.len();
-        for effect in effects {
-            self.perform(effect);
+        for Deed { thread, effect } in effects {
+            self.perform(&thread, effect);
         }
         self.shown[before..].iter().map(|event| event.body.kind()).collect()
     }
 
-    fn perform(&mut self, effect: Effect) {
+    fn perform(&mut self, thread: &ThreadId, effect: Effect) {
         match effect {
-            Effect::Append(event) => {
+            Effect::Append(event, audience) => {
+                if audience == Audience::Thread {
+                    self.hidden.insert(event.id.clone());
+                }
+                self.owners.insert(event.id.clone(), thread.clone());
                 if matches!(event.body, EventBody::AgentThreadContextCompacted {}) {
                     self.sent.clear();
                 }
@@ -188,7 +214,7 @@ impl World {
             }
             Effect::Process(event) => {
                 self.log.retain(|stored| stored.id != event.id);
-                self.perform(Effect::Append(event));
+                self.perform(thread, Effect::Append(event, Audience::Session));
             }
             Effect::Keep(id, blocks) => {
                 if matches!(Mark::read(Some(&blocks)), Some(Mark::Cleared { .. } | Mark::Outgrown)) {
@@ -197,11 +223,16 @@ impl World {
                 self.kept.insert(id, blocks);
             }
             Effect::EnsureWork => self.work += 1,
+            Effect::CallModel(start) if thread != self.session.primary().id() => {
+                let before = self.children.insert(thread.clone(), start);
+                assert_eq!(before, None, "one request of a thread at a time");
+            }
+            Effect::CancelModel if thread != self.session.primary().id() => drop(self.children.remove(thread)),
             Effect::CallModel(start) => {
                 assert_eq!(self.request, None, "one request at a time");
-                let asked = self.session.asked().messages().to_vec();
+                let asked = self.session.primary().asked().messages().to_vec();
                 assert!(is_prefix(&self.sent, &asked), "what was sent before is a prefix of what is sent now");
-                let whole = self.session.conversation().messages();
+                let whole = self.session.primary().conversation().messages();
                 self.sent = if is_prefix(whole, &asked) { whole.to_vec() } else { Vec::new() };
                 self.request = Some(start);
             }
@@ -240,7 +271,8 @@ impl World {
     pub(super) fn replayed(&self) -> Session {
         let mut session = empty(&self.agent, self.limits).priced(self.prices, self.budget);
         for event in &self.log {
-            session.replay(event, self.kept.get(&event.id).cloned());
+            let owner = self.owners.get(&event.id).unwrap_or(session.primary().id()).clone();
+            session.replay(&owner, event, self.kept.get(&event.id).cloned());
         }
         for call in &self.journal {
             session.replay_started(call);
@@ -252,11 +284,88 @@ impl World {
     pub(super) fn crash(&mut self) -> Vec<&'static str> {
         self.session = self.replayed();
         self.request = None;
+        self.children.clear();
         self.retry_at = None;
         self.consulting = None;
         self.connecting = None;
         self.running.clear();
         self.input(Input::Resume)
+    }
+
+    /// The primary thread's wait is over.
+    pub(super) fn retry(&mut self) -> Vec<&'static str> {
+        self.input(Input::RetryDue(self.session.primary().id().clone()))
+    }
+
+    /// What this thread's model says; the thread is the n-th that was started.
+    pub(super) fn child_answers(&mut self, n: usize, blocks: Vec<ResponseBlock>, stop: Stop) -> Vec<&'static str> {
+        let usage = ModelUsage { input_tokens: 10, output_tokens: 1, ..ModelUsage::default() };
+        let blocks = blocks.into_iter().enumerate().collect();
+        self.child_news(n, ModelEvent::Finished(Response { blocks, stop, usage }))
+    }
+
+    /// This thread's model request fails.
+    pub(super) fn child_fails(&mut self, n: usize, kind: FailureKind) -> Vec<&'static str> {
+        let usage = ModelUsage::default();
+        self.child_news(n, ModelEvent::Failed(ModelFailure { kind, message: "why".into(), retry_after: None, usage }))
+    }
+
+    fn child_news(&mut self, n: usize, news: ModelEvent) -> Vec<&'static str> {
+        let start = self.children.remove(&self.child(n)).expect("a request of the thread runs");
+        self.input(Input::Model(start, news))
+    }
+
+    /// Whether the model of this thread is asked; the primary one is 0.
+    pub(super) fn asks(&self, thread: usize) -> bool {
+        match thread {
+            0 => self.request.is_some(),
+            n => self.children.contains_key(&self.child(n - 1)),
+        }
+    }
+
+    /// The same thread's model answers.
+    pub(super) fn thread_answers(&mut self, thread: usize, blocks: Vec<ResponseBlock>, stop: Stop) {
+        match thread {
+            0 => self.answer(blocks, stop),
+            n => self.child_answers(n - 1, blocks, stop),
+        };
+    }
+
+    /// The same thread's model request fails.
+    pub(super) fn thread_fails(&mut self, thread: usize, kind: FailureKind) {
+        match thread {
+            0 => self.fail(kind),
+            n => self.child_fails(n - 1, kind),
+        };
+    }
+
+    /// The n-th thread that was started.
+    pub(super) fn child(&self, n: usize) -> ThreadId {
+        self.session.children()[n].id().clone()
+    }
+
+    pub(super) fn child_state(&self, n: usize) -> &State {
+        self.session.children()[n].state()
+    }
+
+    /// What those who watch the session were shown last, this many events.
+    pub(super) fn shown_to_session(&self, last: usize) -> Vec<&'static str> {
+        self.shown[self.shown.len() - last..]
+            .iter()
+            .filter(|event| !self.hidden.contains(&event.id))
+            .map(|event| event.body.kind())
+            .collect()
+    }
+
+    /// The log, read back, says what is in memory.
+    pub(super) fn assert_log_says_everything(&self) {
+        let replayed = self.replayed();
+        assert_eq!(replayed.overall(), self.session.overall());
+        let states = |session: &Session| -> Vec<(ThreadId, String, State)> {
+            let threads = session.threads.iter();
+            threads.map(|thread| (thread.id.clone(), thread.agent.name.clone(), thread.state.clone())).collect()
+        };
+        assert_eq!(states(&replayed), states(&self.session), "the log says everything");
     }
 
     pub(super) fn send(&mut self, events: Value) -> Result<Vec<&'static str>, Problem> {
@@ -393,4 +502,18 @@ pub(super) fn text(text: &str) -> ResponseBlock {
 
 pub(super) fn call(name: &str) -> ResponseBlock {
     ResponseBlock::ToolUse { name: name.into(), input: Ok(serde_json::Map::new()) }
+}
+
+/// The coordinator starts an agent.
+pub(super) fn start(agent: &str, message: &str) -> ResponseBlock {
+    tool("start_agent", json!({"agent": agent, "message": message}))
+}
+
+/// It says something to one that was started.
+pub(super) fn tell(thread: &ThreadId, message: &str) -> ResponseBlock {
+    tool("message_agent", json!({"session_thread_id": thread, "message": message}))
+}
+
+pub(super) fn tool(name: &str, input: Value) -> ResponseBlock {
+    ResponseBlock::ToolUse { name: name.into(), input: Ok(input.as_object().unwrap().clone()) }
 }

@@ -2,6 +2,7 @@
 
 use postern_model::Timestamp;
 use postern_model::event::{Event, EventBody, StopReason};
+use postern_model::ids::ThreadId;
 use postern_model::webhook::{Happening, Subject};
 
 use super::announce;
@@ -16,7 +17,26 @@ pub(crate) async fn announce_event(tx: &mut Tx, log: &Log, event: &Event, now: T
     for happening in happenings(&event.body) {
         announce(tx, &log.workspace, Subject::new(*happening, &log.session), now).await?;
     }
+    if let Some((happening, thread)) = of_thread(log, &event.body) {
+        announce(tx, &log.workspace, Subject::new(happening, &log.session).of_thread(thread), now).await?;
+    }
     Ok(())
+}
+
+/// What an event means of a thread that works for another; webhooks hear nothing of the primary one (contract 2.13).
+fn of_thread<'a>(log: &Log, body: &'a EventBody) -> Option<(Happening, &'a ThreadId)> {
+    match body {
+        EventBody::ThreadCreated { session_thread_id, .. } => {
+            Some((Happening::SessionThreadCreated, session_thread_id))
+        }
+        EventBody::ThreadStatusIdle { session_thread_id, .. } if log.parent.is_some() => {
+            Some((Happening::SessionThreadIdled, session_thread_id))
+        }
+        EventBody::ThreadStatusTerminated { session_thread_id, .. } if log.parent.is_some() => {
+            Some((Happening::SessionThreadTerminated, session_thread_id))
+        }
+        _ => None,
+    }
 }
 
 fn happenings(body: &EventBody) -> &'static [Happening] {

@@ -115,13 +115,69 @@ pub(super) struct Reference {
     ungraded: bool,
     spent: u64,
     budget: Option<u64>,
+    /// Whether it works for another thread.
+    rank: Rank,
+    /// What other threads said and it has not heard yet.
+    unheard: usize,
+    /// What the thread that it works for is to hear.
+    pub(super) reports: usize,
+}
+
+/// Whose loop it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rank {
+    Primary,
+    Child,
 }
 
 impl Reference {
     pub(super) fn new(budget: Option<u64>, limits: Limits) -> Self {
         let phase = Phase::Idle(None);
-        let (calls, outcome) = (Vec::new(), None);
-        Self { limits, phase, calls, queued: 0, failures: 0, requests: 0, outcome, ungraded: false, spent: 0, budget }
+        let (calls, outcome, rank) = (Vec::new(), None, Rank::Primary);
+        let (queued, failures, requests, spent, unheard, reports) = (0, 0, 0, 0, 0, 0);
+        Self {
+            limits,
+            phase,
+            calls,
+            queued,
+            failures,
+            requests,
+            outcome,
+            ungraded: false,
+            spent,
+            budget,
+            rank,
+            unheard,
+            reports,
+        }
+    }
+
+    /// One that works for another.
+    pub(super) fn child(limits: Limits) -> Self {
+        Self { rank: Rank::Child, ..Self::new(None, limits) }
+    }
+
+    /// Another thread says something.
+    pub(super) fn hear(&mut self) {
+        self.unheard += 1;
+        self.wake();
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.phase == Phase::Terminated
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle(_))
+    }
+
+    /// Whether a worker has something to do for it.
+    pub(super) fn needs_worker(&self) -> bool {
+        self.calls.iter().any(|(_, tool, open)| *tool != Tool::Custom && *open != Open::Asks)
+    }
+
+    pub(super) fn has(&self, id: &EventId) -> bool {
+        self.position(id).is_some()
     }
 
     pub(super) fn spent(&self) -> u64 {
@@ -164,6 +220,7 @@ impl Reference {
             Phase::Idle(_) | Phase::Asking | Phase::Executing | Phase::Grading | Phase::Retrying => {
                 self.outcome = None;
                 self.rest("end_turn");
+                self.unheard = 0;
             }
         }
         self.wake();
@@ -206,7 +263,7 @@ impl Reference {
     pub(super) fn answer(&mut self, calls: Vec<(EventId, Tool)>) {
         self.pay(ANSWER);
         self.failures = 0;
-        let must_hear = self.queued > 0 || calls.iter().any(|(_, tool)| *tool == Tool::Disabled);
+        let must_hear = self.queued + self.unheard > 0 || calls.iter().any(|(_, tool)| *tool == Tool::Disabled);
         let opened = calls.into_iter().filter(|(_, tool)| *tool != Tool::Disabled);
         self.calls =
             opened.map(|(id, tool)| (id, tool, if tool == Tool::Asks { Open::Asks } else { Open::Waits })).collect();
@@ -224,6 +281,7 @@ impl Reference {
         self.failures = 0;
         match how {
             Stopped::Refusal => {
+                self.report();
                 self.rest("refusal");
                 self.wake();
             }
@@ -314,7 +372,7 @@ impl Reference {
     fn wake(&mut self) {
         if matches!(self.phase, Phase::Idle(reason) if reason != Some("budget_reached"))
             && self.calls.is_empty()
-            && self.queued > 0
+            && self.queued + self.unheard > 0
         {
             self.begin();
         }
@@ -350,6 +408,7 @@ impl Reference {
         }
         self.requests += 1;
         self.queued = 0;
+        self.unheard = 0;
         self.phase = Phase::Asking;
     }
 
@@ -361,13 +420,26 @@ impl Reference {
                 self.ungraded = true;
             }
             Some(_) => self.phase = Phase::Grading,
-            None => self.rest("end_turn"),
+            None => {
+                self.report();
+                self.rest("end_turn");
+            }
         }
     }
 
+    /// One that works for another is over; the other hears of it.
     fn give_up(&mut self) {
         self.queued = 0;
-        self.rest("retries_exhausted");
+        self.unheard = 0;
+        self.report();
+        match self.rank {
+            Rank::Primary => self.rest("retries_exhausted"),
+            Rank::Child => self.archive(),
+        }
+    }
+
+    fn report(&mut self) {
+        self.reports += usize::from(self.rank == Rank::Child);
     }
 
     fn rest(&mut self, reason: &'static str) {

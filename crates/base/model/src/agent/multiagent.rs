@@ -1,0 +1,277 @@
+//! Agents that have others work for them: the roster as it is sent, as it is stored, and as a session has it (contract 2.3).
+
+use serde::ser::Error as _;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+
+use crate::Problem;
+use crate::ids::AgentId;
+use crate::session::SessionAgent;
+
+/// The most agents a roster may name.
+pub const MAX_ROSTER: usize = 20;
+/// The tool that gives an agent of the roster something to do, in a thread of its own.
+pub const START_AGENT: &str = "start_agent";
+/// The tool that says something to one that was started.
+pub const MESSAGE_AGENT: &str = "message_agent";
+/// The name that no agent of a roster may have: it is the contract's for advisors.
+const ADVISOR: &str = "anthropic.advisor";
+
+/// Whom an agent has work for it, as it is stored and shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Multiagent {
+    /// It starts agents of a roster and hears what they found.
+    Coordinator {
+        /// The roster, in the order it was sent.
+        agents: Vec<Member>,
+    },
+}
+
+/// One entry of a roster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Member {
+    /// A version of another agent.
+    Agent {
+        /// Which.
+        id: AgentId,
+        /// Pinned when the roster was saved.
+        version: u64,
+    },
+    /// The agent itself; shown as its own id and version.
+    #[serde(rename = "self")]
+    Itself {},
+}
+
+impl Multiagent {
+    /// The entries.
+    pub fn members(&self) -> &[Member] {
+        let Self::Coordinator { agents } = self;
+        agents
+    }
+
+    /// As it is shown: what means the agent itself names it.
+    #[must_use]
+    pub fn shown(self, own: &AgentId, own_version: u64) -> Self {
+        self.map(|member| match member {
+            Member::Itself {} => Member::Agent { id: own.clone(), version: own_version },
+            other @ Member::Agent { .. } => other,
+        })
+    }
+
+    /// As it is stored: what names the agent itself, in whichever version, means it as it is.
+    #[must_use]
+    pub fn stored(self, own: &AgentId) -> Self {
+        self.map(|member| match member {
+            Member::Agent { id, .. } if id == *own => Member::Itself {},
+            other => other,
+        })
+    }
+
+    fn map(self, change: impl FnMut(Member) -> Member) -> Self {
+        let Self::Coordinator { agents } = self;
+        Self::Coordinator { agents: agents.into_iter().map(change).collect() }
+    }
+}
+
+/// A roster as it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RosterParam(pub Vec<MemberParam>);
+
+/// One entry of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberParam {
+    /// An agent; without a version, the latest.
+    Agent {
+        /// Which.
+        id: String,
+        /// Absent: the latest.
+        version: Option<u64>,
+    },
+    /// The agent itself.
+    Itself,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+enum TypedMember {
+    Agent {
+        id: String,
+        #[serde(default)]
+        version: Option<u64>,
+    },
+    #[serde(rename = "self")]
+    Itself {},
+}
+
+impl RosterParam {
+    /// Reads what was sent.
+    ///
+    /// # Errors
+    /// 400 naming the place; `multiagent_type_unsupported` and `advisor_unsupported` for what is not in this build.
+    pub fn parse(sent: &Value) -> Result<Self, Problem> {
+        match sent["type"].as_str() {
+            Some("coordinator") => {}
+            Some("multiagent_20261001") => {
+                let message =
+                    "`multiagent_20261001` is not in this build; use {\"type\":\"coordinator\",\"agents\":[...]}";
+                return Err(Problem::invalid_at("multiagent.type", message).with_code("multiagent_type_unsupported"));
+            }
+            _ => return Err(Problem::invalid_at("multiagent.type", "must be `coordinator`")),
+        }
+        if let Some(unknown) =
+            sent.as_object().and_then(|all| all.keys().find(|key| *key != "type" && *key != "agents"))
+        {
+            return Err(Problem::invalid_at(&format!("multiagent.{unknown}"), "is not a field of a coordinator"));
+        }
+        let agents = sent["agents"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if !(1..=MAX_ROSTER).contains(&agents.len()) {
+            let message = format!("must have 1 to {MAX_ROSTER} agents, has {}", agents.len());
+            return Err(Problem::invalid_at("multiagent.agents", message));
+        }
+        let members: Vec<_> =
+            agents.iter().enumerate().map(|(index, sent)| member(index, sent)).collect::<Result<_, _>>()?;
+        Ok(Self(members))
+    }
+}
+
+fn member(index: usize, sent: &Value) -> Result<MemberParam, Problem> {
+    let at = at(index);
+    if let Value::String(id) = sent {
+        return Ok(MemberParam::Agent { id: id.clone(), version: None });
+    }
+    if sent["type"] == "advisor" {
+        let message = "advisors are not in this build; leave it out, or name an agent with the advisor's model";
+        return Err(Problem::invalid_at(&at, message).with_code("advisor_unsupported"));
+    }
+    match TypedMember::deserialize(sent) {
+        Ok(TypedMember::Agent { id, version }) => Ok(MemberParam::Agent { id, version }),
+        Ok(TypedMember::Itself {}) => Ok(MemberParam::Itself),
+        Err(_) => Err(Problem::invalid_at(
+            &at,
+            "must be an agent's id, {\"type\":\"agent\",\"id\":ID,\"version\":N} or {\"type\":\"self\"}",
+        )),
+    }
+}
+
+fn at(index: usize) -> String {
+    format!("multiagent.agents[{index}]")
+}
+
+/// What a roster's entry is known by: what the rules between its entries need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberFacts<'a> {
+    /// The agent, `None` for the one that has the roster.
+    pub id: Option<&'a AgentId>,
+    /// Its name.
+    pub name: &'a str,
+    /// Whether it has a roster of its own.
+    pub has_roster: HasRoster,
+    /// Where its model thinks.
+    pub inference_geo: Option<&'a str>,
+}
+
+/// Whether an agent has others work for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HasRoster {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+}
+
+/// Checks what the entries of a roster must be to each other and to the agent that has it.
+///
+/// # Errors
+/// 400 naming the entry.
+pub fn fitting_roster(own_geo: Option<&str>, members: &[MemberFacts<'_>]) -> Result<(), Problem> {
+    for (index, member) in members.iter().enumerate() {
+        let refuse = |message: String| Err(Problem::invalid_at(&at(index), message));
+        let before = &members[..index];
+        if before.iter().any(|other| other.id == member.id) {
+            return refuse("this agent is named already; each is named once".into());
+        }
+        if let Some(name) = before.iter().map(|other| other.name).find(|name| *name == member.name) {
+            return refuse(format!(
+                "another agent of the roster is called `{name}` too; names are how they are started"
+            ));
+        }
+        if member.name == ADVISOR {
+            return refuse(format!("the name `{ADVISOR}` is reserved"));
+        }
+        if member.id.is_some() && member.has_roster == HasRoster::Yes {
+            return refuse("an agent with a roster of its own cannot be in one".into());
+        }
+        if member.inference_geo != own_geo {
+            return refuse(
+                "`model.inference_geo` must be the same for all agents of a roster and for the one that has it".into(),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whom a session's agent has work for it: the roster with everything the session needs of each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum SessionMultiagent {
+    /// It starts agents of a roster and hears what they found.
+    Coordinator {
+        /// Their snapshots.
+        agents: Vec<ThreadAgent>,
+    },
+}
+
+impl SessionMultiagent {
+    /// The roster.
+    pub fn agents(&self) -> &[ThreadAgent] {
+        let Self::Coordinator { agents } = self;
+        agents
+    }
+}
+
+/// The snapshot of an agent as a thread has it: without a roster.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(from = "SessionAgent")]
+pub struct ThreadAgent(SessionAgent);
+
+impl ThreadAgent {
+    /// The snapshot; its `multiagent` is always null.
+    pub fn agent(&self) -> &SessionAgent {
+        &self.0
+    }
+}
+
+impl From<SessionAgent> for ThreadAgent {
+    fn from(agent: SessionAgent) -> Self {
+        Self(SessionAgent { multiagent: None, ..agent })
+    }
+}
+
+impl Serialize for ThreadAgent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut agent = serde_json::to_value(&self.0).map_err(S::Error::custom)?;
+        if let Value::Object(fields) = &mut agent {
+            fields.shift_remove("multiagent");
+        }
+        agent.serialize(serializer)
+    }
+}
+
+impl SessionAgent {
+    /// The agents that it may start.
+    pub fn roster(&self) -> &[ThreadAgent] {
+        self.multiagent.as_ref().map(SessionMultiagent::agents).unwrap_or_default()
+    }
+
+    /// The same, where whatever of the roster means the agent itself is as the agent is now (contract 1.4).
+    #[must_use]
+    pub fn with_its_copies(self) -> Self {
+        let Some(SessionMultiagent::Coordinator { agents }) = &self.multiagent else { return self };
+        let is_itself = |member: &ThreadAgent| member.0.id == self.id;
+        let own = ThreadAgent::from(self.clone());
+        let agents = agents.iter().map(|member| if is_itself(member) { own.clone() } else { member.clone() }).collect();
+        Self { multiagent: Some(SessionMultiagent::Coordinator { agents }), ..self }
+    }
+}

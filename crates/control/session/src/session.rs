@@ -1,0 +1,243 @@
+//! The session: its threads, which of them an input is for, and what they do with it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use postern_model::event::{ClientEvent, Event, EventBody, RetryStatus, SessionError, SessionErrorKind};
+use postern_model::ids::{CredentialId, EventId, ThreadId, VaultId};
+use postern_model::money::BudgetLimit;
+use postern_model::session::{SessionAgent, SessionStatus};
+use postern_model::{Problem, Timestamp};
+use serde_json::Value;
+
+use crate::accept;
+use crate::input::{Author, Chance, Deed, Input};
+use crate::limits::Limits;
+use crate::machine::Step;
+use crate::marks::Mark;
+use crate::overall::Overall;
+use crate::spending::Prices;
+use crate::thread::Thread;
+
+/// One session's loop: that of its agent in the primary thread, and of each agent that works for it in one of its own.
+#[derive(Debug)]
+pub struct Session {
+    pub(crate) limits: Limits,
+    pub(crate) budget: Option<BudgetLimit>,
+    /// What the models cost of agents that work in threads of their own, by the name of the model.
+    pub(crate) member_prices: BTreeMap<String, Prices>,
+    pub(crate) overall: Overall,
+    /// Never empty: the primary thread is the first, the others follow as they were created.
+    pub(crate) threads: Vec<Thread>,
+    /// How often MCP servers were asked for their tools.
+    pub(crate) attempts: u64,
+}
+
+impl Session {
+    /// A session whose log is empty.
+    pub fn new(thread: ThreadId, agent: Arc<SessionAgent>, limits: Limits) -> Self {
+        Self {
+            limits,
+            budget: None,
+            member_prices: BTreeMap::new(),
+            overall: Overall::default(),
+            threads: vec![Thread::new(thread, agent, Prices::default(), None)],
+            attempts: 0,
+        }
+    }
+
+    /// The same with what its models cost from here on, and what it may spend.
+    #[must_use]
+    pub fn priced(mut self, prices: Prices, budget: Option<BudgetLimit>) -> Self {
+        self.threads[0].prices = prices;
+        Self { budget, ..self }
+    }
+
+    /// The same with what the models of the agents cost that work for it.
+    #[must_use]
+    pub fn pricing(self, member_prices: BTreeMap<String, Prices>) -> Self {
+        Self { member_prices, ..self }
+    }
+
+    /// Takes in the next event of a stored log, with the blocks kept beside it, into the thread that it is of. When all
+    /// are in, hand in [`Input::Resume`].
+    pub fn replay(&mut self, thread: &ThreadId, event: &Event, kept: Option<Vec<Value>>) {
+        if let Some(at) = self.position(thread) {
+            self.apply(at, event, kept);
+        }
+    }
+
+    /// Takes in that the journal says an MCP call was begun. After the event that asks for it.
+    pub fn replay_started(&mut self, call: &EventId) {
+        for thread in &mut self.threads {
+            thread.state.start(call);
+        }
+    }
+
+    /// What the log says of the session as a whole.
+    pub fn overall(&self) -> &Overall {
+        &self.overall
+    }
+
+    /// The thread of the session's agent.
+    pub fn primary(&self) -> &Thread {
+        &self.threads[0]
+    }
+
+    /// One of its threads.
+    pub fn thread(&self, id: &ThreadId) -> Option<&Thread> {
+        self.threads.iter().find(|thread| thread.id == *id)
+    }
+
+    /// The threads that work for the primary one, oldest first.
+    pub fn children(&self) -> &[Thread] {
+        &self.threads[1..]
+    }
+
+    pub(crate) fn position(&self, id: &ThreadId) -> Option<usize> {
+        self.threads.iter().position(|thread| thread.id == *id)
+    }
+
+    /// The one place where an event changes anything.
+    pub(crate) fn apply(&mut self, at: usize, event: &Event, kept: Option<Vec<Value>>) {
+        if let EventBody::ThreadCreated { agent_name, session_thread_id } = &event.body {
+            self.begin_thread(agent_name, session_thread_id, event.processed_at);
+        }
+        self.overall.apply(event);
+        self.threads[at].state.apply(event, kept);
+    }
+
+    /// Whether these events, in this order, would be accepted from this author.
+    ///
+    /// # Errors
+    /// The reason for the first that would not; then none may be handed in.
+    pub fn check(&self, events: &[ClientEvent], author: Author) -> Result<(), Problem> {
+        accept::check(self, events, author)
+    }
+
+    /// Takes one input and says what is to be done. The state has already changed when this returns: if storing the
+    /// effects fails, drop the session and read the log again.
+    pub fn handle(&mut self, input: Input, now: Timestamp, chance: &mut dyn Chance) -> Vec<Deed> {
+        // Stored instants have microseconds; the log never goes back in time.
+        let now = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now).max(self.overall.last_at);
+        let mut step = Step { session: self, at: 0, now, chance, deeds: Vec::new() };
+        step.take(input);
+        step.deeds
+    }
+
+    /// The thread with this open call.
+    pub(crate) fn thread_of_call(&self, call: &EventId) -> Option<usize> {
+        self.threads.iter().position(|thread| thread.state.calls.find(call).is_some())
+    }
+
+    fn thread_of_request(&self, start: &EventId) -> Option<usize> {
+        self.threads.iter().position(|thread| thread.state.request.as_ref() == Some(start))
+    }
+
+    fn thread_of_consultation(&self, start: &EventId) -> Option<usize> {
+        self.threads.iter().position(|thread| thread.consults(start))
+    }
+}
+
+impl Step<'_> {
+    fn take(&mut self, input: Input) {
+        if self.session.overall.status == SessionStatus::Terminated {
+            return;
+        }
+        match input {
+            Input::Resume => self.each(Self::resume),
+            Input::Events(events) => {
+                for event in events {
+                    self.accept(event);
+                }
+                self.each(Self::settle);
+            }
+            Input::Model(start, event) => {
+                self.at_thread(self.session.thread_of_request(&start), |step| step.model(start, event));
+            }
+            Input::McpConnected { attempt, servers } => {
+                let at = self.session.threads.iter().position(|thread| thread.servers.awaits(attempt));
+                self.at_thread(at, |step| step.connected(attempt, servers));
+            }
+            Input::McpResult { call, content, is_error } => {
+                self.at_thread(self.session.thread_of_call(&call), |step| step.called(&call, content, is_error));
+            }
+            Input::Consulted { start, answer } => {
+                self.at_thread(self.session.thread_of_consultation(&start), |step| step.consulted(&start, answer));
+            }
+            Input::Consulting(start) => {
+                self.at_thread(self.session.thread_of_consultation(&start), |step| step.still_grading(&start));
+            }
+            Input::RetryDue(thread) => self.at_thread(self.session.position(&thread), |step| {
+                if step.state().status == SessionStatus::Rescheduling {
+                    step.run();
+                    step.settle();
+                }
+            }),
+            Input::WorkFailed { code, message } => self.work_failed(&code, &message),
+            Input::Missing { code, message, unreachable } => self.missing(&code, &message, unreachable),
+            Input::Archive => self.archive(),
+            Input::ArchiveThread(thread) => self.at_thread(self.session.position(&thread), Self::archive_thread),
+            Input::Updated { agent, budget, metadata, title } => {
+                if let Some(agent) = &agent {
+                    self.replace_agent(agent);
+                }
+                let is_rebudgeted = !budget.is_absent();
+                if is_rebudgeted {
+                    self.session.budget = budget.clone().value();
+                }
+                self.append(EventBody::SessionUpdated { agent, budget, metadata, title });
+                if is_rebudgeted {
+                    self.each(Self::settle);
+                }
+            }
+        }
+    }
+
+    /// Does something as each thread in turn, the primary one first.
+    pub(crate) fn each(&mut self, mut act: impl FnMut(&mut Self)) {
+        for at in 0..self.session.threads.len() {
+            self.on(at, &mut act);
+        }
+    }
+
+    fn at_thread(&mut self, at: Option<usize>, act: impl FnOnce(&mut Self)) {
+        if let Some(at) = at {
+            self.on(at, act);
+        }
+    }
+
+    fn replace_agent(&mut self, agent: &SessionAgent) {
+        let primary = self.thread_mut();
+        primary.agent = Arc::new(agent.clone());
+        primary.servers.forget();
+        // Copies of the agent are as the agent is; the other agents of the roster stay as they were.
+        for at in 1..self.session.threads.len() {
+            let (agent, thread) = (&self.session.threads[0].agent, &self.session.threads[at]);
+            let own = agent.roster().iter().find(|member| member.agent().name == thread.agent.name);
+            if let Some(own) = own.filter(|own| *own.agent() != *thread.agent) {
+                let own = Arc::new(own.agent().clone());
+                self.session.threads[at].agent = own;
+                self.session.threads[at].servers.forget();
+            }
+        }
+    }
+
+    /// The session goes on without something that it was promised.
+    fn missing(&mut self, code: &str, message: &str, unreachable: Option<(CredentialId, VaultId)>) {
+        let kind = match unreachable {
+            Some(_) => SessionErrorKind::CredentialHostUnreachableError,
+            None => SessionErrorKind::UnknownError,
+        };
+        let (credential_id, vault_id) = unreachable.unzip();
+        let error = SessionError {
+            kind,
+            mcp_server_name: None,
+            credential_id,
+            vault_id,
+            message: format!("{code}: {message}"),
+            retry_status: RetryStatus::Retrying {},
+        };
+        self.append_with(EventBody::SessionError { error }, Mark::Missing.kept());
+    }
+}
