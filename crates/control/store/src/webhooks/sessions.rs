@@ -60,6 +60,8 @@ fn happenings(body: &EventBody) -> &'static [Happening] {
 
 #[cfg(test)]
 mod tests {
+    use postern_model::ids::{SessionId, WorkspaceId};
+
     use super::*;
 
     #[test]
@@ -73,5 +75,36 @@ mod tests {
             assert_eq!(heard[..2], [Happening::SessionStatusIdled, Happening::SessionIdled]);
             assert_eq!(heard.get(2), told.as_ref());
         }
+    }
+
+    #[test]
+    fn only_threads_that_work_for_another_are_told_of() {
+        let thread = ThreadId::parse("sthr_2").unwrap();
+        let primary = ThreadId::parse("sthr_1").unwrap();
+        let log = |parent: Option<&ThreadId>| Log {
+            workspace: WorkspaceId::default_workspace(),
+            session: SessionId::parse("sesn_1").unwrap(),
+            thread: thread.clone(),
+            parent: parent.cloned(),
+        };
+        let (agent_name, session_thread_id) = ("scout".to_owned(), thread.clone());
+        let named = || (agent_name.clone(), session_thread_id.clone());
+        let idle = || {
+            let (agent_name, session_thread_id) = named();
+            let stop_reason = StopReason::EndTurn {};
+            EventBody::ThreadStatusIdle { agent_name, session_thread_id, stop_reason, stop_details: None }
+        };
+        let ended = || {
+            let (agent_name, session_thread_id) = named();
+            EventBody::ThreadStatusTerminated { agent_name, session_thread_id }
+        };
+        for (body, happening) in
+            [(idle(), Happening::SessionThreadIdled), (ended(), Happening::SessionThreadTerminated)]
+        {
+            assert_eq!(of_thread(&log(Some(&primary)), &body), Some((happening, &thread)));
+            assert_eq!(of_thread(&log(None), &body), None, "the primary thread is its session");
+        }
+        let created = EventBody::ThreadCreated { agent_name: agent_name.clone(), session_thread_id: thread.clone() };
+        assert_eq!(of_thread(&log(None), &created), Some((Happening::SessionThreadCreated, &thread)));
     }
 }
