@@ -47,6 +47,12 @@ pub trait Recorder: Send + Sync {
     /// Writes records that belong together, one after the other with nothing between them: all of them or none. Answers the last one's number.
     /// The first poll hands them over; what one connection hands over later is written later.
     fn record_all(&self, records: Vec<Record>) -> Recording<'_>;
+
+    /// The same, for whoever goes on only with the answer: they may be handed over together with what others record in this moment, at the latest with
+    /// the next that are handed over at their first poll.
+    fn record_with_others(&self, records: Vec<Record>) -> Recording<'_> {
+        self.record_all(records)
+    }
 }
 
 /// A record's number, once it is written.
@@ -67,12 +73,12 @@ impl Client {
         self.append_all(vec![record.clone()]).await
     }
 
-    async fn append_all(&self, mut records: Vec<Record>) -> Result<u64, AuditError> {
-        records.iter_mut().for_each(bounds::apply);
-        match self.ask(Ask::Append { records }, Vec::new()).await? {
-            Answer::Appended { seq } => Ok(seq),
-            other => Err(refused(other)),
-        }
+    async fn append_all(&self, records: Vec<Record>) -> Result<u64, AuditError> {
+        appended(self.ask(append(records), Vec::new()).await?)
+    }
+
+    async fn append_with_others(&self, records: Vec<Record>) -> Result<u64, AuditError> {
+        appended(self.caller.call_with_others(append(records)).await.map_err(not_asked)?)
     }
 
     /// Writes a signed checkpoint now and syncs the file: for a drain, and before a log is exported.
@@ -80,10 +86,7 @@ impl Client {
     /// # Errors
     /// [`AuditError`].
     pub async fn checkpoint(&self) -> Result<u64, AuditError> {
-        match self.ask(Ask::Checkpoint, Vec::new()).await? {
-            Answer::Appended { seq } => Ok(seq),
-            other => Err(refused(other)),
-        }
+        appended(self.ask(Ask::Checkpoint, Vec::new()).await?)
     }
 
     /// Hands the writer process a further connection, for `caller` (its name stands in the writer's own logs). Such a connection may only append.
@@ -103,18 +106,38 @@ impl Client {
     }
 
     async fn ask(&self, ask: Ask, descriptors: Vec<OwnedFd>) -> Result<Answer, AuditError> {
-        self.caller.call_with_fds(ask, descriptors).await.map(|(answer, _)| answer).map_err(|error| match error {
-            CallError::Gone => AuditError::Gone,
-            CallError::Late(_) => AuditError::Late,
-            CallError::Misread(reason) => AuditError::Unwritable { reason },
-            CallError::Channel(error) => AuditError::Unwritable { reason: error.to_string() },
-        })
+        self.caller.call_with_fds(ask, descriptors).await.map(|(answer, _)| answer).map_err(not_asked)
+    }
+}
+
+fn append(mut records: Vec<Record>) -> Ask {
+    records.iter_mut().for_each(bounds::apply);
+    Ask::Append { records }
+}
+
+fn appended(answer: Answer) -> Result<u64, AuditError> {
+    match answer {
+        Answer::Appended { seq } => Ok(seq),
+        other => Err(refused(other)),
+    }
+}
+
+fn not_asked(error: CallError) -> AuditError {
+    match error {
+        CallError::Gone => AuditError::Gone,
+        CallError::Late(_) => AuditError::Late,
+        CallError::Misread(reason) => AuditError::Unwritable { reason },
+        CallError::Channel(error) => AuditError::Unwritable { reason: error.to_string() },
     }
 }
 
 impl Recorder for Client {
     fn record_all(&self, records: Vec<Record>) -> Recording<'_> {
         Box::pin(self.append_all(records))
+    }
+
+    fn record_with_others(&self, records: Vec<Record>) -> Recording<'_> {
+        Box::pin(self.append_with_others(records))
     }
 }
 

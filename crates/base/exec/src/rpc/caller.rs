@@ -1,5 +1,5 @@
-//! The asking side. A question is written by whoever asks it; one task per connection writes what the socket did not take at once, and reads the
-//! answers. A call that is dropped leaves no half-written frame behind.
+//! The asking side. A question is written by whoever asks it; one task per connection writes what the socket did not take at once and what may go out
+//! with others, and reads the answers. A call that is dropped leaves no half-written frame behind.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -99,15 +99,25 @@ impl<Q: Serialize, A: DeserializeOwned + Send + 'static> Caller<Q, A> {
         self.call_with_fds(question, Vec::new()).await.map(|(answer, _)| answer)
     }
 
+    /// As [`Caller::call`], for one question of many: while others have no answer yet it goes out with those that are asked in the same moment, by one
+    /// send, and at the latest with the next that does not wait for others. Alone it goes out at once.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn call_with_others(&self, question: Q) -> Result<A, CallError> {
+        self.in_time(self.ask(question, Vec::new(), Leaves::WithOthers)).await.map(|(answer, _)| answer)
+    }
+
     /// Asks with descriptors, which are closed here once sent; the answer may bring some too.
     ///
     /// # Errors
     /// [`CallError`].
     pub async fn call_with_fds(&self, question: Q, descriptors: Vec<OwnedFd>) -> Answer<A> {
-        match tokio::time::timeout(self.deadline, self.ask(question, descriptors)).await {
-            Ok(answer) => answer,
-            Err(_elapsed) => Err(CallError::Late(self.deadline)),
-        }
+        self.in_time(self.ask(question, descriptors, Leaves::AtOnce)).await
+    }
+
+    async fn in_time(&self, asking: impl Future<Output = Answer<A>>) -> Answer<A> {
+        tokio::time::timeout(self.deadline, asking).await.unwrap_or(Err(CallError::Late(self.deadline)))
     }
 
     /// Waits until the connection ended, for a caller who must end with its service.
@@ -115,19 +125,28 @@ impl<Q: Serialize, A: DeserializeOwned + Send + 'static> Caller<Q, A> {
         self.unsent.closed().await;
     }
 
-    async fn ask(&self, question: Q, descriptors: Vec<OwnedFd>) -> Answer<A> {
+    async fn ask(&self, question: Q, descriptors: Vec<OwnedFd>, leaves: Leaves) -> Answer<A> {
         let room = Arc::clone(&self.shared.room).acquire_owned().await.map_err(|_| CallError::Gone)?;
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
         let bytes = frame::encode(&Asked { id, ask: &question }, descriptors.len())?;
         drop(question);
         let (answer, answered) = oneshot::channel();
-        self.shared.expect(id, Waiting { answer, _room: room })?;
-        if self.shared.send(Outgoing { bytes, descriptors })? == Left::Some {
+        let in_flight = self.shared.expect(id, Waiting { answer, _room: room })?;
+        let leaves = if in_flight < MANY { Leaves::AtOnce } else { leaves };
+        if self.shared.send(Outgoing { bytes, descriptors }, leaves)? == Left::Some {
             // A wake that is on its way already will do; without a task the answer says so.
             let _woken = self.unsent.try_send(());
         }
         answered.await.unwrap_or(Err(CallError::Gone))
     }
+}
+
+/// When a question goes out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaves {
+    AtOnce,
+    /// When all who are about to ask have asked.
+    WithOthers,
 }
 
 /// Whether something waits to be written.
@@ -138,12 +157,11 @@ enum Left {
 }
 
 impl<A> Shared<A> {
-    /// Writes a question, as far as the socket takes it.
-    fn send(&self, outgoing: Outgoing) -> Result<Left, CallError> {
+    /// Writes a question after those that wait, as far as the socket takes it.
+    fn send(&self, outgoing: Outgoing, leaves: Leaves) -> Result<Left, CallError> {
         self.with_outbox(|outbox| {
             outbox.push(outgoing);
-            // What waits already goes first, when the socket takes more.
-            if outbox.len() == 1 { outbox.flush() } else { Ok(()) }
+            if leaves == Leaves::AtOnce { outbox.flush() } else { Ok(()) }
         })
     }
 
@@ -171,10 +189,12 @@ impl<A> Shared<A> {
         outbox.as_ref().map(Outbox::writable).ok_or(CallError::Gone)
     }
 
-    fn expect(&self, id: u64, waiting: Waiting<A>) -> Result<(), CallError> {
+    /// Answers how many are waited for now.
+    fn expect(&self, id: u64, waiting: Waiting<A>) -> Result<usize, CallError> {
         let mut table = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        table.as_mut().ok_or(CallError::Gone)?.insert(id, waiting);
-        Ok(())
+        let table = table.as_mut().ok_or(CallError::Gone)?;
+        table.insert(id, waiting);
+        Ok(table.len())
     }
 
     fn settle(&self, id: u64, answer: Answer<A>) {
@@ -206,14 +226,13 @@ async fn converse<A: DeserializeOwned>(
     shared.room.close();
 }
 
-/// Writes what the socket did not take at once, until the last caller is gone.
+/// Writes what the socket did not take at once and what leaves with others, until the last caller is gone.
 async fn send_all<A>(mut wakes: mpsc::Receiver<()>, shared: &Shared<A>) -> Result<(), CallError> {
     while let Some(()) = wakes.recv().await {
-        loop {
+        // Whoever is about to ask does so first.
+        tokio::task::yield_now().await;
+        while shared.flush()? == Left::Some {
             shared.writable()?.await?;
-            if shared.flush()? == Left::None {
-                break;
-            }
         }
     }
     Ok(())
@@ -246,3 +265,5 @@ fn unanswered<A: DeserializeOwned>(frame: &Frame) -> Result<(u64, Result<A, Call
 }
 
 const DEADLINE: Duration = Duration::from_secs(30);
+/// So many questions in flight are many: one that is asked after the other, with the outcome of the one before under way, is not.
+const MANY: usize = 4;

@@ -240,3 +240,50 @@ async fn what_came_together_is_handled_together_and_answered_in_order() {
     assert!(groups.len() * 5 < wanted.len(), "{groups:?}");
     assert!(groups.iter().all(|group| *group <= IN_FLIGHT), "{groups:?}");
 }
+
+/// The ids of the questions that lie in a socket by now.
+fn asked_so_far(socket: &std::os::unix::net::UnixStream) -> Vec<u64> {
+    use std::io::Read;
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+    while let Ok(count) = (&*socket).read(&mut buffer) {
+        bytes.extend_from_slice(&buffer[..count]);
+    }
+    let (mut ids, mut rest) = (Vec::new(), &bytes[..]);
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let (text, after) = after.split_at(u32::from_le_bytes(*length) as usize);
+        ids.push(serde_json::from_slice::<Heard<u64>>(text).unwrap().id);
+        rest = after;
+    }
+    ids
+}
+
+#[tokio::test]
+async fn questions_that_may_leave_with_others_wait_until_all_have_asked_or_one_leaves_at_once() {
+    let (ours, theirs) = Channel::pair().unwrap();
+    let theirs = std::os::unix::net::UnixStream::from(theirs);
+    theirs.set_nonblocking(true).unwrap();
+    let caller: Caller<u64, u64> = Caller::new(ours, 1000);
+    let mut asking: Vec<_> = (0..10).map(|n| Box::pin(caller.call_with_others(n))).collect();
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut poll = |which: std::ops::Range<usize>| {
+        asking[which].iter_mut().for_each(|one| assert!(one.as_mut().poll(&mut context).is_pending()));
+    };
+    poll(0..1);
+    // That the socket takes anything is known once the runtime has looked.
+    while asked_so_far(&theirs).is_empty() {
+        tokio::task::yield_now().await;
+    }
+    poll(1..6);
+    assert_eq!(asked_so_far(&theirs), [2, 3], "few leave at once, and many wait for each other");
+    let mut at_once = Box::pin(caller.call(7));
+    assert!(at_once.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_pending());
+    assert_eq!(asked_so_far(&theirs), [4, 5, 6, 7], "in the order in which they were asked");
+    poll(6..10);
+    assert!(asked_so_far(&theirs).is_empty());
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        tokio::task::yield_now().await;
+        seen.extend(asked_so_far(&theirs));
+    }
+    assert_eq!(seen, [8, 9, 10, 11]);
+}

@@ -129,7 +129,9 @@ pub(crate) async fn allowed(
         outcome: key.vault.as_ref().map(|vault| format!("vault credential {}", vault.credential)),
         ..under(session, Kind::CredentialUse, permit)
     };
-    write_all(session, grants.unrecorded().map(used).chain([record]).collect()).await
+    let records = grants.unrecorded().map(used).chain([record]).collect();
+    // The request waits for the answer: until then its record may wait for others.
+    taken(session, session.perimeter.audit.record_with_others(records).await)
 }
 
 fn under(session: &Session, kind: Kind, permit: &Permit) -> Record {
@@ -257,7 +259,11 @@ pub(crate) async fn write(session: &Session, record: Record) -> Result<u64, Deni
 
 /// Writes records that belong together.
 pub(crate) async fn write_all(session: &Session, records: Vec<Record>) -> Result<u64, Denial> {
-    session.perimeter.audit.record_all(records).await.map_err(|error: AuditError| {
+    taken(session, session.perimeter.audit.record_all(records).await)
+}
+
+fn taken(session: &Session, recorded: Result<u64, AuditError>) -> Result<u64, Denial> {
+    recorded.map_err(|error| {
         tracing::error!(session = %session.id, %error, "the audit log does not take records");
         Denial::new(Reason::AuditUnavailable)
     })
