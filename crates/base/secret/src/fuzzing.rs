@@ -75,7 +75,8 @@ pub fn decode(input: &[u8]) {
     let pieces = decoded(encoding, cut(encoded, sizes));
     // What has come so far decides about the ratio, so there the borders count.
     if ![&whole, &pieces].iter().any(|one| matches!(one, Err(DecodeError::Ratio | DecodeError::Ceiling(_)))) {
-        assert_eq!(pieces, whole, "{encoding:?}: chunks change nothing");
+        // Which of two refusals of a damaged text comes first may depend on them; that it is refused may not.
+        assert_eq!(pieces.map_err(drop), whole.map_err(drop), "{encoding:?}: chunks change nothing");
     }
 }
 

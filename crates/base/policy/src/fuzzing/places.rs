@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use percent_encoding::percent_decode;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::CanonicalPath;
 use crate::location::{JsonPlaces, JsonPointer, PathTemplate, Segment, key_of, value_of};
@@ -59,7 +60,10 @@ pub fn json(bytes: &[u8]) {
         assert_eq!(pointer.to_string(), text);
     }
     let Ok(places) = JsonPlaces::of(bytes, HELD.as_bytes()) else { return };
-    let value: Value = serde_json::from_slice(bytes).expect("what has places is JSON");
+    // This reader takes no number beyond its own; what has places is JSON for the rest.
+    let Ok(value) = serde_json::from_slice::<Value>(bytes) else {
+        return assert!(serde_json::from_slice::<&RawValue>(bytes).is_ok(), "what has places is JSON");
+    };
     for range in holding(bytes) {
         let Some(pointer) = places.pointer(&range) else { continue };
         assert_eq!(places.range(pointer), Some(range.clone()));

@@ -19,9 +19,10 @@ pub fn trailers(bytes: &[u8]) {
     for (name, value) in &leaving {
         assert!(fields.get_all(name).iter().any(|before| before == value), "{name} is added");
         for ours in [SECRET, PLACEHOLDER] {
-            let holds =
-                |text: &[u8]| text.windows(ours.len()).any(|window| window.eq_ignore_ascii_case(ours.as_bytes()));
-            assert!(!holds(value.as_bytes()) && !holds(name.as_str().as_bytes()), "{ours} goes on in {name}");
+            // The library writes names small.
+            let holds = |text: &[u8], ours: &str| text.windows(ours.len()).any(|window| window == ours.as_bytes());
+            let named = holds(name.as_str().as_bytes(), &ours.to_ascii_lowercase());
+            assert!(!holds(value.as_bytes(), ours) && !named, "{ours} goes on in {name}");
         }
     }
     let steering = [

@@ -55,16 +55,19 @@ fn denial(trailers: &HeaderMap) -> Option<Denial> {
     steers.map(|name| Denial::advising(Reason::RequestMalformed, format!("send {name} before the body, not after it")))
 }
 
-/// Fields that say how a request is read or where it goes: an upstream that merges trailers into the head would read
+/// Fields that say whose a request is, how it is read or where it goes, empty ones too: an upstream that merges trailers into the head would read
 /// another request than the one decided on.
 const HEAD_ONLY: &[&str] = &[
+    "authorization",
     "content-encoding",
     "content-length",
     "content-range",
     "content-type",
+    "cookie",
     "expect",
     "host",
     "if-range",
+    "proxy-authorization",
     "range",
     "transfer-encoding",
     "upgrade",
