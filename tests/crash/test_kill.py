@@ -37,13 +37,13 @@ def agent(stack: Stack) -> str:
 
 
 def pid_of(stack: Stack, role: str) -> int:
-    """The process that was started as this role; -1 while it is being started again."""
+    """The process that was started as this role, with its level and format of logs; -1 while it is being started again."""
     for pid in stack.pids():
         try:
             arguments = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if arguments[1:2] == [role.encode()] and len(arguments) <= 3:
+        if arguments[1:2] == [role.encode()] and len(arguments) <= 4:
             return pid
     return -1
 
