@@ -11,7 +11,10 @@ use crate::failure::{Failure, Or};
 /// # Errors
 /// The address is not this machine's, not allowed, or in use for longer than [`PATIENCE`].
 pub(crate) fn tcp(address: SocketAddr) -> Result<TcpListener, Failure> {
-    let until = Instant::now() + PATIENCE;
+    bound(address, Instant::now() + PATIENCE, pause)
+}
+
+fn bound(address: SocketAddr, until: Instant, mut pause: impl FnMut()) -> Result<TcpListener, Failure> {
     loop {
         match TcpListener::bind(address) {
             Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => pause(),
@@ -34,20 +37,19 @@ mod tests {
 
     #[test]
     fn a_port_that_becomes_free_is_waited_for() {
-        let held = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = held.local_addr().unwrap();
-        let waiting = std::thread::spawn(move || tcp(address));
-        // The port is still in use when the other begins, or free already: it listens either way.
-        std::thread::yield_now();
-        drop(held);
-        assert_eq!(waiting.join().unwrap().unwrap().local_addr().unwrap(), address);
+        let mut held = Some(TcpListener::bind("127.0.0.1:0").unwrap());
+        let address = held.as_ref().unwrap().local_addr().unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        let listening = bound(address, until, || drop(held.take())).unwrap();
+        assert_eq!(listening.local_addr().unwrap(), address);
+        assert!(held.is_none(), "it was in use at first");
     }
 
     #[test]
     fn a_port_that_stays_in_use_is_refused_with_its_address() {
         let held = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = held.local_addr().unwrap();
-        let refused = tcp(address).unwrap_err();
+        let refused = bound(address, Instant::now(), || panic!("the time is over")).unwrap_err();
         assert!(matches!(&refused, Failure::Misused(text) if text.contains(&address.to_string())), "{refused}");
     }
 }
