@@ -31,13 +31,17 @@ impl Range {
 /// The statement for [`ListQuery::newest`]: a page of a table's rows, newest first.
 macro_rules! newest {
     ($table:literal, $owner:literal) => {
+        crate::list::newest!($table, $owner, "")
+    };
+    ($table:literal, $owner:literal, $and:literal) => {
         concat!(
             "SELECT * FROM ",
             $table,
             " WHERE ",
             $owner,
-            " = ?1 AND (created_at < ?2 OR (created_at = ?2 AND id < ?3)) \
-             ORDER BY created_at DESC, id DESC LIMIT ?4"
+            " = ?1 AND (created_at < ?2 OR (created_at = ?2 AND id < ?3)) ",
+            $and,
+            " ORDER BY created_at DESC, id DESC LIMIT ?4"
         )
     };
 }
@@ -46,14 +50,7 @@ pub(crate) use newest;
 /// The statement for [`ListQuery::newest_active`]: the same, and archived ones where they are wanted.
 macro_rules! newest_active {
     ($table:literal, $owner:literal) => {
-        concat!(
-            "SELECT * FROM ",
-            $table,
-            " WHERE ",
-            $owner,
-            " = ?1 AND (created_at < ?2 OR (created_at = ?2 AND id < ?3)) \
-             AND (?5 OR archived_at IS NULL) ORDER BY created_at DESC, id DESC LIMIT ?4"
-        )
+        crate::list::newest!($table, $owner, "AND (?5 OR archived_at IS NULL)")
     };
 }
 pub(crate) use newest_active;
