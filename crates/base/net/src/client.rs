@@ -415,7 +415,7 @@ async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
     }
 }
 
-/// A response's body. Read to its end it gives its connection back; dropped before, it closes it.
+/// A response's body. Read to its end, or told to finish, it gives its connection back; dropped before, it closes it.
 pub struct Body {
     incoming: Incoming,
     shared: Arc<Shared>,
@@ -459,6 +459,25 @@ impl Body {
             whole.extend_from_slice(&chunk);
         }
         Ok(whole.freeze())
+    }
+
+    /// Reads the little that is left, aside, so that the connection can be used again. One that has more, or does not
+    /// end soon ([`limits::REST_BYTES`], [`limits::REST`]), is closed.
+    pub fn finish(mut self) {
+        if self.connection.is_none() {
+            return;
+        }
+        tokio::spawn(async move {
+            let rest = async {
+                let mut left = limits::REST_BYTES;
+                while let Ok(Some(chunk)) = self.chunk().await {
+                    let Some(fewer) = left.checked_sub(chunk.len()) else { return };
+                    left = fewer;
+                }
+            };
+            // Whatever it comes to: what has not ended by then is closed with the body.
+            let _ = timeout(limits::REST, rest).await;
+        });
     }
 
     fn release_if_ended(&mut self) {

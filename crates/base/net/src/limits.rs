@@ -20,6 +20,10 @@ pub const IDLE_CONNECTIONS: usize = 8;
 pub const IDLE: Duration = Duration::from_secs(60);
 /// How long a response body may stay silent between two chunks. Model streams send pings far more often.
 pub const BODY_SILENCE: Duration = Duration::from_secs(300);
+/// How much of a body that nobody needs is read for the sake of its connection, in bytes.
+pub const REST_BYTES: usize = 64 * 1024;
+/// How long such a rest may take.
+pub const REST: Duration = Duration::from_secs(2);
 /// How large the head of a response may be, in bytes.
 pub const HEAD_BYTES: usize = 64 * 1024;
 /// How many headers a response may have.

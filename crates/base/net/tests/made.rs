@@ -22,6 +22,8 @@ struct Maker {
     made: AtomicUsize,
     answers: usize,
     refuses: bool,
+    /// How long its answers are, where they are not "yes".
+    length: Option<usize>,
 }
 
 impl Connect for Maker {
@@ -33,11 +35,13 @@ impl Connect for Maker {
             self.made.fetch_add(1, Ordering::SeqCst);
             let (ours, theirs) = tokio::io::duplex(4096);
             let left = Arc::new(AtomicUsize::new(self.answers));
+            let answer = self.length.map_or(Bytes::from("yes"), |length| Bytes::from(vec![b'y'; length]));
             let service = service_fn(move |_: Request<Incoming>| {
                 let has_one = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+                let answer = answer.clone();
                 async move {
                     match has_one {
-                        true => Ok(Response::new(Full::<Bytes>::from("yes"))),
+                        true => Ok(Response::new(Full::new(answer))),
                         false => Err(io::Error::other("enough")),
                     }
                 }
@@ -64,6 +68,27 @@ async fn exchange(client: &HttpClient) -> Bytes {
     let connection = client.acquire().await.unwrap();
     let response = connection.send(request()).await.map_err(|unanswered| unanswered.error).unwrap();
     response.into_body().bytes(100).await.unwrap()
+}
+
+/// How many connections three requests take whose answers nobody reads.
+async fn connections_of_three_unread(length: usize) -> usize {
+    let maker = Arc::new(Maker { answers: 100, length: Some(length), ..Maker::default() });
+    let client = client(&maker, 1);
+    for _ in 0..3 {
+        let connection = client.acquire().await.unwrap();
+        connection.send(request()).await.map_err(|unanswered| unanswered.error).unwrap().into_body().finish();
+        // Everything is in this thread and in memory: all that can be done is done after some rounds.
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+    }
+    maker.made.load(Ordering::SeqCst)
+}
+
+#[tokio::test]
+async fn the_connection_of_an_answer_that_nobody_reads_is_used_again_unless_it_is_long() {
+    assert_eq!(connections_of_three_unread(60 * 1024).await, 1);
+    assert_eq!(connections_of_three_unread(70 * 1024).await, 3);
 }
 
 #[tokio::test]

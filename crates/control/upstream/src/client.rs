@@ -135,7 +135,11 @@ impl Shared {
                     continue;
                 };
                 let is_last = matches!(news, ModelEvent::Finished(_));
-                if pieces.send(news).await.is_err() || is_last {
+                if pieces.send(news).await.is_err() {
+                    return Ok(());
+                }
+                if is_last {
+                    body.finish();
                     return Ok(());
                 }
             }

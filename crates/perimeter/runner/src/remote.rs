@@ -238,7 +238,7 @@ impl Remote {
 
     pub(crate) async fn acknowledge(&self, key: &Bearer, work: &str) -> Result<(), RemoteError> {
         let request = request(Method::POST, &self.work(&[work, "ack"], &[]), key, None)?;
-        self.send("acknowledge the work", request, PATIENCE).await.map(drop)
+        self.send("acknowledge the work", request, PATIENCE).await.map(done)
     }
 
     pub(crate) async fn heartbeat(&self, key: &Bearer, work: &str, expected: &str, patience: Duration) -> Beat {
@@ -287,7 +287,7 @@ impl Remote {
         let request = request(Method::POST, &self.work(&[work, "stop"], &[]), key, Some(&body))?;
         match self.send("stop the work", request, PATIENCE).await {
             Err(error) if error.status() == Some(409) => Ok(()),
-            other => other.map(drop),
+            other => other.map(done),
         }
     }
 
@@ -314,7 +314,7 @@ impl Remote {
         let body = json!({"events": [event]});
         let request = request(Method::POST, &path(&["v1", "sessions", session, "events"], &[]), key, Some(&body))?;
         postern_danger::point!("post.before");
-        let posted = self.send("post a result", request, PATIENCE).await.map(drop);
+        let posted = self.send("post a result", request, PATIENCE).await.map(done);
         postern_danger::point!("post.after");
         posted
     }
@@ -373,7 +373,7 @@ impl Remote {
     ) -> Result<(), RemoteError> {
         let path = path(&["v1", "memory_stores", store, "memories", memory], &[("expected_content_sha256", sha256)]);
         let request = request(Method::DELETE, &path, key, None)?;
-        self.send("remove a memory", request, PATIENCE).await.map(drop)
+        self.send("remove a memory", request, PATIENCE).await.map(done)
     }
 
     /// Sends a file that the session put out.
@@ -388,7 +388,7 @@ impl Remote {
         let mut request = request(Method::POST, &path, key, None)?;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         *request.body_mut() = Full::new(Bytes::from(bytes));
-        self.send("send an output", request, PATIENCE).await.map(drop)
+        self.send("send an output", request, PATIENCE).await.map(done)
     }
 
     fn work(&self, segments: &[&str], query: &[(&str, &str)]) -> String {
@@ -426,6 +426,11 @@ impl Remote {
         let body = answer.into_body().bytes(ANSWER_LIMIT).await.unwrap_or_default();
         Err(RemoteError::Refused { doing, status: status.as_u16(), message: words(&body, status), retry_after })
     }
+}
+
+/// An answer that says all with its status: its connection is used again.
+fn done(answer: Response<Body>) {
+    answer.into_body().finish();
 }
 
 async fn read(doing: &'static str, answer: Response<Body>, limit: usize) -> Result<Bytes, RemoteError> {
