@@ -56,8 +56,9 @@ pub(crate) async fn start(
     let one = |problem: String| vec![problem];
     let perimeter_dir = config.data_dir.join("perimeter");
     let ours = [Some(&config.data_dir), config.audit_dir.as_ref(), config.custody_dir.as_ref()];
-    let settings = Settings { forbidden_mounts: ours.into_iter().flatten().cloned().collect() };
-    let spawner = Spawner::start_with(starter, &settings).await.map_err(|error| one(chain(&error)))?;
+    let forbidden_mounts = ours.into_iter().flatten().cloned().collect();
+    let settings = Settings { forbidden_mounts, shared: perimeter_dir.join("shared") };
+    let spawner = Spawner::start(starter, &settings).await.map_err(|error| one(chain(&error)))?;
     let controls = spawner.controls().await.map_err(|error| one(chain(&error)))?;
 
     let settings = keeper::Settings {

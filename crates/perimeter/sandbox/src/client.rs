@@ -63,15 +63,7 @@ impl Spawner {
     ///
     /// # Errors
     /// [`StartError`].
-    pub async fn start(starter: &Starter) -> Result<Self, StartError> {
-        Self::start_with(starter, &Settings::default()).await
-    }
-
-    /// The same with settings.
-    ///
-    /// # Errors
-    /// [`StartError`].
-    pub async fn start_with(starter: &Starter, settings: &Settings) -> Result<Self, StartError> {
+    pub async fn start(starter: &Starter, settings: &Settings) -> Result<Self, StartError> {
         let (child, channel, ready) = role::start_and_wait::<_, Ready>("spawner", settings, starter, &[]).await?;
         ready.map_err(StartError::Refused)?;
         Ok(Self::over(child, channel))

@@ -246,7 +246,7 @@ const STEPS: &[Step<Run>] = &[
     },
     Step {
         name: "write /etc",
-        reason: "names, resolver and certificates are generated; the rest is a reviewed list, or the image's",
+        reason: "certificates are the session's; names and resolver are generated, the rest is a reviewed list or the image's",
         fix: OWN_DEFECT,
         run: filesystem::write_etc,
     },

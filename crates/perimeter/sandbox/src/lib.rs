@@ -15,6 +15,7 @@ mod danger;
 mod domain;
 mod environment;
 mod error;
+mod etc;
 mod image;
 mod inside;
 mod mounts;
@@ -63,4 +64,10 @@ pub(crate) const SPAWNER_DESCRIPTOR: i32 = TOOLS_DESCRIPTOR + 1;
 /// until there is one; ends the process when there will be none. None at a second call, and in a process that no spawner started.
 pub fn tool_channel() -> Option<std::os::fd::OwnedFd> {
     sys::take_inherited(SPAWNER_DESCRIPTOR).map(inside::first_process)
+}
+
+/// For a tool server that has nothing to do: gives back what memory it can do without. The next call is a little slower.
+pub fn rest() {
+    // What is not given back is only kept.
+    let _kept = sys::let_go_of_code();
 }

@@ -17,6 +17,7 @@ use crate::cgroup::{self, Controller, Pool};
 use crate::clocks::Clocks;
 use crate::control::{ControlStatus, unsatisfied};
 use crate::error::BuildError;
+use crate::etc::Etc;
 use crate::request::{Builder, Request};
 use crate::sandbox::{Exit, Limit};
 use crate::seccomp;
@@ -52,6 +53,7 @@ struct Spawner<'a> {
     worker: &'a Channel,
     settings: Settings,
     tools: Tools,
+    etc: Etc,
     stubs: Stubs,
     pool: Pool,
     statuses: Vec<ControlStatus>,
@@ -90,12 +92,18 @@ impl<'a> Spawner<'a> {
                 .try_clone()
                 .map_err(|error| BuildError::refused(STEP, error.to_string(), "raise the limit of open files"))?,
         };
-        let tools = Tools { builder, system: System::look(), filter, image, clocks, nothing, authorities };
+        let etc = Etc::prepare(&settings.shared).map_err(|error| {
+            let cause = format!("put /etc together in {}: {error}", settings.shared.display());
+            BuildError::refused(STEP, cause, "make the data directory writable for the user that runs postern")
+        })?;
+        let tools =
+            Tools { builder, system: System::look(etc.directory()), filter, image, clocks, nothing, authorities };
         let (stubs, pool) = (Stubs::new(), Pool::new(groups));
         Ok(Self {
             worker,
             settings,
             tools,
+            etc,
             stubs,
             pool,
             statuses,
@@ -148,10 +156,19 @@ impl<'a> Spawner<'a> {
                 return Ok(woken);
             }
             if self.stubs.wanted() {
+                self.keep_etc_current();
                 self.stubs.prepare(&self.tools, &mut self.pool);
             } else {
                 self.pool.prepare();
             }
+        }
+    }
+
+    /// Where it cannot be made anew, sandboxes go on with what was copied.
+    fn keep_etc_current(&mut self) {
+        if self.etc.renew().unwrap_or(false) {
+            self.tools.system.etc = Some(self.etc.directory());
+            self.stubs.discard_all(&mut self.pool);
         }
     }
 

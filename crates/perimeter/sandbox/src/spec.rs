@@ -122,8 +122,10 @@ pub enum Access {
 }
 
 /// What the spawner is told once, at its start.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Host directories that no mount may show, in addition to the shipped list: the data directory above all.
     pub forbidden_mounts: Vec<PathBuf>,
+    /// A directory of the spawner's, made when it is not there, for what all sandboxes are shown.
+    pub shared: PathBuf,
 }

@@ -264,6 +264,25 @@ pub(crate) fn landlock_version() -> Option<i32> {
     i32::try_from(result).ok().filter(|version| *version > 0)
 }
 
+/// Lets go of the pages of this program's code and constants; what is needed of them comes back by itself. What remains is what was written, and the
+/// tables through which the rest was reached are the kernel's again (Linux 6.14 frees them, an older one keeps them).
+///
+/// # Errors
+/// The kernel's; then nothing is lost.
+pub(crate) fn let_go_of_code() -> Result<(), Errno> {
+    unsafe extern "C" {
+        // Where the linker begins the program, and where it ends its code: what is written lies behind.
+        safe static __executable_start: u8;
+        safe static etext: u8;
+    }
+    let page = rustix::param::page_size();
+    let start = (&raw const __executable_start).cast_mut().cast::<libc::c_void>();
+    let length = (&raw const etext).addr().saturating_sub(start.addr()) / page * page;
+    // SAFETY: the range begins with a page of the program's file and ends before the first that is ever written, so a page that is touched afterwards
+    // is read from the file as it was.
+    unsafe { rustix::mm::madvise(start, length, rustix::mm::Advice::LinuxDontNeed) }
+}
+
 /// When memory runs out inside, a command must die and not the tool server. Best effort: without /proc nothing is lost but the order.
 fn volunteer_for_the_memory_killer() {
     use rustix::fs::{Mode, OFlags};
@@ -291,4 +310,21 @@ pub(crate) fn c_string(text: &str) -> CString {
             .expect("the slice ends with the null byte that was found")
             .to_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn letting_go_of_the_code_keeps_what_was_written() {
+        static WRITTEN: AtomicU64 = AtomicU64::new(1);
+        WRITTEN.store(2, Ordering::SeqCst);
+        let kept = String::from("on the heap");
+        assert_eq!(let_go_of_code(), Ok(()));
+        assert!(kept == "on the heap" && WRITTEN.load(Ordering::SeqCst) == 2);
+        assert_eq!(format!("{:.3}", std::f64::consts::PI), "3.142", "code and constants come back");
+    }
 }

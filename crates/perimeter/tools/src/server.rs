@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use postern_exec::{Channel, ChannelError};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::toolbox::Toolbox;
 use crate::wire::{Access, Configuration, FRAME_LIMIT_BYTES, Request, Root};
@@ -17,6 +18,9 @@ const ROOTS: [(&str, Access); 4] = [
     ("/mnt/session/outputs", Access::ReadWrite),
     ("/mnt/memory", Access::ReadWrite),
 ];
+
+/// How long nothing must come before the server counts as idle: a session waits between two turns for minutes and more.
+const REST_AFTER: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// Runs the server until the worker closes the channel; as pid 1 its end is the end of every process of the sandbox.
 pub fn main() -> ExitCode {
@@ -36,11 +40,20 @@ pub fn main() -> ExitCode {
 /// # Errors
 /// The peer broke the framing or the channel failed.
 pub fn serve(channel: &Channel, toolbox: &mut Toolbox) -> Result<(), ChannelError> {
-    while let Some((request, _)) = channel.receive::<Request>(FRAME_LIMIT_BYTES)? {
+    loop {
+        rest_until_asked(channel);
+        let Some((request, _)) = channel.receive::<Request>(FRAME_LIMIT_BYTES)? else { return Ok(()) };
         match request {
             Request::Configure { configure } => toolbox.configure(&configure),
             Request::Call(call) => channel.send(&toolbox.call(&call), &[])?,
         }
     }
-    Ok(())
+}
+
+/// Gives back memory where nothing is asked for a while. Whatever the wait comes to, the channel is read next.
+fn rest_until_asked(channel: &Channel) {
+    let mut polled = [PollFd::new(channel, PollFlags::IN)];
+    if matches!(rustix::event::poll(&mut polled, Some(&REST_AFTER)), Ok(0)) {
+        postern_sandbox::rest();
+    }
 }

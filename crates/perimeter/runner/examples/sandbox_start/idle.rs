@@ -13,6 +13,8 @@ use serde_json::json;
 use crate::ours::{first_command, spec};
 use crate::{Outcome, WARM_UP};
 
+/// Longer than a tool server waits for a call before it counts as idle.
+const AT_REST: Duration = Duration::from_secs(7);
 /// How many of them get a first command in the end: a shell that stays is another weight.
 const WITH_SHELL: usize = 100;
 
@@ -28,6 +30,7 @@ pub(crate) async fn measure(spawner: &Spawner, directory: &Path, count: usize) -
     for number in 0..count {
         sandboxes.push(spawner.build(spec(directory, number)?).await?);
     }
+    tokio::time::sleep(AT_REST).await;
     let after = settled().await?;
     let shares: Option<Vec<u64>> = sandboxes.iter().map(share_kib).collect();
     let share = shares.map(|shares| shares.iter().sum::<u64>() / count.max(1) as u64);

@@ -50,7 +50,8 @@ fn measure(arguments: &[String]) -> Outcome {
     println!("spawner and tool server: {}", program.display());
     let directory = Directory::make()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let spawner = runtime.block_on(Spawner::start_with(&Starter::itself(program.clone()), &Settings::default()))?;
+    let settings = Settings { forbidden_mounts: Vec::new(), shared: directory.0.join("shared") };
+    let spawner = runtime.block_on(Spawner::start(&Starter::itself(program.clone()), &settings))?;
     match what.as_str() {
         "idle" => runtime.block_on(idle::measure(&spawner, &directory.0, count.parse()?)),
         "start" => starts(&runtime, &spawner, &directory, count.parse()?),

@@ -13,7 +13,8 @@ use super::mounts::{self, Use};
 use super::sources::Kind;
 use super::{Doing, Failure, Inside};
 use crate::environment::{BUNDLE, SESSION_CA};
-use crate::spec::{AGENT_UID, Trust};
+use crate::etc;
+use crate::spec::Trust;
 use crate::sys::{Recursive, set_mount_attributes};
 use postern_confine::list::entries;
 
@@ -46,7 +47,7 @@ pub(super) fn lay_out(inside: &mut Inside) -> Result<(), Failure> {
     for directory in [
         "/usr",
         "/etc",
-        "/etc/postern",
+        etc::SESSION,
         "/proc",
         "/dev",
         "/dev/pts",
@@ -82,7 +83,6 @@ pub(super) fn lay_out(inside: &mut Inside) -> Result<(), Failure> {
         ("/proc/self/fd/1", "/dev/stdout"),
         ("/proc/self/fd/2", "/dev/stderr"),
         ("pts/ptmx", "/dev/ptmx"),
-        ("/proc/self/mounts", "/etc/mtab"),
     ] {
         make_link(Path::new(target), Path::new(link))?;
     }
@@ -90,19 +90,19 @@ pub(super) fn lay_out(inside: &mut Inside) -> Result<(), Failure> {
     mounts::attach(&proc, Path::new("/proc"))
 }
 
-/// Step: the files of /etc that are ours or copied.
+/// Step: what is the session's own of /etc, and all of it for an image.
 pub(super) fn write_etc(inside: &mut Inside) -> Result<(), Failure> {
-    for (path, contents) in &inside.chosen.copied {
-        write(path, contents)?;
+    if inside.chosen.etc.is_none() {
+        for (path, contents) in &inside.chosen.copied {
+            write(path, contents)?;
+        }
+        for (path, contents) in etc::generated() {
+            write(Path::new(path), contents.as_bytes())?;
+        }
+        for (link, target) in etc::LINKS {
+            make_link(Path::new(target), Path::new(link))?;
+        }
     }
-    let passwd = format!(
-        "root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:{AGENT_UID}:{AGENT_UID}:agent:/workspace/.home:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
-    );
-    write(Path::new("/etc/passwd"), passwd.as_bytes())?;
-    write(Path::new("/etc/group"), format!("root:x:0:\nagent:x:{AGENT_UID}:\nnogroup:x:65534:\n").as_bytes())?;
-    write(Path::new("/etc/resolv.conf"), b"nameserver 127.0.0.1\noptions timeout:2 attempts:2\n")?;
-    write(Path::new("/etc/hosts"), b"127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost ip6-loopback\n")?;
-    write(Path::new("/etc/hostname"), b"sandbox\n")?;
     let session = inside.request.spec.ca_certificate_pem.as_bytes();
     if !session.is_empty() {
         let mut bundle = match inside.request.spec.trust {
@@ -113,8 +113,8 @@ pub(super) fn write_etc(inside: &mut Inside) -> Result<(), Failure> {
             bundle.push(b'\n');
         }
         bundle.extend(session);
-        write(Path::new(BUNDLE), &bundle)?;
-        write(Path::new(SESSION_CA), session)?;
+        write(&own(BUNDLE), &bundle)?;
+        write(&own(SESSION_CA), session)?;
     }
     Ok(())
 }
@@ -131,7 +131,7 @@ pub(super) fn mount_system(inside: &mut Inside) -> Result<(), Failure> {
     if !inside.request.spec.ca_certificate_pem.is_empty() {
         // In an image the place may be anything; only a file is covered by a file.
         for bundle in inside.chosen.bundles.iter().filter(|bundle| bundle.is_file()) {
-            mounts::attach(&mounts::copy(Path::new(BUNDLE), Use::System)?, bundle)?;
+            mounts::attach(&mounts::copy(&own(BUNDLE), Use::System)?, bundle)?;
         }
     }
     Ok(())
@@ -234,6 +234,11 @@ fn cover(with: &Path, over: &Path) -> Result<(), Failure> {
 
 pub(super) fn make_directory(path: &Path) -> Result<(), Failure> {
     fs::DirBuilder::new().mode(0o755).recursive(true).create(path).doing(|| format!("make {}", path.display()))
+}
+
+/// Where a file of /etc/postern lies, which is a link.
+fn own(path: &str) -> PathBuf {
+    Path::new(etc::SESSION).join(Path::new(path).file_name().unwrap_or_default())
 }
 
 /// Makes a place to mount something at, where there is none.

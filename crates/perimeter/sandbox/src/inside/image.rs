@@ -16,8 +16,22 @@ use super::{Doing, Failure};
 use crate::system::{BUNDLES, System};
 
 /// Directories of an image's root that are not taken: the sandbox has its own, or nobody needs them.
-const NOT_TAKEN: [&str; 13] =
-    ["dev", "etc", "proc", "sys", "tmp", "run", "var", "mnt", "workspace", "boot", "media", "lost+found", ".empty"];
+const NOT_TAKEN: [&str; 14] = [
+    "dev",
+    "etc",
+    "proc",
+    "sys",
+    "tmp",
+    "run",
+    "var",
+    "mnt",
+    "workspace",
+    "boot",
+    "media",
+    "lost+found",
+    ".empty",
+    ".postern",
+];
 /// Files of an image's /etc that are not taken: the sandbox has its own, or nobody inside may read them.
 const NOT_TAKEN_OF_ETC: [&str; 10] =
     ["passwd", "group", "shadow", "gshadow", "resolv.conf", "hosts", "hostname", "mtab", "postern", "machine-id"];
@@ -43,6 +57,7 @@ pub(super) fn take(path: &Path) -> Result<(Vec<(PathBuf, OwnedFd)>, System), Fai
     let Taken { trees, links, copied, .. } = taken;
     let system = System {
         copied,
+        etc: None,
         shown: trees.iter().map(|(path, _)| path.clone()).collect(),
         links,
         hidden: Vec::new(),

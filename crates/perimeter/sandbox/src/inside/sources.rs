@@ -44,6 +44,10 @@ pub(super) enum Kind {
 /// Step: takes what is the same for every session.
 pub(super) fn take_system(ahead: &mut Ahead) -> Result<(), Failure> {
     let Ahead { system, taken, .. } = ahead;
+    if let Some(etc) = &system.etc {
+        // Before its own directories, which are mounted in it.
+        taken.shown.push(("/etc".into(), mounts::copy(etc, Use::System)?, Kind::Directory));
+    }
     for path in system.shown.iter().map(PathBuf::as_path).chain(danger::shown_besides().iter().map(Path::new)) {
         let tree = mounts::copy(path, Use::System)?;
         let kind = kind_of(&tree)?;

@@ -92,9 +92,9 @@ impl Stand {
         // As root the sandbox's user must be able to pass the directory above its workspace only on the host's side: it must not.
         let mut spec = spec(directory.path(), "sesn_test");
         change(&mut spec, directory.path());
-        let spawner = runtime
-            .block_on(Spawner::start_with(&Starter::itself(probe_program()), &Settings::default()))
-            .expect("the spawner starts");
+        let settings = Settings { forbidden_mounts: Vec::new(), shared: directory.path().join("shared") };
+        let spawner =
+            runtime.block_on(Spawner::start(&Starter::itself(probe_program()), &settings)).expect("the spawner starts");
         let mut sandbox = runtime.block_on(spawner.build(spec))?;
         let (unused, _) = std::os::unix::net::UnixStream::pair().expect("pairs");
         let channel = Channel::new(std::mem::replace(&mut sandbox.tools, unused.into()));

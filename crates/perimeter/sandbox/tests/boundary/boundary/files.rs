@@ -46,11 +46,26 @@ fn the_system_is_read_only_everywhere_outside_the_writable_places() {
 }
 
 #[test]
+fn what_all_sandboxes_are_shown_of_etc_none_can_change() {
+    let stand = Stand::new();
+    let told = stand.bash(
+        "for way in 'echo x >> /etc/hosts' 'touch /etc/hosts' 'chmod 666 /etc/services' 'ln -f /etc/hosts /workspace/h' \
+           'ln -sf /tmp /etc/localtime' 'mv /etc/hosts /etc/h' 'rmdir /etc/ssl' 'mkdir /etc/x' 'echo x > /.postern/x' \
+           'setfattr -n user.x -v y /etc/hosts' 'truncate -s 0 /etc/ld.so.cache'; do \
+           sh -c \"$way\" 2>/dev/null && echo \"$way\"; done; head -1 /etc/hosts",
+    );
+    assert_eq!(told.text.trim(), "127.0.0.1 localhost sandbox");
+    let of_the_host = std::fs::read("/etc/services").map(|text| text.len().to_string()).unwrap_or_default();
+    assert_eq!(stand.bash("cat /etc/services | wc -c").text.trim(), of_the_host);
+}
+
+#[test]
 fn nothing_of_the_host_is_there_but_the_listed_places() {
     let stand = Stand::new();
     let told = stand.bash("ls -A / | tr '\\n' ' '");
     let allowed = [
         ".empty",
+        ".postern",
         "bin",
         "dev",
         "etc",
