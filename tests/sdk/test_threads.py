@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 
 import pytest
 from anthropic import Anthropic, BadRequestError, ConflictError, NotFoundError
@@ -182,6 +183,28 @@ def test_a_child_at_work_goes_on_after_the_server_was_killed(new_stack):
     received = [event for event in events if event.type == "agent.thread_message_received"]
     assert len(received) == 1 and received[0].content[0].text.startswith("slow slow")
     assert [event.content[0].text for event in events if event.type == "agent.message"][-1] == "heard"
+
+
+def test_an_agent_of_a_roster_reads_its_own_skill(client: Anthropic, postern: Stack):
+    name = f"ledger-{uuid.uuid4().hex[:8]}"
+    text = f"---\nname: {name}\ndescription: Sums ledgers.\n---\nAdd the columns.\n"
+    skill = client.beta.skills.create(files=[(f"{name}/SKILL.md", text.encode())])
+    given = {"type": "custom", "skill_id": skill.id, "version": skill.latest_version_id}
+    scout = client.beta.agents.create(name="scout", model="rehearsal-1", tools=TOOLS, skills=[given])
+    chief = client.beta.agents.create(
+        name="chief", model="rehearsal-1", tools=TOOLS, multiagent={"type": "coordinator", "agents": [scout.id]})
+    session = client.beta.sessions.create(agent=chief.id, environment_id=postern.environment_id).id
+    reads = {"tool_uses": [tool("bash", command=f"cat /mnt/session/skills/{name}/SKILL.md")]}
+    client.beta.sessions.events.send(session, events=[{"type": "user.message", "content": script(
+        {"tool_uses": [start("scout", reads, {"text": "read"})]}, {"text": "waiting"}, {"text": "done"})}])
+    events = at_rest(client, session)
+    answered = next(event for event in events if event.type == "user.tool_result")
+    assert "Add the columns." in answered.content[0].text
+    other = client.beta.skills.versions.create(skill.id, files=[(f"{name}/SKILL.md", text.encode() + b"Twice.\n")])
+    with pytest.raises(BadRequestError, match="roster_skills_differ"):
+        client.beta.agents.create(
+            name="torn", model="rehearsal-1", tools=TOOLS, skills=[{**given, "version": other.id}],
+            multiagent={"type": "coordinator", "agents": [scout.id]})
 
 
 @pytest.mark.parametrize("roster, code", [

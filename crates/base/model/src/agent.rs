@@ -14,7 +14,7 @@ pub use mcp::{MAX_MCP_SERVERS, McpServer, McpServerTag};
 pub use model_config::{Effort, EffortLevel, ModelConfig, ModelParam, Speed};
 pub use multiagent::{
     HasRoster, MAX_ROSTER, MESSAGE_AGENT, Member, MemberFacts, MemberParam, Multiagent, RosterParam, START_AGENT,
-    SessionMultiagent, ThreadAgent, fitting_roster,
+    SessionMultiagent, ThreadAgent, fitting_roster, fitting_roster_skills,
 };
 
 use serde::{Deserialize, Serialize};

@@ -193,6 +193,14 @@ pub enum AgentSkill {
     },
 }
 
+impl AgentSkill {
+    /// The skill and its version.
+    pub fn parts(&self) -> (&SkillId, &SkillVersionId) {
+        let Self::Custom { skill_id, version } = self;
+        (skill_id, version)
+    }
+}
+
 /// What a session's model is told of a skill before it reads it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SkillSummary {
@@ -200,6 +208,19 @@ pub struct SkillSummary {
     pub name: SkillName,
     /// When to use it.
     pub description: String,
+    /// Which version it is of; unknown in sessions of earlier releases, whose rosters had no skills.
+    #[serde(default)]
+    pub version: Option<SkillVersionId>,
+}
+
+impl SkillSummary {
+    /// Whether an agent with these skills is told of it.
+    pub fn is_of(&self, skills: &[AgentSkill]) -> bool {
+        match &self.version {
+            Some(version) => skills.iter().any(|skill| skill.parts().1 == version),
+            None => !skills.is_empty(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -226,5 +247,21 @@ mod tests {
         for text in ["", " \n", "a\0b", &"x".repeat(1025)] {
             assert!(description(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_agent_is_told_of_its_own_skills_alone() {
+        let skill = |n: u8| AgentSkill::Custom {
+            skill_id: SkillId::parse(&format!("skill_{n}")).unwrap(),
+            version: SkillVersionId::parse(&format!("skillver_{n}")).unwrap(),
+        };
+        let summary = |version: Option<u8>| SkillSummary {
+            name: SkillName::parse("pdf").unwrap(),
+            description: String::new(),
+            version: version.map(|n| SkillVersionId::parse(&format!("skillver_{n}")).unwrap()),
+        };
+        assert!(summary(Some(1)).is_of(&[skill(2), skill(1)]));
+        assert!(!summary(Some(1)).is_of(&[skill(2)]) && !summary(Some(1)).is_of(&[]));
+        assert!(summary(None).is_of(&[skill(2)]) && !summary(None).is_of(&[]), "of an earlier release: its agent's");
     }
 }

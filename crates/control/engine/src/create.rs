@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use postern_model::agent::{AgentDefinition, McpServer};
+use postern_model::agent::{AgentDefinition, McpServer, fitting_roster_skills};
 use postern_model::environment::Environment;
 use postern_model::event::ClientEvent;
 use postern_model::ids::{AgentId, DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId, WorkspaceId};
@@ -90,7 +90,9 @@ pub(crate) async fn begin(
     let vault_ids = vaults(request.vault_ids.unwrap_or_default())?;
     let environment_id = environment(tx, workspace, &request.environment_id).await?;
     let agent = agent(tx, workspace, request.agent).await?;
-    let skills = skills::summaries(tx, workspace, &agent.skills).await.map_err(problem)?;
+    let of_roster: Vec<_> = agent.roster().iter().map(|member| member.agent().skills.as_slice()).collect();
+    fitting_roster_skills(&agent.skills, &of_roster)?;
+    let skills = skills::summaries(tx, workspace, &agent.skills_of_all()).await.map_err(problem)?;
     let budget = budget::created(&shared.settings, &agent, request.budget)?;
     postern_store::vaults::check_usable(tx, workspace, &vault_ids).await.map_err(problem)?;
     let now = now();
@@ -124,7 +126,7 @@ pub(crate) async fn begin(
     let mut actor = Actor::new(shared, record);
     actor.session.check(&initial, Author::Client)?;
     sessions::create(tx, &actor.record).await.map_err(problem)?;
-    skills::attach(tx, &actor.record.id, &actor.record.agent.skills).await.map_err(problem)?;
+    skills::attach(tx, &actor.record.id, &actor.record.agent.skills_of_all()).await.map_err(problem)?;
     give(tx, &mut actor, request.resources.unwrap_or_default(), now).await?;
     let deeds = actor.decide(Input::Events(initial));
     if !deeds.is_empty() {

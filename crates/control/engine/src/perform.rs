@@ -7,7 +7,6 @@ use postern_model::agent::ThreadAgent;
 use postern_model::event::{Audience, Event, EventBody, ModelUsage};
 use postern_model::ids::{EventId, ThreadId};
 use postern_model::session::SessionStatus;
-use postern_model::skill::SkillSummary;
 use postern_session::{Chance, Deed, Effect, FailureKind, Input, ModelEvent, ModelFailure, Thread};
 use postern_store::events::Log;
 use postern_store::sessions::{self, Progress};
@@ -206,9 +205,8 @@ impl Actor {
         let max_tokens = self.shared.settings.max_output_tokens;
         let Some(of) = self.session.thread(thread) else { return };
         let agent = of.agent();
-        // Agents of a roster have no skills of their own; a copy of the session's agent has the session's.
-        let skills: &[SkillSummary] = if agent.id == self.record.agent.id { &self.record.skills } else { &[] };
-        let given = postern_upstream::Given { skills, resources: &self.record.resources };
+        let skills: Vec<_> = self.record.skills.iter().filter(|skill| skill.is_of(&agent.skills)).cloned().collect();
+        let given = postern_upstream::Given { skills: &skills, resources: &self.record.resources };
         let body = postern_upstream::body(agent, given, of.mcp_tools(), &of.asked(), max_tokens);
         postern_danger::point!("model.before");
         let news = self.shared.model.start(body);

@@ -2,7 +2,7 @@
 
 mod given;
 
-pub use given::{Holder, attach, is_given, pin, summaries};
+pub use given::{Holder, attach, is_given, of_roster_alone, pin, summaries};
 
 use postern_model::ids::{SkillId, SkillVersionId, WorkspaceId};
 use postern_model::skill::{Skill, SkillName, SkillSource, SkillTag, SkillVersion, SkillVersionTag, VersionName};

@@ -1,12 +1,15 @@
 //! Agents that have others work for them: the roster as it is sent, as it is stored, and as a session has it (contract 2.3).
 
+use std::collections::HashMap;
+
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::Problem;
-use crate::ids::AgentId;
+use crate::ids::{AgentId, SkillId, SkillVersionId};
 use crate::session::SessionAgent;
+use crate::skill::AgentSkill;
 
 /// The most agents a roster may name.
 pub const MAX_ROSTER: usize = 20;
@@ -212,6 +215,24 @@ pub fn fitting_roster(own_geo: Option<&str>, members: &[MemberFacts<'_>]) -> Res
     Ok(())
 }
 
+/// Checks that the agents of one session mean the same by a skill that several of them have: its files lie in one sandbox, once.
+///
+/// # Errors
+/// 400 `roster_skills_differ` naming the entry.
+pub fn fitting_roster_skills(own: &[AgentSkill], members: &[&[AgentSkill]]) -> Result<(), Problem> {
+    let mut known: HashMap<&SkillId, &SkillVersionId> = own.iter().map(AgentSkill::parts).collect();
+    for (index, member) in members.iter().enumerate() {
+        for (skill, version) in member.iter().map(AgentSkill::parts) {
+            if *known.entry(skill).or_insert(version) != version {
+                let message =
+                    format!("another agent of the roster has another version of skill {skill}; give all the same");
+                return Err(Problem::invalid_at(&at(index), message).with_code("roster_skills_differ"));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Whom a session's agent has work for it: the roster with everything the session needs of each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -263,6 +284,17 @@ impl SessionAgent {
     /// The agents that it may start.
     pub fn roster(&self) -> &[ThreadAgent] {
         self.multiagent.as_ref().map(SessionMultiagent::agents).unwrap_or_default()
+    }
+
+    /// The skills that its worker shows in the sandbox: its own, then those of its roster, each once.
+    pub fn skills_of_all(&self) -> Vec<&AgentSkill> {
+        let mut all: Vec<&AgentSkill> = Vec::new();
+        for skill in self.skills.iter().chain(self.roster().iter().flat_map(|agent| &agent.0.skills)) {
+            if !all.contains(&skill) {
+                all.push(skill);
+            }
+        }
+        all
     }
 
     /// The same, where whatever of the roster means the agent itself is as the agent is now (contract 1.4).

@@ -14,6 +14,7 @@ use postern_secret::key::SessionToken;
 use postern_store::environments;
 use postern_store::keys::{Lease, SessionGrant};
 use postern_store::list::page;
+use postern_store::skills;
 use postern_store::work::{self, Beat, Claim, Lost, LostCause};
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
@@ -210,8 +211,13 @@ async fn claim(
     let claimed = work::claim(&mut tx, &ask).await.map_err(problem)?;
     let Some(work) = claimed else { return Ok(None) };
     let variables = variables::of_session(&mut tx, environment, work.data.session()).await.map_err(problem)?;
+    let unshown = match brings {
+        Brings::Variables => 0,
+        Brings::Nothing => skills::of_roster_alone(&mut tx, work.data.session()).await.map_err(problem)?,
+    };
     tx.commit().await.map_err(problem)?;
-    let (sealed, missing) = brought(variables.unwrap_or_default(), brings);
+    let (sealed, mut missing) = brought(variables.unwrap_or_default(), brings);
+    missing.extend((unshown > 0).then(|| variables::roster_skills_not_brought(unshown)));
     if let Err(problem) = app.engine.missing(work.data.session(), missing).await {
         tracing::warn!(session = %work.data.session(), %problem, "a session could not be told what it does not get");
     }

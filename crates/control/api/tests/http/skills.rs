@@ -28,7 +28,7 @@ pub(crate) async fn give(server: &Server, session: &str, skill: &Value) {
         version: SkillVersionId::parse(skill["latest_version_id"].as_str().unwrap()).unwrap(),
     };
     let mut tx = server.store.write().await.unwrap();
-    postern_store::skills::attach(&mut tx, &SessionId::parse(session).unwrap(), &[given]).await.unwrap();
+    postern_store::skills::attach(&mut tx, &SessionId::parse(session).unwrap(), &[&given]).await.unwrap();
     tx.commit().await.unwrap();
 }
 

@@ -57,6 +57,16 @@ pub fn not_brought(count: usize) -> Missing {
     Missing { code: "credential_kind_unsupported", message, unreachable: None }
 }
 
+/// What a worker leaves out that shows the skills of the session's agent alone.
+#[must_use]
+pub fn roster_skills_not_brought(count: usize) -> Missing {
+    let message = format!(
+        "{count} skills of agents in the roster are not in the sandbox: this worker shows those of the session's agent alone. \
+         Next step: serve the environment with a Postern worker, or give the skills to the agent that has the roster"
+    );
+    Missing { code: "roster_skills_unsupported", message, unreachable: None }
+}
+
 fn fitting(variables: Vec<StoredVariable>) -> (Vec<String>, Vec<Missing>) {
     let (mut room, mut fitting, mut left) = (LONGEST_VARIABLES, Vec::new(), Vec::new());
     for StoredVariable { vault_id, id, name, sealed } in variables {

@@ -3,7 +3,7 @@
 use postern_model::Problem;
 use postern_model::agent::{
     Agent, AgentDefinition, HasRoster, Member, MemberFacts, MemberParam, Multiagent, RosterParam, SessionMultiagent,
-    ThreadAgent, fitting_roster,
+    ThreadAgent, fitting_roster, fitting_roster_skills,
 };
 use postern_model::ids::{AgentId, WorkspaceId};
 use postern_model::session::SessionAgent;
@@ -62,15 +62,11 @@ pub async fn check(
     }
     let all: Vec<_> = members.iter().map(|member| facts(definition, member.as_ref())).collect();
     fitting_roster(definition.model.inference_geo.as_deref(), &all)?;
-    match members.iter().position(|member| member.as_ref().is_some_and(|agent| !agent.definition.skills.is_empty())) {
-        None => Ok(()),
-        Some(index) => {
-            let message =
-                "agents with skills are not in rosters in this build; give the skills to the agent with the roster";
-            let problem = Problem::invalid_at(&format!("multiagent.agents[{index}]"), message);
-            Err(problem.with_code("roster_skills_unsupported").into())
-        }
-    }
+    let skills: Vec<_> = members
+        .iter()
+        .map(|member| member.as_ref().map_or(&definition.skills, |agent| &agent.definition.skills).as_slice())
+        .collect();
+    Ok(fitting_roster_skills(&definition.skills, &skills)?)
 }
 
 /// What the rules between a roster's agents need of one; `None` is the agent that has it.

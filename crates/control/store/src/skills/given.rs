@@ -2,9 +2,11 @@
 
 use postern_model::Problem;
 use postern_model::ids::{EnvironmentId, SessionId, SkillId, SkillVersionId, WorkspaceId};
+use postern_model::session::SessionAgent;
 use postern_model::skill::{AgentSkill, MAX_SKILLS, SkillParam, SkillSummary, VersionName};
 
 use super::{Which, version_required};
+use crate::row::from_json;
 use crate::{Connection, StoreError, Tx};
 
 /// The skills that an agent names, each pinned to a version that exists now.
@@ -68,14 +70,15 @@ fn at(index: usize, error: StoreError) -> StoreError {
 pub async fn summaries(
     connection: &mut Connection,
     workspace: &WorkspaceId,
-    skills: &[AgentSkill],
+    skills: &[&AgentSkill],
 ) -> Result<Vec<SkillSummary>, StoreError> {
     let mut summaries = Vec::with_capacity(skills.len());
-    for (index, AgentSkill::Custom { skill_id, version }) in skills.iter().enumerate() {
-        let found =
-            version_required(connection, workspace, skill_id, Which::Named(&VersionName::Id(version.clone()))).await;
+    for (index, (skill, version)) in skills.iter().map(|skill| skill.parts()).enumerate() {
+        let named = VersionName::Id(version.clone());
+        let found = version_required(connection, workspace, skill, Which::Named(&named)).await;
         let found = found.map_err(|error| at(index, error))?.version;
-        summaries.push(SkillSummary { name: found.name, description: found.description });
+        let version = Some(version.clone());
+        summaries.push(SkillSummary { name: found.name, description: found.description, version });
     }
     Ok(summaries)
 }
@@ -84,8 +87,8 @@ pub async fn summaries(
 ///
 /// # Errors
 /// The database failed.
-pub async fn attach(tx: &mut Tx, session: &SessionId, skills: &[AgentSkill]) -> Result<(), StoreError> {
-    for AgentSkill::Custom { version, .. } in skills {
+pub async fn attach(tx: &mut Tx, session: &SessionId, skills: &[&AgentSkill]) -> Result<(), StoreError> {
+    for (_, version) in skills.iter().map(|skill| skill.parts()) {
         sqlx::query("INSERT INTO session_skills (session_id, skill_version_id) VALUES (?1, ?2)")
             .bind(session.as_str())
             .bind(version.as_str())
@@ -93,6 +96,20 @@ pub async fn attach(tx: &mut Tx, session: &SessionId, skills: &[AgentSkill]) -> 
             .await?;
     }
     Ok(())
+}
+
+/// How many skills of a session are not its agent's own, but those of the agents that may work for it.
+///
+/// # Errors
+/// The database failed.
+pub async fn of_roster_alone(connection: &mut Connection, session: &SessionId) -> Result<usize, StoreError> {
+    let agent: Option<String> = sqlx::query_scalar("SELECT agent FROM sessions WHERE id = ?1")
+        .bind(session.as_str())
+        .fetch_optional(connection)
+        .await?;
+    let Some(agent) = agent else { return Ok(0) };
+    let agent: SessionAgent = from_json(&agent, "sessions.agent")?;
+    Ok(agent.skills_of_all().len().saturating_sub(agent.skills.len()))
 }
 
 /// Whose skills are asked for.

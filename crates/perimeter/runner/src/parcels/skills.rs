@@ -1,4 +1,4 @@
-//! The skills of a session's agent: fetched with the session's credential, unpacked, on record, and only then shown.
+//! The skills of a session's agents: fetched with the session's credential, unpacked, on record, and only then shown.
 //!
 //! One that cannot be had for good is missing, and the model is told so with its next tool result; trouble that may pass ends the work item, as
 //! it does for files.
@@ -58,22 +58,39 @@ impl From<Refused> for Missing {
     }
 }
 
-/// Whether the session's agent has skills.
+/// Whether the session's agent has skills, or one of its roster.
 pub(crate) fn has_skills(session: &Value) -> bool {
-    session["agent"]["skills"].as_array().is_some_and(|skills| !skills.is_empty())
+    sent(session).next().is_some()
 }
 
+/// What the server says of the skills of the session's agent and of its roster.
+fn sent(session: &Value) -> impl Iterator<Item = &Value> {
+    let agent = &session["agent"];
+    let roster = list(&agent["multiagent"]["agents"]).iter();
+    list(&agent["skills"]).iter().chain(roster.flat_map(|agent| list(&agent["skills"])))
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[][..], Vec::as_slice)
+}
+
+/// Each once.
 fn named(session: &Value) -> Result<Vec<Named>, Refused> {
-    let sent = session["agent"]["skills"].as_array().map_or(&[][..], Vec::as_slice);
-    if sent.len() > MAX_SKILLS {
-        return Err(unsupported(&format!("more than {MAX_SKILLS} skills")));
+    let mut named: Vec<Named> = Vec::new();
+    for skill in sent(session) {
+        let skill = Named::deserialize(skill).map_err(|_| unsupported("skills that this worker cannot read"))?;
+        if !named.contains(&skill) {
+            named.push(skill);
+        }
+        if named.len() > MAX_SKILLS {
+            return Err(unsupported(&format!("more than {MAX_SKILLS} skills")));
+        }
     }
-    let read = |skill: &Value| serde_json::from_value(skill.clone());
-    sent.iter().map(read).collect::<Result<_, _>>().map_err(|_| unsupported("skills that this worker cannot read"))
+    Ok(named)
 }
 
 impl Parcels {
-    /// Brings the skills of the session's agent. Each line says of one why it is not there.
+    /// Brings the skills of the session's agent and of its roster. Each line says of one why it is not there.
     pub(super) async fn bring_skills<H: Hands>(
         &self,
         subject: Subject<'_>,
