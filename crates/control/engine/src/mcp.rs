@@ -97,7 +97,7 @@ impl Servers {
                 (Some(Purpose::Call(call)), None) => {
                     warn!(%call, "the task of an MCP call broke down");
                     let content = vec![Block::text(OUTCOME_UNKNOWN)];
-                    return Input::McpResult { call, content, is_error: true };
+                    return Input::Called { call, content, is_error: true };
                 }
             }
         }
@@ -161,16 +161,16 @@ impl Actor {
         of_thread.spawn(Purpose::Call(id), async move {
             let Some(line) = line else {
                 let text = format!("The tool was not run: the MCP server `{server}` is not connected. Try again.");
-                return Input::McpResult { call, content: vec![Block::text(text)], is_error: true };
+                return Input::Called { call, content: vec![Block::text(text)], is_error: true };
             };
             match line.call(&caller, &call, &tool, input).await {
                 Ok(result) => {
                     let content = result::fit(&caller, &call, result.content).await;
-                    Input::McpResult { call, content, is_error: result.is_error }
+                    Input::Called { call, content, is_error: result.is_error }
                 }
                 Err(failure) => {
                     let text = result::failed(&server, &tool, &failure);
-                    Input::McpResult { call, content: vec![Block::text(text)], is_error: true }
+                    Input::Called { call, content: vec![Block::text(text)], is_error: true }
                 }
             }
         });
