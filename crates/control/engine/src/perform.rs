@@ -64,7 +64,9 @@ impl Actor {
                 }
                 Effect::Keep(event, blocks) => events::keep(tx, &self.log(thread), event, blocks).await?,
                 Effect::EnsureWork => self.ensure_work(tx).await?,
-                Effect::CallMcp { call, .. } => mcp_calls::start(tx, &self.log(thread), call, now).await?,
+                Effect::CallMcp { call, .. } | Effect::CallWeb { call, .. } => {
+                    mcp_calls::start(tx, &self.log(thread), call, now).await?;
+                }
                 Effect::Accepted(_)
                 | Effect::CallModel(_)
                 | Effect::CancelModel
@@ -171,6 +173,7 @@ impl Actor {
                 Effect::CancelModel => self.under_way(&thread).cancel_model(),
                 Effect::ConnectMcp { attempt, servers } => self.connect_mcp(&thread, attempt, servers),
                 Effect::CallMcp { call, server, tool, input } => self.call_mcp(&thread, call, server, tool, input),
+                Effect::CallWeb { call, order } => self.call_web(&thread, call, order),
                 Effect::CancelMcp => self.under_way(&thread).mcp.cancel(),
                 Effect::RetryAfter(wait) => self.under_way(&thread).retry_at = Some(Instant::now() + wait),
                 Effect::Accepted(_) | Effect::Keep(..) | Effect::EnsureWork => {}
@@ -208,7 +211,8 @@ impl Actor {
         let agent = of.agent();
         // Agents of a roster have no skills of their own; a copy of the session's agent has the session's.
         let skills: &[SkillSummary] = if agent.id == self.record.agent.id { &self.record.skills } else { &[] };
-        let given = postern_upstream::Given { skills, resources: &self.record.resources };
+        let web = self.shared.settings.limits.web;
+        let given = postern_upstream::Given { skills, resources: &self.record.resources, web };
         let body = postern_upstream::body(agent, given, of.mcp_tools(), &of.asked(), max_tokens);
         postern_danger::point!("model.before");
         let news = self.shared.model.start(body);
@@ -251,7 +255,12 @@ fn progress_of(thread: &Thread) -> threads::Progress {
 fn is_stored(deed: &Deed) -> bool {
     matches!(
         deed.effect,
-        Effect::Append(..) | Effect::Process(_) | Effect::Keep(..) | Effect::EnsureWork | Effect::CallMcp { .. }
+        Effect::Append(..)
+            | Effect::Process(_)
+            | Effect::Keep(..)
+            | Effect::EnsureWork
+            | Effect::CallMcp { .. }
+            | Effect::CallWeb { .. }
     )
 }
 

@@ -230,7 +230,7 @@ fn a_person_who_is_asked_decides_and_what_changed_meanwhile_counts() {
     let deny = confirm(&denied, "deny");
     denied.send(deny).unwrap();
     assert!(denied.orders.is_empty());
-    assert!(matches!(denied.log.iter().rev().find(|event| event.body.kind() == "agent.tool_result"), Some(_)));
+    assert!(denied.log.iter().any(|event| event.body.kind() == "agent.tool_result"));
 
     let mut changed = world(ask);
     changed.say(SHOWN);
