@@ -39,6 +39,8 @@ pub trait Web: Send + Sync + 'static {
 
 /// Fetches pages, and searches where it has a provider.
 pub struct Browser {
+    /// How long an order may take.
+    pub patience: Duration,
     public: Public,
     provider: Option<Provider>,
     room: Semaphore,
@@ -48,7 +50,7 @@ impl Browser {
     /// One that dials what `public` allows.
     #[must_use]
     pub fn new(public: Public, provider: Option<Provider>) -> Self {
-        Self { public, provider, room: Semaphore::new(AT_ONCE) }
+        Self { patience: PATIENCE, public, provider, room: Semaphore::new(AT_ONCE) }
     }
 
     async fn obey(&self, order: WebOrder) -> Result<String, WebFailure> {
@@ -69,11 +71,15 @@ impl Browser {
 impl Web for Browser {
     fn run(&self, order: WebOrder) -> Running<'_> {
         Box::pin(async move {
-            let late = || {
-                let message = format!("There was no answer within {} s. Try another source.", PATIENCE.as_secs());
-                WebFailure::new(WebErrorCode::UrlNotAccessible, message)
+            let code = match order {
+                WebOrder::Fetch { .. } => WebErrorCode::UrlNotAccessible,
+                WebOrder::Search { .. } => WebErrorCode::Unavailable,
             };
-            timeout(PATIENCE, self.obey(order)).await.unwrap_or_else(|_| Err(late()))
+            let late = || {
+                let message = format!("There was no answer within {} s. Go on without it.", self.patience.as_secs());
+                WebFailure::new(code, message)
+            };
+            timeout(self.patience, self.obey(order)).await.unwrap_or_else(|_| Err(late()))
         })
     }
 }

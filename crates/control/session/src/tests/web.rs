@@ -90,6 +90,19 @@ fn a_url_that_the_model_composed_is_not_fetched() {
 }
 
 #[test]
+fn a_query_has_an_end() {
+    let mut world = world(json!([]));
+    world.say("go");
+    for (query, why) in [(json!("q".repeat(401)), "query_too_long"), (json!(""), "invalid"), (json!(7), "invalid")] {
+        world.answer(vec![tool("web_search", json!({"query": query}))], Stop::ToolUse);
+        let told = world.answer_of(world.calls().last().unwrap()).unwrap().0;
+        assert!(told.starts_with(why), "{told}");
+    }
+    world.answer(vec![tool("web_search", json!({"query": "q".repeat(400)}))], Stop::ToolUse);
+    assert_eq!(world.orders.len(), 1);
+}
+
+#[test]
 fn only_what_counts_as_a_source_shows_a_url() {
     let sources = |sources: Value| json!([{"name": "web_fetch", "url_sources": sources}]);
     let only = |names: &[&str], kind: &str| {

@@ -227,6 +227,13 @@ mod tests {
     }
 
     #[test]
+    fn a_title_is_cut() {
+        let page = format!("<title>{}</title>x", "t".repeat(LONGEST_TITLE + 1));
+        let shown = shown("text/html", page.as_bytes()).unwrap();
+        assert!(shown.contains(&format!("Title: {}\n\nx", "t".repeat(LONGEST_TITLE))), "{shown}");
+    }
+
+    #[test]
     fn compression_is_undone_as_far_as_the_bound() {
         let (text, is_cut) = decoded(gzip(b"hello"), false, Some("gzip")).unwrap();
         assert_eq!((text.as_slice(), is_cut), (&b"hello"[..], false));

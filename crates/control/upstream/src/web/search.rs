@@ -257,6 +257,16 @@ mod tests {
     }
 
     #[test]
+    fn results_are_few_and_short() {
+        let long = |n: usize| json!({"url": format!("https://a.example/{n}"), "title": "t".repeat(999), "content": "c".repeat(999)});
+        let body = json!({"results": (0..MOST_RESULTS + 5).map(long).collect::<Vec<_>>()}).to_string();
+        let shown = shown(ProviderKind::Searxng.read(body.as_bytes()).unwrap().into_iter());
+        assert_eq!(shown.matches("https://").count(), MOST_RESULTS);
+        assert_eq!(shown.matches('c').count(), MOST_RESULTS * LONGEST_EXCERPT);
+        assert!(!shown.contains(&"t".repeat(LONGEST_TITLE + 1)));
+    }
+
+    #[test]
     fn a_provider_is_asked_to_keep_to_a_short_list() {
         assert_eq!(with_sites("q", &DomainRules::default()), "q");
         assert_eq!(with_sites("q", &rules(&["a.example/x"])), "q site:a.example");

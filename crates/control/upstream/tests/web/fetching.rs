@@ -1,5 +1,7 @@
 //! Pages: what is asked for, where a redirect may lead, which addresses are dialled.
 
+use std::time::Duration;
+
 use postern_policy::web::{DomainList, DomainPattern};
 use postern_session::WebErrorCode;
 use postern_upstream::web::{BODY_BYTES, REDIRECTS};
@@ -139,4 +141,15 @@ async fn what_is_no_page_is_told_by_its_kind() {
     let url = other.url("a", "/x");
     let untrusted = site.fetch(&url, Vec::new()).await.unwrap_err();
     assert!(untrusted.1.contains("prove who it is"), "{}", untrusted.1);
+}
+
+#[tokio::test]
+async fn a_site_that_does_not_answer_is_given_up_in_time() {
+    let site = Site::new().await;
+    site.hang("/x");
+    let mut browser = site.browser(&["127.0.0.1/32"], None);
+    browser.patience = Duration::from_millis(300);
+    let (code, message) = site.fetch_by(&browser, &site.url("a", "/x"), Vec::new()).await.unwrap_err();
+    assert_eq!(code, WebErrorCode::UrlNotAccessible);
+    assert!(message.contains("no answer within"), "{message}");
 }

@@ -109,6 +109,11 @@ impl Site {
         self.pages.lock().unwrap().insert(path.to_owned(), answer);
     }
 
+    /// No answer ever comes.
+    pub(crate) fn hang(&self, path: &str) {
+        self.pages.lock().unwrap().insert(path.to_owned(), Vec::new());
+    }
+
     pub(crate) fn redirect(&self, path: &str, to: &str) {
         self.page(path, &format!("302 Found\r\nlocation: {to}"), "");
     }
@@ -155,6 +160,11 @@ async fn answer(
     let missing = b"HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_vec();
     let path = path.split('?').next().unwrap();
     let page = pages.lock().unwrap().get(path).cloned().unwrap_or(missing);
+    if page.is_empty() {
+        // Until the client gives up.
+        let _ = stream.read_u8().await;
+        return;
+    }
     // A client that has read enough goes away.
     let _ = stream.write_all(&page).await;
     let _ = stream.shutdown().await;
