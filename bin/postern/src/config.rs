@@ -35,6 +35,8 @@ pub(crate) struct Configuration {
     pub(crate) routes: Routes,
     /// `[server]`.
     pub(crate) server: deployment::Server,
+    /// `[web]`.
+    pub(crate) web: deployment::Web,
     /// `[edge]`.
     pub(crate) edge: deployment::Edge,
     /// `[worker]`.
@@ -117,7 +119,7 @@ fn check(document: Document, directory: &Path) -> Result<Configuration, Failure>
         return Err(all_errors(errors));
     };
     let warnings = zones.warnings().iter().chain(routes.warnings()).map(ToString::to_string).collect();
-    let Deployment { server, edge, worker, gateway, custody, audit } = deployment;
+    let Deployment { server, web, edge, worker, gateway, custody, audit } = deployment;
     Ok(Configuration {
         document,
         model,
@@ -126,6 +128,7 @@ fn check(document: Document, directory: &Path) -> Result<Configuration, Failure>
         zones,
         routes,
         server,
+        web,
         edge,
         worker,
         gateway,
@@ -142,7 +145,7 @@ fn collect<T>(loaded: Result<T, Vec<ConfigError>>, errors: &mut Vec<ConfigError>
 fn sections(document: &Document, directory: &Path) -> Result<(Option<Model>, bool), Vec<ConfigError>> {
     let reader = document.reader();
     let mut root = reader.root();
-    for read_elsewhere in ["zone", "server", "worker", "edge", "gateway", "custody", "audit"] {
+    for read_elsewhere in ["zone", "server", "web", "worker", "edge", "gateway", "custody", "audit"] {
         root.leave(read_elsewhere);
     }
     let has_zones = root.has("zone");

@@ -5,6 +5,7 @@ mod alone;
 mod first;
 mod keys;
 mod mcp;
+mod web;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -38,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::edge;
 use crate::failure::{Failure, Or};
 pub(crate) use alone::run;
+pub(crate) use web::WebConfiguration;
 
 /// What domains of tunnels end in, unless `[edge] domain` says.
 pub(crate) const DEFAULT_TUNNEL_DOMAIN: &str = "tunnel.localhost";
@@ -71,7 +73,9 @@ pub(crate) struct ServerConfiguration {
     pub(crate) mcp_addresses: Vec<IpNet>,
     /// The same for webhooks.
     pub(crate) webhook_addresses: Vec<IpNet>,
-    /// Trusted besides the system's list, for both.
+    /// The web tools.
+    pub(crate) web: WebConfiguration,
+    /// Trusted besides the system's list, for all of these.
     pub(crate) ca_file: Option<PathBuf>,
 }
 
@@ -165,13 +169,15 @@ impl Server {
         let roots =
             TlsRoots::platform_and_file(configuration.ca_file.as_deref()).or_misused("load trusted certificates")?;
         let mcp = mcp::client(&edge, signer, &domain, &configuration.mcp_addresses, roots.clone());
-        let public = Public::new(configuration.webhook_addresses.clone(), roots);
+        let public = Public::new(configuration.webhook_addresses.clone(), roots.clone());
+        let web = Some(configuration.web.browser(&roots)?);
         let messenger = Arc::new(Postman::new(keys::server_key(&configuration.directory)?, public));
 
         let has_model_key = configuration.model_key.is_some();
         let key = configuration.model_key.take().map(secret);
         let model = Arc::new(model(&configuration, key)?);
-        let surroundings = Surroundings { mcp: Some(mcp.clone()), hub: Some(hub.clone()), messenger: Some(messenger) };
+        let surroundings =
+            Surroundings { mcp: Some(mcp.clone()), hub: Some(hub.clone()), messenger: Some(messenger), web };
         let tunnels = Tunnels { server_key, domain, edge: edge.clone(), prober: Some(mcp::prober(mcp)) };
         // Before the engine: sessions that go on after a restart call through tunnels at once.
         tunnels.fill_directory(&store).await.or_misused("read the tunnels")?;
@@ -268,7 +274,8 @@ fn model(configuration: &ServerConfiguration, key: Option<SecretBytes>) -> Resul
 
 fn settings_of_engine(configuration: &ServerConfiguration) -> postern_engine::Settings {
     let context = ContextLimits::default().with(Some(configuration.context));
-    let limits = postern_engine::Limits { context, ..postern_engine::Limits::default() };
+    let web = configuration.web.tools();
+    let limits = postern_engine::Limits { context, web, ..postern_engine::Limits::default() };
     postern_engine::Settings {
         judge: configuration.judge.clone(),
         grader: configuration.grader.clone(),

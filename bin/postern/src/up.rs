@@ -24,7 +24,7 @@ use crate::config::{self, Configuration, DEFAULT_ENVIRONMENT};
 use crate::data::Data;
 use crate::failure::{Failure, Or};
 use crate::roles::{Service, keep_memory_private, variables, worker_configuration};
-use crate::server::{DEFAULT_TUNNEL_DOMAIN, EdgeConfiguration, ServerConfiguration, ServerReady};
+use crate::server::{DEFAULT_TUNNEL_DOMAIN, EdgeConfiguration, ServerConfiguration, ServerReady, WebConfiguration};
 use crate::tunnel::Files;
 use crate::{edge, gateway, listening, perimeter, reload};
 
@@ -83,6 +83,7 @@ impl Up {
             edge: Some(edge),
             mcp_addresses: configuration.server.mcp_addresses.clone(),
             webhook_addresses: configuration.server.webhook_addresses.clone(),
+            web: WebConfiguration::read(&configuration.web)?,
             ca_file: configuration.server.ca_file.clone(),
         };
         let sockets = vec![OwnedFd::from(tcp), OwnedFd::from(operator), OwnedFd::from(edge_socket)];

@@ -9,7 +9,7 @@ use postern_exec::WireBytes;
 use postern_policy::deployment::Protection;
 use serde_json::json;
 
-use super::{DEFAULT_TUNNEL_DOMAIN, EdgeConfiguration, Server, ServerConfiguration, ServerReady};
+use super::{DEFAULT_TUNNEL_DOMAIN, EdgeConfiguration, Server, ServerConfiguration, ServerReady, WebConfiguration};
 use crate::cli::ServerArguments;
 use crate::config::{self, Configuration};
 use crate::data::Data;
@@ -80,6 +80,7 @@ fn prepare(
         edge,
         mcp_addresses: section.mcp_addresses.clone(),
         webhook_addresses: section.webhook_addresses.clone(),
+        web: WebConfiguration::read(&configuration.web)?,
         ca_file: section.ca_file.clone(),
     };
     Ok((role, sockets))

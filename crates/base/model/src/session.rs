@@ -175,6 +175,27 @@ pub struct Usage {
     /// What the tokens cost; absent unless each of them has a price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub list_cost: Option<MonetaryAmount>,
+    /// What this server ran itself; absent while it ran nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_tool_use: Option<ServerToolUsage>,
+}
+
+/// How often this server's own tools were run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerToolUsage {
+    /// Always 0 (contract 2.2).
+    pub web_fetch_requests: u64,
+    /// Searches.
+    pub web_search_requests: u64,
+}
+
+impl ServerToolUsage {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            web_fetch_requests: self.web_fetch_requests + other.web_fetch_requests,
+            web_search_requests: self.web_search_requests + other.web_search_requests,
+        }
+    }
 }
 
 impl Usage {
@@ -192,6 +213,10 @@ impl Usage {
             },
             active_seconds: 0.0,
             list_cost: None,
+            server_tool_use: match (self.server_tool_use, other.server_tool_use) {
+                (Some(one), Some(two)) => Some(one.plus(two)),
+                (one, two) => one.or(two),
+            },
         }
     }
 }

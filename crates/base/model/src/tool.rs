@@ -3,11 +3,15 @@
 //! Says which tools exist and under which policy; never runs one.
 
 mod mcp;
+pub mod web;
 
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::Field;
+use web::{UrlSources, UrlSourcesParam, UserLocation};
 
 /// A built-in tool of `agent_toolset_20260401`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -25,15 +29,18 @@ pub enum Builtin {
     Glob,
     /// Searches files by regular expression.
     Grep,
-    /// Fetches a page; runs on the server, not in this build.
+    /// Fetches a page; runs on the server.
     WebFetch,
-    /// Searches the web; runs on the server, not in this build.
+    /// Searches the web; runs on the server.
     WebSearch,
 }
 
 impl Builtin {
     /// Every tool that a worker runs, in the order they are shown to the model.
     pub const IN_SANDBOX: [Self; 6] = [Self::Bash, Self::Read, Self::Write, Self::Edit, Self::Glob, Self::Grep];
+
+    /// Every tool that the server runs itself.
+    pub const ON_SERVER: [Self; 2] = [Self::WebFetch, Self::WebSearch];
 
     /// The tool's wire name.
     pub fn name(self) -> &'static str {
@@ -51,7 +58,7 @@ impl Builtin {
 
     /// The tool of that name.
     pub fn named(name: &str) -> Option<Self> {
-        [Self::WebFetch, Self::WebSearch].into_iter().chain(Self::IN_SANDBOX).find(|tool| tool.name() == name)
+        Self::ON_SERVER.into_iter().chain(Self::IN_SANDBOX).find(|tool| tool.name() == name)
     }
 
     /// True when a worker runs it, false when the server would.
@@ -100,9 +107,21 @@ pub struct ToolConfig {
     pub enabled: bool,
     /// Its policy.
     pub permission_policy: PermissionPolicy,
-    /// Always null, and only on `web_fetch`.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "present_null")]
-    pub url_sources: Option<()>,
+    /// The hosts that alone may be reached; only of the web tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_domains: Option<Vec<String>>,
+    /// The hosts that may not be reached; only of the web tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked_domains: Option<Vec<String>>,
+    /// How much of a page the model is shown; only of `web_fetch`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_content_tokens: Option<u64>,
+    /// Where the URLs must have stood that are fetched; always there on `web_fetch`, and only there.
+    #[serde(default, skip_serializing_if = "Field::is_absent")]
+    pub url_sources: Field<UrlSources>,
+    /// Where the user is; only of `web_search`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_location: Option<UserLocation>,
 }
 
 /// A custom tool: described to the model, run by whoever registered its name.
@@ -127,10 +146,14 @@ pub struct AgentToolset {
 }
 
 impl AgentToolset {
+    /// The configuration that names this tool.
+    pub fn named(&self, tool: Builtin) -> Option<&ToolConfig> {
+        self.configs.iter().find(|config| config.name == tool)
+    }
+
     /// What holds for one tool.
     pub fn config(&self, tool: Builtin) -> DefaultConfig {
-        let named = self.configs.iter().find(|config| config.name == tool);
-        named.map_or(self.default_config, |config| DefaultConfig {
+        self.named(tool).map_or(self.default_config, |config| DefaultConfig {
             enabled: config.enabled,
             permission_policy: config.permission_policy,
         })
@@ -252,6 +275,21 @@ pub struct ToolConfigParam {
     /// Absent: the toolset's default.
     #[serde(default)]
     pub permission_policy: Option<PermissionPolicy>,
+    /// Of the web tools.
+    #[serde(default)]
+    pub allowed_domains: Option<Vec<String>>,
+    /// Of the web tools.
+    #[serde(default)]
+    pub blocked_domains: Option<Vec<String>>,
+    /// Of `web_fetch`.
+    #[serde(default)]
+    pub max_content_tokens: Option<u64>,
+    /// Of `web_fetch`.
+    #[serde(default)]
+    pub url_sources: Option<UrlSourcesParam>,
+    /// Of `web_search`.
+    #[serde(default)]
+    pub user_location: Option<UserLocation>,
 }
 
 /// One of an `mcp_toolset`'s `configs` as sent.
@@ -309,7 +347,18 @@ pub fn resolve(params: Vec<ToolParam>) -> Result<Vec<Tool>, ToolError> {
         names.insert(name);
         Ok(tool)
     };
-    params.into_iter().enumerate().map(resolve_at).collect()
+    let tools: Vec<Tool> = params.into_iter().enumerate().map(resolve_at).collect::<Result<_, _>>()?;
+    let custom = |tool: &Tool| match tool {
+        Tool::Custom(custom) => Some(custom.name.clone()),
+        Tool::AgentToolset(_) | Tool::McpToolset(_) => None,
+    };
+    let custom: HashSet<String> = tools.iter().filter_map(custom).collect();
+    for (index, tool) in tools.iter().enumerate() {
+        if let Tool::AgentToolset(toolset) = tool {
+            web::known_sources(toolset, &custom).map_err(|message| ToolError { index, message })?;
+        }
+    }
+    Ok(tools)
 }
 
 /// How many tools an entry names.
@@ -350,16 +399,22 @@ fn resolve_toolset(default: DefaultConfigParam, configs: Vec<ToolConfigParam>) -
         if !seen.insert(config.name) {
             return Err(format!("configs: `{name}` appears twice"));
         }
-        let enabled = config.enabled.unwrap_or(default_config.enabled);
-        if enabled && !config.name.runs_in_sandbox() {
-            return Err(format!("configs: `{name}` is not in this build; leave it out or send \"enabled\": false"));
-        }
+        web::check(&config).map_err(|message| format!("configs: `{name}`: {message}"))?;
+        let url_sources = match (config.name, config.url_sources) {
+            (Builtin::WebFetch, Some(sources)) => Field::Value(sources.into()),
+            (Builtin::WebFetch, None) => Field::Null,
+            _ => Field::Absent,
+        };
         Ok(ToolConfig {
             name: config.name,
             kind: config.name,
-            enabled,
+            enabled: config.enabled.unwrap_or(default_config.enabled),
             permission_policy: config.permission_policy.unwrap_or(default_config.permission_policy),
-            url_sources: (config.name == Builtin::WebFetch).then_some(()),
+            allowed_domains: config.allowed_domains,
+            blocked_domains: config.blocked_domains,
+            max_content_tokens: config.max_content_tokens,
+            url_sources,
+            user_location: config.user_location,
         })
     };
     let configs = configs.into_iter().map(resolve_config).collect::<Result<_, _>>()?;
@@ -411,21 +466,6 @@ fn has_reference(value: &Value) -> bool {
         Value::Object(map) => map.iter().any(|(key, value)| key == "$ref" || has_reference(value)),
         Value::Array(items) => items.iter().any(has_reference),
         _ => false,
-    }
-}
-
-/// Writes `Some(())` as null and reads a present null back.
-mod present_null {
-    use serde::{Deserialize, Deserializer, Serializer, de::IgnoredAny};
-
-    #[expect(clippy::ref_option, reason = "the signature is serde's")]
-    pub(super) fn serialize<S: Serializer>(_: &Option<()>, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_none()
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<()>, D::Error> {
-        Option::<IgnoredAny>::deserialize(deserializer)?;
-        Ok(Some(()))
     }
 }
 

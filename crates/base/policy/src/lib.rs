@@ -23,6 +23,7 @@ pub mod permit;
 pub mod reach;
 pub mod reason;
 pub mod request;
+pub mod web;
 mod wire;
 pub mod zone;
 

@@ -14,7 +14,9 @@ const MAX_DEPTH: usize = 64;
 
 /// Keys whose value is an array; its elements are objects or words.
 const ARRAYS: &[&str] = &[
+    "allowed_domains",
     "allowed_hosts",
+    "blocked_domains",
     "configs",
     "content",
     "enabled_events",
@@ -31,6 +33,7 @@ const OBJECTS: &[&str] = &[
     "agent",
     "auth",
     "citations",
+    "client_tool_results",
     "context",
     "default_config",
     "effort",
@@ -44,8 +47,12 @@ const OBJECTS: &[&str] = &[
     "refresh",
     "schedule",
     "sealed",
+    "server_tool_results",
     "source",
     "token_endpoint_auth",
+    "url_sources",
+    "user_input",
+    "user_location",
 ];
 /// Keys whose value is looked at where it is used, not by a derived parser.
 const ANYTHING: &[&str] =

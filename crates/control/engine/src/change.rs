@@ -11,7 +11,7 @@ use postern_session::{Input, Thread};
 use postern_store::{StoreError, Tx, sessions, threads, webhooks, work};
 
 use crate::actor::{Actor, Failure};
-use crate::create::{now, resolve_tools};
+use crate::create::{now, resolve_tools, served};
 use crate::problem;
 
 impl Actor {
@@ -169,6 +169,7 @@ impl Actor {
         }
         if !update.tools.is_absent() {
             agent.tools = resolve_tools(update.tools)?;
+            served(self.shared.settings.limits.web, &agent)?;
         }
         fitting_mcp(&agent.mcp_servers, &agent.tools)
             .and_then(|()| fitting_skills(&agent.skills, &agent.tools))

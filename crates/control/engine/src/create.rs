@@ -11,6 +11,7 @@ use postern_model::session::{
     AgentParam, AgentReferenceParam, CreateSession, Session, SessionAgent, SessionStatus, Usage,
 };
 use postern_model::skill::{AgentSkill, SkillParam};
+use postern_model::tool::web::WebTools;
 use postern_model::tool::{self, ToolParam};
 use postern_model::{Field, Problem, Timestamp};
 use postern_session::{Author, Deed, Input};
@@ -90,6 +91,7 @@ pub(crate) async fn begin(
     let vault_ids = vaults(request.vault_ids.unwrap_or_default())?;
     let environment_id = environment(tx, workspace, &request.environment_id).await?;
     let agent = agent(tx, workspace, request.agent).await?;
+    served(shared.settings.limits.web, &agent)?;
     let of_roster: Vec<_> = agent.roster().iter().map(|member| member.agent().skills.as_slice()).collect();
     fitting_roster_skills(&agent.skills, &of_roster)?;
     let skills = skills::summaries(tx, workspace, &agent.skills_of_all()).await.map_err(problem)?;
@@ -285,4 +287,15 @@ fn overridden(
 
 pub(crate) fn resolve_tools(tools: Field<Vec<ToolParam>>) -> Result<Vec<tool::Tool>, Problem> {
     tool::resolve(tools.value().unwrap_or_default()).map_err(|error| Problem::invalid(format!("agent.{error}")))
+}
+
+/// Checks that this server has every web tool that the agents of a session name: a session without one that its author counts
+/// on would be something else than was asked for.
+pub(crate) fn served(web: WebTools, agent: &SessionAgent) -> Result<(), Problem> {
+    let members = agent.roster().iter().map(|member| member.agent());
+    let mut agents = std::iter::once(agent).chain(members);
+    agents.try_for_each(|agent| {
+        web.check(&agent.tools)
+            .map_err(|problem| Problem { message: format!("agent {}: {}", agent.id, problem.message), ..problem })
+    })
 }

@@ -26,6 +26,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod under_way;
+mod web;
 mod webhooks;
 
 use std::collections::{BTreeMap, HashSet};
@@ -40,6 +41,7 @@ use postern_model::money::Price;
 use postern_model::page::{BidirectionalPage, Page};
 use postern_model::resource::{Resource, ResourceParam};
 use postern_model::session::{CreateSession, Session, Thread, UpdateSession};
+use postern_model::tool::web::WebTools;
 use postern_model::{Problem, Timestamp};
 use postern_store::answers::Once;
 use postern_store::deployments::DeploymentFilter;
@@ -154,9 +156,15 @@ impl Engine {
     }
 
     /// Stops taking input, lets commits finish, ends every stream. A model request that runs is dropped; the next start
-    /// repeats it. An MCP call that runs is cancelled; the next start answers it with an unknown outcome. Returns whether all was quiet within `limit`.
+    /// repeats it. A call to an MCP server or of a web tool that runs is cancelled; the next start answers it with an unknown outcome. Returns whether all was quiet within `limit`.
     pub async fn drain(&self, limit: Duration) -> bool {
         self.shared.drain(limit).await
+    }
+
+    /// The web tools that sessions have here.
+    #[must_use]
+    pub fn web_tools(&self) -> WebTools {
+        self.shared.settings.limits.web
     }
 
     /// Creates a session; with `initial_events` it runs at once. The answer is stored with it where it shall be made once.

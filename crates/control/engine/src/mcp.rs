@@ -1,11 +1,11 @@
 //! The MCP servers of a session's threads: connecting to them, calling their tools, keeping connections while the session's
-//! task lives.
+//! task lives. Calls of web tools run beside theirs.
 //!
 //! Each connecting and each call is a task of its own under the session's, with a deadline; cancelling drops its future.
 //! Whether a call may be made is decided elsewhere, and its mark is in the journal before it gets here.
 
 mod line;
-mod result;
+pub(crate) mod result;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use postern_policy::canonical::definition_digest;
 use postern_session::{Input, McpNews, OUTCOME_UNKNOWN};
 use postern_store::sessions::Record;
 use postern_upstream::mcp::{CallerFacts, Mcp};
+use postern_upstream::web::Web;
 use serde_json::{Map, Value};
 use tokio::task::{self, JoinSet};
 use tracing::warn;
@@ -49,6 +50,8 @@ impl Default for McpSettings {
 pub struct Surroundings {
     /// Reaches MCP servers.
     pub mcp: Option<Arc<dyn Mcp>>,
+    /// Fetches pages and searches; [`crate::Limits::web`] says which of the two it can.
+    pub web: Option<Arc<dyn Web>>,
     /// Reaches the workers that hold sessions, for results that are too long to be shown.
     pub hub: Option<ControlHub>,
     /// Posts to webhooks; without one, what is noted for them waits.
@@ -57,8 +60,8 @@ pub struct Surroundings {
 
 /// In whose name servers are called, and what is needed for it.
 #[derive(Clone)]
-struct Caller {
-    shared: Arc<Shared>,
+pub(crate) struct Caller {
+    pub(crate) shared: Arc<Shared>,
     facts: CallerFacts,
     workspace: WorkspaceId,
     environment: EnvironmentId,
@@ -95,9 +98,9 @@ impl Servers {
                 (Some(_), Some(news)) => return news,
                 (Some(Purpose::Connect(attempt)), None) => return Input::McpConnected { attempt, servers: Vec::new() },
                 (Some(Purpose::Call(call)), None) => {
-                    warn!(%call, "the task of an MCP call broke down");
+                    warn!(%call, "the task of a call broke down");
                     let content = vec![Block::text(OUTCOME_UNKNOWN)];
-                    return Input::McpResult { call, content, is_error: true };
+                    return Input::Called { call, content, is_error: true };
                 }
             }
         }
@@ -111,6 +114,11 @@ impl Servers {
     pub(crate) fn cancel(&mut self) {
         self.purposes.clear();
         self.tasks.abort_all();
+    }
+
+    /// Runs a call until it ends or is cancelled.
+    pub(crate) fn run(&mut self, call: EventId, work: impl Future<Output = Input> + Send + 'static) {
+        self.spawn(Purpose::Call(call), work);
     }
 
     fn spawn(&mut self, purpose: Purpose, work: impl Future<Output = Input> + Send + 'static) {
@@ -141,7 +149,7 @@ impl Actor {
     }
 
     /// In whose name this thread's servers are called.
-    fn caller(&self, thread: &ThreadId) -> Caller {
+    pub(crate) fn caller(&self, thread: &ThreadId) -> Caller {
         let agent = self.session.thread(thread).map_or(&self.record.agent, |thread| thread.agent());
         Caller::of(&self.shared, &self.record, agent)
     }
@@ -158,19 +166,19 @@ impl Actor {
         let of_thread = &mut self.under_way(thread).mcp;
         let line = of_thread.lines.get(&server).map(Arc::clone);
         let id = call.clone();
-        of_thread.spawn(Purpose::Call(id), async move {
+        of_thread.run(id, async move {
             let Some(line) = line else {
                 let text = format!("The tool was not run: the MCP server `{server}` is not connected. Try again.");
-                return Input::McpResult { call, content: vec![Block::text(text)], is_error: true };
+                return Input::Called { call, content: vec![Block::text(text)], is_error: true };
             };
             match line.call(&caller, &call, &tool, input).await {
                 Ok(result) => {
                     let content = result::fit(&caller, &call, result.content).await;
-                    Input::McpResult { call, content, is_error: result.is_error }
+                    Input::Called { call, content, is_error: result.is_error }
                 }
                 Err(failure) => {
                     let text = result::failed(&server, &tool, &failure);
-                    Input::McpResult { call, content: vec![Block::text(text)], is_error: true }
+                    Input::Called { call, content: vec![Block::text(text)], is_error: true }
                 }
             }
         });

@@ -63,7 +63,9 @@ impl Actor {
                 }
                 Effect::Keep(event, blocks) => events::keep(tx, &self.log(thread), event, blocks).await?,
                 Effect::EnsureWork => self.ensure_work(tx).await?,
-                Effect::CallMcp { call, .. } => mcp_calls::start(tx, &self.log(thread), call, now).await?,
+                Effect::CallMcp { call, .. } | Effect::CallWeb { call, .. } => {
+                    mcp_calls::start(tx, &self.log(thread), call, now).await?;
+                }
                 Effect::Accepted(_)
                 | Effect::CallModel(_)
                 | Effect::CancelModel
@@ -170,6 +172,7 @@ impl Actor {
                 Effect::CancelModel => self.under_way(&thread).cancel_model(),
                 Effect::ConnectMcp { attempt, servers } => self.connect_mcp(&thread, attempt, servers),
                 Effect::CallMcp { call, server, tool, input } => self.call_mcp(&thread, call, server, tool, input),
+                Effect::CallWeb { call, order } => self.call_web(&thread, call, order),
                 Effect::CancelMcp => self.under_way(&thread).mcp.cancel(),
                 Effect::RetryAfter(wait) => self.under_way(&thread).retry_at = Some(Instant::now() + wait),
                 Effect::Accepted(_) | Effect::Keep(..) | Effect::EnsureWork => {}
@@ -206,7 +209,8 @@ impl Actor {
         let Some(of) = self.session.thread(thread) else { return };
         let agent = of.agent();
         let skills: Vec<_> = self.record.skills.iter().filter(|skill| skill.is_of(&agent.skills)).cloned().collect();
-        let given = postern_upstream::Given { skills: &skills, resources: &self.record.resources };
+        let web = self.shared.settings.limits.web;
+        let given = postern_upstream::Given { skills: &skills, resources: &self.record.resources, web };
         let body = postern_upstream::body(agent, given, of.mcp_tools(), &of.asked(), max_tokens);
         postern_danger::point!("model.before");
         let news = self.shared.model.start(body);
@@ -249,7 +253,12 @@ fn progress_of(thread: &Thread) -> threads::Progress {
 fn is_stored(deed: &Deed) -> bool {
     matches!(
         deed.effect,
-        Effect::Append(..) | Effect::Process(_) | Effect::Keep(..) | Effect::EnsureWork | Effect::CallMcp { .. }
+        Effect::Append(..)
+            | Effect::Process(_)
+            | Effect::Keep(..)
+            | Effect::EnsureWork
+            | Effect::CallMcp { .. }
+            | Effect::CallWeb { .. }
     )
 }
 

@@ -18,4 +18,5 @@ mod skills;
 mod stage;
 mod streams;
 mod threads;
+mod web;
 mod webhooks;

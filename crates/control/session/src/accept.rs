@@ -117,7 +117,7 @@ impl After<'_> {
                 Owner::Worker => "user.tool_result",
                 Owner::Custom => "user.custom_tool_result",
                 Owner::Server => {
-                    let message = format!("`{id}` is a call to an MCP server: this server makes it and answers it");
+                    let message = format!("`{id}` is a call that this server makes itself, and answers");
                     return Err(Problem::invalid(message));
                 }
             };

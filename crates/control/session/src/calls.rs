@@ -1,6 +1,7 @@
 //! Calls that are not answered yet.
 
 use postern_model::ids::EventId;
+use postern_model::tool::Builtin;
 use serde_json::{Map, Value};
 
 /// Who answers a call.
@@ -10,7 +11,7 @@ pub(crate) enum Owner {
     Worker,
     /// Whoever registered the name, with `user.custom_tool_result`.
     Custom,
-    /// This server, which calls the tool of an MCP server.
+    /// This server, which calls the tool of an MCP server or runs a web tool.
     Server,
 }
 
@@ -39,12 +40,21 @@ pub(crate) struct Call {
     pub(crate) target: Option<Target>,
 }
 
-/// A tool of an MCP server and its input.
+/// What this server calls, and with what input.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
-    pub(crate) server: String,
-    pub(crate) tool: String,
-    pub(crate) input: Map<String, Value>,
+pub(crate) enum Target {
+    /// A tool of an MCP server.
+    Mcp { server: String, tool: String, input: Map<String, Value> },
+    /// A web tool.
+    Web { tool: Builtin, input: Map<String, Value> },
+}
+
+impl Target {
+    /// What a call of a built-in tool is to this server; `None` where a worker runs it.
+    pub(crate) fn builtin(name: &str, input: &Map<String, Value>) -> Option<Self> {
+        let tool = Builtin::named(name).filter(|tool| !tool.runs_in_sandbox())?;
+        Some(Self::Web { tool, input: input.clone() })
+    }
 }
 
 impl Call {

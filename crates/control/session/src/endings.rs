@@ -139,20 +139,22 @@ impl Step<'_> {
     pub(crate) fn close_calls(&mut self, text: &str) {
         let open: Vec<_> = self.state().calls.iter().cloned().collect();
         for call in open {
-            let content = Some(vec![Block::text(closed(&call, text))]);
+            let content = vec![Block::text(closed(&call, text))];
+            if call.owner == Owner::Server {
+                self.answer_call(call.id, content, true);
+                continue;
+            }
+            let content = Some(content);
             let session_thread_id = Some(self.thread().id.clone());
             self.append(match call.owner {
-                Owner::Worker => {
-                    EventBody::UserToolResult { tool_use_id: call.id, content, is_error: Some(true), session_thread_id }
-                }
                 Owner::Custom => EventBody::UserCustomToolResult {
                     custom_tool_use_id: call.id,
                     content,
                     is_error: Some(true),
                     session_thread_id,
                 },
-                Owner::Server => {
-                    EventBody::AgentMcpToolResult { mcp_tool_use_id: call.id, content, is_error: Some(true) }
+                Owner::Worker | Owner::Server => {
+                    EventBody::UserToolResult { tool_use_id: call.id, content, is_error: Some(true), session_thread_id }
                 }
             });
         }

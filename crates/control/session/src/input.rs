@@ -11,6 +11,8 @@ use postern_model::session::SessionAgent;
 use postern_model::{Field, Metadata};
 use serde_json::{Map, Value};
 
+use crate::web::WebOrder;
+
 /// Who sends events: what a worker's credential may send is less than what a client's may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Author {
@@ -46,8 +48,8 @@ pub enum Input {
         /// One entry per server; a server without one counts as failed.
         servers: Vec<McpNews>,
     },
-    /// What became of an [`Effect::CallMcp`]; of a call that is answered already it is ignored.
-    McpResult {
+    /// What became of an [`Effect::CallMcp`] or [`Effect::CallWeb`]; of a call that is answered already it is ignored.
+    Called {
         /// The event that asked for the call.
         call: EventId,
         /// What the model and everyone else are shown.
@@ -320,7 +322,7 @@ pub enum Effect {
         servers: Vec<McpServer>,
     },
     /// Mark this call as begun, in the transaction of the effects around it, and call the tool once that is committed.
-    /// Hand in [`Input::McpResult`] with what became of it.
+    /// Hand in [`Input::Called`] with what became of it.
     CallMcp {
         /// The event that asks for it.
         call: EventId,
@@ -331,7 +333,14 @@ pub enum Effect {
         /// Its arguments.
         input: Map<String, Value>,
     },
-    /// Forget every connecting and every call that runs: cancel them.
+    /// The same for a web tool: what it may reach was decided.
+    CallWeb {
+        /// The event that asks for it.
+        call: EventId,
+        /// What is to be done.
+        order: WebOrder,
+    },
+    /// Forget every connecting and every call of [`Effect::CallMcp`] and [`Effect::CallWeb`] that runs: cancel them.
     CancelMcp,
     /// Hand in [`Input::RetryDue`] after this long: a wait, not a time, so that a clock that is set does not change it.
     RetryAfter(Duration),

@@ -23,10 +23,12 @@ mod response;
 mod servers;
 mod session;
 mod settle;
+mod sightings;
 mod spending;
 mod state;
 mod thread;
 mod tools;
+mod web;
 
 #[cfg(test)]
 mod tests;
@@ -48,10 +50,11 @@ pub use spending::{Prices, Spending};
 pub use state::State;
 pub use thread::Thread;
 pub use tools::Permissions;
+pub use web::{WebErrorCode, WebFailure, WebOrder};
 
 /// What a closed call is answered with when an interrupt ended its turn (contract 3.11).
 pub const INTERRUPTED: &str = "Tool execution was interrupted before completion. Please retry.";
 
-/// What an MCP call is answered with that was begun before the server died, or whose end nobody saw.
+/// What a call of this server's own is answered with that was begun before the server died, or whose end nobody saw.
 pub const OUTCOME_UNKNOWN: &str = "The outcome of this call is unknown: the server stopped while it ran. It may have taken \
                                    effect and was not run again. Check its effect before you call it again.";

@@ -20,6 +20,7 @@ use crate::previews::Previews;
 use crate::session::Session;
 use crate::state::State;
 use crate::thread::Thread;
+use crate::tools::Permissions;
 
 /// One input on its way, in the thread that it is for.
 pub(crate) struct Step<'a> {
@@ -273,6 +274,10 @@ impl Step<'_> {
 
     pub(crate) fn state(&self) -> &State {
         &self.thread().state
+    }
+
+    pub(crate) fn permissions(&self) -> Permissions<'_> {
+        Permissions::new(&self.thread().agent, self.session.limits.web)
     }
 
     pub(crate) fn is_primary(&self) -> bool {

@@ -10,7 +10,7 @@ use crate::coordinate::Order;
 use crate::input::{Deed, Effect, Response, ResponseBlock, Stop};
 use crate::judge::{Aside, Verdict, Verdicts};
 use crate::machine::Step;
-use crate::tools::{McpName, Permissions, Ruling};
+use crate::tools::{McpName, Ruling};
 
 /// What became of a response's blocks.
 #[derive(Default)]
@@ -125,7 +125,7 @@ impl Step<'_> {
 
     fn call(&mut self, index: usize, name: String, input: Result<Map<String, Value>, String>, rendered: &mut Rendered) {
         let verdict = rendered.verdicts.get(&index);
-        let ruling = Permissions(&self.thread().agent).rule(&name, &self.thread().servers);
+        let ruling = self.permissions().rule(&name, &self.thread().servers);
         let ruling = match &input {
             Ok(_) => ruling,
             Err(cause) => {
@@ -157,6 +157,11 @@ impl Step<'_> {
                 let (permission, evaluation) = judged(permission, evaluation, verdict);
                 let posted = posted.filter(|_| permission == Permission::Ask);
                 (mcp_use(of, input, permission, Some(evaluation), posted), verdict.and_then(Verdict::refusal))
+            }
+            Ruling::Web(permission, evaluation) => {
+                let (permission, evaluation) = judged(permission, evaluation, verdict);
+                let posted = posted.filter(|_| permission == Permission::Ask);
+                (tool_use(name, input, permission, Some(evaluation), posted), verdict.and_then(Verdict::refusal))
             }
             Ruling::Refused(text) => (tool_use(name, input, Permission::Deny, None, None), Some(text)),
             Ruling::RefusedServer(of, text) => (mcp_use(of, input, Permission::Deny, None, None), Some(text)),

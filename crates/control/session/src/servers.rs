@@ -1,4 +1,5 @@
-//! The calls that this server makes itself: connecting to MCP servers, beginning calls, taking in their results.
+//! The calls that this server makes itself: connecting to MCP servers, beginning calls, those of web tools too, taking in their
+//! results.
 //!
 //! While such a call runs the session is running; only when none is left does it go idle for the answers of others.
 
@@ -6,7 +7,7 @@ use postern_model::content::Block;
 use postern_model::event::{EventBody, RetryStatus, SessionErrorKind};
 use postern_model::ids::EventId;
 
-use crate::calls::{Call, Owner, Progress};
+use crate::calls::{Call, Owner, Progress, Target};
 use crate::input::{Effect, McpFailureKind, McpNews};
 use crate::machine::Step;
 use crate::mcp;
@@ -64,17 +65,33 @@ impl Step<'_> {
         let ready: Vec<Call> = self.state().calls.ready().cloned().collect();
         for call in ready {
             let Some(target) = call.target else { continue };
-            if let Some(reason) = self.cannot_call(&target.server, &target.tool) {
-                self.refuse(call.id, reason);
-                continue;
-            }
+            let effect = match self.order(call.id.clone(), target) {
+                Ok(effect) => effect,
+                Err(reason) => {
+                    self.refuse(call.id, reason);
+                    continue;
+                }
+            };
             if room == 0 {
                 continue;
             }
             room -= 1;
             self.thread_mut().state.start(&call.id);
-            let (server, tool, input) = (target.server, target.tool, target.input);
-            self.push(Effect::CallMcp { call: call.id, server, tool, input });
+            self.push(effect);
+        }
+    }
+
+    /// What is to be done for a call, or why it cannot be.
+    fn order(&self, call: EventId, target: Target) -> Result<Effect, String> {
+        match target {
+            Target::Mcp { server, tool, input } => match self.cannot_call(&server, &tool) {
+                Some(reason) => Err(reason),
+                None => Ok(Effect::CallMcp { call, server, tool, input }),
+            },
+            Target::Web { tool, input } => self
+                .order_web(tool, &input)
+                .map(|order| Effect::CallWeb { call, order })
+                .map_err(|failure| failure.told()),
         }
     }
 
@@ -120,11 +137,13 @@ impl Step<'_> {
         }
     }
 
-    pub(crate) fn answer_call(&mut self, mcp_tool_use_id: EventId, content: Vec<Block>, is_error: bool) {
-        self.append(EventBody::AgentMcpToolResult {
-            mcp_tool_use_id,
-            content: Some(content),
-            is_error: Some(is_error),
+    /// Answers a call of this server's, in the form that its use had.
+    pub(crate) fn answer_call(&mut self, id: EventId, content: Vec<Block>, is_error: bool) {
+        let (content, is_error) = (Some(content), Some(is_error));
+        let target = self.state().calls.find(&id).and_then(|call| call.target.as_ref());
+        self.append(match target {
+            Some(Target::Mcp { .. }) => EventBody::AgentMcpToolResult { mcp_tool_use_id: id, content, is_error },
+            Some(Target::Web { .. }) | None => EventBody::AgentToolResult { tool_use_id: id, content, is_error },
         });
     }
 }

@@ -16,6 +16,7 @@ use crate::limits::Limits;
 use crate::machine::Step;
 use crate::marks::Mark;
 use crate::overall::Overall;
+use crate::sightings::Sightings;
 use crate::spending::Prices;
 use crate::thread::Thread;
 
@@ -27,6 +28,8 @@ pub struct Session {
     /// What the models cost of agents that work in threads of their own, by the name of the model.
     pub(crate) member_prices: BTreeMap<String, Prices>,
     pub(crate) overall: Overall,
+    /// The URLs that all threads were shown.
+    pub(crate) sightings: Sightings,
     /// Never empty: the primary thread is the first, the others follow as they were created.
     pub(crate) threads: Vec<Thread>,
     /// How often MCP servers were asked for their tools.
@@ -41,6 +44,7 @@ impl Session {
             budget: None,
             member_prices: BTreeMap::new(),
             overall: Overall::default(),
+            sightings: Sightings::default(),
             threads: vec![Thread::new(thread, agent, Prices::default(), None)],
             attempts: 0,
         }
@@ -67,7 +71,7 @@ impl Session {
         }
     }
 
-    /// Takes in that the journal says an MCP call was begun. After the event that asks for it.
+    /// Takes in that the journal says a call of this server was begun. After the event that asks for it.
     pub fn replay_started(&mut self, call: &EventId) {
         for thread in &mut self.threads {
             thread.state.start(call);
@@ -104,6 +108,7 @@ impl Session {
             self.begin_thread(agent_name, session_thread_id, event.processed_at);
         }
         self.overall.apply(event);
+        self.sightings.apply(event);
         self.threads[at].state.apply(event, kept);
     }
 
@@ -159,7 +164,7 @@ impl Step<'_> {
                 let at = self.session.threads.iter().position(|thread| thread.servers.awaits(attempt));
                 self.at_thread(at, |step| step.connected(attempt, servers));
             }
-            Input::McpResult { call, content, is_error } => {
+            Input::Called { call, content, is_error } => {
                 self.at_thread(self.session.thread_of_call(&call), |step| step.called(&call, content, is_error));
             }
             Input::Consulted { start, answer } => {

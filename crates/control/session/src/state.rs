@@ -11,6 +11,7 @@ use postern_model::event::{
 use postern_model::ids::{EventId, ThreadId};
 use postern_model::money::Price;
 use postern_model::session::{SessionStatus, Usage};
+use postern_model::tool::Builtin;
 use serde_json::Value;
 
 use crate::calls::{Call, Calls, Owner, Progress, Target};
@@ -171,13 +172,15 @@ impl State {
             | EventBody::UserCustomToolResult { custom_tool_use_id: call, content, is_error, .. }
             | EventBody::AgentToolResult { tool_use_id: call, content, is_error }
             | EventBody::AgentMcpToolResult { mcp_tool_use_id: call, content, is_error } => {
+                self.count_web(call, is_error.unwrap_or(false));
                 self.calls.close(call);
                 self.answered.insert(call.clone());
                 self.conversation.result(call, content.as_deref(), is_error.unwrap_or(false));
             }
-            EventBody::AgentToolUse { evaluated_permission, session_thread_id, .. } => {
-                let is_posted = session_thread_id.is_some();
-                self.open_call(event, Owner::Worker, *evaluated_permission, is_posted, None);
+            EventBody::AgentToolUse { name, input, evaluated_permission, session_thread_id, .. } => {
+                let target = Target::builtin(name, input);
+                let owner = if target.is_some() { Owner::Server } else { Owner::Worker };
+                self.open_call(event, owner, *evaluated_permission, session_thread_id.is_some(), target);
             }
             EventBody::AgentMcpToolUse {
                 mcp_server_name,
@@ -187,7 +190,8 @@ impl State {
                 session_thread_id,
                 ..
             } => {
-                let target = Target { server: mcp_server_name.clone(), tool: name.clone(), input: input.clone() };
+                let (server, tool) = (mcp_server_name.clone(), name.clone());
+                let target = Target::Mcp { server, tool, input: input.clone() };
                 self.open_call(event, Owner::Server, *evaluated_permission, session_thread_id.is_some(), Some(target));
             }
             EventBody::AgentCustomToolUse { session_thread_id, .. } => {
@@ -307,6 +311,15 @@ impl State {
         self.usage.output_tokens += tokens.output_tokens;
         self.usage.cache_read_input_tokens += tokens.cache_read_input_tokens;
         self.usage.cache_creation.ephemeral_5m_input_tokens += tokens.cache_creation_input_tokens;
+    }
+
+    /// Counts a web tool that was run.
+    fn count_web(&mut self, call: &EventId, is_error: bool) {
+        let target = self.calls.find(call).and_then(|call| call.target.as_ref());
+        let Some(Target::Web { tool, .. }) = target.filter(|_| !is_error) else { return };
+        // Fetches read as 0 (contract 2.2): they have no price of their own.
+        let searches = u64::from(*tool == Builtin::WebSearch);
+        self.usage.server_tool_use.get_or_insert_default().web_search_requests += searches;
     }
 
     fn remember(&mut self, content: &[Block]) {

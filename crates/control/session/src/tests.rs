@@ -9,4 +9,5 @@ mod outcomes;
 mod properties;
 mod servers;
 mod threads;
+mod web;
 mod world;

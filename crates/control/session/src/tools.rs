@@ -2,6 +2,7 @@
 
 use postern_model::event::{AutoPermission, Evaluation, Permission};
 use postern_model::session::SessionAgent;
+use postern_model::tool::web::WebTools;
 use postern_model::tool::{Builtin, PermissionPolicy, Tool};
 
 use crate::coordinate;
@@ -18,6 +19,8 @@ pub(crate) enum Ruling {
     Server(McpName, Permission, Evaluation),
     /// A coordinator's tool, which this server answers at once; no policy applies.
     Coordinator,
+    /// A web tool, which this server runs; with what was evaluated.
+    Web(Permission, Evaluation),
     /// It is not run; the model is told this.
     Refused(String),
     /// A tool that an MCP server may have, but that is not offered: it is not called; the model is told this.
@@ -29,7 +32,9 @@ impl Ruling {
     pub(crate) fn refused(self, text: String) -> Self {
         match self {
             Self::Server(of, ..) | Self::RefusedServer(of, _) => Self::RefusedServer(of, text),
-            Self::Worker(..) | Self::Custom | Self::Coordinator | Self::Refused(_) => Self::Refused(text),
+            Self::Worker(..) | Self::Custom | Self::Coordinator | Self::Web(..) | Self::Refused(_) => {
+                Self::Refused(text)
+            }
         }
     }
 }
@@ -44,31 +49,43 @@ pub(crate) struct McpName {
 /// How many tools a refusal names.
 const MOST_NAMES: usize = 50;
 
-/// The tools of one agent and their policies.
+/// The tools of one agent and their policies, on a server with these web tools.
 #[derive(Clone, Copy, Debug)]
-pub struct Permissions<'a>(pub &'a SessionAgent);
+pub struct Permissions<'a> {
+    agent: &'a SessionAgent,
+    web: WebTools,
+}
 
-impl Permissions<'_> {
+impl<'a> Permissions<'a> {
+    /// Those of this agent.
+    pub fn new(agent: &'a SessionAgent, web: WebTools) -> Self {
+        Self { agent, web }
+    }
+
     /// The built-in tools that are offered to the model.
     pub fn offered(&self) -> Vec<Builtin> {
-        Builtin::IN_SANDBOX.into_iter().filter(|tool| self.policy(*tool).is_some()).collect()
+        let all = Builtin::IN_SANDBOX.into_iter().chain(Builtin::ON_SERVER);
+        all.filter(|tool| self.policy(*tool).is_some()).collect()
     }
 
     pub(crate) fn rule(&self, name: &str, servers: &Servers) -> Ruling {
         if name.starts_with("mcp__") {
             return self.rule_server(name, servers);
         }
-        if coordinate::is_order(self.0, name) {
+        if coordinate::is_order(self.agent, name) {
             return Ruling::Coordinator;
         }
-        if self.0.tools.iter().any(|tool| matches!(tool, Tool::Custom(custom) if custom.name == name)) {
+        if self.agent.tools.iter().any(|tool| matches!(tool, Tool::Custom(custom) if custom.name == name)) {
             return Ruling::Custom;
         }
-        let builtin = Builtin::named(name).filter(|tool| tool.runs_in_sandbox());
-        match builtin.and_then(|tool| self.policy(tool)) {
-            Some(policy) => {
+        let builtin = Builtin::named(name).and_then(|tool| Some((tool, self.policy(tool)?)));
+        match builtin {
+            Some((tool, policy)) => {
                 let (permission, evaluation) = evaluate(policy);
-                Ruling::Worker(permission, evaluation)
+                match tool.runs_in_sandbox() {
+                    true => Ruling::Worker(permission, evaluation),
+                    false => Ruling::Web(permission, evaluation),
+                }
             }
             None => Ruling::Refused(self.not_enabled(name, servers)),
         }
@@ -76,11 +93,11 @@ impl Permissions<'_> {
 
     fn rule_server(&self, name: &str, servers: &Servers) -> Ruling {
         if let Some(McpTool { server, tool, .. }) = servers.find(name) {
-            let config = mcp::toolset(self.0, server).map(|toolset| toolset.config(tool));
+            let config = mcp::toolset(self.agent, server).map(|toolset| toolset.config(tool));
             let (permission, evaluation) = evaluate(config.map_or(PermissionPolicy::ASK, |c| c.permission_policy));
             return Ruling::Server(McpName { server: server.clone(), tool: tool.clone() }, permission, evaluation);
         }
-        match mcp::meant(self.0, name) {
+        match mcp::meant(self.agent, name) {
             Some((server, tool)) => {
                 let reason = match servers.failure(server) {
                     Some(reason) => format!(
@@ -94,8 +111,11 @@ impl Permissions<'_> {
         }
     }
 
-    fn policy(&self, tool: Builtin) -> Option<PermissionPolicy> {
-        self.0.tools.iter().find_map(|entry| match entry {
+    pub(crate) fn policy(&self, tool: Builtin) -> Option<PermissionPolicy> {
+        if !self.web.serve(tool) {
+            return None;
+        }
+        self.agent.tools.iter().find_map(|entry| match entry {
             Tool::AgentToolset(toolset) => {
                 let config = toolset.config(tool);
                 config.enabled.then_some(config.permission_policy)
@@ -105,13 +125,13 @@ impl Permissions<'_> {
     }
 
     fn not_enabled(&self, name: &str, servers: &Servers) -> String {
-        let custom = self.0.tools.iter().filter_map(|tool| match tool {
+        let custom = self.agent.tools.iter().filter_map(|tool| match tool {
             Tool::Custom(custom) => Some(custom.name.as_str()),
             Tool::AgentToolset(_) | Tool::McpToolset(_) => None,
         });
         let mut names: Vec<&str> = self.offered().into_iter().map(Builtin::name).collect();
         names.extend(custom);
-        names.extend(coordinate::names(self.0));
+        names.extend(coordinate::names(self.agent));
         names.extend(servers.tools().iter().map(|tool| tool.name.as_str()));
         if names.is_empty() {
             return format!(

@@ -1,7 +1,7 @@
 //! The client of the model's endpoint: builds Messages API requests from a conversation, reads the streamed answer, says
 //! what kind of failure a failure is.
 //!
-//! [`mcp`] is the client of MCP servers, [`webhook`] of those who are told of events.
+//! [`mcp`] is the client of MCP servers, [`webhook`] of those who are told of events, [`web`] of pages and searches.
 //!
 //! Decides nothing about turns or retries and keeps nothing between requests but the list of models.
 
@@ -13,6 +13,7 @@ mod public;
 mod request;
 mod stream;
 mod tools;
+pub mod web;
 pub mod webhook;
 
 use std::future::Future;

@@ -9,6 +9,7 @@ use postern_model::memory::Access;
 use postern_model::resource::Resource;
 use postern_model::session::SessionAgent;
 use postern_model::skill::{INSTRUCTIONS, SKILLS, SkillSummary};
+use postern_model::tool::web::WebTools;
 use postern_session::{Conversation, McpTool, Message, Role};
 use serde_json::{Map, Value, json};
 
@@ -24,6 +25,8 @@ pub struct Given<'a> {
     pub skills: &'a [SkillSummary],
     /// What the session was given.
     pub resources: &'a [Resource],
+    /// The web tools of this server.
+    pub web: WebTools,
 }
 
 /// The body that asks `agent`'s model to go on with `conversation`, with the tools of the MCP `servers` that answered. Of what is `given` the
@@ -39,7 +42,7 @@ pub fn body(
     request.insert("model".into(), agent.model.id.clone().into());
     request.insert("max_tokens".into(), max_tokens.into());
     request.insert("stream".into(), true.into());
-    let definitions = marked(tools::definitions(agent, servers));
+    let definitions = marked(tools::definitions(agent, given.web, servers));
     if !definitions.is_empty() {
         request.insert("tools".into(), definitions.into());
     }
@@ -178,7 +181,7 @@ mod tests {
              "description": "What we know.", "instructions": "Look here first.", "mount_path": "/mnt/memory/team-notes"},
         ]))
         .unwrap();
-        let given = Given { skills: &[], resources: &resources };
+        let given = Given { resources: &resources, ..Given::default() };
         let request: Value =
             serde_json::from_slice(&body(&agent(json!([])), given, &[], &Conversation::default(), 9)).unwrap();
         assert_eq!(request["system"][0], json!({"type": "text", "text": "be brief"}));
@@ -203,7 +206,7 @@ mod tests {
              "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}]))
         .unwrap();
         let asked = |resources: &[Resource]| -> Vec<Value> {
-            let given = Given { skills: &skills, resources };
+            let given = Given { skills: &skills, resources, ..Given::default() };
             let request = body(&agent(json!([])), given, &[], &Conversation::default(), 9);
             let request: Value = serde_json::from_slice(&request).unwrap();
             request["system"].as_array().unwrap().iter().map(|block| block["text"].clone()).collect()

@@ -1,14 +1,15 @@
 //! The tools as the model is told of them: name, purpose, input (contract 5.1).
 
 use postern_model::session::SessionAgent;
+use postern_model::tool::web::WebTools;
 use postern_model::tool::{Builtin, Tool};
 use postern_session::{McpTool, Permissions, coordinator_tools};
 use serde_json::{Value, json};
 
 /// The definitions of every tool this agent may use, always in the same order: those of MCP servers last, because they
 /// are the ones that change when a server comes or goes.
-pub(crate) fn definitions(agent: &SessionAgent, servers: &[McpTool]) -> Vec<Value> {
-    let builtin = Permissions(agent)
+pub(crate) fn definitions(agent: &SessionAgent, web: WebTools, servers: &[McpTool]) -> Vec<Value> {
+    let builtin = Permissions::new(agent, web)
         .offered()
         .into_iter()
         .map(|tool| json!({"name": tool.name(), "description": purpose(tool), "input_schema": input(tool)}));
@@ -53,9 +54,15 @@ fn purpose(tool: Builtin) -> &'static str {
             "Search file contents by regular expression, below `path` or the working directory. Lines come back as \
              path:line:text. Files that .gitignore names, hidden and binary files are skipped."
         }
-        // Never offered in this build: see `Permissions::offered`.
-        Builtin::WebFetch => "Fetch a page.",
-        Builtin::WebSearch => "Search the web.",
+        Builtin::WebFetch => {
+            "Fetch a public web page over https and get its text: HTML as text with its links, or plain text, Markdown, JSON, \
+             XML. Only a URL that the conversation has shown can be fetched, exactly as it was shown: by the user, by a \
+             tool that counts as a source, or by an earlier result of `web_search` or `web_fetch`. Do not compose URLs."
+        }
+        Builtin::WebSearch => {
+            "Search the web. Returns titles, URLs and excerpts; read a page with `web_fetch`, where it is enabled. A query has \
+             at most 400 characters."
+        }
     }
 }
 
@@ -98,7 +105,10 @@ pub(crate) mod tests {
     #[test]
     fn six_tools_are_offered_and_those_that_are_off_are_not() {
         let names = |tools| {
-            definitions(&agent(tools), &[]).iter().map(|t| t["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+            definitions(&agent(tools), WebTools::None, &[])
+                .iter()
+                .map(|t| t["name"].as_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
         };
         assert_eq!(
             names(json!([{"type": "agent_toolset_20260401"}])),
@@ -112,6 +122,20 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn web_tools_are_offered_where_the_server_has_them_and_the_agent_wants_them() {
+        let names = |web: WebTools, tools| {
+            let all = definitions(&agent(tools), web, &[]);
+            all.iter().skip(6).map(|t| t["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let (all, none) = (json!([{"type": "agent_toolset_20260401"}]), Vec::<&str>::new());
+        assert_eq!(names(WebTools::None, all.clone()), none);
+        assert_eq!(names(WebTools::Fetch, all.clone()), ["web_fetch"]);
+        assert_eq!(names(WebTools::Both, all), ["web_fetch", "web_search"]);
+        let off = json!([{"type": "agent_toolset_20260401", "configs": [{"name": "web_fetch", "enabled": false}]}]);
+        assert_eq!(names(WebTools::Both, off), ["web_search"]);
+    }
+
+    #[test]
     fn tools_of_mcp_servers_come_last_with_the_servers_own_schema() {
         let schema = json!({"type": "object", "properties": {"q": {"type": "string"}}});
         let tool = |tool: &str, description: Option<&str>| McpTool {
@@ -122,7 +146,7 @@ pub(crate) mod tests {
             input_schema: schema.clone(),
         };
         let servers = [tool("search", Some("Searches.")), tool("plain", None)];
-        let all = definitions(&agent(json!([{"type": "agent_toolset_20260401"}])), &servers);
+        let all = definitions(&agent(json!([{"type": "agent_toolset_20260401"}])), WebTools::None, &servers);
         assert_eq!(
             all[6..],
             [

@@ -127,7 +127,6 @@ fn what_the_contract_or_this_build_refuses_is_refused_with_its_place() {
         (with(json!({"tools": [{"type": "agent_toolset_20260401"}, {"type": "agent_toolset_20260401"}]})), "tools[1]"),
         (toolset(json!({"name": "sh"})), "sh"),
         (toolset(json!({"name": "bash", "type": "read"})), "tools[0]"),
-        (toolset(json!({"name": "web_search"})), "not in this build"),
         (tool(json!({"name": "has space"})), "name"),
         (tool(json!({"name": "bash"})), "built-in"),
         (tool(json!({"name": "mcp__x"})), "mcp__"),

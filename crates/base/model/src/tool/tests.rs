@@ -69,7 +69,6 @@ fn what_the_contract_forbids_is_refused_with_its_place() {
         (json!([{"type": "agent_toolset_20260401"}, {"type": "agent_toolset_20260401"}]), "only once"),
         (json!([{"type": "agent_toolset_20260401", "configs": [{"name": "bash"}, {"name": "bash"}]}]), "twice"),
         (json!([{"type": "agent_toolset_20260401", "configs": [{"name": "bash", "type": "read"}]}]), "must equal"),
-        (json!([{"type": "agent_toolset_20260401", "configs": [{"name": "web_search"}]}]), "not in this build"),
         (json!([{"type": "mcp_toolset", "mcp_server_name": ""}]), "1 to 255"),
         (json!([{"type": "mcp_toolset", "mcp_server_name": "w", "configs": [{"name": ""}]}]), "1 to 128"),
         (json!([{"type": "mcp_toolset", "mcp_server_name": "w", "configs": [{"name": "t".repeat(129)}]}]), "1 to 128"),
@@ -95,5 +94,150 @@ fn what_the_contract_forbids_is_refused_with_its_place() {
     ] {
         let refusal = resolved(tools.clone()).expect_err(&tools.to_string());
         assert!(refusal.contains(part), "{tools}: {refusal}");
+    }
+}
+
+fn web(tool: &str, config: Value) -> Value {
+    let mut entry = json!({"name": tool});
+    entry.as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
+    json!([{"type": "agent_toolset_20260401", "configs": [entry]},
+        {"type": "custom", "name": "lookup", "description": "d", "input_schema": {"type": "object"}}])
+}
+
+#[test]
+fn what_is_said_of_the_web_tools_is_spelled_out_and_reads_back() {
+    let allow = json!({"type": "always_allow"});
+    let reference = |name: &str| json!({"type": "tool_reference", "name": name});
+    for (tool, sent, shown) in [
+        ("web_fetch", json!({}), json!({"url_sources": null})),
+        ("web_fetch", json!({"url_sources": null, "allowed_domains": null}), json!({"url_sources": null})),
+        (
+            "web_fetch",
+            json!({"allowed_domains": ["docs.example.com"], "max_content_tokens": 5, "url_sources": {}}),
+            json!({"allowed_domains": ["docs.example.com"], "max_content_tokens": 5, "url_sources":
+                {"client_tool_results": null, "server_tool_results": null, "user_input": null}}),
+        ),
+        (
+            "web_fetch",
+            json!({"url_sources": {"user_input": "none", "client_tool_results": "all",
+                "server_tool_results": {"type": "only", "tools": [reference("web_search")]}}}),
+            json!({"url_sources": {"client_tool_results": {"type": "all"}, "user_input": {"type": "none"},
+                "server_tool_results": {"type": "only", "tools": [reference("web_search")]}}}),
+        ),
+        (
+            "web_fetch",
+            json!({"url_sources": {"client_tool_results": {"type": "except", "tools": [reference("lookup")]}}}),
+            json!({"url_sources": {"client_tool_results": {"type": "except", "tools": [reference("lookup")]},
+                "server_tool_results": null, "user_input": null}}),
+        ),
+        (
+            "web_search",
+            json!({"blocked_domains": ["a.example/x"], "user_location": {"type": "approximate", "country": "DE",
+                "timezone": "Europe/Berlin", "city": "K\u{f6}ln"}}),
+            json!({"blocked_domains": ["a.example/x"], "user_location": {"type": "approximate", "country": "DE",
+                "timezone": "Europe/Berlin", "city": "K\u{f6}ln"}}),
+        ),
+    ] {
+        let tools = resolved(web(tool, sent.clone())).unwrap_or_else(|error| panic!("{sent}: {error}"));
+        let mut expected = json!({"name": tool, "type": tool, "enabled": true, "permission_policy": allow});
+        expected.as_object_mut().unwrap().extend(shown.as_object().unwrap().clone());
+        assert_eq!(tools[0]["configs"], json!([expected]), "{sent}");
+        let back: Vec<Tool> = serde_json::from_value(tools.clone()).unwrap();
+        assert_eq!(serde_json::to_value(back).unwrap(), tools);
+    }
+}
+
+#[test]
+fn what_cannot_be_said_of_the_web_tools_is_refused() {
+    let domains = |list: Value| json!({"allowed_domains": list});
+    let sources = |sources: Value| json!({"url_sources": sources});
+    let only = |names: &[&str]| {
+        let tools: Vec<_> = names.iter().map(|name| json!({"type": "tool_reference", "name": name})).collect();
+        json!({"type": "only", "tools": tools})
+    };
+    let many = vec!["x"; 129];
+    for (tool, config, part) in [
+        ("web_fetch", domains(json!([])), "must not be empty"),
+        ("web_fetch", domains(json!((0..65).map(|n| format!("a{n}.example")).collect::<Vec<_>>())), "at most 64"),
+        ("web_fetch", domains(json!([""])), "1 to 255"),
+        ("web_fetch", domains(json!(["a".repeat(256)])), "1 to 255"),
+        ("web_fetch", domains(json!(["https://a.example"])), "scheme"),
+        ("web_fetch", domains(json!(["a.example:443"])), "port"),
+        ("web_fetch", domains(json!(["a.example/x"])), "path"),
+        ("web_fetch", domains(json!(["com"])), "two labels"),
+        ("web_fetch", domains(json!(["localhost"])), "not public"),
+        ("web_fetch", domains(json!(["x.local"])), "not public"),
+        ("web_fetch", domains(json!(["x.Internal"])), "not public"),
+        ("web_fetch", domains(json!(["x.localdomain"])), "not public"),
+        ("web_fetch", domains(json!(["x.invalid"])), "not public"),
+        ("web_fetch", domains(json!(["b\u{fc}cher.example"])), "xn--"),
+        ("web_fetch", domains(json!(["10.0.0.1"])), "not an address"),
+        ("web_fetch", domains(json!(["[::1]"])), "address"),
+        ("web_fetch", domains(json!(["*.example.com"])), "host name"),
+        ("web_fetch", domains(json!(["a..example"])), "host name"),
+        ("web_fetch", domains(json!(["a.example."])), "host name"),
+        ("web_fetch", domains(json!(["me@a.example"])), "host name"),
+        ("web_fetch", domains(json!(["a.example", "A.example"])), "twice"),
+        ("web_search", domains(json!(["a.example/x y"])), "path"),
+        ("web_search", domains(json!(["a.example/x?y"])), "path"),
+        (
+            "web_fetch",
+            json!({"allowed_domains": ["a.example"], "blocked_domains": ["b.example"]}),
+            "exclude each other",
+        ),
+        ("web_fetch", json!({"max_content_tokens": 0}), "at least 1"),
+        ("web_fetch", json!({"max_content_tokens": -1}), "u64"),
+        ("web_search", json!({"max_content_tokens": 1}), "not a field"),
+        ("web_search", json!({"url_sources": {}}), "not a field"),
+        ("web_fetch", json!({"user_location": {"type": "approximate"}}), "not a field"),
+        ("bash", domains(json!(["a.example"])), "not a field"),
+        ("web_search", json!({"user_location": {"type": "exact"}}), "exact"),
+        ("web_search", json!({"user_location": {"type": "approximate", "country": "de"}}), "upper-case"),
+        ("web_search", json!({"user_location": {"type": "approximate", "country": "DEU"}}), "upper-case"),
+        ("web_search", json!({"user_location": {"type": "approximate", "timezone": "Mars/Base"}}), "IANA"),
+        ("web_search", json!({"user_location": {"type": "approximate", "city": ""}}), "1 to 255"),
+        ("web_search", json!({"user_location": {"type": "approximate", "city": "a\nb"}}), "1 to 255"),
+        (
+            "web_fetch",
+            sources(
+                json!({"client_tool_results": "none", "server_tool_results": {"type": "none"}, "user_input": "none"}),
+            ),
+            "no source is left",
+        ),
+        ("web_fetch", sources(json!({"client_tool_results": only(&["bash"])})), "no custom tool"),
+        ("web_fetch", sources(json!({"server_tool_results": only(&["lookup"])})), "web_search or web_fetch"),
+        ("web_fetch", sources(json!({"server_tool_results": only(&["web_search", "web_search"])})), "twice"),
+        ("web_fetch", sources(json!({"server_tool_results": only(&[])})), "1 to 128"),
+        ("web_fetch", sources(json!({"client_tool_results": only(&many)})), "1 to 128"),
+        ("web_fetch", sources(json!({"user_input": only(&["lookup"])})), "all or none"),
+        ("web_fetch", sources(json!({"user_input": "some"})), "all or none"),
+        ("web_fetch", sources(json!({"surprise": "all"})), "surprise"),
+    ] {
+        let refusal = resolved(web(tool, config.clone())).expect_err(&config.to_string());
+        assert!(refusal.contains(part), "{config}: {refusal}");
+    }
+}
+
+#[test]
+fn a_web_tool_that_a_server_has_not_is_refused_where_it_is_named_and_switched_on() {
+    use super::web::WebTools;
+    let both = WebTools::None.with(Builtin::WebFetch).with(Builtin::WebSearch);
+    let check = |server: WebTools, tools: Value| {
+        let params = serde_json::from_value(tools).unwrap();
+        server.check(&resolve(params).unwrap()).map_err(|problem| problem.error_code.map(str::to_owned))
+    };
+    let refused = Err(Some("web_tool_unavailable".to_owned()));
+    for (server, tools, expected) in [
+        (WebTools::None, json!([{"type": "agent_toolset_20260401"}]), Ok(())),
+        (WebTools::None, web("bash", json!({})), Ok(())),
+        (WebTools::None, web("web_fetch", json!({"enabled": false})), Ok(())),
+        (WebTools::None, web("web_fetch", json!({})), refused.clone()),
+        (WebTools::Fetch, web("web_fetch", json!({})), Ok(())),
+        (WebTools::Fetch, web("web_search", json!({})), refused.clone()),
+        (WebTools::Search, web("web_search", json!({})), Ok(())),
+        (WebTools::Search, web("web_fetch", json!({})), refused),
+        (both, web("web_search", json!({})), Ok(())),
+    ] {
+        assert_eq!(check(server, tools.clone()), expected, "{server:?} {tools}");
     }
 }

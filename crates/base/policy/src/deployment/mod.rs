@@ -1,7 +1,8 @@
-//! The sections that say where each role listens, whom it dials and where it keeps things: `[server]`, `[edge]`,
+//! The sections that say where each role listens, whom it dials and where it keeps things: `[server]`, `[web]`, `[edge]`,
 //! `[worker]`, `[gateway]`, `[custody]`, `[audit]`. Plain facts for the composition root; nothing here decides.
 
 mod read;
+mod web;
 
 use crate::Endpoint;
 use crate::document::{At, ConfigError, Document, Table};
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 pub struct Deployment {
     /// `[server]`.
     pub server: Server,
+    /// `[web]`.
+    pub web: Web,
     /// `[edge]`.
     pub edge: Edge,
     /// `[worker]`.
@@ -124,7 +127,7 @@ pub struct Server {
     pub mcp_addresses: Vec<IpNet>,
     /// Special ranges in which webhooks may lie all the same.
     pub webhook_addresses: Vec<IpNet>,
-    /// Trusted besides the system's list, for public MCP servers and webhooks.
+    /// Trusted besides the system's list, for public MCP servers, webhooks, pages and the search provider.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -138,6 +141,38 @@ impl Default for Server {
             ca_file: None,
         }
     }
+}
+
+/// `[web]`: the tools `web_fetch` and `web_search`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Web {
+    /// Whether pages are fetched; only where the section is written.
+    pub fetch: bool,
+    /// Special ranges in which pages may lie all the same.
+    pub addresses: Vec<IpNet>,
+    /// Whom to ask for searches.
+    pub search: Option<Search>,
+}
+
+/// `[web.search]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Search {
+    /// Whose interface it has.
+    pub kind: SearchKind,
+    /// Where it is.
+    pub url: Endpoint,
+    /// Holds the server's key for it.
+    pub key_file: Option<PathBuf>,
+}
+
+/// Whose interface a search provider has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SearchKind {
+    /// SearXNG.
+    Searxng,
+    /// The Brave Search API.
+    Brave,
 }
 
 /// `[edge]`.

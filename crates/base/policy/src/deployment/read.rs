@@ -1,6 +1,6 @@
 //! Reading the roles' sections.
 
-use super::{Audit, Custody, Deployment, Edge, Gateway, Protection, Server, TlsFiles, Worker};
+use super::{Audit, Custody, Deployment, Edge, Gateway, Protection, Server, TlsFiles, Worker, web};
 use crate::address::{AddressClass, classify};
 use crate::document::{ConfigError, Document, Item, Table};
 use crate::zone::reading::{is_name, read_nets};
@@ -14,6 +14,7 @@ pub(super) fn load(document: &Document, directory: &Path) -> Result<Deployment, 
     root.leave_rest();
     let deployment = Deployment {
         server: root.table("server").map(|mut table| read_server(&mut table, directory)).unwrap_or_default(),
+        web: root.table("web").map(|mut table| web::read(&mut table, directory)).unwrap_or_default(),
         edge: root.table("edge").map(|mut table| read_edge(&mut table, directory)).unwrap_or_default(),
         worker: root.table("worker").map(|mut table| read_worker(&mut table, directory)).unwrap_or_default(),
         gateway: root.table("gateway").map(|mut table| read_gateway(&mut table, directory)).unwrap_or_default(),
@@ -132,7 +133,7 @@ fn read_server_url(table: &mut Table<'_>) -> Option<Endpoint> {
     Some(item.value)
 }
 
-fn is_this_machine(host: &Host) -> bool {
+pub(super) fn is_this_machine(host: &Host) -> bool {
     match host.address() {
         Some(address) => classify(address) == AddressClass::Loopback,
         None => host.name() == Some("localhost"),
@@ -175,7 +176,7 @@ fn read_id(table: &mut Table<'_>, key: &str, prefix: &str) -> Option<String> {
     well_formed.then(|| item.value.to_owned())
 }
 
-fn read_path(table: &mut Table<'_>, key: &str, directory: &Path) -> Option<PathBuf> {
+pub(super) fn read_path(table: &mut Table<'_>, key: &str, directory: &Path) -> Option<PathBuf> {
     let item = table.string(key)?;
     if item.value.is_empty() || item.value.contains('\0') {
         table.reader().error(item.at, format!("{key} names no file"));

@@ -62,6 +62,37 @@ fn webhooks_have_ranges_and_an_authority_of_their_own() {
 }
 
 #[test]
+fn web_tools_are_there_where_the_section_is_and_search_needs_a_provider() {
+    let web = |text: &str| {
+        let read = load(&format!("config = 1\n{text}"));
+        read.unwrap_or_else(|errors| panic!("{text}: {}", listed(&errors))).web
+    };
+    assert_eq!(web(""), Web::default());
+    assert!(!web("").fetch && web("[web]\n").fetch && !web("[web]\nfetch = false\n").fetch);
+    assert_eq!(web("[web]\naddresses = [\"10.8.0.0/16\"]\n").addresses, ["10.8.0.0/16".parse::<IpNet>().unwrap()]);
+    let own = web("[web.search]\nkind = \"searxng\"\nurl = \"http://127.0.0.1:8080/sx\"\n");
+    let search = own.search.unwrap();
+    assert_eq!((search.kind, search.url.to_string()), (SearchKind::Searxng, "http://127.0.0.1:8080/sx".into()));
+    let search = web("[web.search]\nkind = \"brave\"\nkey_file = \"k\"\n").search.unwrap();
+    assert_eq!(
+        (search.url.host.to_string(), search.key_file),
+        ("api.search.brave.com".into(), Some("/etc/p/k".into()))
+    );
+    for (text, part) in [
+        ("[web]\nsurprise = 1\n", "surprise"),
+        ("[web.search]\n", "kind"),
+        ("[web.search]\nkind = \"other\"\n", "searxng"),
+        ("[web.search]\nkind = \"searxng\"\n", "url"),
+        ("[web.search]\nkind = \"searxng\"\nurl = \"http://10.0.0.1/\"\n", "in the clear"),
+        ("[web.search]\nkind = \"brave\"\n", "key_file"),
+        ("[web.search]\nkind = \"brave\"\nurl = \"nonsense\"\nkey_file = \"k\"\n", "url"),
+    ] {
+        let errors = load(&format!("config = 1\n{text}")).expect_err(text);
+        assert!(listed(&errors).contains(part), "{text}: {}", listed(&errors));
+    }
+}
+
+#[test]
 fn every_section_is_read_and_files_lie_beside_the_configuration() {
     let read = load(ALL).unwrap_or_else(|errors| panic!("{}", listed(&errors)));
     assert_eq!(read.server.listen, Some("10.0.0.5:8443".parse().unwrap()));

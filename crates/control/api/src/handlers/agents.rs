@@ -25,6 +25,7 @@ pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
         None => None,
     };
     let definition = body.resolve(skills, roster)?;
+    call.app.engine.web_tools().check(&definition.tools)?;
     let agent = agents::create(&mut tx, &call.workspace, definition, call.app.now()).await.map_err(problem)?;
     call.created(tx, &agent).await
 }
@@ -43,7 +44,11 @@ pub(crate) async fn update(call: Call) -> Result<Reply, Problem> {
     let update = call.body::<UpdateAgent>()?;
     call.query.finish()?;
     let mut tx = call.app.store.write().await.map_err(problem)?;
+    let names_tools = !update.tools.is_absent();
     let agent = agents::update(&mut tx, &call.workspace, &id, update, call.app.now()).await.map_err(problem)?;
+    if names_tools {
+        call.app.engine.web_tools().check(&agent.definition.tools)?;
+    }
     tx.commit().await.map_err(problem)?;
     Reply::json(&agent)
 }

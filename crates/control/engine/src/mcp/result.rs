@@ -22,7 +22,7 @@ const MOST_SAID: usize = 2_000;
 const MOST_TEXTS: usize = 100;
 
 /// The content as it goes into the log.
-pub(super) async fn fit(caller: &Caller, call: &EventId, content: Vec<Block>) -> Vec<Block> {
+pub(crate) async fn fit(caller: &Caller, call: &EventId, content: Vec<Block>) -> Vec<Block> {
     let content = readable(content);
     let length: usize = texts(&content).map(|text| text.chars().count()).sum();
     if length > WHOLE {

@@ -76,7 +76,7 @@ impl Fake {
 
     pub(super) async fn stage_with(self: &Arc<Self>, hub: Option<ControlHub>) -> Stage {
         let mcp: Arc<dyn Mcp> = Arc::new(Handle(Arc::clone(self)));
-        let mut stage = Stage::new().await.among(Surroundings { mcp: Some(mcp), hub, messenger: None }).await;
+        let mut stage = Stage::new().await.among(Surroundings { mcp: Some(mcp), hub, ..Surroundings::default() }).await;
         stage.use_agent(definition()).await;
         stage
     }

@@ -103,7 +103,7 @@ fn a_denied_call_never_runs_and_the_model_is_told_why() {
 
 #[test]
 fn a_tool_that_is_not_enabled_is_denied_at_once() {
-    for name in ["grep", "web_search", "repl"] {
+    for name in ["grep", "web_fetcher", "repl"] {
         let mut world = World::new();
         world.say("hi");
         let shown = world.answer(vec![call(name)], Stop::ToolUse);

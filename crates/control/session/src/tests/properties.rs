@@ -59,6 +59,8 @@ fn act() -> impl Strategy<Value = Act> {
         "mcp__wiki__danger",
         "mcp__docs__read",
         "mcp__nobody__x",
+        "web_search",
+        "web_fetch",
     ]);
     prop_oneof![
         6 => Just(Act::Say),
@@ -150,14 +152,14 @@ fn play(world: &mut World, act: &Act) {
         }
         Act::CallEnds(n) if *n < world.running.len() => {
             let call = world.running.remove(*n);
-            world.input(Input::McpResult { call, content: vec![], is_error: *n == 1 });
+            world.input(Input::Called { call, content: vec![], is_error: *n == 1 });
         }
         Act::StaleMcp => {
             let stale = Input::McpConnected { attempt: u64::MAX, servers: Vec::new() };
             assert!(world.input(stale).is_empty());
             let ended = world.journal.iter().find(|call| !world.running.contains(call)).cloned();
             let call = ended.unwrap_or_else(|| EventId::parse("sevt_none").unwrap());
-            assert!(world.input(Input::McpResult { call, content: vec![], is_error: false }).is_empty());
+            assert!(world.input(Input::Called { call, content: vec![], is_error: false }).is_empty());
         }
         Act::Judge(way) if world.consulting.is_some() => {
             let all = |word: &str| {
@@ -360,7 +362,11 @@ fn each_server_call_is_begun_at_most_once_and_only_when_allowed(world: &World) {
     for call in &world.begun {
         assert!(seen.insert(call), "{call} is begun once, whatever died in between");
         let event = world.log.iter().find(|event| event.id == *call).expect("the use is in the log");
-        let EventBody::AgentMcpToolUse { evaluated_permission, .. } = &event.body else { panic!("an MCP call") };
+        let (EventBody::AgentMcpToolUse { evaluated_permission, .. }
+        | EventBody::AgentToolUse { evaluated_permission, .. }) = &event.body
+        else {
+            panic!("a call that the server makes")
+        };
         let is_confirmed = world.log.iter().any(|event| {
             matches!(&event.body, EventBody::UserToolConfirmation { tool_use_id, result: Verdict::Allow, .. }
                 if tool_use_id == call)

@@ -251,7 +251,7 @@ fn an_interrupt_cancels_and_answers_at_once_and_says_what_may_have_run() {
     let begun = world.answer_of(&calls[0]).unwrap();
     assert!(begun.1 && begun.0.starts_with(INTERRUPTED) && begun.0.contains("may have taken effect"), "{}", begun.0);
     assert_eq!(world.answer_of(&calls[2]), Some((INTERRUPTED.into(), true)), "it had not begun");
-    let late = Input::McpResult { call: calls[0].clone(), content: vec![Block::text("late")], is_error: false };
+    let late = Input::Called { call: calls[0].clone(), content: vec![Block::text("late")], is_error: false };
     assert!(world.input(late).is_empty());
 }
 

@@ -9,6 +9,7 @@ use postern_model::event::{Audience, ClientEvent, Event, EventBody, ModelUsage, 
 use postern_model::ids::{AgentId, EventId, ThreadId};
 use postern_model::money::{BudgetLimit, PerMillion, Price};
 use postern_model::session::SessionAgent;
+use postern_model::tool::web::WebTools;
 use postern_model::{Field, Problem, Timestamp};
 use serde_json::{Value, json};
 
@@ -16,7 +17,7 @@ use crate::marks::Mark;
 use crate::{
     Author, Chance, Consultation, ContextLimits, Counsellor, Deed, Effect, FailureKind, Input, Limits, McpFailure,
     McpFailureKind, McpNews, Message, ModelEvent, ModelFailure, Prices, Response, ResponseBlock, ServerTool, Session,
-    State, Stop,
+    State, Stop, WebOrder,
 };
 
 pub(super) struct World {
@@ -49,6 +50,8 @@ pub(super) struct World {
     pub(super) begun: Vec<EventId>,
     /// What the model was sent last, as long as the log does not say that it was shortened since.
     pub(super) sent: Vec<Message>,
+    /// What the web tools were told to do.
+    pub(super) orders: Vec<WebOrder>,
     /// What the session may spend, and what the models cost.
     pub(super) budget: Option<BudgetLimit>,
     pub(super) prices: Prices,
@@ -112,7 +115,8 @@ pub(super) fn crew() -> Arc<SessionAgent> {
 }
 
 pub(super) fn limits() -> Limits {
-    Limits { attempts: 3, requests_per_turn: 20, queued_messages: 5, parallel_mcp_calls: 2, ..Limits::default() }
+    let web = WebTools::Both;
+    Limits { attempts: 3, requests_per_turn: 20, queued_messages: 5, parallel_mcp_calls: 2, web, ..Limits::default() }
 }
 
 /// Limits that a few messages reach.
@@ -151,6 +155,7 @@ impl World {
             running: Vec::new(),
             journal: HashSet::new(),
             begun: Vec::new(),
+            orders: Vec::new(),
             budget: None,
             prices: Prices::default(),
             agent,
@@ -249,10 +254,10 @@ impl World {
                 assert_eq!(servers, self.agent.mcp_servers);
                 self.connecting = Some(attempt);
             }
-            Effect::CallMcp { call, .. } => {
-                self.journal.insert(call.clone());
-                self.begun.push(call.clone());
-                self.running.push(call);
+            Effect::CallMcp { call, .. } => self.begin(call),
+            Effect::CallWeb { call, order } => {
+                self.orders.push(order);
+                self.begin(call);
             }
             Effect::CancelMcp => {
                 self.connecting = None;
@@ -265,6 +270,12 @@ impl World {
             Effect::Preview(preview) => self.previews.push(preview),
             Effect::Accepted(_) => {}
         }
+    }
+
+    fn begin(&mut self, call: EventId) {
+        self.journal.insert(call.clone());
+        self.begun.push(call.clone());
+        self.running.push(call);
     }
 
     /// The session as another process would read it from the log.
@@ -361,6 +372,7 @@ impl World {
     pub(super) fn assert_log_says_everything(&self) {
         let replayed = self.replayed();
         assert_eq!(replayed.overall(), self.session.overall());
+        assert_eq!(replayed.sightings, self.session.sightings);
         let states = |session: &Session| -> Vec<(ThreadId, String, State)> {
             let threads = session.threads.iter();
             threads.map(|thread| (thread.id.clone(), thread.agent.name.clone(), thread.state.clone())).collect()
@@ -454,13 +466,16 @@ impl World {
     /// The first of the calls that run ends.
     pub(super) fn end_call(&mut self, text: &str) -> Vec<&'static str> {
         let call = self.running.remove(0);
-        self.input(Input::McpResult { call, content: vec![Block::text(text)], is_error: false })
+        self.input(Input::Called { call, content: vec![Block::text(text)], is_error: false })
     }
 
     /// What this call was answered with.
     pub(super) fn answer_of(&self, id: &EventId) -> Option<(String, bool)> {
         self.log.iter().find_map(|event| match &event.body {
-            EventBody::AgentMcpToolResult { mcp_tool_use_id, content, is_error } if mcp_tool_use_id == id => {
+            EventBody::AgentMcpToolResult { mcp_tool_use_id: of, content, is_error }
+            | EventBody::AgentToolResult { tool_use_id: of, content, is_error }
+                if of == id =>
+            {
                 let Some([Block::Text { text }]) = content.as_deref() else { panic!("one text") };
                 Some((text.clone(), *is_error == Some(true)))
             }
@@ -501,7 +516,12 @@ pub(super) fn text(text: &str) -> ResponseBlock {
 }
 
 pub(super) fn call(name: &str) -> ResponseBlock {
-    ResponseBlock::ToolUse { name: name.into(), input: Ok(serde_json::Map::new()) }
+    let input = match name {
+        "web_search" => json!({"query": "q"}),
+        "web_fetch" => json!({"url": "https://composed.example/"}),
+        _ => json!({}),
+    };
+    tool(name, input)
 }
 
 /// The coordinator starts an agent.
