@@ -137,11 +137,13 @@ pub struct RepositoryToken {
 }
 
 impl RepositoryToken {
+    /// How their names begin. A colon is in no name that a zone gives.
+    pub const NAMES: &'static str = "repository:";
+
     /// Of the resource with this id.
     #[must_use]
     pub fn new(resource: &str, url: RepositoryUrl) -> Self {
-        // A colon is in no name that a zone gives.
-        Self { credential: CredentialName::new(format!("repository:{resource}")), url }
+        Self { credential: CredentialName::new(format!("{}{resource}", Self::NAMES)), url }
     }
 
     /// Its name in the session: of no credential of any zone.

@@ -12,6 +12,7 @@ use crate::message::Reload;
 mod gateway;
 mod leases;
 mod reload;
+mod repositories;
 mod rewrap;
 mod variables;
 

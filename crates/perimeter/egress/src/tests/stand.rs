@@ -315,8 +315,7 @@ impl Stand {
                     agent: Some("agent_x@1".to_owned()),
                     zone_name: "t".to_owned(),
                     digest,
-                    placeholders,
-                }),
+                    placeholders, repositories: Vec::new() }),
                 Vec::new(),
             )
             .await;
