@@ -209,8 +209,7 @@ struct Asked<'a> {
 }
 
 /// Git's smart protocol over HTTP (git's `Documentation/gitprotocol-http`): all that clone, fetch and push ask for.
-const SERVED: &[(&str, &str)] =
-    &[("GET", "/info/refs"), ("POST", "/git-upload-pack"), ("POST", "/git-receive-pack")];
+const SERVED: &[(&str, &str)] = &[("GET", "/info/refs"), ("POST", "/git-upload-pack"), ("POST", "/git-receive-pack")];
 
 #[cfg(test)]
 mod tests {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use postern_exec::WireBytes;
-use postern_policy::{Reach, RepositoryToken};
 use postern_policy::document::DocumentText;
+use postern_policy::{Reach, RepositoryToken};
 use postern_secret::Placeholder;
 use postern_secret::seal::{Recipient, SealedCredential, SealedVariable, Wrap};
 use serde::{Deserialize, Serialize};

@@ -388,8 +388,16 @@ fn check_host(table: &Table<'_>, rule: &Rule, at: At) -> bool {
 }
 
 /// Keys of a rule that mean nothing where requests are not seen.
-const OF_REQUESTS: &[&str] =
-    &["methods", "paths", "credential", "client_certificate", "repositories", "foreign_credentials", "ca_file", "websocket"];
+const OF_REQUESTS: &[&str] = &[
+    "methods",
+    "paths",
+    "credential",
+    "client_certificate",
+    "repositories",
+    "foreign_credentials",
+    "ca_file",
+    "websocket",
+];
 
 /// Why strangers may have names beside this one, where they may.
 #[must_use]

@@ -161,8 +161,7 @@ fn not_carried(rule: &Rule) -> Denial {
 }
 
 /// What an operator can do for a repository whose host takes no tokens.
-const NO_REPOSITORIES: &str =
-    "no rule of the zone takes tokens of repositories at this host; ask the operator for `repositories = true` in its rule";
+const NO_REPOSITORIES: &str = "no rule of the zone takes tokens of repositories at this host; ask the operator for `repositories = true` in its rule";
 
 /// Every placeholder of the request, where both the rule and its credential allow it to be replaced.
 fn injections(

@@ -23,7 +23,8 @@ pub(super) fn judged(
         withheld(WithheldCode::Unusable, message.to_owned())
     })?;
     zone.grant_repository(&token).map_err(|denial| {
-        let message = format!("zone {} takes no token for {}. Next step: {}", zone.name(), token.url(), denial.next_step);
+        let message =
+            format!("zone {} takes no token for {}. Next step: {}", zone.name(), token.url(), denial.next_step);
         withheld(WithheldCode::NotNamed, message)
     })?;
     let reach = Reach { hosts: vec![token.url().host().to_string()], header: true, body: false };
@@ -33,7 +34,8 @@ pub(super) fn judged(
 
 /// A token that the session has no more, or whose zone lets it go nowhere.
 pub(super) fn gone() -> Refusal {
-    let next = "the session has no token for this repository any more: send one to its resource, or start another session";
+    let next =
+        "the session has no token for this repository any more: send one to its resource, or start another session";
     Refusal::new(RefusalReason::SourceMissing, next)
 }
 

@@ -21,7 +21,9 @@ fn open(session: &str, digest: String) -> OpenSession {
         placeholders: vec![SessionPlaceholder {
             credential: "key".to_owned(),
             placeholder: "pstn0123456789abcdefghijklmn".to_owned(),
-        }], repositories: Vec::new() }
+        }],
+        repositories: Vec::new(),
+    }
 }
 
 fn code(error: EgressError) -> String {

@@ -315,7 +315,9 @@ impl Stand {
                     agent: Some("agent_x@1".to_owned()),
                     zone_name: "t".to_owned(),
                     digest,
-                    placeholders, repositories: Vec::new() }),
+                    placeholders,
+                    repositories: Vec::new(),
+                }),
                 Vec::new(),
             )
             .await;

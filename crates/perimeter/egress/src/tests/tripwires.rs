@@ -182,7 +182,9 @@ async fn a_later_sessions_placeholder_is_recognised_in_an_earlier_one() {
         agent: None,
         zone_name: "t".to_owned(),
         digest,
-        placeholders: Vec::new(), repositories: Vec::new() };
+        placeholders: Vec::new(),
+        repositories: Vec::new(),
+    };
     assert!(matches!(stand.ask(Question::Open(open)).await, Answer::Opened(_)));
     let bearer = format!("Bearer {later}");
     let request = get("https", "api.test", 443, "/v1/x", &[("authorization", &bearer)]);
@@ -210,7 +212,9 @@ async fn something_of_ours_that_decodes_as_basic_by_chance_is_still_seen() {
         agent: None,
         zone_name: "t".to_owned(),
         digest,
-        placeholders: Vec::new(), repositories: Vec::new() };
+        placeholders: Vec::new(),
+        repositories: Vec::new(),
+    };
     stand.ask(crate::message::Question::Open(open)).await;
     let value = format!("Basic {text}");
     let seen = stand.get(Way::Redirect, "https", "other.test", 443, "/", &[("authorization", &value)]).await;

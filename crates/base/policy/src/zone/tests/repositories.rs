@@ -34,7 +34,10 @@ fn token(url: &str) -> RepositoryToken {
 /// A request that holds the token's placeholder there.
 fn carrying(line: &str, token: &RepositoryToken, place: Place) -> Request {
     let value = FoundValue::Placeholder(Issued::ThisSession);
-    Request { credentials_present: vec![Found { credential: token.credential().clone(), value, place }], ..request(line) }
+    Request {
+        credentials_present: vec![Found { credential: token.credential().clone(), value, place }],
+        ..request(line)
+    }
 }
 
 fn password() -> Place {
@@ -52,7 +55,11 @@ fn a_token_goes_to_its_own_repository_by_git_s_own_requests_and_as_a_password() 
         ("POST https://git.example/team/ledger.git/git-receive-pack", password(), Ok(())),
         ("GET https://git.example/team/ledger.git/info/refs", header(), Err(Reason::PlaceholderWrongLocation)),
         ("GET https://git.example/team/ledger.git/info/refs", Place::Query, Err(Reason::PlaceholderWrongLocation)),
-        ("POST https://git.example/team/ledger.git/git-upload-pack", Place::Body, Err(Reason::PlaceholderWrongLocation)),
+        (
+            "POST https://git.example/team/ledger.git/git-upload-pack",
+            Place::Body,
+            Err(Reason::PlaceholderWrongLocation),
+        ),
         ("POST https://git.example/team/ledger.git/info/refs", password(), Err(Reason::PathNotAllowed)),
         ("GET https://git.example/team/ledger.git/git-upload-pack", password(), Err(Reason::PathNotAllowed)),
         ("GET https://git.example/team/ledger.git", password(), Err(Reason::PathNotAllowed)),
@@ -122,7 +129,10 @@ fn custody_hands_out_a_token_only_where_a_rule_takes_it_at_its_host_and_port() {
 #[test]
 fn a_session_s_token_is_no_other_session_s_and_no_zone_s() {
     let zone = zone(CODE);
-    let (ours, theirs) = (token("https://git.example/a/b"), RepositoryToken::new("sesrsc_2", "https://git.example/a/b".parse().unwrap()));
+    let (ours, theirs) = (
+        token("https://git.example/a/b"),
+        RepositoryToken::new("sesrsc_2", "https://git.example/a/b".parse().unwrap()),
+    );
     let request = carrying("GET https://git.example/a/b/info/refs", &theirs, password());
     assert!(zone.request_of(&request, &[ours.clone()]).is_err(), "a name that the session has not");
     assert!(zone.request(&request).is_err());
@@ -153,7 +163,8 @@ fn a_policy_file_can_forbid_the_use_of_every_token() {
     document.attach("forbid.cedar", forbid);
     let zone = Zones::load(&document, &names()).unwrap().named("code").unwrap();
     let token = token("https://git.example/a/b");
-    let decide = |line: &str| zone.request_of(&carrying(line, &token, password()), std::slice::from_ref(&token)).map(drop);
+    let decide =
+        |line: &str| zone.request_of(&carrying(line, &token, password()), std::slice::from_ref(&token)).map(drop);
     assert!(decide("POST https://git.example/a/b/git-upload-pack").is_ok());
     assert_eq!(decide("POST https://git.example/a/b/git-receive-pack").unwrap_err().reason, Reason::PolicyForbidden);
 }

@@ -49,7 +49,10 @@ async fn a_token_has_a_placeholder_no_variable_and_the_url_that_it_was_sealed_fo
     assert_eq!(text(&grant.secret), TOKEN);
     let vault = grant.vault.unwrap();
     assert_eq!(vault.repository.unwrap().url().to_string(), URL);
-    assert_eq!((vault.reach.hosts, vault.reach.header, vault.reach.body), (vec!["git.example".to_owned()], true, false));
+    assert_eq!(
+        (vault.reach.hosts, vault.reach.header, vault.reach.body),
+        (vec!["git.example".to_owned()], true, false)
+    );
     let used = fixture.recorder.records().pop().unwrap();
     assert_eq!((used.kind, used.credential.as_deref()), (Kind::CredentialUse, Some(NAME)));
     assert_eq!(used.outcome.as_deref(), Some("the token of resource sesrsc_1"));
@@ -84,7 +87,11 @@ async fn what_is_not_given_is_said_each_with_its_reason_and_the_next_step() {
         assert!(opened.issued.iter().all(|issued| issued.credential != NAME), "{what}");
         let [withheld] = &opened.withheld[..] else { panic!("{what}: {:?}", opened.withheld) };
         assert_eq!(withheld.code, code, "{what}: {}", withheld.message);
-        assert!(withheld.message.contains(step) && withheld.message.contains("Next step"), "{what}: {}", withheld.message);
+        assert!(
+            withheld.message.contains(step) && withheld.message.contains("Next step"),
+            "{what}: {}",
+            withheld.message
+        );
         let refusal = fixture.asked("sesn_1", NAME, Purpose::Inject).await.unwrap_err();
         assert_eq!(refusal.reason, RefusalReason::SourceMissing, "{what}");
         fixture.custodian.close(CallerKind::Worker, "sesn_1").await.unwrap();
