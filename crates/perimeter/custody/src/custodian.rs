@@ -2,6 +2,7 @@
 //! [`Custodian::grant`] and [`Custodian::grant_route`], with the zone's permit, after the record of its use was written.
 
 mod holding;
+mod issuing;
 mod leases;
 mod reload;
 mod repositories;
@@ -17,7 +18,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use postern_audit::{Counted, Decision, Durability, Kind, Rations, Record, Recorder, Told};
 use postern_policy::{AuditMode, CredentialName, GrantPermit, RepositoryToken, Source, Zone};
-use postern_secret::{Placeholder, SecretBytes};
+use postern_secret::SecretBytes;
 
 use crate::approved::Approved;
 use crate::generation::{Generation, Generations};
@@ -29,6 +30,7 @@ use crate::open::Opener;
 use crate::refusal::{Refusal, RefusalReason};
 use crate::source::{Sources, in_no_vault};
 use crate::store::Store;
+use issuing::{issue, resolve_all};
 use leases::Leases;
 use routes::RouteGrants;
 use variables::{Variable, Variables};
@@ -527,28 +529,6 @@ impl Drop for Reservation<'_> {
             sessions.remove(&self.session);
         }
     }
-}
-
-fn resolve_all(sources: &Sources, zone: &Zone) -> Result<HashMap<CredentialName, SecretBytes>, Refusal> {
-    let ours = zone.credentials().iter().filter(|credential| !matches!(credential.source, Source::Api(_)));
-    ours.map(|credential| Ok((credential.name.clone(), sources.resolve(credential)?))).collect()
-}
-
-fn issue(zone: &Zone, secrets: &HashMap<CredentialName, SecretBytes>, variables: &Variables) -> Vec<Issued> {
-    let issue = |credential: &postern_policy::Credential| {
-        let length = secrets.get(&credential.name)?.len();
-        let placeholder = Placeholder::issue(length, None);
-        let (credential, env) = (credential.name.to_string(), credential.env.clone());
-        Some(Issued { credential, env, placeholder, repository: None })
-    };
-    let for_repository = |token: &RepositoryToken| {
-        let placeholder = Placeholder::issue(secrets.get(token.credential())?.len(), None);
-        let (credential, repository) = (token.credential().to_string(), Some(token.clone()));
-        Some(Issued { credential, env: None, placeholder, repository })
-    };
-    // Nothing in a sandbox stands for a client certificate.
-    let named = zone.credentials().iter().filter(|credential| !credential.is_client_certificate());
-    named.filter_map(issue).chain(variables.repositories().filter_map(for_repository)).collect()
 }
 
 /// Whether a name is that of a repository's token: of no credential of a zone.

@@ -134,7 +134,7 @@ fn a_session_s_token_is_no_other_session_s_and_no_zone_s() {
         RepositoryToken::new("sesrsc_2", "https://git.example/a/b".parse().unwrap()),
     );
     let request = carrying("GET https://git.example/a/b/info/refs", &theirs, password());
-    assert!(zone.request_of(&request, &[ours.clone()]).is_err(), "a name that the session has not");
+    assert!(zone.request_of(&request, std::slice::from_ref(&ours)).is_err(), "a name that the session has not");
     assert!(zone.request(&request).is_err());
     // A name of the zone's is not the token's, whatever it is called.
     assert_ne!(*ours.credential(), CredentialName::new("deploy"));
