@@ -17,11 +17,13 @@ USER = "agent"
 class GitServer:
     """Serves every repository below `root` on loopback under `host`, with a certificate of its own CA."""
 
-    def __init__(self, host: str, token: str):
+    def __init__(self, host: str, token: str, user: str = USER):
         self.directory = Path(tempfile.mkdtemp(prefix="postern-git-"))
         self.root = self.directory / "repositories"
-        self.token = token
+        self.token, self.user = token, user
         self.asked: list[str] = []
+        # What is shown to whoever asks without a word of who they are.
+        self.public = "/public/"
         certificate(self.directory, host)
         self.ca_file = self.directory / "ca.pem"
         self.listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler(self))
@@ -91,15 +93,17 @@ def handler(server: GitServer) -> type[http.server.BaseHTTPRequestHandler]:
 
         def answer(self) -> None:
             body = self.body()
-            wanted = "Basic " + base64.b64encode(f"{USER}:{server.token}".encode()).decode()
+            wanted = "Basic " + base64.b64encode(f"{server.user}:{server.token}".encode()).decode()
             given = self.headers.get("authorization", "")
             server.asked.append(f"{self.command} {self.path} {given}")
+            if server.public in self.path and not given:
+                given = wanted
             if given != wanted:
                 self.reply(401, {"www-authenticate": 'Basic realm="git"', "content-type": "text/plain"}, b"who are you?\n")
                 return
             path, _, query = self.path.partition("?")
             environment = server.environment() | {
-                "GIT_PROJECT_ROOT": str(server.root), "GIT_HTTP_EXPORT_ALL": "1", "REMOTE_USER": USER, "REMOTE_ADDR": "127.0.0.1",
+                "GIT_PROJECT_ROOT": str(server.root), "GIT_HTTP_EXPORT_ALL": "1", "REMOTE_USER": server.user, "REMOTE_ADDR": "127.0.0.1",
                 "PATH_INFO": path, "QUERY_STRING": query, "REQUEST_METHOD": self.command, "CONTENT_LENGTH": str(len(body)),
                 "CONTENT_TYPE": self.headers.get("content-type", ""), "GIT_PROTOCOL": self.headers.get("git-protocol", ""),
                 "HTTP_CONTENT_ENCODING": self.headers.get("content-encoding", "")}

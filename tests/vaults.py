@@ -99,15 +99,15 @@ def variable(name: str = "CRM_TOKEN", value: str = VALUE, hosts: list[str] | Non
 
 
 class Journey:
-    """A session whose vault has these variables."""
+    """A session whose vault has these variables, and that is given these resources."""
 
-    def __init__(self, stack: Stack, *variables: dict):
+    def __init__(self, stack: Stack, *variables: dict, resources: list[dict] | None = None):
         self.stack, self.client = stack, Anthropic(base_url=stack.base_url, api_key=stack.api_key)
         self.vault = self.client.beta.vaults.create(display_name="journey").id
         self.credentials = [self.client.beta.vaults.credentials.create(vault_id=self.vault, auth=auth) for auth in variables]
         agent = self.client.beta.agents.create(name="journey", model="rehearsal-1", tools=[{"type": "agent_toolset_20260401"}])
         self.id = self.client.beta.sessions.create(
-            agent=agent.id, environment_id=stack.environment_id, vault_ids=[self.vault]).id
+            agent=agent.id, environment_id=stack.environment_id, vault_ids=[self.vault], resources=resources or []).id
 
     def events(self) -> list:
         return list(self.client.beta.sessions.events.list(self.id, limit=1000))

@@ -97,7 +97,10 @@ async function queue(beta, worker, agent) {
 async function sessions(beta, agent, store) {
   const file = await beta.files.upload({ file: await toFile(Buffer.from("notes"), "notes.txt", { type: "text/plain" }) });
   const made = await beta.sessions.create({
-    agent, environment_id: environment, title: "every", resources: [{ type: "memory_store", memory_store_id: store }],
+    agent, environment_id: environment, title: "every", resources: [
+      { type: "memory_store", memory_store_id: store },
+      { type: "github_repository", url: "https://git.every.example/team/every", authorization_token: "token-of-every-1f0c9e7b3a52" },
+    ],
   });
   assert.equal((await beta.sessions.retrieve(made.id)).title, "every");
   assert.equal((await beta.sessions.update(made.id, { title: "changed", metadata: { k: "v" } })).title, "changed");
@@ -105,7 +108,11 @@ async function sessions(beta, agent, store) {
   const added = await beta.sessions.resources.add(made.id, { type: "file", file_id: file.id });
   const at = { session_id: made.id };
   assert.equal((await beta.sessions.resources.retrieve(added.id, at)).id, added.id);
-  assert.deepEqual((await all(beta.sessions.resources.list(made.id, { limit: 1 }))).map((one) => one.type).sort(), ["file", "memory_store"]);
+  const listed = await all(beta.sessions.resources.list(made.id, { limit: 1 }));
+  assert.deepEqual(listed.map((one) => one.type).sort(), ["file", "github_repository", "memory_store"]);
+  const repository = listed.find((one) => one.type === "github_repository");
+  const rotated = await beta.sessions.resources.update(repository.id, { ...at, authorization_token: "token-of-every-7d25b8c4e913" });
+  assert.deepEqual([rotated.id, rotated.mount_path], [repository.id, "/workspace/every"]);
   await turn(beta, made.id);
   await threads(beta, made.id);
   await beta.sessions.resources.delete(added.id, at);

@@ -99,14 +99,19 @@ def queue(beta, worker, agent: str, environment: str) -> None:
 def sessions(beta, agent: str, environment: str, store: str) -> None:
     file = beta.files.upload(file=("notes.txt", b"notes", "text/plain"))
     made = beta.sessions.create(
-        agent=agent, environment_id=environment, title="every", resources=[{"type": "memory_store", "memory_store_id": store}])
+        agent=agent, environment_id=environment, title="every", resources=[
+            {"type": "memory_store", "memory_store_id": store},
+            {"type": "github_repository", "url": "https://git.every.example/team/every", "authorization_token": "token-of-every-1f0c9e7b3a52"}])
     assert beta.sessions.retrieve(made.id).title == "every"
     assert beta.sessions.update(made.id, title="changed", metadata={"k": "v"}).title == "changed"
     assert made.id in {session.id for session in beta.sessions.list(limit=1)}
     added = beta.sessions.resources.add(made.id, type="file", file_id=file.id)
     assert beta.sessions.resources.retrieve(added.id, session_id=made.id).id == added.id
     listed = list(beta.sessions.resources.list(made.id, limit=1))
-    assert sorted(resource.type for resource in listed) == ["file", "memory_store"]
+    assert sorted(resource.type for resource in listed) == ["file", "github_repository", "memory_store"]
+    repository = next(resource for resource in listed if resource.type == "github_repository")
+    rotated = beta.sessions.resources.update(repository.id, session_id=made.id, authorization_token="token-of-every-7d25b8c4e913")
+    assert (rotated.id, rotated.mount_path) == (repository.id, "/workspace/every")
     turn(beta, made.id)
     threads(beta, made.id)
     beta.sessions.resources.delete(added.id, session_id=made.id)

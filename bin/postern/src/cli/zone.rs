@@ -63,7 +63,7 @@ pub(crate) enum ZoneVerb {
 #[derive(Args)]
 pub(crate) struct ExplainArguments {
     /// `GET https://HOST/PATH`, `connect HOST:PORT`, `mcp SERVER TOOL [ARGUMENTS AS JSON]`, `mcp-method SERVER METHOD` or `tool NAME`.
-    #[arg(required_unless_present = "credential", value_name = "REQUEST")]
+    #[arg(required_unless_present_any = ["credential", "repository"], value_name = "REQUEST")]
     pub(crate) request: Vec<String>,
     /// A placeholder in the request: ledger-api@header:authorization, @basic:password, @query:key,
     /// @json:/auth/token, @form:key, @path:TEXT for what stands for it in the URL; @body or @query for anywhere there.
@@ -78,6 +78,9 @@ pub(crate) struct ExplainArguments {
     /// Ask instead whether custody hands out this credential, and by which rules it can be used.
     #[arg(long, conflicts_with = "request", value_name = "NAME")]
     pub(crate) credential: Option<String>,
+    /// Ask instead whether the token of a session's repository at this URL may be used.
+    #[arg(long, conflicts_with_all = ["request", "credential"], value_name = "URL")]
+    pub(crate) repository: Option<String>,
     #[command(flatten)]
     pub(crate) session: WhichSession,
     /// As JSON.

@@ -30,8 +30,11 @@ pub(crate) fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
             Answer { shadow: shadow.map(Box::new), ..Answer::of(&zone, &question, arguments.address) }
         }
     };
-    let asked =
-        arguments.credential.clone().map_or_else(|| arguments.request.join(" "), |name| format!("credential {name}"));
+    let asked = match (&arguments.credential, &arguments.repository) {
+        (Some(name), _) => format!("credential {name}"),
+        (None, Some(url)) => format!("repository {url}"),
+        (None, None) => arguments.request.join(" "),
+    };
     if arguments.json {
         println!("{}", answer.json(&asked));
     } else {
@@ -88,6 +91,15 @@ impl Answer {
                 let (mut answer, _) = Self::built(zone, explained, |_| first.clone().into());
                 let inject = zone.credential(name).map(|credential| credential.inject.as_slice()).unwrap_or_default();
                 answer.injected = inject.iter().map(|location| format!("{name} at {location}")).collect();
+                answer
+            }
+            Question::Repository(url) => {
+                let explained = zone.explain_repository(url);
+                let taking = explained.rules.iter().find(|account| account.agrees());
+                let first = taking.map(|account| account.rule.clone()).unwrap_or_default();
+                let (mut answer, permit) = Self::built(zone, explained, |_| first.clone().into());
+                let token = |_| format!("the token of {url} at basic password, for git's requests to it alone");
+                answer.injected = permit.map(token).into_iter().collect();
                 answer
             }
             Question::Mcp { server, method, tool, arguments } => {

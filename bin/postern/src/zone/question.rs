@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use postern_policy::{
     BasicPart, CanonicalPath, Connect, CredentialName, Denial, Found, FoundValue, Host, Issued, Location, Place, Port,
-    Reason, Request, Scheme, ToolUse, Transport, Upgrade, foreign, overrides,
+    Reason, RepositoryUrl, Request, Scheme, ToolUse, Transport, Upgrade, foreign, overrides,
 };
 use serde_json::{Map, Value};
 
@@ -34,6 +34,8 @@ pub(crate) enum Question {
     Tool(ToolUse),
     /// Whether custody hands a credential out.
     Grant(CredentialName),
+    /// Whether it hands out the token of a session's repository.
+    Repository(RepositoryUrl),
 }
 
 /// Reads the question; the inner error is a refusal before any zone is asked.
@@ -43,6 +45,10 @@ pub(crate) enum Question {
 pub(crate) fn read(arguments: &ExplainArguments) -> Result<Result<Question, Denial>, Failure> {
     if let Some(name) = &arguments.credential {
         return Ok(Ok(Question::Grant(CredentialName::new(name.as_str()))));
+    }
+    if let Some(url) = &arguments.repository {
+        let url = url.parse().or_misused("read the repository's URL")?;
+        return Ok(Ok(Question::Repository(url)));
     }
     let words: Vec<&str> = arguments.request.iter().flat_map(|word| split(word)).collect();
     match words.as_slice() {

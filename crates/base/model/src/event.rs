@@ -405,6 +405,9 @@ pub struct SessionError {
     /// The credential's vault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vault_id: Option<VaultId>,
+    /// The repository that could not be brought; only with the kinds that are about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository_url: Option<String>,
     /// What happened and what to do.
     pub message: String,
     /// Whether the server goes on by itself.
@@ -431,6 +434,16 @@ pub enum SessionErrorKind {
     McpAuthenticationFailedError,
     /// A vault's credential may go to a host to which nothing leads here. The session goes on.
     CredentialHostUnreachableError,
+    /// A repository's host does not know the token. The session goes on without the repository, as after the four below.
+    RepositoryAuthenticationError,
+    /// A repository's host, or the perimeter, does not allow it.
+    RepositoryForbiddenError,
+    /// There is no such repository, or none that the token may see.
+    RepositoryNotFoundError,
+    /// A repository has not what was to be checked out.
+    RepositoryCheckoutError,
+    /// A repository could not be cloned.
+    RepositoryCloneError,
     /// Too many model requests in one turn.
     ToolUseLimitReachedError,
     /// The conversation is too long for the model and cannot be shortened.

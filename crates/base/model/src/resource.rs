@@ -1,6 +1,12 @@
 //! What a session is given besides its agent (contract 1.7, 2.6).
 
+mod repository;
+
 use serde::{Deserialize, Serialize};
+
+pub use repository::{
+    AuthorizationToken, Checkout, ClonePath, MAX_REPOSITORIES, RepositoryFault, RepositoryResource, WORKSPACE,
+};
 
 use crate::ids::{FileId, MemoryStoreId, ResourceId};
 use crate::memory::Access;
@@ -25,6 +31,8 @@ pub enum Resource {
     File(FileResource),
     /// A memory store, kept in step with a directory of the sandbox by the worker.
     MemoryStore(MemoryStoreResource),
+    /// A repository, cloned into the sandbox before the first tool call.
+    GithubRepository(RepositoryResource),
 }
 
 impl Resource {
@@ -32,6 +40,7 @@ impl Resource {
     pub fn id(&self) -> Option<&ResourceId> {
         match self {
             Self::File(file) => Some(&file.id),
+            Self::GithubRepository(repository) => Some(&repository.id),
             Self::MemoryStore(_) => None,
         }
     }
@@ -108,6 +117,20 @@ pub enum ResourceParam {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         instructions: Option<String>,
     },
+    /// A Git repository; only when a session begins.
+    GithubRepository {
+        /// Where it is cloned from: https, a host and a path.
+        url: String,
+        /// What its host asks for, sealed at once.
+        #[serde(default, skip_serializing)]
+        authorization_token: Option<AuthorizationToken>,
+        /// What is checked out; absent: what the repository says itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        checkout: Option<Checkout>,
+        /// Where to put it; absent: `/workspace/<name of the repository>`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mount_path: Option<String>,
+    },
 }
 
 /// A path in the sandbox at which a file may be put: absolute, plain, below [`UPLOADS`].
@@ -155,11 +178,16 @@ impl MountPath {
 
     /// Whether one of the two would hide the other or lie within it.
     pub fn collides(&self, other: &Self) -> bool {
-        let within = |inner: &str, outer: &str| {
-            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        within(&self.0, &other.0) || within(&other.0, &self.0)
+        collide(&self.0, &other.0)
     }
+}
+
+/// Whether one of two paths is the other or lies within it.
+fn collide(one: &str, other: &str) -> bool {
+    let within = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    within(one, other) || within(other, one)
 }
 
 impl TryFrom<String> for MountPath {

@@ -22,6 +22,7 @@ mod path;
 pub mod permit;
 pub mod reach;
 pub mod reason;
+mod repository;
 pub mod request;
 pub mod web;
 mod wire;
@@ -43,6 +44,7 @@ pub use permit::{
 };
 pub use reach::Reach;
 pub use reason::{Denial, Reason};
+pub use repository::{BadRepositoryUrl, RepositoryToken, RepositoryUrl};
 pub use request::{
     Connect, Found, FoundValue, Issued, McpCall, Place, Request, SessionFacts, ToolUse, Transport, Upgrade,
 };

@@ -31,16 +31,16 @@ pub struct Binding {
     /// Where in a request it may stand, where its kind says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub injection: Option<Places>,
-    /// `static_bearer`, `mcp_oauth`, `environment_variable`.
+    /// `static_bearer`, `mcp_oauth`, `environment_variable`, [`Self::REPOSITORY`].
     pub kind: String,
-    /// Normalised URL of the MCP server it is for.
+    /// Normalised URL of the MCP server it is for, or of the repository.
     pub mcp_url: Option<String>,
     /// The variable that stands for it in a sandbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,
     /// Where its tokens are refreshed.
     pub token_endpoint: Option<String>,
-    /// Id of the vault.
+    /// Id of the vault; of the session, for a repository's token.
     pub vault: String,
     /// Id of the workspace.
     pub workspace: String,
@@ -66,6 +66,26 @@ impl Places {
 }
 
 impl Binding {
+    /// The kind of a token that a session was given for a repository.
+    pub const REPOSITORY: &'static str = "github_repository";
+
+    /// Of a repository's token: to its session and resource, and to the one URL it is for.
+    #[must_use]
+    pub fn of_repository(workspace: &str, session: &str, resource: &str, host: &str, url: &str) -> Self {
+        Self {
+            client_id: None,
+            credential: resource.to_owned(),
+            hosts: vec![host.to_owned()],
+            injection: Some(Places { body: false, header: true }),
+            kind: Self::REPOSITORY.to_owned(),
+            mcp_url: Some(url.to_owned()),
+            secret_name: None,
+            token_endpoint: None,
+            vault: session.to_owned(),
+            workspace: workspace.to_owned(),
+        }
+    }
+
     /// The authenticated data of a value that was sealed in this version: RFC 8785 JSON of every field that the version has, absent ones as `null`. `None`
     /// for a version that is not known, and where it would leave a field unauthenticated.
     #[must_use]
@@ -221,7 +241,7 @@ pub struct SealedCredential {
     pub sealed: Sealed,
 }
 
-/// A variable of a session's vaults, sealed, as it travels to the perimeter that is to open it. How far it may go can have been narrowed since it was sealed;
+/// A variable of a session's vaults, or the token of one of its repositories, sealed, as it travels to the perimeter that is to open it. How far it may go can have been narrowed since it was sealed;
 /// what it says beyond its binding counts for nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

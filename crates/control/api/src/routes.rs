@@ -164,6 +164,7 @@ pub const ROUTES: &[Route] = routes! {
     Get    "/v1/sessions/{session}/resources/{resource}"            ManagedAgents CLIENT                 resources::get;
     Post   "/v1/sessions/{session}/resources/{resource}"            ManagedAgents CLIENT                 resources::update;
     Delete "/v1/sessions/{session}/resources/{resource}"            ManagedAgents CLIENT                 resources::delete;
+    Post   "/v1/sessions/{session}/resources/{resource}/failure"    ManagedAgents WORKER                 resources::fail;
 
     Upload "/v1/sessions/{session}/outputs"                         ManagedAgents WORKER                 outputs::create;
 

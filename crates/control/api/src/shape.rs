@@ -32,6 +32,7 @@ const ARRAYS: &[&str] = &[
 const OBJECTS: &[&str] = &[
     "agent",
     "auth",
+    "checkout",
     "citations",
     "client_tool_results",
     "context",

@@ -197,6 +197,10 @@ impl Actor {
                 let removed = self.remove_resource(&id).await;
                 answer(reply, removed)
             }
+            Command::RotateToken { id, token, reply } => {
+                let rotated = self.rotate_token(&id, token).await;
+                answer(reply, rotated)
+            }
             Command::ArchiveThread { thread, reply } => {
                 let archived = self.archive_thread(&thread).await;
                 answer(reply, archived)
@@ -213,8 +217,8 @@ impl Actor {
             }
             Command::Missing { missing, reply } => {
                 let mut told = Ok(());
-                for Missing { code, message, unreachable } in missing {
-                    let said = self.perform(Input::Missing { code: code.to_owned(), message, unreachable }).await;
+                for Missing { code, message, lacking } in missing {
+                    let said = self.perform(Input::Missing { code: code.to_owned(), message, lacking }).await;
                     told = told.and(said.map(drop).map_err(Failure::from));
                 }
                 answer(reply, told)

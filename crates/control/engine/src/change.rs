@@ -8,7 +8,7 @@ use postern_model::session::{self as model, Session, SessionAgent, SessionStatus
 use postern_model::webhook::{Happening, Subject};
 use postern_model::{Field, Metadata, Problem};
 use postern_session::{Input, Thread};
-use postern_store::{StoreError, Tx, sessions, threads, webhooks, work};
+use postern_store::{StoreError, Tx, repositories, sessions, threads, webhooks, work};
 
 use crate::actor::{Actor, Failure};
 use crate::create::{now, resolve_tools, served};
@@ -52,7 +52,9 @@ impl Actor {
         if self.record.archived_at.is_none() {
             self.must_not_run("archived")?;
             self.record.archived_at = Some(now);
-            self.perform_with_record(Input::Archive).await?;
+            let mut tx = self.write().await?;
+            repositories::remove_all(&mut tx, &self.record.id).await.map_err(problem)?;
+            self.perform_with_record_in(tx, Input::Archive).await?;
         }
         Ok(self.record.render(now))
     }

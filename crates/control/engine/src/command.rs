@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use postern_model::Problem;
 use postern_model::event::{ClientEvent, Event, Previewable};
 use postern_model::ids::{ResourceId, ThreadId, WorkspaceId};
-use postern_model::resource::{Resource, ResourceParam};
+use postern_model::resource::{AuthorizationToken, Resource, ResourceParam};
 use postern_model::session::{Session, Thread, UpdateSession};
 use postern_session::Author;
 use postern_store::events::Of;
@@ -52,6 +52,11 @@ pub(crate) enum Command {
         thread: ThreadId,
         reply: Reply<Thread>,
     },
+    RotateToken {
+        id: ResourceId,
+        token: AuthorizationToken,
+        reply: Reply<Resource>,
+    },
     Archive {
         reply: Reply<Session>,
     },
@@ -82,7 +87,7 @@ impl Command {
             Self::Subscribe { reply, .. } => drop(reply.send(Err(problem))),
             Self::Update { reply, .. } | Self::Archive { reply } => drop(reply.send(Err(problem))),
             Self::ArchiveThread { reply, .. } => drop(reply.send(Err(problem))),
-            Self::AddResource { reply, .. } => drop(reply.send(Err(problem))),
+            Self::AddResource { reply, .. } | Self::RotateToken { reply, .. } => drop(reply.send(Err(problem))),
             Self::Delete { reply }
             | Self::RemoveResource { reply, .. }
             | Self::Missing { reply, .. }

@@ -17,6 +17,7 @@ mod mcp;
 mod missed;
 mod perform;
 mod query;
+mod repositories;
 mod resources;
 mod rubric;
 mod schedule;
@@ -35,11 +36,11 @@ use std::time::Duration;
 
 use postern_model::deployment::{CreateDeployment, Deployment, DeploymentRun, UpdateDeployment};
 use postern_model::event::{ClientEvent, Event, MAX_EVENTS, Previewable};
-use postern_model::ids::{CredentialId, DeploymentId, ResourceId, SessionId, ThreadId, VaultId, WorkspaceId};
+use postern_model::ids::{DeploymentId, ResourceId, SessionId, ThreadId, WorkspaceId};
 use postern_model::model_info::ModelInfo;
 use postern_model::money::Price;
 use postern_model::page::{BidirectionalPage, Page};
-use postern_model::resource::{Resource, ResourceParam};
+use postern_model::resource::{AuthorizationToken, Resource, ResourceParam};
 use postern_model::session::{CreateSession, Session, Thread, UpdateSession};
 use postern_model::tool::web::WebTools;
 use postern_model::{Problem, Timestamp};
@@ -53,7 +54,7 @@ use tracing::{error, info};
 use command::Command;
 pub use deployments::Turn;
 pub use mcp::{McpSettings, Surroundings};
-pub use postern_session::{Author, ContextLimits, Limits};
+pub use postern_session::{Author, ContextLimits, Lacking, Limits};
 pub use postern_store::events::Of;
 pub use query::{EventQuery, SessionQuery, ThreadQuery, TimeRange};
 use shared::Shared;
@@ -67,8 +68,8 @@ pub struct Missing {
     pub code: &'static str,
     /// A sentence with the next step.
     pub message: String,
-    /// The credential of a vault that has a host to which nothing leads.
-    pub unreachable: Option<(CredentialId, VaultId)>,
+    /// What that is.
+    pub lacking: Lacking,
 }
 
 /// How the engine works.
@@ -237,6 +238,20 @@ impl Engine {
         resource: ResourceId,
     ) -> Result<(), Problem> {
         self.shared.ask(Some(workspace), id, |reply| Command::RemoveResource { id: resource, reply }).await
+    }
+
+    /// Puts another token in place of a repository's.
+    ///
+    /// # Errors
+    /// 400 or 404.
+    pub async fn rotate_token(
+        &self,
+        workspace: &WorkspaceId,
+        id: &SessionId,
+        resource: ResourceId,
+        token: AuthorizationToken,
+    ) -> Result<Resource, Problem> {
+        self.shared.ask(Some(workspace), id, |reply| Command::RotateToken { id: resource, token, reply }).await
     }
 
     /// Has the bytes removed that nothing names any more.

@@ -15,6 +15,7 @@ use postern_store::{Tx, files, memory_stores};
 use crate::actor::{Actor, Failure};
 use crate::create::now;
 use crate::problem;
+use crate::repositories;
 
 /// Whose resources are looked up.
 #[derive(Clone, Copy)]
@@ -57,6 +58,10 @@ async fn add(
         ResourceParam::File { file_id, mount_path } => {
             file(tx, owner, present, &file_id, mount_path.as_deref(), now).await.map(Resource::File)
         }
+        ResourceParam::GithubRepository { url, authorization_token: token, checkout, mount_path } => {
+            let asked = repositories::Asked { url, token, checkout, mount_path };
+            repositories::add(tx, owner, present, asked, now).await.map(Resource::GithubRepository)
+        }
         ResourceParam::MemoryStore { memory_store_id, access, instructions } => {
             let access = access.unwrap_or(Access::ReadWrite);
             memory_store(tx, owner, present, &memory_store_id, (access, instructions)).await.map(Resource::MemoryStore)
@@ -83,7 +88,7 @@ async fn file(
     let collides = |other: &&FileResource| other.mount_path.collides(&mount_path);
     let others = present.iter().filter_map(|resource| match resource {
         Resource::File(file) => Some(file),
-        Resource::MemoryStore(_) => None,
+        Resource::MemoryStore(_) | Resource::GithubRepository(_) => None,
     });
     if let Some(other) = others.into_iter().find(collides) {
         let message = format!("{} lies where {} does", mount_path.as_str(), other.mount_path.as_str());
@@ -110,7 +115,7 @@ async fn memory_store(
         .iter()
         .filter_map(|resource| match resource {
             Resource::MemoryStore(store) => Some(store),
-            Resource::File(_) => None,
+            Resource::File(_) | Resource::GithubRepository(_) => None,
         })
         .collect();
     if others.len() >= MAX_MEMORY_STORES {
@@ -135,7 +140,8 @@ impl Actor {
     pub(crate) async fn add_resource(&mut self, param: ResourceParam) -> Result<Resource, Failure> {
         self.takes_resources()?;
         if !matches!(param, ResourceParam::File { .. }) {
-            let message = "only a file can be added; memory stores are attached when a session is created";
+            let message =
+                "only a file can be added; memory stores and repositories are given to a session when it is created";
             return Err(Problem::invalid_at("type", message).into());
         }
         let now = now();
@@ -148,20 +154,24 @@ impl Actor {
         Ok(resource)
     }
 
-    /// Takes a resource away from the session, and its copy with it.
+    /// Takes a resource away from the session, and its copy or its token with it. What was cloned stays where the agent has it.
     pub(crate) async fn remove_resource(&mut self, id: &ResourceId) -> Result<(), Failure> {
         self.takes_resources()?;
-        let of = |resource: &Resource| match resource {
-            Resource::File(file) if file.id == *id => Some(file.file_id.clone()),
-            _ => None,
-        };
-        let found = self.record.resources.iter().enumerate().find_map(|(at, resource)| Some((at, of(resource)?)));
-        let (position, file_id) = found.ok_or_else(|| unknown(id))?;
+        let found = self.record.resources.iter().position(|resource| resource.id() == Some(id));
+        let position = found.ok_or_else(|| unknown(id))?;
         let mut tx = self.write().await?;
-        match files::delete(&mut tx, &self.record.workspace_id, &file_id).await.map_err(problem) {
-            // Deleted by itself before.
-            Err(problem) if problem.kind == Kind::NotFound => {}
-            other => other?,
+        match &self.record.resources[position] {
+            Resource::File(file) => {
+                match files::delete(&mut tx, &self.record.workspace_id, &file.file_id).await.map_err(problem) {
+                    // Deleted by itself before.
+                    Err(problem) if problem.kind == Kind::NotFound => {}
+                    other => other?,
+                }
+            }
+            Resource::GithubRepository(_) => {
+                postern_store::repositories::remove(&mut tx, id.as_str(), now()).await.map_err(problem)?;
+            }
+            Resource::MemoryStore(_) => return Err(unknown(id).into()),
         }
         self.record.resources.remove(position);
         self.perform_with_record_in(tx, nothing_said()).await?;
@@ -169,7 +179,7 @@ impl Actor {
         Ok(())
     }
 
-    fn takes_resources(&self) -> Result<(), Problem> {
+    pub(crate) fn takes_resources(&self) -> Result<(), Problem> {
         match self.record.archived_at {
             Some(_) => Err(Problem::invalid("The session is archived and cannot be changed.")),
             None => Ok(()),
@@ -183,6 +193,6 @@ pub(crate) fn unknown(id: &ResourceId) -> Problem {
 }
 
 /// The record changed in a way that `session.updated` has no word for.
-fn nothing_said() -> Input {
+pub(crate) fn nothing_said() -> Input {
     Input::Updated { agent: None, budget: Field::Absent, metadata: None, title: None }
 }

@@ -202,6 +202,7 @@ impl Step<'_> {
         }
         let error = SessionError {
             kind: SessionErrorKind::ModelRequestFailedError,
+            repository_url: None,
             mcp_server_name: None,
             credential_id: None,
             vault_id: None,

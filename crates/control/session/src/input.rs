@@ -7,6 +7,7 @@ use postern_model::content::Block;
 use postern_model::event::{Audience, ClientEvent, Event, ModelUsage, Preview, StopDetails};
 use postern_model::ids::{CredentialId, EventId, ThreadId, VaultId};
 use postern_model::money::BudgetLimit;
+use postern_model::resource::RepositoryFault;
 use postern_model::session::SessionAgent;
 use postern_model::{Field, Metadata};
 use serde_json::{Map, Value};
@@ -81,8 +82,8 @@ pub enum Input {
         code: String,
         /// A sentence with the next step.
         message: String,
-        /// The credential of a vault that has a host to which nothing leads.
-        unreachable: Option<(CredentialId, VaultId)>,
+        /// What that is.
+        lacking: Lacking,
     },
     /// The session is archived; it must be idle.
     Archive,
@@ -99,6 +100,17 @@ pub enum Input {
         /// The new title, if it changed.
         title: Option<String>,
     },
+}
+
+/// What a session goes without.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Lacking {
+    /// What the message says.
+    Something,
+    /// A host of a vault's credential, to which nothing leads.
+    Host(CredentialId, VaultId),
+    /// The repository at a URL.
+    Repository(RepositoryFault, String),
 }
 
 /// A question to a model that is not in the conversation.

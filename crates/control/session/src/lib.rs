@@ -38,8 +38,8 @@ pub use context::ContextLimits;
 pub use conversation::{Conversation, Message, Role};
 pub use coordinate::{MOST_THREADS, definitions as coordinator_tools};
 pub use input::{
-    Author, Chance, Consultation, Counsel, Deed, Effect, FailureKind, Input, McpFailure, McpFailureKind, McpNews,
-    ModelEvent, ModelFailure, Response, ResponseBlock, ServerTool, Stop,
+    Author, Chance, Consultation, Counsel, Deed, Effect, FailureKind, Input, Lacking, McpFailure, McpFailureKind,
+    McpNews, ModelEvent, ModelFailure, Response, ResponseBlock, ServerTool, Stop,
 };
 pub use judge::Counsellor;
 pub use limits::Limits;

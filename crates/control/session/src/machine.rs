@@ -194,7 +194,15 @@ impl Step<'_> {
         retry_status: RetryStatus,
     ) {
         let (credential_id, vault_id) = (None, None);
-        let error = SessionError { kind, mcp_server_name, credential_id, vault_id, message, retry_status };
+        let error = SessionError {
+            kind,
+            repository_url: None,
+            mcp_server_name,
+            credential_id,
+            vault_id,
+            message,
+            retry_status,
+        };
         self.append(EventBody::SessionError { error });
     }
 

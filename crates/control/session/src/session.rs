@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use postern_model::event::{ClientEvent, Event, EventBody, RetryStatus, SessionError, SessionErrorKind};
-use postern_model::ids::{CredentialId, EventId, ThreadId, VaultId};
+use postern_model::ids::{EventId, ThreadId};
 use postern_model::money::BudgetLimit;
+use postern_model::resource::RepositoryFault;
 use postern_model::session::{SessionAgent, SessionStatus};
 use postern_model::{Problem, Timestamp};
 use serde_json::Value;
 
 use crate::accept;
-use crate::input::{Author, Chance, Deed, Input};
+use crate::input::{Author, Chance, Deed, Input, Lacking};
 use crate::limits::Limits;
 use crate::machine::Step;
 use crate::marks::Mark;
@@ -180,7 +181,7 @@ impl Step<'_> {
                 }
             }),
             Input::WorkFailed { code, message } => self.work_failed(&code, &message),
-            Input::Missing { code, message, unreachable } => self.missing(&code, &message, unreachable),
+            Input::Missing { code, message, lacking } => self.missing(&code, &message, lacking),
             Input::Archive => self.archive(),
             Input::ArchiveThread(thread) => self.at_thread(self.session.position(&thread), Self::archive_thread),
             Input::Updated { agent, budget, metadata, title } => {
@@ -229,14 +230,21 @@ impl Step<'_> {
     }
 
     /// The session goes on without something that it was promised.
-    fn missing(&mut self, code: &str, message: &str, unreachable: Option<(CredentialId, VaultId)>) {
-        let kind = match unreachable {
-            Some(_) => SessionErrorKind::CredentialHostUnreachableError,
-            None => SessionErrorKind::UnknownError,
+    fn missing(&mut self, code: &str, message: &str, lacking: Lacking) {
+        let kind = match &lacking {
+            Lacking::Something => SessionErrorKind::UnknownError,
+            Lacking::Host(..) => SessionErrorKind::CredentialHostUnreachableError,
+            Lacking::Repository(fault, _) => of_repository(*fault),
+        };
+        let (unreachable, repository_url) = match lacking {
+            Lacking::Something => (None, None),
+            Lacking::Host(credential, vault) => (Some((credential, vault)), None),
+            Lacking::Repository(_, url) => (None, Some(url)),
         };
         let (credential_id, vault_id) = unreachable.unzip();
         let error = SessionError {
             kind,
+            repository_url,
             mcp_server_name: None,
             credential_id,
             vault_id,
@@ -244,5 +252,15 @@ impl Step<'_> {
             retry_status: RetryStatus::Retrying {},
         };
         self.append_with(EventBody::SessionError { error }, Mark::Missing.kept());
+    }
+}
+
+fn of_repository(fault: RepositoryFault) -> SessionErrorKind {
+    match fault {
+        RepositoryFault::RepositoryAuthenticationError => SessionErrorKind::RepositoryAuthenticationError,
+        RepositoryFault::RepositoryForbiddenError => SessionErrorKind::RepositoryForbiddenError,
+        RepositoryFault::RepositoryNotFoundError => SessionErrorKind::RepositoryNotFoundError,
+        RepositoryFault::RepositoryCheckoutError => SessionErrorKind::RepositoryCheckoutError,
+        RepositoryFault::RepositoryCloneError => SessionErrorKind::RepositoryCloneError,
     }
 }

@@ -20,6 +20,7 @@ pub mod mcp_calls;
 pub mod memories;
 pub mod memory_stores;
 pub mod perimeters;
+pub mod repositories;
 mod row;
 pub mod sessions;
 pub mod skills;

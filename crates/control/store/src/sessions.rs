@@ -212,6 +212,23 @@ pub async fn vaults(
     Ok(Some((workspace, from_json(row.try_get("vault_ids")?, "sessions.vault_ids")?)))
 }
 
+/// What a session of this environment was given.
+///
+/// # Errors
+/// The database failed.
+pub async fn resources(
+    connection: &mut Connection,
+    environment: &EnvironmentId,
+    id: &SessionId,
+) -> Result<Vec<Resource>, StoreError> {
+    let row = sqlx::query("SELECT resources FROM sessions WHERE id = ?1 AND environment_id = ?2")
+        .bind(id.as_str())
+        .bind(environment.as_str())
+        .fetch_optional(connection)
+        .await?;
+    row.map_or(Ok(Vec::new()), |row| from_json(row.try_get("resources")?, "sessions.resources"))
+}
+
 /// Stores what the log has come to.
 ///
 /// # Errors

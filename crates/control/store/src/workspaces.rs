@@ -25,6 +25,7 @@ const ERASED: &[&str] = &[
     "session_events",
     "threads",
     "files",
+    "repository_tokens",
     "sessions",
     "skills",
     "session_tokens",

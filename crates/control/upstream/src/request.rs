@@ -92,6 +92,10 @@ fn resources(resources: &[Resource]) -> Option<String> {
             let said: String = said.map(|text| format!(" {text}")).collect();
             format!("- {}: the memory store \"{}\", {access}.{said}", store.mount_path, store.name)
         }
+        Resource::GithubRepository(repository) => {
+            let path = repository.mount_path.as_str();
+            format!("- {path}: a clone of the Git repository {}; fetch and push as it is set up.", repository.url)
+        }
     };
     let lines: Vec<String> = resources.iter().map(line).collect();
     (!lines.is_empty()).then(|| format!("This session was given:\n{}", lines.join("\n")))

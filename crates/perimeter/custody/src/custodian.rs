@@ -2,8 +2,10 @@
 //! [`Custodian::grant`] and [`Custodian::grant_route`], with the zone's permit, after the record of its use was written.
 
 mod holding;
+mod issuing;
 mod leases;
 mod reload;
+mod repositories;
 mod rewrap;
 mod routes;
 mod variables;
@@ -15,8 +17,8 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use postern_audit::{Counted, Decision, Durability, Kind, Rations, Record, Recorder, Told};
-use postern_policy::{AuditMode, CredentialName, GrantPermit, Source, Zone};
-use postern_secret::{Placeholder, SecretBytes};
+use postern_policy::{AuditMode, CredentialName, GrantPermit, RepositoryToken, Source, Zone};
+use postern_secret::SecretBytes;
 
 use crate::approved::Approved;
 use crate::generation::{Generation, Generations};
@@ -26,8 +28,9 @@ use crate::ledger::Ledger;
 use crate::message::{CallerKind, Issued, KnownPlaceholder, OpenSession, Opened, Purpose, VaultGrant, Withheld};
 use crate::open::Opener;
 use crate::refusal::{Refusal, RefusalReason};
-use crate::source::Sources;
+use crate::source::{Sources, in_no_vault};
 use crate::store::Store;
+use issuing::{issue, resolve_all};
 use leases::Leases;
 use routes::RouteGrants;
 use variables::{Variable, Variables};
@@ -218,11 +221,15 @@ impl Custodian {
         granted: &Granted,
         purpose: Purpose,
     ) -> Result<Option<Present>, Refusal> {
-        let Some(credential) = granted.zone.credential(name).filter(|_| purpose == Purpose::Inject) else {
+        if purpose == Purpose::Recognise {
             return Ok(None);
+        }
+        let Some(credential) = granted.zone.credential(name) else {
+            let (secret, used) = self.variable(session, name, repositories::gone)?;
+            return Ok(Some(Present { secret, until: Until::Lease, variable: Some(used) }));
         };
         if let Source::Api(variable) = &credential.source {
-            let (secret, used) = self.variable(session, name, variable)?;
+            let (secret, used) = self.variable(session, name, || in_no_vault(variable))?;
             return Ok(Some(Present { secret, until: Until::Lease, variable: Some(used) }));
         }
         if let Source::Env(_) = credential.source {
@@ -297,7 +304,7 @@ impl Custodian {
         let (sources, zone_here) = (Arc::clone(sources), Arc::clone(zone));
         let mut secrets = blocking(move || resolve_all(&sources, &zone_here)).await?;
         let (variables, withheld) = self.open_variables(open, zone, &mut secrets).await;
-        let issued = issue(zone, &secrets);
+        let issued = issue(zone, &secrets, &variables);
         let mut record = about(Kind::SessionOpened, Decision::Allow, &open.session, Some(zone), open.agent.as_deref());
         record.counts.insert("credentials".to_owned(), issued.len() as u64);
         self.record(record).await?;
@@ -338,7 +345,12 @@ impl Custodian {
         let open = sessions.get(session).filter(|session| session.secrets.is_some());
         let open = open.ok_or_else(|| not_open(session).about(credential.as_str()))?;
         same_digest(&open.zone, policy_digest).map_err(|refusal| refusal.about(credential.as_str()))?;
-        let permit = open.zone.grant(credential).map_err(|_| {
+        let granted = match open.variables.repository(credential) {
+            Some(token) => open.zone.grant_repository(token),
+            None if is_token(credential) => return Err(repositories::gone().about(credential.as_str())),
+            None => open.zone.grant(credential),
+        };
+        let permit = granted.map_err(|_| {
             let next = format!("zone {} does not inject this credential anywhere: name it in a rule", open.zone.name());
             Refusal::new(RefusalReason::NotGranted, next).about(credential.as_str())
         })?;
@@ -519,19 +531,9 @@ impl Drop for Reservation<'_> {
     }
 }
 
-fn resolve_all(sources: &Sources, zone: &Zone) -> Result<HashMap<CredentialName, SecretBytes>, Refusal> {
-    let ours = zone.credentials().iter().filter(|credential| !matches!(credential.source, Source::Api(_)));
-    ours.map(|credential| Ok((credential.name.clone(), sources.resolve(credential)?))).collect()
-}
-
-fn issue(zone: &Zone, secrets: &HashMap<CredentialName, SecretBytes>) -> Vec<Issued> {
-    let issue = |credential: &postern_policy::Credential| {
-        let length = secrets.get(&credential.name)?.len();
-        let placeholder = Placeholder::issue(length, None);
-        Some(Issued { credential: credential.name.to_string(), env: credential.env.clone(), placeholder })
-    };
-    // Nothing in a sandbox stands for a client certificate.
-    zone.credentials().iter().filter(|credential| !credential.is_client_certificate()).filter_map(issue).collect()
+/// Whether a name is that of a repository's token: of no credential of a zone.
+fn is_token(credential: &CredentialName) -> bool {
+    credential.as_str().starts_with(RepositoryToken::NAMES)
 }
 
 fn require(caller: CallerKind, needed: CallerKind) -> Result<(), Refusal> {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use postern_exec::WireBytes;
-use postern_policy::Reach;
 use postern_policy::document::DocumentText;
+use postern_policy::{Reach, RepositoryToken};
 use postern_secret::Placeholder;
 use postern_secret::seal::{Recipient, SealedCredential, SealedVariable, Wrap};
 use serde::{Deserialize, Serialize};
@@ -92,7 +92,7 @@ pub struct OpenSession {
     pub zone: String,
     /// The zone's digest as the worker read it.
     pub digest: String,
-    /// The variables of its vaults, unopened, in the order in which they count.
+    /// The variables of its vaults and the tokens of its repositories, unopened, in the order in which they count.
     pub variables: Vec<SealedVariable>,
 }
 
@@ -132,13 +132,15 @@ pub enum WithheldCode {
     Unusable,
 }
 
-/// A vault credential as it was granted.
+/// A vault credential, or the token of a repository, as it was granted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VaultGrant {
     /// The credential's id.
     pub credential: String,
     /// How far it may go, whatever the zone permits beyond.
     pub reach: Reach,
+    /// The repository that it is for, where it is the token of one: it goes to no other URL.
+    pub repository: Option<RepositoryToken>,
 }
 
 /// An MCP call that a route's credential is wanted for.
@@ -186,6 +188,8 @@ pub struct Issued {
     pub env: Option<String>,
     /// As long as the secret.
     pub placeholder: Placeholder,
+    /// The repository of the session's that it is for, where it stands for a token of one.
+    pub repository: Option<RepositoryToken>,
 }
 
 /// A placeholder issued in the last 24 h, or to a session that is open.

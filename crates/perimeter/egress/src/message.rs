@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use postern_policy::RepositoryToken;
 use postern_policy::document::DocumentText;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,9 @@ pub struct OpenSession {
     pub digest: String,
     /// Placeholders that custody issued for this session.
     pub placeholders: Vec<SessionPlaceholder>,
+    /// What those among them are for that stand for tokens of repositories. A word beside the zone's and custody's: it can only narrow.
+    #[serde(default)]
+    pub repositories: Vec<RepositoryToken>,
 }
 
 /// One placeholder of a session and the credential it stands for.

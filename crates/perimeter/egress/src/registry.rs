@@ -9,7 +9,7 @@ use std::{
 };
 
 use postern_custody::Purpose;
-use postern_policy::{CredentialName, Denial, Reason, Zone, Zones};
+use postern_policy::{CredentialName, Denial, Reason, Zone, ZoneInForce, Zones};
 use postern_secret::Placeholder;
 
 use crate::{
@@ -216,7 +216,8 @@ impl Registry {
         });
         let authority = SessionAuthority::issue(&open.session, SystemTime::now())?;
         let agent = open.agent.clone();
-        Ok(Session::new(&open.session, agent, zone, authority, placeholders.collect(), self.perimeter.clone()))
+        let in_force = ZoneInForce::new(zone).with_repositories(open.repositories.clone());
+        Ok(Session::new(&open.session, agent, in_force, authority, placeholders.collect(), self.perimeter.clone()))
     }
 
     /// What a session may use is scrubbed from its first answer on. A credential that is not granted now is asked for

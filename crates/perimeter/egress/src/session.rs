@@ -97,7 +97,7 @@ impl Session {
     pub(crate) fn new(
         id: &str,
         agent: Option<String>,
-        zone: Arc<Zone>,
+        in_force: ZoneInForce,
         authority: SessionAuthority,
         placeholders: Vec<(CredentialName, Placeholder)>,
         perimeter: Arc<Perimeter>,
@@ -105,8 +105,8 @@ impl Session {
         Self {
             id: Arc::from(id),
             agent,
-            in_force: RwLock::new(ZoneInForce::new(Arc::clone(&zone))),
-            zone,
+            zone: Arc::clone(in_force.opened()),
+            in_force: RwLock::new(in_force),
             authority,
             names: Mutex::default(),
             placeholders,

@@ -2,9 +2,11 @@
 //! keeps those, and egress gets them. Nothing a session sets reaches the processes outside.
 
 mod commands;
+mod git;
 mod sandboxed;
 mod zones;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,9 +124,16 @@ impl Perimeter for Boundary {
 /// What a session has once it is open.
 struct Opened {
     zone: Arc<Zone>,
+    exit: Exit,
+    held: Held,
+}
+
+/// What a sandbox sees of its exit.
+struct Exit {
     environment: Vec<(String, String)>,
     ca_certificate_pem: String,
-    held: Held,
+    /// Tokens of repositories that were sent and are not there, by resource: each with what to do.
+    withheld: HashMap<String, String>,
 }
 
 impl Parts {
@@ -152,7 +161,7 @@ impl Parts {
         let _alone = self.openings.turn(&facts.session).await;
         // Before anything of it is opened: a command that comes meanwhile is not lost.
         let held = self.roster.enter(&facts.session, zone.name());
-        let (environment, ca_certificate_pem) = self.open_exit(facts, &zone).await?;
+        let exit = self.open_exit(facts, &zone).await?;
         if self.roster.standing(&facts.session) != Standing::default()
             && let Err(refusal) = self.apply(&facts.session).await
         {
@@ -160,7 +169,7 @@ impl Parts {
             return Err(Refused { code: refusal.code, message: refusal.next_step });
         }
         self.zones.opened(&facts.session, told, &zone);
-        Ok(Opened { zone, environment, ca_certificate_pem, held })
+        Ok(Opened { zone, exit, held })
     }
 
     async fn zone(&self, facts: &SessionFacts, selected: Result<Arc<Zone>, Denial>) -> Result<Arc<Zone>, Refused> {
@@ -180,7 +189,7 @@ impl Parts {
     }
 
     /// Placeholders from custody and a certificate authority from egress: what the sandbox will see of the credentials.
-    async fn open_exit(&self, facts: &SessionFacts, zone: &Zone) -> Result<(Vec<(String, String)>, String), Refused> {
+    async fn open_exit(&self, facts: &SessionFacts, zone: &Zone) -> Result<Exit, Refused> {
         let question = postern_custody::OpenSession {
             session: facts.session.clone(),
             agent: Some(facts.agent()),
@@ -188,17 +197,19 @@ impl Parts {
             digest: zone.digest().to_owned(),
             variables: self.variables(&facts.session).await?,
         };
+        let mut withheld = HashMap::new();
         let issued = match self.roster.standing(&facts.session).revoked {
             true => Vec::new(),
             false => match self.custody.open(question).await {
                 Ok(opened) => {
-                    for postern_custody::Withheld { credential, message, .. } in &opened.withheld {
+                    for postern_custody::Withheld { credential, message, .. } in opened.withheld {
                         tracing::warn!(
                             session = facts.session,
                             credential,
                             message,
-                            "a variable of a vault is withheld"
+                            "a variable of a vault, or the token of a repository, is withheld"
                         );
+                        withheld.insert(credential, message);
                     }
                     opened.issued
                 }
@@ -219,12 +230,15 @@ impl Parts {
             zone_name: zone.name().to_owned(),
             digest: zone.digest().to_owned(),
             placeholders,
+            repositories: issued.iter().filter_map(|issued| issued.repository.clone()).collect(),
         };
         match self.egress.open(question).await {
             Ok(opened) => {
+                let for_git = git::variables(&issued);
                 let variables =
                     issued.into_iter().filter_map(|issued| Some((issued.env?, issued.placeholder.as_str().to_owned())));
-                Ok((variables.collect(), opened.ca_certificate_pem))
+                let environment = variables.chain(for_git).collect();
+                Ok(Exit { environment, ca_certificate_pem: opened.ca_certificate_pem, withheld })
             }
             Err(error) => {
                 self.close_custody(&facts.session).await;

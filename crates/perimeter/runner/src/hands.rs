@@ -120,6 +120,11 @@ pub trait Hands: Send + 'static {
     /// Has it written down that something passes. Without that nothing passes: the error says why.
     fn passes(&mut self, passage: Passage) -> impl Future<Output = Result<(), String>> + Send;
 
+    /// Why the token of one of the session's repositories is not there to be used, where it was sent and is not.
+    fn withheld(&self, _resource: &str) -> Option<&str> {
+        None
+    }
+
     /// Ends everything of the session that runs; its workspace stays.
     fn close(self) -> impl Future<Output = ()> + Send;
 }

@@ -386,6 +386,13 @@ impl<H: Hands> Hands for ItemHands<H> {
         }
     }
 
+    fn withheld(&self, resource: &str) -> Option<&str> {
+        match self {
+            Self::Real(hands) => hands.withheld(resource),
+            Self::Refusing(_) => None,
+        }
+    }
+
     async fn close(self) {
         match self {
             Self::Real(hands) => hands.close().await,

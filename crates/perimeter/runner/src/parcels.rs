@@ -1,10 +1,11 @@
-//! What goes into a session and comes out of it besides its tool uses: files it was given, and files it puts out.
+//! What goes into a session and comes out of it besides its tool uses: files and repositories it was given, and files it puts out.
 //!
 //! Given files lie in a directory that is the worker's; the sandbox shows it read-only, so what is brought later appears at once. What is put out
 //! lies in a directory of the agent's: read as a stranger's, never through a link.
 
 pub(crate) mod memories;
 mod outgoing;
+mod repositories;
 mod skills;
 mod unpack;
 mod walk;
@@ -16,9 +17,10 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use postern_model::resource::{MAX_RESOURCES, MemoryStoreResource, Resource};
+use postern_model::resource::{MAX_REPOSITORIES, MAX_RESOURCES, MemoryStoreResource, Resource};
 use postern_net::Backoff;
 use postern_sandbox::GIVEN;
 use serde::Serialize;
@@ -44,6 +46,8 @@ pub(crate) struct Parcels {
     /// Whether the credential at hand is the session's own: no other reaches memories.
     reaches_memories: bool,
     server: Server,
+    /// Repositories that may not be there yet.
+    waiting: Arc<Mutex<Vec<repositories::Wanted>>>,
 }
 
 /// Whose server it is.
@@ -70,7 +74,7 @@ impl Parcels {
         for (name, _) in GIVEN {
             make_readable(&place.given.join(name))?;
         }
-        Ok(Self { place, kernel_uid, reaches_memories, server })
+        Ok(Self { place, kernel_uid, reaches_memories, server, waiting: Arc::default() })
     }
 
     /// Brings what the session is given and takes away what it is not given any more. What is there already is not fetched again. Each line
@@ -94,7 +98,8 @@ impl Parcels {
         session: &Value,
         hands: &mut H,
     ) -> Result<(), Refused> {
-        let Wanted { files: wanted, stores } = wanted(session)?;
+        let Wanted { files: wanted, stores, repositories } = wanted(session)?;
+        *self.waiting() = repositories;
         self.bring_memories(subject, stores, hands).await?;
         let mut manifest: Manifest = read(&self.place.manifest).map_err(|error| no_room(&error))?;
         let uploads = self.place.given.join(GIVEN[0].0);
@@ -133,6 +138,10 @@ impl Parcels {
         let mut lines = self.take_outputs(subject, hands).await;
         lines.extend(self.take_memories(subject, hands).await);
         lines
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<repositories::Wanted>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Fetches one file to where nobody looks.
@@ -184,6 +193,7 @@ fn hex(bytes: &[u8]) -> String {
 struct Wanted {
     files: Manifest,
     stores: Vec<MemoryStoreResource>,
+    repositories: Vec<repositories::Wanted>,
 }
 
 /// Reads what a session is given. A kind of resource that this worker does not know is not passed over.
@@ -199,7 +209,13 @@ fn wanted(session: &Value) -> Result<Wanted, Refused> {
                 wanted.files.insert(file.mount_path.relative().to_owned(), file.file_id.to_string());
             }
             Ok(Resource::MemoryStore(store)) if names_a_store(&store.mount_path) => wanted.stores.push(store),
-            Ok(Resource::MemoryStore(_)) | Err(_) => {
+            Ok(Resource::GithubRepository(repository)) if wanted.repositories.len() < MAX_REPOSITORIES => {
+                let read = repositories::Wanted::read(repository);
+                wanted
+                    .repositories
+                    .push(read.ok_or_else(|| unsupported("a repository that this worker cannot bring"))?);
+            }
+            Ok(Resource::MemoryStore(_) | Resource::GithubRepository(_)) | Err(_) => {
                 let kind: String = resource["type"].as_str().unwrap_or("one without a type").chars().take(40).collect();
                 return Err(unsupported(&format!("a resource that this worker cannot bring ({kind})")));
             }

@@ -1,4 +1,4 @@
-//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,packages,given,outputs,memory,journal,manifest,skills,sent,stores,kernel_uid,lease,variables,results,frozen,revoked}`. Workspaces outlive the worker.
+//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,packages,given,outputs,memory,journal,manifest,repositories,skills,sent,stores,kernel_uid,lease,variables,results,frozen,revoked}`. Workspaces outlive the worker.
 //! Never makes a path from a name it did not check: session ids come from a server that may be hostile.
 
 use std::fs;
@@ -38,6 +38,8 @@ pub(crate) struct Place {
     /// What the session was given, and what of it is there.
     pub(crate) given: PathBuf,
     pub(crate) manifest: PathBuf,
+    /// Which repositories were cloned.
+    pub(crate) repositories: PathBuf,
     /// Which skills are there.
     pub(crate) skills: PathBuf,
     /// A file on its way, and what lay in it.
@@ -51,7 +53,7 @@ pub(crate) struct Place {
     pub(crate) stores: PathBuf,
     kernel_uid: PathBuf,
     lease: PathBuf,
-    /// The variables of its vaults, sealed.
+    /// The variables of its vaults and the tokens of its repositories, sealed.
     variables: PathBuf,
     directory: PathBuf,
 }
@@ -94,6 +96,7 @@ impl Place {
             results: directory.join("results"),
             given: directory.join("given"),
             manifest: directory.join("manifest"),
+            repositories: directory.join("repositories"),
             skills: directory.join("skills"),
             incoming: directory.join("incoming"),
             unpacked: directory.join("unpacked"),

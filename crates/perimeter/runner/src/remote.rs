@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use postern_model::resource::RepositoryFault;
 use postern_net::sse::{Decoder, SseError};
 use postern_net::{Body, ClientError, HttpClient, backoff};
 use postern_secret::Secret;
@@ -289,6 +290,21 @@ impl Remote {
             Err(error) if error.status() == Some(409) => Ok(()),
             other => other.map(done),
         }
+    }
+
+    /// Says of a repository that the session goes on without it.
+    pub(crate) async fn repository_failed(
+        &self,
+        key: &Bearer,
+        session: &str,
+        resource: &str,
+        fault: RepositoryFault,
+        message: &str,
+    ) -> Result<(), RemoteError> {
+        let body = json!({"type": fault, "message": message});
+        let path = path(&["v1", "sessions", session, "resources", resource, "failure"], &[]);
+        let request = request(Method::POST, &path, key, Some(&body))?;
+        self.send("say that a repository is not there", request, PATIENCE).await.map(drop)
     }
 
     pub(crate) async fn session(&self, key: &Bearer, session: &str) -> Result<Value, RemoteError> {

@@ -151,6 +151,10 @@ impl Pump {
                 Effect::End(end) => return Err(Served::Ended(end)),
                 Effect::Run(call) => {
                     self.admit(subject, hands, journal).await?;
+                    if let Some(parcels) = self.parcels.clone() {
+                        let not_there = self.alongside(parcels.clone_repositories(subject, hands)).await?;
+                        self.missing.extend(not_there);
+                    }
                     let mut done = self.alongside(execute(&call, hands, journal)).await?;
                     std::mem::take(&mut self.missing).iter().for_each(|line| done.append(line));
                     if let Some(parcels) = self.parcels.clone() {

@@ -1,12 +1,13 @@
 //! Why a zone decided as it did. The decision is the one that enforces, asked as it always is; beside it stands what
 //! each rule's matchers said. Nothing is decided here.
 
-use super::rule::Rule;
+use super::rule::{Repositories, Rule};
 use super::{Zone, connect, mcp, request};
 use crate::credential::CredentialName;
 use crate::document::Table;
 use crate::permit::{ConnectPermit, GrantPermit, McpPermit, PassPermit, Permit, ToolPermit};
 use crate::reason::{Denial, Reason};
+use crate::repository::{RepositoryToken, RepositoryUrl};
 use crate::request::{Connect, McpCall, Request, ToolUse, Transport};
 use crate::{Host, Port};
 use std::collections::BTreeMap;
@@ -135,6 +136,22 @@ impl Zone {
         let naming = self.rules.iter().filter(|rule| rule.credential.as_ref() == Some(name));
         let rules = naming.map(|rule| self.account(&rule.id, &matchers(rule))).collect();
         Explanation { decided: self.grant(name), rules, cedar: CedarWord::NotAsked }
+    }
+
+    /// [`Zone::grant_repository`], with the rules for the repository's host.
+    #[must_use]
+    pub fn explain_repository(&self, url: &RepositoryUrl) -> Explanation<GrantPermit> {
+        let matchers = |rule: &Rule| {
+            [
+                ("host", rule.host.covers(url.host())),
+                ("port", rule.ports.contains(&url.port())),
+                ("repositories", rule.repositories == Repositories::Taken),
+            ]
+        };
+        let here = self.rules.iter().filter(|rule| rule.host.covers(url.host()));
+        let rules = here.map(|rule| self.account(&rule.id, &matchers(rule))).collect();
+        let decided = self.grant_repository(&RepositoryToken::new("", url.clone()));
+        Explanation { decided, rules, cedar: CedarWord::NotAsked }
     }
 
     fn account(&self, rule: &str, matchers: &[(&'static str, bool)]) -> Account {

@@ -5,6 +5,7 @@
 use super::{Zone, shadow};
 use crate::permit::{ConnectPermit, PassPermit, Permit, ToolPermit};
 use crate::reason::Denial;
+use crate::repository::RepositoryToken;
 use crate::request::{Connect, Request, ToolUse};
 use crate::{Host, Port};
 use std::sync::Arc;
@@ -16,6 +17,8 @@ pub struct ZoneInForce {
     since: Since,
     /// Of the configuration that counts now: a candidate decides nothing, so it may change at any time.
     candidate: Option<Arc<Zone>>,
+    /// What the session was given besides: the zones say whether it is used.
+    repositories: Arc<[RepositoryToken]>,
 }
 
 #[derive(Clone, Debug)]
@@ -29,7 +32,14 @@ impl ZoneInForce {
     /// Of a session that is being opened.
     #[must_use]
     pub fn new(opened: Arc<Zone>) -> Self {
-        Self { candidate: opened.candidate().cloned(), opened, since: Since::Unchanged }
+        let candidate = opened.candidate().cloned();
+        Self { candidate, opened, since: Since::Unchanged, repositories: Arc::default() }
+    }
+
+    /// The same session, with the tokens of the repositories that it was given.
+    #[must_use]
+    pub fn with_repositories(self, repositories: Vec<RepositoryToken>) -> Self {
+        Self { repositories: repositories.into(), ..self }
     }
 
     /// The same session under another configuration, which selects this for it.
@@ -41,7 +51,7 @@ impl ZoneInForce {
             Ok(zone) => Since::Changed(zone),
             Err(denial) => Since::Uncovered(denial),
         };
-        Self { opened: Arc::clone(&self.opened), since, candidate }
+        Self { opened: Arc::clone(&self.opened), since, candidate, repositories: Arc::clone(&self.repositories) }
     }
 
     /// The zone that the session was opened with: whose digest its grants have.
@@ -55,16 +65,17 @@ impl ZoneInForce {
     /// # Errors
     /// The refusal of either; `zone_none` where no zone covers the session any more.
     pub fn request(&self, request: &Request) -> Result<Permit, Denial> {
-        shadow::beside(self.decided(request), self.candidate.as_deref(), |candidate| candidate.request(request))
+        let word = |candidate: &Zone| candidate.request_of(request, &self.repositories);
+        shadow::beside(self.decided(request), self.candidate.as_deref(), word)
     }
 
     fn decided(&self, request: &Request) -> Result<Permit, Denial> {
         match self.later()? {
-            None => self.opened.request(request),
+            None => self.opened.request_of(request, &self.repositories),
             Some(later) => {
                 // The later zone's refusal is what holds from now on, so it is the one to hear.
-                let narrower = later.request(request)?;
-                self.opened.request(request)?.narrowed_by(narrower)
+                let narrower = later.request_of(request, &self.repositories)?;
+                self.opened.request_of(request, &self.repositories)?.narrowed_by(narrower)
             }
         }
     }

@@ -11,7 +11,7 @@ use super::select::{AgentSelector, Covering};
 use super::{DENY_ALL, Zone};
 use crate::cedar::Builder;
 use crate::document::{At, ConfigError, Document, Item, Reader, Table};
-use crate::zone::rule::{Inspection, Rule};
+use crate::zone::rule::{Inspection, Repositories, Rule};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -198,7 +198,9 @@ fn read_policies(
     for rule in rules {
         match rule.inspection {
             Inspection::Requests => {
-                let credentials: Vec<&str> = rule.credentials().map(crate::CredentialName::as_str).collect();
+                let tokens = (rule.repositories == Repositories::Taken).then_some(crate::repository::ANY_TOKEN);
+                let credentials: Vec<&str> =
+                    rule.credentials().map(crate::CredentialName::as_str).chain(tokens).collect();
                 builder.add_rule(&rule.id, &credentials);
             }
             Inspection::None => builder.add_passing_rule(&rule.id),

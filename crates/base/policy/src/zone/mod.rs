@@ -38,11 +38,12 @@ use crate::location::BodyKind;
 use crate::permit::{ConnectPermit, GrantPermit, McpPermit, PassPermit, Permit, ToolPermit};
 use crate::reach::Reach;
 use crate::reason::{Denial, Reason};
+use crate::repository::{RepositoryToken, RepositoryUrl};
 use crate::request::{Connect, McpCall, Request, ToolUse};
-use crate::{Host, Port};
+use crate::{Host, Port, Scheme};
 use explain::RuleLines;
 use mcp_rule::McpRule;
-use rule::{Inspection, Rule};
+use rule::{Inspection, Repositories, Rule};
 use std::sync::Arc;
 
 /// The name of the built-in zone of an environment without any.
@@ -151,7 +152,15 @@ impl Zone {
     /// # Errors
     /// The typed refusal.
     pub fn request(&self, request: &Request) -> Result<Permit, Denial> {
-        request::decide(self, request)
+        self.request_of(request, &[])
+    }
+
+    /// The same of a session that was given repositories: their tokens are credentials of its own.
+    ///
+    /// # Errors
+    /// The typed refusal.
+    pub fn request_of(&self, request: &Request, repositories: &[RepositoryToken]) -> Result<Permit, Denial> {
+        request::decide(self, request, repositories)
     }
 
     /// Whether some credential may be put into a body of this kind at this host, so that one is read whole before it
@@ -190,6 +199,32 @@ impl Zone {
         } else {
             Err(Denial::new(Reason::CustodyDenied))
         }
+    }
+
+    /// May custody hand out the token of a session's repository? Some rule for its host and port must take such tokens.
+    ///
+    /// # Errors
+    /// `custody_denied`, with the line to add.
+    pub fn grant_repository(&self, token: &RepositoryToken) -> Result<GrantPermit, Denial> {
+        if self.takes_token_of(token.url()) {
+            return Ok(GrantPermit { credential: token.credential().clone(), zone: self.name.clone() });
+        }
+        let step = format!(
+            "an operator adds `repositories = true` to an egress rule of zone {} for {}, port {}",
+            self.name,
+            token.url().host(),
+            token.url().port()
+        );
+        Err(Denial::advising(Reason::CustodyDenied, step))
+    }
+
+    fn takes_token_of(&self, url: &RepositoryUrl) -> bool {
+        self.rules.iter().any(|rule| {
+            rule.repositories == Repositories::Taken
+                && rule.scheme == Scheme::Https
+                && rule.host.covers(url.host())
+                && rule.ports.contains(&url.port())
+        })
     }
 
     /// May this MCP message go to its route?

@@ -1,6 +1,6 @@
 //! Reading a zone's egress rules: `[[zone.NAME.egress]]`.
 
-use super::rule::{ForeignCredentials, Inspection, Rule, WebSocket};
+use super::rule::{ForeignCredentials, Inspection, Repositories, Rule, WebSocket};
 use crate::address::{AddressClass, class_of_net, classify};
 use crate::credential::{Credential, CredentialName};
 use crate::document::{At, Document, Item, Table};
@@ -55,6 +55,7 @@ fn read_rule(
     let paths = read_list::<PathGlob>(table, "paths");
     let credential = read_credential_name(table, "credential", Kind::Placed, credentials);
     let client_certificate = read_credential_name(table, "client_certificate", Kind::Presented, credentials);
+    let repositories = read_repositories(table, scheme);
     let foreign = read_foreign(table);
     let websocket = read_websocket(table);
     let addresses = read_addresses(table);
@@ -71,6 +72,7 @@ fn read_rule(
         paths: paths?,
         credential: credential?,
         client_certificate: client_certificate?,
+        repositories: repositories?,
         foreign: foreign?,
         websocket: websocket?,
         connect: connect.map(|item| item.value),
@@ -194,6 +196,19 @@ fn read_credential_name(
         table.reader().error(item.at, wrong.clone());
     }
     wrong.is_none().then_some(Some(name))
+}
+
+/// Refused unless the rule says otherwise: a token that a client of the API brings is the organisation's word no more than its owner's.
+fn read_repositories(table: &mut Table<'_>, scheme: Option<Scheme>) -> Option<Repositories> {
+    match table.boolean("repositories") {
+        None => (!table.has("repositories")).then_some(Repositories::Refused),
+        Some(Item { value: false, .. }) => Some(Repositories::Refused),
+        Some(Item { at, .. }) if scheme == Some(Scheme::Http) => {
+            table.reader().error(at, "repositories = true needs scheme = \"https\": a token is not sent in the clear");
+            None
+        }
+        Some(Item { value: true, .. }) => Some(Repositories::Taken),
+    }
 }
 
 fn read_foreign(table: &mut Table<'_>) -> Option<Option<ForeignCredentials>> {
@@ -373,8 +388,16 @@ fn check_host(table: &Table<'_>, rule: &Rule, at: At) -> bool {
 }
 
 /// Keys of a rule that mean nothing where requests are not seen.
-const OF_REQUESTS: &[&str] =
-    &["methods", "paths", "credential", "client_certificate", "foreign_credentials", "ca_file", "websocket"];
+const OF_REQUESTS: &[&str] = &[
+    "methods",
+    "paths",
+    "credential",
+    "client_certificate",
+    "repositories",
+    "foreign_credentials",
+    "ca_file",
+    "websocket",
+];
 
 /// Why strangers may have names beside this one, where they may.
 #[must_use]

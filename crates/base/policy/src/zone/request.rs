@@ -5,19 +5,23 @@
 
 use super::Zone;
 use super::connect::{self, facts, listed, unreachable, wrong_scheme};
-use super::rule::{Agreement, ForeignCredentials, Rule};
+use super::rule::{Agreement, Carried, ForeignCredentials, Rule};
 use crate::Scheme;
 use crate::cedar::{Action, Attribute, fact};
 use crate::credential::{CredentialName, Location};
 use crate::minting;
 use crate::permit::{Injection, Permit};
 use crate::reason::{Denial, Reason};
+use crate::repository::{self, RepositoryToken};
 use crate::request::{Connect, Found, FoundValue, Issued, Place, Request, Transport};
 use postern_danger::off;
 use std::collections::BTreeSet;
 
-pub(super) fn decide(zone: &Zone, request: &Request) -> Result<Permit, Denial> {
+pub(super) fn decide(zone: &Zone, request: &Request, repositories: &[RepositoryToken]) -> Result<Permit, Denial> {
     let ours = if off!("tripwire-host") { Vec::new() } else { tripwires(request)? };
+    let token = ours.first().and_then(|found| of_repository(repositories, found));
+    // Its own URL first: no rule of a zone leads a token elsewhere.
+    token.map_or(Ok(()), |token| token.admits_request(request))?;
     let mut agreeing: Vec<&Rule> =
         zone.rules.iter().filter(|rule| agreement(rule, request) == Agreement::Whole).collect();
     let asked_of = agreeing.first().copied();
@@ -25,19 +29,23 @@ pub(super) fn decide(zone: &Zone, request: &Request) -> Result<Permit, Denial> {
     if let (Some(rule), []) = (asked_of, &agreeing[..]) {
         return Err(not_carried(rule));
     }
-    let placeholder = ours.first().map(|found| &found.credential);
-    let Some(rule) = chosen(&agreeing, placeholder) else {
-        let misplaced = placeholder.and_then(|credential| misplaced(zone, request, credential));
+    let carried = match (token, ours.first()) {
+        (Some(_), _) => Carried::Repository,
+        (None, Some(found)) => Carried::Credential(&found.credential),
+        (None, None) => Carried::Nothing,
+    };
+    let Some(rule) = chosen(&agreeing, carried) else {
+        let misplaced = misplaced(zone, request, carried);
         return Err(misplaced.unwrap_or_else(|| match agreeing.is_empty() {
             true => nearest(zone, request),
             false => Denial::new(Reason::PlaceholderWrongHost),
         }));
     };
-    let injections = injections(zone, rule, request, &ours)?;
+    let injections = injections(zone, rule, request, &ours, token)?;
     refuse_overrides(rule, request)?;
     refuse_foreign(zone, rule, request)?;
     refuse_minting(rule, request, &injections)?;
-    ask(zone, rule, request, &injections)?;
+    ask(zone, rule, request, &injections, token)?;
     Ok(Permit {
         destination: rule.destination(&request.host, request.port),
         scheme: request.scheme,
@@ -55,9 +63,14 @@ pub(super) fn decide(zone: &Zone, request: &Request) -> Result<Permit, Denial> {
 }
 
 /// The rule that decides, of those that agree: the first, or where a placeholder stands in the request the first that
-/// names its credential.
-pub(super) fn chosen<'r>(agreeing: &[&'r Rule], placeholder: Option<&CredentialName>) -> Option<&'r Rule> {
-    agreeing.iter().copied().find(|rule| placeholder.is_none() || rule.credential.as_ref() == placeholder)
+/// names its credential, or takes tokens of repositories.
+pub(super) fn chosen<'r>(agreeing: &[&'r Rule], carried: Carried<'_>) -> Option<&'r Rule> {
+    agreeing.iter().copied().find(|rule| rule.takes(carried))
+}
+
+/// The token of one of the session's repositories that a placeholder stands for.
+fn of_repository<'t>(repositories: &'t [RepositoryToken], found: &Found) -> Option<&'t RepositoryToken> {
+    repositories.iter().find(|token| *token.credential() == found.credential)
 }
 
 /// Where a credential of ours lives at a host, other people's are refused there: on every path, unless the rule says
@@ -91,8 +104,15 @@ fn tripwires(request: &Request) -> Result<Vec<&Found>, Denial> {
 
 /// Why a placeholder of this session may not be in this request, judged by the rules that name its credential.
 /// `None` where its own rules agree with host, port and scheme: then method or path are what is refused.
-fn misplaced(zone: &Zone, request: &Request, credential: &CredentialName) -> Option<Denial> {
-    let bound: Vec<&Rule> = zone.rules.iter().filter(|rule| rule.credential.as_ref() == Some(credential)).collect();
+fn misplaced(zone: &Zone, request: &Request, carried: Carried<'_>) -> Option<Denial> {
+    let bound: Vec<&Rule> = match carried {
+        Carried::Nothing => return None,
+        Carried::Credential(_) | Carried::Repository => zone.rules.iter().filter(|rule| rule.takes(carried)).collect(),
+    };
+    let at_host = bound.iter().any(|rule| rule.host.covers(&request.host));
+    if matches!(carried, Carried::Repository) && !at_host {
+        return Some(Denial::advising(Reason::CustodyDenied, NO_REPOSITORIES));
+    }
     let Some(nearest) = bound.iter().rev().copied().max_by_key(|rule| agreement(rule, request)) else {
         return Some(Denial::new(Reason::PlaceholderUnresolved));
     };
@@ -140,25 +160,39 @@ fn not_carried(rule: &Rule) -> Denial {
     Denial::advising(Reason::UpgradeRefused, step).by(&rule.id)
 }
 
+/// What an operator can do for a repository whose host takes no tokens.
+const NO_REPOSITORIES: &str = "no rule of the zone takes tokens of repositories at this host; ask the operator for `repositories = true` in its rule";
+
 /// Every placeholder of the request, where both the rule and its credential allow it to be replaced.
-fn injections(zone: &Zone, rule: &Rule, request: &Request, ours: &[&Found]) -> Result<Vec<Injection>, Denial> {
+fn injections(
+    zone: &Zone,
+    rule: &Rule,
+    request: &Request,
+    ours: &[&Found],
+    token: Option<&RepositoryToken>,
+) -> Result<Vec<Injection>, Denial> {
     let mut injections = Vec::new();
     for found in ours {
-        let credential =
-            rule.credential.as_ref().filter(|name| **name == found.credential).and_then(|name| zone.credential(name));
-        let Some(credential) = credential else {
+        let allowed = match token {
+            Some(token) => (*token.credential() == found.credential).then_some(repository::PLACES),
+            None => {
+                let named = rule.credential.as_ref().filter(|name| **name == found.credential);
+                named.and_then(|name| zone.credential(name)).map(|credential| &credential.inject[..])
+            }
+        };
+        let Some(allowed) = allowed else {
             let step = "one request takes the placeholder of one credential; send the other in a request of its own";
             return Err(Denial::advising(Reason::PlaceholderWrongLocation, step).by(&rule.id));
         };
-        let Some(location) = place(&credential.inject, request, &found.place) else {
+        let Some(location) = place(allowed, request, &found.place) else {
             if off!("tripwire-location") {
                 continue;
             }
-            return Err(wrong_place(rule, &credential.inject));
+            return Err(wrong_place(rule, allowed));
         };
-        let injection = Injection { credential: credential.name.clone(), location };
+        let injection = Injection { credential: found.credential.clone(), location };
         if injections.contains(&injection) {
-            return Err(wrong_place(rule, &credential.inject));
+            return Err(wrong_place(rule, allowed));
         }
         injections.push(injection);
     }
@@ -223,7 +257,13 @@ fn refuse_minting(rule: &Rule, request: &Request, injections: &[Injection]) -> R
 
 /// Cedar's word: on the connection that carries the request where something could forbid it, on the request as a whole,
 /// then on each use of a credential.
-fn ask(zone: &Zone, rule: &Rule, request: &Request, injections: &[Injection]) -> Result<(), Denial> {
+fn ask(
+    zone: &Zone,
+    rule: &Rule,
+    request: &Request,
+    injections: &[Injection],
+    token: Option<&RepositoryToken>,
+) -> Result<(), Denial> {
     if zone.policies.forbid_something() {
         let transport = match request.scheme {
             Scheme::Https => Transport::Tls,
@@ -244,21 +284,27 @@ fn ask(zone: &Zone, rule: &Rule, request: &Request, injections: &[Injection]) ->
     let facts = facts(rule, &matchers(rule, request));
     let presented = rule.client_certificate.iter().map(|name| (name, Location::ClientCertificate));
     let placed = injections.iter().map(|injection| (&injection.credential, injection.location.clone()));
-    let uses: Vec<(&CredentialName, Location)> = placed.chain(presented).collect();
+    // A policy is written before there is a session: it knows all their tokens under one name.
+    let word = |name: &CredentialName| match token.filter(|token| token.credential() == name) {
+        Some(_) => repository::ANY_TOKEN.to_owned(),
+        None => name.as_str().to_owned(),
+    };
+    let uses: Vec<(String, Location)> =
+        placed.chain(presented).map(|(name, location)| (word(name), location)).collect();
     let credentials: BTreeSet<&str> = uses.iter().map(|(credential, _)| credential.as_str()).collect();
     let mut attributes = common();
     attributes.push(("has_query", Attribute::Flag(request.query.is_some())));
     attributes.push(("credentials", Attribute::Names(credentials.into_iter().map(str::to_owned).collect())));
     attributes.push(("facts", Attribute::Names(facts.clone())));
     zone.policies.ask(&rule.id, Action::Request, &host, attributes)?;
-    for (credential, location) in uses {
+    for (credential, location) in &uses {
         let location = location.to_string();
         let mut facts = facts.clone();
         facts.push(fact(&rule.id, "location"));
         let mut attributes = common();
         attributes.push(("location", Attribute::Text(&location)));
         attributes.push(("facts", Attribute::Names(facts)));
-        zone.policies.ask(&rule.id, Action::CredentialUse, credential.as_str(), attributes)?;
+        zone.policies.ask(&rule.id, Action::CredentialUse, credential, attributes)?;
     }
     Ok(())
 }

@@ -30,6 +30,22 @@ pub(crate) enum WebSocket {
     Carried,
 }
 
+/// Whether tokens of repositories that sessions are given may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repositories {
+    Refused,
+    Taken,
+}
+
+/// Whose placeholder a request carries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Carried<'a> {
+    Nothing,
+    Credential(&'a CredentialName),
+    /// Of the token of one of the session's repositories; the token itself says to which URLs it may go.
+    Repository,
+}
+
 /// A rule of a zone, as written there.
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
@@ -46,6 +62,7 @@ pub(crate) struct Rule {
     pub(crate) credential: Option<CredentialName>,
     /// Whose certificate the proxy presents to the upstream.
     pub(crate) client_certificate: Option<CredentialName>,
+    pub(crate) repositories: Repositories,
     /// `None`: refused where any rule for the host has a credential of ours.
     pub(crate) foreign: Option<ForeignCredentials>,
     pub(crate) websocket: WebSocket,
@@ -68,7 +85,16 @@ pub(crate) enum Agreement {
 impl Rule {
     /// Whether a secret of ours is used by this rule, in whatever way.
     pub(crate) fn uses_a_credential(&self) -> bool {
-        self.credentials().next().is_some()
+        self.credentials().next().is_some() || self.repositories == Repositories::Taken
+    }
+
+    /// Whether it has a say about a request that carries this.
+    pub(crate) fn takes(&self, carried: Carried<'_>) -> bool {
+        match carried {
+            Carried::Nothing => true,
+            Carried::Credential(name) => self.credential.as_ref() == Some(name),
+            Carried::Repository => self.repositories == Repositories::Taken,
+        }
     }
 
     /// The credentials that it names.

@@ -16,6 +16,7 @@ mod loading;
 mod mcp;
 mod mcp_properties;
 mod properties;
+mod repositories;
 mod sandbox;
 mod shadow;
 

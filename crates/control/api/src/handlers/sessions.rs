@@ -12,7 +12,7 @@ use crate::dispatch::Call;
 use crate::reply::Reply;
 
 pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
-    let body = call.body::<CreateSession>()?;
+    let body = call.confidential_body::<CreateSession>()?;
     call.finish_query()?;
     Reply::json(&call.app.engine.create_session(&call.workspace, body, call.once.as_ref()).await?)
 }

@@ -16,6 +16,7 @@ use postern_store::keys::{Lease, SessionGrant};
 use postern_store::list::page;
 use postern_store::skills;
 use postern_store::work::{self, Beat, Claim, Lost, LostCause};
+use postern_store::{StoreError, Tx};
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
@@ -174,7 +175,7 @@ fn superseded(caller: &Caller) -> bool {
 enum Brings {
     /// As the official ones.
     Nothing,
-    /// The variables of the session's vaults, as ours.
+    /// The variables of the session's vaults and its repositories, as ours.
     Variables,
 }
 
@@ -210,28 +211,29 @@ async fn claim(
     let mut tx = app.store.write().await.map_err(problem)?;
     let claimed = work::claim(&mut tx, &ask).await.map_err(problem)?;
     let Some(work) = claimed else { return Ok(None) };
-    let variables = variables::of_session(&mut tx, environment, work.data.session()).await.map_err(problem)?;
-    let unshown = match brings {
-        Brings::Variables => 0,
-        Brings::Nothing => skills::of_roster_alone(&mut tx, work.data.session()).await.map_err(problem)?,
-    };
+    let (sealed, missing) = brought(&mut tx, environment, work.data.session(), brings).await.map_err(problem)?;
     tx.commit().await.map_err(problem)?;
-    let (sealed, mut missing) = brought(variables.unwrap_or_default(), brings);
-    missing.extend((unshown > 0).then(|| variables::roster_skills_not_brought(unshown)));
     if let Err(problem) = app.engine.missing(work.data.session(), missing).await {
         tracing::warn!(session = %work.data.session(), %problem, "a session could not be told what it does not get");
     }
     Ok(Some(Work { secret: Some(payload(&token, &sealed)), ..work }))
 }
 
-/// What of a session's variables goes along, and what the session is to be told.
-fn brought((sealed, mut missing): (Vec<String>, Vec<Missing>), brings: Brings) -> (Vec<String>, Vec<Missing>) {
+/// What goes along sealed, and what the session is to be told that it goes without.
+async fn brought(
+    tx: &mut Tx,
+    environment: &EnvironmentId,
+    session: &SessionId,
+    brings: Brings,
+) -> Result<(Vec<String>, Vec<Missing>), StoreError> {
     match brings {
-        Brings::Variables => (sealed, missing),
         Brings::Nothing => {
-            missing.extend((!sealed.is_empty()).then(|| variables::not_brought(sealed.len())));
-            (Vec::new(), missing)
+            let mut missing = variables::not_brought(tx, environment, session).await?;
+            let unshown = skills::of_roster_alone(tx, session).await?;
+            missing.extend((unshown > 0).then(|| variables::roster_skills_not_brought(unshown)));
+            Ok((Vec::new(), missing))
         }
+        Brings::Variables => Ok(variables::of_session(tx, environment, session).await?.unwrap_or_default()),
     }
 }
 

@@ -202,7 +202,6 @@ async fn a_session_is_not_given_what_cannot_be_and_then_it_is_not_made() {
         (json!([at("../../etc/passwd")]), 400, "plain path"),
         (json!([{"type": "file", "file_id": file, "mount_path": "/workspace/a"}]), 400, "must lie below"),
         (json!([{"type": "file"}]), 400, "file_id"),
-        (json!([{"type": "github_repository", "url": "https://github.com/a/b"}]), 400, "github_repository"),
         (
             json!([{"type": "memory_store", "memory_store_id": "memstore_1"}]),
             404,

@@ -16,6 +16,7 @@ mod once;
 mod openapi;
 mod operator;
 mod perimeters;
+mod repositories;
 mod resources;
 mod roles;
 mod rubrics;

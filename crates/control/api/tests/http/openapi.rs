@@ -31,17 +31,18 @@ fn body<'a>(document: &'a Value, described: &Value) -> Option<&'a Value> {
     Some(&document["components"]["schemas"][reference.rsplit_once('/')?.1])
 }
 
-async fn send(server: &Server, route: &Route, path: &str, body: &Value) -> Response {
+async fn send(server: &Server, place: &Place, route: &Route, path: &str, body: &Value) -> Response {
+    use postern_api::Kind;
     let method = if route.method == Method::Patch { "PATCH" } else { "POST" };
-    let worker_only = !route.allowed.contains(&postern_api::Kind::ApiKey);
-    assert!(!worker_only || route.allowed.contains(&postern_api::Kind::Operator), "{path} needs another caller");
-    let request = server.request(method, path).json(body);
-    match worker_only {
-        true => {
-            server.operator(crate::support::Request::new(method, path).header("anthropic-beta", BETAS).json(body)).await
-        }
-        false => server.send(request).await,
+    if route.allowed.contains(&Kind::ApiKey) {
+        return server.send(server.request(method, path).json(body)).await;
     }
+    if route.allowed.contains(&Kind::Operator) {
+        let request = crate::support::Request::new(method, path).header("anthropic-beta", BETAS);
+        return server.operator(request.json(body)).await;
+    }
+    assert!(route.allowed.contains(&Kind::EnvironmentKey), "{path} needs another caller");
+    server.send(server.request_as(&place.environment_key, method, path).json(body)).await
 }
 
 /// The words in backticks of a sentence.
@@ -63,7 +64,7 @@ async fn every_body_is_described_as_its_parser_takes_it() {
         }
         let path = place.path(route, false);
         let properties: BTreeSet<String> = schema["properties"].as_object().unwrap().keys().cloned().collect();
-        let strange = send(&server, route, &path, &json!({"not_a_property": 1})).await;
+        let strange = send(&server, &place, route, &path, &json!({"not_a_property": 1})).await;
         let message = strange.refused(400, "invalid_request_error");
         assert!(message.contains("unknown field `not_a_property`"), "{}: {message}", route.name);
         let mut taken = quoted(&message);
@@ -74,7 +75,7 @@ async fn every_body_is_described_as_its_parser_takes_it() {
         if required.is_empty() {
             continue;
         }
-        let message = send(&server, route, &path, &json!({})).await.refused(400, "invalid_request_error");
+        let message = send(&server, &place, route, &path, &json!({})).await.refused(400, "invalid_request_error");
         let missing = quoted(&message);
         assert!(message.contains("missing field"), "{}: {message}", route.name);
         assert!(missing.iter().any(|field| required.contains(&field.as_str())), "{}: {message}", route.name);

@@ -200,10 +200,17 @@ impl Server {
         environment: &str,
         vaults: &[&str],
     ) -> (String, String) {
+        self.session_and_open_call(environment, json!({"vault_ids": vaults})).await
+    }
+
+    /// The same with whatever else it is created with.
+    pub(crate) async fn session_and_open_call(&self, environment: &str, with: Value) -> (String, String) {
         let agent = self.agent().await;
         let event = json!({"type": "user.message", "content": [{"type": "text", "text": "please use bash"}]});
-        let body = json!({"agent": agent, "environment_id": environment, "initial_events": [event],
-            "vault_ids": vaults});
+        let mut body = json!({"agent": agent, "environment_id": environment, "initial_events": [event]});
+        for (name, value) in with.as_object().unwrap() {
+            body[name] = value.clone();
+        }
         let session = self.post("/v1/sessions", body).await.ok()["id"].as_str().unwrap().to_owned();
         loop {
             let page = self.get(&format!("/v1/sessions/{session}/events")).await.ok();

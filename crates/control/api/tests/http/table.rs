@@ -145,7 +145,8 @@ async fn worker_credentials_reach_nothing_but_the_queue_sessions_their_files_mem
             || (route.path.contains("{session}") && {
                 let reads = route.method == Method::Get;
                 let posts_events = route.method == Method::Post && route.path.ends_with("/events");
-                reads || posts_events || route.path.ends_with("/outputs")
+                let says_what_failed = route.path.ends_with("/failure");
+                reads || posts_events || says_what_failed || route.path.ends_with("/outputs")
             })
             || route.path == "/v1/files/{file}/content"
             || (route.path.starts_with("/v1/skills/{skill}/versions/{skill_version}") && route.method == Method::Get);

@@ -10,8 +10,11 @@ use std::time::Duration;
 
 use postern_model::control::{CommandBody, Reply, Withheld};
 use postern_model::ids::{EnvironmentId, SessionId};
+use postern_model::resource::{RepositoryFault, RepositoryResource, Resource};
 use postern_secret::seal::{LONGEST_VARIABLES, MOST_VARIABLES};
+use postern_session::Lacking;
 use postern_store::credentials::{self, StoredVariable};
+use postern_store::repositories::{self, StoredToken};
 use postern_store::{Connection, Store, StoreError, sessions};
 
 use super::peer::Line;
@@ -30,7 +33,8 @@ impl ControlHub {
     }
 }
 
-/// The variables of a session's vaults as they travel: those that fit, in their order, and what is left behind.
+/// What goes to a session's perimeter sealed: the tokens of its repositories, then the variables of its vaults. Those that fit, in their order, and
+/// what is left behind.
 ///
 /// # Errors
 /// The database failed.
@@ -40,21 +44,50 @@ pub async fn of_session(
     session: &SessionId,
 ) -> Result<Option<(Vec<String>, Vec<Missing>)>, StoreError> {
     let Some((workspace, vaults)) = sessions::vaults(connection, environment, session).await? else { return Ok(None) };
-    if vaults.is_empty() {
+    let tokens = repositories::of_session(connection, session).await?;
+    if vaults.is_empty() && tokens.is_none() {
         return Ok(None);
     }
     let variables = credentials::variables(connection, &workspace, &vaults).await?;
-    Ok(Some(fitting(variables)))
+    Ok(Some(fitting(tokens.unwrap_or_default(), variables)))
 }
 
-/// What a worker that brings no variables leaves out.
-#[must_use]
-pub fn not_brought(count: usize) -> Missing {
+/// What a worker that brings neither variables nor repositories leaves out of what a session has.
+///
+/// # Errors
+/// The database failed.
+pub async fn not_brought(
+    connection: &mut Connection,
+    environment: &EnvironmentId,
+    session: &SessionId,
+) -> Result<Vec<Missing>, StoreError> {
+    let given = sessions::resources(connection, environment, session).await?;
+    let repositories = given.into_iter().filter_map(|resource| match resource {
+        Resource::GithubRepository(RepositoryResource { url, .. }) => Some(not_cloned(url)),
+        Resource::File(_) | Resource::MemoryStore(_) => None,
+    });
+    let variables = match sessions::vaults(connection, environment, session).await? {
+        Some((workspace, vaults)) => credentials::variables(connection, &workspace, &vaults).await?.len(),
+        None => 0,
+    };
+    Ok(repositories.chain((variables > 0).then(|| without_variables(variables))).collect())
+}
+
+fn not_cloned(url: String) -> Missing {
+    let message = format!(
+        "the worker that took the session clones no repositories, and {url} is not there. \
+         Next step: serve the environment with a Postern worker"
+    );
+    let lacking = Lacking::Repository(RepositoryFault::RepositoryCloneError, url);
+    Missing { code: "resource_unsupported", message, lacking }
+}
+
+fn without_variables(count: usize) -> Missing {
     let message = format!(
         "the session's vaults have {count} variables, which this worker gives to no sandbox. \
          Next step: serve the environment with a Postern worker, or name the secrets in the perimeter's zone"
     );
-    Missing { code: "credential_kind_unsupported", message, unreachable: None }
+    Missing { code: "credential_kind_unsupported", message, lacking: Lacking::Something }
 }
 
 /// What a worker leaves out that shows the skills of the session's agent alone.
@@ -64,11 +97,28 @@ pub fn roster_skills_not_brought(count: usize) -> Missing {
         "{count} skills of agents in the roster are not in the sandbox: this worker shows those of the session's agent alone. \
          Next step: serve the environment with a Postern worker, or give the skills to the agent that has the roster"
     );
-    Missing { code: "roster_skills_unsupported", message, unreachable: None }
+    Missing { code: "roster_skills_unsupported", message, lacking: Lacking::Something }
 }
 
-fn fitting(variables: Vec<StoredVariable>) -> (Vec<String>, Vec<Missing>) {
+fn fitting(tokens: Vec<StoredToken>, variables: Vec<StoredVariable>) -> (Vec<String>, Vec<Missing>) {
     let (mut room, mut fitting, mut left) = (LONGEST_VARIABLES, Vec::new(), Vec::new());
+    for StoredToken { url, sealed } in tokens {
+        match room.checked_sub(sealed.len() + 1) {
+            Some(rest) => {
+                room = rest;
+                fitting.push(sealed);
+            }
+            None => {
+                let message = format!(
+                    "the token of {url} is left out: what goes sealed with a session is at most {} KiB. \
+                     Next step: register fewer perimeters, or give the session fewer repositories",
+                    LONGEST_VARIABLES >> 10
+                );
+                let lacking = Lacking::Repository(RepositoryFault::RepositoryCloneError, url);
+                left.push(Missing { code: "limit_session_variables", message, lacking });
+            }
+        }
+    }
     for StoredVariable { vault_id, id, name, sealed } in variables {
         match room.checked_sub(sealed.len() + 1).filter(|_| fitting.len() < MOST_VARIABLES) {
             Some(rest) => {
@@ -81,7 +131,7 @@ fn fitting(variables: Vec<StoredVariable>) -> (Vec<String>, Vec<Missing>) {
                      {MOST_VARIABLES}, of {} KiB sealed. Next step: start the session with fewer vaults",
                     LONGEST_VARIABLES >> 10
                 );
-                left.push(Missing { code: "limit_session_variables", message, unreachable: None });
+                left.push(Missing { code: "limit_session_variables", message, lacking: Lacking::Something });
             }
         }
     }
@@ -114,6 +164,9 @@ pub(super) async fn keep_bringing(hub: &ControlHub, line: &Line) -> Infallible {
 /// What a worker was told of each session that it holds: a digest, so that nothing is told twice.
 type Brought = HashMap<SessionId, u64>;
 
+/// Of a workspace's vaults, and of the tokens of its sessions.
+type Fingerprint = ((i64, i64, i64), (i64, i64, i64));
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Round {
     Whole,
@@ -127,13 +180,14 @@ async fn bring(
     line: &Line,
     environment: &EnvironmentId,
     brought: &mut Brought,
-    seen: &mut Option<(i64, i64, i64)>,
+    seen: &mut Option<Fingerprint>,
 ) -> Result<Round, StoreError> {
     let held: HashSet<SessionId> = line.reported_sessions().unwrap_or_default();
     // A worker that gave a session up and takes it again is told again.
     brought.retain(|session, _| held.contains(session));
     let mut reader = store.read().await?;
-    let now = credentials::fingerprint(&mut reader, line.workspace()).await?;
+    let credentials = credentials::fingerprint(&mut reader, line.workspace()).await?;
+    let now = (credentials, repositories::fingerprint(&mut reader, line.workspace()).await?);
     let changed = seen.as_ref() != Some(&now);
     let mut round = Round::Whole;
     for session in &held {
@@ -178,7 +232,7 @@ async fn bring(
 fn of_another_build() -> Missing {
     let message =
         "the worker is of a build that gives no variables of vaults to a sandbox. Next step: update it".to_owned();
-    Missing { code: "credential_kind_unsupported", message, unreachable: None }
+    Missing { code: "credential_kind_unsupported", message, lacking: Lacking::Something }
 }
 
 fn missing(withheld: Withheld) -> Missing {
@@ -187,9 +241,9 @@ fn missing(withheld: Withheld) -> Missing {
     let message: String =
         message.chars().filter(|character| !character.is_control()).take(MESSAGE_CHARACTERS).collect();
     let message = format!("credential {credential_id} of vault {vault_id}: {message}");
-    let unreachable = host_unreachable.then_some((credential_id, vault_id));
+    let lacking = if host_unreachable { Lacking::Host(credential_id, vault_id) } else { Lacking::Something };
     let code = if host_unreachable { "credential_host_unreachable" } else { "credential_withheld" };
-    Missing { code, message, unreachable }
+    Missing { code, message, lacking }
 }
 
 async fn tell(hub: &ControlHub, session: &SessionId, mut missing: Vec<Missing>) {

@@ -212,7 +212,17 @@ fn resources(resources: Option<Vec<ResourceParam>>) -> Result<Vec<ResourceParam>
     if resources.len() > MAX_RESOURCES {
         return Err(Problem::invalid_at("resources", format!("at most {MAX_RESOURCES} are allowed")));
     }
-    Ok(resources)
+    let has_token =
+        |param: &ResourceParam| matches!(param, ResourceParam::GithubRepository { authorization_token: Some(_), .. });
+    match resources.iter().position(has_token) {
+        // A token is sealed to the session that it is for, and that is not there yet.
+        Some(index) => Err(Problem::invalid_at(
+            &format!("resources[{index}].authorization_token"),
+            "a deployment keeps no token: leave it out, and send one to the resource of a session that it started",
+        )
+        .with_code("deployment_token_unsupported")),
+        None => Ok(resources),
+    }
 }
 
 fn vaults(ids: Option<Vec<String>>) -> Result<Vec<VaultId>, Problem> {

@@ -4,7 +4,7 @@ use std::path::Path;
 use postern_audit::{AuditError, Memory};
 use postern_exec::WireBytes;
 use postern_policy::{Document, Routes, Zones};
-use postern_secret::Secret;
+use postern_secret::{Placeholder, Secret};
 
 use super::*;
 use crate::message::Reload;
@@ -12,6 +12,7 @@ use crate::message::Reload;
 mod gateway;
 mod leases;
 mod reload;
+mod repositories;
 mod rewrap;
 mod variables;
 

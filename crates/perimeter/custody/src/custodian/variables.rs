@@ -4,13 +4,12 @@
 use std::collections::{HashMap, HashSet};
 
 use postern_audit::{Decision, Kind};
-use postern_policy::{Credential, CredentialName, Reach, Zone};
+use postern_policy::{Credential, CredentialName, Reach, RepositoryToken, Zone};
 use postern_secret::SecretBytes;
-use postern_secret::seal::{FIRST_VERSION, MOST_VARIABLES, SealedCredential, SealedVariable};
+use postern_secret::seal::{Binding, FIRST_VERSION, MOST_VARIABLES, SealedCredential, SealedVariable};
 
-use super::{Custodian, Refusal, RefusalReason, about, not_open, require};
+use super::{Custodian, Refusal, RefusalReason, about, not_open, repositories, require};
 use crate::message::{CallerKind, OpenSession, VaultGrant, Withheld, WithheldCode};
-use crate::source::in_no_vault;
 
 /// Those of one session, by the credential of its zone that each is for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,15 +18,17 @@ pub(super) struct Variables(HashMap<CredentialName, Variable>);
 /// One of them, unopened.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Variable {
-    sealed: SealedCredential,
-    reach: Reach,
+    pub(super) sealed: SealedCredential,
+    pub(super) reach: Reach,
+    /// What it is for, where it is the token of a repository.
+    pub(super) repository: Option<RepositoryToken>,
 }
 
 impl Variables {
     /// The vault credential that stands behind one of the zone's.
     pub(super) fn grant(&self, name: &CredentialName) -> Option<VaultGrant> {
-        let Variable { sealed, reach } = self.0.get(name)?;
-        Some(VaultGrant { credential: sealed.binding.credential.clone(), reach: reach.clone() })
+        let Variable { sealed, reach, repository } = self.0.get(name)?.clone();
+        Some(VaultGrant { credential: sealed.binding.credential, reach, repository })
     }
 
     /// Whether this one still stands behind it.
@@ -35,10 +36,27 @@ impl Variables {
         self.0.get(name) == Some(used)
     }
 
-    /// The variables that the zone gives to the sandbox. Of two with one name the first counts.
-    fn given(zone: &Zone, sent: Vec<SealedVariable>) -> (Self, Vec<Withheld>) {
+    /// What it is for, where one is the token of a repository.
+    pub(super) fn repository(&self, name: &CredentialName) -> Option<&RepositoryToken> {
+        self.0.get(name)?.repository.as_ref()
+    }
+
+    /// The tokens of repositories among them.
+    pub(super) fn repositories(&self) -> impl Iterator<Item = &RepositoryToken> {
+        self.0.values().filter_map(|variable| variable.repository.as_ref())
+    }
+
+    /// The variables and tokens that the zone gives to the session's sandbox. Of two with one name the first counts.
+    fn given(zone: &Zone, session: &str, sent: Vec<SealedVariable>) -> (Self, Vec<Withheld>) {
         let (mut given, mut withheld, mut named) = (HashMap::new(), Vec::new(), HashSet::new());
         for SealedVariable { credential: sealed, hosts, places } in sent.into_iter().take(MOST_VARIABLES) {
+            if sealed.binding.kind == Binding::REPOSITORY {
+                match repositories::judged(zone, session, sealed) {
+                    Ok((name, token)) => drop(given.entry(name).or_insert(token)),
+                    Err(refused) => withheld.push(refused),
+                }
+                continue;
+            }
             let variable = sealed.binding.secret_name.clone().unwrap_or_default();
             if !named.insert(variable.clone()) {
                 continue;
@@ -47,7 +65,7 @@ impl Variables {
             match judged(zone, &variable, &sealed, &reach) {
                 Ok((credential, remark)) => {
                     withheld.extend(remark);
-                    given.insert(credential.name.clone(), Variable { sealed, reach });
+                    given.insert(credential.name.clone(), Variable { sealed, reach, repository: None });
                 }
                 Err(refused) => withheld.push(refused),
             }
@@ -64,7 +82,7 @@ impl Custodian {
         zone: &Zone,
         secrets: &mut HashMap<CredentialName, SecretBytes>,
     ) -> (Variables, Vec<Withheld>) {
-        let (variables, mut withheld) = Variables::given(zone, open.variables.clone());
+        let (variables, mut withheld) = Variables::given(zone, &open.session, open.variables.clone());
         let mut usable = HashMap::new();
         for (name, variable) in variables.0 {
             match self.open_sealed(&variable.sealed) {
@@ -97,7 +115,7 @@ impl Custodian {
             let issued: HashSet<_> = secrets.keys().cloned().collect();
             (open.zone.clone(), open.agent.clone(), open.variables.clone(), issued)
         };
-        let (Variables(mut now), mut withheld) = Variables::given(&zone, sent);
+        let (Variables(mut now), mut withheld) = Variables::given(&zone, session, sent);
         for (name, variable) in now.iter().filter(|(name, variable)| before.0.get(*name) != Some(*variable)) {
             if let Err(refusal) = self.open_sealed(&variable.sealed) {
                 // One that did not open with the session is on record from then.
@@ -142,10 +160,10 @@ impl Custodian {
         &self,
         session: &str,
         name: &CredentialName,
-        variable: &str,
+        gone: impl FnOnce() -> Refusal,
     ) -> Result<(SecretBytes, Variable), Refusal> {
         let used = self.sessions().get(session).and_then(|open| open.variables.0.get(name)).cloned();
-        let used = used.ok_or_else(|| in_no_vault(variable).about(name.as_str()))?;
+        let used = used.ok_or_else(|| gone().about(name.as_str()))?;
         let secret = self.open_sealed(&used.sealed).map_err(|refusal| refusal.about(name.as_str()))?;
         Ok((secret, used))
     }
@@ -153,8 +171,12 @@ impl Custodian {
 
 /// How records name a vault credential.
 pub(super) fn named(id: &str) -> String {
-    format!("vault credential {id}")
+    let what = if id.starts_with(RESOURCE) { "the token of resource" } else { "vault credential" };
+    format!("{what} {id}")
 }
+
+/// How ids of a session's resources begin.
+const RESOURCE: &str = "sesrsc_";
 
 /// The credential of the zone that a variable is for, and what is to be said of it all the same.
 fn judged<'z>(
@@ -222,12 +244,15 @@ fn bound(sealed: &SealedCredential) -> Option<Reach> {
 }
 
 fn unusable(sealed: &SealedCredential, refusal: &Refusal) -> Withheld {
-    let variable = sealed.binding.secret_name.as_deref().unwrap_or_default();
+    let what = match (&sealed.binding.secret_name, &sealed.binding.mcp_url) {
+        (None, Some(url)) => format!("token of {url}"),
+        (name, _) => format!("variable {}", name.as_deref().unwrap_or_default()),
+    };
     let weak = if refusal.reason == RefusalReason::SecretWeak { "is too weak" } else { "does not open here" };
     Withheld {
         credential: sealed.binding.credential.clone(),
         vault: sealed.binding.vault.clone(),
         code: WithheldCode::Unusable,
-        message: format!("the variable {variable} {weak}. Next step: {}", refusal.next_step),
+        message: format!("the {what} {weak}. Next step: {}", refusal.next_step),
     }
 }

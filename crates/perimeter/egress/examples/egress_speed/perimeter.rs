@@ -118,7 +118,14 @@ async fn open(
     let issued = custody.open(question).await?.issued.pop().ok_or("custody issued no placeholder")?;
     let placeholder = issued.placeholder.as_str().to_owned();
     let placeholders = vec![SessionPlaceholder { credential: issued.credential, placeholder: placeholder.clone() }];
-    let question = OpenSession { session: session.clone(), agent, zone_name: zone.to_owned(), digest, placeholders };
+    let question = OpenSession {
+        session: session.clone(),
+        agent,
+        zone_name: zone.to_owned(),
+        digest,
+        placeholders,
+        repositories: Vec::new(),
+    };
     let opened = egress.open(question).await?;
     egress.current_tool_use(&session, Some("sevt_bench")).await?;
     let listener = TcpListener::bind("127.0.0.1:0")?;

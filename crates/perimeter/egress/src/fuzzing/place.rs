@@ -9,7 +9,7 @@ use std::{
 use postern_audit::Memory;
 use postern_custody::{Purpose, UseGrant};
 use postern_net::Dialer;
-use postern_policy::{CredentialName, Document, Zones};
+use postern_policy::{CredentialName, Document, ZoneInForce, Zones};
 use postern_secret::{Placeholder, Secret};
 use tokio::sync::Semaphore;
 
@@ -56,7 +56,7 @@ fn made() -> Session {
     };
     let authority = SessionAuthority::issue(SESSION, SystemTime::UNIX_EPOCH).expect("the library makes keys");
     let placeholders = vec![(credential.clone(), placeholder.clone())];
-    let session = Session::new(SESSION, None, zone, authority, placeholders, Arc::new(perimeter));
+    let session = Session::new(SESSION, None, ZoneInForce::new(zone), authority, placeholders, Arc::new(perimeter));
     session.remember(Key { credential, placeholder, secret: Secret::new(SECRET.as_bytes().to_vec()), vault: None });
     session
 }

@@ -85,6 +85,8 @@ pub(crate) async fn grant(session: &Session, permit: &Permit) -> Result<Grants, 
 fn within_reach(key: Option<&Key>, permit: &Permit, injection: &Injection) -> Result<(), Denial> {
     match key.and_then(|key| key.vault.as_ref()) {
         Some(vault) => {
+            // As it was sealed, whatever the worker said when it opened the session.
+            vault.repository.as_ref().map_or(Ok(()), |repository| repository.admits(permit))?;
             vault.reach.admits(permit.host(), injection.location()).map_err(|denial| denial.by(permit.rule()))
         }
         None => Ok(()),

@@ -25,7 +25,8 @@ async fn sessions_are_bounded_and_one_that_closes_makes_room() {
     let open = async |session: String| {
         let digest = stand.registry.zone_digest("t");
         let zone_name = "t".to_owned();
-        let open = OpenSession { session, agent: None, zone_name, digest, placeholders: Vec::new() };
+        let open =
+            OpenSession { session, agent: None, zone_name, digest, placeholders: Vec::new(), repositories: Vec::new() };
         stand.ask(Question::Open(open)).await
     };
     for number in 1..limits::SESSIONS {

@@ -22,6 +22,7 @@ fn open(session: &str, digest: String) -> OpenSession {
             credential: "key".to_owned(),
             placeholder: "pstn0123456789abcdefghijklmn".to_owned(),
         }],
+        repositories: Vec::new(),
     }
 }
 

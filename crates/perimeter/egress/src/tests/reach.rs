@@ -1,14 +1,14 @@
 //! A vault's credential goes as far as zone and vault both say: what the vault does not allow is refused before custody is asked for it.
 
 use postern_custody::VaultGrant;
-use postern_policy::{Reach, Reason};
+use postern_policy::{Reach, Reason, RepositoryToken};
 
 use super::stand::{Stand, Way, get};
 
 async fn stand(hosts: &[&str], header: bool) -> Stand {
     let stand = Stand::start().await;
     let reach = Reach { hosts: hosts.iter().map(|host| (*host).to_owned()).collect(), header, body: true };
-    let vault = VaultGrant { credential: "vcrd_1".to_owned(), reach };
+    let vault = VaultGrant { credential: "vcrd_1".to_owned(), reach, repository: None };
     stand.custody.vault.lock().unwrap().insert("key".to_owned(), vault);
     stand
 }
@@ -41,6 +41,27 @@ async fn a_vault_credential_goes_only_where_its_vault_lets_it_too() {
         let again = stand.custody.granted.lock().unwrap().len();
         assert_eq!(again - asked, sent, "{hosts:?}: what is refused anyway is not asked for");
         assert_eq!(talk(&stand, &[]).await.0, 200, "without the placeholder the zone decides alone");
+    }
+}
+
+#[tokio::test]
+async fn a_repository_s_token_goes_to_the_url_that_it_was_sealed_for_whatever_else_is_said() {
+    for (url, path, expected) in [
+        ("https://api.test/v1/x", "/v1/x/info/refs", Ok(())),
+        ("https://api.test/v1/x", "/v1/x", Err(Reason::PathNotAllowed)),
+        ("https://api.test/v1/x", "/v1/y/info/refs", Err(Reason::PathNotAllowed)),
+        ("https://other.test/v1/x", "/v1/x/info/refs", Err(Reason::PlaceholderWrongHost)),
+        ("https://api.test:8443/v1/x", "/v1/x/info/refs", Err(Reason::PlaceholderWrongPort)),
+    ] {
+        let stand = stand(&["api.test"], true).await;
+        let token = RepositoryToken::new("sesrsc_1", url.parse().unwrap());
+        stand.custody.vault.lock().unwrap().get_mut("key").unwrap().repository = Some(token);
+        let bearer = format!("Bearer {}", stand.placeholder);
+        let asked = get("https", "api.test", 443, path, &[("authorization", &bearer)]);
+        let seen = stand.send(Way::Redirect, "https", "api.test", 443, &asked).await;
+        let reason = seen.reason();
+        assert_eq!(reason.map_or(Ok(()), Err), expected.map_err(|reason| reason.code().to_owned()), "{url} {path}");
+        assert_eq!(stand.upstream.received().len(), usize::from(expected.is_ok()), "{url} {path}");
     }
 }
 

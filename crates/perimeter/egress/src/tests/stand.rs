@@ -316,6 +316,7 @@ impl Stand {
                     zone_name: "t".to_owned(),
                     digest,
                     placeholders,
+                    repositories: Vec::new(),
                 }),
                 Vec::new(),
             )

@@ -183,6 +183,7 @@ async fn a_later_sessions_placeholder_is_recognised_in_an_earlier_one() {
         zone_name: "t".to_owned(),
         digest,
         placeholders: Vec::new(),
+        repositories: Vec::new(),
     };
     assert!(matches!(stand.ask(Question::Open(open)).await, Answer::Opened(_)));
     let bearer = format!("Bearer {later}");
@@ -212,6 +213,7 @@ async fn something_of_ours_that_decodes_as_basic_by_chance_is_still_seen() {
         zone_name: "t".to_owned(),
         digest,
         placeholders: Vec::new(),
+        repositories: Vec::new(),
     };
     stand.ask(crate::message::Question::Open(open)).await;
     let value = format!("Basic {text}");

@@ -15,7 +15,7 @@ use postern_tools::client::{CALL_DEADLINE, GRACE};
 use postern_tools::{CallError, ToolClient, ToolOutcome};
 use serde_json::Value;
 
-use super::{Opened, Parts, deny, shadowed};
+use super::{Exit, Opened, Parts, deny, shadowed};
 use crate::hands::{Hands, Outcome, Passage, SessionFacts, ToolCall, Way};
 use crate::parcels::memories::{self, Store, Stores};
 use crate::roster::Held;
@@ -26,9 +26,7 @@ pub(crate) struct SandboxHands {
     parts: Arc<Parts>,
     facts: SessionFacts,
     zone: Arc<Zone>,
-    /// Placeholders, by the variables that show them.
-    environment: Vec<(String, String)>,
-    ca_certificate_pem: String,
+    exit: Exit,
     /// A sandbox was asked for since the last one was destroyed: one may stand even where `inside` does not know of it.
     entered: bool,
     inside: Option<Inside>,
@@ -71,6 +69,10 @@ impl Hands for SandboxHands {
         }
     }
 
+    fn withheld(&self, resource: &str) -> Option<&str> {
+        self.exit.withheld.get(resource).map(String::as_str)
+    }
+
     async fn close(mut self) {
         self.leave().await;
         let session = &self.facts.session;
@@ -85,9 +87,9 @@ impl Hands for SandboxHands {
 impl SandboxHands {
     /// Of a session that was opened; no sandbox stands yet.
     pub(super) fn new(parts: Arc<Parts>, facts: SessionFacts, opened: Opened) -> Self {
-        let Opened { zone, environment, ca_certificate_pem, held } = opened;
+        let Opened { zone, exit, held } = opened;
         let (entered, inside) = (false, None);
-        Self { parts, facts, zone, environment, ca_certificate_pem, entered, inside, _held: held }
+        Self { parts, facts, zone, exit, entered, inside, _held: held }
     }
 
     /// Has a record written; without it the tool use is not run, and says why.
@@ -220,8 +222,8 @@ impl SandboxHands {
             memories: memory_directories(&place.memory, memories::stores(&place.stores)?),
             mounts: limits.mounts.iter().map(mount).collect(),
             devices: limits.devices.clone(),
-            environment: self.environment.clone(),
-            ca_certificate_pem: self.ca_certificate_pem.clone(),
+            environment: self.exit.environment.clone(),
+            ca_certificate_pem: self.exit.ca_certificate_pem.clone(),
             trust: if self.zone.passes_uninspected() { Trust::HostsToo } else { Trust::SessionAlone },
             require: limits.require.as_ref().map_or_else(|| self.parts.defaults.require.clone(), named),
         })

@@ -1,7 +1,7 @@
 //! Egress: which requests the second zone permits and the first does not, and which it permits more loosely.
 
 use super::super::request::{chosen, foreign_policy};
-use super::super::rule::{ForeignCredentials, Inspection, Rule};
+use super::super::rule::{Carried, ForeignCredentials, Inspection, Repositories, Rule};
 use super::cells::{Hosts, Methods, Paths};
 use super::destination::{Deciding, looser};
 use super::{Change, ChangeKind, Scope};
@@ -17,6 +17,8 @@ enum Carrying {
     /// Anything, unseen: the connection passes through.
     Uninspected,
     Placeholder(CredentialName, Source, Location),
+    /// The placeholder of a token of whatever repository a session was given.
+    Repository,
 }
 
 /// What is asked for besides method and path.
@@ -83,18 +85,19 @@ impl<'z> Side<'z> {
         let Asked { carrying, upgrade } = asked;
         if let Some(rule) = self.passing() {
             // What passes unseen carries every request, and no placeholder is replaced in it.
-            let carried = !matches!(carrying, Carrying::Placeholder(..));
+            let carried = !matches!(carrying, Carrying::Placeholder(..) | Carrying::Repository);
             return carried.then_some(Deciding { rule, foreign: ForeignCredentials::Allow });
         }
         let covers = |rule: &&Rule| methods.covered_by(rule) && paths.covered_by(rule) && rule.carries(*upgrade);
         let agreeing: Vec<&Rule> = self.here.iter().copied().filter(covers).collect();
         let wanted = match carrying {
-            Carrying::Nothing => None,
+            Carrying::Nothing => Carried::Nothing,
+            Carrying::Repository => Carried::Repository,
             Carrying::Uninspected => return None,
             Carrying::Placeholder(name, source, location) => {
                 let credential = self.zone.credential(name)?;
                 (credential.source == *source && credential.inject.contains(location)).then_some(name)?;
-                Some(name)
+                Carried::Credential(name)
             }
         };
         let rule = chosen(&agreeing, wanted)?;
@@ -120,6 +123,8 @@ impl<'z> Side<'z> {
             return vec![Carrying::Uninspected];
         }
         let mut all = vec![Carrying::Nothing];
+        let tokens = self.here.iter().any(|rule| rule.repositories == Repositories::Taken);
+        all.extend(tokens.then_some(Carrying::Repository));
         let named = self.here.iter().filter_map(|rule| self.zone.credential(rule.credential.as_ref()?));
         for Credential { name, source, inject, .. } in named {
             for location in inject {
@@ -176,7 +181,7 @@ impl Place<'_> {
         let bare = self.from.deciding(methods, paths, &nothing).is_some();
         let at_port = self.from.for_host.iter().any(|rule| rule.ports.contains(&self.port));
         let kind = match carrying {
-            Carrying::Placeholder(..) if bare => ChangeKind::Credential,
+            Carrying::Placeholder(..) | Carrying::Repository if bare => ChangeKind::Credential,
             _ if self.from.for_host.is_empty() => ChangeKind::Host,
             _ if !at_port => ChangeKind::Port,
             Carrying::Uninspected if !self.from.here.is_empty() => ChangeKind::Inspection,
@@ -200,6 +205,7 @@ impl Place<'_> {
             example: paths.example.clone(),
             injected: match carrying {
                 Carrying::Nothing | Carrying::Uninspected => None,
+                Carrying::Repository => Some("the token of a session's repository".to_owned()),
                 Carrying::Placeholder(name, source, location) => Some(format!("{name} ({source}) at {location}")),
             },
         }

@@ -14,7 +14,7 @@ use crate::support::{Request, Response, Server};
 use crate::work::{Polled, polled};
 
 pub(crate) struct Place {
-    pub(super) environment_key: String,
+    pub(crate) environment_key: String,
     pub(super) tunnel_token: String,
     pub(super) item: Polled,
     /// An item whose lease is over.
@@ -115,6 +115,9 @@ impl Place {
                 Some(json!({"type": "file", "file_id": file}))
             }
             "/v1/sessions/{session}/resources/{resource}" => Some(json!({"authorization_token": "t"})),
+            "/v1/sessions/{session}/resources/{resource}/failure" => {
+                Some(json!({"type": "repository_clone_error", "message": "m"}))
+            }
             "/v1/vaults/{vault}/credentials" => Some(bearer("https://other.example/mcp")),
             "/v1/tunnels/{tunnel}/certificates" => Some(json!({"ca_certificate_pem": self.ca})),
             // Creates stop at their body: a workspace that is empty stays so.

@@ -46,6 +46,7 @@ const LOOSENED: &[Row] = &[
     ("zone.egress.paths", "{host}paths = ['/v1/**']", "{host}", "path"),
     ("zone.egress.credential", "{host}{key}{header}", "{host}credential = 'k'\n{key}{header}", "credential"),
     ("zone.egress.client_certificate", "{host}{certificate}", "{host}client_certificate = 'c'\n{certificate}", "credential"),
+    ("zone.egress.repositories", "{host}", "{host}repositories = true", "credential"),
     ("zone.egress.foreign_credentials", "{host}foreign_credentials = 'refuse'", "{host}foreign_credentials = 'allow'", "foreign_credentials"),
     ("zone.egress.websocket", "{host}", "{host}websocket = true", "websocket"),
     ("zone.egress.addresses", "{host}addresses = ['10.3.0.0/24']", "{host}addresses = ['10.0.0.0/8']", "addresses"),

@@ -1,0 +1,267 @@
+//! Repositories that sessions are given: their URLs, and what a repository's token may be used for. A token goes to its own repository, by
+//! Git's own requests, as a password: nothing that a zone says widens that.
+
+use crate::credential::{BasicPart, CredentialName, Location};
+use crate::permit::Permit;
+use crate::reason::{Denial, Reason};
+use crate::request::Request;
+use crate::{BadHost, BadPath, CanonicalPath, Host, Method, Port, Scheme};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// The name under which Cedar knows every token of a repository. No credential of a zone can have it.
+pub(crate) const ANY_TOKEN: &str = "repository:token";
+/// Where a token may stand, and nowhere else.
+pub(crate) const PLACES: &[Location] = &[Location::Basic(BasicPart::Password)];
+/// The one scheme of a repository's URL.
+const SCHEME: Scheme = Scheme::Https;
+const LONGEST: usize = 2048;
+
+/// The URL of a Git repository: https, a host, a path, and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RepositoryUrl {
+    host: Host,
+    port: Port,
+    path: CanonicalPath,
+}
+
+/// Why a text is no URL of a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRepositoryUrl {
+    /// Another scheme, or none.
+    #[error("must begin with https://")]
+    Scheme,
+    /// More than 2,048 bytes.
+    #[error("must be at most 2048 bytes")]
+    TooLong,
+    /// A user name or password: a token has a field of its own.
+    #[error("must not hold a user name or password: a token goes into authorization_token")]
+    Userinfo,
+    /// A query or a fragment.
+    #[error("must not have a query or a fragment")]
+    Tail,
+    /// The host is malformed.
+    #[error("has a host that is none: {0}")]
+    Host(#[from] BadHost),
+    /// The port is not a number from 1 to 65535.
+    #[error("has a port that is no number from 1 to 65535")]
+    Port,
+    /// The path is malformed.
+    #[error("has a path that cannot be used: {0}")]
+    Path(#[from] BadPath),
+    /// There is no path: a host is no repository.
+    #[error("must name a repository: https://<host>/<owner>/<repository>")]
+    NoPath,
+}
+
+impl RepositoryUrl {
+    /// Its host.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> Port {
+        self.port
+    }
+
+    /// What the repository is called: the last segment, without `.git`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let last = self.path.as_str().rsplit('/').next().unwrap_or_default();
+        last.strip_suffix(".git").filter(|name| !name.is_empty()).unwrap_or(last)
+    }
+}
+
+impl FromStr for RepositoryUrl {
+    type Err = BadRepositoryUrl;
+
+    fn from_str(text: &str) -> Result<Self, BadRepositoryUrl> {
+        if text.len() > LONGEST {
+            return Err(BadRepositoryUrl::TooLong);
+        }
+        let rest = text.strip_prefix("https://").ok_or(BadRepositoryUrl::Scheme)?;
+        if rest.contains(['?', '#']) {
+            return Err(BadRepositoryUrl::Tail);
+        }
+        let (authority, path) = rest.split_once('/').ok_or(BadRepositoryUrl::NoPath)?;
+        if authority.contains('@') {
+            return Err(BadRepositoryUrl::Userinfo);
+        }
+        let (host, port) = read_authority(authority)?;
+        let path = path.strip_suffix('/').unwrap_or(path);
+        if path.is_empty() {
+            return Err(BadRepositoryUrl::NoPath);
+        }
+        Ok(Self { host, port, path: format!("/{path}").parse()? })
+    }
+}
+
+fn read_authority(authority: &str) -> Result<(Host, Port), BadRepositoryUrl> {
+    let Some((host, port)) = authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')) else {
+        return Ok((authority.parse()?, SCHEME.default_port()));
+    };
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    let port = port.parse().ok().filter(|_| digits).and_then(Port::new).ok_or(BadRepositoryUrl::Port)?;
+    Ok((host.parse()?, port))
+}
+
+impl fmt::Display for RepositoryUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{SCHEME}://{}{}", self.host.authority(SCHEME, self.port), self.path.as_str())
+    }
+}
+
+impl TryFrom<String> for RepositoryUrl {
+    type Error = BadRepositoryUrl;
+    fn try_from(text: String) -> Result<Self, BadRepositoryUrl> {
+        text.parse()
+    }
+}
+
+impl From<RepositoryUrl> for String {
+    fn from(url: RepositoryUrl) -> Self {
+        url.to_string()
+    }
+}
+
+/// What a session's token is for: its name in the session, and its repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryToken {
+    credential: CredentialName,
+    url: RepositoryUrl,
+}
+
+impl RepositoryToken {
+    /// How their names begin. A colon is in no name that a zone gives.
+    pub const NAMES: &'static str = "repository:";
+
+    /// Of the resource with this id.
+    #[must_use]
+    pub fn new(resource: &str, url: RepositoryUrl) -> Self {
+        Self { credential: CredentialName::new(format!("{}{resource}", Self::NAMES)), url }
+    }
+
+    /// Its name in the session: of no credential of any zone.
+    #[must_use]
+    pub fn credential(&self) -> &CredentialName {
+        &self.credential
+    }
+
+    /// Its repository.
+    #[must_use]
+    pub fn url(&self) -> &RepositoryUrl {
+        &self.url
+    }
+
+    /// Whether it may go with what was permitted.
+    ///
+    /// # Errors
+    /// The refusal: it goes to its own repository, by Git's own requests.
+    pub fn admits(&self, permit: &Permit) -> Result<(), Denial> {
+        let asked = Asked {
+            host: permit.host(),
+            port: permit.port(),
+            scheme: permit.scheme(),
+            method: permit.method(),
+            path: permit.path(),
+        };
+        self.judge(&asked).map_err(|denial| denial.by(permit.rule()))
+    }
+
+    pub(crate) fn admits_request(&self, request: &Request) -> Result<(), Denial> {
+        let Request { host, port, scheme, method, path, .. } = request;
+        self.judge(&Asked { host, port: *port, scheme: *scheme, method, path })
+    }
+
+    fn judge(&self, asked: &Asked<'_>) -> Result<(), Denial> {
+        let RepositoryUrl { host, port, path } = &self.url;
+        let reason = if asked.host != host {
+            Reason::PlaceholderWrongHost
+        } else if asked.port != *port {
+            Reason::PlaceholderWrongPort
+        } else if asked.scheme != SCHEME {
+            Reason::PlaceholderWrongScheme
+        } else {
+            let below = asked.path.as_str().strip_prefix(path.as_str());
+            let served = SERVED.iter().any(|(method, end)| asked.method.as_str() == *method && below == Some(*end));
+            if served {
+                return Ok(());
+            }
+            Reason::PathNotAllowed
+        };
+        let step = format!("this token is for git and {} alone: clone, fetch and push there", self.url);
+        // An honest client sends it nowhere else: it is configured for this one URL.
+        Err(Denial { alarm: true, ..Denial::advising(reason, step) })
+    }
+}
+
+struct Asked<'a> {
+    host: &'a Host,
+    port: Port,
+    scheme: Scheme,
+    method: &'a Method,
+    path: &'a CanonicalPath,
+}
+
+/// Git's smart protocol over HTTP (git's `Documentation/gitprotocol-http`): all that clone, fetch and push ask for.
+const SERVED: &[(&str, &str)] = &[("GET", "/info/refs"), ("POST", "/git-upload-pack"), ("POST", "/git-receive-pack")];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> RepositoryUrl {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_url_is_https_a_host_and_a_path_in_one_form() {
+        for (text, written, name) in [
+            ("https://github.com/acme/ledger", "https://github.com/acme/ledger", "ledger"),
+            ("https://GitHub.com:443/acme/ledger.git/", "https://github.com/acme/ledger.git", "ledger"),
+            ("https://git.example:8443/ledger", "https://git.example:8443/ledger", "ledger"),
+            ("https://git.example/a/b/c/.git", "https://git.example/a/b/c/.git", ".git"),
+            ("https://[::1]:8443/x", "https://[::1]:8443/x", "x"),
+        ] {
+            let url = url(text);
+            assert_eq!((url.to_string().as_str(), url.name()), (written, name), "{text}");
+            assert_eq!(url, written.parse().unwrap(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_else_a_url_may_hold_is_refused_each_for_its_reason() {
+        use BadRepositoryUrl::*;
+        for (text, error) in [
+            ("http://github.com/a/b", Scheme),
+            ("git@github.com:a/b", Scheme),
+            ("ssh://git@github.com/a/b", Scheme),
+            ("HTTPS://github.com/a/b", Scheme),
+            ("https://user@github.com/a/b", Userinfo),
+            ("https://user:token@github.com/a/b", Userinfo),
+            ("https://github.com/a/b?x=1", Tail),
+            ("https://github.com/a/b#main", Tail),
+            ("https://github.com", NoPath),
+            ("https://github.com/", NoPath),
+            ("https://github.com/a//b", Path(BadPath::EmptySegment)),
+            ("https:///a/b", Host(BadHost::Empty)),
+            ("https://github.com:0/a", Port),
+            ("https://github.com:+443/a", Port),
+            ("https://github.com:/a", Port),
+            ("https://github.com/a/../b", Path(BadPath::DotSegment)),
+            ("https://github.com/a/%2e%2e/b", Path(BadPath::DotSegment)),
+            ("https://github.com/a%2fb", Path(BadPath::EncodedSeparator)),
+            ("https://github.com/a\\b", Path(BadPath::EncodedSeparator)),
+            ("https://github.com/a b", Path(BadPath::BadCharacter)),
+            ("https://github.com/a\nb", Path(BadPath::BadCharacter)),
+        ] {
+            assert_eq!(text.parse::<RepositoryUrl>(), Err(error), "{text:?}");
+        }
+        assert_eq!(format!("https://a.example/{}", "a".repeat(2048)).parse::<RepositoryUrl>(), Err(TooLong));
+    }
+}

@@ -1,0 +1,99 @@
+use super::script::Ended;
+use super::*;
+use RepositoryFault::*;
+
+fn wanted(checkout: Option<Checkout>) -> Wanted {
+    let shown = serde_json::json!({
+        "id": "sesrsc_1", "url": "https://git.example/team/it's", "mount_path": "/workspace/it's here", "checkout": checkout,
+        "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
+    });
+    Wanted::read(serde_json::from_value(shown).unwrap()).unwrap()
+}
+
+#[test]
+fn what_no_server_of_ours_would_have_taken_is_not_wanted() {
+    let shown = |key: &str, value: &str| {
+        let mut shown = serde_json::json!({
+            "id": "sesrsc_1", "url": "https://git.example/x", "mount_path": "/workspace/x",
+            "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
+        });
+        shown[key] = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+        serde_json::from_value(shown).ok().and_then(Wanted::read)
+    };
+    assert!(shown("url", "https://git.example/y").is_some());
+    for (key, value) in [
+        ("url", "file:///etc"),
+        ("url", "https://user@git.example/x"),
+        ("mount_path", "/etc/cron.d"),
+        ("mount_path", "/workspace/../etc"),
+        ("checkout", r#"{"type": "branch", "name": "--upload-pack=x"}"#),
+        ("checkout", r#"{"type": "commit", "sha": "$(id)"}"#),
+        ("id", "sesrsc_../../x"),
+    ] {
+        assert_eq!(shown(key, value), None, "{key} {value}");
+    }
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the shell itself reads the script and runs none of it")]
+fn every_word_from_outside_is_one_word_to_the_shell() {
+    let branch = Checkout::Branch { name: "a'b;c".to_owned() };
+    for checkout in [None, Some(branch), Some(Checkout::Commit { sha: "a".repeat(40) })] {
+        let script = script::begin_and_wait(&wanted(checkout.clone()), WAIT);
+        let checked = std::process::Command::new("sh").args(["-n", "-c", &script]).output().unwrap();
+        assert!(checked.status.success(), "{checkout:?}: {script}\n{}", String::from_utf8_lossy(&checked.stderr));
+    }
+}
+
+#[test]
+fn the_last_marked_line_says_how_it_ended() {
+    for (said, ended) in [
+        ("[postern] clone: still\n", Ended::Still),
+        ("log\n[postern] clone: 0", Ended::Cloned),
+        (
+            "[postern] clone: 0\nlog\n[postern] clone: 11\n[postern] refused a:1 reason=x next=y",
+            Ended::Failed(Some(11)),
+        ),
+        ("remote: [postern] clone: 0\n[postern] clone: 10\n", Ended::Failed(Some(10))),
+        ("[postern] not run reason=session_frozen next=wait", Ended::Failed(None)),
+        ("", Ended::Failed(None)),
+    ] {
+        assert_eq!(script::ended(said), ended, "{said:?}");
+    }
+}
+
+#[test]
+fn what_git_and_the_exit_say_is_one_of_five_kinds_each_with_a_next_step() {
+    for (code, said, kind, words) in [
+        (Some(127), "", RepositoryCloneError, "no git"),
+        (Some(73), "", RepositoryCloneError, "something else lies"),
+        (
+            Some(10),
+            "fatal: Authentication failed for 'https://git.example/x/'",
+            RepositoryAuthenticationError,
+            "another",
+        ),
+        (
+            Some(10),
+            "fatal: could not read Username for 'https://git.example'",
+            RepositoryAuthenticationError,
+            "wants one",
+        ),
+        (Some(10), "fatal: unable to access: The requested URL returned error: 403", RepositoryForbiddenError, "right"),
+        (Some(10), "fatal: repository 'https://git.example/x/' not found", RepositoryNotFoundError, "look at `url`"),
+        (
+            Some(10),
+            "x\n[postern] refused git.example:443 reason=host_not_allowed next=ask",
+            RepositoryForbiddenError,
+            "git.example",
+        ),
+        (None, "[postern] not run reason=policy_forbidden next=ask", RepositoryForbiddenError, "policy_forbidden"),
+        (Some(11), "fatal: 'refs/remotes/origin/x' is not a commit", RepositoryCheckoutError, "checkout"),
+        (Some(10), "fatal: early EOF", RepositoryCloneError, "early EOF"),
+        (None, "tool 'bash' timed out", RepositoryCloneError, "timed out"),
+    ] {
+        let fault = fault::of(&wanted(None), code, said);
+        assert_eq!(fault.kind, kind, "{said}: {}", fault.message);
+        assert!(fault.message.contains(words) && fault.message.contains("Next step"), "{said}: {}", fault.message);
+    }
+}

@@ -1,0 +1,242 @@
+"""Repositories as resources of sessions: cloned inside the sandbox before its first tool call, with a token that is nowhere in it."""
+
+from __future__ import annotations
+
+import base64
+import sqlite3
+import subprocess
+from typing import Iterator
+
+import pytest
+from conftest import BINARY, Stack, ended, script, tool, until
+from git_server import GitServer
+from vaults import Journey
+
+HOST, SILENT_HOST, UNNAMED_HOST = "git.internal.example", "mirror.internal.example", "elsewhere.internal.example"
+USER = "x-access-token"
+TOKEN = "journey-repository-token-8c2f60b1d94e7a35"
+ROTATED = "journey-rotated-token-1b7d93e05fa264c8-longer"
+LEDGER, PAYROLL = f"https://{HOST}/team/ledger.git", f"https://{HOST}/team/payroll.git"
+WHO = "-c user.name=agent -c user.email=agent@example.invalid"
+
+
+@pytest.fixture(scope="module")
+def git_server() -> Iterator[GitServer]:
+    server = GitServer(HOST, TOKEN, USER)
+    for name in ("ledger", "payroll"):
+        server.repository(f"team/{name}.git", {"README": f"the {name}\n"})
+    server.repository("public/handbook.git", {"README": "the handbook\n"})
+    yield server
+    server.close()
+
+
+@pytest.fixture()
+def known(git_server: GitServer) -> GitServer:
+    """The server as it is at first."""
+    git_server.token = TOKEN
+    return git_server
+
+
+def zone(server: GitServer) -> str:
+    rule = f"""
+methods = ["GET", "POST"]
+connect = "{server.address}"
+addresses = ["127.0.0.0/8"]
+ca_file = "{server.ca_file}"
+"""
+    return f"""
+[zone.code]
+environment = "default"
+[[zone.code.egress]]
+host = "{HOST}"
+repositories = true
+{rule}
+[[zone.code.egress]]
+host = "{SILENT_HOST}"
+{rule}
+"""
+
+
+@pytest.fixture(scope="module")
+def stack(new_stack, git_server: GitServer) -> Stack:
+    return new_stack(zone(git_server))
+
+
+def repository(url: str = LEDGER, token: str | None = TOKEN, **more) -> dict:
+    return {"type": "github_repository", "url": url} | ({"authorization_token": token} if token else {}) | more
+
+
+def given(stack: Stack, *resources: dict) -> Journey:
+    return Journey(stack, resources=list(resources))
+
+
+def assert_nowhere(stack: Stack, *secrets: str) -> None:
+    """None of the values is in any file of the stack, in the clear or as Basic."""
+    renderings = [form for secret in secrets for form in (secret.encode(), base64.b64encode(f"{USER}:{secret}".encode()))]
+    for path in [stack.log, *stack.data.rglob("*")]:
+        if path.is_file():
+            content = path.read_bytes()
+            assert not any(form in content for form in renderings), path
+
+
+def test_boundary_a_private_repository_is_there_before_the_first_call_and_takes_a_push(stack: Stack, known: GitServer):
+    journey = given(stack, repository())
+    [read, pushed, environ, found] = journey.bash(
+        "cat ledger/README; git -C ledger status --short --branch; git -C ledger config --list --local",
+        f"cd /workspace/ledger && git checkout -q -b from-the-agent && echo more >> README && git add . && "
+        f"git {WHO} commit -qm from-the-sandbox && git push origin from-the-agent 2>&1; git fetch origin 2>&1; echo fetched $?",
+        "env; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n'",
+        f"grep -rlE '{TOKEN[:16]}|{base64.b64encode(f'{USER}:{TOKEN}'.encode()).decode()[24:48]}' /workspace /tmp /etc /mnt 2>/dev/null; echo searched")
+    assert "the ledger" in read and "## main...origin/main" in read, read
+    assert "from-the-agent -> from-the-agent" in pushed and "fetched 0" in pushed, pushed
+    log = known.git("log", "--format=%an %s", "from-the-agent", at=known.root / "team/ledger.git")
+    assert log.splitlines()[0] == "agent from-the-sandbox"
+    basic = base64.b64encode(f"{USER}:{TOKEN}".encode()).decode()
+    assert any(basic in asked for asked in known.asked), "the server got the token"
+    assert "GIT_CONFIG_COUNT=1" in environ, environ
+    for text in (read, pushed, environ):
+        assert TOKEN not in text and basic not in text
+    assert found.strip() == "searched", found
+    transcript = "".join(event.model_dump_json() for event in journey.events())
+    shown = journey.client.beta.sessions.retrieve(journey.id).model_dump_json()
+    assert TOKEN not in transcript + shown
+    assert_nowhere(stack, TOKEN)
+    assert journey.errors() == []
+    uses = [record for record in journey.records() if record["kind"] == "credential_use"]
+    resource = journey.client.beta.sessions.retrieve(journey.id).resources[0].id
+    assert uses and {record["credential"] for record in uses} == {f"repository:{resource}"}
+
+
+def test_boundary_a_token_goes_to_its_own_repository_and_to_no_other_url(stack: Stack, known: GitServer):
+    journey = given(stack, repository())
+    before = len(known.asked)
+    header = 'HEADER=$(git config --get-urlmatch http.extraHeader ' + LEDGER + ')'
+    ask = lambda url: f"{header}; curl -sS -m 20 -o - -w ' %{{http_code}}' -H \"$HEADER\" '{url}'"
+    [other, path, silent, unnamed, deeper, clone] = journey.bash(
+        ask(f"{PAYROLL}/info/refs?service=git-upload-pack"), ask(f"{LEDGER}/objects/info/packs"),
+        ask(f"https://{SILENT_HOST}/team/ledger.git/info/refs"), ask(f"https://{UNNAMED_HOST}/team/ledger.git/info/refs"),
+        ask(f"{LEDGER}.evil/info/refs"), f"git clone {PAYROLL} other 2>&1; echo status $?")
+    for text in (other, path, deeper):
+        assert "path_not_allowed" in text and LEDGER in text and text.rstrip().endswith("403"), text
+    for text in (silent, unnamed):
+        assert "placeholder_wrong_host" in text, text
+    assert "status 128" in clone, "git sends the token for its own URL alone"
+    sent = [asked for asked in known.asked[before:] if "payroll" in asked or "evil" in asked or "packs" in asked]
+    assert all("Basic" not in asked for asked in sent), sent
+    alarms = [record for record in journey.records() if record.get("reason") in ("path_not_allowed", "placeholder_wrong_host")]
+    assert alarms, "on record"
+
+
+def test_boundary_a_token_of_one_session_is_a_tripwire_in_another(stack: Stack, known: GitServer):
+    one, other = given(stack, repository()), given(stack, repository(PAYROLL))
+    [header] = one.bash(f"git config --get-urlmatch http.extraHeader {LEDGER}")
+    [refused] = other.bash(f"curl -sS -m 20 -H '{header.strip()}' {LEDGER}/info/refs")
+    assert "placeholder_wrong_session" in refused, refused
+
+
+def test_boundary_a_branch_and_a_commit_are_checked_out(stack: Stack, known: GitServer):
+    bare = known.root / "team/ledger.git"
+    first = known.git("rev-parse", "main", at=bare).strip()
+    known.git("branch", "--force", "release/1", "main", at=bare)
+    journey = given(stack,
+                    repository(checkout={"type": "branch", "name": "release/1"}, mount_path="/workspace/src/on a branch"),
+                    repository(checkout={"type": "commit", "sha": first}, mount_path="/workspace/at-a-commit"))
+    [branch, commit] = journey.bash(
+        "cd 'src/on a branch' && git status --short --branch && cat README",
+        "cd /workspace/at-a-commit && git rev-parse HEAD && git status --short && git branch --show-current && cat README")
+    assert branch.splitlines()[0] == "## release/1...origin/release/1" and "the ledger" in branch, branch
+    assert commit.splitlines()[:2] == [first, "the ledger"], commit
+
+
+def test_boundary_a_public_repository_needs_no_token(stack: Stack, known: GitServer):
+    journey = given(stack, repository(f"https://{HOST}/public/handbook.git", token=None))
+    [read] = journey.bash("cat handbook/README; env | grep -c GIT_CONFIG")
+    assert read.split("\n")[0] == "the handbook" and "0" in read, read
+
+
+def test_boundary_a_rotated_token_counts_from_the_next_request_on(stack: Stack, known: GitServer):
+    journey = given(stack, repository())
+    [before] = journey.bash("cd ledger && git fetch 2>&1; echo fetched $?; env | grep GIT_CONFIG_VALUE_0")
+    resource = journey.client.beta.sessions.retrieve(journey.id).resources[0]
+    marker = stack.data / "perimeter/work" / journey.id / "workspace/go"
+    loop = ("cd /workspace/ledger; for i in $(seq 600); do test -e ../go && break; sleep 0.1; done; "
+            "for i in $(seq 100); do git fetch -q 2>/dev/null && break; sleep 0.1; done; git fetch 2>&1; echo fetched $?")
+    content = script({"tool_uses": [tool("bash", command=loop)]}, {"text": "done"})
+    journey.client.beta.sessions.events.send(journey.id, events=[{"type": "user.message", "content": content}])
+    until(lambda: len(journey.uses()) == 2, 30, "the call to begin")
+    known.token = ROTATED
+    rotated = journey.client.beta.sessions.resources.update(resource.id, session_id=journey.id, authorization_token=ROTATED)
+    assert rotated.id == resource.id and rotated.updated_at > resource.updated_at
+    marker.write_text("")
+    until(lambda: ended(journey.client, journey.id), 90, "the end of the turn")
+    output = [event.content[0].text for event in journey.events() if event.type == "user.tool_result"][-1]
+    assert "fetched 0" in before and output.rstrip().endswith("fetched 0"), output
+    assert any(base64.b64encode(f"{USER}:{ROTATED}".encode()).decode() in asked for asked in known.asked)
+    assert_nowhere(stack, TOKEN, ROTATED)
+
+
+def test_boundary_a_removed_repository_s_token_is_taken_away_and_its_files_stay(stack: Stack, known: GitServer):
+    journey = given(stack, repository())
+    journey.bash("ls ledger")
+    resource = journey.client.beta.sessions.retrieve(journey.id).resources[0].id
+    journey.client.beta.sessions.resources.delete(resource, session_id=journey.id)
+    # Told over the control stream, beside the answer.
+    [after] = journey.bash("cat ledger/README; cd ledger; for i in $(seq 200); do git fetch >said 2>&1 || break; sleep 0.05; done; cat said; git fetch; echo fetched $?")
+    assert "the ledger" in after and "custody_denied" in after and "fetched 0" not in after, after
+
+
+def failure(journey: Journey) -> tuple[str, str]:
+    """The one error that the session was told, after it went on without."""
+    [output] = journey.bash("echo went on")
+    assert "went on" in output and "[postern]" in output, output
+    error = until(journey.errors, 30, "the session is told")[0].model_dump()
+    assert len(journey.errors()) == 1 and error["retry_status"]["type"] == "retrying"
+    assert error["repository_url"] in output
+    return error["type"], error["message"]
+
+
+@pytest.mark.parametrize("resource, kind, words", [
+    (repository(token="another-token-that-nobody-knows-0f1e"), "repository_authentication_error", "does not know the token"),
+    (repository(token=None), "repository_authentication_error", "wants one"),
+    (repository(f"https://{HOST}/team/none.git"), "repository_not_found_error", "no such repository"),
+    (repository(checkout={"type": "branch", "name": "none"}), "repository_checkout_error", "checkout"),
+    (repository(checkout={"type": "commit", "sha": "0" * 40}), "repository_checkout_error", "checkout"),
+    (repository(f"https://{SILENT_HOST}/team/ledger.git"), "repository_forbidden_error", "repositories = true"),
+    (repository(f"https://{UNNAMED_HOST}/team/ledger.git"), "repository_forbidden_error", "repositories = true"),
+    (repository(f"https://{UNNAMED_HOST}/team/ledger.git", token=None), "repository_forbidden_error", "egress rule"),
+], ids=["wrong token", "no token", "no repository", "no branch", "no commit", "host takes none", "host unnamed", "public host unnamed"])
+def test_boundary_what_cannot_be_brought_is_a_typed_error_and_the_session_goes_on(stack: Stack, known: GitServer, resource, kind, words):
+    found, message = failure(given(stack, resource))
+    assert found == kind and words in message and "Next step" in message, message
+
+
+def test_boundary_what_the_agent_changed_is_not_cloned_over_after_a_restart(new_stack, known: GitServer):
+    stack = new_stack(zone(known))
+    journey = given(stack, repository())
+    journey.bash("cd ledger && echo mine > README && echo new > added")
+    assert stack.stop() == 0
+    stack.start()
+    journey.client = type(journey.client)(base_url=stack.base_url, api_key=stack.api_key)
+    [after, removed] = journey.bash("cat ledger/README ledger/added; cd ledger && git fetch 2>&1; echo fetched $?", "rm -rf /workspace/ledger; ls /workspace")
+    assert after.splitlines()[:2] == ["mine", "new"] and "fetched 0" in after, after
+    [gone] = journey.bash("ls /workspace")
+    assert "ledger" not in gone, "what the agent removed does not come back"
+
+
+def test_boundary_a_row_that_was_moved_or_edited_opens_nowhere(stack: Stack, known: GitServer):
+    for change in ("update repository_tokens set url = ? where session_id = ?", "update repository_tokens set host = ? where session_id = ?"):
+        journey = given(stack, repository())
+        value = PAYROLL if "url" in change else SILENT_HOST
+        with sqlite3.connect(stack.data / "control/postern.sqlite", timeout=10) as database:
+            database.execute(change, (value, journey.id))
+        kind, message = failure(journey)
+        assert kind == "repository_forbidden_error" and "was changed or moved" in message, message
+        assert any(record["kind"] == "alarm" and record["reason"] == "credential_unopenable" for record in journey.records())
+
+
+def test_boundary_the_zone_s_answer_about_a_repository_can_be_asked_for(stack: Stack):
+    for host, taken in ((HOST, True), (SILENT_HOST, False), (UNNAMED_HOST, False)):
+        asked = [BINARY, "zone", "explain", "--json", "--config", "postern.toml", "--repository", f"https://{host}/team/ledger.git"]
+        shown = subprocess.run(asked, cwd=stack.directory, capture_output=True, text=True)
+        assert (shown.returncode == 0) == taken, shown.stdout + shown.stderr
+        assert taken or "repositories = true" in shown.stdout, shown.stdout
