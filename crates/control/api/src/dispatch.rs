@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::body;
 use crate::caller::{Caller, Kind, OverOperatorSocket, authenticate};
 use crate::multipart::{Form, Raw};
-use crate::once;
+use crate::once::{self, Keyed};
 use crate::query::Query;
 use crate::reply::{Reply, refusal};
 use crate::roles;
@@ -41,6 +41,8 @@ pub(crate) struct Call {
     pub(crate) upgrade: Option<OnUpgrade>,
     /// Set where the request shall have its effect once.
     pub(crate) once: Option<Once>,
+    /// The same before its body is known.
+    pub(crate) keyed: Option<Keyed>,
     parameters: Vec<(String, String)>,
     body: Bytes,
     /// A form that its handler reads as it arrives. Locked by nobody: a body can be sent to another thread and not shared.
@@ -205,7 +207,9 @@ async fn serve(
     };
     scope::check(&app, &caller, &workspace, route, &parameters, &body).await?;
     let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let once = once::of(route, &caller, &parts.headers, target, &body)?;
+    let keyed = once::of(route, &caller, &parts.headers, target)?;
+    // A form's handler knows its body, and asks then.
+    let once = keyed.as_ref().filter(|_| upload.is_none()).map(|keyed| keyed.with(&body));
     if let Some(once) = &once
         && let Some(reply) = once::earlier(&app, once).await?
     {
@@ -222,6 +226,7 @@ async fn serve(
         query,
         upgrade,
         once,
+        keyed,
         parameters,
         body,
         upload: Mutex::new(upload),

@@ -1,7 +1,9 @@
 //! Bodies that are read as they arrive, within bounds: forms of `multipart/form-data`, and bytes as they are.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use aws_lc_rs::digest::{Context, Digest, SHA256};
 use axum::body::{Body, BodyDataStream};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -20,12 +22,38 @@ const MAX_TEXT: usize = 4 * 1024;
 pub(crate) struct Form {
     parts: Multipart<'static>,
     patience: Duration,
+    contents: Contents,
+}
+
+/// A digest of what the parts of a form hold, in their order: not of the boundary between them, which another try has
+/// another of.
+#[derive(Clone)]
+pub(crate) struct Contents(Arc<Mutex<Context>>);
+
+impl Contents {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Context::new(&SHA256))))
+    }
+
+    /// Adds a text with its length, so that no two lists of texts are one; nothing is another than an empty one.
+    fn add(&self, text: Option<&[u8]>) {
+        let mut context = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        context.update(&text.map_or(u64::MAX, |text| text.len() as u64).to_be_bytes());
+        context.update(text.unwrap_or_default());
+    }
+
+    /// The digest of what has arrived.
+    pub(crate) fn digest(&self) -> Digest {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().finish()
+    }
 }
 
 /// A part of it; it must be read before the next one is.
 pub(crate) struct Part {
     field: Field<'static>,
     patience: Duration,
+    contents: Contents,
+    bytes: Context,
 }
 
 impl Form {
@@ -39,7 +67,7 @@ impl Form {
         let boundary = multer::parse_boundary(kind)
             .map_err(|_| Problem::invalid("This route takes a body of multipart/form-data with a boundary."))?;
         let bytes = body.into_data_stream().map_err(std::io::Error::other);
-        Ok(Self { parts: Multipart::new(bytes, boundary), patience })
+        Ok(Self { parts: Multipart::new(bytes, boundary), patience, contents: Contents::new() })
     }
 
     /// The next part.
@@ -47,8 +75,17 @@ impl Form {
     /// # Errors
     /// 400 when the body is malformed, slow or cut off.
     pub(crate) async fn next(&mut self) -> Result<Option<Part>, Problem> {
-        let field = within(self.patience, self.parts.next_field()).await?;
-        Ok(field.map(|field| Part { field, patience: self.patience }))
+        let Some(field) = within(self.patience, self.parts.next_field()).await? else { return Ok(None) };
+        for said in [field.name(), field.file_name(), field.content_type().map(AsRef::as_ref)] {
+            self.contents.add(said.map(str::as_bytes));
+        }
+        let (contents, bytes) = (self.contents.clone(), Context::new(&SHA256));
+        Ok(Some(Part { field, patience: self.patience, contents, bytes }))
+    }
+
+    /// What the parts hold that were read to their ends.
+    pub(crate) fn contents(&self) -> Contents {
+        self.contents.clone()
     }
 }
 
@@ -74,7 +111,12 @@ impl Part {
     /// # Errors
     /// As [`Form::next`].
     pub(crate) async fn bytes(&mut self) -> Result<Option<Bytes>, Problem> {
-        within(self.patience, self.field.chunk()).await
+        let bytes = within(self.patience, self.field.chunk()).await?;
+        match &bytes {
+            Some(bytes) => self.bytes.update(bytes),
+            None => self.contents.add(Some(self.bytes.clone().finish().as_ref())),
+        }
+        Ok(bytes)
     }
 
     /// A short text.

@@ -70,7 +70,12 @@ pub async fn earlier(connection: &mut Connection, once: &Once, now: Timestamp) -
 ///
 /// # Errors
 /// Refused with 409 where the same key was used meanwhile: [`earlier`] knows the answer then. Or the database failed.
-pub async fn remember<T: Serialize>(tx: &mut Tx, once: &Once, answer: &T, now: Timestamp) -> Result<(), StoreError> {
+pub async fn remember<T: Serialize + ?Sized>(
+    tx: &mut Tx,
+    once: &Once,
+    answer: &T,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM request_answers WHERE created_at <= ?1")
         .bind(micros(oldest(now)))
         .execute(&mut **tx)

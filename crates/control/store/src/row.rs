@@ -21,7 +21,7 @@ pub(crate) fn optional_instant(micros: Option<i64>, what: &'static str) -> Resul
 }
 
 /// A value as JSON text.
-pub(crate) fn json<T: Serialize>(value: &T) -> String {
+pub(crate) fn json<T: Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).expect("the model's types have string keys and no failing serializers")
 }
 

@@ -15,7 +15,7 @@ use super::{Deleted, list_query};
 use crate::app::problem;
 use crate::caller::Kind;
 use crate::dispatch::Call;
-use crate::multipart::{Form, Part};
+use crate::multipart::{Contents, Form, Part};
 use crate::reply::{Download, Reply};
 
 const LIST: &str = "files";
@@ -39,21 +39,37 @@ pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let now = call.app.now();
     let mut writer =
         Writer::begin(&call.app.store, &call.workspace, call.app.limits.storage, now).await.map_err(problem)?;
-    let stored = match receive(form, &mut writer).await {
-        Ok(upload) => store(&call, upload, now).await,
+    let done = match receive(form, &mut writer).await {
+        Ok((upload, contents)) => match call.arrived(&contents).await {
+            Ok(Some(before)) => Ok(Done::Before(before)),
+            Ok(None) => store(&call, upload, now).await.map(Done::Stored),
+            Err(problem) => Err(problem),
+        },
         Err(problem) => Err(problem),
     };
-    if stored.is_err() {
+    if !matches!(done, Ok(Done::Stored(_))) {
         if let Err(error) = writer.abandon().await {
             tracing::warn!(%error, "an upload that failed is removed later");
         }
         call.app.engine.sweep_soon();
     }
-    Reply::json(&stored?)
+    match done {
+        Ok(Done::Before(reply)) => Ok(reply),
+        Ok(Done::Stored(metadata)) => call.settled(Reply::json(&metadata)).await,
+        Err(problem) => call.settled(Err(problem)).await,
+    }
+}
+
+/// What became of an upload.
+enum Done {
+    /// It is a file now.
+    Stored(FileMetadata),
+    /// It was one before, and is answered so.
+    Before(Reply),
 }
 
 /// Reads the whole form: what follows the file may still refuse it.
-async fn receive(mut form: Form, writer: &mut Writer) -> Result<Upload, Problem> {
+async fn receive(mut form: Form, writer: &mut Writer) -> Result<(Upload, Contents), Problem> {
     let mut upload = Upload::default();
     while let Some(part) = form.next().await? {
         match part.name() {
@@ -72,7 +88,7 @@ async fn receive(mut form: Form, writer: &mut Writer) -> Result<Upload, Problem>
             }
         }
     }
-    Ok(upload)
+    Ok((upload, form.contents()))
 }
 
 async fn file(mut part: Part, writer: &mut Writer) -> Result<(Blob, String, String), Problem> {
@@ -111,6 +127,7 @@ async fn store(call: &Call, upload: Upload, now: Timestamp) -> Result<FileMetada
     };
     let mut tx = call.app.store.write().await.map_err(problem)?;
     files::create(&mut tx, &call.workspace, &metadata, &blob).await.map_err(problem)?;
+    call.remember(&mut tx, &metadata).await?;
     tx.commit().await.map_err(problem)?;
     Ok(metadata)
 }

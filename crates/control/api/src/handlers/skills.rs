@@ -14,7 +14,7 @@ use super::{Deleted, list_query};
 use crate::app::problem;
 use crate::caller::Caller;
 use crate::dispatch::Call;
-use crate::multipart::{Form, Part};
+use crate::multipart::{Contents, Form, Part};
 use crate::reply::{Download, Reply};
 use crate::skills::{Bundle, Collector, Shape};
 
@@ -29,19 +29,25 @@ struct Sent {
 pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     call.finish_query()?;
     let shape = Shape::of(&call.headers);
-    let Sent { bundle, display_name } = receive(call.form()?, shape).await?;
+    let (Sent { bundle, display_name }, contents) = receive(call.form()?, shape).await?;
+    if let Some(before) = call.arrived(&contents).await? {
+        return Ok(before);
+    }
     let mut writer = begin(&call).await?;
     let created = async {
         let new = keep(&mut writer, bundle).await?;
         let mut tx = call.app.store.write().await.map_err(problem)?;
         let made = skills::create(&mut tx, &call.workspace, display_name, new, call.app.now()).await;
-        let made = made.map_err(problem)?;
+        let reply = shape.skill(&made.map_err(problem)?)?;
+        if let Reply::Json(json) = &reply {
+            call.remember_json(&mut tx, json).await?;
+        }
         tx.commit().await.map_err(problem)?;
-        Ok(made)
+        Ok(reply)
     };
     let created = created.await;
     settle(&call, writer, created.is_ok()).await;
-    shape.skill(&created?)
+    call.settled(created).await
 }
 
 pub(crate) async fn add_version(mut call: Call) -> Result<Reply, Problem> {
@@ -52,7 +58,10 @@ pub(crate) async fn add_version(mut call: Call) -> Result<Reply, Problem> {
     skills::required(&mut reader, &call.workspace, &id).await.map_err(problem)?;
     drop(reader);
     let shape = Shape::of(&call.headers);
-    let Sent { bundle, display_name } = receive(call.form()?, shape).await?;
+    let (Sent { bundle, display_name }, contents) = receive(call.form()?, shape).await?;
+    if let Some(before) = call.arrived(&contents).await? {
+        return Ok(before);
+    }
     if display_name.is_some() {
         return Err(Problem::invalid_at(shape.label(), "belongs to the skill; a version has none"));
     }
@@ -61,12 +70,16 @@ pub(crate) async fn add_version(mut call: Call) -> Result<Reply, Problem> {
         let new = keep(&mut writer, bundle).await?;
         let mut tx = call.app.store.write().await.map_err(problem)?;
         let made = skills::add(&mut tx, &call.workspace, &id, new, call.app.now()).await.map_err(problem)?;
+        let reply = shape.version(&made)?;
+        if let Reply::Json(json) = &reply {
+            call.remember_json(&mut tx, json).await?;
+        }
         tx.commit().await.map_err(problem)?;
-        Ok(made)
+        Ok(reply)
     };
     let added = added.await;
     settle(&call, writer, added.is_ok()).await;
-    shape.version(&added?)
+    call.settled(added).await
 }
 
 pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {
@@ -179,7 +192,7 @@ fn version_name(call: &Call) -> Result<VersionName, Problem> {
     call.id("skill_version", "Skill version")
 }
 
-async fn receive(mut form: Form, shape: Shape) -> Result<Sent, Problem> {
+async fn receive(mut form: Form, shape: Shape) -> Result<(Sent, Contents), Problem> {
     let (mut collector, mut display_name) = (Collector::default(), None);
     while let Some(part) = form.next().await? {
         match part.name() {
@@ -192,7 +205,7 @@ async fn receive(mut form: Form, shape: Shape) -> Result<Sent, Problem> {
             }
         }
     }
-    Ok(Sent { bundle: collector.finish()?, display_name })
+    Ok((Sent { bundle: collector.finish()?, display_name }, form.contents()))
 }
 
 async fn file(mut part: Part, collector: &mut Collector) -> Result<(), Problem> {
