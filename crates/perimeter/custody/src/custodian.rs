@@ -3,6 +3,7 @@
 
 mod holding;
 mod leases;
+mod refresh;
 mod reload;
 mod rewrap;
 mod routes;
@@ -26,9 +27,11 @@ use crate::ledger::Ledger;
 use crate::message::{CallerKind, Issued, KnownPlaceholder, OpenSession, Opened, Purpose, VaultGrant, Withheld};
 use crate::open::Opener;
 use crate::refusal::{Refusal, RefusalReason};
+use crate::renewals::Renewals;
 use crate::source::Sources;
 use crate::store::Store;
 use leases::Leases;
+pub(crate) use refresh::RefreshGranted;
 use routes::RouteGrants;
 use variables::{Variable, Variables};
 
@@ -51,6 +54,8 @@ pub(crate) struct Custodian {
     route_grants: Mutex<RouteGrants>,
     ledger: Arc<Mutex<Ledger>>,
     holds: Arc<Mutex<Holds>>,
+    /// Tokens that were renewed and may not have reached the control plane.
+    renewals: Arc<Mutex<Renewals>>,
     /// Holds in force whose record was not written yet; one at a time is.
     recording_holds: tokio::sync::Mutex<HashSet<(String, Kind)>>,
 }
@@ -63,6 +68,7 @@ pub(crate) struct Parts {
     pub(crate) approved: Approved,
     pub(crate) ledger: Ledger,
     pub(crate) holds: Holds,
+    pub(crate) renewals: Renewals,
     pub(crate) recorder: Arc<dyn Recorder>,
 }
 
@@ -96,7 +102,7 @@ struct Session {
 
 impl Custodian {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { generation, store, opener, approved, ledger, holds, recorder } = parts;
+        let Parts { generation, store, opener, approved, ledger, holds, renewals, recorder } = parts;
         Self {
             generations: Mutex::new(Generations::new(generation)),
             reloading: tokio::sync::Mutex::default(),
@@ -111,6 +117,7 @@ impl Custodian {
             route_grants: Mutex::default(),
             ledger: Arc::new(Mutex::new(ledger)),
             holds: Arc::new(Mutex::new(holds)),
+            renewals: Arc::new(Mutex::new(renewals)),
             recording_holds: tokio::sync::Mutex::default(),
         }
     }
