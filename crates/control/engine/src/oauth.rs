@@ -43,6 +43,12 @@ struct Last {
 }
 
 impl Renewing {
+    /// What a restart would forget.
+    #[cfg(test)]
+    pub(crate) fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn turn(&self, id: &CredentialId) -> Arc<Turns<Last>> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= REMEMBERED {
