@@ -68,11 +68,7 @@ impl Outcome {
 fn tokens_of(renewed: &Renewed) -> RenewedTokens {
     let text = |sealed| serde_json::to_string(sealed).expect("texts and numbers are JSON");
     let expires_at = renewed.expires_at_seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
-    RenewedTokens {
-        access: text(&renewed.access),
-        refresh_token: renewed.refresh.as_ref().map(text),
-        expires_at: expires_at.map(Into::into),
-    }
+    RenewedTokens { access: text(&renewed.access), refresh_token: renewed.refresh.as_ref().map(text), expires_at }
 }
 
 /// Renews a credential's tokens.

@@ -49,6 +49,9 @@ pub(super) const CLIENT_SECRET: &str = "client:s3cret of the client-01";
 pub(super) const TUNNEL: &str = "tnl_1";
 pub(super) const DOMAIN: &str = "t1.tunnel.localhost";
 
+/// Access and refresh token that were to be sealed, and when the former expires.
+pub(super) type Fresh = (String, Option<String>, Option<i64>);
+
 /// What the upstream answers a request with.
 pub(super) type Behaviour = Box<dyn Fn(&Seen) -> Reply + Send + Sync>;
 
@@ -94,8 +97,8 @@ pub(super) struct FakeCustody {
     pub(super) reloads: Mutex<Vec<Reload>>,
     /// Every refresh that was asked for.
     pub(super) refreshes: Mutex<Vec<RefreshGrant>>,
-    /// The tokens that were to be sealed: access and refresh token, and when the former expires.
-    pub(super) fresh: Mutex<Vec<(String, Option<String>, Option<i64>)>>,
+    /// The tokens that were to be sealed.
+    pub(super) fresh: Mutex<Vec<Fresh>>,
     /// What custody finds wrong with a document.
     pub(super) unreadable: Mutex<Option<&'static str>>,
 }
