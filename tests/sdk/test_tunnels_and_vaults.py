@@ -257,7 +257,7 @@ def test_a_validation_is_answered_in_its_shape(client: Anthropic, vault):
     raw = client.beta.vaults.credentials.with_raw_response.mcp_oauth_validate(made.id, vault_id=vault.id)
     validation = conforming(vault_types.BetaManagedAgentsCredentialValidation, raw)
     assert (validation.status, validation.has_refresh_token, validation.credential_id) == ("unknown", False, made.id)
-    assert raw.headers["postern-reason"] == "validation_not_in_this_build"
+    assert raw.headers["postern-reason"] in ("route_unknown", "credential_needs_route"), "no gateway has a route to it"
 
 
 def test_no_secret_that_a_client_sent_is_in_the_control_plane_s_files(postern: Stack, client: Anthropic, vault):

@@ -9,7 +9,11 @@ pub(crate) fn class(kind: Kind) -> u32 {
         Kind::ToolUse | Kind::ToolOutcome | Kind::McpCall | Kind::McpOutcome | Kind::FilePut | Kind::FileTaken => 6003,
         Kind::EgressConnect => 4001,
         Kind::EgressRequest | Kind::EgressOutcome => 4002,
-        Kind::CredentialGranted | Kind::CredentialUse | Kind::CredentialDenied | Kind::CredentialRevoked => 3002,
+        Kind::CredentialGranted
+        | Kind::CredentialUse
+        | Kind::CredentialDenied
+        | Kind::CredentialRefreshed
+        | Kind::CredentialRevoked => 3002,
         Kind::Approval | Kind::GrantsRevoked => 3005,
         Kind::Alarm => 2004,
         Kind::SessionOpened
@@ -59,6 +63,7 @@ pub(crate) fn activity(kind: Kind) -> u32 {
         | Kind::GatewayStopped
         | Kind::WorkerStopped => 2,
         Kind::CredentialDenied
+        | Kind::CredentialRefreshed
         | Kind::FilePut
         | Kind::FileTaken
         | Kind::Recovered

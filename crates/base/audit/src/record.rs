@@ -153,6 +153,8 @@ pub enum Kind {
     CredentialDenied,
     /// A grant ended and its copy of the secret was zeroed.
     CredentialRevoked,
+    /// Tokens of a vault's credential were asked for at its token endpoint: what came was sealed, or nothing came.
+    CredentialRefreshed,
     /// Placeholders were issued for a session, or its zone was fixed.
     SessionOpened,
     /// A session's grants ended.

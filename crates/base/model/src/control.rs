@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Timestamp;
 use crate::ids::{CredentialId, PerimeterId, SessionId, VaultId};
+use crate::vault::{McpProbe, RefreshAttempt, TokenEndpointAuth, Verdict};
 
 /// Where the stream is asked for.
 pub const PATH: &str = "/v1/perimeter/control";
@@ -138,6 +139,17 @@ pub enum CommandBody {
         /// And its public key, in hexadecimal.
         public_key: String,
     },
+    /// New tokens for a vault's OAuth credential, from its token endpoint: [`Reply::OauthRefreshed`]. Asked again for the same parts, what came of them is
+    /// answered again.
+    OauthRefresh {
+        /// The credential.
+        parts: Box<OauthParts>,
+    },
+    /// Whether a vault's OAuth credential works: [`Reply::OauthValidated`].
+    OauthValidate {
+        /// The credential.
+        parts: Box<OauthParts>,
+    },
     /// A file for the session's workspace.
     PutFile {
         /// Which session.
@@ -161,6 +173,8 @@ impl CommandBody {
             Self::RevokeGrants { .. } => "revoke_grants",
             Self::Variables { .. } => "variables",
             Self::Rewrap { .. } => "rewrap",
+            Self::OauthRefresh { .. } => "oauth_refresh",
+            Self::OauthValidate { .. } => "oauth_validate",
             Self::PutFile { .. } => "put_file",
         }
     }
@@ -168,7 +182,7 @@ impl CommandBody {
     /// The session it is about.
     pub fn session(&self) -> Option<&SessionId> {
         match self {
-            Self::Status | Self::Rewrap { .. } => None,
+            Self::Status | Self::Rewrap { .. } | Self::OauthRefresh { .. } | Self::OauthValidate { .. } => None,
             Self::Freeze { session }
             | Self::Thaw { session }
             | Self::RevokeGrants { session }
@@ -176,6 +190,65 @@ impl CommandBody {
             | Self::PutFile { session, .. } => Some(session),
         }
     }
+}
+
+/// The sealed parts of an OAuth credential, each with its binding, as text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OauthParts {
+    /// The access token.
+    pub access: String,
+    /// What it is refreshed with.
+    pub refresh: Option<OauthRefreshParts>,
+}
+
+/// What an access token is refreshed with. Endpoint and client stand in the binding; what stands here beside it nobody sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OauthRefreshParts {
+    /// The refresh token.
+    pub refresh_token: String,
+    /// The client's secret.
+    pub client_secret: Option<String>,
+    /// How the client says who it is.
+    pub auth: TokenEndpointAuth,
+    /// The resource indicator (RFC 8707).
+    pub resource: Option<String>,
+    /// The scope that is asked for.
+    pub scope: Option<String>,
+}
+
+/// How a refresh went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OauthRefreshed {
+    /// As clients are told.
+    pub attempt: RefreshAttempt,
+    /// Why it did not succeed.
+    pub reason: Option<CommandRefusal>,
+    /// The new tokens.
+    pub renewed: Option<RenewedTokens>,
+}
+
+/// New tokens, sealed, each as JSON. They take the place of the parts that were sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewedTokens {
+    /// The access token.
+    pub access: String,
+    /// The refresh token, where the endpoint gave another.
+    pub refresh_token: Option<String>,
+    /// When the access token expires, where the endpoint said so.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What became of a validation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OauthValidated {
+    /// The verdict.
+    pub status: Verdict,
+    /// The MCP request that failed.
+    pub mcp_probe: Option<McpProbe>,
+    /// The refresh that was tried.
+    pub refresh: Option<OauthRefreshed>,
+    /// Why it is not known, where no server said so.
+    pub reason: Option<CommandRefusal>,
 }
 
 /// An answer to the command with this id.
@@ -205,6 +278,10 @@ pub enum Reply {
         /// For each value its wrapped key as JSON, or nothing where it does not open there.
         wraps: Vec<Option<String>>,
     },
+    /// To [`CommandBody::OauthRefresh`].
+    OauthRefreshed(Box<OauthRefreshed>),
+    /// To [`CommandBody::OauthValidate`].
+    OauthValidated(Box<OauthValidated>),
 }
 
 /// A variable of a vault that a session's sandbox does not get, or gets for fewer hosts than its owner allows.

@@ -33,7 +33,7 @@ pub use credential::{BasicPart, Credential, CredentialName, Location, Source};
 pub use deployment::{Deployment, Role};
 pub use document::{ConfigError, Document};
 pub use foreign::ForeignCredential;
-pub use gateway::{BadMcpUrl, HeaderFormat, Route, RouteCredential, Routes, normalise_mcp_url};
+pub use gateway::{BadMcpUrl, HeaderFormat, Route, RouteCredential, Routes, TokenEndpoint, normalise_mcp_url};
 pub use host::{BadHost, Host, HostPattern};
 pub use location::BodyKind;
 pub use overrides::Override;

@@ -361,7 +361,8 @@ impl McpPermit {
     }
 }
 
-/// This route's upstream may be dialled. Made by [`crate::gateway::Route::permit`] alone.
+/// This route's upstream, or this token endpoint, may be dialled. Made by [`crate::gateway::Route::permit`] and
+/// [`crate::gateway::TokenEndpoint::permit`] alone.
 #[derive(Clone, Debug)]
 pub struct RoutePermit {
     pub(crate) destination: Destination,

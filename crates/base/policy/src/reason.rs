@@ -149,6 +149,10 @@ reasons! {
     CredentialNotForRoute = "credential_not_for_route", "a vault credential is used only at its own MCP server URL, by a route with source = \"api:\"";
     /// A kind of credential that cannot be used here.
     CredentialKindUnsupported = "credential_kind_unsupported", "this kind of credential is not for MCP servers; use a static_bearer or mcp_oauth credential";
+    /// A credential's token endpoint is not among those that the operator listed.
+    TokenEndpointNotListed = "token_endpoint_not_listed", "the operator must list the credential's token endpoint as a [[gateway.token_endpoint]]";
+    /// The token endpoint gave no new tokens for the refresh token.
+    RefreshRefused = "refresh_refused", "authorise the client anew and update the credential's tokens";
     /// The upstream did not accept the credential.
     UpstreamUnauthorized = "upstream_unauthorized", "the MCP server refused the credential; the operator must check it";
     /// The upstream answered with something that is not MCP.
@@ -290,6 +294,7 @@ mod tests {
             RouteUnknown,
             IdentityExpired,
             CredentialKindUnsupported,
+            TokenEndpointNotListed,
             UpstreamUnauthorized,
             UpstreamProtocol,
             ResultTooLarge,

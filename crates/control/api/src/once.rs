@@ -2,7 +2,7 @@
 //!
 //! The answer is stored in the transaction of what it tells of: there is no moment in which one of the two is there alone.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use postern_model::Problem;
 use postern_model::ids::WorkspaceId;
 use postern_store::Tx;
@@ -87,13 +87,13 @@ pub(crate) fn of(
 pub(crate) async fn earlier(app: &App, once: &Once) -> Result<Option<Reply>, Problem> {
     let mut connection = app.store.read().await.map_err(problem)?;
     let answer = answers::earlier(&mut connection, once, app.now()).await.map_err(problem)?;
-    Ok(answer.map(|json| Reply::JsonWith(json.into_bytes(), (REPLAYED, "true"))))
+    Ok(answer.map(|json| Reply::JsonWith(json.into_bytes(), (REPLAYED, HeaderValue::from_static("true")))))
 }
 
 /// The answer to a request with a key that was tried: where another with the same key was faster, what that one was answered.
 pub(crate) async fn settle(app: &App, once: &Once, answered: Result<Reply, Problem>) -> Result<Reply, Problem> {
     match answered {
-        Ok(Reply::Json(json)) => Ok(Reply::JsonWith(json, (REPLAYED, "false"))),
+        Ok(Reply::Json(json)) => Ok(Reply::JsonWith(json, (REPLAYED, HeaderValue::from_static("false")))),
         Ok(other) => Ok(other),
         Err(refused) => match earlier(app, once).await? {
             Some(reply) => Ok(reply),

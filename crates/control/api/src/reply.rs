@@ -18,7 +18,7 @@ pub(crate) enum Reply {
     /// 200 with JSON.
     Json(Vec<u8>),
     /// 200 with JSON and one header more.
-    JsonWith(Vec<u8>, (&'static str, &'static str)),
+    JsonWith(Vec<u8>, (&'static str, HeaderValue)),
     /// 200 with the bytes of a file.
     Download(Download),
     /// 101: the connection speaks this protocol from now on.
@@ -49,7 +49,7 @@ impl Reply {
     }
 
     /// A JSON answer with one header more.
-    pub(crate) fn json_with<T: Serialize>(value: &T, header: (&'static str, &'static str)) -> Result<Self, Problem> {
+    pub(crate) fn json_with<T: Serialize>(value: &T, header: (&'static str, HeaderValue)) -> Result<Self, Problem> {
         match Self::json(value)? {
             Self::Json(json) => Ok(Self::JsonWith(json, header)),
             other => Ok(other),
@@ -77,7 +77,7 @@ impl Reply {
             Self::Json(json) => response(StatusCode::OK, "application/json", Body::from(json)),
             Self::JsonWith(json, (name, value)) => {
                 let mut response = response(StatusCode::OK, "application/json", Body::from(json));
-                response.headers_mut().insert(name, HeaderValue::from_static(value));
+                response.headers_mut().insert(name, value);
                 response
             }
             Self::Download(download) => downloaded(download),

@@ -309,9 +309,13 @@ impl ControlHub {
             .map(|Verdict { peer, result }| {
                 let status = match result {
                     Ok(Reply::Status(status)) => Ok(*status),
-                    Ok(Reply::Done | Reply::Variables { .. } | Reply::Rewrapped { .. }) => {
-                        Err(CommandFailure::Misanswered)
-                    }
+                    Ok(
+                        Reply::Done
+                        | Reply::Variables { .. }
+                        | Reply::Rewrapped { .. }
+                        | Reply::OauthRefreshed(_)
+                        | Reply::OauthValidated(_),
+                    ) => Err(CommandFailure::Misanswered),
                     Err(failure) => Err(failure),
                 };
                 (peer, status)

@@ -15,6 +15,7 @@ mod deployments;
 mod lists;
 mod mcp;
 mod missed;
+mod oauth;
 mod perform;
 mod query;
 mod repositories;
@@ -36,13 +37,14 @@ use std::time::Duration;
 
 use postern_model::deployment::{CreateDeployment, Deployment, DeploymentRun, UpdateDeployment};
 use postern_model::event::{ClientEvent, Event, MAX_EVENTS, Previewable};
-use postern_model::ids::{DeploymentId, ResourceId, SessionId, ThreadId, WorkspaceId};
+use postern_model::ids::{CredentialId, DeploymentId, ResourceId, SessionId, ThreadId, VaultId, WorkspaceId};
 use postern_model::model_info::ModelInfo;
 use postern_model::money::Price;
 use postern_model::page::{BidirectionalPage, Page};
 use postern_model::resource::{AuthorizationToken, Resource, ResourceParam};
 use postern_model::session::{CreateSession, Session, Thread, UpdateSession};
 use postern_model::tool::web::WebTools;
+use postern_model::vault::CredentialValidation;
 use postern_model::{Problem, Timestamp};
 use postern_store::answers::Once;
 use postern_store::deployments::DeploymentFilter;
@@ -154,6 +156,20 @@ impl Engine {
             shared.tasks.spawn(webhooks::keep_telling(Arc::clone(&shared), messenger));
         }
         Ok(Self { shared })
+    }
+
+    /// Has a perimeter find out whether an OAuth credential works, and stores the tokens that it renewed on the way; with the code of what stood in the way, where
+    /// no server said it.
+    ///
+    /// # Errors
+    /// 404; 400 (`vault_archived`, `credential_archived`), and for a credential of another kind.
+    pub async fn validate_credential(
+        &self,
+        workspace: &WorkspaceId,
+        vault: &VaultId,
+        id: &CredentialId,
+    ) -> Result<(CredentialValidation, Option<String>), Problem> {
+        oauth::validate(&self.shared, workspace, vault, id).await
     }
 
     /// Stops taking input, lets commits finish, ends every stream. A model request that runs is dropped; the next start

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::actor::{self, Actor};
 use crate::command::{Command, Envelope, Reply};
+use crate::oauth::Renewing;
 use crate::{Missing, Settings, Surroundings};
 
 /// How many commands may wait for one session; whoever sends more waits.
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     /// There may be bytes that nothing names any more.
     pub(crate) litter: Notify,
     sessions: Mutex<HashMap<SessionId, mpsc::Sender<Envelope>>>,
+    /// OAuth credentials whose tokens are being renewed.
+    pub(crate) renewing: Renewing,
     /// What sessions were told that they do not get.
     told: Mutex<HashMap<SessionId, HashSet<Missing>>>,
     /// Lets a test end everything right after the n-th commit, as a crash would.
@@ -56,6 +59,7 @@ impl Shared {
             deployments_changed: Notify::new(),
             litter: Notify::new(),
             sessions: Mutex::default(),
+            renewing: Renewing::default(),
             told: Mutex::default(),
             #[cfg(test)]
             fuse: Mutex::new(None),

@@ -11,6 +11,7 @@ mod judge;
 mod mcp;
 mod mcp_crash;
 mod mcp_results;
+mod oauth;
 mod outcomes;
 mod retention;
 mod rules;

@@ -2,11 +2,13 @@
 //!
 //! No plaintext comes here: a secret is sealed before its row is written, and only a perimeter's custody opens it.
 
+mod oauth;
 mod wraps;
 
 use postern_model::ids::{CredentialId, VaultId, WorkspaceId};
 use postern_model::vault::{
-    Credential, CredentialAuth, CredentialKind, CredentialTag, InjectionLocation, MAX_CREDENTIALS, SecretPart,
+    Credential, CredentialAuth, CredentialKind, CredentialTag, InjectionLocation, MAX_CREDENTIALS, OauthRefresh,
+    SecretPart,
 };
 use postern_model::webhook::{Happening, Subject};
 use postern_model::{Metadata, Problem, Timestamp};
@@ -18,6 +20,7 @@ use crate::list::{ListQuery, newest_active};
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
 use crate::{Connection, StoreError, Tx, vaults, webhooks};
 
+pub use oauth::{Renewed, StoredOauth, StoredRefresh, is_same, oauth, refresh_failed, renewed};
 pub use wraps::{SealedPart, add_wrap, not_wrapped_for};
 
 /// What a new credential is made of. The caller chose the id, because the secrets are bound to it.
@@ -57,6 +60,8 @@ pub struct StoredCredential {
     pub kind: CredentialKind,
     /// When its token expires, where that is known.
     pub expires_at: Option<Timestamp>,
+    /// How its owner says another is got.
+    pub refresh: Option<OauthRefresh>,
     /// The ciphertext.
     pub sealed: Sealed,
     /// What it is bound to, as the columns say: edited ones make it unopenable.
@@ -279,6 +284,9 @@ pub async fn update(
     .execute(&mut **tx)
     .await?;
     put_secrets(tx, workspace, &stored.id, secrets).await?;
+    if !secrets.is_empty() {
+        oauth::forget_failure(tx, &stored.id).await?;
+    }
     required(tx, workspace, &stored.vault_id, &stored.id).await
 }
 
@@ -491,15 +499,17 @@ async fn required_row(
 
 fn stored(row: &SqliteRow) -> Result<StoredCredential, StoreError> {
     let sealed: Sealed = from_json(row.try_get("sealed")?, "credential_secrets.sealed")?;
+    let (expires_at, refresh) = match from_json(row.try_get("auth")?, "vault_credentials.auth")? {
+        CredentialAuth::McpOauth { expires_at, refresh, .. } => (expires_at, refresh),
+        CredentialAuth::StaticBearer { .. } | CredentialAuth::EnvironmentVariable { .. } => (None, None),
+    };
     Ok(StoredCredential {
         vault_id: parsed(VaultId::parse(row.try_get("vault_id")?), "vault_credentials.vault_id")?,
         id: parsed(CredentialId::parse(row.try_get("id")?), "vault_credentials.id")?,
         kind: CredentialKind::parse(row.try_get("kind")?)
             .ok_or(StoreError::Corrupt { what: "vault_credentials.kind" })?,
-        expires_at: match from_json(row.try_get("auth")?, "vault_credentials.auth")? {
-            CredentialAuth::McpOauth { expires_at, .. } => expires_at,
-            CredentialAuth::StaticBearer { .. } | CredentialAuth::EnvironmentVariable { .. } => None,
-        },
+        expires_at,
+        refresh,
         binding: binding(row)?.in_version(sealed.version),
         sealed,
     })

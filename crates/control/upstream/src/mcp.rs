@@ -123,6 +123,9 @@ pub trait Tunnels: Send + Sync {
 
 /// Connects to servers.
 pub trait Mcp: Send + Sync {
+    /// The tunnel whose gateway carries a vault's credential for this server of the workspace.
+    fn tunnel_for(&self, workspace: &str, url: &str) -> Result<String, McpFailure>;
+
     /// Initializes a session with a server and reads its tools. `credential` is what the session's vaults hold for the
     /// server's URL.
     fn connect(

@@ -10,8 +10,8 @@ use postern_secret::{Secret, SecretBytes};
 
 use crate::kept::Kept;
 use crate::message::{
-    Answer, Ask, CallerKind, Configuration, KnownPlaceholder, OpenSession, Opened, Purpose, Ready, Reload, RouteGrant,
-    VaultGrant, Withheld,
+    Answer, Ask, CallerKind, Configuration, FreshTokens, KnownPlaceholder, OpenSession, Opened, Purpose, Ready,
+    RefreshGrant, Reload, Renewed, RouteGrant, VaultGrant, Withheld,
 };
 use crate::process::ROLE;
 use crate::refusal::Refusal;
@@ -50,6 +50,20 @@ pub struct GatewayClient {
 
 /// A secret for one credential of a session; zeroed when dropped.
 pub type Grant = SecretBytes;
+
+/// What a gateway gets to refresh a credential's tokens.
+#[derive(Debug)]
+pub enum Refreshing {
+    /// The secrets of one exchange with the token endpoint.
+    Granted {
+        /// The refresh token.
+        refresh_token: SecretBytes,
+        /// The client's secret.
+        client_secret: Option<SecretBytes>,
+    },
+    /// These parts were used before, and this came of it: nothing is sent again.
+    Kept(Box<Renewed>),
+}
 
 /// A secret for the egress proxy.
 #[derive(Debug)]
@@ -272,6 +286,34 @@ impl GatewayClient {
         }
     }
 
+    /// What one refresh at the credential's token endpoint takes, on record before it is answered; or the tokens of a former one with these very parts that
+    /// nobody has taken up. To be asked for each refresh.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn refresh(&self, grant: RefreshGrant) -> Result<Refreshing, CustodyError> {
+        match ask(&self.caller, Ask::GrantRefresh(Box::new(grant)), Vec::new()).await? {
+            Answer::RefreshGranted { refresh_token, client_secret } => Ok(Refreshing::Granted {
+                refresh_token: Secret::new(refresh_token.into_bytes()),
+                client_secret: client_secret.map(|secret| Secret::new(secret.into_bytes())),
+            }),
+            Answer::Renewed(renewed) => Ok(Refreshing::Kept(renewed)),
+            other => Err(unfitting(other)),
+        }
+    }
+
+    /// Seals the tokens that an endpoint answered for this perimeter and those that it approved among the former recipients, and keeps them until the control
+    /// plane has taken them up. When this answers they are on the disk.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn seal(&self, fresh: FreshTokens) -> Result<Renewed, CustodyError> {
+        match ask(&self.caller, Ask::SealFresh(Box::new(fresh)), Vec::new()).await? {
+            Answer::Renewed(renewed) => Ok(*renewed),
+            other => Err(unfitting(other)),
+        }
+    }
+
     /// Puts another document in force, whole; answers what is wrong with it, and the former stays then. Grants of routes whose credential is the same stay,
     /// and calls that were decided by the former document get theirs for a moment more. A worker that has not read the new document goes on with the
     /// zones it knows.
@@ -388,6 +430,8 @@ fn unfitting(answer: Answer) -> CustodyError {
         | Answer::Attached
         | Answer::Granted { .. }
         | Answer::Known { .. }
+        | Answer::RefreshGranted { .. }
+        | Answer::Renewed(_)
         | Answer::Held
         | Answer::Revoked
         | Answer::Reloaded { .. }

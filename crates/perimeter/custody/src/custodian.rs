@@ -4,6 +4,7 @@
 mod holding;
 mod issuing;
 mod leases;
+mod refresh;
 mod reload;
 mod repositories;
 mod rewrap;
@@ -28,10 +29,12 @@ use crate::ledger::Ledger;
 use crate::message::{CallerKind, Issued, KnownPlaceholder, OpenSession, Opened, Purpose, VaultGrant, Withheld};
 use crate::open::Opener;
 use crate::refusal::{Refusal, RefusalReason};
+use crate::renewals::Renewals;
 use crate::source::{Sources, in_no_vault};
 use crate::store::Store;
 use issuing::{issue, resolve_all};
 use leases::Leases;
+pub(crate) use refresh::RefreshGranted;
 use routes::RouteGrants;
 use variables::{Variable, Variables};
 
@@ -54,6 +57,8 @@ pub(crate) struct Custodian {
     route_grants: Mutex<RouteGrants>,
     ledger: Arc<Mutex<Ledger>>,
     holds: Arc<Mutex<Holds>>,
+    /// Tokens that were renewed and may not have reached the control plane.
+    renewals: Arc<Mutex<Renewals>>,
     /// Holds in force whose record was not written yet; one at a time is.
     recording_holds: tokio::sync::Mutex<HashSet<(String, Kind)>>,
 }
@@ -66,6 +71,7 @@ pub(crate) struct Parts {
     pub(crate) approved: Approved,
     pub(crate) ledger: Ledger,
     pub(crate) holds: Holds,
+    pub(crate) renewals: Renewals,
     pub(crate) recorder: Arc<dyn Recorder>,
 }
 
@@ -99,7 +105,7 @@ struct Session {
 
 impl Custodian {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { generation, store, opener, approved, ledger, holds, recorder } = parts;
+        let Parts { generation, store, opener, approved, ledger, holds, renewals, recorder } = parts;
         Self {
             generations: Mutex::new(Generations::new(generation)),
             reloading: tokio::sync::Mutex::default(),
@@ -114,6 +120,7 @@ impl Custodian {
             route_grants: Mutex::default(),
             ledger: Arc::new(Mutex::new(ledger)),
             holds: Arc::new(Mutex::new(holds)),
+            renewals: Arc::new(Mutex::new(renewals)),
             recording_holds: tokio::sync::Mutex::default(),
         }
     }

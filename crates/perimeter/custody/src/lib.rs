@@ -14,15 +14,16 @@ mod message;
 mod open;
 mod process;
 mod refusal;
+mod renewals;
 mod source;
 mod stamp;
 pub mod store;
 
-pub use client::{Client, CustodyError, EgressClient, GatewayClient, Grant, UseGrant, start};
+pub use client::{Client, CustodyError, EgressClient, GatewayClient, Grant, Refreshing, UseGrant, start};
 pub use kept::Kept;
 pub use message::{
-    CallerKind, Configuration, Issued, KnownPlaceholder, OpenSession, Opened, Purpose, Ready, Reload, RouteGrant,
-    RoutePurpose, VaultGrant, Withheld, WithheldCode,
+    CallerKind, Configuration, FreshTokens, Issued, KnownPlaceholder, OauthParts, OpenSession, Opened, Purpose, Ready,
+    RefreshGrant, Reload, Renewed, RouteGrant, RoutePurpose, VaultGrant, Withheld, WithheldCode,
 };
 pub use postern_secret::seal::PerimeterPublicKey;
 pub use process::{ROLE, process_main};

@@ -7,7 +7,7 @@ use postern_exec::WireBytes;
 use postern_policy::document::DocumentText;
 use postern_policy::{Reach, RepositoryToken};
 use postern_secret::Placeholder;
-use postern_secret::seal::{Recipient, SealedCredential, SealedVariable, Wrap};
+use postern_secret::seal::{Recipient, Sealed, SealedCredential, SealedVariable, Wrap};
 use serde::{Deserialize, Serialize};
 
 use crate::kept::KeptBy;
@@ -164,6 +164,53 @@ pub struct RouteGrant {
     pub sealed: Option<SealedCredential>,
 }
 
+/// The sealed parts of one OAuth credential, each of a kind of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OauthParts {
+    /// The access token.
+    pub access: SealedCredential,
+    /// The refresh token.
+    pub refresh: SealedCredential,
+    /// The client's secret, where it has one.
+    pub client_secret: Option<SealedCredential>,
+}
+
+/// A refresh that the gateway is about to try.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshGrant {
+    /// Digest of the routes as the gateway read them.
+    pub routes_digest: String,
+    /// What is to be refreshed.
+    pub parts: OauthParts,
+}
+
+/// What a token endpoint answered, to be sealed in place of the former tokens.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FreshTokens {
+    /// Of which documents' routes.
+    pub routes_digest: String,
+    /// The parts that were used.
+    pub parts: OauthParts,
+    /// The new access token.
+    pub access_token: WireBytes,
+    /// The refresh token that replaces the one that was used.
+    pub refresh_token: Option<WireBytes>,
+    /// When the access token expires, in seconds since 1970.
+    pub expires_at_seconds: Option<i64>,
+}
+
+/// Tokens that took the place of others: sealed, and of no use to whoever carries them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renewed {
+    /// The access token.
+    pub access: Sealed,
+    /// The refresh token, where there is a new one.
+    pub refresh: Option<Sealed>,
+    /// When the access token expires, in seconds since 1970.
+    pub expires_at_seconds: Option<i64>,
+}
+
 /// Who stands behind an MCP call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -177,6 +224,8 @@ pub enum RoutePurpose {
     },
     /// The operator's probe, which no zone decides and which uses the route's own credential alone.
     Probe,
+    /// Whether a vault's OAuth credential works, which no zone decides: `initialize` and `tools/list`, with that credential alone.
+    Validation,
 }
 
 /// A placeholder for one credential of a session.
@@ -216,6 +265,8 @@ pub(crate) enum Ask {
     Grant { session: String, credential: String, policy_digest: String, purpose: Purpose },
     Revoke { session: String, credential: String },
     GrantRoute(Box<RouteGrant>),
+    GrantRefresh(Box<RefreshGrant>),
+    SealFresh(Box<FreshTokens>),
     Known { session: String },
     Freeze { session: String },
     Thaw { session: String },
@@ -235,6 +286,8 @@ pub(crate) enum Answer {
     Attached,
     Granted { secret: WireBytes, kept: Option<KeptBy>, vault: Option<VaultGrant> },
     Known { secrets: Vec<WireBytes> },
+    RefreshGranted { refresh_token: WireBytes, client_secret: Option<WireBytes> },
+    Renewed(Box<Renewed>),
     Revoked,
     Held,
     Placeholders { known: Vec<KnownPlaceholder> },

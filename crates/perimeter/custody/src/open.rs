@@ -36,6 +36,11 @@ impl Opener {
         Self { private: HpkePrivateKey::from(pair.private.expose().clone()), public: pair.public.clone() }
     }
 
+    /// The key to which others seal for this perimeter.
+    pub(crate) fn public_key(&self) -> &PerimeterPublicKey {
+        &self.public
+    }
+
     /// The value, if this perimeter may open it and every part is as it was sealed.
     pub(crate) fn open(&self, credential: &SealedCredential) -> Result<SecretBytes, Unopenable> {
         let (data_key, binding) = self.data_key(credential)?;

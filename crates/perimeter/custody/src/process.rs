@@ -15,13 +15,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::approved::Approved;
-use crate::custodian::{Asker, Custodian, Grant, Parts};
+use crate::custodian::{Asker, Custodian, Grant, Parts, RefreshGranted};
 use crate::generation::Generation;
 use crate::holds::Holds;
 use crate::ledger::Ledger;
 use crate::message::{Answer, Ask, CallerKind, Configuration, Ready};
 use crate::open::Opener;
 use crate::refusal::{Refusal, RefusalReason};
+use crate::renewals::Renewals;
 use crate::store::Store;
 
 /// The role's name on the command line.
@@ -70,6 +71,7 @@ fn begin(configuration: Configuration, audit: Option<OwnedFd>) -> Result<(Custod
     let pair = store.perimeter().map_err(|error| vec![chain(&error)])?;
     let ledger =
         Ledger::open(&directory, Timestamp::now()).map_err(|error| vec![format!("the placeholder ledger: {error}")])?;
+    let renewals = Renewals::open(&directory).map_err(|error| vec![format!("the renewed credentials: {error}")])?;
     let holds = Holds::open(&directory).map_err(|error| vec![format!("the frozen and revoked sessions: {error}")])?;
     let ready =
         Ready { problems: Vec::new(), degraded: store.degraded(), perimeter_public_key: pair.public.to_string() };
@@ -80,6 +82,7 @@ fn begin(configuration: Configuration, audit: Option<OwnedFd>) -> Result<(Custod
         approved: Approved::at(&directory),
         ledger,
         holds,
+        renewals,
         recorder: Arc::new(audit.clone()),
     });
     Ok((custodian, audit, ready))
@@ -183,6 +186,7 @@ async fn forget_idle(custodian: Arc<Custodian>) {
     loop {
         minutes.tick().await;
         custodian.forget_idle(Instant::now());
+        custodian.forget_renewals().await;
     }
 }
 
@@ -228,6 +232,16 @@ async fn answer(custodian: &Custodian, asker: Asker, ask: Ask) -> (Answer, Vec<O
         Ask::GrantRoute(grant) => {
             let granted = custodian.grant_route(asker, *grant).await;
             granted.map(|secret| Answer::Granted { secret: for_the_wire(&secret), kept: None, vault: None })
+        }
+        Ask::GrantRefresh(grant) => custodian.grant_refresh(caller, &grant).await.map(|granted| match granted {
+            RefreshGranted::Secrets { refresh_token, client_secret } => Answer::RefreshGranted {
+                refresh_token: for_the_wire(&refresh_token),
+                client_secret: client_secret.as_ref().map(for_the_wire),
+            },
+            RefreshGranted::Kept(renewed) => Answer::Renewed(renewed),
+        }),
+        Ask::SealFresh(fresh) => {
+            custodian.seal_fresh(caller, *fresh).await.map(|renewed| Answer::Renewed(Box::new(renewed)))
         }
         Ask::Known { session } => custodian
             .known(asker, &session)

@@ -70,6 +70,8 @@ pub enum RefusalReason {
     PerimeterNotApproved,
     /// A kind of vault credential that no MCP call can use here.
     CredentialKindUnsupported,
+    /// The operator here does not list the credential's token endpoint.
+    TokenEndpointNotListed,
 }
 
 impl RefusalReason {
@@ -95,7 +97,8 @@ impl RefusalReason {
             | Self::SessionFrozen
             | Self::GrantsRevoked
             | Self::RouteUnknown
-            | Self::CredentialKindUnsupported => Kind::CredentialDenied,
+            | Self::CredentialKindUnsupported
+            | Self::TokenEndpointNotListed => Kind::CredentialDenied,
         }
     }
 
@@ -123,6 +126,7 @@ impl RefusalReason {
             Self::CredentialNotForRoute => "credential_not_for_route",
             Self::PerimeterNotApproved => "perimeter_not_approved",
             Self::CredentialKindUnsupported => "credential_kind_unsupported",
+            Self::TokenEndpointNotListed => "token_endpoint_not_listed",
         }
     }
 }

@@ -15,7 +15,7 @@ use postern_net::control::{ControlHandler, Obeying};
 use postern_policy::{Denial, gateway::RouteCredential};
 use tokio::sync::watch;
 
-use crate::{gateway::Gateway, sessions::Held, troubles::Trouble};
+use crate::{gateway::Gateway, oauth, sessions::Held, troubles::Trouble};
 
 /// The gateway as the control stream sees it.
 pub(crate) struct Handler {
@@ -108,6 +108,8 @@ impl ControlHandler for Handler {
                     self.gateway.sessions.thaw(&id);
                     Ok(Reply::Done)
                 }
+                CommandBody::OauthRefresh { parts } => oauth::refresh(&self.gateway, parts).await,
+                CommandBody::OauthValidate { parts } => oauth::validate(&self.gateway, parts).await,
                 CommandBody::PutFile { .. } | CommandBody::Variables { .. } | CommandBody::Rewrap { .. } => {
                     Err(CommandRefusal::unsupported(&command))
                 }

@@ -2,7 +2,10 @@
 
 use std::pin::Pin;
 
-use postern_custody::{CustodyError, GatewayClient, KnownPlaceholder, RefusalReason, Reload, RouteGrant};
+use postern_custody::{
+    CustodyError, FreshTokens, GatewayClient, KnownPlaceholder, RefreshGrant, Refreshing, RefusalReason, Reload,
+    Renewed, RouteGrant,
+};
 use postern_policy::{Denial, Reason};
 use postern_secret::SecretBytes;
 use tokio::time::timeout;
@@ -16,6 +19,12 @@ pub(crate) type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(crate) trait Custodian: Send + Sync {
     /// The secret for one call; custody has recorded the use when it answers.
     fn grant(&self, grant: RouteGrant) -> Later<'_, Result<SecretBytes, Denial>>;
+
+    /// What one refresh takes; on record when it is answered.
+    fn refresh(&self, grant: RefreshGrant) -> Later<'_, Result<Refreshing, Denial>>;
+
+    /// Seals what a token endpoint answered, and keeps it.
+    fn seal(&self, fresh: FreshTokens) -> Later<'_, Result<Renewed, Denial>>;
 
     /// Every placeholder to recognise.
     fn placeholders(&self) -> Later<'_, Result<Vec<KnownPlaceholder>, Denial>>;
@@ -39,6 +48,14 @@ pub(crate) trait Custodian: Send + Sync {
 impl Custodian for GatewayClient {
     fn grant(&self, grant: RouteGrant) -> Later<'_, Result<SecretBytes, Denial>> {
         Box::pin(in_time(async move { Self::grant(self, grant).await }))
+    }
+
+    fn refresh(&self, grant: RefreshGrant) -> Later<'_, Result<Refreshing, Denial>> {
+        Box::pin(in_time(Self::refresh(self, grant)))
+    }
+
+    fn seal(&self, fresh: FreshTokens) -> Later<'_, Result<Renewed, Denial>> {
+        Box::pin(in_time(Self::seal(self, fresh)))
     }
 
     fn placeholders(&self) -> Later<'_, Result<Vec<KnownPlaceholder>, Denial>> {
@@ -92,6 +109,10 @@ fn denied(error: &CustodyError) -> Denial {
         RefusalReason::CredentialNotForRoute => Reason::CredentialNotForRoute,
         RefusalReason::CredentialKindUnsupported => Reason::CredentialKindUnsupported,
         RefusalReason::AuditUnavailable => Reason::AuditUnavailable,
+        // Its next step has the lines to add, and nothing that is secret.
+        RefusalReason::TokenEndpointNotListed => {
+            return Denial::advising(Reason::TokenEndpointNotListed, refusal.next_step.clone());
+        }
         _ => Reason::CustodyDenied,
     };
     Denial::new(reason)

@@ -22,6 +22,7 @@ use crate::{
     leaf::Leaf,
     limits::{self, Bounds},
     mark::Mark,
+    oauth::InFlight,
     phases::record,
     sessions::Sessions,
     troubles::Troubles,
@@ -42,6 +43,8 @@ pub(crate) struct Gateway {
     pub(crate) custody: Arc<dyn Custodian>,
     /// Opens connections, for a permit.
     pub(crate) dialer: Dialer,
+    /// Credentials whose tokens are being renewed.
+    pub(crate) renewing: InFlight,
     /// Whom upstreams are signed by.
     pub(crate) trust: Trust,
     /// The sessions that call.
@@ -119,6 +122,7 @@ impl Gateway {
             audit: parts.audit,
             custody: parts.custody,
             dialer: Dialer::new(),
+            renewing: InFlight::default(),
             trust: Trust::default(),
             sessions: Sessions::default(),
             binding: parts.binding,

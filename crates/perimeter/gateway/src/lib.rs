@@ -16,6 +16,7 @@ mod keyring;
 mod leaf;
 pub mod limits;
 mod mark;
+mod oauth;
 mod patient;
 mod phases;
 mod pool;

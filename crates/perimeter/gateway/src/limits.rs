@@ -53,6 +53,14 @@ pub const TROUBLES: usize = 32;
 pub const TROUBLE_CHARACTERS: usize = 300;
 /// Encodings on top of each other that are taken off an answer.
 pub const ENCODINGS: usize = 3;
+/// Bytes of a token endpoint's answer.
+pub const TOKEN_ANSWER_BYTES: usize = 64 * 1024;
+/// Bytes of one token in it.
+pub const TOKEN_BYTES: usize = 16 * 1024;
+/// Bytes of an MCP server's answer that a validation reads.
+pub const VALIDATION_BYTES: usize = 1 << 20;
+/// Bytes of a refusal's body that a validation shows.
+pub const SHOWN_BYTES: usize = 2048;
 /// How long custody may take to answer.
 pub const CUSTODY: Duration = Duration::from_secs(10);
 /// How long custody may take to read another document.
@@ -79,6 +87,10 @@ pub struct Bounds {
     pub dial: Duration,
     /// How long a session's secrets are kept after its last request.
     pub session_idle: Duration,
+    /// A token endpoint, from the lookup of its name to its answer's last byte.
+    pub token_endpoint: Duration,
+    /// An MCP server over one request of a validation, the same way.
+    pub validation: Duration,
 }
 
 impl Default for Bounds {
@@ -91,6 +103,8 @@ impl Default for Bounds {
             stream_idle: Duration::from_secs(300),
             dial: Duration::from_secs(10),
             session_idle: Duration::from_secs(600),
+            token_endpoint: Duration::from_secs(10),
+            validation: Duration::from_secs(5),
         }
     }
 }

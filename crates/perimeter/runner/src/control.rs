@@ -135,7 +135,9 @@ async fn act(commands: &Commands, command: CommandBody) -> Result<Reply, Command
         CommandBody::Rewrap { sealed, perimeter_id, public_key } => {
             return rewrap(commands, &sealed, &perimeter_id, &public_key).await;
         }
-        CommandBody::Status => Err(CommandRefusal::unsupported(&command)),
+        CommandBody::Status | CommandBody::OauthRefresh { .. } | CommandBody::OauthValidate { .. } => {
+            Err(CommandRefusal::unsupported(&command))
+        }
     };
     done.map(|()| Reply::Done)
 }

@@ -49,7 +49,7 @@ pub enum Verdict {
 }
 
 /// The MCP request that failed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct McpProbe {
     /// Its method.
     pub method: String,
@@ -58,7 +58,7 @@ pub struct McpProbe {
 }
 
 /// A refresh that was tried.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefreshAttempt {
     /// How it went.
     pub status: RefreshStatus,
@@ -81,7 +81,7 @@ pub enum RefreshStatus {
 }
 
 /// An HTTP answer, scrubbed and maybe cut.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapturedResponse {
     /// The status.
     pub status_code: u16,

@@ -109,6 +109,7 @@ fn read_worker(table: &mut Table<'_>, directory: &Path) -> Worker {
 
 fn read_gateway(table: &mut Table<'_>, directory: &Path) -> Gateway {
     table.leave("route");
+    table.leave("token_endpoint");
     Gateway {
         server: read_server_url(table),
         ca_file: read_path(table, "ca_file", directory),

@@ -106,8 +106,11 @@ impl Document {
     pub fn referenced_files(&self) -> Vec<String> {
         let mut names = Vec::new();
         tree::strings_in(tree::entry_named(&self.root, "zone"), FILE_KEYS, &mut names);
-        // Routes only: the section's own `ca_file` is read by the role itself.
-        for entry in tree::entry_named(&self.root, "gateway").iter().filter(|entry| entry.key == "route") {
+        // Routes and token endpoints only: the section's own `ca_file` is read by the role itself.
+        for entry in tree::entry_named(&self.root, "gateway")
+            .iter()
+            .filter(|entry| matches!(entry.key.as_ref(), "route" | "token_endpoint"))
+        {
             tree::strings_under(&entry.node, FILE_KEYS, &mut names);
         }
         names.sort();

@@ -1,7 +1,7 @@
 //! Reading routes from the configuration: `[[gateway.route]]`.
 
 use super::format::HeaderFormat;
-use super::{Route, RouteCredential, Routes, normalise_mcp_url};
+use super::{Route, RouteCredential, Routes, normalise_mcp_url, token};
 use crate::address::{AddressClass, class_of_net, classify};
 use crate::document::{At, ByteCount, ConfigError, Document, Duration, Item, Reader, Table};
 use crate::permit::Endpoint;
@@ -22,30 +22,39 @@ pub(super) fn load(document: &Document) -> Result<Routes, Vec<ConfigError>> {
     let reader = document.reader();
     let mut root = reader.root();
     root.leave_rest();
-    let (routes, digest) = match root.table("gateway") {
+    let (routes, endpoints, digest) = match root.table("gateway") {
         Some(mut gateway) => {
             gateway.leave_rest();
-            let digest = digest_of_routes(gateway.tables("route"));
+            let digest = digest_of(gateway.tables("route"), gateway.tables("token_endpoint"));
             let routes: Vec<Read> =
                 gateway.tables("route").into_iter().filter_map(|mut table| read_route(document, &mut table)).collect();
-            (routes, digest)
+            let endpoints = gateway.tables("token_endpoint");
+            let endpoints: Vec<token::Read> =
+                endpoints.into_iter().filter_map(|mut table| token::read(document, &mut table)).collect();
+            (routes, endpoints, digest)
         }
-        None => (Vec::new(), super::digest(&[])),
+        None => (Vec::new(), Vec::new(), super::digest(&[])),
     };
     refuse_duplicates(&reader, &routes);
+    refuse_repeated(&reader, &endpoints);
     warn_of_strangers(&mut root, &routes);
     drop(root);
     let (errors, warnings) = reader.finish_with_warnings();
     let routes = routes.into_iter().map(|read| Arc::new(read.route)).collect();
-    if errors.is_empty() { Ok(Routes { routes, digest, warnings }) } else { Err(errors) }
+    let token_endpoints = endpoints.into_iter().map(|read| Arc::new(read.endpoint)).collect();
+    if errors.is_empty() { Ok(Routes { routes, token_endpoints, digest, warnings }) } else { Err(errors) }
 }
 
-fn digest_of_routes(tables: Vec<Table<'_>>) -> String {
+fn digest_of(routes: Vec<Table<'_>>, token_endpoints: Vec<Table<'_>>) -> String {
     let mut canonical = Vec::new();
-    for mut table in tables {
+    let routes = routes.into_iter().map(|table| (b"".as_slice(), table));
+    // Nothing that stands in one list can be taken for something of the other.
+    let token_endpoints = token_endpoints.into_iter().map(|table| (b"token endpoint\0".as_slice(), table));
+    for (prefix, mut table) in routes.chain(token_endpoints) {
         table.leave_rest();
         let bytes = table.canonical();
-        canonical.extend((bytes.len() as u64).to_be_bytes());
+        canonical.extend(((prefix.len() + bytes.len()) as u64).to_be_bytes());
+        canonical.extend(prefix);
         canonical.extend(bytes);
     }
     super::digest(&canonical)
@@ -295,6 +304,15 @@ fn refuse_duplicates(reader: &Reader<'_>, routes: &[Read]) {
         }
         if let Some(url) = read.route.url.as_ref().filter(|url| urls.insert(*url, ()).is_some()) {
             reader.error(read.at, format!("two routes have the url {url}"));
+        }
+    }
+}
+
+fn refuse_repeated(reader: &Reader<'_>, endpoints: &[token::Read]) {
+    let mut urls = BTreeMap::new();
+    for read in endpoints {
+        if urls.insert(&read.endpoint.url, ()).is_some() {
+            reader.error(read.at, format!("the token endpoint {} is listed twice", read.endpoint.url));
         }
     }
 }

@@ -3,9 +3,11 @@
 
 mod format;
 mod load;
+mod token;
 mod url;
 
 pub use format::{BadFormat, HeaderFormat};
+pub use token::{TOKEN_ENDPOINT_RULE, TokenEndpoint};
 pub use url::{BadMcpUrl, normalise_mcp_url};
 
 use crate::credential::Source;
@@ -27,10 +29,11 @@ const PUBLIC_LABEL: &str = "mcp-url";
 
 const PROBE_METHODS: &[&str] = &["initialize", "notifications/initialized", "tools/list", "ping"];
 
-/// Every `[[gateway.route]]` of a configuration: a whole generation.
+/// Every `[[gateway.route]]` of a configuration, and every `[[gateway.token_endpoint]]`: a whole generation.
 #[derive(Clone, Debug)]
 pub struct Routes {
     routes: Vec<Arc<Route>>,
+    token_endpoints: Vec<Arc<TokenEndpoint>>,
     digest: String,
     warnings: Vec<ConfigError>,
 }
@@ -88,7 +91,7 @@ impl Routes {
     /// The routes of someone who wrote none.
     #[must_use]
     pub fn none() -> Self {
-        Self { routes: Vec::new(), digest: digest(&[]), warnings: Vec::new() }
+        Self { routes: Vec::new(), token_endpoints: Vec::new(), digest: digest(&[]), warnings: Vec::new() }
     }
 
     /// The route of this host label; any case.
@@ -122,7 +125,7 @@ impl Routes {
         })
     }
 
-    /// `sha256:` and 64 hexadecimal digits, of everything the file says about routes.
+    /// `sha256:` and 64 hexadecimal digits, of everything the file says about routes and token endpoints.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::HeaderValue;
 use postern_engine::control::{ControlHub, Target};
 use postern_model::Problem;
 use postern_model::control::{
@@ -193,7 +194,7 @@ fn live_token(service: &TunnelService, id: &TunnelId, record: &TokenRecord) -> R
 #[expect(clippy::disallowed_methods, reason = "these two routes exist to show the token")]
 fn shown(record: &TokenRecord, token: &TunnelToken) -> Result<Reply, Problem> {
     let token = Shown { id: record.id.as_str(), kind: "tunnel_token", tunnel_token: token.secret().expose() };
-    Reply::json_with(&token, ("cache-control", "no-store"))
+    Reply::json_with(&token, ("cache-control", HeaderValue::from_static("no-store")))
 }
 
 /// How the tunnel's gateway stands. One that says nothing in time is as one that is not there: the answer does not wait.

@@ -583,7 +583,7 @@ async fn credentials_are_listed_newest_first_in_pages_bound_to_their_vault() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_validation_says_that_nobody_knows_yet_and_why() {
+async fn without_a_perimeter_a_validation_says_that_nobody_knows_and_why() {
     let vault = Vault::new().await;
     for (body, has_refresh_token) in
         [(oauth("https://a.example/mcp", refresh()), true), (oauth("https://b.example/mcp", Value::Null), false)]
@@ -591,7 +591,7 @@ async fn a_validation_says_that_nobody_knows_yet_and_why() {
         let made = vault.create(body).await.ok();
         let path = format!("{}/mcp_oauth_validate", vault.one(&made));
         let response = vault.server.send(vault.server.request("POST", &path)).await;
-        assert_eq!(response.header("postern-reason"), Some("validation_not_in_this_build"));
+        assert_eq!(response.header("postern-reason"), Some("gateway_none"));
         let validation = response.ok();
         assert_eq!(
             (&validation["type"], &validation["status"]),

@@ -183,7 +183,9 @@ pub(super) fn said(body: &CommandBody) -> Option<(SessionId, Saying)> {
         CommandBody::Status
         | CommandBody::PutFile { .. }
         | CommandBody::Variables { .. }
-        | CommandBody::Rewrap { .. } => None,
+        | CommandBody::Rewrap { .. }
+        | CommandBody::OauthRefresh { .. }
+        | CommandBody::OauthValidate { .. } => None,
     }
 }
 

@@ -210,7 +210,13 @@ async fn bring(
                 brought.insert(session.clone(), digest);
                 tell(hub, session, withheld.into_iter().map(missing).collect()).await;
             }
-            Ok(Reply::Done | Reply::Status(_) | Reply::Rewrapped { .. }) => {
+            Ok(
+                Reply::Done
+                | Reply::Status(_)
+                | Reply::Rewrapped { .. }
+                | Reply::OauthRefreshed(_)
+                | Reply::OauthValidated(_),
+            ) => {
                 tracing::warn!(%session, "a worker takes no variables of vaults: it is of another build");
                 brought.insert(session.clone(), digest);
                 tell(hub, session, vec![of_another_build()]).await;

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tracing::{error, info};
 
 use super::Caller;
-use crate::create::now;
+use crate::oauth::{self, Wanted};
 
 pub(super) struct Line {
     server: McpServer,
@@ -27,6 +27,7 @@ pub(super) struct Line {
 }
 
 /// A connection and the credential it was made with.
+#[derive(Clone)]
 struct Open {
     connection: Arc<dyn McpConnection>,
     credential: Option<VaultCredential>,
@@ -44,7 +45,7 @@ impl Line {
     /// Connects, unless it is connected, and says which tools there are.
     pub(super) async fn tools(&self, caller: &Caller) -> McpNews {
         let tools = match self.connection(caller).await {
-            Ok(connection) => Ok(connection.tools().iter().map(server_tool).collect()),
+            Ok(open) => Ok(open.connection.tools().iter().map(server_tool).collect()),
             Err(failure) => {
                 info!(session = %caller.session, server = self.server.name, code = failure.code, "an MCP server failed");
                 Err(news_of(&failure))
@@ -61,37 +62,53 @@ impl Line {
         tool: &str,
         input: Map<String, Value>,
     ) -> Result<ToolResult, McpFailure> {
-        let connection = self.connection(caller).await?;
+        let Open { connection, credential } = self.connection(caller).await?;
         let deadline = caller.shared.settings.mcp.call;
         let called = timeout(deadline, connection.call(call.to_string(), tool.to_owned(), input)).await;
         let result = called.unwrap_or_else(|_| Err(late("the tool", deadline, true)));
-        if result.is_err() {
-            // Whatever broke it, the next call starts from a clean connection.
-            self.give_up(&connection).await;
+        let Err(failure) = result else { return result };
+        // Whatever broke it, the next call starts from a clean connection.
+        self.give_up(&connection).await;
+        match failure.code == UNAUTHORIZED {
+            true => Err(self.refused(caller, credential, failure).await),
+            false => Err(failure),
         }
-        result
     }
 
     /// The connection, made with what the vaults hold for the server now.
-    async fn connection(&self, caller: &Caller) -> Result<Arc<dyn McpConnection>, McpFailure> {
+    async fn connection(&self, caller: &Caller) -> Result<Open, McpFailure> {
         let deadline = caller.shared.settings.mcp.connect;
         let connected = timeout(deadline, async {
-            let credential = self.credential(caller).await?;
+            let mut stored = self.credential(caller).await?;
             let mut open = self.open.lock().await;
+            let credential = stored.as_ref().map(vault_credential);
             if let Some(open) = open.as_ref().filter(|open| open.credential == credential) {
-                return Ok(Arc::clone(&open.connection));
+                return Ok(open.clone());
             }
             *open = None;
             let mcp = caller.shared.surroundings.mcp.as_ref().ok_or_else(no_client)?;
             let address = Address { name: self.server.name.clone(), url: self.server.url.clone() };
-            let connection = mcp.connect(self.facts.clone(), address, credential.clone()).await?;
-            *open = Some(Open { connection: Arc::clone(&connection), credential });
-            Ok(connection)
+            let connect = |stored: &Option<StoredCredential>| {
+                mcp.connect(self.facts.clone(), address.clone(), stored.as_ref().map(vault_credential))
+            };
+            let connection = match connect(&stored).await {
+                Err(failure) if failure.code == UNAUTHORIZED && stored.as_ref().is_some_and(has_refresh) => {
+                    // Nothing but a greeting was refused: it may be said again with another token.
+                    stored = self.renewed(caller, stored).await?;
+                    connect(&stored).await?
+                }
+                connected => connected?,
+            };
+            let credential = stored.as_ref().map(vault_credential);
+            let made = Open { connection, credential };
+            *open = Some(made.clone());
+            Ok(made)
         });
         connected.await.unwrap_or_else(|_| Err(late("the server", deadline, false)))
     }
 
-    async fn credential(&self, caller: &Caller) -> Result<Option<VaultCredential>, McpFailure> {
+    /// What the vaults hold for the server now, renewed where it is about to expire.
+    async fn credential(&self, caller: &Caller) -> Result<Option<StoredCredential>, McpFailure> {
         let url = normalise_mcp_url(&self.server.url).map_err(|cause| failure("url_invalid", &cause, URL_NEXT))?;
         if caller.vaults.is_empty() {
             return Ok(None);
@@ -104,15 +121,52 @@ impl Line {
             error!(error = &cause as &dyn std::error::Error, "the credentials of a session could not be read");
             failure("credential_unreadable", &"the server could not look for a credential", "look at the server's log")
         })?;
-        if let Some(expired) = found.as_ref().filter(|stored| stored.expires_at.is_some_and(|at| at <= now())) {
-            return Err(McpFailure { kind: McpFailureKind::Authentication, ..expired_token(expired) });
+        let Some(stored) = found else { return Ok(None) };
+        if !oauth::is_expired(&stored, SOON) {
+            return Ok(Some(stored));
         }
-        Ok(found.map(|stored| VaultCredential {
-            vault_id: stored.vault_id.to_string(),
-            credential_id: stored.id.to_string(),
-            kind: stored.kind.as_str().to_owned(),
-            sealed: stored.encode(),
-        }))
+        let is_over = oauth::is_expired(&stored, Duration::ZERO);
+        if !has_refresh(&stored) {
+            let over = is_over.then(|| McpFailure { kind: McpFailureKind::Authentication, ..expired_token(&stored) });
+            return over.map_or(Ok(Some(stored)), Err);
+        }
+        match oauth::renewed(&caller.shared, &caller.workspace, &stored, Wanted::Expiring).await {
+            // It is still good for a moment; the next call tries again.
+            Err(_) if !is_over => Ok(Some(stored)),
+            renewed => renewed,
+        }
+    }
+
+    /// After the server refused the token.
+    async fn renewed(
+        &self,
+        caller: &Caller,
+        refused: Option<StoredCredential>,
+    ) -> Result<Option<StoredCredential>, McpFailure> {
+        match refused {
+            Some(refused) => oauth::renewed(&caller.shared, &caller.workspace, &refused, Wanted::Refused).await,
+            None => Ok(None),
+        }
+    }
+
+    /// What is said of a call that the server refused: it went out once, and goes out once more only when the model makes it again.
+    async fn refused(&self, caller: &Caller, with: Option<VaultCredential>, failure: McpFailure) -> McpFailure {
+        let credential = match self.credential(caller).await {
+            Ok(credential) => credential.filter(has_refresh),
+            Err(failure) => return failure,
+        };
+        if credential.is_none() {
+            return failure;
+        }
+        // One that another call had renewed meanwhile is another one.
+        let renewed = match credential.as_ref().map(vault_credential) == with {
+            true => self.renewed(caller, credential).await.map(drop),
+            false => Ok(()),
+        };
+        match renewed {
+            Ok(()) => McpFailure { message: RENEWED.to_owned(), next_step: AGAIN.to_owned(), ..failure },
+            Err(failure) => failure,
+        }
     }
 
     async fn give_up(&self, broken: &Arc<dyn McpConnection>) {
@@ -123,6 +177,25 @@ impl Line {
     }
 }
 
+fn has_refresh(stored: &StoredCredential) -> bool {
+    stored.refresh.is_some()
+}
+
+fn vault_credential(stored: &StoredCredential) -> VaultCredential {
+    VaultCredential {
+        vault_id: stored.vault_id.to_string(),
+        credential_id: stored.id.to_string(),
+        kind: stored.kind.as_str().to_owned(),
+        sealed: stored.encode(),
+    }
+}
+
+/// An access token that expires within this time is renewed before it is used.
+const SOON: Duration = Duration::from_secs(30);
+/// What an MCP server's refusal of the token is called.
+const UNAUTHORIZED: &str = "upstream_unauthorized";
+const RENEWED: &str = "the MCP server refused the access token, which has been renewed now";
+const AGAIN: &str = "make the call again";
 const URL_NEXT: &str = "correct the server's `url` in the agent's `mcp_servers`";
 
 fn server_tool(tool: &postern_upstream::mcp::McpTool) -> ServerTool {
@@ -148,7 +221,7 @@ fn expired_token(stored: &StoredCredential) -> McpFailure {
     let at = stored.expires_at.map(|at| at.to_string()).unwrap_or_default();
     let message = format!("the access token of credential {} expired at {at}", stored.id);
     let next = format!(
-        "send another `access_token` with its `expires_at`: POST /v1/vaults/{}/credentials/{}; this server refreshes none by itself",
+        "send another `access_token` with its `expires_at`: POST /v1/vaults/{}/credentials/{}; it has no refresh token with which another could be got",
         stored.vault_id, stored.id
     );
     failure("credential_expired", &message, &next)

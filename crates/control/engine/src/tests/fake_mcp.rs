@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postern_model::content::Block;
+use postern_model::ids::TunnelId;
 use postern_upstream::mcp::{
     BoxFuture, CallerFacts, Mcp, McpConnection, McpFailure, McpFailureKind, McpServer, McpTool, ToolResult,
     VaultCredential,
@@ -24,6 +25,10 @@ pub(super) struct Fake {
     pub(super) connects: Mutex<Vec<(CallerFacts, McpServer, Option<VaultCredential>)>>,
     /// Why a server cannot be connected to.
     pub(super) refused: Mutex<HashMap<String, McpFailure>>,
+    /// The sealed token that servers do not accept.
+    pub(super) stale: Mutex<Option<String>>,
+    /// The tunnel behind which the servers lie.
+    pub(super) tunnel: TunnelId,
     /// Servers that never answer.
     pub(super) hung: Mutex<HashSet<String>>,
     /// Every call that reached a server, in order.
@@ -62,6 +67,8 @@ impl Fake {
         Arc::new(Self {
             connects: Mutex::default(),
             refused: Mutex::default(),
+            stale: Mutex::default(),
+            tunnel: TunnelId::generate(),
             hung: Mutex::default(),
             ran: Mutex::default(),
             calls,
@@ -98,6 +105,10 @@ impl Fake {
 struct Handle(Arc<Fake>);
 
 impl Mcp for Handle {
+    fn tunnel_for(&self, _workspace: &str, _url: &str) -> Result<String, McpFailure> {
+        Ok(self.0.tunnel.to_string())
+    }
+
     fn connect(
         &self,
         facts: CallerFacts,
@@ -106,7 +117,11 @@ impl Mcp for Handle {
     ) -> BoxFuture<'_, Result<Arc<dyn McpConnection>, McpFailure>> {
         let fake = Arc::clone(&self.0);
         Box::pin(async move {
+            let sealed = credential.as_ref().map(|one| one.sealed.clone());
             fake.connects.lock().unwrap().push((facts, server.clone(), credential));
+            if sealed.is_some() && *fake.stale.lock().unwrap() == sealed {
+                return Err(failure("upstream_unauthorized", false));
+            }
             if fake.hung.lock().unwrap().contains(&server.name) {
                 std::future::pending::<()>().await;
             }

@@ -169,6 +169,16 @@ fn needs_route(host: &str) -> McpFailure {
 }
 
 impl Mcp for McpClient {
+    fn tunnel_for(&self, workspace: &str, url: &str) -> Result<String, McpFailure> {
+        let target = Target::parse(url)?;
+        if self.reach.via(&target) == Via::Tunnel {
+            return self.reach.tunnel_for(workspace, &target).map(|tunnel| tunnel.id);
+        }
+        let url = normalise_mcp_url(url).map_err(|_| McpFailure::bad_url("it has no canonical form"))?;
+        let tunnel = self.reach.tunnel_of_route(workspace, &url).ok_or_else(|| needs_route(&target.host))?;
+        Ok(tunnel.id)
+    }
+
     fn connect(
         &self,
         facts: CallerFacts,

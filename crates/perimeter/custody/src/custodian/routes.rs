@@ -111,7 +111,7 @@ impl Custodian {
         let mut all = lock(&self.generations).for_calls(Instant::now());
         all.retain(|one| one.routes.digest() == grant.routes_digest);
         let at = all.iter().position(|one| match &grant.purpose {
-            RoutePurpose::Probe => true,
+            RoutePurpose::Probe | RoutePurpose::Validation => true,
             RoutePurpose::Call { zone, policy_digest } => {
                 one.zones.named(zone).is_some_and(|zone| zone.digest() == policy_digest)
             }
@@ -154,8 +154,10 @@ impl Custodian {
         if let (None, RoutePurpose::Call { zone, .. }) = (zone, &grant.purpose) {
             record.zone = Some(zone.clone());
         }
-        if grant.purpose == RoutePurpose::Probe {
-            record.outcome = Some("for the operator's probe".to_owned());
+        match grant.purpose {
+            RoutePurpose::Probe => record.outcome = Some("for the operator's probe".to_owned()),
+            RoutePurpose::Validation => record.outcome = Some("to see whether it works".to_owned()),
+            RoutePurpose::Call { .. } => {}
         }
         record
     }
@@ -179,6 +181,10 @@ fn zone_for(generation: &Generation, grant: &RouteGrant, route: &Route) -> Resul
 /// Whose credential the route sends. A route's own is never replaced by one that came with the call, which stays unopened; and a vault credential goes nowhere but to its own URL.
 fn wanted(grant: &RouteGrant, route: &Route) -> Result<Wanted, Refusal> {
     match (&route.credential, &grant.sealed) {
+        (Some(RouteCredential::Own { .. }), _) if grant.purpose == RoutePurpose::Validation => {
+            let next = "this route sends a credential of its own and none of a vault's";
+            Err(Refusal::new(RefusalReason::NotGranted, next).about(&route.name))
+        }
         (Some(RouteCredential::Own { source, .. }), _) => {
             Ok(Wanted::Own { route: route.name.clone(), source: source.clone() })
         }
@@ -203,6 +209,10 @@ fn wanted(grant: &RouteGrant, route: &Route) -> Result<Wanted, Refusal> {
 fn may_open(grant: &RouteGrant, route: &Route, credential: &SealedCredential) -> Result<(), Refusal> {
     if grant.purpose == RoutePurpose::Probe {
         return Err(Refusal::new(RefusalReason::NotGranted, "a probe uses no vault credential"));
+    }
+    if grant.purpose == RoutePurpose::Validation && credential.binding.kind != "mcp_oauth" {
+        let next = "only mcp_oauth credentials are validated";
+        return Err(Refusal::new(RefusalReason::CredentialKindUnsupported, next));
     }
     let unsupported = |next: &str| Err(Refusal::new(RefusalReason::CredentialKindUnsupported, next));
     match credential.binding.kind.as_str() {
@@ -232,7 +242,7 @@ fn may_open(grant: &RouteGrant, route: &Route, credential: &SealedCredential) ->
 }
 
 /// Whether a normalised URL is this route's: the public one that it stands for, or a host whose first label it is.
-fn leads_to(url: &str, route: &Route) -> bool {
+pub(super) fn leads_to(url: &str, route: &Route) -> bool {
     let host = url.split_once("://").map_or("", |(_, rest)| rest);
     let label = host.split(['/', ':', '?', '.']).next().unwrap_or_default();
     let is_host_of_route = host.as_bytes().get(label.len()) == Some(&b'.') && label.eq_ignore_ascii_case(&route.name);

@@ -11,6 +11,7 @@ use crate::message::Reload;
 
 mod gateway;
 mod leases;
+mod refresh;
 mod reload;
 mod repositories;
 mod rewrap;
@@ -71,6 +72,9 @@ addresses = ["10.0.0.0/8"]
 credential = { source = "api:" }
 url = "https://crm.example/mcp"
 
+[[gateway.token_endpoint]]
+url = "https://login.example/token"
+
 [[gateway.route]]
 host = "open"
 upstream = "http://127.0.0.1:9301/mcp"
@@ -128,6 +132,7 @@ fn fixture_of(configuration: &str) -> Fixture {
         approved: Approved::at(directory.path()),
         ledger,
         holds: Holds::open(directory.path()).unwrap(),
+        renewals: Renewals::open(directory.path()).unwrap(),
         recorder: Arc::new(recorder.clone()),
     });
     Fixture { directory, custodian, recorder, digest, routes_digest, public_key: pair.public }

@@ -83,8 +83,9 @@ fn purpose(claims: &Claims, permit: &McpPermit) -> RoutePurpose {
     }
 }
 
+/// A header value with the secret in its place.
 #[expect(clippy::disallowed_methods, reason = "the upstream needs the secret on the wire")]
-fn render(format: &HeaderFormat, secret: &SecretBytes) -> Result<HeaderValue, Denial> {
+pub(crate) fn render(format: &HeaderFormat, secret: &SecretBytes) -> Result<HeaderValue, Denial> {
     let parts = [format.before().as_bytes(), secret.expose(), format.after().as_bytes()];
     let text = Zeroizing::new(parts.concat());
     let mut value = HeaderValue::from_bytes(&text).map_err(|_| {

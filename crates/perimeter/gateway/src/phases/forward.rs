@@ -124,7 +124,12 @@ async fn fresh(
     Ok(Sent { response, connection })
 }
 
-async fn connect(gateway: &Gateway, permit: &RoutePermit, addresses: &[DialPermit]) -> Result<Connection, Denial> {
+/// A fresh connection to one of the addresses, with the TLS that the permit's scheme asks for.
+pub(crate) async fn connect(
+    gateway: &Gateway,
+    permit: &RoutePermit,
+    addresses: &[DialPermit],
+) -> Result<Connection, Denial> {
     let dialled = tokio::time::timeout(gateway.bounds.dial, gateway.dialer.dial_any(addresses)).await;
     let stream = dialled.map_err(|_| Denial::new(Reason::UpstreamUnreachable))?.map_err(address::not_dialled)?;
     let leads_to = reached(&stream, addresses)?;

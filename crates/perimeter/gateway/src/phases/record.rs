@@ -211,7 +211,8 @@ fn denied(record: &mut Record, denial: &Denial) {
     }
 }
 
-async fn write(gateway: &Gateway, record: Record) -> Result<u64, Denial> {
+/// Writes a record.
+pub(crate) async fn write(gateway: &Gateway, record: Record) -> Result<u64, Denial> {
     gateway.audit.record(record).await.map_err(|error: AuditError| {
         tracing::error!(%error, "the audit log does not take records");
         gateway.troubles.note(Reason::AuditUnavailable.code(), error.to_string());

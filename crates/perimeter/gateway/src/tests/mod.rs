@@ -4,6 +4,7 @@ mod handover;
 mod held;
 mod hostile;
 mod journeys;
+mod oauth;
 mod peers;
 mod real;
 mod reflection;

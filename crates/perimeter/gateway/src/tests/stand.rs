@@ -17,9 +17,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use postern_audit::{Decision, Kind, Memory, Record};
-use postern_custody::{KnownPlaceholder, Reload, RouteGrant};
+use postern_custody::{FreshTokens, KnownPlaceholder, RefreshGrant, Refreshing, Reload, Renewed, RouteGrant};
 use postern_policy::{Denial, Reason, document::DocumentText};
-use postern_secret::{Placeholder, Secret, SecretBytes};
+use postern_secret::{Placeholder, Secret, SecretBytes, seal::Sealed};
 use postern_tunnel::{
     Welcome,
     certificate::{self, OwnCa},
@@ -28,8 +28,8 @@ use postern_tunnel::{
 use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -44,8 +44,13 @@ use crate::{
 };
 
 pub(super) const SECRET: &str = "wiki-bearer-7f3Kq9ZpLm2Xc8Vb";
+pub(super) const REFRESH_TOKEN: &str = "refresh&t0ken+of=the/wiki-01";
+pub(super) const CLIENT_SECRET: &str = "client:s3cret of the client-01";
 pub(super) const TUNNEL: &str = "tnl_1";
 pub(super) const DOMAIN: &str = "t1.tunnel.localhost";
+
+/// Access and refresh token that were to be sealed, and when the former expires.
+pub(super) type Fresh = (String, Option<String>, Option<i64>);
 
 /// What the upstream answers a request with.
 pub(super) type Behaviour = Box<dyn Fn(&Seen) -> Reply + Send + Sync>;
@@ -90,6 +95,10 @@ pub(super) struct FakeCustody {
     pub(super) grants: Mutex<Vec<RouteGrant>>,
     pub(super) said: Mutex<Vec<String>>,
     pub(super) reloads: Mutex<Vec<Reload>>,
+    /// Every refresh that was asked for.
+    pub(super) refreshes: Mutex<Vec<RefreshGrant>>,
+    /// The tokens that were to be sealed.
+    pub(super) fresh: Mutex<Vec<Fresh>>,
     /// What custody finds wrong with a document.
     pub(super) unreadable: Mutex<Option<&'static str>>,
 }
@@ -115,10 +124,32 @@ impl FakeCustody {
 
 impl Custodian for Arc<FakeCustody> {
     fn grant(&self, grant: RouteGrant) -> Later<'_, Result<SecretBytes, Denial>> {
+        let opens_renewed = grant.sealed.as_ref().is_some_and(|one| one.sealed.ciphertext == "renewed");
         self.grants.lock().unwrap().push(grant);
         let refused = self.refuses.lock().unwrap().map(Denial::new);
-        let secret = self.secret.lock().unwrap().unwrap_or(SECRET);
-        soon(refused.map_or_else(|| Ok(Secret::new(secret.as_bytes().to_vec())), Err))
+        let renewed = self.fresh.lock().unwrap().last().map(|(access, ..)| access.clone());
+        let secret = self.secret.lock().unwrap().unwrap_or(SECRET).to_owned();
+        let secret = if opens_renewed { renewed.unwrap() } else { secret };
+        soon(refused.map_or_else(|| Ok(Secret::new(secret.into_bytes())), Err))
+    }
+
+    /// As the real one: what came of a refresh is answered again.
+    fn refresh(&self, grant: RefreshGrant) -> Later<'_, Result<Refreshing, Denial>> {
+        let client_secret = grant.parts.client_secret.as_ref().map(|_| Secret::new(CLIENT_SECRET.as_bytes().to_vec()));
+        self.refreshes.lock().unwrap().push(grant);
+        let refused = self.refuses.lock().unwrap().map(Denial::new);
+        let kept = self.fresh.lock().unwrap().last().map(|(_, refresh, expires)| renewed(refresh.is_some(), *expires));
+        let granted =
+            || Refreshing::Granted { refresh_token: Secret::new(REFRESH_TOKEN.as_bytes().to_vec()), client_secret };
+        soon(refused.map_or_else(|| Ok(kept.map_or_else(granted, |kept| Refreshing::Kept(Box::new(kept)))), Err))
+    }
+
+    fn seal(&self, fresh: FreshTokens) -> Later<'_, Result<Renewed, Denial>> {
+        let text = |wire: postern_exec::WireBytes| String::from_utf8(wire.into_bytes()).unwrap();
+        let refresh = fresh.refresh_token.map(text);
+        let answer = renewed(refresh.is_some(), fresh.expires_at_seconds);
+        self.fresh.lock().unwrap().push((text(fresh.access_token), refresh, fresh.expires_at_seconds));
+        soon(Ok(answer))
     }
 
     fn placeholders(&self) -> Later<'_, Result<Vec<KnownPlaceholder>, Denial>> {
@@ -145,6 +176,11 @@ impl Custodian for Arc<FakeCustody> {
         self.reloads.lock().unwrap().push(reload);
         soon(self.unreadable.lock().unwrap().map_or(Ok(()), |problem| Err(vec![problem.to_owned()])))
     }
+}
+
+fn renewed(refresh: bool, expires_at_seconds: Option<i64>) -> Renewed {
+    let sealed = || Sealed { version: 2, nonce: String::new(), ciphertext: "renewed".to_owned(), wraps: Vec::new() };
+    Renewed { access: sealed(), refresh: refresh.then(sealed), expires_at_seconds }
 }
 
 /// A request to the gateway, to be bent by a test.
@@ -389,6 +425,8 @@ fn gateway(port: u16, directory: &Path, audit: &Memory, custody: &Arc<FakeCustod
         bounds: Bounds {
             stream_idle: Duration::from_secs(5),
             request_body: Duration::from_secs(2),
+            token_endpoint: Duration::from_secs(2),
+            validation: Duration::from_secs(2),
             ..Bounds::default()
         },
     }));
@@ -493,7 +531,13 @@ async fn upstream(listener: TcpListener, behaviour: Arc<Behaviour>, seen: Arc<Mu
     }
 }
 
-async fn serve_upstream(mut stream: TcpStream, behaviour: Arc<Behaviour>, seen: Arc<Mutex<Vec<Seen>>>, audit: Memory) {
+/// Answers the requests of one connection.
+pub(super) async fn serve_upstream(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    behaviour: Arc<Behaviour>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    audit: Memory,
+) {
     let mut held = Vec::new();
     loop {
         let Some(request) = read_request(&mut stream, &mut held).await else { return };
@@ -527,7 +571,7 @@ async fn serve_upstream(mut stream: TcpStream, behaviour: Arc<Behaviour>, seen: 
 }
 
 /// Until the gateway has had enough.
-async fn endless(stream: &mut TcpStream, head: &[u8], piece: &[u8], pause: Duration) {
+async fn endless(stream: &mut (impl AsyncWrite + Unpin), head: &[u8], piece: &[u8], pause: Duration) {
     let mut next = head;
     while stream.write_all(next).await.is_ok() && stream.flush().await.is_ok() {
         next = piece;
@@ -535,7 +579,7 @@ async fn endless(stream: &mut TcpStream, head: &[u8], piece: &[u8], pause: Durat
     }
 }
 
-async fn read_request(stream: &mut TcpStream, held: &mut Vec<u8>) -> Option<Seen> {
+async fn read_request(stream: &mut (impl AsyncRead + Unpin), held: &mut Vec<u8>) -> Option<Seen> {
     let mut buffer = [0; 4096];
     let end = loop {
         if let Some(at) = held.windows(4).position(|window| window == b"\r\n\r\n") {

@@ -157,6 +157,8 @@ kinds! {
     Audit = "audit";
     /// Where a route of the gateway leads.
     Route = "gateway_route";
+    /// Where refresh tokens may go.
+    TokenEndpoint = "token_endpoint";
     /// How much a route carries.
     RouteLimit = "gateway_limit";
 }

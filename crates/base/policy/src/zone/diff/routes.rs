@@ -2,7 +2,7 @@
 
 use super::destination::within;
 use super::{Change, ChangeKind};
-use crate::gateway::{Route, RouteCredential, Routes};
+use crate::gateway::{Route, RouteCredential, Routes, TokenEndpoint};
 use crate::permit::Endpoint;
 use std::sync::Arc;
 
@@ -24,7 +24,10 @@ impl Routes {
 }
 
 fn widenings(from: &Routes, to: &Routes) -> Vec<Change> {
-    to.iter().flat_map(|route| of_route(from.by_host_label(&route.name).map(Arc::as_ref), route)).collect()
+    let routes = to.iter().flat_map(|route| of_route(from.by_host_label(&route.name).map(Arc::as_ref), route));
+    let listed = |endpoint: &TokenEndpoint| from.token_endpoints().find(|one| one.url == endpoint.url).map(Arc::as_ref);
+    let endpoints = to.token_endpoints().flat_map(|endpoint| of_endpoint(listed(endpoint), endpoint));
+    routes.chain(endpoints).collect()
 }
 
 fn of_route(from: Option<&Route>, to: &Route) -> Vec<Change> {
@@ -78,6 +81,26 @@ fn of_route(from: Option<&Route>, to: &Route) -> Vec<Change> {
         if after > before {
             changes.push(Change::shown(ChangeKind::RouteLimit, route(what)).between(before, after));
         }
+    }
+    changes
+}
+
+fn of_endpoint(from: Option<&TokenEndpoint>, to: &TokenEndpoint) -> Vec<Change> {
+    // Every field is looked at; the upstream is part of the URL.
+    let TokenEndpoint { url, upstream: _, target, addresses, ca_pem } = to;
+    let Some(from) = from else {
+        return vec![Change::shown(ChangeKind::TokenEndpoint, format!("refresh tokens may go to {url}"))];
+    };
+    let endpoint = |what: &str| format!("token endpoint {url}: {what}");
+    let mut changes = Vec::new();
+    if &from.target != target {
+        changes.push(Change::shown(ChangeKind::TokenEndpoint, endpoint("path")).between(&from.target, target));
+    }
+    if !within(addresses, &from.addresses) {
+        changes.push(Change::shown(ChangeKind::Addresses, endpoint("addresses")));
+    }
+    if &from.ca_pem != ca_pem {
+        changes.push(Change::shown(ChangeKind::Authority, endpoint("another authority vouches for it")));
     }
     changes
 }

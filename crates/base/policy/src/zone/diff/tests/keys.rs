@@ -79,6 +79,10 @@ const LOOSENED: &[Row] = &[
     ("zone.mcp.arguments.n.absent", "{mcp}arguments = { n = { absent = true } }", "{mcp}", "mcp_arguments"),
 
     // The gateway's routes.
+    ("gateway.token_endpoint", "{zone}", "{token}", "token_endpoint"),
+    ("gateway.token_endpoint.url", "{token}", "[[gateway.token_endpoint]]\nurl = 'https://other.example/token'", "token_endpoint"),
+    ("gateway.token_endpoint.addresses", "{token}addresses = ['10.3.0.0/24']", "{token}addresses = ['10.0.0.0/8']", "addresses"),
+    ("gateway.token_endpoint.ca_file", "{token}", "{token}ca_file = 'ca.pem'", "authority"),
     ("gateway.route", "{zone}", "{route}", "gateway_route"),
     ("gateway.route.host", "{route}", "{led}host = 'other'\nupstream = 'https://wiki.example/mcp'", "gateway_route"),
     ("gateway.route.upstream", "{route}", "{led}host = 'wiki'\nupstream = 'https://elsewhere.example/mcp'", "gateway_route"),
@@ -126,6 +130,7 @@ const PARTS: &[(&str, &str)] = &[
     ("{tools}", "{zone}[[zone.a.mcp]]\n"),
     ("{sandbox}", "{zone}[zone.a.sandbox]\n"),
     ("{route}", "{led}host = 'wiki'\nupstream = 'https://wiki.example/mcp'\n"),
+    ("{token}", "[[gateway.token_endpoint]]\nurl = 'https://login.example/token'\n"),
     ("{led}", "[[gateway.route]]\n"),
     ("{named}", "[[zone.a.credential]]\n"),
     ("{zone}", "[zone.a]\nenvironment = 'env_1'\n"),
@@ -170,7 +175,7 @@ fn no_key_that_is_read_is_without_its_loosening_or_its_reason() {
                 // The elements of an argument's array have the tests that the argument itself has.
                 Some(format!("zone.{}", rest.join(".")).replace(".n.each.", ".n."))
             }
-            ["gateway", "route", ..] => Some(whole),
+            ["gateway", "route" | "token_endpoint", ..] => Some(whole),
             _ => None,
         }
     };
