@@ -15,6 +15,7 @@ mod outcomes;
 mod retention;
 mod rules;
 mod skills;
+mod snapshots;
 mod stage;
 mod streams;
 mod threads;

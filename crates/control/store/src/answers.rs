@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use postern_model::ids::WorkspaceId;
 use postern_model::{Problem, Timestamp};
 use serde::Serialize;
 use sqlx::Row;
 
-use crate::row::{json, micros};
+use crate::row::{digest, json, micros};
 use crate::{Connection, StoreError, Tx};
 
 /// How long an answer is given again.
@@ -99,16 +98,6 @@ pub async fn remember<T: Serialize + ?Sized>(
 
 fn oldest(now: Timestamp) -> Timestamp {
     now.saturating_sub(KEPT_FOR).unwrap_or(Timestamp::MIN)
-}
-
-/// Of all parts, each with its length: no two lists of parts are one text.
-fn digest(parts: &[&[u8]]) -> String {
-    let mut context = Context::new(&SHA256);
-    for part in parts {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part);
-    }
-    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

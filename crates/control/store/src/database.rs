@@ -36,6 +36,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (55, "workspaces", include_str!("../migrations/sqlite/0055_workspaces.sql")),
     (56, "threads", include_str!("../migrations/sqlite/0056_threads.sql")),
     (57, "repositories", include_str!("../migrations/sqlite/0057_repositories.sql")),
+    (63, "snapshots", include_str!("../migrations/sqlite/0063_snapshots.sql")),
 ];
 
 const READERS: u32 = 8;

@@ -156,17 +156,18 @@ pub async fn keep(tx: &mut Tx, log: &Log, event: &EventId, blocks: &[Value]) -> 
     Ok(())
 }
 
-/// A session's whole log, in order, for reading it back into a state.
+/// A session's log behind a place, in order, for reading it back into a state: from 0 on all of it.
 ///
 /// # Errors
 /// The database failed.
-pub async fn replay(connection: &mut Connection, session: &SessionId) -> Result<Vec<Entry>, StoreError> {
+pub async fn replay(connection: &mut Connection, session: &SessionId, after: i64) -> Result<Vec<Entry>, StoreError> {
     let rows = sqlx::query(
         "SELECT e.seq, e.thread_id, e.id, e.body, e.processed_at, b.blocks FROM session_events e \
          LEFT JOIN model_blocks b ON b.session_id = e.session_id AND b.event_id = e.id \
-         WHERE e.session_id = ?1 ORDER BY e.seq",
+         WHERE e.session_id = ?1 AND e.seq > ?2 ORDER BY e.seq",
     )
     .bind(session.as_str())
+    .bind(after)
     .fetch_all(connection)
     .await?;
     rows.iter()

@@ -24,6 +24,7 @@ pub mod repositories;
 mod row;
 pub mod sessions;
 pub mod skills;
+pub mod snapshots;
 pub mod threads;
 pub mod tunnels;
 pub mod vaults;
