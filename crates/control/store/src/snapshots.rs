@@ -5,7 +5,7 @@ use postern_model::ids::SessionId;
 use sqlx::Row;
 
 use crate::row::digest;
-use crate::{Connection, StoreError, Tx};
+use crate::{Connection, StoreError, Tx, encrypted};
 
 /// What a log has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,7 @@ pub enum Unusable {
 /// # Errors
 /// The database failed.
 pub async fn keep(tx: &mut Tx, session: &SessionId, snapshot: &Snapshot) -> Result<(), StoreError> {
+    let state = tx.cipher().seal(snapshot.state.clone(), encrypted::snapshot(&[session.as_str()]))?;
     sqlx::query(
         "INSERT INTO session_snapshots (workspace_id, session_id, fold, seq, event_id, digest, state) \
          SELECT workspace_id, session_id, ?3, seq, id, ?4, ?5 FROM session_events WHERE session_id = ?1 AND seq = ?2 \
@@ -58,7 +59,7 @@ pub async fn keep(tx: &mut Tx, session: &SessionId, snapshot: &Snapshot) -> Resu
     .bind(snapshot.place)
     .bind(&snapshot.fold)
     .bind(snapshot.digest(session))
-    .bind(&snapshot.state)
+    .bind(state)
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -69,6 +70,7 @@ pub async fn keep(tx: &mut Tx, session: &SessionId, snapshot: &Snapshot) -> Resu
 /// # Errors
 /// The database failed.
 pub async fn find(connection: &mut Connection, session: &SessionId, fold: &str) -> Result<Found, StoreError> {
+    let cipher = connection.cipher();
     let row = sqlx::query(
         "SELECT s.fold, s.seq, s.digest, s.state, e.id IS NOT NULL AS is_of_log FROM session_snapshots s \
          LEFT JOIN session_events e ON e.session_id = s.session_id AND e.seq = s.seq AND e.id = s.event_id \
@@ -78,7 +80,10 @@ pub async fn find(connection: &mut Connection, session: &SessionId, fold: &str) 
     .fetch_optional(connection)
     .await?;
     let Some(row) = row else { return Ok(Found::Nothing) };
-    let snapshot = Snapshot { fold: row.try_get("fold")?, place: row.try_get("seq")?, state: row.try_get("state")? };
+    let Ok(state) = cipher.open(row.try_get("state")?, encrypted::snapshot(&[session.as_str()])) else {
+        return Ok(Found::Unusable(Unusable::Damaged));
+    };
+    let snapshot = Snapshot { fold: row.try_get("fold")?, place: row.try_get("seq")?, state };
     Ok(match () {
         () if snapshot.fold != fold => Found::Unusable(Unusable::AnotherFold),
         () if !row.try_get::<bool, _>("is_of_log")? => Found::Unusable(Unusable::NotOfThisLog),
