@@ -60,7 +60,8 @@ pub(crate) fn server(configuration: &ServerConfiguration) -> Reach {
     let files = configuration.tls.iter().flat_map(|(certificate, key)| [certificate, key]);
     let edge = configuration.edge.iter().flat_map(|edge| [&edge.certificate, &edge.key]);
     let reach = Reach::new().keeps(made(&configuration.directory));
-    files.chain(edge).chain(&configuration.model_ca_file).chain(&configuration.ca_file).fold(reach, Reach::reads)
+    let others = [&configuration.model_ca_file, &configuration.ca_file, &configuration.event_key_file];
+    files.chain(edge).chain(others.into_iter().flatten()).fold(reach, Reach::reads)
 }
 
 /// A file that is replaced by another of its name is found again through its directory, and where links lead through the directory there. A directory that

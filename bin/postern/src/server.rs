@@ -77,6 +77,8 @@ pub(crate) struct ServerConfiguration {
     pub(crate) web: WebConfiguration,
     /// Trusted besides the system's list, for all of these.
     pub(crate) ca_file: Option<PathBuf>,
+    /// The keys that what sessions say is encrypted under where it is stored.
+    pub(crate) event_key_file: Option<PathBuf>,
 }
 
 /// The tunnel's edge of a server.
@@ -154,8 +156,9 @@ impl Server {
         let (Some(tcp), Some(operator)) = (sockets.next(), sockets.next()) else {
             return Err(Failure::Misused("the server expects its listening sockets".into()));
         };
-        let store =
-            Store::open(&configuration.directory.join("postern.sqlite")).await.or_misused("open the database")?;
+        let event_keys = configuration.event_key_file.as_deref().map(keys::event_keys).transpose()?;
+        let database = configuration.directory.join("postern.sqlite");
+        let store = Store::open_with(&database, event_keys).await.or_misused("open the database")?;
         let (environment, issued) =
             first::first_things(&store, &configuration).await.or_misused("make keys and environment")?;
         let server_key = keys::server_key(&configuration.directory)?;

@@ -85,6 +85,7 @@ impl Up {
             webhook_addresses: configuration.server.webhook_addresses.clone(),
             web: WebConfiguration::read(&configuration.web)?,
             ca_file: configuration.server.ca_file.clone(),
+            event_key_file: configuration.server.event_key_file.clone(),
         };
         let sockets = vec![OwnedFd::from(tcp), OwnedFd::from(operator), OwnedFd::from(edge_socket)];
         let mut server = Supervisor::new("server", Starter::itself(exe.clone()), server, sockets);

@@ -82,6 +82,7 @@ fn prepare(
         webhook_addresses: section.webhook_addresses.clone(),
         web: WebConfiguration::read(&configuration.web)?,
         ca_file: section.ca_file.clone(),
+        event_key_file: section.event_key_file.clone(),
     };
     Ok((role, sockets))
 }

@@ -87,7 +87,11 @@ impl App {
 pub(crate) fn problem(error: StoreError) -> Problem {
     match error {
         StoreError::Refused(problem) => problem,
-        StoreError::Database(_) | StoreError::Migrate(_) | StoreError::Corrupt { .. } => {
+        StoreError::Database(_)
+        | StoreError::Migrate(_)
+        | StoreError::Corrupt { .. }
+        | StoreError::EventKeyMissing { .. }
+        | StoreError::Unsealed { .. } => {
             let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
             tracing::error!(%error, cause, "the database failed");
             Problem::internal()

@@ -7,9 +7,9 @@ use postern_model::Problem;
 use postern_model::event::{ClientEvent, Event, Previewable};
 use postern_model::ids::{SessionId, ThreadId};
 use postern_session::{Author, Input, ModelEvent, Session};
-use postern_store::events::{self, After, Of, WAITING};
-use postern_store::sessions::{self, Record};
-use postern_store::{StoreError, Tx, mcp_calls, work};
+use postern_store::events::{After, Of, WAITING};
+use postern_store::sessions::Record;
+use postern_store::{Tx, work};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -20,7 +20,7 @@ use crate::perform::Performed;
 use crate::shared::Shared;
 use crate::subscribers::{Subscribers, Subscription};
 use crate::under_way::{self, News, UnderWay};
-use crate::{Missing, problem, session_not_found};
+use crate::{Missing, load, problem, session_not_found};
 
 /// How many work items in a row may end without a result before the session is told.
 const FRUITLESS_ITEMS: u32 = 3;
@@ -34,6 +34,8 @@ pub(crate) struct Actor {
     pub(crate) next_waiting: i64,
     /// The place of the next event that streams are shown: `next`, but for the moment between a commit and telling.
     pub(crate) next_shown: i64,
+    /// The place of the last event that the last snapshot holds, or was too large to hold.
+    pub(crate) folded: i64,
     pub(crate) subscribers: Subscribers,
     pub(crate) under_way: BTreeMap<ThreadId, UnderWay>,
 }
@@ -49,7 +51,7 @@ pub(crate) enum Over {
 
 /// Loads a session from the store, goes on where its log ends, and serves it.
 pub(crate) async fn load_and_run(shared: Arc<Shared>, id: SessionId, commands: mpsc::Receiver<Envelope>) {
-    match load(&shared, &id).await {
+    match load::load(&shared, &id).await {
         Ok(Some(mut actor)) => {
             if actor.perform(Input::Resume).await.is_ok() {
                 actor.run(commands).await;
@@ -76,25 +78,6 @@ pub(crate) async fn load_and_run(shared: Arc<Shared>, id: SessionId, commands: m
     }
 }
 
-async fn load(shared: &Arc<Shared>, id: &SessionId) -> Result<Option<Actor>, StoreError> {
-    let mut reader = shared.store.read().await?;
-    let Some(record) = sessions::find(&mut reader, id).await? else { return Ok(None) };
-    let entries = events::replay(&mut reader, id).await?;
-    let started = mcp_calls::started(&mut reader, id).await?;
-    drop(reader);
-    let mut actor = Actor::new(shared, record);
-    for entry in entries {
-        let next = if entry.seq < WAITING { &mut actor.next } else { &mut actor.next_waiting };
-        *next = entry.seq + 1;
-        actor.session.replay(&entry.thread, &entry.event, entry.kept);
-    }
-    actor.next_shown = actor.next;
-    for call in &started {
-        actor.session.replay_started(call);
-    }
-    Ok(Some(actor))
-}
-
 impl Actor {
     /// A task for a session whose log is empty.
     pub(crate) fn new(shared: &Arc<Shared>, record: Record) -> Self {
@@ -109,6 +92,7 @@ impl Actor {
             next: 1,
             next_waiting: WAITING,
             next_shown: 1,
+            folded: 0,
             subscribers: Subscribers::default(),
             under_way: BTreeMap::new(),
         }
@@ -137,6 +121,7 @@ impl Actor {
             if let Err(over) = done {
                 break over;
             }
+            self.keep_snapshot().await;
         };
         debug!(session = %self.record.id, ?over, "session task ends");
         let shared = Arc::clone(&self.shared);

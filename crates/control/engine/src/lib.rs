@@ -13,6 +13,7 @@ pub mod control;
 mod create;
 mod deployments;
 mod lists;
+mod load;
 mod mcp;
 mod missed;
 mod oauth;
@@ -95,6 +96,8 @@ pub struct Settings {
     pub linger: Duration,
     /// How long a session rests after the store failed under it.
     pub recovery: Duration,
+    /// How many events come between two snapshots of a session: what is read at most beside one, and how seldom one is written.
+    pub events_between_snapshots: u32,
 }
 
 impl Default for Settings {
@@ -109,6 +112,7 @@ impl Default for Settings {
             heartbeat: Duration::from_secs(30),
             linger: Duration::from_secs(60),
             recovery: Duration::from_secs(10),
+            events_between_snapshots: 256,
         }
     }
 }

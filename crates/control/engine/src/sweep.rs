@@ -47,7 +47,7 @@ async fn swept(shared: &Arc<Shared>) -> Result<bool, StoreError> {
 
 /// Deletes sessions that rested for longer than their workspace keeps them, each by its own task, as a client would.
 async fn forget_sessions(shared: &Arc<Shared>) -> Result<bool, StoreError> {
-    let old = workspaces::sessions_to_forget(&mut *shared.store.read().await?, now(), SESSIONS_AT_ONCE).await?;
+    let old = workspaces::sessions_to_forget(&mut shared.store.read().await?, now(), SESSIONS_AT_ONCE).await?;
     let mut deleted = 0;
     for (workspace, session) in &old {
         match shared.ask(Some(workspace), session, |reply| Command::Delete { reply }).await {

@@ -16,6 +16,7 @@ mod outcomes;
 mod retention;
 mod rules;
 mod skills;
+mod snapshots;
 mod stage;
 mod streams;
 mod threads;

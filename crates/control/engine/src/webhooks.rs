@@ -83,7 +83,7 @@ async fn send_due(
     under_way: &mut HashMap<WebhookId, u32>,
 ) -> Result<std::time::Duration, StoreError> {
     let now = now();
-    let next = webhooks::next_due(&mut *shared.store.read().await?).await?;
+    let next = webhooks::next_due(&mut shared.store.read().await?).await?;
     let wait = next.map_or(LONGEST_NAP, |next| next.duration_since(now)).min(LONGEST_NAP);
     let room = MOST.saturating_sub(u32::try_from(letters.len()).unwrap_or(MOST));
     if wait.is_positive() || room == 0 {

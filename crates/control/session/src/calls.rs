@@ -2,10 +2,11 @@
 
 use postern_model::ids::EventId;
 use postern_model::tool::Builtin;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// Who answers a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Owner {
     /// A worker, with `user.tool_result`.
     Worker,
@@ -16,7 +17,7 @@ pub(crate) enum Owner {
 }
 
 /// How far an open call has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Progress {
     /// A person must say whether it may run.
     Asking,
@@ -29,7 +30,7 @@ pub(crate) enum Progress {
 }
 
 /// One open call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Call {
     pub(crate) id: EventId,
     pub(crate) owner: Owner,
@@ -41,7 +42,7 @@ pub(crate) struct Call {
 }
 
 /// What this server calls, and with what input.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Target {
     /// A tool of an MCP server.
     Mcp { server: String, tool: String, input: Map<String, Value> },
@@ -69,7 +70,7 @@ impl Call {
 }
 
 /// The open calls, in the order they were made.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Calls(Vec<Call>);
 
 impl Calls {

@@ -6,6 +6,7 @@
 use postern_model::agent::ContextSettings;
 use postern_model::event::{EventBody, ModelUsage, RetryStatus, SessionError, SessionErrorKind};
 use postern_model::ids::EventId;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::conversation::Conversation;
@@ -61,7 +62,7 @@ const BYTES_PER_TOKEN: u64 = 4;
 const MOST_BYTES_PER_TOKEN: u64 = 8;
 
 /// How large the conversation is, as far as the log says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Size {
     /// What the endpoint counted last, the answer included.
     tokens: u64,
@@ -109,7 +110,7 @@ impl Size {
 }
 
 /// What a model request is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Purpose {
     /// The next step of the turn.
     #[default]

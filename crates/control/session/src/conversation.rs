@@ -5,6 +5,7 @@
 
 use postern_model::content::Block;
 use postern_model::ids::EventId;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// The longest text of one result that the model sees whole, in characters.
@@ -20,7 +21,7 @@ const CLEARED: &str = "[This result was cleared to save room. Run the tool again
 const MOST_DATA_WEIGHT: usize = 8_000;
 
 /// Who speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     /// The user, and the results of tools.
     User,
@@ -29,7 +30,7 @@ pub enum Role {
 }
 
 /// One message.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     /// Who speaks.
     pub role: Role,
@@ -38,7 +39,7 @@ pub struct Message {
 }
 
 /// The messages so far; roles alternate.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Conversation {
     messages: Vec<Message>,
     weight: u64,

@@ -104,10 +104,8 @@ pub fn definitions(agent: &SessionAgent) -> Vec<Value> {
 impl Session {
     /// A thread begins: its agent is the roster's of this name.
     pub(crate) fn begin_thread(&mut self, name: &str, id: &ThreadId, at: Option<postern_model::Timestamp>) {
-        let member = self.threads[0].agent.roster().iter().find(|member| member.agent().name == name);
-        let agent = member.map(|member| Arc::new(member.agent().clone()));
         // A log that names an agent which is not in the roster was not written by this code: nothing is run for it.
-        let (agent, status) = match agent {
+        let (agent, status) = match self.member(name) {
             Some(agent) => (agent, SessionStatus::Idle),
             None => (Arc::clone(&self.threads[0].agent), SessionStatus::Terminated),
         };

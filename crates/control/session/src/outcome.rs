@@ -8,6 +8,7 @@ use postern_model::event::{
     DEFAULT_ITERATIONS, EventBody, ModelUsage, OutcomeEvaluation, OutcomeProgress, OutcomeResult, Rubric, StopReason,
 };
 use postern_model::ids::{EventId, OutcomeId};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::conversation::{Conversation, Role};
@@ -31,7 +32,7 @@ const LONGEST_BLOCK: usize = 20_000;
 const LONGEST_EXPLANATION: usize = 10_000;
 
 /// The outcome that is worked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     id: OutcomeId,
     description: String,

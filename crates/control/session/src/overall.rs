@@ -3,6 +3,7 @@
 use postern_model::Timestamp;
 use postern_model::event::{Event, EventBody, StopDetails, StopReason};
 use postern_model::session::{SessionStatus, Usage};
+use serde::{Deserialize, Serialize};
 
 use crate::input::Effect;
 use crate::machine::Step;
@@ -10,7 +11,7 @@ use crate::session::Session;
 use crate::spending::Spending;
 
 /// What the log says of the session as a whole.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overall {
     /// What the session does.
     pub status: SessionStatus,

@@ -9,24 +9,25 @@ use postern_model::ids::EventId;
 use postern_model::tool::Builtin;
 use postern_model::tool::web::{ToolSource, UrlSources, UserSource};
 use postern_policy::web::{WebUrl, urls_in};
+use serde::{Deserialize, Serialize};
 
 /// How many URLs are remembered, and how many bytes of them; the oldest are forgotten first.
 const MOST_URLS: usize = 10_000;
 const MOST_BYTES: usize = 4 << 20;
 
 /// Where a URL stood.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Source {
     /// In what the user wrote.
     User,
     /// In a result of this custom tool.
     Custom(String),
     /// In a result of this web tool.
-    Web(&'static str),
+    Web(String),
 }
 
 /// The URLs that were shown.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sightings {
     seen: HashMap<String, BTreeSet<Source>>,
     /// Oldest first.
@@ -46,7 +47,7 @@ impl Sightings {
             }
             EventBody::AgentToolUse { name, .. } => {
                 if let Some(tool) = Builtin::named(name).filter(|tool| !tool.runs_in_sandbox()) {
-                    self.awaited.insert(event.id.clone(), Source::Web(tool.name()));
+                    self.awaited.insert(event.id.clone(), Source::Web(tool.name().to_owned()));
                 }
             }
             EventBody::UserCustomToolResult { custom_tool_use_id: call, content, is_error, .. }

@@ -7,6 +7,7 @@ use postern_model::event::{EventBody, ModelUsage, StopReason};
 use postern_model::ids::EventId;
 use postern_model::money::{BudgetLimit, Cost, MonetaryAmount, Price};
 use postern_model::session::SessionStatus;
+use serde::{Deserialize, Serialize};
 
 use crate::input::Counsel;
 use crate::machine::Step;
@@ -34,7 +35,7 @@ impl Prices {
 }
 
 /// What a session has spent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Spending {
     /// No model was asked whose price is known.
     #[default]

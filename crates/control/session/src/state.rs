@@ -12,6 +12,7 @@ use postern_model::ids::{EventId, ThreadId};
 use postern_model::money::Price;
 use postern_model::session::{SessionStatus, Usage};
 use postern_model::tool::Builtin;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::calls::{Call, Calls, Owner, Progress, Target};
@@ -26,7 +27,7 @@ const REMEMBERED_MESSAGES: usize = 8;
 const REMEMBERED_CHARACTERS: usize = 4_000;
 
 /// What the log says. Two states folded from the same log are equal.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// What the thread does.
     pub status: SessionStatus,

@@ -10,4 +10,4 @@ mod properties;
 mod servers;
 mod threads;
 mod web;
-mod world;
+pub(crate) mod world;

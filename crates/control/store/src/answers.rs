@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use postern_model::ids::WorkspaceId;
 use postern_model::{Problem, Timestamp};
 use serde::Serialize;
 use sqlx::Row;
 
-use crate::row::{json, micros};
-use crate::{Connection, StoreError, Tx};
+use crate::row::{digest, json, micros};
+use crate::{Connection, StoreError, Tx, encrypted};
 
 /// How long an answer is given again.
 const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
@@ -53,6 +52,7 @@ impl Asked<'_> {
 /// # Errors
 /// Refused with 409 `idempotency_key_reused` where the key came with another request; or the database failed.
 pub async fn earlier(connection: &mut Connection, once: &Once, now: Timestamp) -> Result<Option<String>, StoreError> {
+    let cipher = connection.cipher();
     let row = sqlx::query("SELECT request, answer FROM request_answers WHERE scope = ?1 AND created_at > ?2")
         .bind(&once.scope)
         .bind(micros(oldest(now)))
@@ -63,7 +63,8 @@ pub async fn earlier(connection: &mut Connection, once: &Once, now: Timestamp) -
         let message = "This Idempotency-Key came with another request before. Send a key of its own with each request.";
         return Err(Problem::conflict(message).with_code("idempotency_key_reused").into());
     }
-    Ok(Some(row.try_get("answer")?))
+    let names = encrypted::of_answer(&once.workspace, &once.scope);
+    Ok(Some(cipher.open(row.try_get("answer")?, encrypted::answer(&names))?))
 }
 
 /// Stores the answer with what was created; forgets those that are no longer given.
@@ -80,6 +81,8 @@ pub async fn remember<T: Serialize + ?Sized>(
         .bind(micros(oldest(now)))
         .execute(&mut **tx)
         .await?;
+    let names = encrypted::of_answer(&once.workspace, &once.scope);
+    let answer = tx.cipher().seal(json(answer), encrypted::answer(&names))?;
     let stored = sqlx::query(
         "INSERT INTO request_answers (workspace_id, scope, request, answer, created_at) VALUES (?1, ?2, ?3, ?4, ?5) \
          ON CONFLICT (scope) DO NOTHING",
@@ -87,7 +90,7 @@ pub async fn remember<T: Serialize + ?Sized>(
     .bind(once.workspace.as_str())
     .bind(&once.scope)
     .bind(&once.request)
-    .bind(json(answer))
+    .bind(answer)
     .bind(micros(now))
     .execute(&mut **tx)
     .await?;
@@ -99,16 +102,6 @@ pub async fn remember<T: Serialize + ?Sized>(
 
 fn oldest(now: Timestamp) -> Timestamp {
     now.saturating_sub(KEPT_FOR).unwrap_or(Timestamp::MIN)
-}
-
-/// Of all parts, each with its length: no two lists of parts are one text.
-fn digest(parts: &[&[u8]]) -> String {
-    let mut context = Context::new(&SHA256);
-    for part in parts {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part);
-    }
-    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -7,14 +7,12 @@ use std::time::Duration;
 
 use postern_model::Problem;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Sqlite, Transaction};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-/// What the queries run on; both a [`Tx`] and a reader dereference to it.
-pub type Connection = sqlx::SqliteConnection;
+use crate::cipher::{Cipher, EventKeys};
+use crate::{Connection, encrypted};
 
 /// The schema, in order. A migration that was released is never edited.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
@@ -37,6 +35,8 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (56, "threads", include_str!("../migrations/sqlite/0056_threads.sql")),
     (57, "repositories", include_str!("../migrations/sqlite/0057_repositories.sql")),
     (59, "refresh_failed", include_str!("../migrations/sqlite/0059_refresh_failed.sql")),
+    (63, "snapshots", include_str!("../migrations/sqlite/0063_snapshots.sql")),
+    (64, "event_keys", include_str!("../migrations/sqlite/0064_event_keys.sql")),
 ];
 
 const READERS: u32 = 8;
@@ -48,6 +48,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Store {
     writer: SqlitePool,
     readers: SqlitePool,
+    cipher: Cipher,
     work: Arc<Notify>,
     told: Arc<Notify>,
 }
@@ -55,7 +56,7 @@ pub struct Store {
 /// A write transaction: one at a time, rolled back unless committed.
 #[derive(Debug)]
 pub struct Tx {
-    inner: Transaction<'static, Sqlite>,
+    inner: Connection,
     work: Arc<Notify>,
     wakes_pollers: bool,
     told: Arc<Notify>,
@@ -74,6 +75,21 @@ pub enum StoreError {
     /// The schema could not be brought up to date; a database of a newer build is refused here.
     #[error("migrate the database")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// What is stored is encrypted under a key that was not given.
+    #[error(
+        "sessions are stored encrypted under the key {id}, which was not given: put it back into the file that [server] \
+         event_key_file names, below the key in use"
+    )]
+    EventKeyMissing {
+        /// The key's name.
+        id: String,
+    },
+    /// A value could not be encrypted.
+    #[error("encrypt {what}")]
+    Unsealed {
+        /// Table and column.
+        what: &'static str,
+    },
     /// A stored value does not read back.
     #[error("stored {what} does not read back")]
     Corrupt {
@@ -94,6 +110,14 @@ impl Store {
     /// # Errors
     /// The file cannot be opened or made, or a newer build has written it.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, None).await
+    }
+
+    /// The same; what sessions say is encrypted under these keys from now on.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; or something is stored under a key that is not among them.
+    pub async fn open_with(path: &Path, keys: Option<EventKeys>) -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -107,7 +131,10 @@ impl Store {
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
         migrator().run(&writer).await?;
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
-        Ok(Self { writer, readers, work: Arc::new(Notify::new()), told: Arc::new(Notify::new()) })
+        let (work, told) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let store = Self { writer, readers, cipher: Cipher::new(keys), work, told };
+        encrypted::check(&store).await?;
+        Ok(store)
     }
 
     /// Begins a write transaction. Waits for the one before it; dropping it rolls back.
@@ -115,7 +142,7 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn write(&self) -> Result<Tx, StoreError> {
-        let inner = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let inner = Connection::writing(self.writer.begin_with("BEGIN IMMEDIATE").await?, self.cipher.clone());
         let (work, told) = (Arc::clone(&self.work), Arc::clone(&self.told));
         Ok(Tx { inner, work, wakes_pollers: false, told, tells: false })
     }
@@ -124,8 +151,12 @@ impl Store {
     ///
     /// # Errors
     /// The database failed.
-    pub async fn read(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
-        Ok(self.readers.acquire().await?)
+    pub async fn read(&self) -> Result<Connection, StoreError> {
+        Ok(Connection::reading(self.readers.acquire().await?, self.cipher.clone()))
+    }
+
+    pub(crate) fn cipher(&self) -> &Cipher {
+        &self.cipher
     }
 
     /// Ends at the next commit that queued work. To miss none, enable it before looking at the queue.

@@ -8,9 +8,10 @@ use serde_json::Value;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
+use crate::cipher::Cipher;
 use crate::list::Range;
 use crate::row::{from_json, json, micros, optional_instant, parsed};
-use crate::{Connection, StoreError, Tx, webhooks};
+use crate::{Connection, StoreError, Tx, encrypted, webhooks};
 
 /// Where events stand that were accepted and wait: behind everything that took effect.
 pub const WAITING: i64 = 1 << 40;
@@ -100,6 +101,8 @@ pub async fn append(
     audience: Audience,
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    let row = encrypted::of_event(&log.session, &event.id);
+    let body = tx.cipher().seal(json(&event.body), encrypted::event(&row))?;
     sqlx::query(
         "INSERT INTO session_events (workspace_id, session_id, thread_id, seq, id, type, body, accepted_at, processed_at, \
            in_session) \
@@ -111,7 +114,7 @@ pub async fn append(
     .bind(seq)
     .bind(event.id.as_str())
     .bind(event.body.kind())
-    .bind(json(&event.body))
+    .bind(body)
     .bind(micros(now))
     .bind(event.processed_at.map(micros))
     .bind(audience == Audience::Session)
@@ -143,6 +146,8 @@ pub async fn process(tx: &mut Tx, log: &Log, seq: i64, event: &Event) -> Result<
 /// # Errors
 /// The database failed.
 pub async fn keep(tx: &mut Tx, log: &Log, event: &EventId, blocks: &[Value]) -> Result<(), StoreError> {
+    let row = encrypted::of_event(&log.session, event);
+    let blocks = tx.cipher().seal(json(&blocks), encrypted::blocks(&row))?;
     sqlx::query(
         "INSERT INTO model_blocks (workspace_id, session_id, thread_id, event_id, blocks) VALUES (?1, ?2, ?3, ?4, ?5)",
     )
@@ -150,30 +155,39 @@ pub async fn keep(tx: &mut Tx, log: &Log, event: &EventId, blocks: &[Value]) -> 
     .bind(log.session.as_str())
     .bind(log.thread.as_str())
     .bind(event.as_str())
-    .bind(json(&blocks))
+    .bind(blocks)
     .execute(&mut **tx)
     .await?;
     Ok(())
 }
 
-/// A session's whole log, in order, for reading it back into a state.
+/// A session's log behind a place, in order, for reading it back into a state: from 0 on all of it.
 ///
 /// # Errors
 /// The database failed.
-pub async fn replay(connection: &mut Connection, session: &SessionId) -> Result<Vec<Entry>, StoreError> {
+pub async fn replay(connection: &mut Connection, session: &SessionId, after: i64) -> Result<Vec<Entry>, StoreError> {
+    let cipher = connection.cipher();
     let rows = sqlx::query(
         "SELECT e.seq, e.thread_id, e.id, e.body, e.processed_at, b.blocks FROM session_events e \
          LEFT JOIN model_blocks b ON b.session_id = e.session_id AND b.event_id = e.id \
-         WHERE e.session_id = ?1 ORDER BY e.seq",
+         WHERE e.session_id = ?1 AND e.seq > ?2 ORDER BY e.seq",
     )
     .bind(session.as_str())
+    .bind(after)
     .fetch_all(connection)
     .await?;
     rows.iter()
         .map(|row| {
-            let blocks: Option<String> = row.try_get("blocks")?;
-            let kept = blocks.map(|text| from_json(&text, "model_blocks.blocks")).transpose()?;
-            Ok(Entry { kept, ..entry(row)? })
+            let entry = entry(row, session, &cipher)?;
+            let kept = match row.try_get("blocks")? {
+                Some(stored) => {
+                    let names = encrypted::of_event(session, &entry.event.id);
+                    let text = cipher.open(stored, encrypted::blocks(&names))?;
+                    Some(from_json(&text, "model_blocks.blocks")?)
+                }
+                None => None,
+            };
+            Ok(Entry { kept, ..entry })
         })
         .collect()
 }
@@ -187,6 +201,7 @@ pub async fn list(
     session: &SessionId,
     query: &EventList,
 ) -> Result<Vec<Entry>, StoreError> {
+    let cipher = connection.cipher();
     let ascending = query.order == Order::Asc;
     let mut sql = QueryBuilder::<Sqlite>::new(
         "SELECT seq, thread_id, id, body, processed_at FROM session_events WHERE session_id = ",
@@ -219,14 +234,16 @@ pub async fn list(
     sql.push(if ascending { " ORDER BY seq LIMIT " } else { " ORDER BY seq DESC LIMIT " });
     sql.push_bind(i64::from(query.limit) + 1);
     let rows = sql.build().fetch_all(connection).await?;
-    rows.iter().map(entry).collect()
+    rows.iter().map(|row| entry(row, session, &cipher)).collect()
 }
 
-fn entry(row: &SqliteRow) -> Result<Entry, StoreError> {
+fn entry(row: &SqliteRow, session: &SessionId, cipher: &Cipher) -> Result<Entry, StoreError> {
+    let id = parsed(EventId::parse(row.try_get("id")?), "session_events.id")?;
+    let body = cipher.open(row.try_get("body")?, encrypted::event(&encrypted::of_event(session, &id)))?;
     let event = Event {
-        id: parsed(EventId::parse(row.try_get("id")?), "session_events.id")?,
+        id,
         processed_at: optional_instant(row.try_get("processed_at")?, "session_events.processed_at")?,
-        body: from_json(row.try_get("body")?, "session_events.body")?,
+        body: from_json(&body, "session_events.body")?,
     };
     let thread = parsed(ThreadId::parse(row.try_get("thread_id")?), "session_events.thread_id")?;
     Ok(Entry { seq: row.try_get("seq")?, thread, event, kept: None })

@@ -1,5 +1,6 @@
 //! Reading and writing the column forms: instants as microseconds, ids and JSON as text.
 
+use aws_lc_rs::digest::{Context, SHA256};
 use postern_model::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -33,4 +34,14 @@ pub(crate) fn from_json<T: DeserializeOwned>(text: &str, what: &'static str) -> 
 /// A stored id or word.
 pub(crate) fn parsed<T, E>(result: Result<T, E>, what: &'static str) -> Result<T, StoreError> {
     result.map_err(|_| StoreError::Corrupt { what })
+}
+
+/// SHA-256 of all parts, each with its length: no two lists of parts are one text.
+pub(crate) fn digest(parts: &[&[u8]]) -> String {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -13,9 +13,10 @@ use postern_model::{Metadata, Timestamp};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
+use crate::cipher::Cipher;
 use crate::list::Range;
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
-use crate::{Connection, StoreError, Tx, webhooks};
+use crate::{Connection, StoreError, Tx, encrypted, webhooks};
 
 /// A session's record.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,6 +144,7 @@ pub struct SessionList {
 /// # Errors
 /// The database failed.
 pub async fn create(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
+    let outcomes = sealed_outcomes(tx, &record.id, &record.progress)?;
     sqlx::query(
         "INSERT INTO sessions (workspace_id, id, environment_id, thread_id, agent_id, agent_version, agent, title, metadata, \
            status, usage, active_since, has_run, has_been_idle, created_at, updated_at, vault_ids, deployment_id, \
@@ -167,7 +169,7 @@ pub async fn create(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
     .bind(micros(record.updated_at))
     .bind(json(&record.vault_ids))
     .bind(record.deployment_id.as_ref().map(DeploymentId::as_str))
-    .bind(json(&record.progress.outcomes))
+    .bind(outcomes)
     .bind(json(&record.resources))
     .bind(json(&record.skills))
     .bind(record.budget.as_ref().map(json))
@@ -189,8 +191,9 @@ pub async fn create(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
 /// # Errors
 /// The database failed.
 pub async fn find(connection: &mut Connection, id: &SessionId) -> Result<Option<Record>, StoreError> {
+    let cipher = connection.cipher();
     let row = sqlx::query("SELECT * FROM sessions WHERE id = ?1").bind(id.as_str()).fetch_optional(connection).await?;
-    row.as_ref().map(record).transpose()
+    row.as_ref().map(|row| record(row, &cipher)).transpose()
 }
 
 /// The workspace and the vaults of a session of this environment.
@@ -234,6 +237,7 @@ pub async fn resources(
 /// # Errors
 /// The database failed.
 pub async fn save_progress(tx: &mut Tx, id: &SessionId, progress: &Progress, now: Timestamp) -> Result<(), StoreError> {
+    let outcomes = sealed_outcomes(tx, id, progress)?;
     sqlx::query(
         "UPDATE sessions SET status = ?2, usage = ?3, active_since = ?4, has_run = ?5, has_been_idle = ?6, updated_at = ?7, \
            outcome_evaluations = ?8 \
@@ -246,7 +250,7 @@ pub async fn save_progress(tx: &mut Tx, id: &SessionId, progress: &Progress, now
     .bind(progress.has_run)
     .bind(progress.has_been_idle)
     .bind(micros(now))
-    .bind(json(&progress.outcomes))
+    .bind(outcomes)
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -306,6 +310,7 @@ pub async fn list(
     workspace: &WorkspaceId,
     query: &SessionList,
 ) -> Result<Vec<Record>, StoreError> {
+    let cipher = connection.cipher();
     let backwards = query.cursor.as_ref().is_some_and(|cursor| cursor.direction == Direction::Prev);
     let ascending = (query.order == Order::Asc) != backwards;
     let (least, most) = query.created_at.micros();
@@ -342,13 +347,23 @@ pub async fn list(
     sql.push(if ascending { " ORDER BY created_at, id LIMIT " } else { " ORDER BY created_at DESC, id DESC LIMIT " });
     sql.push_bind(i64::from(query.limit) + 1);
     let rows = sql.build().fetch_all(connection).await?;
-    rows.iter().map(record).collect()
+    rows.iter().map(|row| record(row, &cipher)).collect()
 }
 
-fn record(row: &SqliteRow) -> Result<Record, StoreError> {
+fn sealed_outcomes(tx: &Tx, id: &SessionId, progress: &Progress) -> Result<String, StoreError> {
+    // Most sessions have none, and that is no secret.
+    if progress.outcomes.is_empty() {
+        return Ok(json(&progress.outcomes));
+    }
+    tx.cipher().seal(json(&progress.outcomes), encrypted::outcomes(&[id.as_str()]))
+}
+
+fn record(row: &SqliteRow, cipher: &Cipher) -> Result<Record, StoreError> {
+    let id = parsed(SessionId::parse(row.try_get("id")?), "sessions.id")?;
+    let outcomes = cipher.open(row.try_get("outcome_evaluations")?, encrypted::outcomes(&[id.as_str()]))?;
     Ok(Record {
         workspace_id: parsed(WorkspaceId::parse(row.try_get("workspace_id")?), "sessions.workspace_id")?,
-        id: parsed(SessionId::parse(row.try_get("id")?), "sessions.id")?,
+        id,
         environment_id: parsed(EnvironmentId::parse(row.try_get("environment_id")?), "sessions.environment_id")?,
         thread_id: parsed(ThreadId::parse(row.try_get("thread_id")?), "sessions.thread_id")?,
         agent: from_json(row.try_get("agent")?, "sessions.agent")?,
@@ -372,7 +387,7 @@ fn record(row: &SqliteRow) -> Result<Record, StoreError> {
             active_since: optional_instant(row.try_get("active_since")?, "sessions.active_since")?,
             has_run: row.try_get("has_run")?,
             has_been_idle: row.try_get("has_been_idle")?,
-            outcomes: from_json(row.try_get("outcome_evaluations")?, "sessions.outcome_evaluations")?,
+            outcomes: from_json(&outcomes, "sessions.outcome_evaluations")?,
         },
         created_at: instant(row.try_get("created_at")?, "sessions.created_at")?,
         updated_at: instant(row.try_get("updated_at")?, "sessions.updated_at")?,

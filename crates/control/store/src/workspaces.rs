@@ -21,6 +21,7 @@ const ERASED: &[&str] = &[
     "request_answers",
     "session_holds",
     "mcp_calls",
+    "session_snapshots",
     "model_blocks",
     "session_events",
     "threads",

@@ -129,6 +129,8 @@ pub struct Server {
     pub webhook_addresses: Vec<IpNet>,
     /// Trusted besides the system's list, for public MCP servers, webhooks, pages and the search provider.
     pub ca_file: Option<PathBuf>,
+    /// The keys that what sessions say is encrypted under where it is stored.
+    pub event_key_file: Option<PathBuf>,
 }
 
 impl Default for Server {
@@ -139,6 +141,7 @@ impl Default for Server {
             mcp_addresses: Vec::new(),
             webhook_addresses: Vec::new(),
             ca_file: None,
+            event_key_file: None,
         }
     }
 }

@@ -36,6 +36,7 @@ fn read_server(table: &mut Table<'_>, directory: &Path) -> Server {
         mcp_addresses: read_nets(table, "mcp_addresses").unwrap_or_default(),
         webhook_addresses: read_nets(table, "webhook_addresses").unwrap_or_default(),
         ca_file: read_path(table, "ca_file", directory),
+        event_key_file: read_path(table, "event_key_file", directory),
     }
 }
 

@@ -93,6 +93,13 @@ fn web_tools_are_there_where_the_section_is_and_search_needs_a_provider() {
 }
 
 #[test]
+fn the_keys_of_stored_events_are_in_a_file_beside_the_configuration() {
+    let read = load("config = 1\n[server]\nevent_key_file = \"events.key\"\n");
+    let server = read.unwrap_or_else(|errors| panic!("{}", listed(&errors))).server;
+    assert_eq!(server.event_key_file.as_deref(), Some(Path::new("/etc/p/events.key")));
+}
+
+#[test]
 fn every_section_is_read_and_files_lie_beside_the_configuration() {
     let read = load(ALL).unwrap_or_else(|errors| panic!("{}", listed(&errors)));
     assert_eq!(read.server.listen, Some("10.0.0.5:8443".parse().unwrap()));

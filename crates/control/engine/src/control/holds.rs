@@ -152,7 +152,7 @@ async fn tell(store: &Store, line: &Line, vain: &mut HashSet<SessionId>) -> Resu
         };
         let Some((session, saying)) = next else { return Ok(()) };
         // Not in the list is not thawed: it may be archived, or one of very many.
-        if saying == Saying::Thaw && holds::of(&mut *store.read().await?, &session).await?.frozen {
+        if saying == Saying::Thaw && holds::of(&mut store.read().await?, &session).await?.frozen {
             vain.insert(session);
             continue;
         }

@@ -107,7 +107,9 @@ impl Call {
 pub(super) fn settings() -> Settings {
     let first = Duration::from_millis(1);
     let backoff = Backoff { first, longest: first, ..Backoff::default() };
-    Settings { limits: Limits { backoff, ..Limits::default() }, ..Settings::default() }
+    // Few events: whatever a test does over a restart is read from a snapshot and what follows it.
+    let limits = Limits { backoff, ..Limits::default() };
+    Settings { limits, events_between_snapshots: 3, ..Settings::default() }
 }
 
 impl Stage {

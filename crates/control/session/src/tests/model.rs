@@ -193,7 +193,7 @@ fn agree(cents: Option<u8>, acts: &[Act]) {
             );
         }
     }
-    assert_eq!(world.replayed().primary().state(), world.session.primary().state(), "the log says everything");
+    world.assert_log_says_everything();
 }
 
 fn case() -> impl Strategy<Value = (Option<u8>, Vec<Act>)> {

@@ -277,7 +277,7 @@ fn check(world: &World) {
     each_status_follows_from_one_that_allows_it(&world.shown);
     each_idle_names_only_open_calls_or_there_are_none(&world.shown);
     the_end_of_the_log_agrees_with_what_runs(world);
-    assert_eq!(world.replayed().primary().state(), world.session.primary().state(), "the log says everything");
+    world.assert_log_says_everything();
     roles_alternate_and_calls_are_answered_next(world);
 }
 

@@ -1,6 +1,7 @@
 //! A session with its log in memory: what the engine and the store are in earnest.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use postern_model::agent::{CreateAgent, SessionMultiagent, ThreadAgent};
@@ -14,19 +15,22 @@ use postern_model::{Field, Problem, Timestamp};
 use serde_json::{Value, json};
 
 use crate::marks::Mark;
+use crate::sightings::Sightings;
 use crate::{
     Author, Chance, Consultation, ContextLimits, Counsellor, Deed, Effect, FailureKind, Input, Limits, McpFailure,
-    McpFailureKind, McpNews, Message, ModelEvent, ModelFailure, Prices, Response, ResponseBlock, ServerTool, Session,
-    State, Stop, WebOrder,
+    McpFailureKind, McpNews, Message, ModelEvent, ModelFailure, Overall, Prices, Response, ResponseBlock, ServerTool,
+    Session, State, Stop, WebOrder,
 };
 
-pub(super) struct World {
-    pub(super) session: Session,
+pub(crate) struct World {
+    pub(crate) session: Session,
     /// The log as a list would show it.
     pub(super) log: Vec<Event>,
     /// Every event as a stream would show it, second showings included.
     pub(super) shown: Vec<Event>,
     pub(super) kept: HashMap<EventId, Vec<Value>>,
+    /// A snapshot after each input that left no event waiting, with its place in the log.
+    snapshots: Vec<(usize, String)>,
     /// Whose log each event is in.
     pub(super) owners: HashMap<EventId, ThreadId>,
     pub(super) request: Option<EventId>,
@@ -137,7 +141,7 @@ fn is_prefix(before: &[Message], now: &[Message]) -> bool {
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::of(agent(), limits())
     }
 
@@ -162,6 +166,7 @@ impl World {
             log: Vec::new(),
             shown: Vec::new(),
             kept: HashMap::new(),
+            snapshots: Vec::new(),
             owners: HashMap::new(),
             request: None,
             children: BTreeMap::new(),
@@ -197,6 +202,9 @@ impl World {
         let before = self.shown.len();
         for Deed { thread, effect } in effects {
             self.perform(&thread, effect);
+        }
+        if !self.session.has_waiting() {
+            self.snapshots.extend(self.session.snapshot().map(|snapshot| (self.log.len(), snapshot)));
         }
         self.shown[before..].iter().map(|event| event.body.kind()).collect()
     }
@@ -280,15 +288,30 @@ impl World {
 
     /// The session as another process would read it from the log.
     pub(super) fn replayed(&self) -> Session {
-        let mut session = empty(&self.agent, self.limits).priced(self.prices, self.budget);
-        for event in &self.log {
+        let empty = empty(&self.agent, self.limits).priced(self.prices, self.budget);
+        self.begun_by_journal(self.folded(0..self.log.len(), empty))
+    }
+
+    fn folded(&self, places: Range<usize>, mut session: Session) -> Session {
+        for event in &self.log[places] {
             let owner = self.owners.get(&event.id).unwrap_or(session.primary().id()).clone();
             session.replay(&owner, event, self.kept.get(&event.id).cloned());
         }
+        session
+    }
+
+    fn begun_by_journal(&self, mut session: Session) -> Session {
         for call in &self.journal {
             session.replay_started(call);
         }
         session
+    }
+
+    /// The session as another process would read it from a snapshot at this place of the log and the events behind it.
+    fn resumed(&self, place: usize, snapshot: &str) -> Session {
+        let mut session = empty(&self.agent, self.limits).priced(self.prices, self.budget);
+        session.restore(snapshot).unwrap();
+        self.begun_by_journal(self.folded(place..self.log.len(), session))
     }
 
     /// Everything in memory is lost.
@@ -368,16 +391,19 @@ impl World {
             .collect()
     }
 
-    /// The log, read back, says what is in memory.
+    /// The log, read back, says what is in memory: whole, and from each snapshot on.
     pub(super) fn assert_log_says_everything(&self) {
-        let replayed = self.replayed();
-        assert_eq!(replayed.overall(), self.session.overall());
-        assert_eq!(replayed.sightings, self.session.sightings);
-        let states = |session: &Session| -> Vec<(ThreadId, String, State)> {
+        let said = |session: &Session| -> (Overall, Sightings, Vec<(ThreadId, String, State)>) {
             let threads = session.threads.iter();
-            threads.map(|thread| (thread.id.clone(), thread.agent.name.clone(), thread.state.clone())).collect()
+            let states = threads.map(|thread| (thread.id.clone(), thread.agent.name.clone(), thread.state.clone()));
+            (session.overall().clone(), session.sightings.clone(), states.collect())
         };
-        assert_eq!(states(&replayed), states(&self.session), "the log says everything");
+        let expected = said(&self.session);
+        assert_eq!(said(&self.replayed()), expected, "the log says everything");
+        for (place, snapshot) in &self.snapshots {
+            let resumed = said(&self.resumed(*place, snapshot));
+            assert_eq!(resumed, expected, "a snapshot at {place} of {} says the same", self.log.len());
+        }
     }
 
     pub(super) fn send(&mut self, events: Value) -> Result<Vec<&'static str>, Problem> {
@@ -390,7 +416,7 @@ impl World {
         Ok(self.input(Input::Events(events)))
     }
 
-    pub(super) fn say(&mut self, text: &str) -> Vec<&'static str> {
+    pub(crate) fn say(&mut self, text: &str) -> Vec<&'static str> {
         self.send(json!([{"type": "user.message", "content": [{"type": "text", "text": text}]}])).unwrap()
     }
 
