@@ -31,9 +31,9 @@ def test_boundary_controls_are_named_at_the_start():
 def test_boundary_keeps_its_files_to_itself(postern: Stack):
     assert postern.data.stat().st_mode & 0o777 == 0o700
     # What is shown in a session's sandbox lies below a directory that is closed to all but the worker.
-    shown = {"workspace", "given", "outputs", "memory"}
-    for session in (postern.data / "perimeter/work").iterdir():
-        assert session.stat().st_mode & 0o777 == 0o700, session
+    shown = {"workspace", "given", "outputs", "memory", "shared"}
+    for closed in [postern.data / "perimeter/shared", *(postern.data / "perimeter/work").iterdir()]:
+        assert closed.stat().st_mode & 0o777 == 0o700, closed
     for file in postern.data.rglob("*"):
         if file.is_file() and not shown & set(file.parts):
             assert file.stat().st_mode & 0o077 == 0, f"{file} is readable by others"

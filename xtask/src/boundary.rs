@@ -28,7 +28,8 @@ pub(crate) fn as_ordinary_user() -> Outcome {
     for binary in &built {
         let copy = place.copy(binary)?;
         println!("-- as uid {NOBODY}: {}", copy.display());
-        run_quietly(place.as_ordinary_user(&copy).args(["--quiet", "--test-threads=2"]))?;
+        // One at a time: a child that one test forks holds for a moment the locks of another.
+        run_quietly(place.as_ordinary_user(&copy).args(["--quiet", "--test-threads=1"]))?;
     }
     journeys_as_ordinary_user(&place)
 }

@@ -152,13 +152,15 @@ fn filters(tasks: &Path) -> Vec<Option<u32>> {
 fn files_are_private(directory: &Path) -> Pair {
     use std::os::unix::fs::PermissionsExt;
     let open = |path: &Path| fs::metadata(path).is_ok_and(|about| about.permissions().mode() & 0o077 != 0);
-    let ours = below(&directory.join("perimeter")).into_iter().filter(|path| !path.components().any(in_workspace));
-    let any = ours.into_iter().any(|path| open(&path));
+    let perimeter = directory.join("perimeter");
+    let ours = below(&perimeter).into_iter().filter(|path| !path.components().any(is_shown));
+    let any = ours.into_iter().any(|path| open(&path)) || open(&perimeter.join("shared"));
     (word(any, "made", "none"), word(open(&directory.join("attack.py")) || open(Path::new("/usr")), "made", "none"))
 }
 
-fn in_workspace(part: std::path::Component<'_>) -> bool {
-    part.as_os_str() == "workspace"
+/// What lies in them is for sandboxes to see, behind a directory that is closed to others.
+fn is_shown(part: std::path::Component<'_>) -> bool {
+    part.as_os_str() == "workspace" || part.as_os_str() == "shared"
 }
 
 /// Whether each tool use on record that was allowed has its outcome there.
