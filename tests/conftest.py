@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +44,16 @@ def port_to_keep() -> int:
                 return port
             except OSError:
                 continue
+
+
+def placed(binary: Path, directory: Path) -> Path:
+    """The binary in a directory where files beside it say what it is to do: linked, since each copy would be 200 MB."""
+    there = directory / "postern"
+    try:
+        there.hardlink_to(binary)
+    except OSError:  # another file system
+        shutil.copy(binary, there)
+    return there
 
 
 @dataclass
@@ -210,9 +221,9 @@ def model_section(rehearsal: dict) -> str:
     return f'config = 1\n[model]\nurl = "{rehearsal["url"]}"\ndefault = "rehearsal-1"\n'
 
 
-@pytest.fixture(scope="session")
-def new_stack(rehearsal: dict) -> Iterator:
-    """`new_stack(zones="", arguments=[])` starts a stack of its own in a new directory."""
+@contextmanager
+def stacks_of(rehearsal: dict) -> Iterator:
+    """What starts a stack of its own in a new directory: `make(zones="", arguments=[])`. All end, and leave nothing, with the context."""
     stacks: list[Stack] = []
 
     def make(zones: str = "", arguments: list[str] | None = None) -> Stack:
@@ -221,19 +232,35 @@ def new_stack(rehearsal: dict) -> Iterator:
         stacks.append(stack)
         return stack.start()
 
-    yield make
-    for stack in stacks:
-        if stack.process and stack.process.poll() is None:
-            stack.kill()
-        if NOTES:
-            keep_notes(stack)
-        shutil.rmtree(stack.directory, ignore_errors=True)
+    try:
+        yield make
+    finally:
+        for stack in stacks:
+            if stack.process and stack.process.poll() is None:
+                stack.kill()
+            if NOTES:
+                keep_notes(stack)
+            shutil.rmtree(stack.directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def new_stack(rehearsal: dict) -> Iterator:
+    """Starts stacks that end with the journeys of one file."""
+    with stacks_of(rehearsal) as make:
+        yield make
 
 
 @pytest.fixture(scope="session")
-def postern(new_stack) -> Stack:
+def new_shared_stack(rehearsal: dict) -> Iterator:
+    """Starts stacks that journeys of several files share."""
+    with stacks_of(rehearsal) as make:
+        yield make
+
+
+@pytest.fixture(scope="session")
+def postern(new_shared_stack) -> Stack:
     """One stack that journeys share when they need no other configuration."""
-    return new_stack()
+    return new_shared_stack()
 
 
 def script(*turns: dict) -> list[dict]:
@@ -268,13 +295,13 @@ def private_api() -> Iterator[dict]:
 
 
 @pytest.fixture(scope="session")
-def stack_with_api(new_stack, private_api: dict) -> Stack:
+def stack_with_api(new_shared_stack, private_api: dict) -> Stack:
     """A stack whose zone grants the private API's token, from a file source."""
     directory = Path(tempfile.mkdtemp(prefix="postern-api-"))
     (directory / "ca.pem").write_text(private_api["ca_pem"])
     (directory / "token").write_text(API_TOKEN)
     (directory / "token").chmod(0o600)
-    return new_stack(f"""
+    return new_shared_stack(f"""
 [zone.ledger]
 environment = "default"
 [[zone.ledger.credential]]
@@ -403,9 +430,9 @@ def secret_file(value: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stack_with_wiki(new_stack, wiki: Process) -> Stack:
+def stack_with_wiki(new_shared_stack, wiki: Process) -> Stack:
     """A stack whose gateway has a route to the private MCP server, with its token."""
-    return new_stack(wiki_sections(wiki.ready["url"], secret_file(WIKI_TOKEN)))
+    return new_shared_stack(wiki_sections(wiki.ready["url"], secret_file(WIKI_TOKEN)))
 
 
 @dataclass

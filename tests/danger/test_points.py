@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 from pathlib import Path
 
 import pytest
 from aftermath import check, client_of, marks, ready_client, recorded, settled, turns
 from anthropic import Anthropic, APIConnectionError, APIStatusError
-from conftest import Stack, script, until
+from conftest import Stack, placed, script, until
 
 PASSINGS = int(os.environ.get("POSTERN_PASSINGS", "2"))
 SEED = int(os.environ.get("POSTERN_SEED", "20261128"))
@@ -38,8 +37,7 @@ def stack(new_stack, danger: Path, tmp_path_factory) -> Stack:
     stack = new_stack()
     stack.stop()
     # The binary that can die, over a directory that the one that ships has made.
-    stack.binary = str(tmp_path_factory.mktemp("danger") / "postern")
-    shutil.copy(danger, stack.binary)
+    stack.binary = str(placed(danger, tmp_path_factory.mktemp("danger")))
     stack.start()
     return stack
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import BINARY
+from conftest import BINARY, placed
 
 ROOT = Path(__file__).parent.parent.parent
 FILE = "postern-danger-off"
@@ -33,9 +32,9 @@ SHARED = ["unshare", "--mount", "--propagation", "shared"]
 
 def verify(binary: Path, directory: Path, off: str, only: str, around: list[str] | None = None) -> subprocess.CompletedProcess:
     """Runs the probes of a control with a binary beside which another control is named."""
-    shutil.copy(binary, directory / "postern")
+    binary = placed(binary, directory)
     (directory / FILE).write_text(off)
-    command = [*(around or []), directory / "postern", "verify", "--log", "error", "--json", "--only", only]
+    command = [*(around or []), binary, "verify", "--log", "error", "--json", "--only", only]
     return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300)
 
 
