@@ -10,10 +10,14 @@ use postern_model::resource::Resource;
 use postern_model::session::SessionAgent;
 use postern_model::skill::{INSTRUCTIONS, SKILLS, SkillSummary};
 use postern_model::tool::web::WebTools;
-use postern_session::{Conversation, McpTool, Message, Role};
+use postern_session::{Conversation, McpTool};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use self::turn::{MARK, Turn, turns};
 use crate::tools;
+
+mod turn;
 
 /// How many tokens an answer may have unless configured otherwise.
 pub const MAX_OUTPUT_TOKENS: u32 = 32_000;
@@ -29,6 +33,21 @@ pub struct Given<'a> {
     pub web: WebTools,
 }
 
+/// A request, of what is serialised: a conversation grows long, and is not copied to be sent.
+#[derive(Serialize)]
+struct Request<'a> {
+    model: &'a str,
+    max_tokens: u32,
+    stream: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tools: Vec<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    system: Vec<Value>,
+    messages: Vec<Turn<'a>>,
+    #[serde(flatten)]
+    choices: Map<String, Value>,
+}
+
 /// The body that asks `agent`'s model to go on with `conversation`, with the tools of the MCP `servers` that answered. Of what is `given` the
 /// model is told where it lies.
 pub fn body(
@@ -38,23 +57,18 @@ pub fn body(
     conversation: &Conversation,
     max_tokens: u32,
 ) -> Bytes {
-    let mut request = Map::new();
-    request.insert("model".into(), agent.model.id.clone().into());
-    request.insert("max_tokens".into(), max_tokens.into());
-    request.insert("stream".into(), true.into());
-    let definitions = marked(tools::definitions(agent, given.web, servers));
-    if !definitions.is_empty() {
-        request.insert("tools".into(), definitions.into());
-    }
     let system = agent.system.clone().filter(|text| !text.trim().is_empty());
     // What changes while a session lives comes last: what stands before it stays a prefix.
     let texts = system.into_iter().chain(skills(given.skills)).chain(resources(given.resources));
-    let texts: Vec<Value> = texts.map(|text| json!({"type": "text", "text": text})).collect();
-    if !texts.is_empty() {
-        request.insert("system".into(), marked(texts).into());
-    }
-    request.insert("messages".into(), messages(conversation.messages()).into());
-    choices(agent, &mut request);
+    let request = Request {
+        model: &agent.model.id,
+        max_tokens,
+        stream: true,
+        tools: marked(tools::definitions(agent, given.web, servers)),
+        system: marked(texts.map(|text| json!({"type": "text", "text": text})).collect()),
+        messages: turns(conversation.messages()),
+        choices: choices(agent),
+    };
     serde_json::to_vec(&request).expect("a JSON value always serialises").into()
 }
 
@@ -112,17 +126,19 @@ pub fn question(model: &str, system: &str, question: &str, max_tokens: u32) -> B
 
 /// What the agent's definition says about how the model is asked; left out where it says nothing, because not every
 /// endpoint knows these.
-fn choices(agent: &SessionAgent, request: &mut Map<String, Value>) {
+fn choices(agent: &SessionAgent) -> Map<String, Value> {
+    let mut choices = Map::new();
     if let Some(effort) = &agent.model.effort {
-        request.insert("thinking".into(), json!({"type": "adaptive"}));
-        request.insert("output_config".into(), json!({"effort": level(effort.level)}));
+        choices.insert("thinking".into(), json!({"type": "adaptive"}));
+        choices.insert("output_config".into(), json!({"effort": level(effort.level)}));
     }
     if let Some(geo) = &agent.model.inference_geo {
-        request.insert("inference_geo".into(), geo.clone().into());
+        choices.insert("inference_geo".into(), geo.clone().into());
     }
     if let Some(speed) = agent.model.speed {
-        request.insert("speed".into(), json!(speed));
+        choices.insert("speed".into(), json!(speed));
     }
+    choices
 }
 
 fn level(level: EffortLevel) -> &'static str {
@@ -135,26 +151,9 @@ fn level(level: EffortLevel) -> &'static str {
     }
 }
 
-/// Markers on the last two user messages: the request before this one ended at the older of them, and finds its own
-/// prefix in the cache there.
-fn messages(messages: &[Message]) -> Vec<Value> {
-    let users = messages.iter().enumerate().filter(|(_, message)| message.role == Role::User);
-    let last_two: Vec<_> = users.map(|(index, _)| index).rev().take(2).collect();
-    let render = |(index, message): (usize, &Message)| {
-        let role = match message.role {
-            Role::User => "user",
-            Role::Assistant => "assistant",
-        };
-        let content = message.content.clone();
-        let content = if last_two.contains(&index) { marked(content) } else { content };
-        json!({"role": role, "content": content})
-    };
-    messages.iter().enumerate().map(render).collect()
-}
-
 fn marked(mut blocks: Vec<Value>) -> Vec<Value> {
     if let Some(last) = blocks.last_mut() {
-        last["cache_control"] = json!({"type": "ephemeral"});
+        last[MARK.0] = json!(MARK.1);
     }
     blocks
 }
@@ -240,18 +239,8 @@ mod tests {
     }
 
     #[test]
-    fn markers_end_the_tools_the_system_text_and_the_last_two_user_messages() {
+    fn markers_end_the_tools_and_the_system_text() {
         let agent = agent(json!([{"type": "agent_toolset_20260401"}]));
-        let turn = |role, text: &str| Message { role, content: vec![json!({"type": "text", "text": text})] };
-        let rendered = messages(&[
-            turn(Role::User, "a"),
-            turn(Role::Assistant, "b"),
-            turn(Role::User, "c"),
-            turn(Role::Assistant, "d"),
-            turn(Role::User, "e"),
-        ]);
-        let marks: Vec<_> = rendered.iter().map(|m| m["content"][0].get("cache_control").is_some()).collect();
-        assert_eq!(marks, [false, false, true, false, true]);
         let request: Value =
             serde_json::from_slice(&body(&agent, Given::default(), &[], &Conversation::default(), 9)).unwrap();
         let tools = request["tools"].as_array().unwrap();
