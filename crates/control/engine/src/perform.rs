@@ -8,7 +8,7 @@ use postern_model::event::{Audience, Event, EventBody, ModelUsage};
 use postern_model::ids::{EventId, ThreadId};
 use postern_model::session::SessionStatus;
 use postern_session::{Chance, Deed, Effect, FailureKind, Input, ModelEvent, ModelFailure, Thread};
-use postern_store::events::Log;
+use postern_store::events::{Log, Placed};
 use postern_store::sessions::{self, Progress};
 use postern_store::{StoreError, Tx, events, mcp_calls, threads, work};
 use tokio::time::Instant;
@@ -54,10 +54,17 @@ impl Actor {
     /// Writes everything that is stored into one transaction.
     pub(crate) async fn store(&mut self, tx: &mut Tx, deeds: &[Deed]) -> Result<(), StoreError> {
         let now = Timestamp::now();
+        // What is new in the log goes there together.
+        let mut appended = Vec::new();
         for Deed { thread, effect } in deeds {
             match effect {
-                Effect::Append(event, audience) => self.append(tx, thread, event, *audience, now).await?,
+                Effect::Append(event, audience) => {
+                    self.create_thread_of(tx, thread, event, now).await?;
+                    appended.push(self.place(thread, event, *audience));
+                }
                 Effect::Process(event) => {
+                    // It may be one of them.
+                    events::append(tx, &std::mem::take(&mut appended), now).await?;
                     events::process(tx, &self.log(thread), self.next, event).await?;
                     self.next += 1;
                 }
@@ -76,30 +83,37 @@ impl Actor {
                 | Effect::Preview(_) => {}
             }
         }
+        events::append(tx, &appended, now).await?;
         self.save_threads(tx, deeds, now).await?;
         self.record.progress = self.progress();
         self.record.updated_at = now;
         sessions::save_progress(tx, &self.record.id, &self.record.progress, now).await
     }
 
-    async fn append(
-        &mut self,
+    /// The next place of an event, of those that took effect or of those that wait.
+    fn place<'a>(&mut self, thread: &ThreadId, event: &'a Event, audience: Audience) -> Placed<'a> {
+        let log = self.log(thread);
+        let next = if event.processed_at.is_some() { &mut self.next } else { &mut self.next_waiting };
+        let seq = *next;
+        *next += 1;
+        Placed { log, seq, event, audience }
+    }
+
+    /// Stores the thread that an event says was created.
+    async fn create_thread_of(
+        &self,
         tx: &mut Tx,
         thread: &ThreadId,
         event: &Event,
-        audience: Audience,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let log = self.log(thread);
         if let EventBody::ThreadCreated { session_thread_id, .. } = &event.body
             && let Some(created) = self.session.thread(session_thread_id)
         {
             let agent = ThreadAgent::from((**created.agent()).clone());
-            threads::create(tx, &log, session_thread_id, &agent, event.processed_at.unwrap_or(now)).await?;
+            let created_at = event.processed_at.unwrap_or(now);
+            threads::create(tx, &self.log(thread), session_thread_id, &agent, created_at).await?;
         }
-        let next = if event.processed_at.is_some() { &mut self.next } else { &mut self.next_waiting };
-        events::append(tx, &log, *next, event, audience, now).await?;
-        *next += 1;
         Ok(())
     }
 

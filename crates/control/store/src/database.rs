@@ -128,9 +128,9 @@ impl Store {
             // What is purged is overwritten, not only forgotten: ciphertext of archived credentials too.
             .pragma("secure_delete", "ON")
             .busy_timeout(BUSY_TIMEOUT);
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        let writer = pool(1).connect_with(options.clone()).await?;
         migrator().run(&writer).await?;
-        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
+        let readers = pool(READERS).connect_with(options.read_only(true)).await?;
         let (work, told) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let store = Self { writer, readers, cipher: Cipher::new(keys), work, told };
         encrypted::check(&store).await?;
@@ -216,6 +216,11 @@ impl DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut Connection {
         &mut self.inner
     }
+}
+
+/// A connection to a file does not go away meanwhile: it is not asked whether it is there each time that it is taken.
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new().max_connections(connections).test_before_acquire(false)
 }
 
 fn migrator() -> Migrator {

@@ -89,41 +89,57 @@ pub struct Entry {
     pub kept: Option<Vec<Value>>,
 }
 
-/// Appends an event at this place.
+/// An event and where it goes.
+#[derive(Clone, Debug)]
+pub struct Placed<'a> {
+    /// Whose log it goes into.
+    pub log: Log,
+    /// Its place there.
+    pub seq: i64,
+    /// The event.
+    pub event: &'a Event,
+    /// Who is shown it.
+    pub audience: Audience,
+}
+
+/// How many events one statement stores: a database takes so many values and no more.
+const AT_ONCE: usize = 500;
+
+/// Appends events of one session, each at its place, and notes what they mean to webhooks.
 ///
 /// # Errors
 /// The database failed.
-pub async fn append(
-    tx: &mut Tx,
-    log: &Log,
-    seq: i64,
-    event: &Event,
-    audience: Audience,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let row = encrypted::of_event(&log.session, &event.id);
-    let body = tx.cipher().seal(json(&event.body), encrypted::event(&row))?;
-    sqlx::query(
-        "INSERT INTO session_events (workspace_id, session_id, thread_id, seq, id, type, body, accepted_at, processed_at, \
-           in_session) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-    )
-    .bind(log.workspace.as_str())
-    .bind(log.session.as_str())
-    .bind(log.thread.as_str())
-    .bind(seq)
-    .bind(event.id.as_str())
-    .bind(event.body.kind())
-    .bind(body)
-    .bind(micros(now))
-    .bind(event.processed_at.map(micros))
-    .bind(audience == Audience::Session)
-    .execute(&mut **tx)
-    .await?;
-    match event.processed_at {
-        Some(at) => webhooks::announce_event(tx, log, event, at).await,
-        None => Ok(()),
+pub async fn append(tx: &mut Tx, events: &[Placed<'_>], now: Timestamp) -> Result<(), StoreError> {
+    for some in events.chunks(AT_ONCE) {
+        insert(tx, some, now).await?;
     }
+    webhooks::announce_events(tx, events).await
+}
+
+async fn insert(tx: &mut Tx, events: &[Placed<'_>], now: Timestamp) -> Result<(), StoreError> {
+    let sealed = |placed: &Placed<'_>| {
+        let row = encrypted::of_event(&placed.log.session, &placed.event.id);
+        tx.cipher().seal(json(&placed.event.body), encrypted::event(&row))
+    };
+    let bodies = events.iter().map(sealed).collect::<Result<Vec<String>, StoreError>>()?;
+    let mut sql = QueryBuilder::<Sqlite>::new(
+        "INSERT INTO session_events (workspace_id, session_id, thread_id, seq, id, type, body, accepted_at, processed_at, \
+           in_session) ",
+    );
+    sql.push_values(events.iter().zip(bodies), |mut row, (Placed { log, seq, event, audience }, body)| {
+        row.push_bind(log.workspace.as_str())
+            .push_bind(log.session.as_str())
+            .push_bind(log.thread.as_str())
+            .push_bind(*seq)
+            .push_bind(event.id.as_str())
+            .push_bind(event.body.kind())
+            .push_bind(body)
+            .push_bind(micros(now))
+            .push_bind(event.processed_at.map(micros))
+            .push_bind(*audience == Audience::Session);
+    });
+    sql.build().execute(&mut **tx).await?;
+    Ok(())
 }
 
 /// Moves an event that waited to the place where it takes effect.

@@ -19,7 +19,7 @@ pub use deliveries::{
     DeliveryFilter, Due, Outcome, announce, claim, deliveries, find_delivery, next_due, replay, replay_dead, settle,
     sweep,
 };
-pub(crate) use sessions::announce_event;
+pub(crate) use sessions::announce_events;
 
 /// A statement that reads endpoints, each with how many of its deliveries are in which state.
 macro_rules! select {

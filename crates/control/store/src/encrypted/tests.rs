@@ -11,7 +11,7 @@ use postern_secret::Secret;
 use serde_json::json;
 
 use super::*;
-use crate::events::{self, EventList, Log};
+use crate::events::{self, EventList, Log, Placed};
 use crate::{EventKeys, answers, sessions, snapshots};
 
 const CANARY: &str = "canary-that-must-not-lie-in-the-file";
@@ -64,7 +64,8 @@ fn agent() -> String {
 async fn say(store: &Store, seq: i64) {
     let (log, event) = (log(), message(&format!("sevt_{seq}")));
     let mut tx = store.write().await.unwrap();
-    events::append(&mut tx, &log, seq, &event, Audience::Session, Timestamp::UNIX_EPOCH).await.unwrap();
+    let placed = Placed { log: log.clone(), seq, event: &event, audience: Audience::Session };
+    events::append(&mut tx, &[placed], Timestamp::UNIX_EPOCH).await.unwrap();
     events::keep(&mut tx, &log, &event.id, &[json!({"type": "thinking", "thinking": CANARY})]).await.unwrap();
     let snapshot = snapshots::Snapshot { fold: "this".into(), place: seq, state: CANARY.into() };
     snapshots::keep(&mut tx, &log.session, &snapshot).await.unwrap();

@@ -6,7 +6,7 @@ use postern_model::ids::{EventId, ThreadId, WorkspaceId};
 
 use super::*;
 use crate::Store;
-use crate::events::{self, Log};
+use crate::events::{self, Log, Placed};
 
 struct Stage {
     store: Store,
@@ -49,7 +49,8 @@ impl Stage {
         let event =
             Event { id: EventId::parse(id).unwrap(), processed_at: Some(at), body: EventBody::StatusRunning {} };
         let mut tx = self.store.write().await.unwrap();
-        events::append(&mut tx, &self.log, seq, &event, Audience::Session, at).await.unwrap();
+        let placed = Placed { log: self.log.clone(), seq, event: &event, audience: Audience::Session };
+        events::append(&mut tx, &[placed], at).await.unwrap();
         tx.commit().await.unwrap();
     }
 

@@ -1,26 +1,50 @@
 //! What webhooks are told of a session's log: a few events of it, under the names that webhooks have for them.
 
 use postern_model::Timestamp;
-use postern_model::event::{Event, EventBody, StopReason};
-use postern_model::ids::ThreadId;
+use postern_model::event::{EventBody, StopReason};
+use postern_model::ids::{ThreadId, WorkspaceId};
 use postern_model::webhook::{Happening, Subject};
 
 use super::announce;
-use crate::events::Log;
+use crate::events::{Log, Placed};
 use crate::{StoreError, Tx};
 
-/// Notes what an event of a session's log means to webhooks, where it means something.
+/// Notes what events of a session's log mean to webhooks, where they mean something and somebody listens.
 ///
 /// # Errors
 /// The database failed.
-pub(crate) async fn announce_event(tx: &mut Tx, log: &Log, event: &Event, now: Timestamp) -> Result<(), StoreError> {
-    for happening in happenings(&event.body) {
-        announce(tx, &log.workspace, Subject::new(*happening, &log.session), now).await?;
+pub(crate) async fn announce_events(tx: &mut Tx, events: &[Placed<'_>]) -> Result<(), StoreError> {
+    let said: Vec<_> = events.iter().flat_map(subjects).collect();
+    let Some((workspace, ..)) = said.first() else { return Ok(()) };
+    if !anybody_listens(tx, workspace).await? {
+        return Ok(());
     }
-    if let Some((happening, thread)) = of_thread(log, &event.body) {
-        announce(tx, &log.workspace, Subject::new(happening, &log.session).of_thread(thread), now).await?;
+    for (workspace, subject, at) in said {
+        announce(tx, workspace, subject, at).await?;
     }
     Ok(())
+}
+
+/// What webhooks hear of an event that took effect.
+fn subjects<'a>(placed: &'a Placed<'_>) -> impl Iterator<Item = (&'a WorkspaceId, Subject, Timestamp)> {
+    let Placed { log, event, .. } = placed;
+    let of_session = happenings(&event.body).iter().map(|happening| Subject::new(*happening, &log.session));
+    let of_thread =
+        of_thread(log, &event.body).map(|(happening, thread)| Subject::new(happening, &log.session).of_thread(thread));
+    let subjects = of_session.chain(of_thread);
+    event
+        .processed_at
+        .into_iter()
+        .flat_map(move |at| subjects.clone().map(move |subject| (&log.workspace, subject, at)))
+}
+
+/// Whether a workspace has an endpoint that is told anything: most have none, and are asked once for all that happened together.
+async fn anybody_listens(tx: &mut Tx, workspace: &WorkspaceId) -> Result<bool, StoreError> {
+    let found = sqlx::query("SELECT 1 FROM webhooks WHERE workspace_id = ?1 AND state = 'enabled' LIMIT 1")
+        .bind(workspace.as_str())
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok(found.is_some())
 }
 
 /// What an event means of a thread that works for another; webhooks hear nothing of the primary one (contract 2.13).
