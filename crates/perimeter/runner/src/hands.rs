@@ -114,8 +114,18 @@ pub trait Perimeter: Send + Sync + 'static {
 
 /// Runs the tool uses of one session, one after the other.
 pub trait Hands: Send + 'static {
-    /// Runs one tool use to its end. Dropping the future leaves the tool use in an unknown state: close then.
-    fn call(&mut self, call: &ToolCall) -> impl Future<Output = Outcome> + Send;
+    /// Runs one tool use to its end, once what must come before it has: `ready` ends well, or with the outcome of a tool use that is not run. It goes on
+    /// beside what is made ready here. Dropping the future leaves the tool use in an unknown state: close then.
+    fn run(
+        &mut self,
+        call: &ToolCall,
+        ready: impl Future<Output = Result<(), Outcome>> + Send,
+    ) -> impl Future<Output = Outcome> + Send;
+
+    /// The same, where nothing else comes before it.
+    fn call(&mut self, call: &ToolCall) -> impl Future<Output = Outcome> + Send {
+        self.run(call, std::future::ready(Ok(())))
+    }
 
     /// Has it written down that something passes. Without that nothing passes: the error says why.
     fn passes(&mut self, passage: Passage) -> impl Future<Output = Result<(), String>> + Send;

@@ -370,10 +370,13 @@ enum ItemHands<H> {
 }
 
 impl<H: Hands> Hands for ItemHands<H> {
-    async fn call(&mut self, call: &ToolCall) -> Outcome {
+    async fn run(&mut self, call: &ToolCall, ready: impl Future<Output = Result<(), Outcome>> + Send) -> Outcome {
         match self {
-            Self::Real(hands) => hands.call(call).await,
+            Self::Real(hands) => hands.run(call, ready).await,
             Self::Refusing(refused) => {
+                if let Err(outcome) = ready.await {
+                    return outcome;
+                }
                 Outcome::failed(format!("[postern] not run reason={} next={}", refused.code, refused.message))
             }
         }

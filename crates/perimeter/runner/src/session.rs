@@ -259,25 +259,23 @@ async fn execute<H: Hands>(call: &ToolCall, hands: &mut H, journal: &mut Journal
                 call.name
             ))
         }
-        None => match journal.started(&call.id, &call.name).await {
-            Ok(()) => hands.call(call).await,
-            Err(error) => {
-                tracing::error!(
-                    tool_use = call.id,
-                    error = chain(&error),
-                    "a tool use could not be journaled and is not run"
-                );
-                return Outcome::failed(format!(
-                    "{}: not run, because the worker cannot write its journal. Next step: an operator frees space on the worker's disk; then try again.",
-                    call.name
-                ));
-            }
-        },
+        None => hands.run(call, journaled(call, journal)).await,
     };
     if let Err(error) = journal.done(&call.id, &outcome) {
         tracing::error!(tool_use = call.id, error = chain(&error), "an outcome could not be journaled");
     }
     outcome
+}
+
+/// Notes that a tool use begins: on disk when this ends well, which may be while it is decided and recorded.
+async fn journaled(call: &ToolCall, journal: &mut Journal) -> Result<(), Outcome> {
+    journal.started(&call.id, &call.name).await.map_err(|error| {
+        tracing::error!(tool_use = call.id, error = chain(&error), "a tool use could not be journaled and is not run");
+        Outcome::failed(format!(
+            "{}: not run, because the worker cannot write its journal. Next step: an operator frees space on the worker's disk; then try again.",
+            call.name
+        ))
+    })
 }
 
 /// What a model can do about a call whose outcome nobody knows.

@@ -40,14 +40,18 @@ struct Inside {
 }
 
 impl Hands for SandboxHands {
-    async fn call(&mut self, call: &ToolCall) -> Outcome {
-        let seq = match self.record_use(call).await {
-            Ok(seq) => seq,
-            Err(outcome) => return outcome,
+    async fn run(&mut self, call: &ToolCall, ready: impl Future<Output = Result<(), Outcome>> + Send) -> Outcome {
+        // All three come before anything runs, and none of them waits for another.
+        let (recorded, ready, named) = tokio::join!(self.record_use(call), ready, self.name_use(call));
+        let seq = recorded.as_ref().ok().copied();
+        let mut outcome = match recorded.map(drop).and(ready).and(named) {
+            Ok(()) => self.run_recorded(call).await,
+            Err(outcome) => outcome,
         };
-        let mut outcome = self.run(call).await;
         self.append_refusals(&mut outcome).await;
-        self.record_outcome(call, seq, &outcome).await;
+        if let Some(seq) = seq {
+            self.record_outcome(call, seq, &outcome).await;
+        }
         outcome
     }
 
@@ -136,18 +140,24 @@ impl SandboxHands {
         if frozen { Err(Denial::new(Reason::SessionFrozen)) } else { Ok(()) }
     }
 
-    async fn run(&mut self, call: &ToolCall) -> Outcome {
+    /// Tells egress which tool use it is that sends from now on.
+    async fn name_use(&self, call: &ToolCall) -> Result<(), Outcome> {
+        let Err(error) = self.parts.egress.current_tool_use(&self.facts.session, Some(&call.id)).await else {
+            return Ok(());
+        };
+        tracing::error!(session = self.facts.session, error = chain(&error), "egress does not know the session");
+        self.parts.still_stands().await;
+        Err(not_run("egress_unavailable", "an operator restarts the worker; then try again"))
+    }
+
+    /// Runs what is on record.
+    async fn run_recorded(&mut self, call: &ToolCall) -> Outcome {
         if let Err(error) = self.enter().await {
             tracing::error!(session = self.facts.session, error = chain(&*error), "no sandbox");
             self.parts.still_stands().await;
             // What stands of it by now would be in the way of the next try.
             self.leave().await;
             return Outcome::failed(format!("[postern] not run reason=sandbox_unavailable next={error}"));
-        }
-        if let Err(error) = self.parts.egress.current_tool_use(&self.facts.session, Some(&call.id)).await {
-            tracing::error!(session = self.facts.session, error = chain(&error), "egress does not know the session");
-            self.parts.still_stands().await;
-            return not_run("egress_unavailable", "an operator restarts the worker; then try again");
         }
         // Once more: while the sandbox was built it was not there to be paused.
         if let Err(denial) = self.thawed() {

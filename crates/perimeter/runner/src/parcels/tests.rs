@@ -67,7 +67,7 @@ fn what_was_given_is_readable_by_the_sandboxs_user_whatever_the_umask() {
 struct Unrecorded;
 
 impl Hands for Unrecorded {
-    async fn call(&mut self, _call: &ToolCall) -> Outcome {
+    async fn run(&mut self, _call: &ToolCall, _ready: impl Future<Output = Result<(), Outcome>> + Send) -> Outcome {
         Outcome::failed("not asked for")
     }
 
@@ -105,7 +105,7 @@ struct Noting {
 }
 
 impl Hands for Noting {
-    async fn call(&mut self, _call: &ToolCall) -> Outcome {
+    async fn run(&mut self, _call: &ToolCall, _ready: impl Future<Output = Result<(), Outcome>> + Send) -> Outcome {
         Outcome::failed("not asked for")
     }
 

@@ -39,7 +39,10 @@ impl Perimeter for Double {
 }
 
 impl Hands for DoubleHands {
-    async fn call(&mut self, call: &ToolCall) -> Outcome {
+    async fn run(&mut self, call: &ToolCall, ready: impl Future<Output = Result<(), Outcome>> + Send) -> Outcome {
+        if let Err(outcome) = ready.await {
+            return outcome;
+        }
         self.0.calls.lock().expect("not poisoned").push(call.id.clone());
         if let Some(slow) = &self.0.slow {
             slow.notified().await;
