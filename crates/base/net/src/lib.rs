@@ -1,6 +1,6 @@
 //! The only code that opens outbound connections, each with a permit of policy's in hand: resolution after the
 //! permit, dialling, TLS, an HTTP client for endpoints named in configuration. And what every role shares about
-//! streams: server-sent events, backoff, limits, drain. It decides nothing and holds no credential.
+//! streams: server-sent events, backoff, limits, drain, what a library refuses unsaid. It decides nothing and holds no credential.
 
 mod asking;
 pub mod backoff;
@@ -12,7 +12,9 @@ pub mod frames;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod limits;
+pub mod resets;
 pub mod sse;
+pub mod tap;
 pub mod tls;
 pub mod upgrade;
 

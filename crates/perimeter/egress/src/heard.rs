@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::tap::{Tap, Tapped};
+use postern_net::tap::{Tap, Tapped};
 
 /// Whether a head was begun.
 #[derive(Debug, Clone, Default)]

@@ -34,10 +34,8 @@ mod recent;
 mod recognise;
 mod refusals;
 mod registry;
-mod resets;
 mod sender;
 mod session;
-mod tap;
 #[cfg(test)]
 mod tests;
 mod trust;

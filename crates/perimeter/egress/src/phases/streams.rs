@@ -12,6 +12,7 @@ use std::{
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::TokioIo;
+use postern_net::resets::{By, Resets, Seen};
 use postern_policy::{Denial, Reason};
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
@@ -23,11 +24,7 @@ use super::{
     intercept::{Line, Stream},
     refuse,
 };
-use crate::{
-    body::Body,
-    limits,
-    resets::{By, Resets, Seen},
-};
+use crate::{body::Body, limits};
 
 /// A stream for as long as something is done for it. Clones are the same stream.
 #[derive(Clone)]

@@ -6,23 +6,23 @@ use tokio::sync::watch;
 use crate::tap::{Tap, Tapped};
 
 /// Counts them as they leave.
-pub(crate) struct Resets {
+pub struct Resets {
     leaving: Frames,
     seen: watch::Sender<Seen>,
 }
 
 /// What was seen on a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub struct Seen {
     /// Streams that were reset for an error of protocol.
-    pub(crate) malformed: u64,
+    pub malformed: u64,
     /// A head was too long: by whose word it was refused.
-    pub(crate) too_long: Option<By>,
+    pub too_long: Option<By>,
 }
 
 /// Who refused a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum By {
+pub enum By {
     /// The library, without content: nobody knows of it.
     Library,
     /// Ourselves, in words and on record.
@@ -31,7 +31,7 @@ pub(crate) enum By {
 
 impl Resets {
     /// Counts on a stream; the count ends with it.
-    pub(crate) fn on<S>(stream: S) -> (Tapped<S, Self>, watch::Receiver<Seen>) {
+    pub fn on<S>(stream: S) -> (Tapped<S, Self>, watch::Receiver<Seen>) {
         let (seen, count) = watch::channel(Seen::default());
         (Tapped::new(stream, Self { leaving: Frames::default(), seen }), count)
     }

@@ -9,7 +9,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Whoever takes note.
-pub(crate) trait Tap: Unpin {
+pub trait Tap: Unpin {
     /// These bytes came.
     fn came(&mut self, _bytes: &[u8]) {}
 
@@ -18,14 +18,14 @@ pub(crate) trait Tap: Unpin {
 }
 
 /// A stream with a tap.
-pub(crate) struct Tapped<S, T> {
+pub struct Tapped<S, T> {
     stream: S,
     tap: T,
 }
 
 impl<S, T> Tapped<S, T> {
     /// Puts a tap on a stream.
-    pub(crate) fn new(stream: S, tap: T) -> Self {
+    pub fn new(stream: S, tap: T) -> Self {
         Self { stream, tap }
     }
 }
