@@ -1,5 +1,6 @@
 //! Logs go to standard error: text on a terminal, else JSON lines `{ts, level, target, message, fields}`.
 
+use std::error::Error;
 use std::fmt;
 use std::io::{IsTerminal, stderr};
 
@@ -99,5 +100,15 @@ impl Visit for Fields {
 
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.note(field, value.into());
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        let mut said = vec![value.to_string()];
+        let mut cause = value.source();
+        while let Some(error) = cause {
+            said.push(error.to_string());
+            cause = error.source();
+        }
+        self.note(field, said.join(": ").into());
     }
 }

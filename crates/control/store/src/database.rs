@@ -127,6 +127,8 @@ impl Store {
             .foreign_keys(true)
             // What is purged is overwritten, not only forgotten: ciphertext of archived credentials too.
             .pragma("secure_delete", "ON")
+            // The server can open no file but its own: what a statement would put into a temporary one stays in memory.
+            .pragma("temp_store", "MEMORY")
             .busy_timeout(BUSY_TIMEOUT);
         let writer = pool(1).connect_with(options.clone()).await?;
         migrator().run(&writer).await?;

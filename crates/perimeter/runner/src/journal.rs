@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +17,8 @@ use crate::hands::Outcome;
 #[derive(Debug)]
 pub(crate) struct Journal {
     file: Arc<File>,
+    /// How long it is, without what a write left that failed half-way.
+    length: u64,
     entries: HashMap<String, Standing>,
 }
 
@@ -68,9 +70,8 @@ impl Journal {
         file.read_to_end(&mut bytes).map_err(failed)?;
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         file.set_len(whole as u64).map_err(failed)?;
-        file.seek(SeekFrom::End(0)).map_err(failed)?;
         let entries = read(&bytes[..whole]).map_err(|line| JournalError::Garbled { path: path.to_owned(), line })?;
-        Ok(Self { file: Arc::new(file), entries })
+        Ok(Self { file: Arc::new(file), length: whole as u64, entries })
     }
 
     /// Whether nothing of this session was ever started here.
@@ -119,7 +120,12 @@ impl Journal {
         let mut bytes = serde_json::to_vec(line).map_err(|error| JournalError::Write(error.into()))?;
         bytes.push(b'\n');
         postern_danger::point!("journal.before");
-        (&*self.file).write_all(&bytes).map_err(JournalError::Write)?;
+        // What a full disk left of a line is cut, before a line follows it that could not be read any more.
+        self.file
+            .set_len(self.length)
+            .and_then(|()| self.file.write_all_at(&bytes, self.length))
+            .map_err(JournalError::Write)?;
+        self.length += bytes.len() as u64;
         postern_danger::point!("journal.after");
         Ok(())
     }
