@@ -51,6 +51,8 @@ pub const RENDERINGS: &[&str] = &[
 
 /// The user name that goes with the token in Basic authentication.
 pub const BASIC_USER: &str = "reporting";
+/// The user name with which git brings the token of a repository.
+pub const GIT_USER: &str = "x-access-token";
 
 /// A running private API.
 pub struct PrivateApi {
@@ -91,7 +93,7 @@ struct Shared {
 
 impl PrivateApi {
     /// Serves as `host` on a free loopback port; requests must carry the token as bearer, or as
-    /// the Basic password of [`BASIC_USER`].
+    /// the Basic password of [`BASIC_USER`] or [`GIT_USER`].
     ///
     /// # Errors
     /// When the certificate cannot be made or no port can be bound.
@@ -108,8 +110,9 @@ impl PrivateApi {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let basic = format!("Basic {}", STANDARD.encode(format!("{BASIC_USER}:{token}")));
-        let shared = Shared { authorizations: [format!("Bearer {token}"), basic].into(), seen: seen.clone() };
+        let basic = |user| format!("Basic {}", STANDARD.encode(format!("{user}:{token}")));
+        let authorizations = [format!("Bearer {token}"), basic(BASIC_USER), basic(GIT_USER)];
+        let shared = Shared { authorizations: authorizations.into(), seen: seen.clone() };
         tokio::spawn(accept(listener, TlsAcceptor::from(certificates.server), router(shared)));
         Ok(Self { address, ca_pem: certificates.ca_pem, seen })
     }

@@ -37,6 +37,14 @@ impl Resets {
     }
 }
 
+/// Waits until a head was refused for its length; for ever where the connection ends first.
+pub async fn too_long(mut seen: watch::Receiver<Seen>) -> By {
+    match seen.wait_for(|seen| seen.too_long.is_some()).await.map(|seen| seen.too_long) {
+        Ok(Some(by)) => by,
+        Ok(None) | Err(_) => std::future::pending().await,
+    }
+}
+
 impl Tap for Resets {
     fn left(&mut self, bytes: &[u8]) {
         let Seen { malformed, too_long } = self.leaving.look(bytes);

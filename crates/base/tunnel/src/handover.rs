@@ -61,6 +61,27 @@ pub enum FromConnector {
     Welcome(Welcome),
     /// How the connections stand, at each change.
     Status(ConnectorStatus),
+    /// The edge asked for what no edge of ours asks, and was refused here.
+    Refused {
+        /// What was refused.
+        refusal: Refusal,
+        /// How often since the last word of it.
+        times: u64,
+    },
+}
+
+/// What a connector refuses by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// A head beyond its bound.
+    HeadTooLong,
+    /// What is no request of an edge, or no HTTP/2.
+    Malformed,
+    /// A host, or a welcome, of another tunnel.
+    HostForeign,
+    /// More frames or resets than HTTP/2 needs.
+    TooMuch,
 }
 
 /// From gateway to connector.

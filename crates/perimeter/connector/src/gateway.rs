@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream as Blocking;
 
 use postern_exec::ChannelError;
 use postern_exec::asynchronous::Sender;
-use postern_tunnel::handover::FromConnector;
+use postern_tunnel::handover::{FromConnector, Refusal};
 use postern_tunnel::wire::{Lane, reason};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
@@ -50,6 +50,14 @@ impl Gateway {
     /// Tells the gateway something; it is lost when the gateway is gone.
     pub(crate) async fn tell(&self, message: FromConnector) -> Result<(), &'static str> {
         self.send(message, None).await
+    }
+
+    /// Has a refusal written down. The gateway that is gone, or too slow, writes nothing: what was refused stays so.
+    pub(crate) async fn refused(&self, refusal: Refusal, times: u64) {
+        let told = timeout(limits::HAND_OVER, self.tell(FromConnector::Refused { refusal, times })).await;
+        if !matches!(told, Ok(Ok(()))) {
+            tracing::warn!(?refusal, times, "the gateway does not hear of a refusal");
+        }
     }
 
     async fn send(&self, message: FromConnector, end: Option<OwnedFd>) -> Result<(), &'static str> {

@@ -63,9 +63,7 @@ impl Kept {
         tracing::info!(lane = %self.lane, "connected to the edge");
         let served =
             serve::connection(carrying, self.lane, self.gateway.clone(), self.place.clone(), self.drain.clone());
-        if let Err(error) = served.await {
-            tracing::debug!(lane = %self.lane, %error, "the connection to the edge ended");
-        }
-        (since.elapsed() >= limits::STOOD, Failure::Lost)
+        let failure = served.await;
+        (since.elapsed() >= limits::STOOD, failure)
     }
 }

@@ -1,5 +1,5 @@
 //! The connector: dials the edge, carries tunnel streams to the gateway. Holds the tunnel token, sees ciphertext.
-//! It listens on nothing, ends no inner TLS and knows no route.
+//! What it refuses it tells the gateway, which writes the log. It listens on nothing, ends no inner TLS and knows no route.
 
 mod dial;
 mod failure;
@@ -9,6 +9,7 @@ mod limits;
 mod plan;
 mod process;
 mod pump;
+mod refusals;
 mod serve;
 mod status;
 

@@ -10,7 +10,9 @@ pub(crate) const ANSWER_HEAD_BYTES: usize = 16 << 10;
 pub(crate) const ANSWER_HEADERS: usize = 64;
 /// The headers of one request of the edge in bytes.
 pub(crate) const REQUEST_HEAD_BYTES: u32 = 4 << 10;
-/// How long the gateway may take to take a stream.
+/// How long a connection whose edge does not keep to that may take to end.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
+/// How long the gateway may take to take a stream, or to hear of a refusal.
 pub(crate) const HAND_OVER: Duration = Duration::from_secs(5);
 /// Messages that wait for the gateway.
 pub(crate) const WAITING: usize = 64;

@@ -11,27 +11,39 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use postern_net::Drain;
-use postern_tunnel::handover::FromConnector;
+use postern_net::resets::{self, Resets};
+use postern_tunnel::handover::{FromConnector, Refusal};
 use postern_tunnel::wire::{self, Lane, Welcome, reason};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use crate::dial::Carrying;
+use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::limits;
 use crate::pump::pump;
+use crate::refusals;
 use crate::status::Place;
 
-/// Serves a connection until it ends. It stands in `place` from the edge's word on. When the drain starts, no new streams are taken and it
-/// ends with its last.
+/// Serves a connection until it ends, and says why it did. It stands in `place` from the edge's word on. When the drain starts, no new streams
+/// are taken and it ends with its last. What is refused on it the gateway hears of.
 pub(crate) async fn connection(
     carrying: Carrying,
     lane: Lane,
     gateway: Gateway,
     place: Place,
     drain: Drain,
-) -> hyper::Result<()> {
-    let served =
-        Arc::new(Served { lane, gateway, place, drain: drain.clone(), welcome: RwLock::new(carrying.welcome) });
+) -> Failure {
+    let (io, seen) = Resets::on(TokioIo::new(carrying.io));
+    // Ends with the connection, and is waited for.
+    drop(drain.spawn(refusals::tell(seen.clone(), gateway.clone())));
+    let served = Arc::new(Served {
+        lane,
+        gateway: gateway.clone(),
+        place,
+        drain: drain.clone(),
+        welcome: RwLock::new(carrying.welcome),
+    });
     let service = service_fn(move |request| {
         let served = Arc::clone(&served);
         async move { Ok::<_, Infallible>(served.answer(request).await) }
@@ -49,13 +61,36 @@ pub(crate) async fn connection(
         // Calls are cancelled by hundreds when a session ends: that is no attack, and the edge can ask for nothing worse than a new connection.
         .max_pending_accept_reset_streams(lane.streams())
         .max_local_error_reset_streams(None)
-        .serve_connection(carrying.io, service);
+        .serve_connection(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = drain.started() => connection.as_mut().graceful_shutdown(),
+    let mut too_long = std::pin::pin!(resets::too_long(seen));
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => return lost(ended, &gateway).await,
+            // After it the library refuses what cannot be seen from here, and no edge of ours has anything so long to say.
+            _ = too_long.as_mut() => break,
+            () = drain.started(), if !draining => {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
     }
-    connection.await
+    connection.as_mut().graceful_shutdown();
+    let _late = timeout(limits::FAREWELL, connection).await;
+    Failure::Protocol
+}
+
+async fn lost(ended: hyper::Result<()>, gateway: &Gateway) -> Failure {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "the connection to the edge ended");
+        if let Some(refusal) = refusals::ending(&error) {
+            gateway.refused(refusal, 1).await;
+            // Too much at once is what an edge of ours may come to as well.
+            return if refusal == Refusal::TooMuch { Failure::Lost } else { Failure::Protocol };
+        }
+    }
+    Failure::Lost
 }
 
 /// Runs the connection's tasks where the drain waits for them.
@@ -89,7 +124,15 @@ impl Served {
         } else {
             Err(reason::REQUEST_MALFORMED)
         };
-        answered.unwrap_or_else(refused)
+        match answered {
+            Ok(response) => response,
+            Err(reason) => {
+                if let Some(refusal) = refusals::of(reason) {
+                    self.gateway.refused(refusal, 1).await;
+                }
+                refused(reason)
+            }
+        }
     }
 
     async fn connect(&self, mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, &'static str> {

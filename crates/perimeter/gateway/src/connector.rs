@@ -16,7 +16,7 @@ use postern_tunnel::{
 use serde::{Serialize, Serializer};
 use tokio::{net::UnixStream, sync::watch, time::Instant};
 
-use crate::{config::EdgeConfig, gateway::Gateway, serve};
+use crate::{config::EdgeConfig, door, gateway::Gateway, serve};
 
 /// What the connector is started with, each time anew.
 pub(crate) struct Settings {
@@ -183,6 +183,10 @@ fn hear(
         FromConnector::Status(status) => {
             connected.send_if_modified(|now| std::mem::replace(now, status.is_connected()) != status.is_connected());
             gateway.connected(status);
+        }
+        FromConnector::Refused { refusal, times } => {
+            let gateway = Arc::clone(gateway);
+            gateway.clone().drain.spawn(async move { door::refused(&gateway, refusal, times).await });
         }
         FromConnector::Ready { .. } => tracing::warn!("the connector is ready twice"),
     }

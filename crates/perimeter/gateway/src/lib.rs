@@ -9,6 +9,7 @@ mod config;
 mod connector;
 mod control;
 mod custodian;
+mod door;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gateway;

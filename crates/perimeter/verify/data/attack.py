@@ -661,21 +661,22 @@ def ping(host):
     return attempt(run)
 
 
-def dns(name, kind, server="127.0.0.1", over="udp"):
+def dns(name, kind, server="127.0.0.1", over="udp", port=53):
     """Asks a name server."""
-    answer(server, 53)
+    port = int(port)
+    answer(server, port)
     question = struct.pack("!HHHHHH", 7, 0x100, 1, 0, 0, 0)
     question += b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0" + struct.pack("!HH", kind, 1)
     def run():
         if over == "tcp":
-            with socket.create_connection((server, 53), timeout=3) as stream:
+            with socket.create_connection((server, port), timeout=3) as stream:
                 stream.settimeout(3)
                 stream.sendall(struct.pack("!H", len(question)) + question)
                 data = received_dns(stream)
         else:
             with socket.socket(socket.AF_INET6 if ":" in server else socket.AF_INET, socket.SOCK_DGRAM) as packets:
                 packets.settimeout(3)
-                packets.connect((server, 53))
+                packets.connect((server, port))
                 packets.send(question)
                 data = packets.recv(4096)
         return outcome_of_name(data)
@@ -703,6 +704,12 @@ def key():
     return os.environ.get(PLAN["variable"], "")
 
 
+def repository():
+    """What git sends to the session's repository: with the placeholder inside, with the canary outside."""
+    _, _, pair = os.environ.get("GIT_CONFIG_VALUE_0", "").rpartition(" ")
+    return pair or base64.b64encode(f"x-access-token:{key()}".encode()).decode()
+
+
 def filled(text):
     value = key()
     replaced = {
@@ -713,6 +720,8 @@ def filled(text):
         "{key_upper}": value.upper(),
         "{basic}": base64.b64encode(f"reporting:{value}".encode()).decode(),
         "{basic_user}": base64.b64encode(f"{value}:reporting".encode()).decode(),
+        "{repository_basic}": repository(),
+        "{repository}": base64.b64decode(repository()).decode().rpartition(":")[2],
         "{neighbour}": PLAN.get("neighbour", ""),
         "{foreign}": "attackers-own-key-0123456789",
         "{side}": PLAN["side"],

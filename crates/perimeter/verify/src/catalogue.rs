@@ -356,6 +356,7 @@ const AREAS: &[(&str, &str)] = areas![
     "credentials",
     "certificates",
     "places",
+    "repositories",
     "transports",
     "gateway",
     "own",

@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use postern_audit::{Decision, Entry, Kind};
 use postern_runner::Outcome as Told;
+use postern_testkit::private_api::{GIT_USER, Seen};
 
 use chain::{chain, one_letter, one_line_less, one_line_twice, two_lines_swapped};
 
@@ -63,6 +66,7 @@ pub(crate) fn afterwards(
         "names-collected" => Some(names_collected(ended)),
         "vault-granted" => Some(vault_granted(ended)),
         "injected" => Some(injected(ended)),
+        "repository-sent" => Some(repository_sent(ended)),
         "collector" => Some(collected(ended)),
         "record-before-act" => Some(record_before_act(records)),
         "denials-explained" => Some(denials_explained(records)),
@@ -236,6 +240,20 @@ fn injected(ended: &Ended) -> Pair {
     let elsewhere = other.iter().any(|seen| from_inside(&seen.headers) && seen.headers.contains(secret));
     let at_home = ended.hosts.api.seen().iter().any(|seen| from_inside(&seen.headers) && seen.authorized);
     (word(elsewhere, "made", "none"), word(at_home, "made", "none"))
+}
+
+/// Whether a repository's token was sent elsewhere than to its own URL, or for another session; to its own URL it was.
+fn repository_sent(ended: &Ended) -> Pair {
+    let basic = |token: &String| STANDARD.encode(format!("{GIT_USER}:{token}"));
+    let carried = |seen: &Seen| ended.tokens.iter().any(|token| holds(seen, token) || holds(seen, &basic(token)));
+    let own = |seen: &Seen| seen.authorized && seen.line.starts_with("GET /v1/repository/info/refs");
+    let home = ended.hosts.git.seen();
+    let elsewhere = ended.hosts.seen().iter().any(|seen| carried(seen) && !own(seen));
+    (word(elsewhere, "made", "none"), word(home.iter().any(|seen| own(seen) && carried(seen)), "made", "none"))
+}
+
+fn holds(seen: &Seen, text: &str) -> bool {
+    seen.headers.contains(text) || seen.line.contains(text)
 }
 
 /// Whether anything from inside reached a listener on the host; the control runs did.

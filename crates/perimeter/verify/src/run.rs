@@ -384,6 +384,7 @@ const COMPANIONS: &[&str] = &[
     "credentials/other-host",
     "credentials/foreign-bearer",
     "credentials/vault-neighbours",
+    "repositories/honest",
     "names/later",
     "names/mixed",
     "credentials/path-outside",

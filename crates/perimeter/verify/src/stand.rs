@@ -22,9 +22,9 @@ use crate::attempt::{INSIDE_PATH, Names, PROGRAM};
 use crate::outside;
 use crate::run::{Settings, VerifyError};
 use crate::upstreams::{Hosts, Keys};
-use crate::vault;
+use crate::vault::{self, Given};
 use crate::zone::{
-    self, API_HOST, BARE_HOST, CERTIFIED_HOST, ENVIRONMENT, MEMORY_MIB, OTHER_HOST, UnderTest, VAULT_HOST,
+    self, API_HOST, BARE_HOST, CERTIFIED_HOST, ENVIRONMENT, GIT_HOST, MEMORY_MIB, OTHER_HOST, UnderTest, VAULT_HOST,
 };
 
 /// The session that attacks.
@@ -43,6 +43,8 @@ pub(crate) struct Stand {
     pub(crate) hosts: Hosts,
     /// The canary of the API's credential, last, and all others: of the zone's own credentials, of the client certificate, of the vaults.
     pub(crate) secrets: Vec<String>,
+    /// The token of the attacker's repository, and that of the neighbour's: both are among the secrets.
+    pub(crate) tokens: [String; 2],
     /// The neighbour's placeholder of the API's credential.
     pub(crate) stolen: String,
     pub(crate) names: Names,
@@ -77,10 +79,12 @@ impl Stand {
         let perimeter = Standing::start(configuration(settings, &directory.0, &under_test, hosts.names.address)).await;
         let perimeter = perimeter.map_err(|problems| VerifyError::Perimeter(problems.join("; ")))?;
         let own = canary()?;
-        for (session, value) in [(ATTACKER, &own), (NEIGHBOUR, &keys.vault)] {
-            vault::bring(&perimeter, &store, session, value)?;
+        let sessions = [(ATTACKER, &own), (NEIGHBOUR, &keys.vault)];
+        for ((session, variable), token) in sessions.into_iter().zip(&keys.repositories) {
+            vault::bring(&perimeter, &store, session, &Given { variable, token })?;
         }
-        secrets.splice(..0, [keys.client.key_line().to_owned(), own, keys.vault.clone()]);
+        let tokens = keys.repositories.clone();
+        secrets.splice(..0, [keys.client.key_line().to_owned(), own, keys.vault.clone()].into_iter().chain(tokens));
         let mut attacker = open(&perimeter, ATTACKER).await?;
         let mut neighbour = open(&perimeter, NEIGHBOUR).await?;
         for session in [&mut attacker, &mut neighbour] {
@@ -96,6 +100,8 @@ impl Stand {
         names.put("certified", CERTIFIED_HOST);
         names.put("bare", BARE_HOST);
         names.put("vault", VAULT_HOST);
+        names.put("git", GIT_HOST);
+        names.put("names_port", hosts.names.address.port());
         let (head, tail) = keys.client.key_line().split_at(keys.client.key_line().len() / 2);
         names.put("certificate_head", head);
         names.put("certificate_tail", tail);
@@ -110,6 +116,7 @@ impl Stand {
             neighbour,
             hosts,
             secrets,
+            tokens: keys.repositories,
             stolen,
             names,
             served,
@@ -144,12 +151,12 @@ impl Stand {
 
     /// Closes the sessions and ends the processes; the directory stays until this is dropped.
     pub(crate) async fn end(self) -> Ended {
-        let Self { directory, perimeter, attacker, neighbour, served, secrets, hosts, .. } = self;
+        let Self { directory, perimeter, attacker, neighbour, served, secrets, tokens, hosts, .. } = self;
         attacker.close().await;
         neighbour.close().await;
         perimeter.end().await;
         outside::end(served).await;
-        Ended { directory, secrets, hosts }
+        Ended { directory, secrets, tokens, hosts }
     }
 }
 
@@ -157,6 +164,7 @@ impl Stand {
 pub(crate) struct Ended {
     directory: Directory,
     pub(crate) secrets: Vec<String>,
+    pub(crate) tokens: [String; 2],
     pub(crate) hosts: Hosts,
 }
 
@@ -328,7 +336,7 @@ fn roles_of(parent: &str) -> BTreeMap<String, u32> {
 async fn settle_neighbour(neighbour: &mut OpenSession, names: &mut Names) -> String {
     let (socket, port, key) = ("neighbours-socket", 8099, 0x5150_0001u32);
     let script = format!(
-        "echo neighbours-own > /workspace/own; setsid {} -I -S {INSIDE_PATH} serve {socket} {port} {key} neighbours-word > /tmp/served 2>&1 & for i in $(seq 100); do grep -q listening /tmp/served && break; sleep 0.05; done; echo \"placeholder=${}\"; echo \"vault=${}\"; while read -r inside outside count; do echo \"user=$outside\"; done < /proc/self/uid_map",
+        "echo neighbours-own > /workspace/own; setsid {} -I -S {INSIDE_PATH} serve {socket} {port} {key} neighbours-word > /tmp/served 2>&1 & for i in $(seq 100); do grep -q listening /tmp/served && break; sleep 0.05; done; echo \"placeholder=${}\"; echo \"vault=${}\"; echo \"repository=$GIT_CONFIG_VALUE_0\"; while read -r inside outside count; do echo \"user=$outside\"; done < /proc/self/uid_map",
         crate::attempt::INTERPRETER,
         zone::VARIABLE,
         zone::VAULT_VARIABLE
@@ -342,6 +350,7 @@ async fn settle_neighbour(neighbour: &mut OpenSession, names: &mut Names) -> Str
     let vault = said("vault=");
     names.put("neighbour_vault_basic", STANDARD.encode(format!("reporting:{vault}")));
     names.put("neighbour_vault", vault);
+    names.put("neighbour_repository_basic", said("repository=").rsplit(' ').next().unwrap_or_default());
     said("placeholder=")
 }
 

@@ -1,5 +1,5 @@
-//! The hosts of the run's own, all on loopback: who has the canary credential, who takes client certificates, whose credential comes from a vault, a
-//! listener that nothing should reach, and a server of names whose answers change.
+//! The hosts of the run's own, all on loopback: who has the canary credential, who takes client certificates, whose credential comes from a vault, who
+//! has repositories, a listener that nothing should reach, and a server of names whose answers change.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,7 +16,9 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use crate::run::VerifyError;
-use crate::zone::{API_HOST, BARE_HOST, CERTIFIED_HOST, OTHER_HOST, REBOUND_HOST, Upstream, Upstreams, VAULT_HOST};
+use crate::zone::{
+    API_HOST, BARE_HOST, CERTIFIED_HOST, GIT_HOST, OTHER_HOST, REBOUND_HOST, Upstream, Upstreams, VAULT_HOST,
+};
 
 /// Everybody to be reached.
 pub(crate) struct Hosts {
@@ -30,6 +32,8 @@ pub(crate) struct Hosts {
     pub(crate) bare: PrivateApi,
     /// Knows the neighbour's value of the vault credential.
     pub(crate) vault: PrivateApi,
+    /// Knows the token of the attacker's repository.
+    pub(crate) git: PrivateApi,
     /// Nobody's.
     pub(crate) collector: Collector,
     /// Tells where names lead, each time as it likes.
@@ -46,6 +50,8 @@ pub(crate) struct Keys {
     pub(crate) api: String,
     /// The neighbour's value of the vault credential.
     pub(crate) vault: String,
+    /// The token of the attacker's repository, and that of the neighbour's.
+    pub(crate) repositories: [String; 2],
     /// The client certificate.
     pub(crate) client: Client,
 }
@@ -54,7 +60,7 @@ impl Keys {
     /// Fresh ones.
     pub(crate) fn fresh(canary: impl Fn() -> Result<String, VerifyError>) -> Result<Self, VerifyError> {
         let client = make_client("postern-verify").map_err(|error| VerifyError::stand("make a certificate", &error))?;
-        Ok(Self { api: canary()?, vault: canary()?, client })
+        Ok(Self { api: canary()?, vault: canary()?, repositories: [canary()?, canary()?], client })
     }
 }
 
@@ -73,6 +79,7 @@ impl Hosts {
             certified: PrivateApi::start_asking(CERTIFIED_HOST, NOBODYS, Asks::Everybody(authority)).await?,
             bare: PrivateApi::start_asking(BARE_HOST, NOBODYS, Asks::Everybody(authority)).await?,
             vault: PrivateApi::start(VAULT_HOST, &keys.vault).await?,
+            git: PrivateApi::start(GIT_HOST, &keys.repositories[0]).await?,
             collector: Collector::start().await?,
             names: Names::start(table()).await?,
             changing,
@@ -82,7 +89,7 @@ impl Hosts {
 
     /// Every request that reached one of them.
     pub(crate) fn seen(&self) -> Vec<Seen> {
-        let hosts = [&self.api, &self.other, &self.certified, &self.bare, &self.vault];
+        let hosts = [&self.api, &self.other, &self.certified, &self.bare, &self.vault, &self.git];
         hosts.into_iter().flat_map(PrivateApi::seen).collect()
     }
 
@@ -97,6 +104,7 @@ impl Hosts {
             certified: at(&self.certified),
             bare: at(&self.bare),
             vault: at(&self.vault),
+            git: at(&self.git),
             collector: self.collector.address,
             changing: self.changing.port(),
         }
@@ -110,6 +118,7 @@ impl Hosts {
             (CERTIFIED_HOST, &self.certified),
             (BARE_HOST, &self.bare),
             (VAULT_HOST, &self.vault),
+            (GIT_HOST, &self.git),
         ];
         played.into_iter().map(|(host, api)| (host.to_owned(), api.address.to_string())).collect()
     }

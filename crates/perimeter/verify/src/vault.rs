@@ -1,4 +1,5 @@
-//! What the vaults of the run's two sessions have: one variable, with a value of its own for each, sealed to the run's own perimeter as a server would.
+//! What the run's two sessions were given: one variable of a vault and the token of one repository, each with a value of its own, sealed to the run's own
+//! perimeter as a server would.
 
 use postern_custody::store::Store;
 use postern_runner::Standing;
@@ -6,19 +7,33 @@ use postern_secret::SecretBytes;
 use postern_secret::seal::{Binding, Places, Recipient, SealedCredential, SealedVariable, seal};
 
 use crate::run::VerifyError;
-use crate::zone::{VAULT_HOST, VAULT_VARIABLE};
+use crate::zone::{GIT_HOST, VAULT_HOST, VAULT_VARIABLE};
 
-/// Gives a session that is not open yet a value of the variable.
-pub(crate) fn bring(perimeter: &Standing, store: &Store, session: &str, value: &str) -> Result<(), VerifyError> {
+/// What one session is given.
+pub(crate) struct Given<'a> {
+    /// The variable's value.
+    pub(crate) variable: &'a str,
+    /// Its repository's token.
+    pub(crate) token: &'a str,
+}
+
+/// Gives it to a session that is not open yet.
+pub(crate) fn bring(perimeter: &Standing, store: &Store, session: &str, given: &Given<'_>) -> Result<(), VerifyError> {
     let public_key =
         store.perimeter_public_key().map_err(|error| VerifyError::stand("read the perimeter's key", &error))?;
     let to = Recipient { perimeter_id: "pmtr_verify".to_owned(), public_key };
-    let binding = binding(session);
-    let sealed = seal(&SecretBytes::new(value.as_bytes().to_vec()), &binding, &[to]);
-    let sealed = sealed.map_err(|error| VerifyError::stand("seal a variable of a vault", &error))?;
+    let repository = Binding::of_repository(WORKSPACE, session, "sesrsc_verify", GIT_HOST, REPOSITORY);
+    let given = [(binding(session), given.variable), (repository, given.token)];
+    let sealed = given.map(|(binding, value)| sealed(binding, value, &to));
+    let given = sealed.into_iter().collect::<Result<Vec<_>, _>>()?;
+    perimeter.bring(session, &given).map_err(|error| VerifyError::stand("bring what a session was given", &error))
+}
+
+fn sealed(binding: Binding, value: &str, to: &Recipient) -> Result<SealedVariable, VerifyError> {
+    let sealed = seal(&SecretBytes::new(value.as_bytes().to_vec()), &binding, std::slice::from_ref(to));
+    let sealed = sealed.map_err(|error| VerifyError::stand("seal what a session was given", &error))?;
     let hosts = binding.hosts.clone();
-    let variable = SealedVariable { credential: SealedCredential { binding, sealed }, hosts, places: HEADER };
-    perimeter.bring(session, &[variable]).map_err(|error| VerifyError::stand("bring a variable of a vault", &error))
+    Ok(SealedVariable { credential: SealedCredential { binding, sealed }, hosts, places: HEADER })
 }
 
 fn binding(session: &str) -> Binding {
@@ -32,8 +47,11 @@ fn binding(session: &str) -> Binding {
         secret_name: Some(VAULT_VARIABLE.to_owned()),
         token_endpoint: None,
         vault: format!("vlt_of_{session}"),
-        workspace: "wrkspc_verify".to_owned(),
+        workspace: WORKSPACE.to_owned(),
     }
 }
 
+const WORKSPACE: &str = "wrkspc_verify";
+/// The one repository, which each session has a token of its own for.
+const REPOSITORY: &str = "https://git.postern-verify.internal/v1/repository";
 const HEADER: Places = Places { body: false, header: true };

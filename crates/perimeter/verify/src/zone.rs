@@ -19,6 +19,8 @@ pub(crate) const CERTIFIED_HOST: &str = "certified.postern-verify.internal";
 pub(crate) const BARE_HOST: &str = "bare.postern-verify.internal";
 /// The host whose credential comes from the vaults of a session.
 pub(crate) const VAULT_HOST: &str = "vault.postern-verify.internal";
+/// The host of the repositories that the sessions were given.
+pub(crate) const GIT_HOST: &str = "git.postern-verify.internal";
 /// Names that lead elsewhere from one question to the next; a rule allows them one address of this machine.
 const CHANGING_HOSTS: &str = "*.changing.postern-verify.internal";
 /// A name that a rule allows and that leads to this machine's loopback, which no rule names.
@@ -80,6 +82,7 @@ pub(crate) struct Upstreams<'a> {
     pub(crate) certified: Upstream<'a>,
     pub(crate) bare: Upstream<'a>,
     pub(crate) vault: Upstream<'a>,
+    pub(crate) git: Upstream<'a>,
     pub(crate) collector: SocketAddr,
     /// The port of whom [`CHANGING_HOSTS`] lead to.
     pub(crate) changing: u16,
@@ -96,13 +99,14 @@ type Members = Vec<(&'static str, Value)>;
 
 impl<'a> Upstreams<'a> {
     /// Those of HTTPS: name, place, and what their rule says besides where they are.
-    fn by_name(&self) -> [(&'static str, &Upstream<'a>, Members); 5] {
+    fn by_name(&self) -> [(&'static str, &Upstream<'a>, Members); 6] {
         [
             (API_HOST, &self.api, vec![("credential", CREDENTIAL.into())]),
             (OTHER_HOST, &self.other, vec![("websocket", true.into())]),
             (CERTIFIED_HOST, &self.certified, vec![("client_certificate", CERTIFICATE.into())]),
             (BARE_HOST, &self.bare, Vec::new()),
             (VAULT_HOST, &self.vault, vec![("credential", VAULT_CREDENTIAL.into())]),
+            (GIT_HOST, &self.git, vec![("repositories", true.into())]),
         ]
     }
 }
@@ -295,6 +299,7 @@ mod tests {
             certified: at(),
             bare: at(),
             vault: at(),
+            git: at(),
             collector: address,
             changing: 9,
         };

@@ -10,11 +10,12 @@ use http_body_util::{Empty, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use postern_edge::Limits;
 use postern_exec::WireBytes;
 use postern_tunnel::carry::CarryError;
-use postern_tunnel::handover::Configuration;
+use postern_tunnel::handover::{Configuration, Refusal};
 use postern_tunnel::wire::{self, Lane, Welcome};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -122,13 +123,13 @@ async fn a_connector_that_speaks_something_else_after_the_upgrade_is_dropped() {
     .await;
 }
 
-/// An edge that lets one connector in and asks it what `requests` say, answering with the statuses and reasons it got.
-async fn asks(requests: Vec<Request<Empty<Bytes>>>) -> Vec<(StatusCode, String)> {
+/// An edge that lets one connector in and says what it likes on the connection.
+async fn let_in() -> (Connector, TokioIo<Upgraded>) {
     let outer = Outer::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let edge = format!("https://{}", listener.local_addr().unwrap());
     let configuration = Configuration::new(edge, Some(outer.ca_pem.clone()), WireBytes::new(token().into_bytes()));
-    let _connector = Connector::start("a", configuration).await;
+    let connector = Connector::start("a", configuration).await;
     let (tcp, _) = soon("a connection", listener.accept()).await.unwrap();
     let stream = TlsAcceptor::from(Arc::clone(&outer.tls)).accept(tcp).await.unwrap();
     let upgrade = std::sync::Mutex::new(None);
@@ -146,8 +147,14 @@ async fn asks(requests: Vec<Request<Empty<Bytes>>>) -> Vec<(StatusCode, String)>
     });
     http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await.unwrap();
     let upgrade = upgrade.into_inner().unwrap().unwrap();
-    let upgraded = upgrade.await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), upgraded).await.unwrap();
+    (connector, TokioIo::new(upgrade.await.unwrap()))
+}
+
+/// What a connector answers to these requests, as status and reason, and what its gateway heard of them.
+async fn asks(requests: Vec<Request<Empty<Bytes>>>) -> (Vec<(StatusCode, String)>, Vec<(Refusal, u64)>) {
+    let (mut connector, io) = let_in().await;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io.into_inner()).await.unwrap();
     tokio::spawn(connection);
     let mut answers = Vec::new();
     for request in requests {
@@ -155,7 +162,9 @@ async fn asks(requests: Vec<Request<Empty<Bytes>>>) -> Vec<(StatusCode, String)>
         let reason = response.headers().get(wire::REASON).map(|reason| reason.to_str().unwrap().to_owned());
         answers.push((response.status(), reason.unwrap_or_default()));
     }
-    answers
+    let refused = answers.iter().filter(|(status, _)| !status.is_success()).count();
+    let heard = connector.refused(u64::try_from(refused).unwrap()).await;
+    (answers, heard)
 }
 
 fn connect(authority: &str) -> http::request::Builder {
@@ -177,9 +186,15 @@ async fn a_connector_takes_streams_for_its_own_tunnels_hosts_in_their_one_spelli
         ("[::1]:443", 400, "request_malformed"),
     ];
     let requests = cases.iter().map(|(authority, ..)| connect(authority).body(Empty::new()).unwrap()).collect();
-    for ((authority, status, reason), heard) in cases.iter().zip(asks(requests).await) {
+    let (answers, told) = asks(requests).await;
+    for ((authority, status, reason), heard) in cases.iter().zip(answers) {
         assert_eq!((heard.0.as_u16(), heard.1.as_str()), (*status, *reason), "{authority}");
     }
+    let expected = cases.iter().filter(|(_, status, _)| *status != 200).map(|(_, status, _)| match status {
+        421 => (Refusal::HostForeign, 1),
+        _ => (Refusal::Malformed, 1),
+    });
+    assert_eq!(told, expected.collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -195,7 +210,69 @@ async fn a_connect_that_says_more_than_its_host_is_refused_and_so_is_everything_
         other("POST", "https://connector/anything"),
         other("POST", "https://connector/welcome"),
     ];
-    for (status, reason) in asks(requests).await {
+    let asked = requests.len();
+    let (answers, told) = asks(requests).await;
+    for (status, reason) in answers {
         assert_eq!((status, reason.as_str()), (StatusCode::BAD_REQUEST, "request_malformed"));
+    }
+    assert_eq!(told, vec![(Refusal::Malformed, 1); asked]);
+}
+
+/// A frame of HTTP/2, as an edge could write it by hand.
+fn frame(kind: u8, flags: u8, id: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &id.to_be_bytes(), payload].concat()
+}
+
+/// The head of a CONNECT with a field of so many bytes, literally (RFC 7541, section 6.2.2).
+fn head(id: u32, name: &str, value: usize) -> Vec<u8> {
+    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat();
+    let field = |name: &str, value: &str| [&[0][..], &text(name), &text(value)].concat();
+    let piece = "x".repeat(100);
+    let long: Vec<u8> = (0..value / piece.len()).flat_map(|_| field(name, &piece)).collect();
+    let authority = "echo.aaaa.tunnel.localhost:443";
+    let fields = [field(":method", "CONNECT"), field(":authority", authority), long].concat();
+    frame(1, 4 | 1, id, &fields)
+}
+
+/// An edge that lets a connector in and begins with these frames. The connection stays as long as its stream.
+async fn begins(frames: &[Vec<u8>]) -> (Connector, TokioIo<Upgraded>) {
+    let (connector, mut io) = let_in().await;
+    let begin = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &[]), frames.concat()].concat();
+    soon("a beginning", io.write_all(&begin)).await.unwrap();
+    soon("flushing it", io.flush()).await.unwrap();
+    (connector, io)
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_long_is_told_and_the_last_of_its_connection() {
+    let (mut connector, mut io) = begins(&[head(1, "x-long", 6000)]).await;
+    let mut answered = Vec::new();
+    let _ended = soon("the end of the connection", io.read_to_end(&mut answered)).await;
+    assert!(answered.windows(4).any(|bytes| bytes == [0x83, 0x69, 0x90, 0xff]), "it is answered 431");
+    assert_eq!(connector.refused(1).await, [(Refusal::HeadTooLong, 1)]);
+    connector.failed("edge_protocol").await;
+}
+
+#[tokio::test]
+async fn what_the_library_refuses_without_a_word_is_told_by_its_number() {
+    let malformed: Vec<Vec<u8>> = (0..5).map(|count| head(2 * count + 1, "connection", 100)).collect();
+    let (mut connector, _io) = begins(&malformed).await;
+    let heard = connector.refused(5).await;
+    assert!(heard.iter().all(|(refusal, _)| *refusal == Refusal::Malformed), "{heard:?}");
+    assert_eq!(heard.iter().map(|(_, times)| times).sum::<u64>(), 5);
+}
+
+#[tokio::test]
+async fn what_ends_the_connection_is_told_before_it_is_made_again() {
+    let data_on_no_stream = frame(0, 0, 0, b"x");
+    let continued = (0..100).map(|_| frame(9, 0, 1, &[]));
+    let endless = std::iter::once(frame(1, 0, 1, &[0x82])).chain(continued).collect::<Vec<_>>().concat();
+    let table =
+        [(data_on_no_stream, Refusal::Malformed, "edge_protocol"), (endless, Refusal::TooMuch, "connection_lost")];
+    for (frames, refusal, failure) in table {
+        let (mut connector, _io) = begins(&[frames]).await;
+        assert_eq!(connector.refused(1).await, [(refusal, 1)]);
+        connector.failed(failure).await;
     }
 }

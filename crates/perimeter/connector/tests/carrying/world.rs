@@ -12,7 +12,7 @@ use postern_policy::configured;
 use postern_secret::Secret;
 use postern_secret::key::{KeyDigest, TunnelToken};
 use postern_tunnel::carry::{Carry, CarryError, Stream};
-use postern_tunnel::handover::{Configuration, ConnectorStatus, FromConnector, MESSAGE_BYTES, ToConnector};
+use postern_tunnel::handover::{Configuration, ConnectorStatus, FromConnector, MESSAGE_BYTES, Refusal, ToConnector};
 use postern_tunnel::identity::IdentityKey;
 use postern_tunnel::wire::{Lane, Welcome};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -164,6 +164,10 @@ pub struct Connector {
     pub status: watch::Receiver<ConnectorStatus>,
     pub welcomes: Arc<Mutex<Vec<Welcome>>>,
     pub hosts: Arc<Mutex<Vec<(String, Lane)>>>,
+    /// What it refused, and how often.
+    pub refused: watch::Receiver<Vec<(Refusal, u64)>>,
+    /// Why connections ever failed.
+    pub failures: watch::Receiver<Vec<String>>,
     pub role: JoinHandle<std::process::ExitCode>,
     pub gateway: JoinHandle<()>,
     drain: tokio::sync::mpsc::Sender<()>,
@@ -176,13 +180,29 @@ impl Connector {
         let (told, status) = watch::channel(ConnectorStatus::default());
         let (welcomes, hosts) = (Arc::default(), Arc::default());
         let (drain, drains) = tokio::sync::mpsc::channel(1);
-        let gateway =
-            Gateway { name: name.to_owned(), told, welcomes: Arc::clone(&welcomes), hosts: Arc::clone(&hosts) };
-        Self { status, welcomes, hosts, role, gateway: tokio::spawn(gateway.run(ours, drains)), drain }
+        let ((heard, refused), (failed, failures)) = (watch::channel(Vec::new()), watch::channel(Vec::new()));
+        let kept = (Arc::clone(&welcomes), Arc::clone(&hosts));
+        let gateway = Gateway { name: name.to_owned(), told, welcomes: kept.0, hosts: kept.1, heard, failed };
+        Self {
+            status,
+            welcomes,
+            hosts,
+            refused,
+            failures,
+            role,
+            gateway: tokio::spawn(gateway.run(ours, drains)),
+            drain,
+        }
     }
 
     pub async fn connected(&mut self) {
         soon("connecting", self.status.wait_for(ConnectorStatus::is_connected)).await.unwrap();
+    }
+
+    /// Waits until a connection has failed for this.
+    pub async fn failed(&mut self, code: &str) {
+        let failed = |codes: &Vec<String>| codes.iter().any(|one| one == code);
+        soon("a failure", self.failures.wait_for(failed)).await.unwrap();
     }
 
     /// The error that every connection reports, once each has one.
@@ -192,6 +212,12 @@ impl Connector {
         };
         let status = soon("a failure", self.status.wait_for(all)).await.unwrap();
         status.connections[0].last_error.clone().unwrap().code
+    }
+
+    /// Waits until the gateway has heard of so many refusals, and says of which.
+    pub async fn refused(&mut self, times: u64) -> Vec<(Refusal, u64)> {
+        let all = |heard: &Vec<(Refusal, u64)>| heard.iter().map(|(_, times)| times).sum::<u64>() >= times;
+        soon("what was refused", self.refused.wait_for(all)).await.unwrap().clone()
     }
 
     pub async fn drain(&self) {
@@ -210,6 +236,8 @@ struct Gateway {
     told: watch::Sender<ConnectorStatus>,
     welcomes: Arc<Mutex<Vec<Welcome>>>,
     hosts: Arc<Mutex<Vec<(String, Lane)>>>,
+    heard: watch::Sender<Vec<(Refusal, u64)>>,
+    failed: watch::Sender<Vec<String>>,
 }
 
 impl Gateway {
@@ -223,7 +251,14 @@ impl Gateway {
                     None => return,
                     Some((FromConnector::Ready { problems }, _)) => assert_eq!(problems, Vec::<String>::new()),
                     Some((FromConnector::Welcome(welcome), _)) => self.welcomes.lock().unwrap().push(welcome),
-                    Some((FromConnector::Status(status), _)) => drop(self.told.send(status)),
+                    Some((FromConnector::Status(status), _)) => {
+                        let errors = status.connections.iter().filter_map(|one| one.last_error.as_ref());
+                        self.failed.send_modify(|failed| failed.extend(errors.map(|error| error.code.clone())));
+                        drop(self.told.send(status));
+                    }
+                    Some((FromConnector::Refused { refusal, times }, _)) => {
+                        self.heard.send_modify(|heard| heard.push((refusal, times)));
+                    }
                     Some((FromConnector::Stream { host, lane }, mut ends)) => {
                         assert_eq!(ends.len(), 1);
                         let end = std::os::unix::net::UnixStream::from(ends.remove(0));

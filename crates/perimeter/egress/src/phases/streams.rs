@@ -12,7 +12,7 @@ use std::{
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::TokioIo;
-use postern_net::resets::{By, Resets, Seen};
+use postern_net::resets::{self, By, Resets, Seen};
 use postern_policy::{Denial, Reason};
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
@@ -68,16 +68,15 @@ pub(crate) async fn serve<S: Stream>(line: Arc<Line>, stream: S) {
         let line = line.clone();
         move |request| respond(line.clone(), streams.clone(), request)
     });
-    let (stream, resets) = Resets::on(stream);
+    let (stream, seen) = Resets::on(stream);
     // Ends with the connection, and is waited for: what was reset is on record before the session ends.
-    let too_long = resets.clone();
-    line.session.drain.spawn(record_resets(line.clone(), resets));
+    line.session.drain.spawn(record_resets(line.clone(), seen.clone()));
     let connection = bounded(&line).serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ending = tokio::select! {
         served = connection.as_mut() => Ending::Served(served),
         () = idle(open, line.session.perimeter.bounds.request_head) => Ending::Idle,
-        by = too_long_by(too_long) => Ending::TooLong(by),
+        by = resets::too_long(seen) => Ending::TooLong(by),
         () = overrun_by(overrun) => Ending::Overrun,
     };
     match ending {
@@ -147,14 +146,14 @@ async fn unserved(line: &Line, error: &hyper::Error) {
 }
 
 /// A stream that the library reset for its head never was a request.
-async fn record_resets(line: Arc<Line>, mut resets: watch::Receiver<Seen>) {
+async fn record_resets(line: Arc<Line>, mut seen: watch::Receiver<Seen>) {
     let mut recorded = 0;
-    while resets.changed().await.is_ok() {
-        let seen = resets.borrow_and_update().malformed;
-        for _ in recorded..seen {
+    while seen.changed().await.is_ok() {
+        let malformed = seen.borrow_and_update().malformed;
+        for _ in recorded..malformed {
             refused(&line, Reason::RequestMalformed).await;
         }
-        recorded = seen;
+        recorded = malformed;
     }
 }
 
@@ -162,14 +161,6 @@ async fn record_resets(line: Arc<Line>, mut resets: watch::Receiver<Seen>) {
 async fn none_left(mut open: watch::Receiver<usize>) {
     let _gone = open.wait_for(|open| *open == 0).await.map(drop);
     tokio::time::sleep(limits::FAREWELL).await;
-}
-
-/// Waits until a head was refused for its length; for ever where the connection ends first.
-async fn too_long_by(mut seen: watch::Receiver<Seen>) -> By {
-    match seen.wait_for(|seen| seen.too_long.is_some()).await.map(|seen| seen.too_long) {
-        Ok(Some(by)) => by,
-        Ok(None) | Err(_) => std::future::pending().await,
-    }
 }
 
 async fn refused(line: &Line, reason: Reason) {

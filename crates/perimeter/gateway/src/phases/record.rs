@@ -124,12 +124,32 @@ pub(crate) async fn refused(gateway: &Gateway, known: &Known, denial: &Denial) -
     Ok(())
 }
 
+/// The connector refused something at its own door, so often: no session is known there, and no call. What is beyond the ration is counted.
+pub(crate) async fn refused_outside(gateway: &Gateway, denial: &Denial, times: u64) -> Result<(), Denial> {
+    let kind = Kind::McpCall;
+    let Some(others) = times.checked_sub(1) else { return Ok(()) };
+    if others > 0 {
+        gateway.rations.count("", &Counted { refusals: others, ..counts(kind, denial) });
+    }
+    if gateway.rations.take("", &counts(kind, denial), Instant::now()) == Told::Counted {
+        return Ok(());
+    }
+    let mut record = Record::new(kind, Decision::Deny);
+    record.destination =
+        Some(Destination { scheme: Some("tunnel".to_owned()), host: gateway.link().domain, ..Destination::default() });
+    denied(&mut record, denial);
+    write(gateway, record).await.map(drop)
+}
+
 /// Takes a refusal's share of its session's ration; whoever is not known shares one.
 fn ration(gateway: &Gateway, known: &Known, kind: Kind, denial: &Denial) -> Told {
-    let shadow = denial.shadow.as_deref().map(shadowed);
-    let one = Counted { kind, reason: denial.reason, shadow, refusals: 1, alarms: u64::from(denial.alarm) };
     let session = known.claims.as_ref().map_or("", |claims| claims.sub.as_str());
-    gateway.rations.take(session, &one, Instant::now())
+    gateway.rations.take(session, &counts(kind, denial), Instant::now())
+}
+
+fn counts(kind: Kind, denial: &Denial) -> Counted<Reason> {
+    let shadow = denial.shadow.as_deref().map(shadowed);
+    Counted { kind, reason: denial.reason, shadow, refusals: 1, alarms: u64::from(denial.alarm) }
 }
 
 /// Writes the refusals that were counted until now. What the log does not take stays counted.
