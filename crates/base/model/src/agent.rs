@@ -2,18 +2,20 @@
 //!
 //! A request is resolved once, on arrival: what is stored and shown says everything explicitly.
 
+mod advisor;
 mod check;
 mod context;
 mod mcp;
 mod model_config;
 mod multiagent;
 
+pub use advisor::{ADVISOR, ASK_ADVISOR, Advisor, Team};
 pub use check::{fitting_mcp, fitting_skills};
 pub use context::ContextSettings;
 pub use mcp::{MAX_MCP_SERVERS, McpServer, McpServerTag};
 pub use model_config::{Effort, EffortLevel, ModelConfig, ModelParam, Speed};
 pub use multiagent::{
-    HasRoster, MAX_ROSTER, MESSAGE_AGENT, Member, MemberFacts, MemberParam, Multiagent, RosterParam, START_AGENT,
+    HasRoster, MAX_ROSTER, MESSAGE_AGENT, Member, MemberFacts, MemberParam, Mind, Multiagent, RosterParam, START_AGENT,
     SessionMultiagent, ThreadAgent, fitting_roster, fitting_roster_skills,
 };
 

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::agent::{
-    AgentDefinition, AgentTag, ContextSettings, ExecutionIdentity, McpServer, ModelConfig, ModelParam,
-    SessionMultiagent, ThreadAgent,
+    AgentDefinition, AgentTag, ContextSettings, ExecutionIdentity, McpServer, Mind, ModelConfig, ModelParam,
+    SessionMultiagent,
 };
 use crate::event::{ClientEvent, OutcomeEvaluation};
 use crate::ids::{AgentId, DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId};
@@ -240,8 +240,8 @@ pub struct Thread {
     pub kind: ThreadTag,
     /// Whose thread it is.
     pub session_id: SessionId,
-    /// The agent that thinks in it.
-    pub agent: ThreadAgent,
+    /// Who thinks in it.
+    pub agent: Mind,
     /// What it does now.
     pub status: SessionStatus,
     /// The thread that it works for; null for the primary one.

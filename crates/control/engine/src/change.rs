@@ -1,6 +1,6 @@
 //! Changing, archiving and deleting a session.
 
-use postern_model::agent::{ThreadAgent, fitting_mcp, fitting_skills};
+use postern_model::agent::{fitting_mcp, fitting_skills};
 use postern_model::event::{Event, EventBody};
 use postern_model::ids::{EventId, ThreadId};
 use postern_model::money::BudgetLimit;
@@ -75,7 +75,7 @@ impl Actor {
     async fn save_copies(&self, tx: &mut Tx) -> Result<(), StoreError> {
         let is_copy = |thread: &&Thread| thread.agent().id == self.record.agent.id;
         for thread in self.session.children().iter().filter(is_copy) {
-            threads::save_agent(tx, thread.id(), &ThreadAgent::from((**thread.agent()).clone())).await?;
+            threads::save_agent(tx, thread.id(), &thread.mind()).await?;
         }
         Ok(())
     }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use postern_model::Timestamp;
-use postern_model::agent::ThreadAgent;
 use postern_model::event::{Audience, Event, EventBody, ModelUsage};
 use postern_model::ids::{EventId, ThreadId};
 use postern_model::session::SessionStatus;
@@ -110,9 +109,8 @@ impl Actor {
         if let EventBody::ThreadCreated { session_thread_id, .. } = &event.body
             && let Some(created) = self.session.thread(session_thread_id)
         {
-            let agent = ThreadAgent::from((**created.agent()).clone());
             let created_at = event.processed_at.unwrap_or(now);
-            threads::create(tx, &self.log(thread), session_thread_id, &agent, created_at).await?;
+            threads::create(tx, &self.log(thread), session_thread_id, &created.mind(), created_at).await?;
         }
         Ok(())
     }
@@ -196,8 +194,10 @@ impl Actor {
         Performed { accepted }
     }
 
-    /// A thread that does not wait to try again has no timer.
+    /// A thread that does not wait to try again has no timer, and one that is over has nothing.
     fn forget_timers(&mut self) {
+        let is_over = |thread: &Thread| thread.state().status == SessionStatus::Terminated;
+        self.under_way.retain(|id, _| !self.session.thread(id).is_some_and(is_over));
         for (id, under_way) in &mut self.under_way {
             let waits = |thread: &Thread| thread.state().status == SessionStatus::Rescheduling;
             if !self.session.thread(id).is_some_and(waits) {
@@ -225,7 +225,8 @@ impl Actor {
         let skills: Vec<_> = self.record.skills.iter().filter(|skill| skill.is_of(&agent.skills)).cloned().collect();
         let web = self.shared.settings.limits.web;
         let given = postern_upstream::Given { skills: &skills, resources: &self.record.resources, web };
-        let body = postern_upstream::body(agent, given, of.mcp_tools(), &of.asked(), max_tokens);
+        let asked = self.session.asked(of);
+        let body = postern_upstream::body(agent, given, of.mcp_tools(), &asked, max_tokens);
         postern_danger::point!("model.before");
         let news = self.shared.model.start(body);
         self.under_way(thread).request = Some((start, news));

@@ -1,5 +1,6 @@
 //! The engine over a real database and a scripted model.
 
+mod advisor;
 mod budgets;
 mod context;
 mod crash;

@@ -116,7 +116,7 @@ impl After<'_> {
             let right = match call.0 {
                 Owner::Worker => "user.tool_result",
                 Owner::Custom => "user.custom_tool_result",
-                Owner::Server => {
+                Owner::Server | Owner::Advisor => {
                     let message = format!("`{id}` is a call that this server makes itself, and answers");
                     return Err(Problem::invalid(message));
                 }

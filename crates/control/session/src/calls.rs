@@ -14,6 +14,8 @@ pub(crate) enum Owner {
     Custom,
     /// This server, which calls the tool of an MCP server or runs a web tool.
     Server,
+    /// An advisor, in a thread of its own.
+    Advisor,
 }
 
 /// How far an open call has come.
@@ -63,7 +65,7 @@ impl Call {
     fn waits(&self) -> bool {
         match self.progress {
             Progress::Asking => true,
-            Progress::Free => self.owner != Owner::Server,
+            Progress::Free => matches!(self.owner, Owner::Worker | Owner::Custom),
             Progress::Confirmed | Progress::Started => false,
         }
     }
@@ -118,7 +120,7 @@ impl Calls {
     }
 
     /// The calls that wait for someone outside: what `requires_action` lists. A confirmed call is executing instead, and
-    /// so is one that this server makes.
+    /// so is one that this server or an advisor answers.
     pub(crate) fn waiting(&self) -> Vec<EventId> {
         self.0.iter().filter(|call| call.waits()).map(|call| call.id.clone()).collect()
     }

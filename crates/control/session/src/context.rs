@@ -189,6 +189,9 @@ impl Step<'_> {
 
     /// The endpoint says that the conversation is too long. It is shortened and asked for once more.
     pub(crate) fn outgrew(&mut self, purpose: Purpose, message: &str) {
+        if self.question().is_some() {
+            return self.exhausted(SessionErrorKind::ModelRequestFailedError, message.to_owned());
+        }
         let size = self.state().size;
         let was_shortened = match purpose {
             Purpose::Turn => size.tried_short,

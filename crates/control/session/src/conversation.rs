@@ -72,6 +72,13 @@ impl Conversation {
         self.push(Role::User, vec![result]);
     }
 
+    /// Adds the messages of another.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        for message in &other.messages {
+            self.push(message.role, message.content.clone());
+        }
+    }
+
     /// Adds words of the loop's own.
     pub(crate) fn instruct(&mut self, text: &str) {
         self.push(Role::User, vec![json!({"type": "text", "text": text})]);

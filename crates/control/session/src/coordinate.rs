@@ -1,20 +1,18 @@
 //! Agents that work for another: starting one in a thread of its own, speaking to it, hearing what it found.
 //!
-//! The tools are the coordinator's; this server answers them at once. What one thread says to another is in the logs of
+//! The tools are the coordinator's; this server answers them at once, but for the one that asks an advisor. What one thread says to another is in the logs of
 //! both, and goes into the other's conversation with its next model request.
 
-use std::sync::Arc;
-
-use postern_model::agent::{MESSAGE_AGENT, START_AGENT, ThreadAgent};
+use postern_model::agent::{ASK_ADVISOR, MESSAGE_AGENT, START_AGENT, ThreadAgent};
 use postern_model::content::Block;
 use postern_model::event::{Audience, EventBody};
 use postern_model::ids::{EventId, ThreadId};
 use postern_model::session::{SessionAgent, SessionStatus};
 use serde_json::{Map, Value, json};
 
+use crate::advise;
 use crate::machine::Step;
 use crate::session::Session;
-use crate::thread::Thread;
 
 /// How many threads may work for a session at once.
 pub const MOST_THREADS: usize = 25;
@@ -30,6 +28,8 @@ pub(crate) enum Order {
     Start { agent: String, message: String },
     /// Something is to be said to one that was started.
     Tell { thread: String, message: String },
+    /// The advisor is asked.
+    Ask { question: String },
 }
 
 impl Order {
@@ -43,15 +43,16 @@ impl Order {
             text.map(str::to_owned)
                 .ok_or_else(|| format!("`{tool}` needs `{key}`, a text that is not empty. Call it again."))
         };
-        let message = text("message")?;
-        if message.chars().count() > LONGEST_MESSAGE {
-            return Err(format!(
-                "`message` may have {LONGEST_MESSAGE} characters. Say it in fewer, or in several messages."
-            ));
-        }
+        let message = |key: &str| {
+            text(key).and_then(|message| match message.chars().count() {
+                0..=LONGEST_MESSAGE => Ok(message),
+                _ => Err(format!("`{key}` may have {LONGEST_MESSAGE} characters. Say it in fewer.")),
+            })
+        };
         match tool {
-            START_AGENT => Ok(Self::Start { agent: text("agent")?, message }),
-            _ => Ok(Self::Tell { thread: text("session_thread_id")?, message }),
+            START_AGENT => Ok(Self::Start { message: message("message")?, agent: text("agent")? }),
+            ASK_ADVISOR => Ok(Self::Ask { question: message("question")? }),
+            _ => Ok(Self::Tell { message: message("message")?, thread: text("session_thread_id")? }),
         }
     }
 }
@@ -62,12 +63,31 @@ pub(crate) fn is_order(agent: &SessionAgent, tool: &str) -> bool {
 }
 
 /// The names of a coordinator's tools; empty for any other agent.
-pub(crate) fn names(agent: &SessionAgent) -> &'static [&'static str] {
-    if agent.roster().is_empty() { &[] } else { &[START_AGENT, MESSAGE_AGENT] }
+pub(crate) fn names(agent: &SessionAgent) -> Vec<&'static str> {
+    let of_roster = if agent.roster().is_empty() { &[][..] } else { &[START_AGENT, MESSAGE_AGENT] };
+    of_roster.iter().copied().chain(agent.advisor().map(|_| ASK_ADVISOR)).collect()
 }
 
 /// The tools of a coordinator, as its model is told of them; empty for any other agent.
 pub fn definitions(agent: &SessionAgent) -> Vec<Value> {
+    of_roster(agent).into_iter().chain(agent.advisor().map(|_| of_advisor())).collect()
+}
+
+fn of_advisor() -> Value {
+    json!({
+        "name": ASK_ADVISOR,
+        "description": "Ask another model for advice: before you settle on a way through something hard, when you are stuck, or before \
+                        you call something done. It is shown how your work went so far and answers once; it has no tools. \
+                        Advice is no permission: what you may do stays as it is.",
+        "input_schema": object(json!({"question": {"type": "string"}}), &["question"]),
+    })
+}
+
+fn object(properties: Value, required: &[&str]) -> Value {
+    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+}
+
+fn of_roster(agent: &SessionAgent) -> Vec<Value> {
     let roster: Vec<&SessionAgent> = agent.roster().iter().map(ThreadAgent::agent).collect();
     if roster.is_empty() {
         return Vec::new();
@@ -85,7 +105,6 @@ pub fn definitions(agent: &SessionAgent) -> Vec<Value> {
         lines.join("\n")
     );
     let text = json!({"type": "string"});
-    let object = |properties: Value, required: &[&str]| json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
     vec![
         json!({
             "name": START_AGENT,
@@ -102,38 +121,29 @@ pub fn definitions(agent: &SessionAgent) -> Vec<Value> {
 }
 
 impl Session {
-    /// A thread begins: its agent is the roster's of this name.
-    pub(crate) fn begin_thread(&mut self, name: &str, id: &ThreadId, at: Option<postern_model::Timestamp>) {
-        // A log that names an agent which is not in the roster was not written by this code: nothing is run for it.
-        let (agent, status) = match self.member(name) {
-            Some(agent) => (agent, SessionStatus::Idle),
-            None => (Arc::clone(&self.threads[0].agent), SessionStatus::Terminated),
-        };
-        let prices = self.member_prices.get(&agent.model.id).copied().unwrap_or_default();
-        let mut thread = Thread::new(id.clone(), agent, prices, at);
-        thread.state.status = status;
-        self.threads.push(thread);
-    }
-
-    /// How many threads work for the primary one.
+    /// How many agents work for the primary thread's.
     fn working(&self) -> usize {
-        self.children().iter().filter(|thread| thread.state.status != SessionStatus::Terminated).count()
+        let agents = self.children().iter().filter(|thread| thread.question().is_none());
+        agents.filter(|thread| thread.state.status != SessionStatus::Terminated).count()
     }
 }
 
 impl Step<'_> {
-    /// Does what the coordinator wants, and answers its call.
+    /// Does what the coordinator wants, and answers its call where no advisor will.
     pub(crate) fn obey(&mut self, call: EventId, order: Order) {
-        let (text, is_error) = match self.carry_out(order) {
-            Ok(text) => (text, false),
+        let (text, is_error) = match self.carry_out(&call, order) {
+            // The advisor will.
+            Ok(None) => return,
+            Ok(Some(text)) => (text, false),
             Err(text) => (text, true),
         };
         let content = Some(vec![Block::text(text)]);
         self.append(EventBody::AgentToolResult { tool_use_id: call, content, is_error: Some(is_error) });
     }
 
-    fn carry_out(&mut self, order: Order) -> Result<String, String> {
+    fn carry_out(&mut self, call: &EventId, order: Order) -> Result<Option<String>, String> {
         let (at, message, text) = match order {
+            Order::Ask { question } => return self.ask_advisor(call, question).map(|()| None),
             Order::Start { agent, message } => {
                 let at = self.start_thread(&agent)?;
                 let id = &self.session.threads[at].id;
@@ -149,7 +159,7 @@ impl Step<'_> {
         };
         self.send(at, vec![Block::text(message)]);
         self.on(at, Self::settle);
-        Ok(text)
+        Ok(Some(text))
     }
 
     fn start_thread(&mut self, name: &str) -> Result<usize, String> {
@@ -171,6 +181,7 @@ impl Step<'_> {
     fn child(&self, thread: &str) -> Result<usize, String> {
         let children = self.session.threads.iter().enumerate().skip(1);
         match children.into_iter().find(|(_, child)| child.id.as_str() == thread) {
+            Some((_, child)) if child.question().is_some() => Err(advise::no_messages(thread)),
             Some((_, child)) if child.state.status == SessionStatus::Terminated => {
                 Err(format!("Thread {thread} is over. Start an agent anew with `{START_AGENT}`."))
             }
@@ -181,7 +192,7 @@ impl Step<'_> {
 
     /// Says something to another thread, which hears it with its next model request. One that rests goes on with it when
     /// it is settled.
-    fn send(&mut self, to: usize, content: Vec<Block>) {
+    pub(crate) fn send(&mut self, to: usize, content: Vec<Block>) {
         let from = self.at;
         let name = |at: usize| (at > 0).then(|| self.session.threads[at].agent.name.clone());
         let id = |at: usize| self.session.threads[at].id.clone();

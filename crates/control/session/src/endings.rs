@@ -50,14 +50,21 @@ impl Step<'_> {
         }
         self.give_up_thread(kind, message);
         self.on(0, Self::settle);
-        self.session_rests();
+        self.session_rests_too();
     }
 
     fn give_up_thread(&mut self, kind: SessionErrorKind, message: String) {
-        self.report_failure(&format!("The agent's thread ended. {message}"));
-        self.error(kind, message, RetryStatus::Exhausted {});
+        let question = self.question();
+        if question.is_none() {
+            self.report_failure(&format!("The agent's thread ended. {message}"));
+        }
+        self.error(kind, message.clone(), RetryStatus::Exhausted {});
         self.close_calls("The thread ended before the tool was run.");
         self.terminate();
+        if let Some(call) = question {
+            let text = format!("The advisor did not answer: {message} Go on without advice.");
+            self.answer_question(&call, vec![Block::text(text)], true);
+        }
     }
 
     /// A worker cannot serve the session: whatever needs one ends. The others of the session's agents go on.
@@ -121,12 +128,17 @@ impl Step<'_> {
     }
 
     fn rest_interrupted(&mut self) {
+        if let Some(call) = self.question() {
+            self.end_consultation();
+            self.answer_question(&call, vec![Block::text(INTERRUPTED)], true);
+            return self.go_on_with_advice();
+        }
         // A note only where it means something: what others said and was not heard yet wakes nobody now.
         let mark = (!self.state().inbox.is_empty()).then_some(Mark::Interrupted);
         self.idle_with(StopReason::EndTurn {}, None, mark);
     }
 
-    fn stop_request(&mut self) {
+    pub(crate) fn stop_request(&mut self) {
         if let Some(start) = self.state().request.clone() {
             self.push(Effect::CancelModel);
             let counted = self.thread().counted;
@@ -144,9 +156,13 @@ impl Step<'_> {
                 self.answer_call(call.id, content, true);
                 continue;
             }
+            if call.owner == Owner::Advisor {
+                self.stop_consultation(&call.id);
+            }
             let content = Some(content);
             let session_thread_id = Some(self.thread().id.clone());
             self.append(match call.owner {
+                Owner::Advisor => EventBody::AgentToolResult { tool_use_id: call.id, content, is_error: Some(true) },
                 Owner::Custom => EventBody::UserCustomToolResult {
                     custom_tool_use_id: call.id,
                     content,

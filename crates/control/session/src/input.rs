@@ -319,7 +319,7 @@ pub enum Effect {
     Keep(EventId, Vec<Value>),
     /// See that a work item for this session is queued or being served.
     EnsureWork,
-    /// Ask the model; the request is [`crate::Thread::asked`].
+    /// Ask the model; the request is [`crate::Session::asked`].
     CallModel(EventId),
     /// Ask a model that is not in the conversation, and hand in [`Input::Consulted`] with its answer.
     Consult(EventId, Consultation),

@@ -4,6 +4,7 @@
 //! reads the log. Knows no runtime, socket, database or clock: time, ids and chance are handed in.
 
 mod accept;
+mod advise;
 mod backoff;
 mod calls;
 mod context;
@@ -16,6 +17,7 @@ mod limits;
 mod machine;
 mod marks;
 mod mcp;
+mod origin;
 mod outcome;
 mod overall;
 mod previews;
@@ -34,6 +36,7 @@ mod web;
 #[cfg(test)]
 mod tests;
 
+pub use advise::MOST_QUESTIONS;
 pub use backoff::Backoff;
 pub use context::ContextLimits;
 pub use conversation::{Conversation, Message, Role};

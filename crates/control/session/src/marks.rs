@@ -1,6 +1,7 @@
 //! Notes that the loop keeps beside its own events, where the model's blocks are kept: what a model request was for and
 //! what became of the context. No client sees them; a log that is read back says with them what the model was sent.
 
+use postern_model::ids::EventId;
 use postern_model::money::Price;
 use serde_json::{Value, json};
 
@@ -51,6 +52,17 @@ impl Mark {
             _ => None,
         }
     }
+}
+
+/// The note beside a thread's beginning of which call it answers.
+pub(crate) fn question(call: &EventId) -> Vec<Value> {
+    vec![json!({"mark": "question", "call": call})]
+}
+
+/// Reads that back.
+pub(crate) fn read_question(kept: Option<&[Value]>) -> Option<EventId> {
+    let note = kept?.first().filter(|note| note["mark"] == "question")?;
+    EventId::parse(note["call"].as_str()?).ok()
 }
 
 /// The note of what the tokens of a request cost; comes after the other one.

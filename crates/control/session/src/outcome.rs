@@ -122,6 +122,9 @@ impl Step<'_> {
 
     /// The agent has said all it wanted: its work is graded if there is an outcome, else the turn is over.
     pub(crate) fn end_of_turn(&mut self) {
+        if let Some(call) = self.question() {
+            return self.advised(&call);
+        }
         let Some(Outcome { id, iteration, .. }) = self.state().outcome.clone() else {
             self.report();
             return self.idle(StopReason::EndTurn {}, None);
@@ -228,7 +231,7 @@ fn read(answer: &str) -> (OutcomeResult, String) {
 }
 
 /// How the work went: the end of the conversation, without thinking, pictures and documents.
-fn transcript(conversation: &Conversation) -> Vec<Value> {
+pub(crate) fn transcript(conversation: &Conversation) -> Vec<Value> {
     let mut shown = Vec::new();
     let mut size = 0;
     for message in conversation.messages().iter().rev() {

@@ -161,6 +161,13 @@ impl Step<'_> {
         }
     }
 
+    /// The same where something else has just been settled too: what that has said is not said again.
+    pub(crate) fn session_rests_too(&mut self) {
+        if self.session.overall.status != SessionStatus::Idle {
+            self.session_rests();
+        }
+    }
+
     /// The same where a thread ended that was at rest: nothing new is said where nothing changes.
     pub(crate) fn session_rests_otherwise(&mut self) {
         if self.session.overall.status == SessionStatus::Idle

@@ -61,6 +61,9 @@ impl Step<'_> {
     fn go_on(&mut self, stop: Stop, had_queue: bool) {
         match stop {
             Stop::Refusal(details) => {
+                if let Some(call) = self.question() {
+                    return self.advised_nothing(&call, "The advisor refused to answer.");
+                }
                 self.report_failure("The model refused to go on with this. The agent can be told something else.");
                 if !self.is_primary() {
                     self.on(0, Self::settle);

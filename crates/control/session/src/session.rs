@@ -106,7 +106,7 @@ impl Session {
     /// The one place where an event changes anything.
     pub(crate) fn apply(&mut self, at: usize, event: &Event, kept: Option<Vec<Value>>) {
         if let EventBody::ThreadCreated { agent_name, session_thread_id } = &event.body {
-            self.begin_thread(agent_name, session_thread_id, event.processed_at);
+            self.begin_thread(agent_name, session_thread_id, event.processed_at, kept.as_deref());
         }
         self.overall.apply(event);
         self.sightings.apply(event);

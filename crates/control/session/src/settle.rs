@@ -3,6 +3,7 @@
 use postern_model::event::{SessionErrorKind, StopReason};
 use postern_model::session::SessionStatus;
 
+use crate::advise;
 use crate::machine::Step;
 
 impl Step<'_> {
@@ -67,7 +68,10 @@ impl Step<'_> {
         if self.session.is_at_cap() {
             return self.pause();
         }
-        let limit = self.session.limits.requests_per_turn;
+        let limit = match self.question() {
+            Some(_) => advise::MOST_REQUESTS,
+            None => self.session.limits.requests_per_turn,
+        };
         if self.state().requests >= limit {
             let message = format!("The turn made {limit} model requests without an end. Send a message to go on.");
             return self.exhausted(SessionErrorKind::ToolUseLimitReachedError, message);

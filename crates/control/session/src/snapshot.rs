@@ -5,11 +5,9 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
-use std::sync::Arc;
 
 use postern_model::Timestamp;
 use postern_model::ids::ThreadId;
-use postern_model::session::SessionAgent;
 use serde::{Deserialize, Serialize};
 
 use crate::overall::Overall;
@@ -93,16 +91,9 @@ impl Session {
     }
 
     fn child(&self, part: Part<'_>) -> Result<Thread, Unfit> {
-        let agent = self.member(&part.agent).ok_or(Unfit::Agent)?;
-        let prices = self.member_prices.get(&agent.model.id).copied().unwrap_or_default();
-        let thread = Thread::new(part.id.into_owned(), agent, prices, part.created_at);
+        let agent = self.mind_of(&part.agent, &part.state.origin).ok_or(Unfit::Agent)?;
+        let thread = self.child_of(part.id.into_owned(), agent, part.created_at);
         Ok(Thread { state: part.state.into_owned(), ..thread })
-    }
-
-    /// The agent of the roster with this name.
-    pub(crate) fn member(&self, name: &str) -> Option<Arc<SessionAgent>> {
-        let member = self.threads[0].agent.roster().iter().find(|member| member.agent().name == name);
-        member.map(|member| Arc::new(member.agent().clone()))
     }
 }
 

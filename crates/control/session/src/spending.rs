@@ -103,6 +103,9 @@ impl Step<'_> {
 
     /// Pauses where the next model request would come, at the cap.
     pub(crate) fn pause(&mut self) {
+        if let Some(call) = self.question() {
+            return self.advised_nothing(&call, "The session's budget is spent.");
+        }
         // What waited is in the conversation: the request that comes when the budget allows it takes it along.
         self.flush();
         self.idle(StopReason::BudgetReached {}, None);

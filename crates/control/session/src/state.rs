@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use postern_model::Timestamp;
+use postern_model::agent::{ADVISOR, ASK_ADVISOR};
 use postern_model::content::Block;
 use postern_model::event::{
     Event, EventBody, ModelUsage, OutcomeEvaluation, Permission, RetryStatus, SessionError, StopDetails, StopReason,
@@ -19,6 +20,7 @@ use crate::calls::{Call, Calls, Owner, Progress, Target};
 use crate::context::{Purpose, Size, stand_in};
 use crate::conversation::Conversation;
 use crate::marks::{self, Mark};
+use crate::origin::Origin;
 use crate::outcome::Outcome;
 use crate::spending::Spending;
 
@@ -29,6 +31,8 @@ const REMEMBERED_CHARACTERS: usize = 4_000;
 /// What the log says. Two states folded from the same log are equal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
+    /// Why there is the thread.
+    pub(crate) origin: Origin,
     /// What the thread does.
     pub status: SessionStatus,
     /// Why it went idle last; `None` before it first did.
@@ -80,6 +84,7 @@ pub struct State {
 impl Default for State {
     fn default() -> Self {
         Self {
+            origin: Origin::default(),
             status: SessionStatus::Idle,
             stop: None,
             stop_details: None,
@@ -178,6 +183,9 @@ impl State {
                 self.answered.insert(call.clone());
                 self.conversation.result(call, content.as_deref(), is_error.unwrap_or(false));
             }
+            EventBody::AgentToolUse { name, .. } if name == ASK_ADVISOR => {
+                self.open_call(event, Owner::Advisor, None, false, None);
+            }
             EventBody::AgentToolUse { name, input, evaluated_permission, session_thread_id, .. } => {
                 let target = Target::builtin(name, input);
                 let owner = if target.is_some() { Owner::Server } else { Owner::Worker };
@@ -234,7 +242,14 @@ impl State {
                 self.become_status(SessionStatus::Running);
             }
             EventBody::ThreadStatusRescheduled { .. } => self.become_status(SessionStatus::Rescheduling),
-            EventBody::ThreadStatusTerminated { .. } => self.become_status(SessionStatus::Terminated),
+            EventBody::ThreadStatusTerminated { .. } => {
+                // Whatever was said to an advisor and by it: the answered call has what counts, and nobody asks it again.
+                if matches!(self.origin, Origin::Question(_)) {
+                    self.conversation = Conversation::default();
+                    self.said.clear();
+                }
+                self.become_status(SessionStatus::Terminated);
+            }
             EventBody::ThreadStatusIdle { stop_reason, stop_details, .. } => {
                 self.failures = 0;
                 self.has_new_input = false;
@@ -255,6 +270,8 @@ impl State {
             }
             EventBody::AgentThreadContextCompacted {} => self.compact(&kept.unwrap_or_default()),
             EventBody::AgentMessage { content } => self.said.clone_from(content),
+            // The answer of the call that asked for it.
+            EventBody::ThreadMessageReceived { from_agent_name: Some(name), .. } if name == ADVISOR => {}
             EventBody::ThreadMessageReceived { content, from_session_thread_id, from_agent_name } => {
                 self.inbox.push_back(letter(content, from_session_thread_id, from_agent_name.as_deref()));
             }

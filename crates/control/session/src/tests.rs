@@ -1,5 +1,6 @@
 //! Journeys through the loop, each told by the types of its events, and properties of every journey.
 
+mod advisor;
 mod budgets;
 mod context;
 mod journeys;

@@ -89,8 +89,8 @@ impl Thread {
         &self.state.conversation
     }
 
-    /// What the model is to be sent by the request that [`crate::Effect::CallModel`] begins.
-    pub fn asked(&self) -> Cow<'_, Conversation> {
+    /// What the model is to be sent of it by the next request.
+    pub(crate) fn asked(&self) -> Cow<'_, Conversation> {
         match self.state.purpose {
             Purpose::Turn | Purpose::Aside => Cow::Borrowed(&self.state.conversation),
             Purpose::Summary => Cow::Owned(context::summary_request(&self.state.conversation, self.state.size)),

@@ -1,6 +1,6 @@
 //! Threads as stored: whose agent works in each and what its part of the log comes to. What a thread *does* is in the log.
 
-use postern_model::agent::ThreadAgent;
+use postern_model::agent::{Mind, ThreadAgent};
 use postern_model::ids::{SessionId, ThreadId};
 use postern_model::page::Cursor;
 use postern_model::session::{SessionStatus, Stats, Thread, ThreadTag, Usage};
@@ -53,7 +53,7 @@ struct Stored {
     id: ThreadId,
     parent_id: Option<ThreadId>,
     /// Null for a primary thread.
-    agent: Option<ThreadAgent>,
+    agent: Option<Mind>,
     /// Null for one that does what its session does.
     progress: Option<Progress>,
     created_at: Timestamp,
@@ -65,13 +65,7 @@ struct Stored {
 ///
 /// # Errors
 /// The database failed.
-pub async fn create(
-    tx: &mut Tx,
-    log: &Log,
-    id: &ThreadId,
-    agent: &ThreadAgent,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+pub async fn create(tx: &mut Tx, log: &Log, id: &ThreadId, agent: &Mind, now: Timestamp) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO threads (workspace_id, id, session_id, parent_id, agent, created_at, updated_at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
@@ -106,7 +100,7 @@ pub async fn save_progress(tx: &mut Tx, id: &ThreadId, progress: &Progress, now:
 ///
 /// # Errors
 /// The database failed.
-pub async fn save_agent(tx: &mut Tx, id: &ThreadId, agent: &ThreadAgent) -> Result<(), StoreError> {
+pub async fn save_agent(tx: &mut Tx, id: &ThreadId, agent: &Mind) -> Result<(), StoreError> {
     sqlx::query("UPDATE threads SET agent = ?2 WHERE id = ?1")
         .bind(id.as_str())
         .bind(json(agent))
@@ -197,7 +191,7 @@ impl Stored {
             id,
             kind: ThreadTag::SessionThread,
             session_id: session.id.clone(),
-            agent: agent.unwrap_or_else(|| ThreadAgent::from(session.agent.clone())),
+            agent: agent.unwrap_or_else(|| Mind::Agent(Box::new(ThreadAgent::from(session.agent.clone())))),
             status,
             parent_thread_id: parent_id,
             created_at,

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{AgentDefinition, ExecutionIdentity, MAX_MCP_SERVERS, MESSAGE_AGENT, McpServer, START_AGENT};
+use super::{ASK_ADVISOR, AgentDefinition, ExecutionIdentity, MAX_MCP_SERVERS, MESSAGE_AGENT, McpServer, START_AGENT};
 use crate::Problem;
 use crate::skill::{AgentSkill, MAX_SKILLS};
 use crate::tool::{Builtin, McpToolset, Tool, ToolParam, resolve};
@@ -25,14 +25,15 @@ pub(super) fn definition(agent: &AgentDefinition) -> Result<(), Problem> {
 
 /// Checks that no custom tool has the name of one that a coordinator has.
 fn free_names(tools: &[Tool]) -> Result<(), Problem> {
-    let is_taken =
-        |tool: &Tool| matches!(tool, Tool::Custom(tool) if [START_AGENT, MESSAGE_AGENT].contains(&&*tool.name));
+    let taken = [START_AGENT, MESSAGE_AGENT, ASK_ADVISOR];
+    let is_taken = |tool: &Tool| matches!(tool, Tool::Custom(tool) if taken.contains(&&*tool.name));
     match tools.iter().position(is_taken) {
         None => Ok(()),
         Some(index) => Err(Problem::invalid_at(
             &format!("tools[{index}].name"),
             format!(
-                "an agent with a roster has `{START_AGENT}` and `{MESSAGE_AGENT}`; give the custom tool another name"
+                "an agent with `multiagent` has `{START_AGENT}`, `{MESSAGE_AGENT}` and `{ASK_ADVISOR}`; give the custom tool \
+                 another name"
             ),
         )),
     }

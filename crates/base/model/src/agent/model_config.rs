@@ -60,6 +60,11 @@ pub struct ModelParam {
 }
 
 impl ModelParam {
+    /// Only the model's name.
+    pub(crate) fn named(id: impl Into<String>) -> Self {
+        Self { config: ModelConfig::named(id) }
+    }
+
     /// The configuration, within the limits.
     ///
     /// # Errors

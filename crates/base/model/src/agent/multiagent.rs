@@ -6,6 +6,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
+use super::advisor::{ADVISOR, Advisor, Team};
 use crate::Problem;
 use crate::ids::{AgentId, SkillId, SkillVersionId};
 use crate::session::SessionAgent;
@@ -17,8 +18,6 @@ pub const MAX_ROSTER: usize = 20;
 pub const START_AGENT: &str = "start_agent";
 /// The tool that says something to one that was started.
 pub const MESSAGE_AGENT: &str = "message_agent";
-/// The name that no agent of a roster may have: it is the contract's for advisors.
-const ADVISOR: &str = "anthropic.advisor";
 
 /// Whom an agent has work for it, as it is stored and shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,8 +25,8 @@ const ADVISOR: &str = "anthropic.advisor";
 pub enum Multiagent {
     /// It starts agents of a roster and hears what they found.
     Coordinator {
-        /// The roster, in the order it was sent.
-        agents: Vec<Member>,
+        /// The roster, in the order it was sent; an advisor comes last.
+        agents: Team<Member>,
     },
 }
 
@@ -48,10 +47,10 @@ pub enum Member {
 }
 
 impl Multiagent {
-    /// The entries.
+    /// The agents that it may start.
     pub fn members(&self) -> &[Member] {
         let Self::Coordinator { agents } = self;
-        agents
+        &agents.agents
     }
 
     /// As it is shown: what means the agent itself names it.
@@ -74,13 +73,13 @@ impl Multiagent {
 
     fn map(self, change: impl FnMut(Member) -> Member) -> Self {
         let Self::Coordinator { agents } = self;
-        Self::Coordinator { agents: agents.into_iter().map(change).collect() }
+        Self::Coordinator { agents: agents.map(change) }
     }
 }
 
 /// A roster as it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RosterParam(pub Vec<MemberParam>);
+pub struct RosterParam(pub Team<MemberParam>);
 
 /// One entry of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +111,7 @@ impl RosterParam {
     /// Reads what was sent.
     ///
     /// # Errors
-    /// 400 naming the place; `multiagent_type_unsupported` and `advisor_unsupported` for what is not in this build.
+    /// 400 naming the place; `multiagent_type_unsupported` for what is not in this build.
     pub fn parse(sent: &Value) -> Result<Self, Problem> {
         match sent["type"].as_str() {
             Some("coordinator") => {}
@@ -133,9 +132,15 @@ impl RosterParam {
             let message = format!("must have 1 to {MAX_ROSTER} agents, has {}", agents.len());
             return Err(Problem::invalid_at("multiagent.agents", message));
         }
-        let members: Vec<_> =
-            agents.iter().enumerate().map(|(index, sent)| member(index, sent)).collect::<Result<_, _>>()?;
-        Ok(Self(members))
+        let mut team = Team { agents: Vec::new(), advisor: None };
+        for (index, sent) in agents.iter().enumerate() {
+            if sent["type"] != "advisor" {
+                team.agents.push(member(index, sent)?);
+            } else if team.advisor.replace(Advisor::parse(&at(index), sent)?).is_some() {
+                return Err(Problem::invalid_at(&at(index), "a roster has at most one advisor"));
+            }
+        }
+        Ok(Self(team))
     }
 }
 
@@ -144,16 +149,13 @@ fn member(index: usize, sent: &Value) -> Result<MemberParam, Problem> {
     if let Value::String(id) = sent {
         return Ok(MemberParam::Agent { id: id.clone(), version: None });
     }
-    if sent["type"] == "advisor" {
-        let message = "advisors are not in this build; leave it out, or name an agent with the advisor's model";
-        return Err(Problem::invalid_at(&at, message).with_code("advisor_unsupported"));
-    }
     match TypedMember::deserialize(sent) {
         Ok(TypedMember::Agent { id, version }) => Ok(MemberParam::Agent { id, version }),
         Ok(TypedMember::Itself {}) => Ok(MemberParam::Itself),
         Err(_) => Err(Problem::invalid_at(
             &at,
-            "must be an agent's id, {\"type\":\"agent\",\"id\":ID,\"version\":N} or {\"type\":\"self\"}",
+            "must be an agent's id, {\"type\":\"agent\",\"id\":ID,\"version\":N}, {\"type\":\"self\"} or \
+             {\"type\":\"advisor\",\"model\":ID}",
         )),
     }
 }
@@ -201,7 +203,7 @@ pub fn fitting_roster(own_geo: Option<&str>, members: &[MemberFacts<'_>]) -> Res
             ));
         }
         if member.name == ADVISOR {
-            return refuse(format!("the name `{ADVISOR}` is reserved"));
+            return refuse(format!("the name `{ADVISOR}` is an advisor's; give the agent another"));
         }
         if member.id.is_some() && member.has_roster == HasRoster::Yes {
             return refuse("an agent with a roster of its own cannot be in one".into());
@@ -239,16 +241,22 @@ pub fn fitting_roster_skills(own: &[AgentSkill], members: &[&[AgentSkill]]) -> R
 pub enum SessionMultiagent {
     /// It starts agents of a roster and hears what they found.
     Coordinator {
-        /// Their snapshots.
-        agents: Vec<ThreadAgent>,
+        /// Their snapshots; an advisor comes last.
+        agents: Team<ThreadAgent>,
     },
 }
 
 impl SessionMultiagent {
-    /// The roster.
+    /// The agents that it may start.
     pub fn agents(&self) -> &[ThreadAgent] {
         let Self::Coordinator { agents } = self;
-        agents
+        &agents.agents
+    }
+
+    /// The model that it may consult.
+    pub fn advisor(&self) -> Option<&Advisor> {
+        let Self::Coordinator { agents } = self;
+        agents.advisor.as_ref()
     }
 }
 
@@ -280,10 +288,25 @@ impl Serialize for ThreadAgent {
     }
 }
 
+/// Who thinks in a thread, as the thread shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Mind {
+    /// A model that is consulted.
+    Advisor(Advisor),
+    /// The session's agent, or one of its roster.
+    Agent(Box<ThreadAgent>),
+}
+
 impl SessionAgent {
     /// The agents that it may start.
     pub fn roster(&self) -> &[ThreadAgent] {
         self.multiagent.as_ref().map(SessionMultiagent::agents).unwrap_or_default()
+    }
+
+    /// The model that it may consult.
+    pub fn advisor(&self) -> Option<&Advisor> {
+        self.multiagent.as_ref().and_then(SessionMultiagent::advisor)
     }
 
     /// The skills that its worker shows in the sandbox: its own, then those of its roster, each once.
@@ -300,10 +323,9 @@ impl SessionAgent {
     /// The same, where whatever of the roster means the agent itself is as the agent is now (contract 1.4).
     #[must_use]
     pub fn with_its_copies(self) -> Self {
-        let Some(SessionMultiagent::Coordinator { agents }) = &self.multiagent else { return self };
-        let is_itself = |member: &ThreadAgent| member.0.id == self.id;
+        let Some(SessionMultiagent::Coordinator { agents }) = self.multiagent.clone() else { return self };
         let own = ThreadAgent::from(self.clone());
-        let agents = agents.iter().map(|member| if is_itself(member) { own.clone() } else { member.clone() }).collect();
+        let agents = agents.map(|member| if member.0.id == self.id { own.clone() } else { member });
         Self { multiagent: Some(SessionMultiagent::Coordinator { agents }), ..self }
     }
 }

@@ -65,7 +65,10 @@ async fn each_thread_s_model_is_asked_with_its_own_agent_and_conversation() {
     let [primary, child] = &threads(&stage, &id).await[..] else { panic!("two threads") };
     assert_eq!((primary.status, child.status), (SessionStatus::Idle, SessionStatus::Idle));
     assert_eq!((&primary.parent_thread_id, &child.parent_thread_id), (&None, &Some(primary.id.clone())));
-    assert_eq!((primary.agent.agent().name.as_str(), child.agent.agent().name.as_str()), ("chief", "scout"));
+    assert_eq!(
+        (json!(primary.agent)["name"].clone(), json!(child.agent)["name"].clone()),
+        (json!("chief"), json!("scout"))
+    );
     let session = stage.engine.session(&stage.workspace, &id).await.unwrap();
     let tokens = |thread: &Thread| thread.usage.unwrap().input_tokens;
     assert_eq!(session.usage.input_tokens, tokens(primary) + tokens(child));
@@ -179,7 +182,7 @@ async fn a_budget_needs_the_prices_of_every_model_of_the_roster() {
     assert!(refused.message.contains("`other`"), "{}", refused.message);
 }
 
-fn cent() -> Price {
+pub(super) fn cent() -> Price {
     let PerMillion(each) = "10000".parse().unwrap();
     Price { input: each, output: each, cache_write: each, cache_read: each }
 }

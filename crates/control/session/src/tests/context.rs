@@ -14,7 +14,7 @@ const SUMMARY: [&str; 3] = ["span.model_request_end", "agent.thread_context_comp
 const IDLE: [&str; 3] = ["session.thread_status_idle", "session.usage", "session.status_idle"];
 
 fn asked(world: &World) -> String {
-    let asked = world.session.primary().asked();
+    let asked = world.session.asked(world.session.primary());
     let blocks: Vec<&Value> = asked.messages().iter().flat_map(|message| &message.content).collect();
     serde_json::to_string(&blocks).unwrap()
 }

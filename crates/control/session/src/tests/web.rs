@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use postern_model::agent::{CreateAgent, SessionMultiagent, ThreadAgent};
+use postern_model::agent::{CreateAgent, ThreadAgent};
 use postern_model::event::EventBody;
 use postern_model::ids::AgentId;
 use postern_model::session::{ServerToolUsage, SessionAgent};
@@ -198,8 +198,7 @@ fn in_a_thread_the_lists_of_both_agents_hold_and_what_any_thread_was_shown_is_sh
     let coordinator = agent("smith", "", json!([{"name": "web_fetch", "allowed_domains": ["a.example", "b.example"]}]));
     let scout = agent("scout", "", json!([{"name": "web_fetch", "allowed_domains": ["b.example", "c.example"]}]));
     let agents = vec![ThreadAgent::from(SessionAgent { id: AgentId::parse("agent_2").unwrap(), ..scout })];
-    let multiagent = Some(SessionMultiagent::Coordinator { agents });
-    let mut world = World::of(Arc::new(SessionAgent { multiagent, ..coordinator }), limits());
+    let mut world = World::of(super::world::coordinator(coordinator, agents, None), limits());
     world.say("https://a.example/ https://b.example/ https://c.example/");
     world.answer(vec![start("scout", "read https://b.example/composed")], Stop::ToolUse);
     for (url, goes) in [

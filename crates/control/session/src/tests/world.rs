@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use postern_model::agent::{CreateAgent, SessionMultiagent, ThreadAgent};
+use postern_model::agent::{Advisor, CreateAgent, SessionMultiagent, Team, ThreadAgent};
 use postern_model::content::Block;
 use postern_model::event::{Audience, ClientEvent, Event, EventBody, ModelUsage, Preview, StopReason};
 use postern_model::ids::{AgentId, EventId, ThreadId};
@@ -114,8 +114,24 @@ pub(super) fn agent_with_servers() -> Arc<SessionAgent> {
 pub(super) fn crew() -> Arc<SessionAgent> {
     let smith = (*agent()).clone();
     let scout = SessionAgent { id: AgentId::parse("agent_2").unwrap(), name: "scout".into(), ..smith.clone() };
-    let agents = vec![ThreadAgent::from(scout), ThreadAgent::from(smith.clone())];
-    Arc::new(SessionAgent { multiagent: Some(SessionMultiagent::Coordinator { agents }), ..smith })
+    coordinator(smith.clone(), vec![ThreadAgent::from(scout), ThreadAgent::from(smith)], None)
+}
+
+/// The same with an advisor.
+pub(super) fn advised() -> Arc<SessionAgent> {
+    let smith = (*agent()).clone();
+    let scout = SessionAgent { id: AgentId::parse("agent_2").unwrap(), name: "scout".into(), ..smith.clone() };
+    coordinator(smith, vec![ThreadAgent::from(scout)], Some(Advisor::new("wise")))
+}
+
+/// This agent with others that work for it.
+pub(super) fn coordinator(
+    agent: SessionAgent,
+    agents: Vec<ThreadAgent>,
+    advisor: Option<Advisor>,
+) -> Arc<SessionAgent> {
+    let multiagent = Some(SessionMultiagent::Coordinator { agents: Team { agents, advisor } });
+    Arc::new(SessionAgent { multiagent, ..agent })
 }
 
 pub(super) fn limits() -> Limits {
@@ -243,7 +259,7 @@ impl World {
             Effect::CancelModel if thread != self.session.primary().id() => drop(self.children.remove(thread)),
             Effect::CallModel(start) => {
                 assert_eq!(self.request, None, "one request at a time");
-                let asked = self.session.primary().asked().messages().to_vec();
+                let asked = self.session.asked(self.session.primary()).messages().to_vec();
                 assert!(is_prefix(&self.sent, &asked), "what was sent before is a prefix of what is sent now");
                 let whole = self.session.primary().conversation().messages();
                 self.sent = if is_prefix(whole, &asked) { whole.to_vec() } else { Vec::new() };
@@ -288,8 +304,13 @@ impl World {
 
     /// The session as another process would read it from the log.
     pub(super) fn replayed(&self) -> Session {
-        let empty = empty(&self.agent, self.limits).priced(self.prices, self.budget);
-        self.begun_by_journal(self.folded(0..self.log.len(), empty))
+        self.begun_by_journal(self.folded(0..self.log.len(), self.empty()))
+    }
+
+    fn empty(&self) -> Session {
+        let models = ["m", "wise"].map(|model| (model.to_owned(), self.prices));
+        let members = if self.prices == Prices::default() { BTreeMap::new() } else { BTreeMap::from(models) };
+        empty(&self.agent, self.limits).priced(self.prices, self.budget).pricing(members)
     }
 
     fn folded(&self, places: Range<usize>, mut session: Session) -> Session {
@@ -309,7 +330,7 @@ impl World {
 
     /// The session as another process would read it from a snapshot at this place of the log and the events behind it.
     fn resumed(&self, place: usize, snapshot: &str) -> Session {
-        let mut session = empty(&self.agent, self.limits).priced(self.prices, self.budget);
+        let mut session = self.empty();
         session.restore(snapshot).unwrap();
         self.begun_by_journal(self.folded(place..self.log.len(), session))
     }
@@ -553,6 +574,11 @@ pub(super) fn call(name: &str) -> ResponseBlock {
 /// The coordinator starts an agent.
 pub(super) fn start(agent: &str, message: &str) -> ResponseBlock {
     tool("start_agent", json!({"agent": agent, "message": message}))
+}
+
+/// It asks its advisor.
+pub(super) fn ask(question: &str) -> ResponseBlock {
+    tool("ask_advisor", json!({"question": question}))
 }
 
 /// It says something to one that was started.

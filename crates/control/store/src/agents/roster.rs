@@ -3,7 +3,7 @@
 use postern_model::Problem;
 use postern_model::agent::{
     Agent, AgentDefinition, HasRoster, Member, MemberFacts, MemberParam, Multiagent, RosterParam, SessionMultiagent,
-    ThreadAgent, fitting_roster, fitting_roster_skills,
+    Team, ThreadAgent, fitting_roster, fitting_roster_skills,
 };
 use postern_model::ids::{AgentId, WorkspaceId};
 use postern_model::session::SessionAgent;
@@ -23,7 +23,7 @@ pub async fn pin(
     own: Option<&Agent>,
     sent: &Value,
 ) -> Result<Multiagent, StoreError> {
-    let RosterParam(sent) = RosterParam::parse(sent)?;
+    let RosterParam(Team { agents: sent, advisor }) = RosterParam::parse(sent)?;
     let mut agents = Vec::with_capacity(sent.len());
     for (index, param) in sent.into_iter().enumerate() {
         let member = match param {
@@ -36,7 +36,7 @@ pub async fn pin(
         };
         agents.push(member);
     }
-    Ok(Multiagent::Coordinator { agents })
+    Ok(Multiagent::Coordinator { agents: Team { agents, advisor } })
 }
 
 /// Checks a definition's roster against the agents that it names.
@@ -90,9 +90,11 @@ pub async fn snapshot(
     agent: SessionAgent,
     multiagent: Option<Multiagent>,
 ) -> Result<SessionAgent, StoreError> {
-    let Some(multiagent) = multiagent else { return Ok(agent) };
+    let Some(Multiagent::Coordinator { agents: Team { agents: members, advisor } }) = multiagent else {
+        return Ok(agent);
+    };
     let mut agents = Vec::new();
-    for (index, member) in multiagent.members().iter().enumerate() {
+    for (index, member) in members.iter().enumerate() {
         agents.push(match member {
             Member::Agent { id, version } if *id != agent.id => {
                 let found = required(connection, workspace, id.as_str(), Some(*version)).await;
@@ -102,7 +104,8 @@ pub async fn snapshot(
             Member::Agent { .. } | Member::Itself {} => ThreadAgent::from(agent.clone()),
         });
     }
-    Ok(SessionAgent { multiagent: Some(SessionMultiagent::Coordinator { agents }), ..agent })
+    let multiagent = Some(SessionMultiagent::Coordinator { agents: Team { agents, advisor } });
+    Ok(SessionAgent { multiagent, ..agent })
 }
 
 async fn required(

@@ -1,5 +1,7 @@
 //! The same with agents that work for another: each thread is a loop of its own, and what they come to is added up.
 
+use std::collections::HashMap;
+
 use postern_model::event::StopReason;
 use postern_model::ids::EventId;
 use postern_model::session::SessionStatus;
@@ -7,9 +9,10 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::json;
 
-use super::super::world::{World, call, crew, limits, start, tell, text};
+use super::super::world::{World, advised, ask, call, limits, start, tell, text};
 use super::reference::{Failed, Reference, Stopped, Tool};
 use super::{CASES, SEEDS, shown};
+use crate::advise::MOST_QUESTIONS;
 use crate::coordinate::MOST_THREADS;
 use crate::{FailureKind, Input, Stop};
 
@@ -19,6 +22,7 @@ enum Want {
     Tool(Tool),
     Start,
     Tell(usize),
+    Ask,
 }
 
 /// What happens; a number picks a thread, the primary one being 0.
@@ -40,8 +44,11 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     let tool = prop::sample::select(vec![Tool::Free, Tool::Asks, Tool::Custom, Tool::Disabled]);
-    let want =
-        prop_oneof![3 => tool.prop_map(Want::Tool), 3 => Just(Want::Start), 2 => (0_usize..4).prop_map(Want::Tell)];
+    let want = prop_oneof![
+        3 => tool.prop_map(Want::Tool),
+        3 => Just(Want::Start),
+        2 => (0_usize..4).prop_map(Want::Tell),
+        2 => Just(Want::Ask)];
     let stop = prop::sample::select(vec![Stopped::Refusal, Stopped::Pause, Stopped::Cut]);
     let failed = prop::sample::select(vec![Failed::Helpless, Failed::Transient]);
     let thread = 0_usize..4;
@@ -61,8 +68,8 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// The loops of all threads, the primary one first.
-struct Crew(Vec<Reference>);
+/// The loops of all threads, the primary one first, and which call each advisor is to answer.
+struct Crew(Vec<Reference>, HashMap<usize, EventId>);
 
 impl Crew {
     /// What a thread does, and what the primary one hears of it.
@@ -71,7 +78,19 @@ impl Crew {
         for _ in 0..std::mem::take(&mut self.0[n].reports) {
             self.0[0].hear();
         }
+        self.part_with_advisors();
         done
+    }
+
+    /// An advisor that is over has answered its call, and one whose call is closed is over.
+    fn part_with_advisors(&mut self) {
+        for (n, call) in &self.1 {
+            if self.0[*n].is_over() {
+                self.0[0].advised(call);
+            } else if !self.0[0].has(call) {
+                self.0[*n].archive();
+            }
+        }
     }
 
     fn of_call(&self, id: &EventId) -> Option<usize> {
@@ -79,14 +98,17 @@ impl Crew {
     }
 
     fn working(&self) -> usize {
-        self.0[1..].iter().filter(|thread| !thread.is_over()).count()
+        self.0[1..].iter().filter(|thread| !thread.is_over() && !thread.is_advisor()).count()
     }
 
     /// The model of a thread has answered with these calls.
     fn answer(&mut self, n: usize, calls: Vec<(EventId, Want)>) {
         let mut opened = Vec::new();
         for (id, want) in calls {
+            let is_told = |to: usize| to > 0 && to < self.0.len() && !self.0[to].is_over() && !self.0[to].is_advisor();
+            let asked = self.0[1..].iter().filter(|thread| !thread.is_over() && thread.is_advisor()).count();
             let tool = match want {
+                Want::Tool(_) if self.0[n].is_advisor() => Tool::Disabled,
                 Want::Tool(tool) => tool,
                 Want::Start if n == 0 && self.working() < MOST_THREADS => {
                     self.0.push(Reference::child(limits()));
@@ -94,12 +116,19 @@ impl Crew {
                     self.0[last].hear();
                     Tool::Disabled
                 }
-                Want::Tell(to) if n == 0 && to > 0 && to < self.0.len() && !self.0[to].is_over() => {
+                Want::Ask if n == 0 && asked < MOST_QUESTIONS => {
+                    self.0.push(Reference::advisor(limits()));
+                    let last = self.0.len() - 1;
+                    self.0[last].hear();
+                    self.1.insert(last, id.clone());
+                    Tool::Advised
+                }
+                Want::Tell(to) if n == 0 && is_told(to) => {
                     self.0[to].hear();
                     Tool::Disabled
                 }
                 // Answered at once, like whatever is not there.
-                Want::Start | Want::Tell(_) => Tool::Disabled,
+                Want::Start | Want::Tell(_) | Want::Ask => Tool::Disabled,
             };
             opened.push((id, tool));
         }
@@ -112,7 +141,7 @@ impl Crew {
                 self.0[n].archive();
             }
         }
-        self.0[0].work_failed();
+        self.as_thread(0, Reference::work_failed);
     }
 
     /// What the session does, why it rests, and whom it waits for.
@@ -153,8 +182,8 @@ fn play(world: &mut World, crew: &mut Crew, act: &Act) {
         Act::Interrupt(n) => {
             let thread = n.map(|n| world.session.threads[n % count].id.clone());
             world.send(json!([{"type": "user.interrupt", "session_thread_id": thread}])).unwrap();
-            for (at, thread) in crew.0.iter_mut().enumerate().filter(|(at, _)| n.is_none_or(|n| n % count == *at)) {
-                assert!(thread.interrupt() || at > 0);
+            for at in (0..count).filter(|at| n.is_none_or(|n| n % count == *at)) {
+                assert!(crew.as_thread(at, Reference::interrupt) || at > 0);
             }
         }
         Act::Result(n) => {
@@ -180,6 +209,7 @@ fn play(world: &mut World, crew: &mut Crew, act: &Act) {
                 Want::Tool(tool) => call(tool.name()),
                 Want::Start => start("scout", "m"),
                 Want::Tell(to) => tell(&world.session.threads[to % count].id, "m"),
+                Want::Ask => ask("m"),
             };
             let blocks = wants.iter().map(block).chain([text("said")]).collect();
             let wants = wants.iter().map(|want| if let Want::Tell(to) = want { Want::Tell(to % count) } else { *want });
@@ -226,8 +256,8 @@ fn play(world: &mut World, crew: &mut Crew, act: &Act) {
 }
 
 fn agree(acts: &[Act]) {
-    let mut world = World::of(crew(), limits());
-    let mut model = Crew(vec![Reference::new(None, limits())]);
+    let mut world = World::of(advised(), limits());
+    let mut model = Crew(vec![Reference::new(None, limits())], HashMap::new());
     for (at, act) in acts.iter().enumerate() {
         play(&mut world, &mut model, act);
         let seen: Vec<_> = (0..world.session.threads.len()).map(|n| shown(&world, n)).collect();

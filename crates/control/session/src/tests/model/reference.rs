@@ -3,6 +3,7 @@
 use postern_model::ids::EventId;
 
 use crate::Limits;
+use crate::advise::MOST_REQUESTS;
 
 /// An answer of the model costs this many cents, a grader's that many.
 const ANSWER: u64 = 11;
@@ -19,6 +20,8 @@ pub(super) enum Tool {
     Custom,
     /// It is not enabled: answered at once.
     Disabled,
+    /// An advisor answers it.
+    Advised,
 }
 
 impl Tool {
@@ -28,6 +31,7 @@ impl Tool {
             Self::Asks => "write",
             Self::Custom => "lookup",
             Self::Disabled => "grep",
+            Self::Advised => "ask_advisor",
         }
     }
 }
@@ -128,6 +132,8 @@ pub(super) struct Reference {
 enum Rank {
     Primary,
     Child,
+    /// It answers one call of the primary one.
+    Advisor,
 }
 
 impl Reference {
@@ -157,6 +163,24 @@ impl Reference {
         Self { rank: Rank::Child, ..Self::new(None, limits) }
     }
 
+    /// One that is asked for advice.
+    pub(super) fn advisor(limits: Limits) -> Self {
+        let limits = Limits { requests_per_turn: MOST_REQUESTS, ..limits };
+        Self { rank: Rank::Advisor, ..Self::new(None, limits) }
+    }
+
+    pub(super) fn is_advisor(&self) -> bool {
+        self.rank == Rank::Advisor
+    }
+
+    /// The advisor of this call is over.
+    pub(super) fn advised(&mut self, id: &EventId) {
+        if let Some(at) = self.position(id) {
+            self.calls.remove(at);
+            self.proceed();
+        }
+    }
+
     /// Another thread says something.
     pub(super) fn hear(&mut self) {
         self.unheard += 1;
@@ -173,7 +197,7 @@ impl Reference {
 
     /// Whether a worker has something to do for it.
     pub(super) fn needs_worker(&self) -> bool {
-        self.calls.iter().any(|(_, tool, open)| *tool != Tool::Custom && *open != Open::Asks)
+        self.calls.iter().any(|(_, tool, open)| !matches!(tool, Tool::Custom | Tool::Advised) && *open != Open::Asks)
     }
 
     pub(super) fn has(&self, id: &EventId) -> bool {
@@ -214,6 +238,7 @@ impl Reference {
     pub(super) fn interrupt(&mut self) -> bool {
         match self.phase {
             Phase::Terminated => return false,
+            _ if self.is_advisor() => self.archive(),
             // At the cap it has no effect.
             Phase::Idle(Some("budget_reached")) => return true,
             Phase::Idle(_) if self.calls.is_empty() => self.outcome = None,
@@ -240,7 +265,11 @@ impl Reference {
     pub(super) fn result(&mut self, id: &EventId, is_custom: bool) -> bool {
         let Some(at) = self.position(id) else { return false };
         let (_, tool, open) = self.calls[at];
-        if self.phase == Phase::Terminated || open == Open::Asks || is_custom != (tool == Tool::Custom) {
+        if self.phase == Phase::Terminated
+            || open == Open::Asks
+            || tool == Tool::Advised
+            || is_custom != (tool == Tool::Custom)
+        {
             return false;
         }
         self.calls.remove(at);
@@ -265,8 +294,12 @@ impl Reference {
         self.failures = 0;
         let must_hear = self.queued + self.unheard > 0 || calls.iter().any(|(_, tool)| *tool == Tool::Disabled);
         let opened = calls.into_iter().filter(|(_, tool)| *tool != Tool::Disabled);
-        self.calls =
-            opened.map(|(id, tool)| (id, tool, if tool == Tool::Asks { Open::Asks } else { Open::Waits })).collect();
+        let open = |tool| match tool {
+            Tool::Asks => Open::Asks,
+            Tool::Advised => Open::Confirmed,
+            Tool::Free | Tool::Custom | Tool::Disabled => Open::Waits,
+        };
+        self.calls = opened.map(|(id, tool)| (id, tool, open(tool))).collect();
         if !self.calls.is_empty() {
             self.rest_for_calls();
         } else if must_hear {
@@ -280,6 +313,7 @@ impl Reference {
         self.pay(ANSWER);
         self.failures = 0;
         match how {
+            Stopped::Refusal if self.is_advisor() => self.archive(),
             Stopped::Refusal => {
                 self.report();
                 self.rest("refusal");
@@ -420,6 +454,7 @@ impl Reference {
                 self.ungraded = true;
             }
             Some(_) => self.phase = Phase::Grading,
+            None if self.is_advisor() => self.archive(),
             None => {
                 self.report();
                 self.rest("end_turn");
@@ -434,7 +469,7 @@ impl Reference {
         self.report();
         match self.rank {
             Rank::Primary => self.rest("retries_exhausted"),
-            Rank::Child => self.archive(),
+            Rank::Child | Rank::Advisor => self.archive(),
         }
     }
 
