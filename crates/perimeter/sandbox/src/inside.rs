@@ -54,6 +54,9 @@ struct Inside {
     chosen: System,
     borrowed: sources::Borrowed,
     new_root: Option<OwnedFd>,
+    /// What becomes /tmp and /dev/shm.
+    tmp: Option<OwnedFd>,
+    shared: Option<OwnedFd>,
     proc: Option<OwnedFd>,
 }
 
@@ -403,6 +406,8 @@ impl Inside {
             authorities: authorities.into(),
             borrowed: sources::Borrowed::default(),
             new_root: None,
+            tmp: None,
+            shared: None,
             proc: None,
         })
     }

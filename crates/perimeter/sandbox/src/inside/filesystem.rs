@@ -1,10 +1,10 @@
 //! The steps that make what the agent sees as files. From "enter the new root" on every path is one inside: whatever links lie in an image or in what is
 //! lent, they lead nowhere else.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountAttrFlags, UnmountFlags};
@@ -26,16 +26,27 @@ const ASSEMBLY: &str = "/usr";
 const EMPTY_DIRECTORY: &str = "/.empty/directory";
 const EMPTY_FILE: &str = "/.empty/file";
 
-/// The most that /tmp takes, whatever the memory limit.
-const TMP_AT_MOST: u64 = 1 << 30;
+/// The most that the root, /tmp and /dev/shm take together, whatever the memory limit.
+const IN_MEMORY_AT_MOST: u64 = 1 << 30;
 
 fn quiet() -> MountAttrFlags {
     MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV
 }
 
-/// Step: an empty root, where the working directory now is.
+/// Step: an empty root, where the working directory now is. It lies in memory as /tmp and /dev/shm do, each a directory of one file system that is itself
+/// mounted nowhere: the kernel keeps something for every file system in every control group.
 pub(super) fn new_root(inside: &mut Inside) -> Result<(), Failure> {
-    let root = mounts::create("tmpfs", &[("mode", "0755"), ("size", "8m"), ("nr_inodes", "1024")], quiet())?;
+    let memory = mounts::create("tmpfs", &[("mode", "0755"), ("size", &in_memory(inside))], quiet())?;
+    mounts::attach(&memory, Path::new(ASSEMBLY))?;
+    let part = |name: &str, mode: u32, allowed: Use| {
+        let path = Path::new(ASSEMBLY).join(name);
+        make_directory(&path)?;
+        fs::set_permissions(&path, Permissions::from_mode(mode)).doing(|| format!("open {name} to its users"))?;
+        mounts::copy(&path, allowed)
+    };
+    let root = part("root", 0o755, Use::Files)?;
+    inside.tmp = Some(part("tmp", 0o1777, Use::Files)?);
+    inside.shared = Some(part("shm", 0o1777, Use::Data)?);
     mounts::attach(&root, Path::new(ASSEMBLY))?;
     rustix::process::chdir(ASSEMBLY).doing(|| "enter the unfinished root".into())?;
     inside.new_root = Some(root);
@@ -148,21 +159,19 @@ pub(super) fn mount_devices(inside: &mut Inside) -> Result<(), Failure> {
     let noexec = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let terminals = mounts::create("devpts", &[("ptmxmode", "0666"), ("mode", "620")], noexec)?;
     mounts::attach(&terminals, Path::new("/dev/pts"))?;
-    let size = tmp_size(inside);
-    let shared =
-        mounts::create("tmpfs", &[("mode", "1777"), ("size", &size)], quiet() | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
+    let shared = inside.shared.take().ok_or_else(|| Failure::other("/dev/shm was not made"))?;
     mounts::attach(&shared, Path::new("/dev/shm"))
 }
 
 /// Step: /tmp.
 pub(super) fn mount_tmp(inside: &mut Inside) -> Result<(), Failure> {
-    let scratch = mounts::create("tmpfs", &[("mode", "1777"), ("size", &tmp_size(inside))], quiet())?;
-    mounts::attach(&scratch, Path::new("/tmp"))
+    let tmp = inside.tmp.take().ok_or_else(|| Failure::other("/tmp was not made"))?;
+    mounts::attach(&tmp, Path::new("/tmp"))
 }
 
 /// Files in memory may take half of it: the rest is for processes.
-fn tmp_size(inside: &Inside) -> String {
-    (inside.request.spec.memory_bytes / 2).min(TMP_AT_MOST).to_string()
+fn in_memory(inside: &Inside) -> String {
+    (inside.request.spec.memory_bytes / 2).min(IN_MEMORY_AT_MOST).to_string()
 }
 
 /// Step: /workspace, with a home in it.

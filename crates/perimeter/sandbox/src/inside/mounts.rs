@@ -16,6 +16,8 @@ pub(super) enum Use {
     System,
     /// Read, write and execute; no devices.
     Files,
+    /// Read and write; nothing is executed.
+    Data,
     /// One device node.
     Device,
 }
@@ -27,6 +29,9 @@ impl Use {
                 MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV
             }
             Self::Files => MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV,
+            Self::Data => {
+                MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC
+            }
             Self::Device => MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC,
         };
         flags.bits().into()
