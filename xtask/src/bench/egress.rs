@@ -1,11 +1,11 @@
-//! Requests and bodies through the egress proxy, beside the same server reached directly and through mitmproxy.
+//! Requests and bodies through the egress proxy, beside the same server reached directly, through nginx and through mitmproxy.
 
 use serde_json::{Value, json};
 
 use super::figures::{Aim, Report, median};
 use super::{Plan, example, json as printed};
 use crate::prepare;
-use crate::run::{Outcome, command, root};
+use crate::run::{Outcome, command, found, root};
 
 /// How long each small measurement lasts.
 const SECONDS: f64 = 3.0;
@@ -18,7 +18,7 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Outcome {
     let trial = plan.rounds < 10;
     let (seconds, body_bytes) = if trial { (0.3, BODY_BYTES / 10) } else { (SECONDS, BODY_BYTES) };
     let wanted = json!({
-        "program": plan.binary, "mitmdump": prepare::mitmproxy()?, "replacing": root().join("xtask/bench/replace_header.py"),
+        "program": plan.binary, "nginx": nginx(), "mitmdump": prepare::mitmproxy()?, "replacing": root().join("xtask/bench/replace_header.py"),
         "rounds": rounds, "seconds": seconds, "body_bytes": body_bytes,
     });
     let measured = printed(command(program).arg(wanted.to_string()))?;
@@ -26,10 +26,24 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Outcome {
     println!(
         "\nHTTPS requests to one server, keep-alive; ours with policy, injection, scrubbing and audit, mitmproxy replacing"
     );
-    println!("the same header; medians of {rounds} rounds of {seconds} s, by turns");
+    println!(
+        "the same header, nginx doing nothing but TLS, with kept connections; medians of {rounds} rounds of {seconds} s, by turns"
+    );
     table.print();
+    if table.of("small", "nginx").next().is_some() {
+        table.floor();
+    }
     table.judge(report);
     Ok(())
+}
+
+/// The floor: what a proxy costs that only ends TLS and begins it again. Said where it is missing.
+pub(super) fn nginx() -> Option<&'static str> {
+    let program = ["nginx", "/usr/sbin/nginx"].into_iter().find(|name| found(name));
+    if program.is_none() {
+        println!("skipped: no nginx, so no floor is measured (Debian package nginx-light)");
+    }
+    program
 }
 
 /// What the measurement printed.
@@ -39,7 +53,7 @@ struct Table<'a> {
 
 impl Table<'_> {
     fn print(&self) {
-        for way in WAYS {
+        for way in WAYS.into_iter().filter(|way| self.of("small", way).next().is_some()) {
             for at_once in [1, 32] {
                 let of = |figure: &str| self.small(at_once, way, figure);
                 let (each, p50, p99) = (of("per_second"), of("p50_ms"), of("p99_ms"));
@@ -51,6 +65,9 @@ impl Table<'_> {
                 println!(
                     "  {way:<10} 32 at once: {egress:.0} us of processor time a request in egress, {audit:.0} in audit, {custody:.0} in custody"
                 );
+            }
+            if way == "nginx" {
+                println!("  {way:<10} 32 at once: {:.0} us of processor time a request", self.processor(way, way));
             }
             let (down, up) = (self.body("down", way), self.body("up", way));
             println!("  {way:<10} bodies     {down:>9.0} MiB/s down, {up:.0} MiB/s up");
@@ -92,6 +109,19 @@ impl Table<'_> {
         }
     }
 
+    /// The same figures of the floor, which has no aim: it tells what the machine allows.
+    fn floor(&self) {
+        let p50 = |way| self.small(1, way, "p50_ms");
+        let each = |way| self.small(32, way, "per_second");
+        println!(
+            "  nginx beside direct: p50 {:.2}, requests per second {:.2}, answers {:.2}, requests {:.2}",
+            p50("nginx") / p50("direct"),
+            each("nginx") / each("direct"),
+            self.body("down", "nginx") / self.body("down", "direct"),
+            self.body("up", "nginx") / self.body("up", "direct"),
+        );
+    }
+
     fn small(&self, at_once: u64, way: &str, figure: &str) -> f64 {
         let rows = self.of("small", way).filter(|row| row["at_once"].as_u64() == Some(at_once));
         median(rows.filter_map(|row| row["figures"][figure].as_f64()).collect())
@@ -111,4 +141,4 @@ impl Table<'_> {
     }
 }
 
-const WAYS: [&str; 4] = ["direct", "ours", "ours-disk", "mitmproxy"];
+const WAYS: [&str; 5] = ["direct", "nginx", "ours", "ours-disk", "mitmproxy"];

@@ -3,14 +3,14 @@
 use serde_json::{Value, json};
 
 use super::figures::Report;
-use super::{Plan, example, json as printed};
+use super::{Plan, egress, example, json as printed};
 use crate::run::{Outcome, command};
 
 pub(super) fn measure(plan: &Plan, _report: &mut Report) -> Outcome {
     let program = example("postern-egress", "egress_speed")?;
     let requests = plan.rounds * REQUESTS_PER_ROUND;
     let wanted = json!({
-        "program": plan.binary, "rounds": 0, "seconds": 0.0, "body_bytes": BODY_BYTES,
+        "program": plan.binary, "nginx": egress::nginx(), "rounds": 0, "seconds": 0.0, "body_bytes": BODY_BYTES,
         "cost": {"requests": requests, "at_once": [1, 32]},
     });
     let measured = printed(command(program).arg(wanted.to_string()))?;
@@ -38,6 +38,6 @@ fn print(row: &Value) {
     println!();
 }
 
-const PROCESSES: [&str; 5] = ["egress", "audit", "custody", "server", "client"];
+const PROCESSES: [&str; 6] = ["egress", "audit", "custody", "nginx", "server", "client"];
 const REQUESTS_PER_ROUND: u32 = 200;
 const BODY_BYTES: u64 = 200 << 20;

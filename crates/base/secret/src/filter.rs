@@ -60,18 +60,36 @@ impl Filter {
     }
 
     /// The first position that is followed by three bytes at least. Text is looked at in groups, and of a group at every
-    /// second pair: what begins right before such a pair, or with it, shows in it.
+    /// second pair: what begins right before such a pair, or with it, shows in it. Where none shows, the group has nothing.
     fn certain(&self, rest: &[u8]) -> Option<usize> {
         let mut at = 0;
         while let Some(group) = rest[at..].first_chunk::<{ GROUP + 3 }>() {
-            if self.either.has_any(&group[1..=GROUP])
-                && let Some(picked) = group.array_windows().position(|four| self.picks(*four))
+            let shown = self.either.shown(&group[1..=GROUP]);
+            if shown != 0
+                && let Some(picked) = self.first_of(group, shown)
             {
                 return Some(at + picked);
             }
             at += GROUP;
         }
         rest[at..].array_windows().position(|four| self.picks(*four)).map(|picked| at + picked)
+    }
+
+    /// The first position of a group that is picked, among those that the pairs at these bits stand for: each for itself and the one before it.
+    fn first_of(&self, group: &[u8; GROUP + 3], mut shown: u32) -> Option<usize> {
+        if shown.count_ones() > FEW {
+            return group.array_windows().position(|four| self.picks(*four));
+        }
+        while shown != 0 {
+            let before = 2 * shown.trailing_zeros() as usize;
+            let fours = [before, before + 1].map(|at| (at, group[at..].first_chunk()));
+            let picked = fours.into_iter().find(|(_, four)| four.is_some_and(|four| self.picks(*four)));
+            if let Some((at, _)) = picked {
+                return Some(at);
+            }
+            shown &= shown - 1;
+        }
+        None
     }
 
     fn picks(&self, [a, b, c, d]: [u8; 4]) -> bool {
@@ -216,10 +234,10 @@ impl Pairs {
         self.bit(first, second) == 1
     }
 
-    /// Whether any of the pairs that the bytes make up, one after the other.
-    fn has_any(&self, bytes: &[u8]) -> bool {
+    /// Which of the pairs that the bytes make up, one after the other; a bit for each, the first the lowest.
+    fn shown(&self, bytes: &[u8]) -> u32 {
         let (pairs, _) = bytes.as_chunks();
-        pairs.iter().fold(0, |any, [first, second]| any | self.bit(*first, *second)) == 1
+        (0..).zip(pairs).fold(0, |shown, (at, [first, second])| shown | (self.bit(*first, *second) as u32) << at)
     }
 
     fn bit(&self, first: u8, second: u8) -> u64 {
@@ -267,6 +285,8 @@ impl Fours {
 
 /// Positions that are looked at together: as many as are passed by where nothing shows.
 const GROUP: usize = 32;
+/// So many pairs are looked at one by one; with more, the whole group is.
+const FEW: u32 = 4;
 /// 2^20 bits: with a thousand values one in twenty is set.
 const FOURS_WORDS: usize = 1 << 14;
 

@@ -114,6 +114,11 @@ impl Matcher {
         Search::Nothing
     }
 
+    /// Whether a value begins here, or may once more text follows.
+    pub(crate) fn may_begin(&self, haystack: &[u8], start: usize) -> bool {
+        !matches!(self.longest(haystack, start, Input::Partial, &mut Scratch::default()), Search::Nothing)
+    }
+
     /// Where the next rendering may begin: in a complete text nowhere too near its end.
     fn candidate(&self, haystack: &[u8], from: usize, input: Input) -> Option<usize> {
         match input {

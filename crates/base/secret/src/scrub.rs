@@ -81,19 +81,30 @@ impl Plan {
 }
 
 /// Tells quickly that nothing of two plans begins in a text: one look at it where two scrubbers would take two.
-pub struct Sieve(Filter);
+pub struct Sieve {
+    filter: Filter,
+    plans: [Arc<Plan>; 2],
+}
 
 impl Sieve {
     /// For what either plan knows.
     #[must_use]
-    pub fn of(one: &Plan, other: &Plan) -> Self {
-        Self(one.matcher.filter().or(other.matcher.filter()))
+    pub fn of(one: &Arc<Plan>, other: &Arc<Plan>) -> Self {
+        let filter = one.matcher.filter().or(other.matcher.filter());
+        Self { filter, plans: [one, other].map(Arc::clone) }
     }
 
-    /// How many bytes at the beginning are before everything that may begin a secret.
+    /// How many bytes at the beginning are before everything that begins a secret, or may once more text follows.
     #[must_use]
     pub fn clear(&self, text: &[u8]) -> usize {
-        self.0.next(text, 0).unwrap_or(text.len())
+        let mut from = 0;
+        while let Some(at) = self.filter.next(text, from) {
+            if self.plans.iter().any(|plan| plan.matcher.may_begin(text, at)) {
+                return at;
+            }
+            from = at + 1;
+        }
+        text.len()
     }
 }
 
@@ -195,6 +206,20 @@ impl Scrubber {
     /// Ends the stream and returns what was held back.
     pub fn finish(&mut self) -> Vec<u8> {
         self.advance(&[], Input::Complete)
+    }
+
+    /// How many bytes at the beginning of a chunk pass as they are, for whoever has no need of a copy of them: the rest is to be pushed. None as long
+    /// as something is held.
+    #[must_use]
+    pub fn clear(&self, chunk: &[u8]) -> usize {
+        if !self.held.is_empty() {
+            return 0;
+        }
+        match self.plan.matcher.search(chunk, 0, Input::Partial) {
+            Search::Found(found) => found.start,
+            Search::Open(at) => at,
+            Search::Nothing => chunk.len(),
+        }
     }
 
     /// How many values were replaced so far.

@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
 };
 
+use bytes::Bytes;
 use postern_custody::VaultGrant;
 use postern_policy::{CredentialName, FoundValue, Issued};
 use postern_secret::{
@@ -282,12 +283,24 @@ pub(crate) struct StreamRecogniser {
 pub(crate) struct Recognised;
 
 impl StreamRecogniser {
-    /// The bytes that may go on.
+    /// The bytes that may go on; of a long chunk without anything of ours they are the chunk's own.
+    pub(crate) fn pass(&mut self, chunk: &Bytes) -> Result<Bytes, Recognised> {
+        let long = self.sieve.is_some() || chunk.len() >= LONG_BYTES;
+        let clear = if long && self.held() == 0 { self.clear(chunk) } else { 0 };
+        let after = self.push(&chunk[clear..])?;
+        Ok(joined(&chunk.slice(..clear), after))
+    }
+
+    fn held(&self) -> usize {
+        self.placeholders.held() + self.secrets.held()
+    }
+
+    /// The same, always in bytes of their own.
     pub(crate) fn push(&mut self, chunk: &[u8]) -> Result<Vec<u8>, Recognised> {
         let (mut passed, mut rest) = (Vec::with_capacity(chunk.len()), chunk);
         let long = self.sieve.is_some() || chunk.len() >= LONG_BYTES;
         while long && rest.len() > STEP_BYTES {
-            if self.placeholders.held() + self.secrets.held() == 0 {
+            if self.held() == 0 {
                 // Nothing is held and nothing begins before there: whatever the two did with it, it would pass.
                 let (clear, after) = rest.split_at(self.clear(rest));
                 passed.extend_from_slice(clear);
@@ -331,6 +344,15 @@ const LONG_BYTES: usize = 8 * 1024;
 const WITHHELD: &str = "[withheld]";
 /// Random characters that follow the marker in the shortest unshaped placeholder.
 const AFTER_MARKER: usize = 12;
+
+/// What passed as it came, and what was made of the rest.
+pub(crate) fn joined(clear: &Bytes, after: Vec<u8>) -> Bytes {
+    match (clear.is_empty(), after.is_empty()) {
+        (_, true) => clear.clone(),
+        (true, false) => after.into(),
+        (false, false) => [clear, after.as_slice()].concat().into(),
+    }
+}
 
 fn marked(text: &[u8]) -> impl Iterator<Item = Range<usize>> + '_ {
     text.windows(MARKER.len()).enumerate().filter(|(_, window)| *window == MARKER.as_bytes()).filter_map(|(at, _)| {
@@ -388,7 +410,7 @@ mod tests {
     fn passed(recogniser: &Recogniser, text: &[u8], size: usize) -> Result<Vec<u8>, Recognised> {
         let (mut stream, mut passed) = (recogniser.stream(), Vec::new());
         for piece in text.chunks(size) {
-            passed.extend(stream.push(piece)?);
+            passed.extend(stream.pass(&Bytes::copy_from_slice(piece))?);
         }
         passed.extend(stream.finish()?);
         Ok(passed)

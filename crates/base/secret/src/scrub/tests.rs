@@ -216,12 +216,33 @@ proptest! {
         let written: Vec<u8> = secret.iter().zip(&choices).flat_map(|(byte, choice)| written(*byte, *choice)).collect();
         let text = [before, written, after].concat();
         let clear = Sieve::of(&plans[0], &plans[1]).clear(&text);
+        let first = plans.iter().map(|plan| Scrubber::with(Arc::clone(plan)).clear(&text)).min();
+        prop_assert_eq!(Some(clear), first, "what neither holds back passes");
         for plan in &plans {
             let mut scrubber = Scrubber::with(Arc::clone(plan));
             prop_assert_eq!(scrubber.push(&text[..clear]).len() + scrubber.held(), clear);
             let whole = plan.matcher.find_all(&text);
             prop_assert!(whole.iter().all(|hit| hit.range.start >= clear));
-            prop_assert!(plan.matcher.filter().next(&text, 0).is_none_or(|at| at >= clear));
         }
+    }
+
+    #[test]
+    fn what_is_clear_passes_and_the_rest_is_scrubbed_as_all_of_it_would_be(
+        secret in secrets(), choices in proptest::collection::vec(any::<u8>(), 48),
+        before in noise(), after in noise(), border in any::<prop::sample::Index>(),
+    ) {
+        let plan = Plan::new(std::slice::from_ref(&pair(&secret)));
+        let written: Vec<u8> = secret.iter().zip(&choices).flat_map(|(byte, choice)| written(*byte, *choice)).collect();
+        let text = [before, written, after].concat();
+        let (mut each, mut whole, mut passed) = (Scrubber::with(plan.clone()), Scrubber::with(plan), Vec::new());
+        let (one, other) = text.split_at(border.index(text.len()));
+        for chunk in [one, other] {
+            let (clear, rest) = chunk.split_at(each.clear(chunk));
+            passed.extend_from_slice(clear);
+            passed.extend(each.push(rest));
+        }
+        passed.extend(each.finish());
+        let wanted = [whole.push(&text), whole.finish()].concat();
+        prop_assert_eq!((passed, each.replaced()), (wanted, whole.replaced()));
     }
 }

@@ -1,5 +1,6 @@
 //! A measurement, not a check: requests and bodies to one HTTPS server, directly, through the egress proxy with policy, injection, scrubbing and audit,
-//! and through another intercepting proxy that replaces the same header. One client, one server, rounds by turns.
+//! through a reverse proxy that does nothing but TLS, and through another intercepting proxy that replaces the same header. One client, one server,
+//! rounds by turns.
 //!
 //! `egress_speed PLAN`, where PLAN is the JSON of [`Plan`]. The last line printed is JSON: `{"rows": [{"what", "way", ...}]}`.
 #![expect(
@@ -8,6 +9,7 @@
 )]
 
 mod load;
+mod nginx;
 mod perimeter;
 mod spent;
 mod upstream;
@@ -37,6 +39,8 @@ struct Plan {
     mitmdump: Option<PathBuf>,
     /// What replaces the header there.
     replacing: Option<PathBuf>,
+    /// The floor's program; it is left out when absent.
+    nginx: Option<PathBuf>,
     rounds: usize,
     /// How long each small measurement lasts.
     seconds: f64,
@@ -81,25 +85,31 @@ async fn measure(plan: &str) -> Outcome {
         }
         _ => None,
     };
+    let nginx = match &plan.nginx {
+        Some(nginx) => Some(nginx::Nginx::start(nginx, &directory.0, &upstream).await?),
+        None => None,
+    };
     let mut ways = vec![Way::direct(&upstream)?];
+    ways.extend(nginx.as_ref().map(|nginx| nginx.way(&upstream)).transpose()?);
     ways.extend(perimeter.ways()?);
     ways.extend(peer.as_ref().map(ways::Peer::way).transpose()?);
+    let mut processes = perimeter.processes();
+    processes.extend(nginx.as_ref().map(|nginx| Ok::<_, Box<dyn Error>>(("nginx", nginx.workers()?))).transpose()?);
     let rows = match &plan.cost {
         Some(cost) => {
-            let mut processes = perimeter.processes();
-            processes.extend([("server", upstream.id()), ("client", std::process::id())]);
+            processes.extend([("server", vec![upstream.id()]), ("client", vec![std::process::id()])]);
             spent::measure(&ways, cost, plan.body_bytes, &processes).await?
         }
-        None => by_turns(&ways, &plan, &perimeter).await?,
+        None => by_turns(&ways, &plan, &processes).await?,
     };
     println!("{}", json!({"rows": rows}));
     Ok(())
 }
 
-async fn by_turns(ways: &[Way], plan: &Plan, perimeter: &Perimeter) -> Outcome<Vec<Value>> {
+async fn by_turns(ways: &[Way], plan: &Plan, processes: &spent::Processes) -> Outcome<Vec<Value>> {
     let processor_us = || -> Outcome<BTreeMap<_, _>> {
-        let of = |(name, pid): (_, u32)| spent::processor_us(pid).map(|(user, system)| (name, user + system));
-        perimeter.processes().into_iter().map(of).collect()
+        let of = |pid: &u32| spent::processor_us(*pid).map(|(user, system)| user + system);
+        processes.iter().map(|(name, pids)| Ok((*name, pids.iter().map(of).sum::<Outcome<u64>>()?))).collect()
     };
     let (time, warm_up) = (Duration::from_secs_f64(plan.seconds), Duration::from_secs_f64(plan.seconds / 10.0));
     let mut rows = Vec::new();

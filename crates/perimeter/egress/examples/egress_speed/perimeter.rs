@@ -83,7 +83,7 @@ impl Perimeter {
 
     /// Its processes, by their roles.
     pub(crate) fn processes(&self) -> Processes {
-        self.children.iter().map(|child| (child.role(), child.id())).collect()
+        self.children.iter().map(|child| (child.role(), vec![child.id()])).collect()
     }
 
     /// One way for each zone.

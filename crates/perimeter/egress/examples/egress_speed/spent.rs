@@ -1,7 +1,7 @@
 //! What requests cost, whatever else the machine does: processor time and waits of each process, over a stated number of them.
 
 use std::collections::BTreeMap;
-use std::ops::Sub;
+use std::ops::{Add, Sub};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::ways::Way;
 use crate::{Outcome, load};
 
-/// Processes, by what they are called.
-pub(crate) type Processes = BTreeMap<&'static str, u32>;
+/// Processes, by what they are called together.
+pub(crate) type Processes = BTreeMap<&'static str, Vec<u32>>;
 
 /// Which requests, and how many.
 #[derive(Deserialize)]
@@ -46,7 +46,7 @@ pub(crate) async fn measure(ways: &[Way], plan: &Plan, body_bytes: u64, processe
 }
 
 /// What a process has taken so far.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Taken {
     /// Microseconds of processor time in the program itself.
     user_us: u64,
@@ -58,6 +58,19 @@ struct Taken {
     preempted: u64,
 }
 
+impl Add for Taken {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            user_us: self.user_us + other.user_us,
+            system_us: self.system_us + other.system_us,
+            sleeps: self.sleeps + other.sleeps,
+            preempted: self.preempted + other.preempted,
+        }
+    }
+}
+
 impl Sub for Taken {
     type Output = Self;
 
@@ -65,8 +78,9 @@ impl Sub for Taken {
         Self {
             user_us: self.user_us - before.user_us,
             system_us: self.system_us - before.system_us,
-            sleeps: self.sleeps - before.sleeps,
-            preempted: self.preempted - before.preempted,
+            // A thread that ended takes its count along.
+            sleeps: self.sleeps.saturating_sub(before.sleeps),
+            preempted: self.preempted.saturating_sub(before.preempted),
         }
     }
 }
@@ -84,10 +98,14 @@ fn each(before: &BTreeMap<&'static str, Taken>, after: &BTreeMap<&'static str, T
 }
 
 fn taken(processes: &Processes) -> Outcome<BTreeMap<&'static str, Taken>> {
-    processes.iter().map(|(name, pid)| Ok((*name, Taken::by(*pid)?))).collect()
+    processes.iter().map(|(name, pids)| Ok((*name, Taken::by_all(pids)?))).collect()
 }
 
 impl Taken {
+    fn by_all(pids: &[u32]) -> Outcome<Self> {
+        pids.iter().try_fold(Self::default(), |sum, pid| Ok(sum + Self::by(*pid)?))
+    }
+
     fn by(pid: u32) -> Outcome<Self> {
         let (user_us, system_us) = processor_us(pid)?;
         let mut taken = Self { user_us, system_us, sleeps: 0, preempted: 0 };

@@ -34,6 +34,9 @@ pub(crate) struct Upstream {
 pub(crate) struct Place {
     pub(crate) address: SocketAddr,
     pub(crate) ca_pem: String,
+    /// Its certificate and key, for a peer that stands in its place.
+    pub(crate) leaf_pem: String,
+    pub(crate) key_pem: String,
 }
 
 impl Upstream {
@@ -66,9 +69,9 @@ impl Drop for Upstream {
 /// Serves until standard input closes.
 #[expect(clippy::print_stdout, reason = "its address is for the process that started it")]
 pub(crate) async fn serve() -> Outcome {
-    let (ca_pem, tls) = certificates()?;
+    let Certificates { ca_pem, leaf_pem, key_pem, tls } = certificates()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("{}", serde_json::to_string(&Place { address: listener.local_addr()?, ca_pem })?);
+    println!("{}", serde_json::to_string(&Place { address: listener.local_addr()?, ca_pem, leaf_pem, key_pem })?);
     std::thread::spawn(|| {
         // Whoever started it is gone, or done.
         let _end = std::io::stdin().read(&mut [0]);
@@ -159,7 +162,14 @@ static BLOCK: LazyLock<Bytes> = LazyLock::new(|| {
     Bytes::from(bytes)
 });
 
-fn certificates() -> Outcome<(String, Arc<rustls::ServerConfig>)> {
+struct Certificates {
+    ca_pem: String,
+    leaf_pem: String,
+    key_pem: String,
+    tls: Arc<rustls::ServerConfig>,
+}
+
+fn certificates() -> Outcome<Certificates> {
     let ca_key = KeyPair::generate()?;
     let mut ca = CertificateParams::default();
     ca.distinguished_name.push(DnType::CommonName, "Bench CA");
@@ -179,5 +189,5 @@ fn certificates() -> Outcome<(String, Arc<rustls::ServerConfig>)> {
             vec![leaf.der().clone()],
             PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
         )?;
-    Ok((ca_pem, Arc::new(server)))
+    Ok(Certificates { ca_pem, leaf_pem: leaf.pem(), key_pem: key.serialize_pem(), tls: Arc::new(server) })
 }

@@ -37,6 +37,11 @@ impl Way {
         Self::new("direct", None, upstream.place.address, &upstream.place.ca_pem, SECRET)
     }
 
+    /// To another server in its place; the client has the secret.
+    pub(crate) fn to(name: &str, server: SocketAddr, ca_pem: &str) -> Outcome<Self> {
+        Self::new(name, None, server, ca_pem, SECRET)
+    }
+
     /// Through a proxy that puts the secret where `stand_in` is.
     pub(crate) fn through(
         name: &str,

@@ -313,7 +313,7 @@ impl Reader {
             return Err(Stopped::Denied(Denial::new(Reason::LimitBody)));
         }
         if self.unwrapping.is_empty() {
-            return self.read(&chunk).map(Bytes::from);
+            return self.read(&chunk);
         }
         let mut released = 0;
         for step in chunk.chunks(STEP_BYTES) {
@@ -340,10 +340,10 @@ impl Reader {
         Ok(self.release(self.decoded))
     }
 
-    fn read(&mut self, text: &Bytes) -> Result<Vec<u8>, Stopped> {
+    fn read(&mut self, text: &Bytes) -> Result<Bytes, Stopped> {
         let passed = match &mut self.messages {
-            Some((messages, parts)) => in_messages(messages, parts, text),
-            None => self.stream.push(text),
+            Some((messages, parts)) => in_messages(messages, parts, text).map(Bytes::from),
+            None => self.stream.pass(text),
         };
         self.recent.remember(text);
         passed.map_err(|_| self.stopped())

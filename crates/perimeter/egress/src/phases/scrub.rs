@@ -15,7 +15,7 @@ use super::{
 use crate::{
     messages::{self, End, Messages},
     parts::{ScrubbedParts, Split},
-    recognise::Keyring,
+    recognise::{Keyring, joined},
     session::Session,
 };
 
@@ -111,10 +111,10 @@ impl Cleaner {
             return Ok(chunk.clone());
         }
         if self.unwrapping.is_empty() {
-            return self.scrubber.push(chunk).map(Bytes::from);
+            return self.scrubber.push(chunk);
         }
         let decoded = self.unwrapping.push(chunk).map_err(not_decoded)?;
-        self.scrubber.push(&decoded).map(Bytes::from)
+        self.scrubber.push(&decoded.into())
     }
 
     /// What was held back, at the end.
@@ -137,11 +137,15 @@ impl Cleaner {
 }
 
 impl Body {
-    fn push(&mut self, mut chunk: &[u8]) -> Result<Vec<u8>, Denial> {
+    fn push(&mut self, chunk: &Bytes) -> Result<Bytes, Denial> {
         let (messages, parts) = match self {
-            Self::Text(scrubber) => return Ok(scrubber.push(chunk)),
+            Self::Text(scrubber) => {
+                let clear = chunk.slice(..scrubber.clear(chunk));
+                return Ok(joined(&clear, scrubber.push(&chunk[clear.len()..])));
+            }
             Self::Messages(messages, parts) => (messages, parts),
         };
+        let mut chunk = &chunk[..];
         let mut clean = Vec::with_capacity(chunk.len());
         while !chunk.is_empty() {
             let (message, after, end) = messages.split(chunk);
@@ -151,7 +155,7 @@ impl Body {
             }
             chunk = after;
         }
-        Ok(clean)
+        Ok(clean.into())
     }
 
     fn finish(&mut self) -> Vec<u8> {
