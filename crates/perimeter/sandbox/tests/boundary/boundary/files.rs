@@ -120,6 +120,26 @@ fn every_mount_refuses_set_user_id_and_all_but_devices_refuse_devices() {
 }
 
 #[test]
+fn root_tmp_and_shared_memory_are_one_file_system_and_none_of_them_leads_to_another() {
+    let stand = Stand::new();
+    let told = stand.bash("cat /proc/self/mountinfo").text;
+    let lies = |place: &str| {
+        let line = told.lines().find(|line| line.split(' ').nth(4) == Some(place)).expect("it is mounted");
+        let fields: Vec<&str> = line.split(' ').collect();
+        (fields[2].to_owned(), fields[3].to_owned(), fields[5].to_owned())
+    };
+    let [root, tmp, shared] = ["/", "/tmp", "/dev/shm"].map(lies);
+    assert!(root.0 == tmp.0 && tmp.0 == shared.0, "each more costs every control group of the machine: {told}");
+    assert_eq!([root.1, tmp.1, shared.1], ["/root", "/tmp", "/shm"]);
+    assert!(root.2.starts_with("ro,") && tmp.2.starts_with("rw,") && shared.2.contains("noexec"), "{told}");
+    assert_eq!(stand.bash("ls -A /tmp/..").text, stand.bash("ls -A /").text);
+    assert_ne!(stand.bash("echo x > /tmp/linked && ln /tmp/linked /dev/shm/linked").code, 0);
+    assert_ne!(stand.bash("mkdir /tmp/moved && mv -T /tmp/moved /moved").code, 0);
+    assert_eq!(stand.bash("cp /bin/true /tmp/program && /tmp/program").code, 0);
+    assert_ne!(stand.bash("cp /bin/true /dev/shm/program && /dev/shm/program").code, 0);
+}
+
+#[test]
 fn what_proc_says_of_the_machine_is_masked() {
     let stand = Stand::new();
     for path in [
