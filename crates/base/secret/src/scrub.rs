@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::filter::Filter;
 use crate::matcher::{Input, Match, Matcher, Search, Step};
@@ -243,6 +243,11 @@ impl Scrubber {
             self.held.extend_from_slice(step);
             self.replace_held(Input::Partial, &mut output);
             rest = after;
+            if self.held.len() <= step.len() {
+                // What is held now is of this chunk: it is read on there, where a step would follow a step if every one ended with the start of something.
+                rest = &chunk[chunk.len() - rest.len() - self.held.len()..];
+                self.held.zeroize();
+            }
         }
         if self.held.is_empty() {
             let (taken, replaced) = self.plan.replace(rest, input, &mut output);

@@ -205,6 +205,23 @@ fn what_is_held_is_replaced_however_long_the_next_chunk_is() {
     }
 }
 
+#[test]
+fn a_text_of_nothing_but_beginnings_passes_and_a_secret_in_it_does_not() {
+    let secret: Vec<u8> = (0..40u8).map(|byte| b'a' + byte % 23).collect();
+    let pair = pair(&secret);
+    let plan = Plan::new(std::slice::from_ref(&pair));
+    // A zero begins UTF-16.
+    for beginning in [&b"\0"[..], &secret[..20]] {
+        let beginnings = beginning.repeat(3000 / beginning.len());
+        let text = [&beginnings, secret.as_slice(), &beginnings].concat();
+        let (wanted, replaced) = plan.scrub(&text);
+        assert_eq!(replaced, 1);
+        for size in [1, 255, 256, 257, 300, 700, 1000, 2999] {
+            assert_eq!(scrub_in_chunks(&plan, &text, &[size]), (wanted.clone(), 1), "chunks of {size}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn nothing_begins_before_where_a_sieve_says_it_may(
