@@ -5,19 +5,23 @@
 mod advisor;
 mod check;
 mod context;
+mod inline;
 mod mcp;
 mod model_config;
 mod multiagent;
+mod parts;
 
 pub use advisor::{ADVISOR, ASK_ADVISOR, Advisor, Team};
 pub use check::{fitting_mcp, fitting_skills};
 pub use context::ContextSettings;
+pub use inline::InlineAgent;
 pub use mcp::{MAX_MCP_SERVERS, McpServer, McpServerTag};
 pub use model_config::{Effort, EffortLevel, ModelConfig, ModelParam, Speed};
 pub use multiagent::{
-    HasRoster, MAX_ROSTER, MESSAGE_AGENT, Member, MemberFacts, MemberParam, Mind, Multiagent, RosterParam, START_AGENT,
+    HasRoster, MAX_ROSTER, MESSAGE_AGENT, Member, MemberFacts, MemberParam, Mind, Multiagent, START_AGENT,
     SessionMultiagent, ThreadAgent, fitting_roster, fitting_roster_skills,
 };
+pub use parts::{AdvisorPart, InlineAgents, Parts, Spawning};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

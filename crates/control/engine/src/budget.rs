@@ -25,11 +25,12 @@ impl Settings {
 
     /// The same for the agents of its roster and its advisor, by the names of their models.
     pub(crate) fn prices_of_roster(&self, agent: &SessionAgent) -> BTreeMap<String, Prices> {
-        let advisor = agent.advisor().map(|advisor| {
-            let prices = Prices { agent: self.prices.get(&advisor.model).copied(), ..Prices::default() };
-            (advisor.model.clone(), prices)
+        let advisor = agent.advisor().map(|model| {
+            let prices = Prices { agent: self.prices.get(model).copied(), ..Prices::default() };
+            (model.to_owned(), prices)
         });
-        let members = agent.roster().iter().map(ThreadAgent::agent);
+        // Agents that it defines itself may have its own model.
+        let members = agent.roster().iter().map(ThreadAgent::agent).chain([agent]);
         let members = members.map(|member| (member.model.id.clone(), self.prices_of(member)));
         // An agent that has the advisor's model is asked for by a judge and a grader too.
         advisor.into_iter().chain(members).collect()
@@ -39,8 +40,13 @@ impl Settings {
     fn must_be_budgetable(&self, agent: &SessionAgent) -> Result<(), Problem> {
         let own = [Some(agent.model.id.as_str()), self.judge.as_deref(), self.grader.as_deref()];
         let roster = agent.roster().iter().map(|member| member.agent().model.id.as_str());
-        let advisor = agent.advisor().map(|advisor| advisor.model.as_str());
-        match own.into_iter().flatten().chain(roster).chain(advisor).find(|model| !self.prices.contains_key(*model)) {
+        match own
+            .into_iter()
+            .flatten()
+            .chain(roster)
+            .chain(agent.advisor())
+            .find(|model| !self.prices.contains_key(*model))
+        {
             None => Ok(()),
             Some(model) => Err(not_budgetable(&format!(
                 "the model `{model}`, which the session can use, has no price: give it one in the server's configuration, in \

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use postern_model::agent::{AgentDefinition, McpServer, fitting_roster_skills};
+use postern_model::agent::{AgentDefinition, McpServer, Multiagent, fitting_roster_skills};
 use postern_model::environment::Environment;
 use postern_model::event::ClientEvent;
 use postern_model::ids::{AgentId, DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId, WorkspaceId};
@@ -93,7 +93,8 @@ pub(crate) async fn begin(
     let agent = agent(tx, workspace, request.agent).await?;
     served(shared.settings.limits.web, &agent)?;
     let of_roster: Vec<_> = agent.roster().iter().map(|member| member.agent().skills.as_slice()).collect();
-    fitting_roster_skills(&agent.skills, &of_roster)?;
+    let place = agent.multiagent.as_ref().map_or("multiagent", Multiagent::place);
+    fitting_roster_skills(place, &agent.skills, &of_roster)?;
     let skills = skills::summaries(tx, workspace, &agent.skills_of_all()).await.map_err(problem)?;
     let budget = budget::created(&shared.settings, &agent, request.budget)?;
     postern_store::vaults::check_usable(tx, workspace, &vault_ids).await.map_err(problem)?;

@@ -148,9 +148,10 @@ impl Actor {
         });
     }
 
-    /// In whose name this thread's servers are called.
+    /// In whose name this thread's servers are called: its agent's, or that of whoever defined it.
     pub(crate) fn caller(&self, thread: &ThreadId) -> Caller {
-        let agent = self.session.thread(thread).map_or(&self.record.agent, |thread| thread.agent());
+        let thread = self.session.thread(thread).filter(|thread| !thread.is_inline());
+        let agent = thread.map_or(&self.record.agent, |thread| thread.agent());
         Caller::of(&self.shared, &self.record, agent)
     }
 

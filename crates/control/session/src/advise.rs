@@ -33,13 +33,13 @@ const SYSTEM: &str = "You advise another agent that works at a task and has stop
 
 /// The advisor of this agent, as an agent that thinks in a thread.
 pub(crate) fn agent(own: &SessionAgent) -> Option<SessionAgent> {
-    let advisor = own.advisor()?;
+    let model = own.advisor()?;
     let mut agent = own.clone();
     agent.name = ADVISOR.to_owned();
     agent.description = None;
     agent.system = Some(SYSTEM.to_owned());
     // Where its owner's model may be computed, its own may.
-    agent.model.id.clone_from(&advisor.model);
+    model.clone_into(&mut agent.model.id);
     (agent.model.effort, agent.model.speed) = (None, None);
     (agent.mcp_servers, agent.skills, agent.tools) = (Vec::new(), Vec::new(), Vec::new());
     (agent.multiagent, agent.context) = (None, None);

@@ -11,8 +11,11 @@ use postern_model::session::{SessionAgent, SessionStatus};
 use serde_json::{Map, Value, json};
 
 use crate::advise;
+use crate::inline::{self, Definition, INLINE};
 use crate::machine::Step;
+use crate::marks;
 use crate::session::Session;
+use crate::thread::Thread;
 
 /// How many threads may work for a session at once.
 pub const MOST_THREADS: usize = 25;
@@ -26,6 +29,8 @@ const NOTHING_SAID: &str = "(The agent ended its turn without saying anything.)"
 pub(crate) enum Order {
     /// An agent is to work at something.
     Start { agent: String, message: String },
+    /// An agent that it defines is to work at something.
+    Define { agent: Definition, message: String },
     /// Something is to be said to one that was started.
     Tell { thread: String, message: String },
     /// The advisor is asked.
@@ -50,6 +55,13 @@ impl Order {
             })
         };
         match tool {
+            START_AGENT if input.contains_key(INLINE) => {
+                let message = message("message")?;
+                if input.contains_key("agent") {
+                    return Err(format!("Give `agent` or `{INLINE}`, not both. Call it again."));
+                }
+                Ok(Self::Define { message, agent: Definition::read(&input[INLINE])? })
+            }
             START_AGENT => Ok(Self::Start { message: message("message")?, agent: text("agent")? }),
             ASK_ADVISOR => Ok(Self::Ask { question: message("question")? }),
             _ => Ok(Self::Tell { message: message("message")?, thread: text("session_thread_id")? }),
@@ -64,7 +76,8 @@ pub(crate) fn is_order(agent: &SessionAgent, tool: &str) -> bool {
 
 /// The names of a coordinator's tools; empty for any other agent.
 pub(crate) fn names(agent: &SessionAgent) -> Vec<&'static str> {
-    let of_roster = if agent.roster().is_empty() { &[][..] } else { &[START_AGENT, MESSAGE_AGENT] };
+    let starts = !agent.roster().is_empty() || agent.defines_agents();
+    let of_roster = if starts { &[START_AGENT, MESSAGE_AGENT][..] } else { &[] };
     of_roster.iter().copied().chain(agent.advisor().map(|_| ASK_ADVISOR)).collect()
 }
 
@@ -89,7 +102,7 @@ fn object(properties: Value, required: &[&str]) -> Value {
 
 fn of_roster(agent: &SessionAgent) -> Vec<Value> {
     let roster: Vec<&SessionAgent> = agent.roster().iter().map(ThreadAgent::agent).collect();
-    if roster.is_empty() {
+    if roster.is_empty() && !agent.defines_agents() {
         return Vec::new();
     }
     let names: Vec<&str> = roster.iter().map(|member| member.name.as_str()).collect();
@@ -100,16 +113,31 @@ fn of_roster(agent: &SessionAgent) -> Vec<Value> {
     let start = format!(
         "Have another agent work at something, in a thread of its own beside yours. It knows nothing of your conversation: the \
          message must say all that it needs. It works while you go on; end your turn when nothing is left to do until it \
-         answers. What it says at the end of its turn comes to you as a message. At most {MOST_THREADS} agents at once. \
-         The agents:\n{}",
-        lines.join("\n")
+         answers. What it says at the end of its turn comes to you as a message. At most {MOST_THREADS} agents at once. {}",
+        match (lines.is_empty(), agent.defines_agents()) {
+            (false, false) => format!("The agents:\n{}", lines.join("\n")),
+            (false, true) => format!("Name one of these agents, or define one in `{INLINE}`:\n{}", lines.join("\n")),
+            (true, _) => format!("Define it in `{INLINE}`; it has your tools."),
+        }
     );
     let text = json!({"type": "string"});
+    let mut whom = Map::new();
+    if !names.is_empty() {
+        whom.insert("agent".into(), json!({"type": "string", "enum": names}));
+    }
+    if agent.defines_agents() {
+        whom.insert(INLINE.into(), inline::schema(agent));
+    }
+    // Of two ways to say whom, either will do.
+    let mut required: Vec<&str> = whom.keys().map(String::as_str).filter(|_| whom.len() == 1).collect();
+    required.push("message");
+    let properties: Map<String, Value> =
+        whom.clone().into_iter().chain([("message".to_owned(), text.clone())]).collect();
     vec![
         json!({
             "name": START_AGENT,
             "description": start,
-            "input_schema": object(json!({"agent": {"type": "string", "enum": names}, "message": text}), &["agent", "message"]),
+            "input_schema": object(properties.into(), &required),
         }),
         json!({
             "name": MESSAGE_AGENT,
@@ -143,17 +171,16 @@ impl Step<'_> {
 
     fn carry_out(&mut self, call: &EventId, order: Order) -> Result<Option<String>, String> {
         let (at, message, text) = match order {
+            Order::Define { agent, message } => {
+                let at = self.define_agent(agent)?;
+                let text = self.started(at);
+                (at, message, text)
+            }
             Order::Ask { question } => return self.ask_advisor(call, question).map(|()| None),
             Order::Start { agent, message } => {
                 let at = self.start_thread(&agent)?;
-                let id = &self.session.threads[at].id;
-                (
-                    at,
-                    message,
-                    format!(
-                        "`{agent}` works in thread {id}. What it says at the end of its turn comes to you as a message."
-                    ),
-                )
+                let text = self.started(at);
+                (at, message, text)
             }
             Order::Tell { thread, message } => (self.child(&thread)?, message, "The message was sent.".to_owned()),
         };
@@ -162,17 +189,38 @@ impl Step<'_> {
         Ok(Some(text))
     }
 
+    /// What the coordinator is told of a thread that begins.
+    fn started(&self, at: usize) -> String {
+        let Thread { agent, id, .. } = &self.session.threads[at];
+        let name = &agent.name;
+        format!("`{name}` works in thread {id}. What it says at the end of its turn comes to you as a message.")
+    }
+
+    fn define_agent(&mut self, definition: Definition) -> Result<usize, String> {
+        definition.check(&self.thread().agent)?;
+        self.must_have_room()?;
+        let session_thread_id = self.chance.thread_id();
+        let created = EventBody::ThreadCreated { agent_name: definition.name.clone(), session_thread_id };
+        self.append_with(created, marks::inline(&definition));
+        Ok(self.session.threads.len() - 1)
+    }
+
+    fn must_have_room(&self) -> Result<(), String> {
+        match self.session.working() {
+            0..MOST_THREADS => Ok(()),
+            _ => Err(format!(
+                "{MOST_THREADS} agents were started and not archived, which is the most. Go on with those, with `{MESSAGE_AGENT}`."
+            )),
+        }
+    }
+
     fn start_thread(&mut self, name: &str) -> Result<usize, String> {
         let roster = self.thread().agent.roster();
         if !roster.iter().any(|member| member.agent().name == name) {
             let names: Vec<_> = roster.iter().map(|member| member.agent().name.as_str()).collect();
             return Err(format!("There is no agent `{name}`. Use one of: {}.", names.join(", ")));
         }
-        if self.session.working() >= MOST_THREADS {
-            return Err(format!(
-                "{MOST_THREADS} agents were started and not archived, which is the most. Go on with those, with `{MESSAGE_AGENT}`."
-            ));
-        }
+        self.must_have_room()?;
         let session_thread_id = self.chance.thread_id();
         self.append(EventBody::ThreadCreated { agent_name: name.to_owned(), session_thread_id });
         Ok(self.session.threads.len() - 1)

@@ -11,6 +11,7 @@ mod context;
 mod conversation;
 mod coordinate;
 mod endings;
+mod inline;
 mod input;
 mod judge;
 mod limits;

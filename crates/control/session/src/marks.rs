@@ -5,6 +5,8 @@ use postern_model::ids::EventId;
 use postern_model::money::Price;
 use serde_json::{Value, json};
 
+use crate::inline::Definition;
+
 /// One note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
@@ -63,6 +65,17 @@ pub(crate) fn question(call: &EventId) -> Vec<Value> {
 pub(crate) fn read_question(kept: Option<&[Value]>) -> Option<EventId> {
     let note = kept?.first().filter(|note| note["mark"] == "question")?;
     EventId::parse(note["call"].as_str()?).ok()
+}
+
+/// The note beside a thread's beginning of how its agent was defined.
+pub(crate) fn inline(agent: &Definition) -> Vec<Value> {
+    vec![json!({"mark": "inline", "agent": agent})]
+}
+
+/// Reads that back.
+pub(crate) fn read_inline(kept: Option<&[Value]>) -> Option<Definition> {
+    let note = kept?.first().filter(|note| note["mark"] == "inline")?;
+    serde_json::from_value(note["agent"].clone()).ok()
 }
 
 /// The note of what the tokens of a request cost; comes after the other one.

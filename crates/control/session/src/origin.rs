@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use postern_model::Timestamp;
-use postern_model::agent::{ADVISOR, Mind, ThreadAgent};
+use postern_model::agent::{ADVISOR, InlineAgent, Mind, ThreadAgent};
 use postern_model::ids::{EventId, ThreadId};
 use postern_model::session::{SessionAgent, SessionStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::advise;
+use crate::inline::Definition;
 use crate::marks;
 use crate::session::Session;
 use crate::thread::Thread;
@@ -22,12 +23,15 @@ pub(crate) enum Origin {
     Roster,
     /// An advisor is asked in it, by this call of the session's agent.
     Question(EventId),
+    /// An agent works in it that the session's agent defined.
+    Inline(Definition),
 }
 
 impl Session {
-    /// A thread begins: its agent is the roster's of this name, or the advisor.
+    /// A thread begins: its agent is the roster's of this name, the advisor, or the one that the note defines.
     pub(crate) fn begin_thread(&mut self, name: &str, id: &ThreadId, at: Option<Timestamp>, kept: Option<&[Value]>) {
-        let origin = marks::read_question(kept).map_or(Origin::Roster, Origin::Question);
+        let defined = marks::read_inline(kept).map(Origin::Inline);
+        let origin = marks::read_question(kept).map(Origin::Question).or(defined).unwrap_or_default();
         // A log that names an agent which is not in the roster was not written by this code: nothing is run for it.
         let (agent, status) = match self.mind_of(name, &origin) {
             Some(agent) => (agent, SessionStatus::Idle),
@@ -49,6 +53,7 @@ impl Session {
         let own = &self.threads[0].agent;
         match origin {
             Origin::Question(_) => advise::agent(own).filter(|_| name == ADVISOR).map(Arc::new),
+            Origin::Inline(definition) => definition.agent(own).filter(|agent| agent.name == name).map(Arc::new),
             Origin::Roster => {
                 let member = own.roster().iter().find(|member| member.agent().name == name);
                 member.map(|member| Arc::new(member.agent().clone()))
@@ -62,6 +67,7 @@ impl Thread {
     pub fn mind(&self) -> Mind {
         match &self.state.origin {
             Origin::Question(_) => Mind::Advisor(advise::shown(&self.agent)),
+            Origin::Inline(_) => Mind::Inline(Box::new(InlineAgent::from((*self.agent).clone()))),
             Origin::Roster => Mind::Agent(Box::new(ThreadAgent::from((*self.agent).clone()))),
         }
     }
@@ -70,7 +76,12 @@ impl Thread {
     pub(crate) fn question(&self) -> Option<&EventId> {
         match &self.state.origin {
             Origin::Question(call) => Some(call),
-            Origin::Roster => None,
+            Origin::Roster | Origin::Inline(_) => None,
         }
+    }
+
+    /// Whether its agent was defined when it was started.
+    pub fn is_inline(&self) -> bool {
+        matches!(self.state.origin, Origin::Inline(_))
     }
 }

@@ -217,12 +217,11 @@ impl Step<'_> {
         let primary = self.thread_mut();
         primary.agent = Arc::new(agent.clone());
         primary.servers.forget();
-        // Copies of the agent are as the agent is; the other agents of the roster stay as they were.
+        // Copies of the agent, and those that it defined, are as the agent is; the other agents of the roster stay as they were.
         for at in 1..self.session.threads.len() {
-            let (agent, thread) = (&self.session.threads[0].agent, &self.session.threads[at]);
-            let own = agent.roster().iter().find(|member| member.agent().name == thread.agent.name);
-            if let Some(own) = own.filter(|own| *own.agent() != *thread.agent) {
-                let own = Arc::new(own.agent().clone());
+            let thread = &self.session.threads[at];
+            let own = self.session.mind_of(&thread.agent.name, &thread.state.origin);
+            if let Some(own) = own.filter(|own| *own != thread.agent) {
                 self.session.threads[at].agent = own;
                 self.session.threads[at].servers.forget();
             }

@@ -3,6 +3,7 @@
 mod advisor;
 mod budgets;
 mod context;
+mod inline;
 mod journeys;
 mod judge;
 mod model;

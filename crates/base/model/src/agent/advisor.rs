@@ -62,13 +62,6 @@ pub struct Team<T> {
     pub advisor: Option<Advisor>,
 }
 
-impl<T> Team<T> {
-    /// The same, with other words for each agent.
-    pub(super) fn map<U>(self, change: impl FnMut(T) -> U) -> Team<U> {
-        Team { agents: self.agents.into_iter().map(change).collect(), advisor: self.advisor }
-    }
-}
-
 impl<T: Serialize> Serialize for Team<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]

@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 
+use serde::de::DeserializeOwned;
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::advisor::{ADVISOR, Advisor, Team};
+use super::inline::InlineAgent;
+use super::parts::Parts;
 use crate::Problem;
 use crate::ids::{AgentId, SkillId, SkillVersionId};
 use crate::session::SessionAgent;
@@ -14,21 +17,31 @@ use crate::skill::AgentSkill;
 
 /// The most agents a roster may name.
 pub const MAX_ROSTER: usize = 20;
+/// Where agents of a coordinator stand, and those of the other form.
+const COORDINATED: &str = "multiagent.agents";
+pub(super) const PREDEFINED: &str = "multiagent.subagents.predefined_agents";
 /// The tool that gives an agent of the roster something to do, in a thread of its own.
 pub const START_AGENT: &str = "start_agent";
 /// The tool that says something to one that was started.
 pub const MESSAGE_AGENT: &str = "message_agent";
 
-/// Whom an agent has work for it, as it is stored and shown.
+/// Whom an agent has work for it: as it is sent (of [`MemberParam`]), as it is stored and shown (of [`Member`]), and as a session
+/// has it (of [`ThreadAgent`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum Multiagent {
+#[serde(tag = "type", rename_all = "snake_case", bound(deserialize = "T: DeserializeOwned"))]
+pub enum Multiagent<T = Member> {
     /// It starts agents of a roster and hears what they found.
     Coordinator {
         /// The roster, in the order it was sent; an advisor comes last.
-        agents: Team<Member>,
+        agents: Team<T>,
     },
+    /// The same in parts, each enabled or disabled on its own.
+    #[serde(rename = "multiagent_20261001")]
+    Parts(Parts<T>),
 }
+
+/// The same of a session: with everything that it needs of each agent.
+pub type SessionMultiagent = Multiagent<ThreadAgent>;
 
 /// One entry of a roster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,13 +59,52 @@ pub enum Member {
     Itself {},
 }
 
-impl Multiagent {
+impl<T> Multiagent<T> {
     /// The agents that it may start.
-    pub fn members(&self) -> &[Member] {
-        let Self::Coordinator { agents } = self;
-        &agents.agents
+    pub fn members(&self) -> &[T] {
+        match self {
+            Self::Coordinator { agents } => &agents.agents,
+            Self::Parts(parts) => parts.subagents.agents(),
+        }
     }
 
+    /// The model that it may consult.
+    pub fn advisor(&self) -> Option<&str> {
+        match self {
+            Self::Coordinator { agents } => agents.advisor.as_ref().map(|advisor| advisor.model.as_str()),
+            Self::Parts(parts) => parts.advisor.model(),
+        }
+    }
+
+    /// Whether it may start agents that it defines itself.
+    pub fn defines_agents(&self) -> bool {
+        match self {
+            Self::Coordinator { .. } => false,
+            Self::Parts(parts) => parts.subagents.defines_agents(),
+        }
+    }
+
+    /// Where its list of agents stands, for people.
+    pub fn place(&self) -> &'static str {
+        match self {
+            Self::Coordinator { .. } => COORDINATED,
+            Self::Parts(_) => PREDEFINED,
+        }
+    }
+
+    /// The same with these agents.
+    #[must_use]
+    pub fn with<U>(self, agents: Vec<U>) -> Multiagent<U> {
+        match self {
+            Self::Coordinator { agents: team } => {
+                Multiagent::Coordinator { agents: Team { agents, advisor: team.advisor } }
+            }
+            Self::Parts(parts) => Multiagent::Parts(parts.with(agents)),
+        }
+    }
+}
+
+impl Multiagent {
     /// As it is shown: what means the agent itself names it.
     #[must_use]
     pub fn shown(self, own: &AgentId, own_version: u64) -> Self {
@@ -72,16 +124,12 @@ impl Multiagent {
     }
 
     fn map(self, change: impl FnMut(Member) -> Member) -> Self {
-        let Self::Coordinator { agents } = self;
-        Self::Coordinator { agents: agents.map(change) }
+        let agents = self.members().iter().cloned().map(change).collect();
+        self.with(agents)
     }
 }
 
-/// A roster as it is sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RosterParam(pub Team<MemberParam>);
-
-/// One entry of it.
+/// One entry of a roster as it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MemberParam {
     /// An agent; without a version, the latest.
@@ -107,45 +155,58 @@ enum TypedMember {
     Itself {},
 }
 
-impl RosterParam {
-    /// Reads what was sent.
+impl Multiagent<MemberParam> {
+    /// Reads what was sent, in place of `stored` or merged into it.
     ///
     /// # Errors
-    /// 400 naming the place; `multiagent_type_unsupported` for what is not in this build.
-    pub fn parse(sent: &Value) -> Result<Self, Problem> {
-        match sent["type"].as_str() {
-            Some("coordinator") => {}
+    /// 400 naming the place; `workflows_unsupported` for what is not in this build.
+    pub fn parse(sent: &Value, stored: Option<&Multiagent>) -> Result<Self, Problem> {
+        let Value::Object(fields) = sent else {
+            return Err(Problem::invalid_at("multiagent", "must be an object"));
+        };
+        match fields.get("type").and_then(Value::as_str) {
+            Some("coordinator") => Ok(Self::Coordinator { agents: team(fields)? }),
             Some("multiagent_20261001") => {
-                let message =
-                    "`multiagent_20261001` is not in this build; use {\"type\":\"coordinator\",\"agents\":[...]}";
-                return Err(Problem::invalid_at("multiagent.type", message).with_code("multiagent_type_unsupported"));
+                let stored = match stored {
+                    Some(Multiagent::Parts(parts)) => Some(parts),
+                    Some(Multiagent::Coordinator { .. }) | None => None,
+                };
+                Ok(Self::Parts(Parts::parse(fields, stored)?))
             }
-            _ => return Err(Problem::invalid_at("multiagent.type", "must be `coordinator`")),
+            _ => Err(Problem::invalid_at("multiagent.type", "must be `coordinator` or `multiagent_20261001`")),
         }
-        if let Some(unknown) =
-            sent.as_object().and_then(|all| all.keys().find(|key| *key != "type" && *key != "agents"))
-        {
-            return Err(Problem::invalid_at(&format!("multiagent.{unknown}"), "is not a field of a coordinator"));
-        }
-        let agents = sent["agents"].as_array().map(Vec::as_slice).unwrap_or_default();
-        if !(1..=MAX_ROSTER).contains(&agents.len()) {
-            let message = format!("must have 1 to {MAX_ROSTER} agents, has {}", agents.len());
-            return Err(Problem::invalid_at("multiagent.agents", message));
-        }
-        let mut team = Team { agents: Vec::new(), advisor: None };
-        for (index, sent) in agents.iter().enumerate() {
-            if sent["type"] != "advisor" {
-                team.agents.push(member(index, sent)?);
-            } else if team.advisor.replace(Advisor::parse(&at(index), sent)?).is_some() {
-                return Err(Problem::invalid_at(&at(index), "a roster has at most one advisor"));
-            }
-        }
-        Ok(Self(team))
     }
 }
 
-fn member(index: usize, sent: &Value) -> Result<MemberParam, Problem> {
-    let at = at(index);
+fn team(sent: &Map<String, Value>) -> Result<Team<MemberParam>, Problem> {
+    only("multiagent", sent, &["type", "agents"])?;
+    let agents = sent.get("agents").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    if !(1..=MAX_ROSTER).contains(&agents.len()) {
+        let message = format!("must have 1 to {MAX_ROSTER} agents, has {}", agents.len());
+        return Err(Problem::invalid_at(COORDINATED, message));
+    }
+    let mut team = Team { agents: Vec::new(), advisor: None };
+    for (index, sent) in agents.iter().enumerate() {
+        let at = at(COORDINATED, index);
+        if sent["type"] != "advisor" {
+            team.agents.push(member(&at, sent)?);
+        } else if team.advisor.replace(Advisor::parse(&at, sent)?).is_some() {
+            return Err(Problem::invalid_at(&at, "a roster has at most one advisor"));
+        }
+    }
+    Ok(team)
+}
+
+/// Checks that an object has no other fields than these.
+pub(super) fn only(place: &str, sent: &Map<String, Value>, fields: &[&str]) -> Result<(), Problem> {
+    match sent.keys().find(|key| !fields.contains(&key.as_str())) {
+        None => Ok(()),
+        Some(unknown) => Err(Problem::invalid_at(&format!("{place}.{unknown}"), "is not a field here")),
+    }
+}
+
+/// Reads one agent of a roster.
+pub(super) fn member(at: &str, sent: &Value) -> Result<MemberParam, Problem> {
     if let Value::String(id) = sent {
         return Ok(MemberParam::Agent { id: id.clone(), version: None });
     }
@@ -153,15 +214,25 @@ fn member(index: usize, sent: &Value) -> Result<MemberParam, Problem> {
         Ok(TypedMember::Agent { id, version }) => Ok(MemberParam::Agent { id, version }),
         Ok(TypedMember::Itself {}) => Ok(MemberParam::Itself),
         Err(_) => Err(Problem::invalid_at(
-            &at,
-            "must be an agent's id, {\"type\":\"agent\",\"id\":ID,\"version\":N}, {\"type\":\"self\"} or \
-             {\"type\":\"advisor\",\"model\":ID}",
+            at,
+            "must be an agent's id, {\"type\":\"agent\",\"id\":ID,\"version\":N} or {\"type\":\"self\"}; in a coordinator's \
+             list also {\"type\":\"advisor\",\"model\":ID}",
         )),
     }
 }
 
-fn at(index: usize) -> String {
-    format!("multiagent.agents[{index}]")
+pub(super) fn at(place: &str, index: usize) -> String {
+    format!("{place}[{index}]")
+}
+
+/// An entry that is stored, as if it was sent again.
+impl From<&Member> for MemberParam {
+    fn from(member: &Member) -> Self {
+        match member {
+            Member::Agent { id, version } => Self::Agent { id: id.to_string(), version: Some(*version) },
+            Member::Itself {} => Self::Itself,
+        }
+    }
 }
 
 /// What a roster's entry is known by: what the rules between its entries need.
@@ -190,9 +261,9 @@ pub enum HasRoster {
 ///
 /// # Errors
 /// 400 naming the entry.
-pub fn fitting_roster(own_geo: Option<&str>, members: &[MemberFacts<'_>]) -> Result<(), Problem> {
+pub fn fitting_roster(place: &str, own_geo: Option<&str>, members: &[MemberFacts<'_>]) -> Result<(), Problem> {
     for (index, member) in members.iter().enumerate() {
-        let refuse = |message: String| Err(Problem::invalid_at(&at(index), message));
+        let refuse = |message: String| Err(Problem::invalid_at(&at(place, index), message));
         let before = &members[..index];
         if before.iter().any(|other| other.id == member.id) {
             return refuse("this agent is named already; each is named once".into());
@@ -221,43 +292,18 @@ pub fn fitting_roster(own_geo: Option<&str>, members: &[MemberFacts<'_>]) -> Res
 ///
 /// # Errors
 /// 400 `roster_skills_differ` naming the entry.
-pub fn fitting_roster_skills(own: &[AgentSkill], members: &[&[AgentSkill]]) -> Result<(), Problem> {
+pub fn fitting_roster_skills(place: &str, own: &[AgentSkill], members: &[&[AgentSkill]]) -> Result<(), Problem> {
     let mut known: HashMap<&SkillId, &SkillVersionId> = own.iter().map(AgentSkill::parts).collect();
     for (index, member) in members.iter().enumerate() {
         for (skill, version) in member.iter().map(AgentSkill::parts) {
             if *known.entry(skill).or_insert(version) != version {
                 let message =
                     format!("another agent of the roster has another version of skill {skill}; give all the same");
-                return Err(Problem::invalid_at(&at(index), message).with_code("roster_skills_differ"));
+                return Err(Problem::invalid_at(&at(place, index), message).with_code("roster_skills_differ"));
             }
         }
     }
     Ok(())
-}
-
-/// Whom a session's agent has work for it: the roster with everything the session needs of each.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum SessionMultiagent {
-    /// It starts agents of a roster and hears what they found.
-    Coordinator {
-        /// Their snapshots; an advisor comes last.
-        agents: Team<ThreadAgent>,
-    },
-}
-
-impl SessionMultiagent {
-    /// The agents that it may start.
-    pub fn agents(&self) -> &[ThreadAgent] {
-        let Self::Coordinator { agents } = self;
-        &agents.agents
-    }
-
-    /// The model that it may consult.
-    pub fn advisor(&self) -> Option<&Advisor> {
-        let Self::Coordinator { agents } = self;
-        agents.advisor.as_ref()
-    }
 }
 
 /// The snapshot of an agent as a thread has it: without a roster.
@@ -294,6 +340,8 @@ impl Serialize for ThreadAgent {
 pub enum Mind {
     /// A model that is consulted.
     Advisor(Advisor),
+    /// An agent that the session's agent defined when it started it.
+    Inline(Box<InlineAgent>),
     /// The session's agent, or one of its roster.
     Agent(Box<ThreadAgent>),
 }
@@ -301,12 +349,17 @@ pub enum Mind {
 impl SessionAgent {
     /// The agents that it may start.
     pub fn roster(&self) -> &[ThreadAgent] {
-        self.multiagent.as_ref().map(SessionMultiagent::agents).unwrap_or_default()
+        self.multiagent.as_ref().map(Multiagent::members).unwrap_or_default()
     }
 
     /// The model that it may consult.
-    pub fn advisor(&self) -> Option<&Advisor> {
-        self.multiagent.as_ref().and_then(SessionMultiagent::advisor)
+    pub fn advisor(&self) -> Option<&str> {
+        self.multiagent.as_ref().and_then(Multiagent::advisor)
+    }
+
+    /// Whether it may start agents that it defines itself.
+    pub fn defines_agents(&self) -> bool {
+        self.multiagent.as_ref().is_some_and(Multiagent::defines_agents)
     }
 
     /// The skills that its worker shows in the sandbox: its own, then those of its roster, each once.
@@ -323,9 +376,10 @@ impl SessionAgent {
     /// The same, where whatever of the roster means the agent itself is as the agent is now (contract 1.4).
     #[must_use]
     pub fn with_its_copies(self) -> Self {
-        let Some(SessionMultiagent::Coordinator { agents }) = self.multiagent.clone() else { return self };
+        let Some(multiagent) = self.multiagent.clone() else { return self };
         let own = ThreadAgent::from(self.clone());
-        let agents = agents.map(|member| if member.0.id == self.id { own.clone() } else { member });
-        Self { multiagent: Some(SessionMultiagent::Coordinator { agents }), ..self }
+        let as_now = |member: &ThreadAgent| if member.0.id == self.id { own.clone() } else { member.clone() };
+        let agents = multiagent.members().iter().map(as_now).collect();
+        Self { multiagent: Some(multiagent.with(agents)), ..self }
     }
 }

@@ -92,6 +92,29 @@ async fn the_model_is_told_of_the_servers_tools_and_a_call_goes_there_and_back()
 }
 
 #[tokio::test]
+async fn servers_of_an_agent_that_was_defined_are_called_in_the_name_of_whoever_defined_it() {
+    let fake = Fake::new();
+    let mut stage = fake.stage().await;
+    let server = json!({"type": "url", "name": "wiki", "url": WIKI});
+    let tools = json!([{"type": "mcp_toolset", "mcp_server_name": "wiki"}]);
+    let parts = json!({"type": "multiagent_20261001", "workflows": {"type": "disabled"}});
+    stage
+        .use_agent(json!({"model": "m", "name": "chief", "mcp_servers": [server], "tools": tools, "multiagent": parts}))
+        .await;
+    let id = stage.session().await;
+    stage.say(&id, "hello").await;
+    let mole = json!({"inline_agent": {"name": "mole", "system": "You dig."}, "message": "dig"});
+    let start = ResponseBlock::ToolUse { name: "start_agent".into(), input: Ok(mole.as_object().unwrap().clone()) };
+    stage.script.call().await.answers(vec![start], Stop::ToolUse).await;
+    let (one, other) = (stage.script.call().await, stage.script.call().await);
+    let digs = |call: &Call| call.body["system"].to_string().contains("You dig.");
+    assert!(digs(&one) != digs(&other), "both are asked");
+    let connects = fake.connects.lock().unwrap().clone();
+    let [(own, ..), (defined, ..)] = &connects[..] else { panic!("each connects: {}", connects.len()) };
+    assert_eq!((&defined.agent, &defined.definition_digest), (&own.agent, &own.definition_digest));
+}
+
+#[tokio::test]
 async fn connections_are_kept_from_turn_to_turn_and_failed_ones_tried_again() {
     let fake = Fake::new();
     fake.refused.lock().unwrap().insert("docs".into(), failure("tunnel_offline", false));

@@ -2,8 +2,8 @@
 
 use postern_model::Problem;
 use postern_model::agent::{
-    Agent, AgentDefinition, HasRoster, Member, MemberFacts, MemberParam, Multiagent, RosterParam, SessionMultiagent,
-    Team, ThreadAgent, fitting_roster, fitting_roster_skills,
+    Agent, AgentDefinition, HasRoster, Member, MemberFacts, MemberParam, Multiagent, ThreadAgent, fitting_roster,
+    fitting_roster_skills,
 };
 use postern_model::ids::{AgentId, WorkspaceId};
 use postern_model::session::SessionAgent;
@@ -23,20 +23,22 @@ pub async fn pin(
     own: Option<&Agent>,
     sent: &Value,
 ) -> Result<Multiagent, StoreError> {
-    let RosterParam(Team { agents: sent, advisor }) = RosterParam::parse(sent)?;
-    let mut agents = Vec::with_capacity(sent.len());
-    for (index, param) in sent.into_iter().enumerate() {
+    let sent = Multiagent::parse(sent, own.and_then(|own| own.definition.multiagent.as_ref()))?;
+    let place = sent.place();
+    let mut agents = Vec::with_capacity(sent.members().len());
+    for (index, param) in sent.members().iter().enumerate() {
         let member = match param {
             MemberParam::Itself => Member::Itself {},
             MemberParam::Agent { id, .. } if own.is_some_and(|own| own.id.as_str() == id) => Member::Itself {},
             MemberParam::Agent { id, version } => {
-                let found = required(connection, workspace, &id, version).await.map_err(|error| at(index, error))?;
+                let found = required(connection, workspace, id, *version).await;
+                let found = found.map_err(|error| at(place, index, error))?;
                 Member::Agent { id: found.id, version: found.version }
             }
         };
         agents.push(member);
     }
-    Ok(Multiagent::Coordinator { agents: Team { agents, advisor } })
+    Ok(sent.with(agents))
 }
 
 /// Checks a definition's roster against the agents that it names.
@@ -55,18 +57,18 @@ pub async fn check(
         members.push(match member {
             Member::Agent { id, version } if Some(id) != own => {
                 let found = required(connection, workspace, id.as_str(), Some(*version)).await;
-                Some(found.map_err(|error| at(index, error))?)
+                Some(found.map_err(|error| at(multiagent.place(), index, error))?)
             }
             Member::Agent { .. } | Member::Itself {} => None,
         });
     }
     let all: Vec<_> = members.iter().map(|member| facts(definition, member.as_ref())).collect();
-    fitting_roster(definition.model.inference_geo.as_deref(), &all)?;
+    fitting_roster(multiagent.place(), definition.model.inference_geo.as_deref(), &all)?;
     let skills: Vec<_> = members
         .iter()
         .map(|member| member.as_ref().map_or(&definition.skills, |agent| &agent.definition.skills).as_slice())
         .collect();
-    Ok(fitting_roster_skills(&definition.skills, &skills)?)
+    Ok(fitting_roster_skills(multiagent.place(), &definition.skills, &skills)?)
 }
 
 /// What the rules between a roster's agents need of one; `None` is the agent that has it.
@@ -90,22 +92,19 @@ pub async fn snapshot(
     agent: SessionAgent,
     multiagent: Option<Multiagent>,
 ) -> Result<SessionAgent, StoreError> {
-    let Some(Multiagent::Coordinator { agents: Team { agents: members, advisor } }) = multiagent else {
-        return Ok(agent);
-    };
+    let Some(multiagent) = multiagent else { return Ok(agent) };
     let mut agents = Vec::new();
-    for (index, member) in members.iter().enumerate() {
+    for (index, member) in multiagent.members().iter().enumerate() {
         agents.push(match member {
             Member::Agent { id, version } if *id != agent.id => {
                 let found = required(connection, workspace, id.as_str(), Some(*version)).await;
-                let found = found.map_err(|error| at(index, error))?;
+                let found = found.map_err(|error| at(multiagent.place(), index, error))?;
                 ThreadAgent::from(SessionAgent::snapshot(found.id, found.version, found.definition))
             }
             Member::Agent { .. } | Member::Itself {} => ThreadAgent::from(agent.clone()),
         });
     }
-    let multiagent = Some(SessionMultiagent::Coordinator { agents: Team { agents, advisor } });
-    Ok(SessionAgent { multiagent, ..agent })
+    Ok(SessionAgent { multiagent: Some(multiagent.with(agents)), ..agent })
 }
 
 async fn required(
@@ -123,10 +122,10 @@ async fn required(
     Ok(found)
 }
 
-fn at(index: usize, error: StoreError) -> StoreError {
+fn at(place: &str, index: usize, error: StoreError) -> StoreError {
     match error {
         StoreError::Refused(problem) => {
-            Problem { message: format!("multiagent.agents[{index}]: {}", problem.message), ..problem }.into()
+            Problem { message: format!("{place}[{index}]: {}", problem.message), ..problem }.into()
         }
         other => other,
     }

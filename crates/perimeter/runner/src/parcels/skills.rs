@@ -66,7 +66,8 @@ pub(crate) fn has_skills(session: &Value) -> bool {
 /// What the server says of the skills of the session's agent and of its roster.
 fn sent(session: &Value) -> impl Iterator<Item = &Value> {
     let agent = &session["agent"];
-    let roster = list(&agent["multiagent"]["agents"]).iter();
+    let multiagent = &agent["multiagent"];
+    let roster = list(&multiagent["agents"]).iter().chain(list(&multiagent["subagents"]["predefined_agents"]));
     list(&agent["skills"]).iter().chain(roster.flat_map(|agent| list(&agent["skills"])))
 }
 
