@@ -185,14 +185,19 @@ def test_a_child_at_work_goes_on_after_the_server_was_killed(new_stack):
     assert [event.content[0].text for event in events if event.type == "agent.message"][-1] == "heard"
 
 
-def test_an_agent_of_a_roster_reads_its_own_skill(client: Anthropic, postern: Stack):
+@pytest.mark.parametrize("roster", [
+    lambda scout: {"type": "coordinator", "agents": [scout]},
+    lambda scout: {
+        "type": "multiagent_20261001", "subagents": {"type": "enabled", "predefined_agents": [scout]}, "workflows": {"type": "disabled"}},
+], ids=["coordinator", "parts"])
+def test_an_agent_of_a_roster_reads_its_own_skill(client: Anthropic, postern: Stack, roster):
     name = f"ledger-{uuid.uuid4().hex[:8]}"
     text = f"---\nname: {name}\ndescription: Sums ledgers.\n---\nAdd the columns.\n"
     skill = client.beta.skills.create(files=[(f"{name}/SKILL.md", text.encode())])
     given = {"type": "custom", "skill_id": skill.id, "version": skill.latest_version_id}
     scout = client.beta.agents.create(name="scout", model="rehearsal-1", tools=TOOLS, skills=[given])
     chief = client.beta.agents.create(
-        name="chief", model="rehearsal-1", tools=TOOLS, multiagent={"type": "coordinator", "agents": [scout.id]})
+        name="chief", model="rehearsal-1", tools=TOOLS, multiagent=roster(scout.id))
     session = client.beta.sessions.create(agent=chief.id, environment_id=postern.environment_id).id
     reads = {"tool_uses": [tool("bash", command=f"cat /mnt/session/skills/{name}/SKILL.md")]}
     client.beta.sessions.events.send(session, events=[{"type": "user.message", "content": script(
@@ -204,7 +209,7 @@ def test_an_agent_of_a_roster_reads_its_own_skill(client: Anthropic, postern: St
     with pytest.raises(BadRequestError, match="roster_skills_differ"):
         client.beta.agents.create(
             name="torn", model="rehearsal-1", tools=TOOLS, skills=[{**given, "version": other.id}],
-            multiagent={"type": "coordinator", "agents": [scout.id]})
+            multiagent=roster(scout.id))
 
 
 @pytest.mark.parametrize("roster, code", [
