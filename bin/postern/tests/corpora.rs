@@ -22,6 +22,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("frames", postern_exec::fuzzing::frames),
     ("grpc_messages", postern_egress::fuzzing::grpc_messages),
     ("host", postern_policy::fuzzing::host),
+    ("html", postern_upstream::fuzzing::html),
     ("http_answer", postern_egress::fuzzing::http_answer),
     ("http_body", postern_egress::fuzzing::http_body),
     ("http_request", postern_egress::fuzzing::http_request),
@@ -37,11 +38,13 @@ const TARGETS: &[(&str, Target)] = &[
     ("path_places", postern_policy::fuzzing::path_places),
     ("refused_datagram", postern_egress::fuzzing::refused_datagram),
     ("scrub", postern_secret::fuzzing::scrub),
+    ("shown_urls", postern_policy::fuzzing::shown_urls),
     ("strict_json", postern_gateway::fuzzing::strict_json),
     ("tool_outcome", postern_tools::fuzzing::outcome),
     ("tool_request", postern_tools::fuzzing::request),
     ("trailers", postern_egress::fuzzing::trailers),
     ("tunnel_words", postern_tunnel::fuzzing::words),
+    ("web_url", postern_policy::fuzzing::web_url),
     ("websocket", postern_egress::fuzzing::websocket),
 ];
 

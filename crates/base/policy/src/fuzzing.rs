@@ -12,6 +12,7 @@ use std::sync::{Arc, LazyLock};
 use serde_json::{Map, Value};
 
 use crate::canonical::canonical_json;
+use crate::web::{LONGEST_URL, WebUrl, urls_in};
 use crate::{
     CanonicalPath, ConfigError, Deployment, Document, Host, HostPattern, McpCall, PathGlob, Routes, Zone, Zones,
     normalise_mcp_url,
@@ -33,6 +34,50 @@ pub fn path(bytes: &[u8]) {
         let reading = some_servers_reading(path.as_str(), decodings);
         let within = reading == "/v1" || reading.starts_with("/v1/");
         assert!(within || !below.covers(&path), "{path} is read as {reading}");
+    }
+}
+
+/// A URL that is taken is its own canonical form, leads by name over https, and is found in a text that shows it; a reference leads to another host only where
+/// it names one.
+///
+/// # Panics
+/// When one of these does not hold.
+pub fn web_url(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let base: WebUrl = "https://base.example/a/b?c".parse().expect("a URL of ours");
+    if let Ok(joined) = base.join(text) {
+        canonical(&joined);
+        let names_one = text.trim().starts_with("//") || text.contains("://");
+        assert!(names_one || joined.host() == base.host(), "{text:?} leads to {joined}");
+    }
+    let Ok(url) = text.parse::<WebUrl>() else { return };
+    canonical(&url);
+    assert!(urls_in(&url.to_string()).contains(&url), "{url} is not found where it stands alone");
+}
+
+fn canonical(url: &WebUrl) {
+    let written = url.to_string();
+    assert_eq!(written.parse::<WebUrl>().as_ref(), Ok(url));
+    assert!(written.len() <= LONGEST_URL && written.starts_with("https://") && url.host().name().is_some());
+    assert!(written.bytes().all(|byte| byte.is_ascii_graphic()) && !written.contains(['#', '\\']));
+    let segments = url.path().split('/').map(|segment| segment.to_ascii_lowercase().replace("%2e", "."));
+    assert!(!segments.into_iter().any(|segment| segment == "." || segment == ".."), "{url} climbs");
+}
+
+/// Every URL that a text shows stands in it, by its host and by its length.
+///
+/// # Panics
+/// When one does not.
+pub fn shown_urls(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let found = urls_in(&text);
+    found.iter().for_each(canonical);
+    let marks = text.replace("\\/", "/").matches("://").count();
+    assert!(found.len() <= marks * 3, "{} URLs of {marks} marks", found.len());
+    let plain = text.to_ascii_lowercase().replace("\\/", "/");
+    for url in found.iter().filter(|_| text.is_ascii()) {
+        let host = url.host().name().expect("it leads by name");
+        assert!(plain.contains(&format!("://{host}")), "{url} is nowhere in {text:?}");
     }
 }
 

@@ -27,6 +27,8 @@ use tokio::sync::mpsc;
 pub use client::{Client, Settings};
 pub use request::{Given, MAX_OUTPUT_TOKENS, body, question};
 pub use stream::{Decoder, StreamError};
+#[doc(hidden)]
+pub use web::fuzzing;
 
 /// A model's endpoint: [`Client`], or a scripted one in tests.
 pub trait Model: Send + Sync + 'static {

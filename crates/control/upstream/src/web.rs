@@ -4,6 +4,8 @@
 //! is looked up. Sends nothing of a session but the URL or the query, and no credential but the provider's own to the provider.
 
 mod fetch;
+#[doc(hidden)]
+pub mod fuzzing;
 mod html;
 mod page;
 mod search;

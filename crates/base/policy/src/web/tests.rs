@@ -104,6 +104,24 @@ fn a_reference_leads_where_a_browser_would_go_or_nowhere() {
 }
 
 #[test]
+fn a_text_that_wants_to_be_slow_is_not() {
+    let mut many: Vec<String> = ["http://", "https://a.b/", "://", "https://a.b/),", "https://a.b/.", "https://a.b\\/"]
+        .into_iter()
+        .map(|piece| piece.repeat((1 << 20) / piece.len()))
+        .collect();
+    let run = "https://a.b/".repeat(LONGEST_URL / 12);
+    many.push(format!("{run} ").repeat((1 << 20) / run.len()));
+    many.push(format!("https://a.b/{}", ".".repeat(1 << 20)).repeat(2));
+    for text in many {
+        let before = std::time::Instant::now();
+        let found = urls_in(&text);
+        assert!(before.elapsed() < std::time::Duration::from_secs(30), "{:.20}", text);
+        let bytes: usize = found.iter().map(|url| url.to_string().len()).sum();
+        assert!(bytes <= 16 << 20, "{bytes} of {:.20}", text);
+    }
+}
+
+#[test]
 fn lists_hold_together() {
     let allowed = |texts: &[&str]| DomainList::Allowed(patterns(texts));
     let blocked = |texts: &[&str]| DomainList::Blocked(patterns(texts));

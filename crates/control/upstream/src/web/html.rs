@@ -8,7 +8,9 @@ use postern_policy::web::WebUrl;
 mod entities;
 
 /// The longest text that is made of a page, in bytes.
-const MOST_TEXT: usize = 4 << 20;
+pub(super) const MOST_TEXT: usize = 4 << 20;
+/// How many of its links lead anywhere.
+const MOST_REFERENCES: usize = 20_000;
 /// Where a page says how it is written.
 const CHARSET_WITHIN: usize = 2048;
 /// Whose content is no text that anybody reads.
@@ -28,13 +30,15 @@ pub(super) fn charset(bytes: &[u8]) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// The title and the text of a page.
+/// The title and the text of a page, which is cut where it would be longer than [`MOST_TEXT`].
 pub(super) fn read(html: &str, url: &WebUrl) -> (Option<String>, String) {
     let mut reader = Reader::new(url);
     reader.read(html);
     reader.end_link();
     let title = reader.title.map(|title| title.split_whitespace().collect::<Vec<_>>().join(" "));
-    (title.filter(|title| !title.is_empty()), reader.out)
+    let mut text = reader.out;
+    text.truncate(text.floor_char_boundary(MOST_TEXT));
+    (title.filter(|title| !title.is_empty()), text)
 }
 
 /// The text of a piece of HTML on one line.
@@ -56,6 +60,8 @@ struct Reader {
     hidden: usize,
     /// Where the text of the open link begins, and where it leads.
     link: Option<(usize, String)>,
+    /// How many references are still resolved.
+    references: usize,
 }
 
 /// A tag: its name in lower case and what stands behind it.
@@ -68,7 +74,8 @@ struct Tag<'a> {
 impl Reader {
     fn new(url: &WebUrl) -> Self {
         let (base, out) = (url.clone(), String::new());
-        Self { base, out, title: None, breaks: 0, space: false, verbatim: 0, hidden: 0, link: None }
+        let references = MOST_REFERENCES;
+        Self { base, out, title: None, breaks: 0, space: false, verbatim: 0, hidden: 0, link: None, references }
     }
 
     fn read(&mut self, html: &str) {
@@ -123,7 +130,7 @@ impl Reader {
         match (tag.name.as_str(), tag.is_end) {
             ("br", _) => self.breaks = (self.breaks + 1).min(2),
             ("base", false) => {
-                if let Some(base) = tag.attribute("href").and_then(|href| self.base.join(&href).ok()) {
+                if let Some(base) = tag.attribute("href").and_then(|href| self.resolved(&href)) {
                     self.base = base;
                 }
             }
@@ -156,14 +163,18 @@ impl Reader {
 
     fn begin_link(&mut self, tag: &Tag<'_>) {
         self.end_link();
-        let Some(url) = tag.attribute("href").and_then(|href| self.base.join(&href).ok()) else { return };
         // Within the page itself it leads nowhere.
-        if tag.attribute("href").is_some_and(|href| href.trim_start().starts_with('#')) {
-            return;
-        }
+        let href = tag.attribute("href").filter(|href| !href.trim_start().starts_with('#'));
+        let Some(url) = href.and_then(|href| self.resolved(&href)) else { return };
         self.flush();
         self.out.push('[');
         self.link = Some((self.out.len(), url.to_string()));
+    }
+
+    /// Where a reference leads; nowhere once there were too many: each may cost as much as the longest URL.
+    fn resolved(&mut self, reference: &str) -> Option<WebUrl> {
+        self.references = self.references.checked_sub(1)?;
+        self.base.join(reference).ok()
     }
 
     fn end_link(&mut self) {
@@ -284,10 +295,10 @@ fn behind_end<'a>(text: &'a str, name: &str) -> (&'a str, &'a str) {
     while let Some(at) = text[from..].find("</") {
         let begin = from + at;
         let after = &text[begin + 2..];
-        let is_named = after.get(..name.len()).is_some_and(|found| found.eq_ignore_ascii_case(name));
-        let ends =
-            after[name.len().min(after.len())..].chars().next().is_none_or(|c| is_space(c) || matches!(c, '>' | '/'));
-        if is_named && ends {
+        // The length of a name need not end with a character of what stands there.
+        let behind_name = after.split_at_checked(name.len()).filter(|(found, _)| found.eq_ignore_ascii_case(name));
+        let ends = |rest: &str| rest.chars().next().is_none_or(|c| is_space(c) || matches!(c, '>' | '/'));
+        if behind_name.is_some_and(|(_, rest)| ends(rest)) {
             return (&text[..begin], after);
         }
         from = begin + 2;

@@ -96,10 +96,16 @@ pub(super) fn read(received: Received) -> Result<Page, WebFailure> {
         Kind::Html => html::read(&text, &url),
         Kind::Text => (None, text),
     };
-    let title = title.map(|title| title.chars().take(LONGEST_TITLE).collect());
-    // What no log and no terminal should get.
-    let text = text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
+    // A character may not fit into what is left of it.
+    let is_cut = is_cut || text.len() + char::MAX_LEN_UTF8 > html::MOST_TEXT;
+    let title = title.map(|title| title.chars().filter(|c| is_shown(*c)).take(LONGEST_TITLE).collect());
+    let text = text.chars().filter(|c| is_shown(*c)).collect();
     Ok(Page { url, title, text, is_cut })
+}
+
+/// Whether a log and a terminal may get it.
+fn is_shown(c: char) -> bool {
+    !c.is_control() || matches!(c, '\n' | '\t')
 }
 
 impl Page {
@@ -224,6 +230,23 @@ mod tests {
         assert!(cut.contains(&format!("\n{}\n\n[The page goes on", "\u{e4}".repeat(12))), "{cut}");
         assert!(!page().shown(Some(13)).unwrap().contains("goes on"));
         assert!(!page().shown(Some(u64::MAX)).unwrap().contains("goes on"));
+    }
+
+    #[test]
+    fn a_title_gives_no_terminal_orders() {
+        let shown = shown("text/html", b"<title>a\x1b[2J&#27;]0;b&#7;</title>x\x1b[1m&#155;").unwrap();
+        assert_eq!(shown, "URL: https://a.example/x\nTitle: a[2J]0;b\n\nx[1m");
+    }
+
+    #[test]
+    fn a_page_that_grows_as_text_is_cut_and_says_so() {
+        let base = format!("<base href='https://a.example/{}/'>", "d".repeat(1500));
+        let grows = format!("{base}{}", "<a href=x>y</a>".repeat(5000));
+        let plain = "<p>x".to_owned() + &"\u{e4}".repeat(html::MOST_TEXT);
+        for page in [grows, plain] {
+            let shown = shown("text/html", page.as_bytes()).unwrap();
+            assert!(shown.len() <= html::MOST_TEXT + 200 && shown.ends_with("only its beginning is shown.]"));
+        }
     }
 
     #[test]

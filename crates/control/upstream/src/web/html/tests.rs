@@ -53,6 +53,8 @@ fn what_is_broken_or_hostile_is_read_without_harm() {
         ("<p title=\"it's > that\">x", "x"),
         ("<script>document.write('</p>')</script>x", "x"),
         ("<script>x</SCRIPT >y", "y"),
+        ("<title>x</titl\u{e4}></title>y", "y"),
+        ("<script></scrip\u{1f600}</\u{e4}</script>y", "y"),
         ("<script>x</scripty>z</script>y", "y"),
         ("<script>never closed", ""),
         ("<style>never closed", ""),
@@ -94,12 +96,24 @@ fn a_page_that_wants_to_be_slow_is_not() {
         "<p a=\"",
         "</title",
         "<x =\"'",
+        "<x a=b c=d e=f",
+        "&#x41;",
+        "<pre>  <br>",
+        "<div>",
     ] {
-        let html = piece.repeat(many);
+        let html = format!("<base href='https://a.example/{}/'>{}", "d".repeat(1900), piece.repeat(many));
         let before = std::time::Instant::now();
         read(&html, &url());
         assert!(before.elapsed() < Duration::from_secs(20), "{piece}");
     }
+}
+
+#[test]
+fn links_beyond_the_bound_are_text() {
+    let page = "<a href=x>y</a>".repeat(MOST_REFERENCES + 1);
+    let text = text(&page);
+    assert_eq!(text.matches("](https://a.example/docs/x)").count(), MOST_REFERENCES);
+    assert!(text.ends_with(")y"), "the last one is text alone");
 }
 
 #[test]
