@@ -12,7 +12,7 @@ mod multiagent;
 mod parts;
 
 pub use advisor::{ADVISOR, ASK_ADVISOR, Advisor, Team};
-pub use check::{fitting_mcp, fitting_skills};
+pub use check::{MAX_DESCRIPTION, MAX_NAME, MAX_SYSTEM, fitting_mcp, fitting_skills};
 pub use context::ContextSettings;
 pub use inline::InlineAgent;
 pub use mcp::{MAX_MCP_SERVERS, McpServer, McpServerTag};

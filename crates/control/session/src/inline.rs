@@ -1,17 +1,13 @@
 //! Agents that a coordinator defines when it starts them: a name and instructions of their own, and whatever else it has
 //! itself. Nothing of it is saved; the note beside the thread's beginning says it to whoever reads the log.
 
-use postern_model::agent::{ADVISOR, ModelConfig, ThreadAgent};
+use postern_model::agent::{ADVISOR, MAX_DESCRIPTION, MAX_NAME, MAX_SYSTEM, ModelConfig, ThreadAgent};
 use postern_model::session::SessionAgent;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// Where a call that starts an agent defines it.
 pub(crate) const INLINE: &str = "inline_agent";
-/// The bounds that saved agents have, in characters.
-const LONGEST_NAME: usize = 256;
-const LONGEST_DESCRIPTION: usize = 2_048;
-const LONGEST_SYSTEM: usize = 100_000;
 
 /// How an agent was defined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +33,7 @@ impl Definition {
         })
     }
 
-    /// Checks it against the agent that defines it.
+    /// Checks it against the agent that defines it, within the bounds that saved agents have.
     ///
     /// # Errors
     /// What the model is told.
@@ -47,9 +43,9 @@ impl Definition {
         }
         let description = self.description.as_deref().unwrap_or_default();
         for (field, text, most) in [
-            ("name", self.name.as_str(), LONGEST_NAME),
-            ("description", description, LONGEST_DESCRIPTION),
-            ("system", &self.system, LONGEST_SYSTEM),
+            ("name", self.name.as_str(), MAX_NAME),
+            ("description", description, MAX_DESCRIPTION),
+            ("system", &self.system, MAX_SYSTEM),
         ] {
             if text.chars().count() > most || (text.trim().is_empty() && field != "description") {
                 return Err(format!("`{field}` of `{INLINE}` has 1 to {most} characters."));

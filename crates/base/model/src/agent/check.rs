@@ -7,9 +7,12 @@ use crate::Problem;
 use crate::skill::{AgentSkill, MAX_SKILLS};
 use crate::tool::{Builtin, McpToolset, Tool, ToolParam, resolve};
 
-const MAX_NAME: usize = 256;
-const MAX_DESCRIPTION: usize = 2048;
-const MAX_SYSTEM: usize = 100_000;
+/// The longest name of an agent, in characters.
+pub const MAX_NAME: usize = 256;
+/// The longest description, in characters.
+pub const MAX_DESCRIPTION: usize = 2048;
+/// The longest system prompt, in characters.
+pub const MAX_SYSTEM: usize = 100_000;
 
 pub(super) fn definition(agent: &AgentDefinition) -> Result<(), Problem> {
     length("name", &agent.name, 1, MAX_NAME)?;
