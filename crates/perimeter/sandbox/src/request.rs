@@ -41,6 +41,8 @@ pub(crate) struct Request {
     /// The user and group outside.
     pub(crate) kernel_uid: u32,
     pub(crate) kernel_gid: u32,
+    /// What of ours nothing lent may show, by its real paths.
+    pub(crate) forbidden: Vec<PathBuf>,
 }
 
 /// Who builds.
@@ -68,8 +70,7 @@ impl Request {
         check_name(&spec.session)?;
         check_limits(&spec)?;
         spec.environment.iter().try_for_each(|(name, value)| check_variable(name, value))?;
-        let forbidden: Vec<PathBuf> =
-            forbidden.iter().map(|tree| fs::canonicalize(tree).unwrap_or_else(|_| tree.clone())).collect();
+        let forbidden: Vec<PathBuf> = forbidden.iter().chain(&spec.kept).flat_map(|tree| names_of(tree)).collect();
         check_root(&spec.system, &forbidden)?;
         spec.mounts.iter().try_for_each(|mount| check_mount(mount, builder, &forbidden))?;
         spec.devices.iter().try_for_each(|device| check_device(device))?;
@@ -87,7 +88,7 @@ impl Request {
         if let Some(given) = &spec.given {
             GIVEN.iter().try_for_each(|(name, _)| check_given(&given.join(name), builder))?;
         }
-        Ok(Self { spec, kernel_uid, kernel_gid })
+        Ok(Self { spec, kernel_uid, kernel_gid, forbidden })
     }
 }
 
@@ -156,6 +157,12 @@ fn check_lent(key: &str, path: &Path, forbidden: &[PathBuf]) -> Result<(), Build
         )),
         None => Ok(()),
     }
+}
+
+/// A path as it is written and as it really is: a link that is ours to follow is ours to keep.
+fn names_of(path: &Path) -> Vec<PathBuf> {
+    let real = fs::canonicalize(path).ok().filter(|real| real != path);
+    real.into_iter().chain([path.to_owned()]).collect()
 }
 
 fn check_root(root: &Root, forbidden: &[PathBuf]) -> Result<(), BuildError> {
