@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::contents::{self, Found};
 use crate::error::BuildError;
 use crate::sensitive;
 use crate::spec::{Access, GIVEN, LOWEST_KERNEL_UID, MemoryDirectory, Mount, Root, Spec};
@@ -165,11 +166,22 @@ fn names_of(path: &Path) -> Vec<PathBuf> {
     real.into_iter().chain([path.to_owned()]).collect()
 }
 
+/// What lies in a directory that is lent: nothing that leads out, and nobody's keys.
+fn check_contents(key: &str, path: &Path) -> Result<(), BuildError> {
+    match contents::found_in(path) {
+        Some(Found { at, what, fix }) => {
+            Err(refused(format!("{} in `{key}` would show {}: {what}", path.display(), at.display()), fix))
+        }
+        None => Ok(()),
+    }
+}
+
 fn check_root(root: &Root, forbidden: &[PathBuf]) -> Result<(), BuildError> {
     match root {
         Root::Host(directories) => directories.iter().try_for_each(|directory| {
             check_lent("system", directory, forbidden)?;
-            check_place(directory)
+            check_place(directory)?;
+            check_contents("system", directory)
         }),
         Root::Image(image) => check_lent("system", image, forbidden),
     }
@@ -188,7 +200,7 @@ fn check_mount(mount: &Mount, builder: Builder, forbidden: &[PathBuf]) -> Result
             "give it to root",
         ));
     }
-    Ok(())
+    check_contents("mounts", &mount.host)
 }
 
 /// A place inside where something may be mounted.

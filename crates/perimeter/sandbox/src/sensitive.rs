@@ -20,6 +20,14 @@ pub(crate) fn path(path: &Path, forbidden: &[PathBuf]) -> Option<String> {
         .then(|| "postern's own data".to_owned())
 }
 
+/// What is never lent wherever it lies: the last parts of its path, and why.
+pub(crate) fn names() -> Vec<(&'static Path, &'static str)> {
+    entries(PATHS)
+        .filter(|entry| entry.words[0] == "name")
+        .map(|entry| (Path::new(entry.words[1]), entry.reason))
+        .collect()
+}
+
 fn hits(how: &str, listed: &Path, path: &Path) -> bool {
     let holds = listed.starts_with(path);
     match how {

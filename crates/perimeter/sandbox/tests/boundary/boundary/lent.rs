@@ -1,6 +1,7 @@
-//! What a zone lends of the host, and what comes along with it unnamed: mounts below it.
+//! What a zone lends of the host, and what comes along with it unnamed: mounts below it, sockets, pipes and keys in it.
 
 use std::fs;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use postern_sandbox::{Access, BuildError, Mount};
@@ -61,7 +62,8 @@ fn what_is_mounted_below_a_lent_directory_is_judged_by_what_lies_there() {
     }
     let stand = Stand::new();
     let base = stand.directory.path().join("base");
-    let cases: [(&str, &str, fn(PathBuf) -> Mounted); 6] = [
+    type Case = (&'static str, &'static str, fn(PathBuf) -> Mounted);
+    let cases: [Case; 6] = [
         ("proc", "proc", |at| Mounted::fresh("proc", at)),
         ("sysfs", "sysfs", |at| Mounted::bind("/sys", at)),
         ("devices", "dev", |at| Mounted::bind("/dev", at)),
@@ -118,4 +120,41 @@ fn what_holds_a_place_that_is_never_lent_is_not_lent_under_another_name() {
     assert!(error.as_ref().is_some_and(|error| error.cause.contains("postern's own")), "{error:?}");
     spec.kept.clear();
     assert!(stand.another(spec).is_ok());
+}
+
+#[test]
+fn a_directory_that_holds_a_socket_or_a_pipe_is_not_lent_nor_is_one_by_itself() {
+    let stand = Stand::new();
+    let host = stand.directory.path().join("lent");
+    fs::create_dir_all(host.join("one/two/three/four/five")).expect("makes");
+    assert!(refusal(&stand, &host).is_none());
+    for (name, said) in [("one/two/three/four/five/service", "socket"), ("one/pipe", "pipe")] {
+        let place = host.join(name);
+        if said == "socket" {
+            UnixListener::bind(&place).expect("listens");
+        } else {
+            let mode = rustix::fs::Mode::from_raw_mode(0o666);
+            rustix::fs::mknodat(rustix::fs::CWD, &place, rustix::fs::FileType::Fifo, mode, 0).expect("makes a pipe");
+        }
+        for host in [&host, &place] {
+            let error = refusal(&stand, host).unwrap_or_else(|| panic!("{} was lent", host.display()));
+            assert!(error.cause.contains(said) && error.cause.contains(name), "{error}");
+        }
+        fs::remove_file(&place).expect("removes");
+    }
+}
+
+#[test]
+fn keys_that_lie_near_below_a_lent_directory_keep_it_from_being_lent() {
+    let stand = Stand::new();
+    for (name, file) in [("a", ".ssh"), ("b", "ann/.aws"), ("c", "ann/.config/gcloud"), ("d", ".netrc")] {
+        let host = stand.directory.path().join(name);
+        fs::create_dir_all(host.join(file)).expect("makes");
+        let error = refusal(&stand, &host).unwrap_or_else(|| panic!("{file} was lent"));
+        assert!(error.cause.contains(file), "{error}");
+    }
+    // Far below lie the samples of programs.
+    let host = stand.directory.path().join("e");
+    fs::create_dir_all(host.join("node_modules/some/test/.ssh")).expect("makes");
+    assert!(refusal(&stand, &host).is_none());
 }
