@@ -17,7 +17,7 @@ pub(crate) fn path(path: &Path, forbidden: &[PathBuf]) -> Option<String> {
     forbidden
         .iter()
         .any(|tree| tree.starts_with(path) || path.starts_with(tree))
-        .then(|| "postern's own data".to_owned())
+        .then(|| "postern's own data, keys or configuration".to_owned())
 }
 
 /// What is never lent wherever it lies: the last parts of its path, and why.
