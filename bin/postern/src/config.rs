@@ -9,6 +9,7 @@ use postern_policy::{ConfigError, Deployment, Document, Endpoint, Routes, Zones,
 
 use crate::cli::Place;
 use crate::failure::{Failure, Or};
+use crate::ours::Ours;
 
 /// More than any model's window.
 const MOST_TOKENS: i64 = 1_000_000_000;
@@ -25,6 +26,8 @@ pub(crate) struct Configuration {
     pub(crate) document: Document,
     /// The model endpoint.
     pub(crate) model: Model,
+    /// Files of ours that it names, and its own.
+    pub(crate) ours: Ours,
     /// What the operator should know, one line each.
     pub(crate) warnings: Vec<String>,
     /// Whether any zone is written.
@@ -118,11 +121,17 @@ fn check(document: Document, directory: &Path) -> Result<Configuration, Failure>
     let (Some(model), Some(zones), Some(routes), Some(deployment)) = (model, zones, routes, deployment) else {
         return Err(all_errors(errors));
     };
+    let ours = Ours::of(&document, directory, (&zones, &routes, &deployment));
+    let lent = Zones::lent_of(&document, &names, &ours.all());
+    if !lent.is_empty() {
+        return Err(all_errors(lent));
+    }
     let warnings = zones.warnings().iter().chain(routes.warnings()).map(ToString::to_string).collect();
     let Deployment { server, web, edge, worker, gateway, custody, audit } = deployment;
     Ok(Configuration {
         document,
         model,
+        ours,
         warnings,
         has_zones,
         zones,
@@ -269,6 +278,37 @@ mod tests {
         let errors = errors_of("config = 1\n[server]\ndatabase = \"postgres://\"\n[zone.a]\nask = []\n");
         assert!(errors.contains("postern.toml:3:1: not in this build: database"), "{errors}");
         assert!(errors.contains("postern.toml:5:1: not in this build: ask"), "{errors}");
+    }
+
+    #[test]
+    fn nothing_of_ours_is_lent_by_any_zone() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().canonicalize().unwrap();
+        for made in ["keys/below", "tls", "data", "policies"] {
+            std::fs::create_dir_all(directory.join(made)).unwrap();
+        }
+        for made in ["keys/token", "keys/environment.key", "policies/a.cedar", "tunnel.token"] {
+            std::fs::write(directory.join(made), "").unwrap();
+        }
+        std::os::unix::fs::symlink(directory.join("keys"), directory.join("linked")).unwrap();
+        let refused = |lends: &str| {
+            let text = format!(
+                "config = 1\n[worker]\nenvironment_key_file = \"linked/environment.key\"\n[gateway]\ntls_dir = \"tls\"\ntunnel_token_file = \"tunnel.token\"\n[zone.a]\nenvironment = \"default\"\npolicy_file = \"policies/a.cedar\"\n[[zone.a.credential]]\nname = \"t\"\nsource = \"file:{0}/keys/token\"\ninject = [{{ header = \"x\" }}]\n[zone.a.sandbox]\n{lends}\n",
+                directory.display()
+            );
+            let path = directory.join("postern.toml");
+            std::fs::write(&path, text).unwrap();
+            read_file(&path).err().map(|failure| failure.to_string())
+        };
+        let mount =
+            |below: &str| format!("mounts = [{{ host = \"{}\", at = \"/data\" }}]", directory.join(below).display());
+        assert_eq!(refused(&mount("data")), None);
+        for below in ["", "postern.toml", "keys", "keys/token", "tls", "tls/leaf.key", "tunnel.token", "policies"] {
+            let said = refused(&mount(below)).unwrap_or_else(|| panic!("{below} is lent"));
+            assert!(said.contains("postern.toml:7:") && said.contains("is never lent"), "{below}: {said}");
+        }
+        let system = format!("system = {{ directories = [\"{}\"] }}", directory.join("keys").display());
+        assert!(refused(&system).is_some_and(|said| said.contains("is never lent")));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod greeting;
 mod keys;
 mod listening;
 mod logging;
+mod ours;
 mod perimeter;
 mod private_mcp;
 mod reach;

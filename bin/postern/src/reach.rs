@@ -10,8 +10,9 @@ use postern_gateway::GatewayConfig;
 use postern_policy::{Document, Routes, Zones};
 use postern_runner::WorkerConfig;
 
-use crate::cli::Place;
-use crate::config::{self, Configuration};
+#[cfg(test)]
+use crate::config;
+use crate::config::Configuration;
 use crate::server::ServerConfiguration;
 
 /// The audit log's directory, and nothing else.
@@ -37,13 +38,49 @@ pub(crate) fn worker(configuration: &WorkerConfig) -> Reach {
     configuration.ca_file.iter().fold(reach, Reach::reads)
 }
 
-/// The same with the configuration's own files, for a role that reads them again when it is told to.
-pub(crate) fn configuration(reach: Reach, place: &Place, configuration: &Configuration) -> Reach {
-    let Some(file) = config::file(place.config.as_deref()) else { return reach };
-    let directory = file.parent().unwrap_or(Path::new(".")).to_owned();
-    let named = configuration.document.referenced_files().into_iter().map(|name| directory.join(name));
-    let files = named.chain([file.clone()]).collect::<Vec<_>>();
-    files.iter().flat_map(|file| around(file, &place.data_dir)).fold(reach, Reach::reads)
+/// The same with the configuration's own files, for a role that reads them again when it is told to. A directory in which nothing lies but them is read
+/// whole, so that a file is found again when another takes its place; beside anything else, a key above all, each file alone is. Says which directories
+/// those are.
+pub(crate) fn configuration(reach: Reach, configuration: &Configuration) -> (Reach, Vec<PathBuf>) {
+    let texts = configuration.ours.texts();
+    let mut shared = Vec::new();
+    let mut reached = Vec::new();
+    for text in texts {
+        match text.parent() {
+            Some(directory) if holds_only(directory, texts) => reached.push(directory),
+            directory => {
+                shared.extend(directory.map(Path::to_owned));
+                reached.push(text);
+            }
+        }
+    }
+    shared.sort();
+    shared.dedup();
+    (reached.into_iter().fold(reach, Reach::reads), shared)
+}
+
+/// Whether these files are all that lies in a directory and below it. Where links lead is not below it.
+fn holds_only(directory: &Path, files: &[PathBuf]) -> bool {
+    let mut waiting = vec![directory.to_owned()];
+    let mut left = MOST_BESIDE;
+    while let Some(directory) = waiting.pop() {
+        let Ok(entries) = fs::read_dir(directory) else { return false };
+        for entry in entries {
+            left -= 1;
+            let Some(entry) = entry.ok().filter(|_| left > 0) else { return false };
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => waiting.push(entry.path()),
+                Ok(kind) if kind.is_symlink() => {}
+                Ok(kind) if kind.is_file() && is_one_of(&entry.path(), files) => {}
+                Ok(_) | Err(_) => return false,
+            }
+        }
+    }
+    true
+}
+
+fn is_one_of(file: &Path, files: &[PathBuf]) -> bool {
+    fs::canonicalize(file).is_ok_and(|real| files.contains(&real))
 }
 
 /// The inner certificate, a key and a mark of its own, and the meeting place with the worker.
@@ -84,9 +121,60 @@ fn made(directory: &Path) -> PathBuf {
     directory.to_owned()
 }
 
+/// Entries of a directory of a configuration.
+const MOST_BESIDE: usize = 256;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a process with this reach can read of these files, tried by a thread that confined itself as the worker does.
+    fn read_as_worker(reach: &Reach, files: &[PathBuf]) -> Vec<bool> {
+        let tried = std::thread::scope(|scope| {
+            let confined = scope.spawn(|| {
+                postern_confine::enter(postern_confine::Role::Worker, reach).unwrap();
+                files.iter().map(|file| fs::read(file).is_ok()).collect()
+            });
+            confined.join()
+        });
+        tried.unwrap()
+    }
+
+    #[test]
+    fn a_worker_that_stands_alone_reads_its_configuration_and_no_key_that_lies_beside_or_below_it() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().canonicalize().unwrap();
+        let (mixed, apart) = (root.join("mixed"), root.join("apart"));
+        for directory in [&mixed, &apart] {
+            fs::create_dir_all(directory.join("policies")).unwrap();
+            let text = "config = 1\n[zone.a]\nenvironment = \"default\"\npolicy_file = \"policies/a.cedar\"\n";
+            fs::write(directory.join("policies/a.cedar"), "").unwrap();
+            fs::write(directory.join("postern.toml"), text).unwrap();
+        }
+        fs::create_dir(mixed.join("secrets")).unwrap();
+        let keys = [mixed.join("environment.key"), mixed.join("secrets/token")];
+        for key in &keys {
+            fs::write(key, "x").unwrap();
+        }
+        let reached = |directory: &Path| {
+            let read = config::read_file(&directory.join("postern.toml")).unwrap_or_else(|failure| panic!("{failure}"));
+            configuration(Reach::new(), &read)
+        };
+        let own = |directory: &Path| [directory.join("postern.toml"), directory.join("policies/a.cedar")];
+
+        let (reach, shared) = reached(&mixed);
+        assert_eq!(shared, std::slice::from_ref(&mixed));
+        assert_eq!(read_as_worker(&reach, &own(&mixed)), [true, true]);
+        assert_eq!(read_as_worker(&reach, &keys), [false, false]);
+
+        let (reach, shared) = reached(&apart);
+        assert!(shared.is_empty());
+        // Another file takes its place, as editors have it.
+        fs::write(apart.join("next"), "config = 1\n").unwrap();
+        fs::rename(apart.join("next"), apart.join("postern.toml")).unwrap();
+        assert_eq!(read_as_worker(&reach, &own(&apart)), [true, true]);
+        assert_eq!(read_as_worker(&reach, &keys), [false, false]);
+    }
 
     #[test]
     fn a_source_is_reached_through_its_directory_unless_that_leads_to_the_store() {

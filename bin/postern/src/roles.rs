@@ -20,7 +20,7 @@ use crate::cli::LogFormat;
 use crate::config::{Configuration, DEFAULT_ENVIRONMENT};
 use crate::data::Data;
 use crate::failure::{Failure, Or};
-use crate::{logging, reach, server};
+use crate::{logging, ours, reach, server};
 
 /// A role that this process was started as.
 #[derive(Clone, Copy)]
@@ -269,6 +269,7 @@ pub(crate) fn worker_configuration(
     let environments = BTreeMap::from([(DEFAULT_ENVIRONMENT.to_owned(), service.environment_id.clone())]);
     let key_file = &service.environment_key_file;
     let key = std::fs::read_to_string(key_file).or_misused(&format!("read {}", key_file.display()))?;
+    let kept = configuration.ours.all().into_iter().chain(ours::names_of(key_file)).collect();
     Ok(WorkerConfig {
         exe: postern_exec::program::own_executable().or_misused("find this executable")?,
         server_url: service.server_url,
@@ -283,6 +284,7 @@ pub(crate) fn worker_configuration(
         data_dir: data.root().to_owned(),
         audit_dir: configuration.audit.dir.clone(),
         custody_dir: configuration.custody.dir.clone(),
+        kept,
         sessions: service.sessions,
         drain_seconds: service.drain.as_secs(),
     })

@@ -48,7 +48,11 @@ pub(crate) fn run(arguments: &WorkerArguments) -> Result<ExitCode, Failure> {
     let mut worker = worker_configuration(&configuration, &data, service)?;
     let environments = worker.environments.clone();
     let starter = Starter::beside(worker.exe.clone()).or_misused("start what starts the worker's processes")?;
-    let reach = reach::configuration(reach::worker(&worker), &arguments.place, &configuration);
+    let (reach, shared) = reach::configuration(reach::worker(&worker), &configuration);
+    for directory in &shared {
+        let directory = directory.display();
+        tracing::info!(%directory, next = REPLACED, "other files lie beside the configuration, so its own are read alone");
+    }
     match confine(Role::Worker, &reach) {
         Ok(confinement) => worker.degraded.extend(lacking(&confinement)),
         Err(code) => return Ok(code),
@@ -63,6 +67,9 @@ pub(crate) fn run(arguments: &WorkerArguments) -> Result<ExitCode, Failure> {
                 hangup.wait().await;
                 match config::read(&arguments.place) {
                     Ok(changed) => drop(reload::worker(&mut ours, &changed, &environments).await),
+                    Err(failure) if !shared.is_empty() => {
+                        tracing::error!(%failure, next = REPLACED, "the former configuration stays in force");
+                    }
                     Err(failure) => tracing::error!(%failure, "the former configuration stays in force"),
                 }
             }
@@ -76,3 +83,6 @@ pub(crate) fn run(arguments: &WorkerArguments) -> Result<ExitCode, Failure> {
     drop(held);
     code
 }
+
+/// What to do about a configuration that was replaced where its directory is not this process's to read.
+const REPLACED: &str = "write a change into the file itself, or start the worker again; in a directory of its own a file may be replaced by another";

@@ -13,7 +13,7 @@ use std::time::Duration;
 use postern_audit::{Decision, Kind, Record};
 use postern_custody::{CustodyError, RefusalReason};
 use postern_egress::client::{OpenSession, SessionPlaceholder};
-use postern_policy::{Denial, Reason, Shadow, Zone, Zones};
+use postern_policy::{Denial, Reason, Shadow, Zone};
 use postern_sandbox::{Control, Spawner};
 use postern_secret::seal::SealedVariable;
 
@@ -25,8 +25,7 @@ use crate::session::chain;
 pub(crate) use commands::Commands;
 use commands::Log;
 pub(crate) use sandboxed::SandboxHands;
-use zones::InForce;
-pub(crate) use zones::Reloading;
+pub(crate) use zones::{InForce, Reloading, load};
 
 /// What a zone that says nothing gets.
 pub(crate) struct Defaults {
@@ -81,12 +80,12 @@ impl Boundary {
         audit: postern_audit::Client,
         custody: postern_custody::Client,
         egress: postern_egress::client::Client,
-        zones: Zones,
+        zones: InForce,
         places: Arc<Places>,
         defaults: Defaults,
     ) -> Self {
         let (audit, roster, turns) = (Log::new(audit), Arc::new(Roster::new(&places)), Serving::default());
-        let (orders, openings, zones) = (Serving::default(), Serving::default(), InForce::new(zones));
+        let (orders, openings) = (Serving::default(), Serving::default());
         let parts = Parts { spawner, audit, custody, egress, zones, places, defaults, roster, turns, orders, openings };
         Self { parts: Arc::new(parts) }
     }

@@ -32,6 +32,9 @@ pub struct WorkerConfig {
     pub audit_dir: Option<PathBuf>,
     /// Where custody's store lies; `<data>/perimeter/custody` unless said.
     pub custody_dir: Option<PathBuf>,
+    /// Keys, secrets and texts of ours that the configuration names: nothing that a zone lends may show them.
+    #[serde(default)]
+    pub kept: Vec<PathBuf>,
     /// How many sessions are served at one time.
     pub sessions: usize,
     /// How long running tools may take to end when the worker drains.

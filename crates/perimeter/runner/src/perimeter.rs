@@ -3,6 +3,7 @@
 //! ending ends the worker.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use postern_custody::CallerKind;
 use postern_custody::keeper::{self, Keeper, KeeperError};
 use postern_exec::asynchronous::Channel;
 use postern_exec::role::{Child, Starter};
-use postern_policy::{Document, Zones};
+use postern_policy::Zones;
 use postern_sandbox::{ControlStatus, Settings, Spawner, State};
 
-use crate::boundary::{Boundary, Defaults};
+use crate::boundary::{Boundary, Defaults, InForce, load};
 use crate::config::{Report, WorkerConfig};
 use crate::place::Places;
 use crate::remote::Bearer;
@@ -52,11 +53,11 @@ pub(crate) async fn start(
     starter: &Starter,
     places: Arc<Places>,
 ) -> Result<Started, Vec<String>> {
-    let zones = zones(&config)?;
+    let (zones, sources) = zones(&config)?;
     let one = |problem: String| vec![problem];
     let perimeter_dir = config.data_dir.join("perimeter");
     let ours = [Some(&config.data_dir), config.audit_dir.as_ref(), config.custody_dir.as_ref()];
-    let forbidden_mounts = ours.into_iter().flatten().cloned().collect();
+    let forbidden_mounts = ours.into_iter().flatten().chain(&config.kept).cloned().collect();
     let settings = Settings { forbidden_mounts, shared: perimeter_dir.join("shared") };
     let spawner = Spawner::start(starter, &settings).await.map_err(|error| one(chain(&error)))?;
     let controls = spawner.controls().await.map_err(|error| one(chain(&error)))?;
@@ -100,17 +101,23 @@ pub(crate) async fn start(
         perimeter_public_key: standing.perimeter_public_key,
     };
     Ok(Started {
-        perimeter: Boundary::new(spawner, audit.clone(), custody, egress, zones, places, defaults),
+        perimeter: Boundary::new(
+            spawner,
+            audit.clone(),
+            custody,
+            egress,
+            InForce::new(zones, sources),
+            places,
+            defaults,
+        ),
         key: Bearer::new(key.trim().to_owned()),
         children: Children { keeper, egress: egress_child, log: audit },
         report: said.announce(),
     })
 }
 
-fn zones(config: &WorkerConfig) -> Result<Zones, Vec<String>> {
-    let lines = |errors: Vec<postern_policy::ConfigError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let document = Document::from_text(config.document.clone()).map_err(lines)?;
-    let zones = Zones::load(&document, &config.environments).map_err(lines)?;
+fn zones(config: &WorkerConfig) -> Result<(Zones, Vec<PathBuf>), Vec<String>> {
+    let (zones, sources) = load(&config.document, &config.environments)?;
     for warning in zones.warnings() {
         tracing::warn!(%warning, "zone");
     }
@@ -119,7 +126,7 @@ fn zones(config: &WorkerConfig) -> Result<Zones, Vec<String>> {
             "no zone is configured: the built-in zone deny-all applies (no egress, no credentials, no mounts)"
         );
     }
-    Ok(zones)
+    Ok((zones, sources))
 }
 
 fn channel(connection: Result<OwnedFd, KeeperError>) -> Result<Channel, Vec<String>> {

@@ -337,7 +337,7 @@ fn worker_name(places: &Places) -> String {
 /// An empty answer that came sooner is waited out, so that a server without long polling is not flooded.
 const SHORTEST_POLL: Duration = Duration::from_millis(900);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
-/// A configuration with its files; custody takes less.
+/// A configuration with its files; custody takes more.
 const ORDER_LIMIT: usize = 1 << 20;
 const USAGE: u8 = 2;
 const NOT_REACHABLE: u8 = 3;

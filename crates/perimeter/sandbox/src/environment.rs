@@ -72,6 +72,7 @@ mod tests {
             memories: Vec::new(),
             mounts: Vec::new(),
             devices: Vec::new(),
+            kept: Vec::new(),
             environment,
             ca_certificate_pem: ca_certificate_pem.into(),
             trust: Trust::default(),

@@ -2,6 +2,7 @@
 //! of a session and is done ahead of need; then the process waits for its order, whose session the second list serves. Then it is process 1.
 //! It is a fresh exec of the image (see [`entrance`]), single-threaded, in the new namespaces.
 
+mod along;
 pub(crate) mod entrance;
 mod filesystem;
 mod identity;
@@ -102,12 +103,19 @@ struct Step<R> {
 pub(crate) struct Failure {
     doing: String,
     errno: Option<Errno>,
+    /// What mends this one, where it is not what mends the step.
+    fix: Option<&'static str>,
 }
 
 impl Failure {
     /// A failure that is not a system call's.
     pub(crate) fn other(doing: impl Into<String>) -> Self {
-        Self { doing: doing.into(), errno: None }
+        Self { doing: doing.into(), errno: None, fix: None }
+    }
+
+    /// The same, with what mends it.
+    fn mended(self, fix: &'static str) -> Self {
+        Self { fix: Some(fix), ..self }
     }
 
     /// The same, said of a path.
@@ -123,7 +131,7 @@ pub(crate) trait Doing<T> {
 
 impl<T> Doing<T> for Result<T, Errno> {
     fn doing(self, what: impl FnOnce() -> String) -> Result<T, Failure> {
-        self.map_err(|errno| Failure { doing: what(), errno: Some(errno) })
+        self.map_err(|errno| Failure { doing: what(), errno: Some(errno), fix: None })
     }
 }
 
@@ -359,6 +367,7 @@ pub(crate) fn first_process(spawner: OwnedFd) -> OwnedFd {
 }
 
 fn fail(spawner: &Channel, step: &str, fix: &str, failure: Failure) -> ! {
+    let fix = failure.fix.unwrap_or(fix);
     let error = match failure.errno {
         Some(errno) => BuildError::system(step, &failure.doing, errno, fix),
         None => BuildError::refused(step, failure.doing, fix),

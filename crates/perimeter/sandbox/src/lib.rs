@@ -10,6 +10,7 @@ mod check;
 mod client;
 mod clocks;
 pub mod command;
+mod contents;
 mod control;
 mod danger;
 mod domain;

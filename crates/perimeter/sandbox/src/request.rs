@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::contents::{self, Found};
 use crate::error::BuildError;
 use crate::sensitive;
 use crate::spec::{Access, GIVEN, LOWEST_KERNEL_UID, MemoryDirectory, Mount, Root, Spec};
@@ -41,6 +42,8 @@ pub(crate) struct Request {
     /// The user and group outside.
     pub(crate) kernel_uid: u32,
     pub(crate) kernel_gid: u32,
+    /// What of ours nothing lent may show, by its real paths.
+    pub(crate) forbidden: Vec<PathBuf>,
 }
 
 /// Who builds.
@@ -68,8 +71,7 @@ impl Request {
         check_name(&spec.session)?;
         check_limits(&spec)?;
         spec.environment.iter().try_for_each(|(name, value)| check_variable(name, value))?;
-        let forbidden: Vec<PathBuf> =
-            forbidden.iter().map(|tree| fs::canonicalize(tree).unwrap_or_else(|_| tree.clone())).collect();
+        let forbidden: Vec<PathBuf> = forbidden.iter().chain(&spec.kept).flat_map(|tree| names_of(tree)).collect();
         check_root(&spec.system, &forbidden)?;
         spec.mounts.iter().try_for_each(|mount| check_mount(mount, builder, &forbidden))?;
         spec.devices.iter().try_for_each(|device| check_device(device))?;
@@ -87,7 +89,7 @@ impl Request {
         if let Some(given) = &spec.given {
             GIVEN.iter().try_for_each(|(name, _)| check_given(&given.join(name), builder))?;
         }
-        Ok(Self { spec, kernel_uid, kernel_gid })
+        Ok(Self { spec, kernel_uid, kernel_gid, forbidden })
     }
 }
 
@@ -158,11 +160,28 @@ fn check_lent(key: &str, path: &Path, forbidden: &[PathBuf]) -> Result<(), Build
     }
 }
 
+/// A path as it is written and as it really is: a link that is ours to follow is ours to keep.
+fn names_of(path: &Path) -> Vec<PathBuf> {
+    let real = fs::canonicalize(path).ok().filter(|real| real != path);
+    real.into_iter().chain([path.to_owned()]).collect()
+}
+
+/// What lies in a directory that is lent: nothing that leads out, and nobody's keys.
+fn check_contents(key: &str, path: &Path) -> Result<(), BuildError> {
+    match contents::found_in(path) {
+        Some(Found { at, what, fix }) => {
+            Err(refused(format!("{} in `{key}` would show {}: {what}", path.display(), at.display()), fix))
+        }
+        None => Ok(()),
+    }
+}
+
 fn check_root(root: &Root, forbidden: &[PathBuf]) -> Result<(), BuildError> {
     match root {
         Root::Host(directories) => directories.iter().try_for_each(|directory| {
             check_lent("system", directory, forbidden)?;
-            check_place(directory)
+            check_place(directory)?;
+            check_contents("system", directory)
         }),
         Root::Image(image) => check_lent("system", image, forbidden),
     }
@@ -181,7 +200,7 @@ fn check_mount(mount: &Mount, builder: Builder, forbidden: &[PathBuf]) -> Result
             "give it to root",
         ));
     }
-    Ok(())
+    check_contents("mounts", &mount.host)
 }
 
 /// A place inside where something may be mounted.

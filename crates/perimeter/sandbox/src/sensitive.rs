@@ -10,17 +10,32 @@ const DEVICES: &str = include_str!("../../../base/policy/data/sensitive_devices.
 
 /// Why a path may not be lent, if it may not. `forbidden` are trees of ours.
 pub(crate) fn path(path: &Path, forbidden: &[PathBuf]) -> Option<String> {
-    let shipped = entries(PATHS).find(|entry| {
-        let sensitive = Path::new(entry.words[1]);
-        sensitive.starts_with(path) || (entry.words[0] == "tree" && path.starts_with(sensitive))
-    });
+    let shipped = entries(PATHS).find(|entry| hits(entry.words[0], Path::new(entry.words[1]), path));
     if let Some(entry) = shipped {
         return Some(entry.reason.to_owned());
     }
     forbidden
         .iter()
         .any(|tree| tree.starts_with(path) || path.starts_with(tree))
-        .then(|| "postern's own data".to_owned())
+        .then(|| "postern's own data, keys or configuration".to_owned())
+}
+
+/// What is never lent wherever it lies: the last parts of its path, and why.
+pub(crate) fn names() -> Vec<(&'static Path, &'static str)> {
+    entries(PATHS)
+        .filter(|entry| entry.words[0] == "name")
+        .map(|entry| (Path::new(entry.words[1]), entry.reason))
+        .collect()
+}
+
+fn hits(how: &str, listed: &Path, path: &Path) -> bool {
+    let holds = listed.starts_with(path);
+    match how {
+        "name" => path.ancestors().any(|above| above.ends_with(listed)),
+        "each" => holds || path.parent() == Some(listed),
+        "tree" => holds || path.starts_with(listed),
+        _ => holds,
+    }
 }
 
 /// Why a device of this number may not be lent, whatever its name, if it may not.

@@ -44,6 +44,8 @@ pub struct Spec {
     pub mounts: Vec<Mount>,
     /// Character devices of the host that the zone lends, by their paths below `/dev`.
     pub devices: Vec<PathBuf>,
+    /// Files and directories of ours that nothing lent may show, besides [`Settings::forbidden_mounts`]: what the configuration in force names.
+    pub kept: Vec<PathBuf>,
     /// Variables for the agent, placeholders among them; they win over the sandbox's own.
     pub environment: Vec<(String, String)>,
     /// The session's certificate authority, trusted inside only; empty for none.

@@ -6,13 +6,14 @@ use super::mcp_rule::McpRule;
 use super::read_credential::read_credentials;
 use super::read_mcp::read_mcp_rules;
 use super::read_rule::read_rules;
-use super::sandbox::{SandboxLimits, refuse_written_caches};
+use super::sandbox::{SandboxLimits, refuse_ours, refuse_written_caches};
 use super::select::{AgentSelector, Covering};
 use super::{DENY_ALL, Zone};
 use crate::cedar::Builder;
 use crate::document::{At, ConfigError, Document, Item, Reader, Table};
 use crate::zone::rule::{Inspection, Repositories, Rule};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A zone that was read, and where its name stands.
@@ -21,6 +22,20 @@ struct Read {
     covering: Covering,
     /// Of which zone it is a candidate.
     of: Option<String>,
+}
+
+/// What zones lend of `ours`, each with the place of the zone's name. What else is wrong with them [`load`] tells.
+pub(super) fn lent_of(document: &Document, names: &BTreeMap<String, String>, ours: &[PathBuf]) -> Vec<ConfigError> {
+    let reader = document.reader();
+    let mut root = reader.root();
+    root.leave_rest();
+    let tables = root.named_tables("zone").into_iter();
+    let zones: Vec<Read> = tables.filter_map(|(name, table)| read_zone(document, names, name, table)).collect();
+    drop(root);
+    drop(reader.finish());
+    let reader = document.reader();
+    zones.iter().for_each(|read| refuse_ours(&reader, read.at, &read.covering.zone.sandbox, ours));
+    reader.finish()
 }
 
 /// The zones and the warnings about them.

@@ -4,8 +4,8 @@ mod lent;
 mod sensitive;
 mod system;
 
-pub(super) use lent::refuse_written_caches;
 pub use lent::{Mount, MountAccess};
+pub(super) use lent::{refuse_ours, refuse_written_caches};
 pub use system::{Packages, System};
 
 use crate::document::{ByteCount, Item, Table};

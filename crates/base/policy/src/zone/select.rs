@@ -7,6 +7,7 @@ use crate::reason::{Denial, Reason};
 use crate::request::SessionFacts;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -108,6 +109,12 @@ impl Zones {
     pub fn load(document: &Document, names: &BTreeMap<String, String>) -> Result<Self, Vec<ConfigError>> {
         let (zones, warnings) = load::load(document, names)?;
         Ok(Self { zones, warnings, ..Self::deny_all() })
+    }
+
+    /// What zones lend that is, holds or lies in one of `ours`, files and directories by absolute paths: errors besides those of [`Zones::load`].
+    #[must_use]
+    pub fn lent_of(document: &Document, names: &BTreeMap<String, String>, ours: &[PathBuf]) -> Vec<ConfigError> {
+        load::lent_of(document, names, ours)
     }
 
     /// No zone at all: every environment has the built-in one.

@@ -51,6 +51,7 @@ pub(crate) fn spec(directory: &Path, number: usize) -> Outcome<Spec> {
         memories: Vec::new(),
         mounts: Vec::new(),
         devices: Vec::new(),
+        kept: Vec::new(),
         environment: vec![("LEDGER_API_KEY".to_owned(), "pstn-0123456789abcdef0123456789ab".to_owned())],
         ca_certificate_pem: format!("-----BEGIN CERTIFICATE-----\n{}-----END CERTIFICATE-----\n", AUTHORITY.repeat(12)),
         trust: Trust::SessionAlone,

@@ -232,6 +232,7 @@ impl SandboxHands {
             memories: memory_directories(&place.memory, memories::stores(&place.stores)?),
             mounts: limits.mounts.iter().map(mount).collect(),
             devices: limits.devices.clone(),
+            kept: self.parts.zones.sources(),
             environment: self.exit.environment.clone(),
             ca_certificate_pem: self.exit.ca_certificate_pem.clone(),
             trust: if self.zone.passes_uninspected() { Trust::HostsToo } else { Trust::SessionAlone },

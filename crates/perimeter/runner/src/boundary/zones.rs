@@ -2,19 +2,23 @@
 //! get now. Whole or not at all: read here first, then custody takes it up and has it on record, then egress.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use postern_custody::Reload;
 use postern_egress::client::{Configuration, Selected};
-use postern_policy::{Denial, Document, SessionFacts, Zone, ZoneInForce, Zones};
+use postern_policy::document::DocumentText;
+use postern_policy::{ConfigError, Denial, Document, Routes, SessionFacts, Zone, ZoneInForce, Zones};
 use tokio::sync::{RwLock, RwLockReadGuard};
 
 use super::Parts;
 use crate::session::chain;
 
 /// All zones, and the sessions that have one.
-pub(super) struct InForce {
+pub(crate) struct InForce {
     zones: RwLock<Zones>,
+    /// Files that are or were sources of secrets: nothing that a zone lends shows them.
+    sources: Mutex<Vec<PathBuf>>,
     open: Mutex<BTreeMap<String, Open>>,
 }
 
@@ -38,8 +42,22 @@ impl Reloading {
 }
 
 impl InForce {
-    pub(super) fn new(zones: Zones) -> Self {
-        Self { zones: RwLock::new(zones), open: Mutex::default() }
+    pub(crate) fn new(zones: Zones, sources: Vec<PathBuf>) -> Self {
+        Self { zones: RwLock::new(zones), sources: Mutex::new(sources), open: Mutex::default() }
+    }
+
+    /// Files that nothing lent may show, as the configurations in force so far name them.
+    pub(super) fn sources(&self) -> Vec<PathBuf> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn keep(&self, more: Vec<PathBuf>) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        for source in more {
+            if !sources.contains(&source) {
+                sources.push(source);
+            }
+        }
     }
 
     /// The zones, to open a session by: none of them changes until it is open.
@@ -84,11 +102,13 @@ impl InForce {
 
 impl Parts {
     async fn reload(&self, reload: Reload) -> Vec<String> {
-        let next = match load(&reload) {
+        let (next, sources) = match load(&reload.document, &reload.environments) {
             Ok(next) => next,
             Err(problems) => return problems,
         };
         let mut in_force = self.zones.zones.write().await;
+        // From before custody reads them.
+        self.zones.keep(sources);
         let (document, environments) = (reload.document.clone(), reload.environments.clone());
         match self.custody.reload(reload).await {
             Ok(problems) if problems.is_empty() => {}
@@ -112,10 +132,18 @@ impl Parts {
     }
 }
 
-fn load(reload: &Reload) -> Result<Zones, Vec<String>> {
-    Document::from_text(reload.document.clone())
-        .and_then(|document| Zones::load(&document, &reload.environments))
-        .map_err(|errors| errors.iter().map(ToString::to_string).collect())
+/// The zones of a configuration, and the files from which it has secrets taken.
+pub(crate) fn load(
+    document: &DocumentText,
+    environments: &BTreeMap<String, String>,
+) -> Result<(Zones, Vec<PathBuf>), Vec<String>> {
+    let lines = |errors: Vec<ConfigError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let document = Document::from_text(document.clone()).map_err(lines)?;
+    let zones = Zones::load(&document, environments).map_err(lines)?;
+    // Routes that do not load are the gateway's to refuse, and custody's.
+    let routes = Routes::load(&document).map(|routes| postern_custody::route_files(&routes)).unwrap_or_default();
+    let sources = postern_custody::files(&zones).into_iter().chain(routes).collect();
+    Ok((zones, sources))
 }
 
 fn in_words(selected: &Result<Arc<Zone>, Denial>) -> Selected {
@@ -129,5 +157,24 @@ fn tell(session: &str, selected: &Result<Arc<Zone>, Denial>) {
     match selected {
         Ok(zone) => tracing::info!(session, zone = zone.name(), "an open session goes by this zone besides its own"),
         Err(denial) => tracing::warn!(session, next = denial.next_step, "no zone covers an open session any more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_a_source_of_a_secret_once_is_not_lent_under_a_later_configuration_either() {
+        let document = |name: &str| {
+            let text = format!(
+                "config = 1\n[zone.a]\nenvironment = \"env_a\"\n[[zone.a.credential]]\nname = \"t\"\nsource = \"file:/srv/{name}\"\ninject = [{{ header = \"x\" }}]\n"
+            );
+            Document::parse("t", &text).unwrap().text().clone()
+        };
+        let (zones, sources) = load(&document("former"), &BTreeMap::new()).unwrap();
+        let in_force = InForce::new(zones, sources);
+        in_force.keep(load(&document("later"), &BTreeMap::new()).unwrap().1);
+        assert_eq!(in_force.sources(), [PathBuf::from("/srv/former"), PathBuf::from("/srv/later")]);
     }
 }

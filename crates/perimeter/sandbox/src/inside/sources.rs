@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::mount::OpenTreeFlags;
 
+use super::along::Table;
 use super::mounts::{self, Use};
 use super::{Ahead, Doing, Failure, Inside, image};
 use crate::danger;
+use crate::request::Request;
 use crate::sensitive;
 use crate::spec::{Access, GIVEN, OUTPUTS, Root};
 use crate::system::DEVICES;
@@ -63,14 +65,16 @@ pub(super) fn take_system(ahead: &mut Ahead) -> Result<(), Failure> {
 pub(super) fn take_requested(inside: &mut Inside) -> Result<(), Failure> {
     let Inside { request, borrowed, ahead, chosen, .. } = inside;
     let spec = &request.spec;
+    let lends = Lends::prepare(request)?;
     match &spec.system {
         Root::Host(directories) => {
             for directory in directories {
-                let (tree, kind) = take_exactly(directory, Use::System)?;
+                let (tree, kind) = lends.take(directory, Use::System)?;
                 ahead.taken.shown.push((directory.clone(), tree, kind));
             }
         }
         Root::Image(image) => {
+            lends.judge(image, &look_exactly(image)?.0)?;
             let (trees, system) = image::take(image)?;
             ahead.taken.shown = trees.into_iter().map(|(path, tree)| (path, tree, Kind::Directory)).collect();
             *chosen = system;
@@ -103,13 +107,40 @@ pub(super) fn take_requested(inside: &mut Inside) -> Result<(), Failure> {
             Access::Read | Access::Cache => Use::System,
             Access::Write => Use::Files,
         };
-        let (tree, kind) = take_exactly(&mount.host, allowed)?;
+        let (tree, kind) = lends.take(&mount.host, allowed)?;
         borrowed.lent.push((mount.at.clone(), tree, kind));
     }
     for device in &spec.devices {
         borrowed.devices.push((device.clone(), take_device(device)?));
     }
     Ok(())
+}
+
+/// What a zone lends of the host's files, in distinction from what is the session's own.
+struct Lends<'a> {
+    /// None where nothing is lent: then nobody reads what is mounted.
+    mounted: Option<Table>,
+    forbidden: &'a [PathBuf],
+}
+
+impl<'a> Lends<'a> {
+    fn prepare(request: &'a Request) -> Result<Self, Failure> {
+        let lends = !request.spec.mounts.is_empty() || request.spec.system != Root::default();
+        let mounted = lends.then(Table::of_this_process).transpose()?;
+        Ok(Self { mounted, forbidden: &request.forbidden })
+    }
+
+    fn judge(&self, path: &Path, place: &OwnedFd) -> Result<(), Failure> {
+        let mounted = self.mounted.as_ref().ok_or_else(|| Failure::other("nothing was to be lent"))?;
+        mounted.judge(path, place, self.forbidden)
+    }
+
+    /// Takes a path of the host with what is mounted below it, if all of it may be lent.
+    fn take(&self, path: &Path, allowed: Use) -> Result<(OwnedFd, Kind), Failure> {
+        let (place, about) = look_exactly(path)?;
+        self.judge(path, &place)?;
+        copy_of(&place, allowed).map(|tree| (tree, kind_in(&about))).map_err(|failure| failure.at(path))
+    }
 }
 
 /// Takes a device of the request. What it is was checked, and may have been changed since.
@@ -127,14 +158,17 @@ fn take_device(path: &Path) -> Result<OwnedFd, Failure> {
 /// Takes a path of the request, refusing any symbolic link on the way: it was checked without one, and may have been changed since.
 fn take_exactly(path: &Path, allowed: Use) -> Result<(OwnedFd, Kind), Failure> {
     let (place, about) = look_exactly(path)?;
-    let kind = if FileType::from_raw_mode(about.st_mode).is_dir() { Kind::Directory } else { Kind::File };
-    copy_of(&place, allowed).map(|tree| (tree, kind)).map_err(|failure| failure.at(path))
+    copy_of(&place, allowed).map(|tree| (tree, kind_in(&about))).map_err(|failure| failure.at(path))
 }
 
 /// What is at the root of a copied mount.
 fn kind_of(tree: &OwnedFd) -> Result<Kind, Failure> {
     let about = rustix::fs::fstat(tree).doing(|| "look at a copied mount".into())?;
-    Ok(if FileType::from_raw_mode(about.st_mode).is_dir() { Kind::Directory } else { Kind::File })
+    Ok(kind_in(&about))
+}
+
+fn kind_in(about: &Stat) -> Kind {
+    if FileType::from_raw_mode(about.st_mode).is_dir() { Kind::Directory } else { Kind::File }
 }
 
 /// Opens a path without following any link, only to look at it and to copy it.

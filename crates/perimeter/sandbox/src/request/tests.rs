@@ -28,6 +28,7 @@ fn spec(workspace: &Path) -> Spec {
         memories: Vec::new(),
         mounts: Vec::new(),
         devices: Vec::new(),
+        kept: Vec::new(),
         environment: Vec::new(),
         ca_certificate_pem: String::new(),
         trust: Trust::default(),

@@ -5,6 +5,7 @@ mod checking;
 mod devices;
 mod files;
 mod image;
+mod lent;
 mod life;
 mod limits;
 mod network;

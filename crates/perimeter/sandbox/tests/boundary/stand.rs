@@ -55,6 +55,7 @@ pub(crate) fn spec(directory: &Path, session: &str) -> Spec {
         memories: Vec::new(),
         mounts: Vec::new(),
         devices: Vec::new(),
+        kept: Vec::new(),
         environment: vec![("PLACEHOLDER".into(), "pstn-value".into())],
         ca_certificate_pem: String::new(),
         trust: Trust::SessionAlone,

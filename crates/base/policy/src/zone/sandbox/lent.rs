@@ -74,6 +74,19 @@ pub(in crate::zone) fn refuse_written_caches(reader: &Reader<'_>, zones: &[(At, 
     }
 }
 
+/// Nothing of ours is lent: keys, secrets, the configuration. As far as names tell; what lies there is looked at when a sandbox is built.
+pub(in crate::zone) fn refuse_ours(reader: &Reader<'_>, at: At, limits: &SandboxLimits, ours: &[PathBuf]) {
+    for lent in limits.mounts.iter().map(|mount| &mount.host).chain(shared(limits)) {
+        if let Some(ours) = ours.iter().find(|ours| ours.starts_with(lent) || lent.starts_with(ours)) {
+            let (lent, ours) = (lent.display(), ours.display());
+            let message = format!(
+                "{lent} is never lent: it is, holds or lies in {ours}, which is Postern's own; lend a directory apart from it"
+            );
+            reader.error(at, message);
+        }
+    }
+}
+
 /// What several sandboxes have in common and must be able to trust.
 fn shared(limits: &SandboxLimits) -> impl Iterator<Item = &PathBuf> {
     let caches = limits.mounts.iter().filter(|mount| mount.access == MountAccess::Cache).map(|mount| &mount.host);

@@ -9,10 +9,18 @@ const DEVICES: &str = include_str!("../../../data/sensitive_devices.txt");
 pub(super) fn path(path: &Path) -> Option<&'static str> {
     entries(PATHS).find_map(|(words, reason)| {
         let (how, sensitive) = words.split_once(' ')?;
-        let sensitive = Path::new(sensitive);
-        let hit = sensitive.starts_with(path) || (how == "tree" && path.starts_with(sensitive));
-        hit.then_some(reason)
+        hits(how, Path::new(sensitive), path).then_some(reason)
     })
+}
+
+fn hits(how: &str, listed: &Path, path: &Path) -> bool {
+    let holds = listed.starts_with(path);
+    match how {
+        "name" => path.ancestors().any(|above| above.ends_with(listed)),
+        "each" => holds || path.parent() == Some(listed),
+        "tree" => holds || path.starts_with(listed),
+        _ => holds,
+    }
 }
 
 /// Why the device of this name, as below `/dev`, may not be lent, if it may not.
@@ -51,12 +59,38 @@ mod tests {
             ("/var", true),
             ("/var/run/docker.sock", true),
             ("/home", true),
+            ("/home/ann", true),
             ("/home/ann/project", false),
+            ("/home/ann/.ssh", true),
+            ("/home/ann/.ssh/id_ed25519", true),
+            ("/srv/people/ann/.aws", true),
+            ("/srv/people/ann/.config/gcloud/legacy", true),
+            ("/srv/people/ann/.config", false),
+            ("/srv/app/.docker", false),
+            ("/srv/app/.docker/config.json", true),
+            ("/srv/app/.netrc", true),
+            ("/srv/app/x.netrc", false),
+            ("/root/project", true),
             ("/srv/data", false),
             ("/etcetera", false),
         ];
         for (given, sensitive) in table {
             assert_eq!(path(Path::new(given)).is_some(), sensitive, "{given}");
+        }
+    }
+
+    #[test]
+    fn every_line_says_how_it_is_meant_and_none_is_dead() {
+        let lines: Vec<(&str, &str)> = entries(PATHS).filter_map(|(words, _)| words.split_once(' ')).collect();
+        for (number, (how, listed)) in lines.iter().enumerate() {
+            assert!(["exact", "each", "tree", "name"].contains(how), "{how} {listed}");
+            assert_eq!(*how == "name", !listed.starts_with('/'), "{how} {listed}");
+            let beside = lines.iter().enumerate().filter(|(other, _)| *other != number);
+            for (_, (how, other)) in beside.filter(|(_, (how, _))| *how == "tree" || *how == "name") {
+                let covered =
+                    Path::new("/").join(listed).starts_with(other) || (*how == "name" && listed.ends_with(other));
+                assert!(!covered, "{how} {other} says of {listed} what its own line says");
+            }
         }
     }
 

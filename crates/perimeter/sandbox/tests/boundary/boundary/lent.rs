@@ -1,0 +1,160 @@
+//! What a zone lends of the host, and what comes along with it unnamed: mounts below it, sockets, pipes and keys in it.
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use postern_sandbox::{Access, BuildError, Mount};
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use crate::stand::{Stand, is_root, spec};
+
+/// Something mounted on the host until the test lets go of it. Only root can.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn bind(from: &str, at: PathBuf) -> Self {
+        place_for(Path::new(from), &at);
+        rustix::mount::mount_bind(from, &at).expect("binds");
+        Self(at)
+    }
+
+    fn fresh(kind: &str, at: PathBuf) -> Self {
+        fs::create_dir_all(&at).expect("makes a place");
+        rustix::mount::mount(kind, &at, kind, MountFlags::empty(), None).expect("mounts");
+        Self(at)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _gone = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
+fn place_for(from: &Path, at: &Path) {
+    if from.is_dir() {
+        fs::create_dir_all(at).expect("makes a place");
+    } else {
+        fs::create_dir_all(at.parent().expect("has one")).expect("makes a directory");
+        fs::write(at, "").expect("makes a place");
+    }
+}
+
+fn lent(host: &Path, access: Access) -> Mount {
+    Mount { host: host.to_owned(), at: "/data".into(), access }
+}
+
+/// Why a sandbox with this lent to it is not built.
+fn refusal(stand: &Stand, host: &Path) -> Option<BuildError> {
+    let mut spec = spec(stand.directory.path(), "sesn_lent");
+    spec.mounts.push(lent(host, Access::Read));
+    let built = stand.runtime.block_on(stand.spawner.build(spec));
+    let _ended = stand.runtime.block_on(stand.spawner.destroy("sesn_lent"));
+    built.err()
+}
+
+/// As root alone: nobody else may mount on the host.
+#[test]
+fn what_is_mounted_below_a_lent_directory_is_judged_by_what_lies_there() {
+    if !is_root() {
+        return;
+    }
+    let stand = Stand::new();
+    let base = stand.directory.path().join("base");
+    type Case = (&'static str, &'static str, fn(PathBuf) -> Mounted);
+    let cases: [Case; 6] = [
+        ("proc", "proc", |at| Mounted::fresh("proc", at)),
+        ("sysfs", "sysfs", |at| Mounted::bind("/sys", at)),
+        ("devices", "dev", |at| Mounted::bind("/dev", at)),
+        ("passwords", "etc", |at| Mounted::bind("/etc", at)),
+        ("passwords", "deep/etc-file", |at| Mounted::bind("/etc/passwd", at)),
+        ("the whole machine", "root", |at| Mounted::bind("/", at)),
+    ];
+    for (said, below, mount) in cases {
+        let host = base.join(said.replace(' ', "-")).join("lent");
+        fs::create_dir_all(&host).expect("makes");
+        let mounted = mount(host.join(below));
+        // From above, and by its own innocent name.
+        for host in [&host, &mounted.0] {
+            let error = refusal(&stand, host).unwrap_or_else(|| panic!("{} was lent", host.display()));
+            assert!(error.cause.contains(said) && !error.fix.is_empty(), "{}: {error}", host.display());
+        }
+    }
+}
+
+/// As root alone: nobody else may mount on the host.
+#[test]
+fn files_mounted_below_a_lent_directory_go_along() {
+    if !is_root() {
+        return;
+    }
+    let stand = Stand::new();
+    let host = stand.directory.path().join("lent");
+    let _disk = Mounted::fresh("tmpfs", host.join("disk"));
+    fs::write(host.join("disk/file"), "on the disk\n").expect("writes");
+    let other = stand.directory.path().join("other");
+    fs::create_dir(&other).expect("makes");
+    fs::write(other.join("file"), "from elsewhere\n").expect("writes");
+    let _bound = Mounted::bind(other.to_str().expect("text"), host.join("bound"));
+    let stand = Stand::with(|spec, _| spec.mounts.push(lent(&host, Access::Read)));
+    assert_eq!(stand.bash("cat /data/disk/file /data/bound/file").text, "on the disk\nfrom elsewhere\n");
+    assert_ne!(stand.bash("echo x > /data/disk/file").code, 0);
+}
+
+/// As root alone: nobody else may mount on the host.
+#[test]
+fn what_holds_a_place_that_is_never_lent_is_not_lent_under_another_name() {
+    if !is_root() {
+        return;
+    }
+    let stand = Stand::new();
+    let directory = stand.directory.path().join("disk");
+    fs::create_dir_all(directory.join("state/audit")).expect("makes");
+    // What postern keeps at one place is a directory of what is lent at another.
+    let kept = Mounted::bind(directory.join("state").to_str().expect("text"), stand.directory.path().join("kept"));
+    let mut spec = spec(stand.directory.path(), "sesn_lent");
+    spec.mounts.push(lent(&directory, Access::Read));
+    spec.kept.push(kept.0.clone());
+    let error = stand.another(spec.clone()).err();
+    assert!(error.as_ref().is_some_and(|error| error.cause.contains("postern's own")), "{error:?}");
+    spec.kept.clear();
+    assert!(stand.another(spec).is_ok());
+}
+
+#[test]
+fn a_directory_that_holds_a_socket_or_a_pipe_is_not_lent_nor_is_one_by_itself() {
+    let stand = Stand::new();
+    let host = stand.directory.path().join("lent");
+    fs::create_dir_all(host.join("one/two/three/four/five")).expect("makes");
+    assert!(refusal(&stand, &host).is_none());
+    for (name, said) in [("one/two/three/four/five/service", "socket"), ("one/pipe", "pipe")] {
+        let place = host.join(name);
+        if said == "socket" {
+            UnixListener::bind(&place).expect("listens");
+        } else {
+            let mode = rustix::fs::Mode::from_raw_mode(0o666);
+            rustix::fs::mknodat(rustix::fs::CWD, &place, rustix::fs::FileType::Fifo, mode, 0).expect("makes a pipe");
+        }
+        for host in [&host, &place] {
+            let error = refusal(&stand, host).unwrap_or_else(|| panic!("{} was lent", host.display()));
+            assert!(error.cause.contains(said) && error.cause.contains(name), "{error}");
+        }
+        fs::remove_file(&place).expect("removes");
+    }
+}
+
+#[test]
+fn keys_that_lie_near_below_a_lent_directory_keep_it_from_being_lent() {
+    let stand = Stand::new();
+    for (name, file) in [("a", ".ssh"), ("b", "ann/.aws"), ("c", "ann/.config/gcloud"), ("d", ".netrc")] {
+        let host = stand.directory.path().join(name);
+        fs::create_dir_all(host.join(file)).expect("makes");
+        let error = refusal(&stand, &host).unwrap_or_else(|| panic!("{file} was lent"));
+        assert!(error.cause.contains(file), "{error}");
+    }
+    // Far below lie the samples of programs.
+    let host = stand.directory.path().join("e");
+    fs::create_dir_all(host.join("node_modules/some/test/.ssh")).expect("makes");
+    assert!(refusal(&stand, &host).is_none());
+}
