@@ -10,7 +10,7 @@ from typing import Iterator
 import pytest
 from conftest import BINARY, Stack, ended, script, tool, until
 from git_server import GitServer
-from vaults import Journey
+from vaults import Journey, worker
 
 HOST, SILENT_HOST, UNNAMED_HOST = "git.internal.example", "mirror.internal.example", "elsewhere.internal.example"
 USER = "x-access-token"
@@ -232,6 +232,32 @@ def test_boundary_a_row_that_was_moved_or_edited_opens_nowhere(stack: Stack, kno
         kind, message = failure(journey)
         assert kind == "repository_forbidden_error" and "was changed or moved" in message, message
         assert any(record["kind"] == "alarm" and record["reason"] == "credential_unopenable" for record in journey.records())
+
+
+def test_boundary_a_second_perimeter_clones_with_a_token_that_was_sealed_before_it_came(new_stack, known: GitServer, tmp_path):
+    stack = new_stack(zone(known))
+    journey = given(stack, repository())
+    second = Stack(tmp_path, "")
+
+    def postern(*arguments: str, data: Stack = stack) -> str:
+        return subprocess.run([BINARY, *arguments, "--data-dir", str(data.data)], capture_output=True, text=True, check=True).stdout
+
+    key = postern("perimeter", "key", data=second).strip()
+    later = postern("perimeter", "register", "--name", "second", "--public-key", key, "--environment", stack.environment_id).split()[0]
+    postern("perimeter", "approve", key)
+    assert postern("perimeter", "rewrap", later).startswith("1 values open there now; 0 ")
+    assert_nowhere(stack, TOKEN)
+
+    # From here on the second perimeter alone serves the environment.
+    assert stack.stop() == 0
+    stack.arguments = ["--no-worker"]
+    stack.start()
+    journey.client = type(journey.client)(base_url=stack.base_url, api_key=stack.api_key)
+    with worker(stack, second, zone(known)) as log:
+        [read] = journey.bash("cat ledger/README; cd ledger && git fetch 2>&1; echo fetched $?")
+        assert "the ledger" in read and "fetched 0" in read, read + log.read_text()[-2000:]
+    assert_nowhere(second, TOKEN)
+    assert journey.errors() == []
 
 
 def test_boundary_the_zone_s_answer_about_a_repository_can_be_asked_for(stack: Stack):

@@ -2,12 +2,13 @@
 //! perimeter's custody opens it.
 
 use postern_model::Timestamp;
-use postern_model::ids::{SessionId, WorkspaceId};
+use postern_model::ids::{ResourceId, SessionId, WorkspaceId};
 use postern_secret::seal::{Binding, Places, Sealed, SealedCredential, SealedVariable};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::row::{from_json, json, micros};
+use crate::row::{from_json, json, micros, parsed};
+use crate::wraps::{Place, SealedPart};
 use crate::{Connection, StoreError, Tx};
 
 /// A token that is to be stored, in place of the one that its resource had.
@@ -108,19 +109,43 @@ pub async fn fingerprint(connection: &mut Connection, workspace: &WorkspaceId) -
     Ok((row.try_get("present")?, row.try_get("newest")?, row.try_get("mixed")?))
 }
 
+/// The tokens of a workspace's sessions, after that of this resource in their order.
+pub(crate) async fn sealed_parts(
+    connection: &mut Connection,
+    workspace: &WorkspaceId,
+    after: Option<&ResourceId>,
+) -> Result<Vec<SealedPart>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT * FROM repository_tokens WHERE workspace_id = ?1 AND resource_id > ?2 AND sealed IS NOT NULL ORDER BY resource_id",
+    )
+    .bind(workspace.as_str())
+    .bind(after.map_or("", ResourceId::as_str))
+    .fetch_all(connection)
+    .await?;
+    let part = |row: &SqliteRow| {
+        let id = parsed(ResourceId::parse(row.try_get("resource_id")?), "repository_tokens.resource_id")?;
+        Ok(sealed(row)?.map(|credential| SealedPart { place: Place::Repository(id), credential }))
+    };
+    rows.iter().filter_map(|row| part(row).transpose()).collect()
+}
+
 fn stored(row: &SqliteRow) -> Result<Option<StoredToken>, StoreError> {
+    let Some(credential) = sealed(row)? else { return Ok(None) };
+    let (hosts, places) = (credential.binding.hosts.clone(), Places { body: false, header: true });
+    let sealed = SealedVariable { credential, hosts, places }.encode();
+    Ok(Some(StoredToken { url: row.try_get("url")?, sealed }))
+}
+
+/// Ciphertext and binding, as the columns say: edited ones make it unopenable. Nothing where its resource was removed.
+fn sealed(row: &SqliteRow) -> Result<Option<SealedCredential>, StoreError> {
     let Some(sealed) = row.try_get::<Option<&str>, _>("sealed")? else { return Ok(None) };
     let sealed: Sealed = from_json(sealed, "repository_tokens.sealed")?;
-    let (host, url): (&str, String) = (row.try_get("host")?, row.try_get("url")?);
-    // As the columns say: edited ones make it unopenable.
     let binding = Binding::of_repository(
         row.try_get("workspace_id")?,
         row.try_get("session_id")?,
         row.try_get("resource_id")?,
-        host,
-        &url,
+        row.try_get("host")?,
+        row.try_get("url")?,
     );
-    let (hosts, places) = (binding.hosts.clone(), Places { body: false, header: true });
-    let sealed = SealedVariable { credential: SealedCredential { binding, sealed }, hosts, places }.encode();
-    Ok(Some(StoredToken { url, sealed }))
+    Ok(Some(SealedCredential { binding, sealed }))
 }

@@ -41,7 +41,7 @@ fn resource(session: &Value) -> (String, String) {
 }
 
 /// What came in the secret of the next item.
-async fn poll(server: &Server, environment: &str, key: &str, agent: &str) -> (Vec<SealedVariable>, Value) {
+pub(crate) async fn poll(server: &Server, environment: &str, key: &str, agent: &str) -> (Vec<SealedVariable>, Value) {
     let path = format!("/v1/environments/{environment}/work/poll?block_ms=999");
     let request = server.request_as(key, "GET", &path).header("user-agent", agent);
     let item = server.send(request).await.ok();
