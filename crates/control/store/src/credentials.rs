@@ -205,6 +205,7 @@ fn variable(row: &SqliteRow) -> Result<StoredVariable, StoreError> {
         credential: SealedCredential { binding: stored.binding, sealed: stored.sealed },
         hosts: networking.hosts(),
         places: Places { body, header },
+        run: None,
     };
     Ok(StoredVariable { vault_id: stored.vault_id, id: stored.id, name: secret_name, sealed: sealed.encode() })
 }

@@ -1,9 +1,10 @@
 //! Keys of sealed values for a perimeter that came later: of whatever a workspace keeps sealed, by one walk through all of it.
 
-use postern_model::ids::{CredentialId, ResourceId, WorkspaceId};
+use postern_model::ids::{CredentialId, DeploymentResourceId, ResourceId, WorkspaceId};
 use postern_model::vault::SecretPart;
 use postern_secret::seal::{MOST_RECIPIENTS, SealedCredential, Wrap};
 
+use crate::deployments::tokens;
 use crate::row::json;
 use crate::{Connection, StoreError, Tx, credentials, repositories};
 
@@ -14,6 +15,8 @@ pub enum Place {
     Credential(CredentialId, SecretPart),
     /// The token of a repository that a session was given.
     Repository(ResourceId),
+    /// The token that a deployment keeps for a repository of its runs.
+    Deployment(DeploymentResourceId),
 }
 
 /// A sealed value in its place.
@@ -37,19 +40,23 @@ pub async fn not_wrapped_for(
     most: usize,
 ) -> Result<Vec<SealedPart>, StoreError> {
     let missing = |part: &SealedPart| !part.credential.sealed.wraps.iter().any(|wrap| wrap.public_key == public_key);
-    let credentials = match after {
+    let mut parts = match after {
         None => credentials::sealed_parts(connection, workspace, None).await?,
         Some(Place::Credential(id, part)) => {
             credentials::sealed_parts(connection, workspace, Some((id, *part))).await?
         }
-        Some(Place::Repository(_)) => Vec::new(),
+        Some(Place::Repository(_) | Place::Deployment(_)) => Vec::new(),
     };
-    let mut parts: Vec<SealedPart> = credentials.into_iter().filter(missing).take(most).collect();
-    if parts.len() < most {
+    parts.retain(missing);
+    if parts.len() < most && !matches!(after, Some(Place::Deployment(_))) {
         let after = if let Some(Place::Repository(id)) = after { Some(id) } else { None };
-        let tokens = repositories::sealed_parts(connection, workspace, after).await?;
-        parts.extend(tokens.into_iter().filter(missing).take(most - parts.len()));
+        parts.extend(repositories::sealed_parts(connection, workspace, after).await?.into_iter().filter(missing));
     }
+    if parts.len() < most {
+        let after = if let Some(Place::Deployment(id)) = after { Some(id) } else { None };
+        parts.extend(tokens::sealed_parts(connection, workspace, after).await?.into_iter().filter(missing));
+    }
+    parts.truncate(most);
     Ok(parts)
 }
 
@@ -79,6 +86,10 @@ pub async fn add_wrap(tx: &mut Tx, of: &SealedPart, wrap: Wrap) -> Result<bool, 
                 .bind(json(&sealed))
                 .bind(id.as_str())
         }
+        Place::Deployment(id) => sqlx::query("UPDATE deployment_tokens SET sealed = ?2 WHERE sealed = ?1 AND id = ?3")
+            .bind(before)
+            .bind(json(&sealed))
+            .bind(id.as_str()),
     };
     Ok(update.execute(&mut **tx).await?.rows_affected() == 1)
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::*;
 use crate::credentials::{NewCredential, Shown, part_binding};
+use crate::deployments::tokens;
 use crate::{Store, environments, repositories, vaults};
 
 struct Stage {
@@ -29,7 +30,7 @@ fn wrap(of: &Recipient) -> Wrap {
 }
 
 impl Stage {
-    /// A credential of two parts, and the tokens of two repositories of one session.
+    /// A credential of two parts, the tokens of two repositories of one session, and that of a deployment.
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("db")).await.unwrap();
@@ -52,6 +53,7 @@ impl Stage {
         let vault = vaults::create(&mut tx, &stage.workspace, vault, Timestamp::UNIX_EPOCH).await.unwrap().id;
         stage.credential(&mut tx, &vault).await;
         tx.commit().await.unwrap();
+        stage.deployment().await;
         for resource in ["sesrsc_1", "sesrsc_2"] {
             stage.token(resource, "a-token-0123456789abcdef").await;
         }
@@ -74,6 +76,24 @@ impl Stage {
         let new = NewCredential { shown, key: url, secrets: &secrets, now: Timestamp::UNIX_EPOCH };
         let id = CredentialId::parse("vcrd_1").unwrap();
         credentials::create(tx, &self.workspace, vault, &id, &new).await.unwrap();
+    }
+
+    async fn deployment(&self) {
+        let (workspace, url) = (self.workspace.as_str(), "https://git.example/team/ledger");
+        let mut tx = self.store.write().await.unwrap();
+        sqlx::query(
+            "INSERT INTO deployments (workspace_id, id, name, agent_id, agent_version, environment_id, initial_events, resources, \
+               vault_ids, metadata, status, created_at, updated_at) \
+             VALUES (?1, 'depl_1', 'd', 'agent_1', 1, 'env_1', '[]', '[]', '[]', '{}', 'active', 0, 0)",
+        )
+        .bind(workspace)
+        .execute(&mut **tx)
+        .await
+        .unwrap();
+        let binding = Binding::of_deployment(workspace, "depl_1", "deplrsc_1", "git.example", url);
+        let sealed = self.sealed(&binding, "a-token-0123456789abcdef");
+        tokens::put(&mut tx, &binding, &sealed, Timestamp::UNIX_EPOCH).await.unwrap();
+        tx.commit().await.unwrap();
     }
 
     fn sealed(&self, binding: &Binding, value: &str) -> Sealed {
@@ -124,7 +144,7 @@ async fn whatever_is_kept_sealed_is_walked_through_once_in_pages_of_any_size() {
     let stage = Stage::new().await;
     let second = recipient("perim_2");
     let key = second.public_key.to_string();
-    for page in 1..=5 {
+    for page in 1..=6 {
         let walked = stage.walk(&key, page).await;
         let places: Vec<String> = walked.iter().map(|part| format!("{:?}", part.place)).collect();
         assert_eq!(
@@ -133,7 +153,8 @@ async fn whatever_is_kept_sealed_is_walked_through_once_in_pages_of_any_size() {
                 "Credential(vcrd_1, RefreshToken)",
                 "Credential(vcrd_1, Value)",
                 "Repository(sesrsc_1)",
-                "Repository(sesrsc_2)"
+                "Repository(sesrsc_2)",
+                "Deployment(deplrsc_1)"
             ],
             "pages of {page}"
         );
@@ -158,7 +179,7 @@ async fn a_key_is_added_to_the_value_that_it_was_made_for_and_to_no_other() {
     let mut tx = stage.store.write().await.unwrap();
     repositories::remove(&mut tx, "sesrsc_1", Timestamp::UNIX_EPOCH).await.unwrap();
     tx.commit().await.unwrap();
-    for (part, expected) in before.iter().zip([true, true, false, false]) {
+    for (part, expected) in before.iter().zip([true, true, false, false, true]) {
         assert_eq!(stage.add(part, wrap(&second)).await, expected, "{:?}", part.place);
         assert!(!stage.add(part, wrap(&second)).await, "what it was made for is no longer there");
     }
