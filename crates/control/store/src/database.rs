@@ -39,6 +39,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (59, "refresh_failed", include_str!("../migrations/sqlite/0059_refresh_failed.sql")),
     (63, "snapshots", include_str!("../migrations/sqlite/0063_snapshots.sql")),
     (64, "event_keys", include_str!("../migrations/sqlite/0064_event_keys.sql")),
+    (65, "deployment_tokens", include_str!("../migrations/sqlite/0065_deployment_tokens.sql")),
     (75, "affinity", include_str!("../migrations/sqlite/0075_affinity.sql")),
 ];
 

@@ -33,7 +33,7 @@ fn sealed(binding: Binding, value: &str, to: &Recipient) -> Result<SealedVariabl
     let sealed = seal(&SecretBytes::new(value.as_bytes().to_vec()), &binding, std::slice::from_ref(to));
     let sealed = sealed.map_err(|error| VerifyError::stand("seal what a session was given", &error))?;
     let hosts = binding.hosts.clone();
-    Ok(SealedVariable { credential: SealedCredential { binding, sealed }, hosts, places: HEADER })
+    Ok(SealedVariable { credential: SealedCredential { binding, sealed }, hosts, places: HEADER, run: None })
 }
 
 fn binding(session: &str) -> Binding {
