@@ -17,6 +17,7 @@ use crate::cgroup::{Controller, Group, Limits, Pool};
 use crate::clocks::Clocks;
 use crate::error::BuildError;
 use crate::inside::{Order, Report};
+use crate::nobody;
 use crate::request::{Builder, Request};
 use crate::sandbox::{Exit, Network};
 use crate::stub::{Stub, Stubs};
@@ -234,10 +235,18 @@ fn no_sockets(errno: Errno) -> BuildError {
 
 /// Waits until the child is process 1, or says why not.
 fn wait_for_report(child: &Channel) -> Result<Vec<OwnedFd>, BuildError> {
-    match receive(child, Instant::now() + PATIENCE)? {
-        Some((Report::Ready, sockets)) if sockets.len() >= Network::SOCKETS => Ok(sockets),
-        Some((Report::Failed(error), _)) => Err(error),
-        Some((Report::Ready, _)) | None => Err(died()),
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match receive(child, until)? {
+            Some((Report::Lent, mounts)) => {
+                nobody::own(&mounts);
+                // A child that is gone by now is met by the next look.
+                let _gone = child.send(&Order::Closed, &[]);
+            }
+            Some((Report::Ready, sockets)) if sockets.len() >= Network::SOCKETS => return Ok(sockets),
+            Some((Report::Failed(error), _)) => return Err(error),
+            Some((Report::Ready, _)) | None => return Err(died()),
+        }
     }
 }
 

@@ -72,12 +72,16 @@ pub(crate) enum Order<'a> {
     /// The user is mapped and the limits are set: serve this session. The tool channel's end, the pipe for last words and the host's authorities come
     /// with it.
     Serve { request: Box<Cow<'a, Request>>, memory_held: bool },
+    /// The mounts that came with [`Report::Lent`] are closed to writing, as far as this kernel and their file systems know how.
+    Closed,
 }
 
 /// What the child tells the spawner.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Report {
+    /// As root: mounts come with this that are lent to be read, and are to be closed to writing before anything of the session runs.
+    Lent,
     /// Everything stands, and this is process 1; the sockets come with this, in the order of `Network`.
     Ready,
     Failed(BuildError),

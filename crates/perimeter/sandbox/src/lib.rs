@@ -21,6 +21,7 @@ mod image;
 mod inside;
 mod mounts;
 mod netlink;
+mod nobody;
 mod pause;
 mod reaper;
 pub mod refused;

@@ -103,7 +103,20 @@ struct MountAttr {
 
 /// Sets attributes (`MOUNT_ATTR_*`) on a mount and, with `recursive`, on everything mounted below.
 pub(crate) fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: u64, recursive: Recursive) -> Result<(), Errno> {
-    let attr = MountAttr { set: attributes, clear: 0, propagation: 0, userns_fd: 0 };
+    set_attributes(mount, &MountAttr { set: attributes, clear: 0, propagation: 0, userns_fd: 0 }, recursive)
+}
+
+/// Has a copied mount, and everything mounted below, show users as the maps of a user namespace say.
+pub(crate) fn map_mount(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> Result<(), Errno> {
+    let userns_fd = u64::try_from(users.as_raw_fd()).map_err(|_| Errno::BADF)?;
+    set_attributes(
+        mount,
+        &MountAttr { set: libc::MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, userns_fd },
+        Recursive::Yes,
+    )
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: Recursive) -> Result<(), Errno> {
     let flags = libc::AT_EMPTY_PATH | if recursive == Recursive::Yes { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty null-terminated string, and the kernel reads exactly the size we state of a structure that lives until after the call.
     let result = unsafe {
@@ -112,7 +125,7 @@ pub(crate) fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: u64, recur
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<MountAttr>(),
         )
     };

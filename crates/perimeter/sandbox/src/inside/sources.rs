@@ -1,18 +1,19 @@
 //! Taking what comes from the host: copies of mounts, made while this process still is who may open them.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use postern_exec::Channel;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::mount::OpenTreeFlags;
 
 use super::along::Table;
 use super::mounts::{self, Use};
-use super::{Ahead, Doing, Failure, Inside, image};
+use super::{Ahead, Doing, Failure, Inside, Order, Report, hear, image};
 use crate::danger;
 use crate::request::Request;
 use crate::sensitive;
-use crate::spec::{Access, GIVEN, OUTPUTS, Root};
+use crate::spec::{Access, GIVEN, OUTPUTS, Root, Spec};
 use crate::system::DEVICES;
 
 /// Mounts of the host that every sandbox gets, taken and not yet attached.
@@ -110,11 +111,32 @@ pub(super) fn take_requested(inside: &mut Inside) -> Result<(), Failure> {
         let (tree, kind) = lends.take(&mount.host, allowed)?;
         borrowed.lent.push((mount.at.clone(), tree, kind));
     }
+    if spec.kernel_uid.is_some() {
+        close_to_writing(&ahead.spawner, spec, borrowed)?;
+    }
     for device in &spec.devices {
         borrowed.devices.push((device.clone(), take_device(device)?));
     }
     Ok(())
 }
+
+/// What is lent to be read is taken, and not yet attached: only then, and only by root of the host, can it be closed to writing to what a mount that is read-only
+/// does not close, sockets and pipes.
+fn close_to_writing(spawner: &Channel, spec: &Spec, borrowed: &Borrowed) -> Result<(), Failure> {
+    let read = |at: &Path| spec.mounts.iter().any(|mount| mount.at == at && mount.access != Access::Write);
+    let trees: Vec<_> = borrowed.lent.iter().filter(|(at, ..)| read(at)).map(|(_, tree, _)| tree.as_fd()).collect();
+    for some in trees.chunks(IN_ONE_FRAME) {
+        let told = spawner.send(&Report::Lent, some);
+        told.map_err(|error| Failure::other(format!("hand over what is lent: {error}")))?;
+        let (Order::Closed, _) = hear(spawner)? else {
+            return Err(Failure::other("the spawner did not close what is lent"));
+        };
+    }
+    Ok(())
+}
+
+/// Fewer than a frame may carry.
+const IN_ONE_FRAME: usize = 16;
 
 /// What a zone lends of the host's files, in distinction from what is the session's own.
 struct Lends<'a> {
