@@ -231,6 +231,13 @@ pub struct MemoryVersion {
     pub redacted_by: Option<Actor>,
 }
 
+impl MemoryVersion {
+    /// The session that wrote it, if one did. Sessions redact nothing.
+    pub fn session(&self) -> Option<&SessionId> {
+        self.created_by.as_ref().and_then(Actor::session)
+    }
+}
+
 /// The constant `memory_version`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MemoryVersionTag {

@@ -133,7 +133,7 @@ pub(crate) fn unknown_environment(environment: &EnvironmentId) -> Problem {
     Problem::not_found(format!("Environment {environment} was not found.")).with_code("environment_not_found")
 }
 
-fn unknown_work(work: &WorkId) -> Problem {
+pub(crate) fn unknown_work(work: &WorkId) -> Problem {
     Problem::not_found(format!("Work item {work} was not found in this environment."))
 }
 

@@ -1,6 +1,8 @@
 //! Sessions as stored: the record beside the log. What a session *does* is in its log; the columns here are a summary for
 //! lists, written in the same transaction.
 
+use std::collections::HashMap;
+
 use postern_model::event::OutcomeEvaluation;
 use postern_model::ids::{DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId, WorkspaceId};
 use postern_model::money::BudgetLimit;
@@ -213,6 +215,29 @@ pub async fn vaults(
     let Some(row) = row else { return Ok(None) };
     let workspace = parsed(WorkspaceId::parse(row.try_get("workspace_id")?), "sessions.workspace_id")?;
     Ok(Some((workspace, from_json(row.try_get("vault_ids")?, "sessions.vault_ids")?)))
+}
+
+/// The vaults of those of these sessions that there are.
+///
+/// # Errors
+/// The database failed.
+pub async fn vaults_of(
+    connection: &mut Connection,
+    workspace: &WorkspaceId,
+    ids: impl IntoIterator<Item = &SessionId>,
+) -> Result<HashMap<SessionId, Vec<VaultId>>, StoreError> {
+    let mut sql = QueryBuilder::<Sqlite>::new("SELECT id, vault_ids FROM sessions WHERE workspace_id = ");
+    // The empty text keeps a list of no ids a list.
+    sql.push_bind(workspace.as_str()).push(" AND id IN (''");
+    for id in ids {
+        sql.push(", ").push_bind(id.as_str());
+    }
+    let rows = sql.push(")").build().fetch_all(connection).await?;
+    let pair = |row: &SqliteRow| {
+        let id = parsed(SessionId::parse(row.try_get("id")?), "sessions.id")?;
+        Ok((id, from_json(row.try_get("vault_ids")?, "sessions.vault_ids")?))
+    };
+    rows.iter().map(pair).collect()
 }
 
 /// What a session of this environment was given.
