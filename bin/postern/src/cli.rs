@@ -160,7 +160,17 @@ pub(crate) struct Server {
     #[arg(long, value_name = "FILE", requires = "url")]
     pub(crate) server_ca: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) at: AtWorkspace,
+    #[command(flatten)]
     pub(crate) place: Place,
+}
+
+/// In which workspace a command acts.
+#[derive(Args, Clone)]
+pub(crate) struct AtWorkspace {
+    /// The workspace to act in, wrkspc_...; the operator's own unless given, the key's with a URL.
+    #[arg(long, value_name = "ID")]
+    pub(crate) workspace: Option<String>,
 }
 
 #[derive(Args)]

@@ -6,6 +6,7 @@ use postern_api::Limits;
 use postern_store::blobs::Quota;
 use serde_json::{Value, json};
 
+use crate::repositories::{errors, poll};
 use crate::support::{Request, Server, issue_foreign_key, short};
 use crate::work::polled;
 
@@ -253,4 +254,25 @@ async fn what_a_session_puts_out_is_found_with_it_and_can_be_downloaded() {
     };
     tokio::time::timeout(Duration::from_secs(20), idle).await.unwrap();
     server.get(&format!("/v1/files/{}", id(&file))).await.refused(404, "not_found_error");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_brings_no_files_leaves_the_session_told_of_each() {
+    let server = Server::start().await;
+    let (environment, key) = server.environment("e").await;
+    let (one, two) = (uploaded(&server, "one.txt", b"1").await, uploaded(&server, "two.txt", b"2").await);
+    let given = json!({"resources": [
+        {"type": "file", "file_id": id(&one), "mount_path": "/mnt/session/uploads/one.txt"},
+        {"type": "file", "file_id": id(&two), "mount_path": "/mnt/session/uploads/two.txt"}]});
+    for (agent, expected) in [("Anthropic/Python 2.12.0", vec!["one.txt", "two.txt"]), ("postern/0.1.0", vec![])] {
+        let (session, _) = server.session_and_open_call(&environment, given.clone()).await;
+        poll(&server, &environment, &key, agent).await;
+        let told = errors(&server, &session).await;
+        assert_eq!(told.len(), expected.len(), "{agent}: {told:?}");
+        for (error, name) in told.iter().zip(expected) {
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains("resource_unsupported") && message.contains(name), "{message}");
+            assert!(message.contains("Next step"), "{message}");
+        }
+    }
 }

@@ -41,7 +41,7 @@ fn resource(session: &Value) -> (String, String) {
 }
 
 /// What came in the secret of the next item.
-async fn poll(server: &Server, environment: &str, key: &str, agent: &str) -> (Vec<SealedVariable>, Value) {
+pub(crate) async fn poll(server: &Server, environment: &str, key: &str, agent: &str) -> (Vec<SealedVariable>, Value) {
     let path = format!("/v1/environments/{environment}/work/poll?block_ms=999");
     let request = server.request_as(key, "GET", &path).header("user-agent", agent);
     let item = server.send(request).await.ok();
@@ -51,7 +51,7 @@ async fn poll(server: &Server, environment: &str, key: &str, agent: &str) -> (Ve
     (sealed.iter().map(|text| SealedVariable::decode(text.as_str().unwrap()).unwrap()).collect(), secret)
 }
 
-async fn errors(server: &Server, session: &str) -> Vec<Value> {
+pub(crate) async fn errors(server: &Server, session: &str) -> Vec<Value> {
     let events = server.get(&format!("/v1/sessions/{session}/events")).await.ok();
     let events = events["data"].as_array().unwrap().clone();
     events.into_iter().filter(|event| event["type"] == "session.error").map(|event| event["error"].clone()).collect()
