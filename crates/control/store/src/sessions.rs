@@ -226,19 +226,25 @@ pub async fn vaults_of(
     workspace: &WorkspaceId,
     ids: impl IntoIterator<Item = &SessionId>,
 ) -> Result<HashMap<SessionId, Vec<VaultId>>, StoreError> {
-    let mut sql = QueryBuilder::<Sqlite>::new("SELECT id, vault_ids FROM sessions WHERE workspace_id = ");
-    // The empty text keeps a list of no ids a list.
-    sql.push_bind(workspace.as_str()).push(" AND id IN (''");
-    for id in ids {
-        sql.push(", ").push_bind(id.as_str());
+    let ids: Vec<&SessionId> = ids.into_iter().collect();
+    let mut found = HashMap::new();
+    for some in ids.chunks(IDS_OF_A_STATEMENT) {
+        let mut sql = QueryBuilder::<Sqlite>::new("SELECT id, vault_ids FROM sessions WHERE workspace_id = ");
+        sql.push_bind(workspace.as_str()).push(" AND id IN (");
+        let mut list = sql.separated(", ");
+        for id in some {
+            list.push_bind(id.as_str());
+        }
+        for row in sql.push(")").build().fetch_all(&mut *connection).await? {
+            let id = parsed(SessionId::parse(row.try_get("id")?), "sessions.id")?;
+            found.insert(id, from_json(row.try_get("vault_ids")?, "sessions.vault_ids")?);
+        }
     }
-    let rows = sql.push(")").build().fetch_all(connection).await?;
-    let pair = |row: &SqliteRow| {
-        let id = parsed(SessionId::parse(row.try_get("id")?), "sessions.id")?;
-        Ok((id, from_json(row.try_get("vault_ids")?, "sessions.vault_ids")?))
-    };
-    rows.iter().map(pair).collect()
+    Ok(found)
 }
+
+/// A statement has only so many parameters.
+const IDS_OF_A_STATEMENT: usize = 500;
 
 /// What a session of this environment was given.
 ///

@@ -168,12 +168,17 @@ impl World {
         assert!(is_allowed || matches!(what, "unknown" | "forbidden"), "not in the table of routes: {place}");
         if is_object && is_allowed && (role.is_foreign() || is_of_other_vaults) {
             assert_eq!(what, "hidden", "{place}");
-            let missing = self.call(here, role, route, &here.missing(&path)).await;
+            let nothing = match is_of_other_vaults {
+                true => here.without(&path, &USES_A_VAULT),
+                false => here.missing(&path),
+            };
+            let missing = self.call(here, role, route, &nothing).await;
             assert_eq!(here.anonymous(&answer), here.anonymous(&missing), "404 tells of a foreign object: {place}");
         }
         // What no workspace owns is anybody's to list.
         let is_common = route.path == "/v1/models";
-        let names_a_user = NAME_WHO_USES_A_VAULT.contains(&route.path) && role == Role::OtherVaults;
+        let is_list = route.method == Method::Get && NAME_WHO_USES_A_VAULT.contains(&route.path);
+        let names_a_user = is_list && role == Role::OtherVaults;
         assert!(!names_a_user || what == "lists none", "what uses another vault is listed: {place}");
         assert!(is_common || !role.is_foreign() || what != "lists", "the foreign workspace is empty: {place}");
         if let Some(fresh) = &fresh {

@@ -100,6 +100,12 @@ impl Place {
         self.ids.iter().fold(path.to_owned(), |path, (_, id)| path.replace(id.as_str(), &nothing(id)))
     }
 
+    /// The same path with nothing in place of these parameters.
+    pub(super) fn without(&self, path: &str, names: &[&str]) -> String {
+        let named = self.ids.iter().filter(|(name, _)| names.contains(name));
+        named.fold(path.to_owned(), |path, (_, id)| path.replace(id.as_str(), &nothing(id)))
+    }
+
     /// A refusal without the ids of what was asked for.
     pub(super) fn anonymous(&self, answer: &Response) -> (u16, String) {
         (answer.status, self.missing(&answer.body["error"].to_string()))
