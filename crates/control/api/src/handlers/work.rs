@@ -156,7 +156,7 @@ async fn environment(call: &Call) -> Result<EnvironmentId, Problem> {
     let environment = call.id("environment", "Environment")?;
     call.caller.check_environment(&environment)?;
     // A worker's credential names its environment; a key of the API names only a workspace.
-    if matches!(call.caller, Caller::Operator | Caller::ApiKey(_)) {
+    if matches!(call.caller, Caller::Operator(_) | Caller::ApiKey(_)) {
         let mut connection = call.app.store.read().await.map_err(problem)?;
         let found = environments::find(&mut connection, &call.workspace, &environment).await.map_err(problem)?;
         found.ok_or_else(|| unknown_environment(&environment))?;
