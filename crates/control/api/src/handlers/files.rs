@@ -1,5 +1,7 @@
 //! Files (contract 1.11).
 
+mod older;
+
 use axum::body::Body;
 use bytes::Bytes;
 use jiff::SignedDuration;
@@ -138,6 +140,9 @@ pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
     if !ids.is_empty() {
         return list_by_id(call, ids).await;
     }
+    if older::is_asked(&call.headers) {
+        return older::list(call).await;
+    }
     let query = list_query(&mut call.query, LIST, 1000)?;
     let scope = call.query.text("scope_id")?;
     call.finish_query()?;
@@ -160,7 +165,11 @@ async fn list_by_id(mut call: Call, mut ids: Vec<String>) -> Result<Reply, Probl
     let mut reader = call.app.store.read().await.map_err(problem)?;
     let data = files::list_by_id(&mut reader, &call.workspace, &ids, call.app.now()).await.map_err(problem)?;
     drop(reader);
-    Reply::json(&Page { data: known(&call, data).await?, next_page: None })
+    let data = known(&call, data).await?;
+    if older::is_asked(&call.headers) {
+        return Reply::json(&older::whole(data));
+    }
+    Reply::json(&Page { data, next_page: None })
 }
 
 /// Those of the files that are of no session, or of one that the caller may know.

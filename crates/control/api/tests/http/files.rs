@@ -257,6 +257,48 @@ async fn what_a_session_puts_out_is_found_with_it_and_can_be_downloaded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clients_of_the_older_beta_page_through_files_by_id_in_both_directions() {
+    let server = Server::start().await;
+    let mut newest_first = Vec::new();
+    for name in ["a", "b", "c", "d", "e"] {
+        newest_first.insert(0, id(&uploaded(&server, name, b"x").await).to_owned());
+    }
+    let list = async |query: &str| {
+        let request = server.request("GET", &format!("/v1/files{query}"));
+        server.send(request.header("anthropic-beta", "files-api-2025-04-14")).await
+    };
+    let ids = |page: &Value| page["data"].as_array().unwrap().iter().map(|one| id(one).to_owned()).collect::<Vec<_>>();
+    let all = &newest_first;
+    for (query, expected, more) in [
+        ("?limit=2".to_owned(), &all[..2], true),
+        (format!("?limit=2&after_id={}", all[1]), &all[2..4], true),
+        (format!("?limit=2&after_id={}", all[3]), &all[4..], false),
+        (format!("?limit=2&after_id={}", all[4]), &all[5..], false),
+        (format!("?limit=2&before_id={}", all[4]), &all[2..4], true),
+        (format!("?limit=2&before_id={}", all[2]), &all[..2], false),
+        (format!("?limit=2&before_id={}", all[0]), &all[..0], false),
+        (format!("?ids[]={}", all[3]), &all[3..4], false),
+    ] {
+        let page = list(&query).await.ok();
+        assert_eq!((ids(&page), &page["has_more"]), (expected.to_vec(), &json!(more)), "{query}");
+        assert_eq!((&page["first_id"], &page["last_id"]), (&json!(expected.first()), &json!(expected.last())));
+        assert!(page.get("next_page").is_none(), "{page}");
+    }
+    for (query, place) in [
+        (format!("?after_id={0}&before_id={0}", all[0]), "before_id"),
+        ("?after_id=file_gone".to_owned(), "after_id"),
+        ("?page=page_x".to_owned(), "page"),
+    ] {
+        let refusal = list(&query).await.refused(400, "invalid_request_error");
+        assert!(refusal.contains(place), "{refusal}");
+    }
+    // Today's clients name no beta, and know no ids here.
+    let page = server.get("/v1/files?limit=2").await.ok();
+    assert!(page["next_page"].is_string() && page.get("has_more").is_none(), "{page}");
+    server.get(&format!("/v1/files?after_id={}", all[0])).await.refused(400, "invalid_request_error");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_brings_no_files_leaves_the_session_told_of_each() {
     let server = Server::start().await;
     let (environment, key) = server.environment("e").await;
