@@ -277,6 +277,7 @@ def tunnels(beta, certificate: str) -> None:
 def models(beta) -> None:
     first = next(iter(beta.models.list(limit=1)))
     assert beta.models.retrieve(first.id).id == first.id
+    assert beta.models.retrieve("rehearsal-latest").id == first.id, "by another name"
 
 
 def main(base_url: str, api_key: str, environment: str, idle: str, idle_key: str, certificate: str) -> None:
