@@ -1,6 +1,6 @@
 //! Memory stores, their memories, and the versions of these, as the contract shows them (2.10).
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::ids::{ApiKeyId, MemoryId, MemoryStoreId, MemoryVersionId, SessionId};
 use crate::metadata::MetadataPatch;
@@ -354,8 +354,14 @@ impl Access {
 pub struct CreateMemory {
     /// Where it shall lie.
     pub path: String,
-    /// Its text; empty, not null, for none.
-    pub content: String,
+    /// Its text; empty or null for none. Left out it is refused: nobody shall make an empty memory by a mistyped name.
+    #[serde(deserialize_with = "required")]
+    pub content: Option<String>,
+}
+
+/// Null is a value; absence is none.
+fn required<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Option::deserialize(deserializer)
 }
 
 impl CreateMemory {
@@ -364,7 +370,7 @@ impl CreateMemory {
     /// # Errors
     /// 400.
     pub fn checked(self) -> Result<(MemoryPath, String), Problem> {
-        Ok((MemoryPath::parse(&self.path)?, memory_content(self.content)?))
+        Ok((MemoryPath::parse(&self.path)?, memory_content(self.content.unwrap_or_default())?))
     }
 }
 
@@ -473,7 +479,7 @@ mod tests {
 
     #[test]
     fn a_memory_s_content_is_measured_in_bytes() {
-        let create = |content: String| CreateMemory { path: "/a".into(), content }.checked();
+        let create = |content: String| CreateMemory { path: "/a".into(), content: Some(content) }.checked();
         assert!(create("\u{e9}".repeat(MAX_CONTENT / 2)).is_ok());
         assert_eq!(create("\u{e9}".repeat(MAX_CONTENT / 2) + "x").unwrap_err().status(), 400);
     }

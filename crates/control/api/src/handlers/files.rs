@@ -28,6 +28,8 @@ const MAX_IDS: usize = 100;
 const EXPIRY: std::ops::RangeInclusive<i64> = 3_600..=7_776_000;
 /// The longest media type, in bytes.
 const MAX_MIME: usize = 255;
+/// What a file is of which nobody says it.
+pub(super) const UNSAID: &str = "application/octet-stream";
 
 /// What the parts of an upload come to.
 #[derive(Default)]
@@ -96,8 +98,8 @@ async fn receive(mut form: Form, writer: &mut Writer) -> Result<(Upload, Content
 
 async fn file(mut part: Part, writer: &mut Writer) -> Result<(Blob, String, String), Problem> {
     let Some(sent) = part.filename() else { return Err(Problem::invalid_at("file", "is not a file: it has no name")) };
-    let name = filename(sent);
-    let mime = part.content_type().unwrap_or("application/octet-stream").to_owned();
+    let mime = part.content_type().unwrap_or(UNSAID).to_owned();
+    let name = filename(sent, &mime);
     if mime.len() > MAX_MIME {
         return Err(Problem::invalid_at("file", format!("its media type is longer than {MAX_MIME} bytes")));
     }

@@ -100,6 +100,8 @@ async fn a_form_that_is_not_an_upload_stores_nothing() {
         assert!(message.contains(expected), "{expected}: {message}");
     }
     assert_eq!(server.get("/v1/files").await.ok()["data"], json!([]));
+    let unnamed = server.send(form(&[("file", Some(""), b"a")])).await.ok();
+    assert_eq!((&unnamed["filename"], &unnamed["mime_type"]), (&json!("unnamed.txt"), &json!("text/plain")));
     let soon = server.send(form(&[file, ("expires_in_seconds", None, b"3600")])).await.ok();
     assert!(soon["expires_at"].is_string());
 }

@@ -362,6 +362,7 @@ impl Response {
         assert_eq!(self.body["request_id"].as_str(), self.header("request-id"));
         assert!(self.header("request-id").unwrap().starts_with("req_"));
         assert_eq!(self.header("content-type"), Some("application/json"));
+        assert_eq!(self.header("retry-after"), (status == 429).then_some("5"));
         assert_eq!(self.header("x-should-retry"), (status == 409).then_some("false"));
         self.body["error"]["message"].as_str().unwrap().to_owned()
     }
