@@ -167,3 +167,39 @@ def test_a_workspace_is_made_with_a_key_of_its_own_and_erased_by_its_name(poster
     assert "is erased" in act("workspace", "erase", workspace, "--name", "legal").stdout
     with pytest.raises(AuthenticationError):
         client.beta.agents.list()
+
+
+def test_a_second_workspace_has_keys_a_perimeter_and_a_sealed_credential_of_its_own(postern: Stack):
+    from anthropic import Anthropic, AuthenticationError
+
+    def act(*arguments: str, code: int = 0, value: str = "") -> str:
+        done = subprocess.run([BINARY, *arguments, "--data-dir", str(postern.data)], cwd=postern.directory, input=value,
+                              capture_output=True, text=True, timeout=120)
+        assert done.returncode == code, done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+    workspace = act("workspace", "create", "legal").strip()
+    there = ["--workspace", workspace]
+    key = act("key", "issue", "--name", "theirs", "--role", "admin", *there).strip()
+    client = Anthropic(base_url=postern.base_url, api_key=key)
+    vault = client.beta.vaults.create(display_name="v").id
+    sealing = ["credential", "create", "--vault", vault, "--variable", "CRM_TOKEN", "--host", "crm.example"]
+    assert "perimeter" in act(*sealing, *there, value="sealed-by-hand-90c4be17fa52d836\n", code=2)
+
+    environment = client.beta.environments.create(name="theirs", config={"type": "self_hosted"}).id
+    act("perimeter", "register", "--name", "theirs", "--environment", environment, *there)
+    assert "theirs" in act("perimeter", "list", *there) and "theirs" not in act("perimeter", "list")
+    made = act(*sealing, *there, value="sealed-by-hand-90c4be17fa52d836\n").strip()
+    assert client.beta.vaults.credentials.retrieve(made, vault_id=vault).auth.secret_name == "CRM_TOKEN"
+    # Sent in the clear, it is sealed on arrival as in the first workspace.
+    client.beta.vaults.credentials.create(
+        vault, auth={"type": "static_bearer", "mcp_server_url": "https://mcp.example/mcp", "token": "bearer-0f6d1c9e7a2b4835"})
+
+    assert "theirs" not in act("key", "list")
+    line = next(line for line in act("key", "list", *there).splitlines() if "theirs" in line)
+    assert "not found" in act("key", "revoke", line.split()[0], code=2)
+    client.beta.agents.list()
+    act("key", "revoke", line.split()[0], *there)
+    with pytest.raises(AuthenticationError):
+        client.beta.agents.list()
+    assert "wrkspc_none" in act("key", "list", "--workspace", "wrkspc_none", code=2)

@@ -188,7 +188,9 @@ async function vaults(beta) {
 async function files(beta) {
   const made = await beta.files.upload({ file: await toFile(Buffer.from("every byte"), "every.txt", { type: "text/plain" }) });
   assert.equal((await beta.files.retrieveMetadata(made.id)).filename, "every.txt");
+  const newer = await beta.files.upload({ file: await toFile(Buffer.from("newer"), "newer.txt", { type: "text/plain" }) });
   await has(made.id, beta.files.list({ limit: 1 }));
+  await beta.files.delete(newer.id);
   assert.equal((await beta.files.delete(made.id)).id, made.id);
 }
 

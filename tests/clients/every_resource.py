@@ -188,7 +188,10 @@ def vaults(beta) -> None:
 def files(beta) -> None:
     made = beta.files.upload(file=("every.txt", b"every byte", "text/plain"))
     assert beta.files.retrieve_metadata(made.id).filename == "every.txt"
-    assert made.id in {file.id for file in beta.files.list(limit=1)}
+    newer = [beta.files.upload(file=(f"newer-{number}.txt", b"newer", "text/plain")) for number in range(2)]
+    assert made.id in {file.id for file in beta.files.list(limit=1)}, "over pages, whatever shape they have"
+    for file in newer:
+        beta.files.delete(file.id)
     assert beta.files.delete(made.id).id == made.id
 
 
@@ -274,6 +277,7 @@ def tunnels(beta, certificate: str) -> None:
 def models(beta) -> None:
     first = next(iter(beta.models.list(limit=1)))
     assert beta.models.retrieve(first.id).id == first.id
+    assert beta.models.retrieve("rehearsal-latest").id == first.id, "by another name"
 
 
 def main(base_url: str, api_key: str, environment: str, idle: str, idle_key: str, certificate: str) -> None:

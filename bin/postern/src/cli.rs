@@ -2,6 +2,7 @@
 
 mod credential;
 mod key;
+mod server;
 mod workspace;
 mod zone;
 
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use credential::{CredentialArguments, CredentialKind, CredentialVerb, RequestPlace, Sealing};
 pub(crate) use key::{KeyArguments, KeyVerb};
+pub(crate) use server::{AtWorkspace, Server};
 pub(crate) use workspace::{WorkspaceArguments, WorkspaceVerb};
 pub(crate) use zone::{ExplainArguments, WhichSession, ZoneArguments, ZoneVerb};
 
@@ -148,19 +150,6 @@ pub(crate) struct Place {
     /// Everything Postern keeps, mode 0700.
     #[arg(long, default_value = "./.postern", value_name = "DIR")]
     pub(crate) data_dir: PathBuf,
-}
-
-/// How to reach a server.
-#[derive(Args, Clone)]
-pub(crate) struct Server {
-    /// Base URL of a server elsewhere, with POSTERN_API_KEY; the socket in the data directory unless given.
-    #[arg(long, value_name = "URL")]
-    pub(crate) url: Option<String>,
-    /// A CA to trust for the server, besides the system's.
-    #[arg(long, value_name = "FILE", requires = "url")]
-    pub(crate) server_ca: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) place: Place,
 }
 
 #[derive(Args)]

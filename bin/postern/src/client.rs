@@ -12,7 +12,7 @@ use postern_net::tls::TlsRoots;
 use postern_policy::{Endpoint, configured};
 use serde_json::Value;
 
-use crate::cli::Server;
+use crate::cli::{AtWorkspace, Server};
 use crate::failure::{Failure, Or};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,6 +24,8 @@ const BETA: &str = "managed-agents-2026-04-01,mcp-tunnels-2026-06-22";
 pub(crate) struct Client {
     http: HttpClient,
     key: Option<String>,
+    /// The workspace to act in, where it was named.
+    workspace: Option<String>,
 }
 
 impl Client {
@@ -31,18 +33,24 @@ impl Client {
     pub(crate) fn of(server: &Server) -> Result<Self, Failure> {
         #[expect(clippy::disallowed_methods, reason = "the command line's documented variables")]
         let (url, key) = (std::env::var("POSTERN_URL").ok(), std::env::var("POSTERN_API_KEY").ok());
-        match server.url.clone().or(url) {
+        let client = match server.url.clone().or(url) {
             Some(url) => {
                 let key = key.ok_or_else(|| Failure::Misused("set POSTERN_API_KEY to a key of that server".into()))?;
-                Self::at(&url, key, server.server_ca.as_deref())
+                Self::at(&url, key, server.server_ca.as_deref())?
             }
-            None => Ok(Self::operator(&server.place.data_dir.join("operator.sock"))),
-        }
+            None => Self::operator(&server.place.data_dir.join("operator.sock")),
+        };
+        Ok(client.within(&server.at))
+    }
+
+    /// The same in the workspace that was named, if one was.
+    pub(crate) fn within(self, at: &AtWorkspace) -> Self {
+        Self { workspace: at.workspace.clone(), ..self }
     }
 
     /// The server of this socket, as its operator.
     pub(crate) fn operator(socket: &Path) -> Self {
-        Self { http: HttpClient::unix(socket), key: None }
+        Self { http: HttpClient::unix(socket), key: None, workspace: None }
     }
 
     /// A server at a URL.
@@ -50,7 +58,7 @@ impl Client {
         let endpoint: Endpoint = url.parse().or_misused("read the server's URL")?;
         let roots = TlsRoots::platform_and_file(ca).or_misused("load trusted certificates")?;
         let http = HttpClient::new(configured(&endpoint), &roots).or_misused("prepare the client")?;
-        Ok(Self { http, key: Some(key) })
+        Ok(Self { http, key: Some(key), workspace: None })
     }
 
     /// GET, and the JSON of the answer.
@@ -104,6 +112,9 @@ impl Client {
         request = request.header("anthropic-version", "2026-10-21").header(header::CONTENT_TYPE, "application/json");
         if let Some(key) = &self.key {
             request = request.header(header::AUTHORIZATION, format!("Bearer {key}"));
+        }
+        if let Some(workspace) = &self.workspace {
+            request = request.header("anthropic-workspace-id", workspace);
         }
         let body = body.map(|json| Bytes::from(json.to_string())).unwrap_or_default();
         let request = request.body(Full::new(body)).or_misused("make the request")?;

@@ -7,7 +7,7 @@ use postern_secret::seal::{Binding, Places, Recipient, Sealed, seal};
 use postern_secret::{SecretBytes, admit};
 use serde_json::{Value, json};
 
-use crate::cli::{CredentialKind, CredentialVerb, RequestPlace, Sealing};
+use crate::cli::{CredentialKind, CredentialVerb, RequestPlace, Sealing, Server};
 use crate::client::Client;
 use crate::failure::{Failure, Or};
 use crate::secrets;
@@ -22,7 +22,7 @@ pub(crate) async fn run(verb: &CredentialVerb) -> Result<(), Failure> {
         CredentialVerb::Create { vault, kind, name, sealing, server } => {
             let client = Client::of(server)?;
             let (id, mut auth) = (CredentialId::generate(), auth_of(kind));
-            let sealed = sealed(&client, sealing, vault, id.as_str(), &auth, &value(vault)?).await?;
+            let sealed = sealed(&client, sealing, workspace(server), vault, id.as_str(), &auth, &value(vault)?).await?;
             auth["sealed"] = json!(sealed);
             let mut body = json!({"id": id, "auth": auth});
             if let Some(name) = name {
@@ -35,12 +35,17 @@ pub(crate) async fn run(verb: &CredentialVerb) -> Result<(), Failure> {
             let client = Client::of(server)?;
             let path = format!("/v1/vaults/{vault}/credentials/{id}");
             let auth = client.get(&path).await?["auth"].take();
-            let sealed = sealed(&client, sealing, vault, id, &auth, &value(id)?).await?;
+            let sealed = sealed(&client, sealing, workspace(server), vault, id, &auth, &value(id)?).await?;
             client.post(&path, &json!({"auth": {"type": auth["type"], "sealed": sealed}})).await?;
             println!("{id}");
         }
     }
     Ok(())
+}
+
+/// The workspace that the value is sealed to, and that the server is asked for.
+fn workspace(server: &Server) -> &str {
+    server.at.workspace.as_deref().unwrap_or(OPERATORS)
 }
 
 fn value(name: &str) -> Result<SecretBytes, Failure> {
@@ -70,6 +75,7 @@ fn auth_of(kind: &CredentialKind) -> Value {
 async fn sealed(
     client: &Client,
     sealing: &Sealing,
+    workspace: &str,
     vault: &str,
     id: &str,
     auth: &Value,
@@ -77,7 +83,7 @@ async fn sealed(
 ) -> Result<Sealed, Failure> {
     let auth: CredentialAuth = serde_json::from_value(auth.clone())
         .map_err(|_| Failure::Misused("this kind of credential is not sealed here".to_owned()))?;
-    let binding = binding(&sealing.workspace, vault, id, &auth)?;
+    let binding = binding(workspace, vault, id, &auth)?;
     let recipients = recipients(client, sealing).await?;
     seal(value, &binding, &recipients).map_err(|error| Failure::Misused(error.to_string()))
 }
@@ -143,3 +149,6 @@ async fn recipients(client: &Client, sealing: &Sealing) -> Result<Vec<Recipient>
     }
     Ok(recipients)
 }
+
+/// The workspace that is there from the start.
+const OPERATORS: &str = "wrkspc_default";

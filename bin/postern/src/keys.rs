@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::KeyVerb;
+use crate::cli::{AtWorkspace, KeyVerb, Place};
 use crate::client::Client;
 use crate::failure::Failure;
 
@@ -14,29 +14,29 @@ use crate::failure::Failure;
 #[expect(clippy::print_stdout, reason = "the key is the command's result, shown this once")]
 pub(crate) async fn run(verb: &KeyVerb) -> Result<(), Failure> {
     match verb {
-        KeyVerb::Issue { name, role, vaults, workspace, place } => {
+        KeyVerb::Issue { name, role, vaults, at, place } => {
             let mut body = json!({"name": name, "role": role.as_str()});
             if !vaults.is_empty() {
                 body["vault_ids"] = json!(vaults);
             }
-            if let Some(workspace) = workspace {
-                body["workspace_id"] = json!(workspace);
-            }
-            let client = Client::operator(&place.data_dir.join("operator.sock"));
-            let issued = client.post("/v1/api_keys", &body).await?;
+            let issued = client(at, place).post("/v1/api_keys", &body).await?;
             println!("{}", issued["key"].as_str().unwrap_or_default());
         }
-        KeyVerb::List { place } => {
-            for key in Client::operator(&place.data_dir.join("operator.sock")).list("/v1/api_keys").await? {
+        KeyVerb::List { at, place } => {
+            for key in client(at, place).list("/v1/api_keys").await? {
                 println!("{}", line(&key));
             }
         }
-        KeyVerb::Revoke { id, place } => {
-            Client::operator(&place.data_dir.join("operator.sock")).delete(&format!("/v1/api_keys/{id}")).await?;
+        KeyVerb::Revoke { id, at, place } => {
+            client(at, place).delete(&format!("/v1/api_keys/{id}")).await?;
             println!("{id} is revoked: it opens nothing any more, and streams that it opened end");
         }
     }
     Ok(())
+}
+
+fn client(at: &AtWorkspace, place: &Place) -> Client {
+    Client::operator(&place.data_dir.join("operator.sock")).within(at)
 }
 
 fn line(key: &Value) -> String {

@@ -103,6 +103,7 @@ impl Rehearsal {
         let router = Router::new()
             .route("/v1/messages", post(messages))
             .route("/v1/models", get(models))
+            .route("/v1/models/rehearsal-latest", get(async || json_answer(StatusCode::OK, &model())))
             .route("/requests", get(recorded))
             .with_state(requests.clone())
             .layer(axum::extract::DefaultBodyLimit::max(64 << 20));
@@ -120,10 +121,12 @@ impl Rehearsal {
 
 type Requests = Arc<Mutex<Vec<Vec<u8>>>>;
 
+fn model() -> Value {
+    json!({"type": "model", "id": MODEL, "display_name": "Rehearsal", "created_at": "2026-01-01T00:00:00Z"})
+}
+
 async fn models() -> Response {
-    let model =
-        json!({"type": "model", "id": MODEL, "display_name": "Rehearsal", "created_at": "2026-01-01T00:00:00Z"});
-    json_answer(StatusCode::OK, &json!({"data": [model], "has_more": false, "first_id": MODEL, "last_id": MODEL}))
+    json_answer(StatusCode::OK, &json!({"data": [model()], "has_more": false, "first_id": MODEL, "last_id": MODEL}))
 }
 
 async fn recorded(State(requests): State<Requests>) -> Response {

@@ -74,7 +74,4 @@ pub(crate) struct Sealing {
     /// A perimeter's public key, as `postern perimeter key` prints it there: sealed to these alone, whatever the server lists.
     #[arg(long = "public-key", value_name = "HEX")]
     pub(crate) public_keys: Vec<String>,
-    /// The workspace, wrkspc_...
-    #[arg(long, value_name = "ID", default_value = "wrkspc_default")]
-    pub(crate) workspace: String,
 }

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::Place;
+use super::{AtWorkspace, Place};
 
 #[derive(Args)]
 pub(crate) struct KeyArguments {
@@ -23,14 +23,15 @@ pub(crate) enum KeyVerb {
         /// A vault it is for, vlt_...; may be repeated. Without any it is for every vault.
         #[arg(long = "vault", value_name = "ID")]
         vaults: Vec<String>,
-        /// The workspace it opens, wrkspc_...; the operator's own unless given.
-        #[arg(long, value_name = "ID")]
-        workspace: Option<String>,
+        #[command(flatten)]
+        at: AtWorkspace,
         #[command(flatten)]
         place: Place,
     },
-    /// List the keys: their roles and first characters.
+    /// List a workspace's keys: their roles and first characters.
     List {
+        #[command(flatten)]
+        at: AtWorkspace,
         #[command(flatten)]
         place: Place,
     },
@@ -38,6 +39,8 @@ pub(crate) enum KeyVerb {
     Revoke {
         /// The key's id, apikey_...
         id: String,
+        #[command(flatten)]
+        at: AtWorkspace,
         #[command(flatten)]
         place: Place,
     },

@@ -53,17 +53,38 @@ pub enum FileScope {
 }
 
 /// The name that is kept of what an uploader sent: the last component, without control characters, at most 255 bytes.
-pub fn filename(sent: &str) -> String {
+/// What has none is named by its media type.
+pub fn filename(sent: &str, mime_type: &str) -> String {
     let last = sent.rsplit(['/', '\\']).next().unwrap_or_default();
     let mut name: String = last.chars().filter(|character| !character.is_control()).collect();
     while name.len() > MAX_NAME {
         name.pop();
     }
     match name.as_str() {
-        "" | "." | ".." => "unnamed".to_owned(),
+        "" | "." | ".." => format!("unnamed.{}", extension(mime_type)),
         _ => name,
     }
 }
+
+fn extension(mime_type: &str) -> &'static str {
+    let essence = mime_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    EXTENSIONS.iter().find(|(known, _)| *known == essence).map_or("bin", |(_, extension)| extension)
+}
+
+/// What people send most; the rest is `bin`.
+const EXTENSIONS: &[(&str, &str)] = &[
+    ("application/json", "json"),
+    ("application/pdf", "pdf"),
+    ("application/zip", "zip"),
+    ("image/gif", "gif"),
+    ("image/jpeg", "jpg"),
+    ("image/png", "png"),
+    ("image/webp", "webp"),
+    ("text/csv", "csv"),
+    ("text/html", "html"),
+    ("text/markdown", "md"),
+    ("text/plain", "txt"),
+];
 
 #[cfg(test)]
 mod tests {
@@ -76,12 +97,17 @@ mod tests {
             ("../../etc/passwd", "passwd"),
             ("C:\\Users\\me\\report.pdf", "report.pdf"),
             ("a\nb\0c", "abc"),
-            ("", "unnamed"),
-            ("dir/", "unnamed"),
-            ("..", "unnamed"),
+            ("", "unnamed.txt"),
+            ("dir/", "unnamed.txt"),
+            ("..", "unnamed.txt"),
         ] {
-            assert_eq!(filename(sent), kept, "{sent:?}");
+            assert_eq!(filename(sent, "text/plain; charset=utf-8"), kept, "{sent:?}");
         }
-        assert_eq!(filename(&"ü".repeat(200)).len(), 254, "a character is never cut in two");
+        for (mime_type, kept) in
+            [("Image/PNG", "unnamed.png"), ("application/x-strange", "unnamed.bin"), ("", "unnamed.bin")]
+        {
+            assert_eq!(filename("", mime_type), kept);
+        }
+        assert_eq!(filename(&"ü".repeat(200), "").len(), 254, "a character is never cut in two");
     }
 }

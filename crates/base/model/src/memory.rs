@@ -1,6 +1,6 @@
 //! Memory stores, their memories, and the versions of these, as the contract shows them (2.10).
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::ids::{ApiKeyId, MemoryId, MemoryStoreId, MemoryVersionId, SessionId};
 use crate::metadata::MetadataPatch;
@@ -231,6 +231,13 @@ pub struct MemoryVersion {
     pub redacted_by: Option<Actor>,
 }
 
+impl MemoryVersion {
+    /// The session that wrote it, if one did. Sessions redact nothing.
+    pub fn session(&self) -> Option<&SessionId> {
+        self.created_by.as_ref().and_then(Actor::session)
+    }
+}
+
 /// The constant `memory_version`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MemoryVersionTag {
@@ -347,8 +354,14 @@ impl Access {
 pub struct CreateMemory {
     /// Where it shall lie.
     pub path: String,
-    /// Its text; empty, not null, for none.
-    pub content: String,
+    /// Its text; empty or null for none. Left out it is refused: nobody shall make an empty memory by a mistyped name.
+    #[serde(deserialize_with = "required")]
+    pub content: Option<String>,
+}
+
+/// Null is a value; absence is none.
+fn required<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Option::deserialize(deserializer)
 }
 
 impl CreateMemory {
@@ -357,7 +370,7 @@ impl CreateMemory {
     /// # Errors
     /// 400.
     pub fn checked(self) -> Result<(MemoryPath, String), Problem> {
-        Ok((MemoryPath::parse(&self.path)?, memory_content(self.content)?))
+        Ok((MemoryPath::parse(&self.path)?, memory_content(self.content.unwrap_or_default())?))
     }
 }
 
@@ -466,7 +479,7 @@ mod tests {
 
     #[test]
     fn a_memory_s_content_is_measured_in_bytes() {
-        let create = |content: String| CreateMemory { path: "/a".into(), content }.checked();
+        let create = |content: String| CreateMemory { path: "/a".into(), content: Some(content) }.checked();
         assert!(create("\u{e9}".repeat(MAX_CONTENT / 2)).is_ok());
         assert_eq!(create("\u{e9}".repeat(MAX_CONTENT / 2) + "x").unwrap_err().status(), 400);
     }

@@ -28,7 +28,7 @@ pub struct BidirectionalPage<T> {
     pub prev_page: Option<String>,
 }
 
-/// `{data, has_more, first_id, last_id}`: the list of models.
+/// `{data, has_more, first_id, last_id}`: the list of models, and of files for older clients.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IdPage<T> {
     /// The items of this page.

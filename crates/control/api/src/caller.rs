@@ -8,6 +8,7 @@ use postern_model::key::KeyRole;
 use postern_secret::key::{ApiKey, EnvironmentKey, SessionToken, TunnelToken};
 use postern_store::keys::{self, ApiKeyGrant, EnvironmentGrant, Lease, SessionGrant};
 use postern_store::tunnels::{self, TunnelGrant};
+use postern_store::workspaces;
 
 use crate::app::{App, problem};
 
@@ -31,7 +32,8 @@ pub enum Kind {
 /// An authenticated caller.
 #[derive(Clone, Debug)]
 pub(crate) enum Caller {
-    Operator,
+    /// In the workspace that it named, or its own.
+    Operator(WorkspaceId),
     ApiKey(ApiKeyGrant),
     Environment(EnvironmentGrant),
     Session(SessionGrant),
@@ -45,7 +47,7 @@ pub(crate) struct OverOperatorSocket;
 impl Caller {
     pub(crate) fn kind(&self) -> Kind {
         match self {
-            Self::Operator => Kind::Operator,
+            Self::Operator(_) => Kind::Operator,
             Self::ApiKey(_) => Kind::ApiKey,
             Self::Environment(_) => Kind::EnvironmentKey,
             Self::Session(SessionGrant { lease: Lease::Alive, .. }) => Kind::SessionToken,
@@ -56,7 +58,7 @@ impl Caller {
 
     pub(crate) fn workspace(&self) -> WorkspaceId {
         match self {
-            Self::Operator => WorkspaceId::default_workspace(),
+            Self::Operator(workspace) => workspace.clone(),
             Self::ApiKey(grant) => grant.workspace.clone(),
             Self::Environment(grant) => grant.workspace.clone(),
             Self::Session(grant) => grant.workspace.clone(),
@@ -67,7 +69,7 @@ impl Caller {
     /// Refuses what lies in another environment as if it were not there.
     pub(crate) fn check_environment(&self, environment: &EnvironmentId) -> Result<(), Problem> {
         let own = match self {
-            Self::Operator | Self::ApiKey(_) => return Ok(()),
+            Self::Operator(_) | Self::ApiKey(_) => return Ok(()),
             Self::Environment(grant) => &grant.environment,
             Self::Session(grant) => &grant.environment,
             Self::Tunnel(_) => return Err(unknown_environment(environment)),
@@ -97,7 +99,7 @@ impl Caller {
     pub(crate) fn role(&self) -> Option<KeyRole> {
         match self {
             Self::ApiKey(grant) => Some(grant.reach.role),
-            Self::Operator | Self::Environment(_) | Self::Session(_) | Self::Tunnel(_) => None,
+            Self::Operator(_) | Self::Environment(_) | Self::Session(_) | Self::Tunnel(_) => None,
         }
     }
 
@@ -113,14 +115,14 @@ impl Caller {
                 Some(own) => vaults.iter().all(|vault| own.contains(vault)),
                 None => true,
             },
-            Self::Operator | Self::Environment(_) | Self::Session(_) | Self::Tunnel(_) => true,
+            Self::Operator(_) | Self::Environment(_) | Self::Session(_) | Self::Tunnel(_) => true,
         }
     }
 
     /// A word for the log: which key, never its text.
     pub(crate) fn log_name(&self) -> String {
         match self {
-            Self::Operator => "operator".to_owned(),
+            Self::Operator(_) => "operator".to_owned(),
             Self::ApiKey(grant) => grant.key.to_string(),
             Self::Environment(grant) => grant.key.to_string(),
             Self::Session(grant) => format!("token of {}", grant.work),
@@ -133,13 +135,30 @@ pub(crate) fn unknown_environment(environment: &EnvironmentId) -> Problem {
     Problem::not_found(format!("Environment {environment} was not found.")).with_code("environment_not_found")
 }
 
-fn unknown_work(work: &WorkId) -> Problem {
+pub(crate) fn unknown_work(work: &WorkId) -> Problem {
     Problem::not_found(format!("Work item {work} was not found in this environment."))
 }
 
 pub(crate) fn unknown_session(session: &SessionId) -> Problem {
     Problem::not_found(format!("Session {session} was not found."))
 }
+
+/// The operator, in the workspace that the request names; there is no other header to believe.
+///
+/// # Errors
+/// 404 when no such workspace is there.
+pub(crate) async fn operator(app: &App, headers: &HeaderMap) -> Result<Caller, Problem> {
+    let Some(named) = one(headers, WORKSPACE)? else { return Ok(Caller::Operator(WorkspaceId::default_workspace())) };
+    let shown: String = named.chars().take(100).collect();
+    let workspace = WorkspaceId::parse(named)
+        .map_err(|_| Problem::not_found(format!("Workspace `{shown}` was not found: `postern workspace list`")))?;
+    let mut reader = app.store.read().await.map_err(problem)?;
+    workspaces::required(&mut reader, &workspace).await.map_err(problem)?;
+    Ok(Caller::Operator(workspace))
+}
+
+/// The header in which a request names its workspace, and an answer too.
+pub(crate) const WORKSPACE: &str = "anthropic-workspace-id";
 
 /// Finds out who calls.
 ///

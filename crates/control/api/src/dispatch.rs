@@ -21,7 +21,7 @@ use zeroize::Zeroize;
 
 use crate::app::App;
 use crate::body;
-use crate::caller::{Caller, Kind, OverOperatorSocket, authenticate};
+use crate::caller::{Caller, Kind, OverOperatorSocket, WORKSPACE, authenticate, operator};
 use crate::multipart::{Form, Raw};
 use crate::once::{self, Keyed};
 use crate::query::Query;
@@ -169,7 +169,7 @@ async fn answer(
     headers.insert("postern-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     insert(headers, "request-id", request_id.as_str());
     if let Some(caller) = caller {
-        insert(headers, "anthropic-workspace-id", caller.workspace().as_str());
+        insert(headers, WORKSPACE, caller.workspace().as_str());
     }
     response
 }
@@ -184,7 +184,7 @@ async fn serve(
     let (mut parts, stream) = request.into_parts();
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     let caller = match parts.extensions.get::<OverOperatorSocket>() {
-        Some(OverOperatorSocket) => Caller::Operator,
+        Some(OverOperatorSocket) => operator(&app, &parts.headers).await?,
         None => authenticate(&app, &parts.headers).await?,
     };
     *authenticated = Some(caller.clone());
@@ -247,7 +247,7 @@ async fn serve(
 /// Completes when the caller could not make its request any more: its key was revoked, its lease is over. Nobody who
 /// opened a stream in time may read on for ever.
 async fn until_refused(app: App, route: &'static Route, caller: Caller, headers: HeaderMap) {
-    if matches!(caller, Caller::Operator) {
+    if matches!(caller, Caller::Operator(_)) {
         return std::future::pending().await;
     }
     loop {
@@ -306,7 +306,7 @@ fn check_kind(route: &Route, caller: &Caller) -> Result<(), Problem> {
 
 fn check_workspace(caller: &Caller, headers: &HeaderMap) -> Result<WorkspaceId, Problem> {
     let own = caller.workspace();
-    match headers.get("anthropic-workspace-id") {
+    match headers.get(WORKSPACE) {
         Some(sent) if sent.as_bytes() != own.as_str().as_bytes() => Err(Problem::permission(format!(
             "The credential belongs to workspace {own}; `anthropic-workspace-id` names another one."
         ))),

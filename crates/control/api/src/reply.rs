@@ -2,8 +2,8 @@
 
 use axum::body::Body;
 use http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, UPGRADE,
-    X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONNECTION, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER,
+    UPGRADE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderValue, Response, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -127,12 +127,39 @@ pub(crate) fn refusal(problem: &Problem, request_id: &str) -> Response<Body> {
         let value = if retry { "true" } else { "false" };
         response.headers_mut().insert("x-should-retry", HeaderValue::from_static(value));
     }
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(PATIENCE_SECONDS));
+    }
     response
 }
+
+/// When to ask again for what is full now: others have to finish first, and nobody says when they will.
+const PATIENCE_SECONDS: &str = "5";
 
 fn response(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use postern_model::problem::Kind;
+
+    use super::*;
+
+    #[test]
+    fn what_is_full_now_says_when_to_ask_again_and_nothing_else_does() {
+        for (kind, after) in [
+            (Kind::RateLimited, Some("5")),
+            (Kind::Conflict, None),
+            (Kind::InvalidRequest, None),
+            (Kind::Unavailable, None),
+        ] {
+            let response = refusal(&Problem::new(kind, "full"), "req_1");
+            let said = response.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap());
+            assert_eq!(said, after, "{kind:?}");
+        }
+    }
 }

@@ -180,13 +180,24 @@ fn check_initial_events(events: &[ClientEvent]) -> Result<(), Problem> {
         let message = format!("at most {MAX_INITIAL_EVENTS} events are allowed, got {}", events.len());
         return Err(Problem::invalid_at("initial_events", message));
     }
-    for (index, event) in events.iter().enumerate() {
-        if !matches!(event, ClientEvent::UserMessage { .. } | ClientEvent::UserDefineOutcome { .. }) {
-            let message = "only user.message and user.define_outcome may begin a session";
-            return Err(Problem::invalid_at(&format!("initial_events.{index}"), message));
+    events.iter().enumerate().try_for_each(|(index, event)| may_begin(event, &format!("initial_events.{index}")))
+}
+
+/// Whether a session may begin with the event at this place.
+pub(crate) fn may_begin(event: &ClientEvent, at: &str) -> Result<(), Problem> {
+    match event {
+        ClientEvent::UserMessage { .. } | ClientEvent::UserDefineOutcome { .. } => Ok(()),
+        // Refused as it is later, under the same code.
+        ClientEvent::SystemMessage { .. } => {
+            event.check().map_err(|no| Problem { message: format!("{at}: {}", no.message), ..no })
+        }
+        ClientEvent::UserInterrupt { .. }
+        | ClientEvent::UserToolConfirmation { .. }
+        | ClientEvent::UserCustomToolResult { .. }
+        | ClientEvent::UserToolResult { .. } => {
+            Err(Problem::invalid_at(at, "only user.message and user.define_outcome may begin a session"))
         }
     }
-    Ok(())
 }
 
 async fn environment(

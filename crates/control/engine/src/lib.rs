@@ -537,6 +537,11 @@ impl Engine {
     pub async fn models(&self) -> Vec<ModelInfo> {
         self.shared.model.models().await
     }
+
+    /// The endpoint's model of this id, or that this is another name of.
+    pub async fn model_named(&self, name: &str) -> Option<ModelInfo> {
+        self.shared.model.named(name).await
+    }
 }
 
 /// What a caller is told of a failure of the store; the cause is logged here.

@@ -202,6 +202,34 @@ pub async fn list(
     rows.iter().map(|row| Ok(record(row)?.metadata)).collect()
 }
 
+/// The page that ends before a position, newest first, and one more at its start when another precedes it.
+///
+/// # Errors
+/// The database failed.
+pub async fn list_before(
+    connection: &mut Connection,
+    workspace: &WorkspaceId,
+    query: &ListQuery,
+    session: Option<&str>,
+    now: Timestamp,
+) -> Result<Vec<FileMetadata>, StoreError> {
+    let (key, id) = query.below();
+    let rows = sqlx::query(
+        "SELECT * FROM files WHERE workspace_id = ?1 AND (created_at > ?2 OR (created_at = ?2 AND id > ?3)) \
+           AND (expires_at IS NULL OR expires_at > ?4) \
+           AND ((?5 IS NULL AND session_id IS NULL) OR session_id = ?5) ORDER BY created_at, id LIMIT ?6",
+    )
+    .bind(workspace.as_str())
+    .bind(key)
+    .bind(id)
+    .bind(micros(now))
+    .bind(session)
+    .bind(query.limit_plus_one())
+    .fetch_all(connection)
+    .await?;
+    rows.iter().rev().map(|row| Ok(record(row)?.metadata)).collect()
+}
+
 /// Those of these files that there are, newest first.
 ///
 /// # Errors

@@ -1,7 +1,8 @@
 //! The control plane's database: SQLite in WAL mode, one writer, many readers.
 //!
 //! What a function here returns from a committed [`Tx`] survives the death of any process. Keys are stored as digests;
-//! no plaintext credential is ever written. Queries keep to SQL that SQLite and Postgres both run.
+//! no plaintext credential is ever written. Queries keep to common SQL where there is some; they run on SQLite alone, and none
+//! has been tried on another database.
 
 pub mod agents;
 pub mod answers;

@@ -1,6 +1,8 @@
 //! Sessions as stored: the record beside the log. What a session *does* is in its log; the columns here are a summary for
 //! lists, written in the same transaction.
 
+use std::collections::HashMap;
+
 use postern_model::event::OutcomeEvaluation;
 use postern_model::ids::{DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId, WorkspaceId};
 use postern_model::money::BudgetLimit;
@@ -214,6 +216,35 @@ pub async fn vaults(
     let workspace = parsed(WorkspaceId::parse(row.try_get("workspace_id")?), "sessions.workspace_id")?;
     Ok(Some((workspace, from_json(row.try_get("vault_ids")?, "sessions.vault_ids")?)))
 }
+
+/// The vaults of those of these sessions that there are.
+///
+/// # Errors
+/// The database failed.
+pub async fn vaults_of(
+    connection: &mut Connection,
+    workspace: &WorkspaceId,
+    ids: impl IntoIterator<Item = &SessionId>,
+) -> Result<HashMap<SessionId, Vec<VaultId>>, StoreError> {
+    let ids: Vec<&SessionId> = ids.into_iter().collect();
+    let mut found = HashMap::new();
+    for some in ids.chunks(IDS_OF_A_STATEMENT) {
+        let mut sql = QueryBuilder::<Sqlite>::new("SELECT id, vault_ids FROM sessions WHERE workspace_id = ");
+        sql.push_bind(workspace.as_str()).push(" AND id IN (");
+        let mut list = sql.separated(", ");
+        for id in some {
+            list.push_bind(id.as_str());
+        }
+        for row in sql.push(")").build().fetch_all(&mut *connection).await? {
+            let id = parsed(SessionId::parse(row.try_get("id")?), "sessions.id")?;
+            found.insert(id, from_json(row.try_get("vault_ids")?, "sessions.vault_ids")?);
+        }
+    }
+    Ok(found)
+}
+
+/// A statement has only so many parameters.
+const IDS_OF_A_STATEMENT: usize = 500;
 
 /// What a session of this environment was given.
 ///

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::Full;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use postern_model::event::ModelUsage;
 use postern_model::model_info::ModelInfo;
 use postern_net::{HttpClient, backoff, sse};
@@ -26,6 +27,15 @@ use crate::{Model, failure, models};
 const WAITING_PIECES: usize = 256;
 /// The largest error answer or list of models that is read.
 const MAX_PLAIN_BODY: usize = 4 << 20;
+/// Every model, those that are retired too.
+const EVERY_MODEL: &str =
+    "/v1/models?limit=1000&lifecycle%5B%5D=active&lifecycle%5B%5D=deprecated&lifecycle%5B%5D=retired";
+/// The models that an endpoint lists unasked.
+const LISTED_MODELS: &str = "/v1/models?limit=1000";
+/// The longest name that the endpoint is asked about, in bytes.
+const LONGEST_NAME: usize = 256;
+/// What a name may not have in a path as it is.
+const NOT_IN_A_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// How the endpoint is asked.
 #[derive(Clone, Debug)]
@@ -88,6 +98,10 @@ impl Model for Client {
     fn models(&self) -> Pin<Box<dyn Future<Output = Vec<ModelInfo>> + Send + '_>> {
         Box::pin(self.shared.models())
     }
+
+    fn named<'a>(&'a self, name: &'a str) -> Pin<Box<dyn Future<Output = Option<ModelInfo>> + Send + 'a>> {
+        Box::pin(self.shared.named(name))
+    }
 }
 
 impl Shared {
@@ -110,7 +124,7 @@ impl Shared {
         decoder: &mut Decoder,
         pieces: &mpsc::Sender<ModelEvent>,
     ) -> Result<(), Failed> {
-        let request = self.request(Method::POST, "/v1/messages", body);
+        let request = self.request(Method::POST, Uri::from_static("/v1/messages"), body);
         let sent = self.http.request(request, self.settings.begin).await;
         let response = sent.map_err(|error| failure::unreached(chain(&error)))?;
         let status = response.status().as_u16();
@@ -153,10 +167,10 @@ impl Shared {
         }
     }
 
-    fn request(&self, method: Method, path: &'static str, body: Bytes) -> Request<Full<Bytes>> {
+    fn request(&self, method: Method, path: Uri, body: Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
-        *request.uri_mut() = http::Uri::from_static(path);
+        *request.uri_mut() = path;
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -196,13 +210,34 @@ impl Shared {
         models
     }
 
+    /// Retired ones too, where the endpoint tells of them; where it takes no such question, what it lists.
     async fn ask_models(&self) -> Option<Vec<ModelInfo>> {
-        let request = self.request(Method::GET, "/v1/models?limit=1000", Bytes::new());
-        let response = self.http.request(request, Duration::from_secs(10)).await.ok()?;
-        if response.status().as_u16() != 200 {
+        let mut answer = self.ask(Uri::from_static(EVERY_MODEL)).await?;
+        if answer.0.is_client_error() {
+            answer = self.ask(Uri::from_static(LISTED_MODELS)).await?;
+        }
+        let (StatusCode::OK, body) = answer else { return None };
+        models::read(&body).filter(|models| !models.is_empty())
+    }
+
+    /// Looked for in the list; only the endpoint knows its other names.
+    async fn named(&self, name: &str) -> Option<ModelInfo> {
+        if let Some(model) = self.models().await.into_iter().find(|model| model.id == name) {
+            return Some(model);
+        }
+        if name.len() > LONGEST_NAME || name.chars().all(|character| character == '.') {
             return None;
         }
-        models::read(&response.into_body().bytes(MAX_PLAIN_BODY).await.ok()?).filter(|models| !models.is_empty())
+        let path = format!("/v1/models/{}", utf8_percent_encode(name, NOT_IN_A_SEGMENT));
+        let (StatusCode::OK, body) = self.ask(path.parse().ok()?).await? else { return None };
+        models::read_one(&body)
+    }
+
+    async fn ask(&self, path: Uri) -> Option<(StatusCode, Bytes)> {
+        let request = self.request(Method::GET, path, Bytes::new());
+        let response = self.http.request(request, Duration::from_secs(10)).await.ok()?;
+        let status = response.status();
+        Some((status, response.into_body().bytes(MAX_PLAIN_BODY).await.ok()?))
     }
 
     fn default_alone(&self) -> Vec<ModelInfo> {

@@ -38,4 +38,9 @@ pub trait Model: Send + Sync + 'static {
 
     /// The models to choose from, newest first.
     fn models(&self) -> Pin<Box<dyn Future<Output = Vec<ModelInfo>> + Send + '_>>;
+
+    /// The model of this id, or that this is another name of.
+    fn named<'a>(&'a self, name: &'a str) -> Pin<Box<dyn Future<Output = Option<ModelInfo>> + Send + 'a>> {
+        Box::pin(async move { self.models().await.into_iter().find(|model| model.id == name) })
+    }
 }

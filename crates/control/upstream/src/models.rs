@@ -13,6 +13,11 @@ pub(crate) fn read(body: &[u8]) -> Option<Vec<ModelInfo>> {
     Some(models)
 }
 
+/// Reads one model. `None` when the answer is none.
+pub(crate) fn read_one(body: &[u8]) -> Option<ModelInfo> {
+    model(&serde_json::from_slice(body).ok()?)
+}
+
 fn model(entry: &Value) -> Option<ModelInfo> {
     let mut model = ModelInfo::unknown(entry["id"].as_str()?);
     let text = |key: &str| entry[key].as_str().map(str::to_owned);
@@ -33,6 +38,9 @@ fn model(entry: &Value) -> Option<ModelInfo> {
     model.deprecated_at = time("deprecated_at");
     model.retires_at = time("retires_at");
     model.max_input_tokens = entry["max_input_tokens"].as_u64().or_else(|| entry["max_model_len"].as_u64());
+    model.allowed_fallback_models = entry["allowed_fallback_models"]
+        .as_array()
+        .map(|names| names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect());
     model.max_tokens = entry["max_tokens"].as_u64();
     model.capabilities = Some(entry["capabilities"].clone()).filter(Value::is_object);
     Some(model)
@@ -45,10 +53,14 @@ mod tests {
     #[test]
     fn both_shapes_are_read_newest_first() {
         let ours = br#"{"data":[{"type":"model","id":"a","display_name":"A","created_at":"2026-01-01T00:00:00Z"},
-            {"type":"model","id":"b","created_at":"2026-02-01T00:00:00Z","max_tokens":5}],"has_more":false}"#;
+            {"type":"model","id":"b","created_at":"2026-02-01T00:00:00Z","max_tokens":5,
+             "lifecycle":"retired","allowed_fallback_models":["a"]}],"has_more":false}"#;
         let models = read(ours).unwrap();
         assert_eq!(models.iter().map(|m| m.id.as_str()).collect::<Vec<_>>(), ["b", "a"]);
         assert_eq!((models[0].max_tokens, models[0].display_name.as_str()), (Some(5), "b"));
+        assert_eq!((models[0].lifecycle.as_str(), models[1].lifecycle.as_str()), ("retired", "active"));
+        assert_eq!(models[0].allowed_fallback_models.as_deref(), Some(&["a".to_owned()][..]));
+        assert_eq!(models[1].allowed_fallback_models, None);
 
         let theirs =
             br#"{"object":"list","data":[{"id":"qwen","object":"model","created":1700000000,"max_model_len":8192}]}"#;

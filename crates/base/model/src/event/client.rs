@@ -90,7 +90,7 @@ impl ClientEvent {
                 outcome::check(description, rubric, *max_iterations)
             }
             Self::SystemMessage { .. } => Err(Problem::invalid(
-                "system.message: the model endpoint is not known to support system text in mid-conversation; \
+                "system.message: no model is taken to support system text in mid-conversation; \
                  put it into the agent's `system` or into a user.message",
             )
             .with_code("model_does_not_support_mid_conversation_system")),

@@ -71,6 +71,18 @@ happenings! {
     VaultCredentialRefreshFailed = "vault_credential.refresh_failed";
 }
 
+/// Types of the contract that nothing here ever comes to: they can be subscribed to, and are never told.
+pub const NEVER_TOLD: &[&str] = &[
+    "agent.deleted",
+    "deployment.deleted",
+    "external_key.failed",
+    "external_key.recovered",
+    "session.pending",
+    "user_profile.enforcement_action_opened",
+    "user_profile.enforcement_action_resolved",
+    "user_profile.program_status_updated",
+];
+
 impl Happening {
     /// Reads the word.
     pub fn parse(word: &str) -> Option<Self> {

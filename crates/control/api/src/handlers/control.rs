@@ -75,7 +75,7 @@ async fn owner(app: &App, caller: &Caller) -> Result<Owner, Problem> {
     let grant = match caller {
         Caller::Environment(grant) => grant,
         Caller::Tunnel(grant) => return Ok(Owner::Tunnel(grant.tunnel.clone())),
-        Caller::Operator | Caller::ApiKey(_) | Caller::Session(_) => {
+        Caller::Operator(_) | Caller::ApiKey(_) | Caller::Session(_) => {
             return Err(Problem::permission("A control stream takes an environment key or a tunnel token."));
         }
     };

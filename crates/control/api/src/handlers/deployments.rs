@@ -12,6 +12,7 @@ use crate::app::problem;
 use crate::dispatch::Call;
 use crate::query::Query;
 use crate::reply::Reply;
+use crate::scope::Known;
 
 const LIST: &str = "deployments";
 const RUNS: &str = "deployment_runs";
@@ -89,10 +90,14 @@ pub(crate) async fn list_runs(mut call: Call) -> Result<Reply, Problem> {
         has_error: call.query.optional_flag("has_error")?,
         trigger_type: trigger(&mut call.query)?,
     };
-    call.query.finish()?;
+    call.finish_query()?;
     let mut reader = call.app.store.read().await.map_err(problem)?;
     let found = runs::list(&mut reader, &call.workspace, &query, &filter).await.map_err(problem)?;
-    Reply::json(&page(found, query.limit, RUNS, |run| (run.created_at.as_microsecond(), run.id.to_string())))
+    drop(reader);
+    let known = Known::of_runs(&call.app, &call.caller, &call.workspace, &found).await?;
+    let mut page = page(found, query.limit, RUNS, |run| (run.created_at.as_microsecond(), run.id.to_string()));
+    page.data.retain(|run| known.has_run(run));
+    Reply::json(&page)
 }
 
 async fn turn(call: Call, turn: Turn) -> Result<Reply, Problem> {

@@ -1,10 +1,12 @@
 //! Files (contract 1.11).
 
+mod older;
+
 use axum::body::Body;
 use bytes::Bytes;
 use jiff::SignedDuration;
 use postern_model::file::{FileMetadata, FileScope, FileTag, filename};
-use postern_model::ids::FileId;
+use postern_model::ids::{FileId, SessionId};
 use postern_model::page::Page;
 use postern_model::{Problem, Timestamp};
 use postern_store::blobs::{self, Blob, Writer};
@@ -17,6 +19,7 @@ use crate::caller::Kind;
 use crate::dispatch::Call;
 use crate::multipart::{Contents, Form, Part};
 use crate::reply::{Download, Reply};
+use crate::scope::Known;
 
 const LIST: &str = "files";
 /// The most ids that one list may name.
@@ -25,6 +28,8 @@ const MAX_IDS: usize = 100;
 const EXPIRY: std::ops::RangeInclusive<i64> = 3_600..=7_776_000;
 /// The longest media type, in bytes.
 const MAX_MIME: usize = 255;
+/// What a file is of which nobody says it.
+pub(super) const UNSAID: &str = "application/octet-stream";
 
 /// What the parts of an upload come to.
 #[derive(Default)]
@@ -93,8 +98,8 @@ async fn receive(mut form: Form, writer: &mut Writer) -> Result<(Upload, Content
 
 async fn file(mut part: Part, writer: &mut Writer) -> Result<(Blob, String, String), Problem> {
     let Some(sent) = part.filename() else { return Err(Problem::invalid_at("file", "is not a file: it has no name")) };
-    let name = filename(sent);
-    let mime = part.content_type().unwrap_or("application/octet-stream").to_owned();
+    let mime = part.content_type().unwrap_or(UNSAID).to_owned();
+    let name = filename(sent, &mime);
     if mime.len() > MAX_MIME {
         return Err(Problem::invalid_at("file", format!("its media type is longer than {MAX_MIME} bytes")));
     }
@@ -137,17 +142,23 @@ pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
     if !ids.is_empty() {
         return list_by_id(call, ids).await;
     }
+    if older::is_asked(&call.headers) {
+        return older::list(call).await;
+    }
     let query = list_query(&mut call.query, LIST, 1000)?;
     let scope = call.query.text("scope_id")?;
-    call.query.finish()?;
+    call.finish_query()?;
     let mut reader = call.app.store.read().await.map_err(problem)?;
     let found = files::list(&mut reader, &call.workspace, &query, scope.as_deref(), call.app.now());
     let found = found.await.map_err(problem)?;
-    Reply::json(&page(found, query.limit, LIST, |file| (file.created_at.as_microsecond(), file.id.to_string())))
+    drop(reader);
+    let mut page = page(found, query.limit, LIST, |file| (file.created_at.as_microsecond(), file.id.to_string()));
+    page.data = known(&call, page.data).await?;
+    Reply::json(&page)
 }
 
-async fn list_by_id(call: Call, mut ids: Vec<String>) -> Result<Reply, Problem> {
-    call.query.finish()?;
+async fn list_by_id(mut call: Call, mut ids: Vec<String>) -> Result<Reply, Problem> {
+    call.finish_query()?;
     ids.sort_unstable();
     ids.dedup();
     if ids.len() > MAX_IDS {
@@ -155,7 +166,21 @@ async fn list_by_id(call: Call, mut ids: Vec<String>) -> Result<Reply, Problem> 
     }
     let mut reader = call.app.store.read().await.map_err(problem)?;
     let data = files::list_by_id(&mut reader, &call.workspace, &ids, call.app.now()).await.map_err(problem)?;
+    drop(reader);
+    let data = known(&call, data).await?;
+    if older::is_asked(&call.headers) {
+        return Reply::json(&older::whole(data));
+    }
     Reply::json(&Page { data, next_page: None })
+}
+
+/// Those of the files that are of no session, or of one that the caller may know.
+async fn known(call: &Call, mut files: Vec<FileMetadata>) -> Result<Vec<FileMetadata>, Problem> {
+    let session = |file: &FileMetadata| file.scope.as_ref().map(|FileScope::Session { id }| id.clone());
+    let named: Vec<SessionId> = files.iter().filter_map(session).collect();
+    let known = Known::of(&call.app, &call.caller, &call.workspace, &named).await?;
+    files.retain(|file| session(file).is_none_or(|session| known.has(&session)));
+    Ok(files)
 }
 
 pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {

@@ -98,7 +98,7 @@ pub(super) async fn usable(call: &Call, connection: &mut Connection, wanted: Use
 /// Who is written down as having made a change.
 pub(super) fn actor(caller: &Caller) -> Result<Actor, Problem> {
     match caller {
-        Caller::Operator => Ok(Actor::UserActor { user_id: "operator".to_owned() }),
+        Caller::Operator(_) => Ok(Actor::UserActor { user_id: "operator".to_owned() }),
         Caller::ApiKey(grant) => Ok(Actor::ApiActor { api_key_id: grant.key.clone() }),
         Caller::Session(grant) => Ok(Actor::SessionActor { session_id: grant.session.clone() }),
         Caller::Environment(_) | Caller::Tunnel(_) => Err(Problem::permission("This credential may not do this.")),

@@ -2,7 +2,7 @@
 
 use postern_model::Problem;
 use postern_model::ids::MemoryVersionId;
-use postern_model::memory::{Operation, View};
+use postern_model::memory::{MemoryVersion, Operation, View};
 use postern_store::list::page;
 use postern_store::memories::versions::{self, VersionFilter};
 
@@ -12,6 +12,7 @@ use crate::app::problem;
 use crate::dispatch::Call;
 use crate::query::Query;
 use crate::reply::Reply;
+use crate::scope::Known;
 
 pub(crate) async fn get(mut call: Call) -> Result<Reply, Problem> {
     let view = view(&mut call.query, View::Full)?;
@@ -33,9 +34,13 @@ pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
     let mut connection = call.app.store.read().await.map_err(problem)?;
     let store = usable(&call, &mut connection, Use::Read).await?;
     let found = versions::list(&mut connection, &store, &query, &filter, view).await.map_err(problem)?;
-    Reply::json(&page(found, query.limit, &list, |version| {
-        (version.created_at.as_microsecond(), version.id.to_string())
-    }))
+    drop(connection);
+    let mut page =
+        page(found, query.limit, &list, |version| (version.created_at.as_microsecond(), version.id.to_string()));
+    let named = page.data.iter().filter_map(MemoryVersion::session);
+    let known = Known::of(&call.app, &call.caller, &call.workspace, named).await?;
+    page.data.retain(|version| version.session().is_none_or(|session| known.has(session)));
+    Reply::json(&page)
 }
 
 pub(crate) async fn redact(mut call: Call) -> Result<Reply, Problem> {

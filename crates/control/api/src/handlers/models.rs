@@ -23,9 +23,8 @@ pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
 pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {
     let id = call.parameter("model").to_owned();
     call.query.finish()?;
-    let models = call.app.engine.models().await;
-    let found = models.into_iter().find(|model| model.id == id);
-    Reply::json(&found.ok_or_else(|| Problem::not_found("The model endpoint does not list this model."))?)
+    let found = call.app.engine.model_named(&id).await;
+    Reply::json(&found.ok_or_else(|| Problem::not_found("The model endpoint knows no model by this name."))?)
 }
 
 fn lifecycle(mut words: Vec<String>) -> Result<Vec<String>, Problem> {

@@ -6,6 +6,7 @@ use postern_model::ids::{FileId, SessionId};
 use postern_store::blobs::{Blob, Writer};
 use postern_store::files;
 
+use super::files::UNSAID;
 use super::sessions::visible;
 use crate::app::problem;
 use crate::dispatch::Call;
@@ -49,8 +50,8 @@ async fn store(call: &Call, session: &SessionId, path: &str, blob: &Blob) -> Res
     let metadata = FileMetadata {
         id: FileId::generate(),
         kind: FileTag::File,
-        filename: filename(path),
-        mime_type: "application/octet-stream".to_owned(),
+        filename: filename(path, UNSAID),
+        mime_type: UNSAID.to_owned(),
         size_bytes: blob.size_bytes,
         created_at: call.app.now(),
         downloadable: true,

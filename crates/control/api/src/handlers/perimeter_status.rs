@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::app::problem;
 use crate::dispatch::Call;
 use crate::reply::Reply;
+use crate::scope::Known;
 
 /// Nothing of the session runs or leaves any more.
 pub(crate) async fn freeze(call: Call) -> Result<Reply, Problem> {
@@ -134,14 +135,30 @@ fn verdict(verdict: &Verdict) -> Value {
     value
 }
 
-/// How everyone stands who is connected now.
+/// How everyone stands who is connected now, with those of their sessions that the caller may know.
 pub(crate) async fn status(call: Call) -> Result<Reply, Problem> {
-    let (app, workspace) = (call.app.clone(), call.workspace.clone());
+    let (app, workspace, caller) = (call.app.clone(), call.workspace.clone(), call.caller.clone());
     call.finish_without_body()?;
     let mut statuses = app.control.statuses(&workspace, PATIENCE).await;
     statuses.sort_by_key(|(peer, _)| peer.since);
+    let named: Vec<SessionId> = statuses.iter().flat_map(|(peer, status)| held_by(peer, status)).cloned().collect();
+    let known = Known::of(&app, &caller, &workspace, &named).await?;
+    for (peer, status) in &mut statuses {
+        peer.sessions.retain(|session| known.has(session));
+        if let Ok(status) = status {
+            status.sessions.retain(|standing| known.has(&standing.session));
+        }
+    }
     let data: Vec<Value> = statuses.iter().map(|(peer, status)| standing(peer, status)).collect();
     Reply::json(&json!({"data": data}))
+}
+
+fn held_by<'a>(
+    peer: &'a Peer,
+    status: &'a Result<PerimeterStatus, CommandFailure>,
+) -> impl Iterator<Item = &'a SessionId> {
+    let reported = status.iter().flat_map(|status| &status.sessions).map(|standing| &standing.session);
+    peer.sessions.iter().chain(reported)
 }
 
 fn standing(peer: &Peer, status: &Result<PerimeterStatus, CommandFailure>) -> Value {

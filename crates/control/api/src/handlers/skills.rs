@@ -168,7 +168,7 @@ async fn found(call: &Call, name: Option<&VersionName>) -> Result<Record, Proble
     let which = name.map_or(Which::Latest, Which::Named);
     let found = skills::version_required(&mut reader, &call.workspace, &skill, which).await;
     let holder = match &call.caller {
-        Caller::Operator | Caller::ApiKey { .. } => return found.map_err(problem),
+        Caller::Operator(_) | Caller::ApiKey { .. } => return found.map_err(problem),
         Caller::Session(grant) => Holder::Session(&grant.session),
         Caller::Environment(grant) => Holder::Environment(&grant.environment),
         Caller::Tunnel(_) => return Err(unknown(&skill)),

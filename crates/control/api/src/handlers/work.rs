@@ -25,6 +25,7 @@ use crate::app::{App, problem};
 use crate::caller::{Caller, unknown_environment};
 use crate::dispatch::Call;
 use crate::reply::Reply;
+use crate::scope::Known;
 
 const DEFAULT_RECLAIM_MS: u64 = 5000;
 const MAX_RECLAIM_MS: u64 = 24 * 60 * 60 * 1000;
@@ -108,10 +109,15 @@ pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
     let environment = environment(&call).await?;
     let list = format!("work:{environment}");
     let query = list_query(&mut call.query, &list, 100)?;
-    call.query.finish()?;
+    call.finish_query()?;
     let mut connection = call.app.store.read().await.map_err(problem)?;
     let items = work::list(&mut connection, &environment, &query).await.map_err(problem)?;
-    Reply::json(&page(items, query.limit, &list, |item| (item.created_at.as_microsecond(), item.id.to_string())))
+    drop(connection);
+    let named = items.iter().map(|item| item.data.session());
+    let known = Known::of(&call.app, &call.caller, &call.workspace, named).await?;
+    let mut page = page(items, query.limit, &list, |item| (item.created_at.as_microsecond(), item.id.to_string()));
+    page.data.retain(|item| known.has(item.data.session()));
+    Reply::json(&page)
 }
 
 pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {
@@ -147,7 +153,7 @@ async fn environment(call: &Call) -> Result<EnvironmentId, Problem> {
     let environment = call.id("environment", "Environment")?;
     call.caller.check_environment(&environment)?;
     // A worker's credential names its environment; a key of the API names only a workspace.
-    if matches!(call.caller, Caller::Operator | Caller::ApiKey(_)) {
+    if matches!(call.caller, Caller::Operator(_) | Caller::ApiKey(_)) {
         let mut connection = call.app.store.read().await.map_err(problem)?;
         let found = environments::find(&mut connection, &call.workspace, &environment).await.map_err(problem)?;
         found.ok_or_else(|| unknown_environment(&environment))?;

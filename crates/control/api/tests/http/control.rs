@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use postern_model::control::{
     Answer, CommandBody, CommandRefusal, ErrorNote, FromPerimeter, FromServer, GatewayStanding, Hello, PerimeterStatus,
-    Reply, Role, RouteStanding,
+    Reply, Role, RouteStanding, SessionStanding, SessionState,
 };
 use postern_model::ids::SessionId;
 use serde_json::{Value, json};
 
 use crate::support::{BETAS, Response, Server, connect};
+use crate::work::polled_with_vaults;
 
 /// A worker or gateway at the other end of a control stream.
 pub(crate) struct Peer {
@@ -83,6 +84,13 @@ impl Peer {
     pub(crate) fn is_silent(&mut self) -> bool {
         self.stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
         self.stream.read_exact(&mut [0; 4]).is_err()
+    }
+
+    /// Answers the next command.
+    fn does(&mut self, answer: impl Fn(&CommandBody) -> Reply) -> CommandBody {
+        let (id, body) = self.command();
+        self.say(&FromPerimeter::Answer(Answer { id, result: Ok(answer(&body)) }));
+        body
     }
 
     /// The next command must be this; it is obeyed.
@@ -205,6 +213,47 @@ async fn a_gateway_is_told_of_every_held_session_when_it_comes_and_says_how_it_s
     let asked = Instant::now();
     assert_eq!(server.get(&status).await.ok()["gateway"], Value::Null, "a gateway that says nothing");
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_perimeter_s_status_names_no_session_that_a_key_of_certain_vaults_may_not_know() {
+    let server = Arc::new(Server::start().await);
+    let (environment, environment_key) = server.environment("e").await;
+    let vault = async || {
+        let made = server.post("/v1/vaults", json!({"display_name": "v"})).await.ok();
+        made["id"].as_str().unwrap().to_owned()
+    };
+    let (mine, other) = (vault().await, vault().await);
+    let own = polled_with_vaults(&server, &environment, &environment_key, &[&mine]).await.session;
+    let hidden = polled_with_vaults(&server, &environment, &environment_key, &[&other]).await.session;
+    let issued = server.operator_post("/v1/api_keys", json!({"role": "viewer", "vault_ids": [mine]})).await.ok();
+    let both = [own.as_str(), hidden.as_str()];
+    // What is held is told to whoever connects: then the server knows it.
+    say(&server, &own, "freeze").await;
+    let mut worker = Peer::connect(&server, &environment_key, Role::Worker, &both);
+    while worker.does(|_| Reply::Done).name() != "freeze" {}
+    for (key, expected) in [(issued["key"].as_str().unwrap(), vec![own.as_str()]), (&server.key, both.to_vec())] {
+        let asked = tokio::spawn({
+            let server = Arc::clone(&server);
+            let request = server.request_as(key, "GET", "/v1/perimeter/status");
+            async move { server.send(request).await.ok() }
+        });
+        let sessions = || ids(&both).into_iter().map(served).collect();
+        let status = || PerimeterStatus { role: Role::Worker, sessions: sessions(), gateway: None, ..standing() };
+        let answer = |body: &CommandBody| match body {
+            CommandBody::Status => Reply::Status(Box::new(status())),
+            _ => Reply::Done,
+        };
+        while worker.does(answer) != CommandBody::Status {}
+        let answer = asked.await.unwrap();
+        let told = answer["data"][0]["status"]["sessions"].as_array().unwrap();
+        assert_eq!(told.iter().map(|one| one["session"].as_str().unwrap()).collect::<Vec<_>>(), expected);
+        assert_eq!(answer["data"][0]["sessions_held"], expected.len());
+    }
+}
+
+fn served(session: SessionId) -> SessionStanding {
+    SessionStanding { session, zone: None, state: SessionState::Serving, grants_revoked: false }
 }
 
 fn standing() -> PerimeterStatus {

@@ -97,7 +97,11 @@ async fn what_no_session_could_be_is_refused_when_the_deployment_is_made() {
         (json!({"initial_events": []}), 400, "initial_events"),
         (json!({"initial_events": vec![message; 51]}), 400, "initial_events"),
         (json!({"initial_events": [{"type": "user.interrupt"}]}), 400, "initial_events.0"),
-        (json!({"initial_events": [{"type": "system.message", "content": []}]}), 400, "needs a user.message"),
+        (
+            json!({"initial_events": [{"type": "system.message", "content": []}]}),
+            400,
+            "initial_events.0: system.message",
+        ),
         (json!({"agent": "agent_unknown"}), 404, "agent_unknown"),
         (json!({"agent": {"type": "agent_with_overrides", "id": place.agent}}), 400, "agent.type"),
         (json!({"agent": {"type": "agent", "id": place.agent, "version": 9}}), 404, "was not found"),
@@ -221,5 +225,27 @@ async fn another_workspace_knows_nothing_of_a_deployment() {
     for list in ["/v1/deployments", "/v1/deployment_runs"] {
         let response = place.server.send(place.server.request_as(&foreign, "GET", list)).await;
         assert_eq!(response.ok()["data"], json!([]), "{list}");
+    }
+}
+
+#[tokio::test]
+async fn a_system_message_is_refused_by_one_code_wherever_it_is_sent() {
+    let place = Place::new().await;
+    let system = json!({"type": "system.message", "content": [{"type": "text", "text": "be brief"}]});
+    let message = json!({"type": "user.message", "content": [{"type": "text", "text": "go"}]});
+    let body = place.body(json!({"initial_events": [message, system]}));
+    let deployment = place.server.post("/v1/deployments", body).await;
+    let session =
+        json!({"agent": place.agent, "environment_id": place.environment, "initial_events": [message, system]});
+    let begun = place.server.post("/v1/sessions", session.clone()).await;
+    let mut plain = session;
+    plain["initial_events"] = json!([]);
+    let id = place.server.post("/v1/sessions", plain).await.ok()["id"].as_str().unwrap().to_owned();
+    let sent = place.server.post(&format!("/v1/sessions/{id}/events"), json!({"events": [message, system]})).await;
+    for refused in [deployment, begun, sent] {
+        let why = refused.refused(400, "invalid_request_error");
+        assert!(why.contains("the agent's `system`"), "{why}");
+        let code = &refused.body["error"]["details"]["error_code"];
+        assert_eq!(code, "model_does_not_support_mid_conversation_system", "{}", refused.text);
     }
 }

@@ -6,6 +6,7 @@ use postern_api::Limits;
 use postern_store::blobs::Quota;
 use serde_json::{Value, json};
 
+use crate::repositories::{errors, poll};
 use crate::support::{Request, Server, issue_foreign_key, short};
 use crate::work::polled;
 
@@ -99,6 +100,8 @@ async fn a_form_that_is_not_an_upload_stores_nothing() {
         assert!(message.contains(expected), "{expected}: {message}");
     }
     assert_eq!(server.get("/v1/files").await.ok()["data"], json!([]));
+    let unnamed = server.send(form(&[("file", Some(""), b"a")])).await.ok();
+    assert_eq!((&unnamed["filename"], &unnamed["mime_type"]), (&json!("unnamed.txt"), &json!("text/plain")));
     let soon = server.send(form(&[file, ("expires_in_seconds", None, b"3600")])).await.ok();
     assert!(soon["expires_at"].is_string());
 }
@@ -253,4 +256,67 @@ async fn what_a_session_puts_out_is_found_with_it_and_can_be_downloaded() {
     };
     tokio::time::timeout(Duration::from_secs(20), idle).await.unwrap();
     server.get(&format!("/v1/files/{}", id(&file))).await.refused(404, "not_found_error");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_the_older_beta_page_through_files_by_id_in_both_directions() {
+    let server = Server::start().await;
+    let mut newest_first = Vec::new();
+    for name in ["a", "b", "c", "d", "e"] {
+        newest_first.insert(0, id(&uploaded(&server, name, b"x").await).to_owned());
+    }
+    let list = async |query: &str| {
+        let request = server.request("GET", &format!("/v1/files{query}"));
+        server.send(request.header("anthropic-beta", "files-api-2025-04-14")).await
+    };
+    let ids = |page: &Value| page["data"].as_array().unwrap().iter().map(|one| id(one).to_owned()).collect::<Vec<_>>();
+    let all = &newest_first;
+    for (query, expected, more) in [
+        ("?limit=2".to_owned(), &all[..2], true),
+        (format!("?limit=2&after_id={}", all[1]), &all[2..4], true),
+        (format!("?limit=2&after_id={}", all[3]), &all[4..], false),
+        (format!("?limit=2&after_id={}", all[4]), &all[5..], false),
+        (format!("?limit=2&before_id={}", all[4]), &all[2..4], true),
+        (format!("?limit=2&before_id={}", all[2]), &all[..2], false),
+        (format!("?limit=2&before_id={}", all[0]), &all[..0], false),
+        (format!("?ids[]={}", all[3]), &all[3..4], false),
+    ] {
+        let page = list(&query).await.ok();
+        assert_eq!((ids(&page), &page["has_more"]), (expected.to_vec(), &json!(more)), "{query}");
+        assert_eq!((&page["first_id"], &page["last_id"]), (&json!(expected.first()), &json!(expected.last())));
+        assert!(page.get("next_page").is_none(), "{page}");
+    }
+    for (query, place) in [
+        (format!("?after_id={0}&before_id={0}", all[0]), "before_id"),
+        ("?after_id=file_gone".to_owned(), "after_id"),
+        ("?page=page_x".to_owned(), "page"),
+    ] {
+        let refusal = list(&query).await.refused(400, "invalid_request_error");
+        assert!(refusal.contains(place), "{refusal}");
+    }
+    // Today's clients name no beta, and know no ids here.
+    let page = server.get("/v1/files?limit=2").await.ok();
+    assert!(page["next_page"].is_string() && page.get("has_more").is_none(), "{page}");
+    server.get(&format!("/v1/files?after_id={}", all[0])).await.refused(400, "invalid_request_error");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_brings_no_files_leaves_the_session_told_of_each() {
+    let server = Server::start().await;
+    let (environment, key) = server.environment("e").await;
+    let (one, two) = (uploaded(&server, "one.txt", b"1").await, uploaded(&server, "two.txt", b"2").await);
+    let given = json!({"resources": [
+        {"type": "file", "file_id": id(&one), "mount_path": "/mnt/session/uploads/one.txt"},
+        {"type": "file", "file_id": id(&two), "mount_path": "/mnt/session/uploads/two.txt"}]});
+    for (agent, expected) in [("Anthropic/Python 2.12.0", vec!["one.txt", "two.txt"]), ("postern/0.1.0", vec![])] {
+        let (session, _) = server.session_and_open_call(&environment, given.clone()).await;
+        poll(&server, &environment, &key, agent).await;
+        let told = errors(&server, &session).await;
+        assert_eq!(told.len(), expected.len(), "{agent}: {told:?}");
+        for (error, name) in told.iter().zip(expected) {
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains("resource_unsupported") && message.contains(name), "{message}");
+            assert!(message.contains("Next step"), "{message}");
+        }
+    }
 }

@@ -18,12 +18,13 @@ use place::Place;
 const COMMITTED: &str = include_str!("authorization.txt");
 
 /// Who calls: the columns. Where it says `foreign`, the object in the path belongs to somebody else.
-const ROLES: [(Role, &str); 14] = [
+const ROLES: [(Role, &str); 15] = [
     (Role::Operator, "operator"),
     (Role::ApiKey, "api-key"),
     (Role::Limited(KeyRole::Developer), "developer's api-key"),
     (Role::Limited(KeyRole::Viewer), "viewer's api-key"),
     (Role::Limited(KeyRole::Worker), "worker's api-key"),
+    (Role::OtherVaults, "other vaults' api-key"),
     (Role::ForeignApiKey, "foreign api-key"),
     (Role::EnvironmentKey, "environment-key"),
     (Role::ForeignEnvironmentKey, "foreign environment-key"),
@@ -35,12 +36,21 @@ const ROLES: [(Role, &str); 14] = [
     (Role::Nobody, "nobody"),
 ];
 
+/// What names an object that uses a vault, or that tells of one that does.
+const USES_A_VAULT: [&str; 7] =
+    ["{vault}", "{session}", "{work}", "{deployment}", "{run}", "{file}", "{memory_version}"];
+/// Lists of nothing but these.
+const NAME_WHO_USES_A_VAULT: [&str; 4] =
+    ["/v1/sessions", "/v1/deployments", "/v1/deployment_runs", "/v1/environments/{environment}/work"];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Operator,
     ApiKey,
     /// An API key with a role that may not do everything.
     Limited(KeyRole),
+    /// An administrator's, for a vault that nothing here uses.
+    OtherVaults,
     /// Of another workspace.
     ForeignApiKey,
     EnvironmentKey,
@@ -57,7 +67,7 @@ impl Role {
     fn kind(self) -> Option<Kind> {
         match self {
             Self::Operator => Some(Kind::Operator),
-            Self::ApiKey | Self::Limited(_) | Self::ForeignApiKey => Some(Kind::ApiKey),
+            Self::ApiKey | Self::Limited(_) | Self::OtherVaults | Self::ForeignApiKey => Some(Kind::ApiKey),
             Self::EnvironmentKey | Self::ForeignEnvironmentKey => Some(Kind::EnvironmentKey),
             Self::SessionToken | Self::ForeignSessionToken => Some(Kind::SessionToken),
             Self::EndedSessionToken => Some(Kind::EndedSessionToken),
@@ -78,6 +88,7 @@ struct World {
     there: Place,
     foreign_key: String,
     limited_keys: Vec<(KeyRole, String)>,
+    key_of_other_vaults: String,
 }
 
 impl World {
@@ -90,7 +101,11 @@ impl World {
             let issued = server.operator_post("/v1/api_keys", json!({"name": role.as_str(), "role": role})).await.ok();
             limited_keys.push((role, issued["key"].as_str().unwrap().to_owned()));
         }
-        Self { server, here, there, foreign_key, limited_keys }
+        let vault = server.post("/v1/vaults", json!({"display_name": "other"})).await.ok();
+        let body = json!({"name": "other", "vault_ids": [vault["id"]]});
+        let issued = server.operator_post("/v1/api_keys", body).await.ok();
+        let key_of_other_vaults = issued["key"].as_str().unwrap().to_owned();
+        Self { server, here, there, foreign_key, limited_keys, key_of_other_vaults }
     }
 
     /// What the role shows when it asks for an object of `here`.
@@ -99,6 +114,7 @@ impl World {
             Role::Operator | Role::Nobody => None,
             Role::ApiKey => Some(&self.server.key),
             Role::Limited(role) => self.limited_keys.iter().find(|(of, _)| *of == role).map(|(_, key)| key.as_str()),
+            Role::OtherVaults => Some(&self.key_of_other_vaults),
             Role::ForeignApiKey => Some(&self.foreign_key),
             Role::EnvironmentKey => Some(&here.environment_key),
             Role::ForeignEnvironmentKey => Some(&self.there.environment_key),
@@ -131,14 +147,15 @@ impl World {
     async fn cell(&self, role: Role, route: &Route) -> &'static str {
         let is_allowed = role.kind().is_some_and(|kind| route.allowed.contains(&kind));
         let is_change = route.method != Method::Get || route.path.ends_with("/poll");
-        if let Role::Limited(_) = role {
+        if let Role::Limited(_) | Role::OtherVaults = role {
             // What a role forbids it forbids whatever the object: no fresh one is needed to learn that.
             let nothing = self.here.missing(&self.here.path(route, false));
             if verdict(&self.call(&self.here, role, route, &nothing).await) == "forbidden" {
                 return "forbidden";
             }
         }
-        let fresh = match is_allowed && is_change && !role.is_foreign() {
+        let is_of_other_vaults = role == Role::OtherVaults && USES_A_VAULT.iter().any(|name| route.path.contains(name));
+        let fresh = match is_allowed && is_change && !role.is_foreign() && !is_of_other_vaults {
             true => Some(Place::new(&self.server).await),
             false => None,
         };
@@ -149,13 +166,20 @@ impl World {
         let place = format!("{} {} by {role:?}: {}", method(route), route.path, answer.text);
         let is_object = route.path.contains('{') && !route.path.contains("{model}");
         assert!(is_allowed || matches!(what, "unknown" | "forbidden"), "not in the table of routes: {place}");
-        if is_object && is_allowed && role.is_foreign() {
+        if is_object && is_allowed && (role.is_foreign() || is_of_other_vaults) {
             assert_eq!(what, "hidden", "{place}");
-            let missing = self.call(here, role, route, &here.missing(&path)).await;
+            let nothing = match is_of_other_vaults {
+                true => here.without(&path, &USES_A_VAULT),
+                false => here.missing(&path),
+            };
+            let missing = self.call(here, role, route, &nothing).await;
             assert_eq!(here.anonymous(&answer), here.anonymous(&missing), "404 tells of a foreign object: {place}");
         }
         // What no workspace owns is anybody's to list.
         let is_common = route.path == "/v1/models";
+        let is_list = route.method == Method::Get && NAME_WHO_USES_A_VAULT.contains(&route.path);
+        let names_a_user = is_list && role == Role::OtherVaults;
+        assert!(!names_a_user || what == "lists none", "what uses another vault is listed: {place}");
         assert!(is_common || !role.is_foreign() || what != "lists", "the foreign workspace is empty: {place}");
         if let Some(fresh) = &fresh {
             fresh.leave(&self.server).await;

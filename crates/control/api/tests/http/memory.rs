@@ -111,7 +111,6 @@ async fn what_a_store_or_a_memory_cannot_be_is_400_and_names_the_place() {
         ("/v1/memory_stores", json!({"name": "n", "description": "x".repeat(1025)}), "description"),
         (&store, json!({"name": null}), "name"),
         (&memories, json!({"path": "/b"}), "content"),
-        (&memories, json!({"path": "/b", "content": null}), "content"),
         (&memories, json!({"content": ""}), "path"),
         (&memories, json!({"path": "b", "content": ""}), "path"),
         (&memories, json!({"path": "/b/../c", "content": ""}), "path"),
@@ -328,4 +327,13 @@ async fn a_page_of_contents_holds_twenty_whatever_was_asked() {
         let basic = server.get(&format!("{store}/{list}?limit=100")).await.ok();
         assert_eq!(basic["data"].as_array().unwrap().len(), 21, "{list}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_memory_made_with_null_is_an_empty_one() {
+    let server = Server::start().await;
+    let store = server.post("/v1/memory_stores", json!({"name": "s"})).await.ok();
+    let memories = format!("/v1/memory_stores/{}/memories", text(&store, "id"));
+    let made = server.post(&format!("{memories}?view=full"), json!({"path": "/a", "content": null})).await.ok();
+    assert_eq!((&made["content"], &made["content_sha256"]), (&json!(""), &json!(SHA_OF_EMPTY)));
 }

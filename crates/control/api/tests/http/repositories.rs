@@ -51,7 +51,7 @@ pub(crate) async fn poll(server: &Server, environment: &str, key: &str, agent: &
     (sealed.iter().map(|text| SealedVariable::decode(text.as_str().unwrap()).unwrap()).collect(), secret)
 }
 
-async fn errors(server: &Server, session: &str) -> Vec<Value> {
+pub(crate) async fn errors(server: &Server, session: &str) -> Vec<Value> {
     let events = server.get(&format!("/v1/sessions/{session}/events")).await.ok();
     let events = events["data"].as_array().unwrap().clone();
     events.into_iter().filter(|event| event["type"] == "session.error").map(|event| event["error"].clone()).collect()

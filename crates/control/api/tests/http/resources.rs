@@ -147,7 +147,12 @@ async fn models_are_listed_by_id_and_found() {
     assert_eq!((texts(&page, "id"), &page["has_more"]), (vec!["m-3", "m-2"], &json!(true)));
     let rest = server.get("/v1/models?after_id=m-2&lifecycle[]=active").await.ok();
     assert_eq!((texts(&rest, "id"), &rest["has_more"]), (vec!["m-1"], &json!(false)));
-    assert_eq!(server.get("/v1/models/m-1").await.ok()["id"], "m-1");
+    for (name, id) in [("m-1", "m-1"), ("m-latest", "m-3"), ("m-0", "m-0")] {
+        assert_eq!(server.get(&format!("/v1/models/{name}")).await.ok()["id"], id);
+    }
+    server.get("/v1/models/m-none").await.refused(404, "not_found_error");
+    let retired = server.get("/v1/models?lifecycle[]=retired").await.ok();
+    assert_eq!(texts(&retired, "id"), ["m-0"]);
     server.get("/v1/models?lifecycle[]=new").await.refused(400, "invalid_request_error");
 }
 

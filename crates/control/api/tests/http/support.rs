@@ -43,7 +43,13 @@ impl Model for Script {
     }
 
     fn models(&self) -> Pin<Box<dyn Future<Output = Vec<ModelInfo>> + Send + '_>> {
-        Box::pin(async { ["m-3", "m-2", "m-1"].map(ModelInfo::unknown).to_vec() })
+        let retired = ModelInfo { lifecycle: "retired".to_owned(), ..ModelInfo::unknown("m-0") };
+        Box::pin(async { [["m-3", "m-2", "m-1"].map(ModelInfo::unknown).to_vec(), vec![retired]].concat() })
+    }
+
+    fn named<'a>(&'a self, name: &'a str) -> Pin<Box<dyn Future<Output = Option<ModelInfo>> + Send + 'a>> {
+        let id = if name == "m-latest" { "m-3" } else { name };
+        Box::pin(async move { self.models().await.into_iter().find(|model| model.id == id) })
     }
 }
 
@@ -357,6 +363,7 @@ impl Response {
         assert_eq!(self.body["request_id"].as_str(), self.header("request-id"));
         assert!(self.header("request-id").unwrap().starts_with("req_"));
         assert_eq!(self.header("content-type"), Some("application/json"));
+        assert_eq!(self.header("retry-after"), (status == 429).then_some("5"));
         assert_eq!(self.header("x-should-retry"), (status == 409).then_some("false"));
         self.body["error"]["message"].as_str().unwrap().to_owned()
     }

@@ -1,5 +1,6 @@
 //! Webhooks as their operator sees them.
 
+use postern_model::webhook::{Happening, NEVER_TOLD};
 use serde_json::{Value, json};
 
 use crate::support::Server;
@@ -38,6 +39,10 @@ async fn a_webhook_is_made_changed_read_and_deleted() {
         let refusal = server.post("/v1/webhooks", body).await.refused(400, "invalid_request_error");
         assert!(refusal.contains(field), "{refusal}");
     }
+    // What clients know and never happens here is taken with the rest.
+    let every = [&Happening::ALL.iter().map(|one| one.as_str()).collect::<Vec<_>>()[..], NEVER_TOLD].concat();
+    assert_eq!(every.len(), 49, "as many as clients know");
+    assert_eq!(webhook(&server, &every).await["enabled_events"].as_array().unwrap().len(), 49);
     let made = webhook(&server, &["agent.created", "vault.created"]).await;
     let path = path(&made);
     let change = json!({"enabled_events": ["agent.updated"], "description": "d", "state": "disabled"});

@@ -17,7 +17,12 @@ pub(crate) struct Polled {
 
 /// Makes a session with an open call and takes its item.
 pub(crate) async fn polled(server: &Server, environment: &str, key: &str) -> Polled {
-    let (session, call) = server.session_with_open_call(environment).await;
+    polled_with_vaults(server, environment, key, &[]).await
+}
+
+/// The same of a session with these vaults.
+pub(crate) async fn polled_with_vaults(server: &Server, environment: &str, key: &str, vaults: &[&str]) -> Polled {
+    let (session, call) = server.session_with_vaults_and_open_call(environment, vaults).await;
     let item = poll(server, environment, key, "?block_ms=999").await;
     assert_eq!(item["data"], json!({"type": "session", "id": session}), "{item}");
     Polled { work: item["id"].as_str().unwrap().into(), session, call, token: token(&item) }

@@ -1,10 +1,12 @@
 //! Workspaces: apart from each other, and erased whole.
 
+use postern_secret::seal;
 use postern_store::list::ListQuery;
 use postern_store::workspaces;
 use serde_json::json;
 
-use crate::support::{Request, Server};
+use crate::credentials::bearer;
+use crate::support::{Request, Server, hex};
 
 #[tokio::test]
 async fn a_key_of_a_new_workspace_sees_that_alone_until_it_is_erased() {
@@ -32,6 +34,62 @@ async fn a_key_of_a_new_workspace_sees_that_alone_until_it_is_erased() {
     let mut reader = server.store.read().await.unwrap();
     let left = workspaces::list(&mut reader, &ListQuery { limit: 10, ..ListQuery::default() }).await.unwrap();
     assert_eq!(left.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["wrkspc_default"]);
+}
+
+#[tokio::test]
+async fn the_operator_acts_in_the_workspace_that_it_names() {
+    let server = Server::start().await;
+    let made = server.operator_post("/v1/workspaces", json!({"name": "legal"})).await.ok();
+    let workspace = made["id"].as_str().unwrap();
+    let there = |method: &str, path: &str| Request::new(method, path).header("anthropic-workspace-id", workspace);
+    let ids = |list: serde_json::Value| {
+        list["data"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+
+    let issued = server.operator(there("POST", "/v1/api_keys").json(&json!({"name": "k"}))).await;
+    assert_eq!(issued.header("anthropic-workspace-id"), Some(workspace));
+    let issued = issued.ok();
+    let (id, key) = (issued["id"].as_str().unwrap(), issued["key"].as_str().unwrap());
+    assert_eq!(ids(server.operator(there("GET", "/v1/api_keys")).await.ok()), [id]);
+    assert!(!ids(server.operator(Request::new("GET", "/v1/api_keys")).await.ok()).contains(&id.to_owned()));
+
+    // A perimeter there is what credentials there are sealed to.
+    let as_key = |method: &str, path: &str| server.request_as(key, method, path);
+    let vault = server.send(as_key("POST", "/v1/vaults").json(&json!({"display_name": "v"}))).await.ok();
+    let credentials = format!("/v1/vaults/{}/credentials", vault["id"].as_str().unwrap());
+    let before = server.send(as_key("POST", &credentials).json(&bearer("https://mcp.example/mcp"))).await;
+    assert_eq!(before.body["error"]["details"]["error_code"], "perimeter_none", "{}", before.text);
+    let (public, _) = seal::suite().generate_key_pair().unwrap();
+    let body = json!({"name": "p", "public_key": hex(&public.0)});
+    let environment = server.send(as_key("POST", "/v1/environments").json(&json!({"name": "e"}))).await.ok();
+    let body = {
+        let mut body = body;
+        body["environment_id"] = environment["id"].clone();
+        body
+    };
+    let perimeter = server.operator(there("POST", "/v1/perimeters").json(&body)).await.ok();
+    assert_eq!(ids(server.send(as_key("GET", "/v1/perimeters")).await.ok()), [perimeter["id"].as_str().unwrap()]);
+    assert!(ids(server.get("/v1/perimeters").await.ok()).is_empty());
+    server.send(as_key("POST", &credentials).json(&bearer("https://mcp.example/mcp"))).await.ok();
+
+    let path = format!("/v1/api_keys/{id}");
+    server.operator(Request::new("DELETE", &path)).await.refused(404, "not_found_error");
+    server.operator(there("DELETE", &path)).await.ok();
+    server.send(as_key("GET", "/v1/vaults")).await.refused(401, "authentication_error");
+}
+
+#[tokio::test]
+async fn a_workspace_is_named_by_the_operator_alone_and_must_be_there() {
+    let server = Server::start().await;
+    let made = server.operator_post("/v1/workspaces", json!({"name": "legal"})).await.ok();
+    for named in ["wrkspc_none", "legal", ""] {
+        let request = Request::new("GET", "/v1/agents").header("anthropic-workspace-id", named);
+        server.operator(request).await.refused(404, "not_found_error");
+    }
+    let named = server.request("GET", "/v1/agents").header("anthropic-workspace-id", made["id"].as_str().unwrap());
+    server.send(named).await.refused(403, "permission_error");
+    let own = server.request("GET", "/v1/agents").header("anthropic-workspace-id", "wrkspc_default");
+    server.send(own).await.ok();
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use postern_model::control::{CommandBody, Reply, Withheld};
 use postern_model::ids::{EnvironmentId, SessionId};
-use postern_model::resource::{RepositoryFault, RepositoryResource, Resource};
+use postern_model::resource::{FileResource, RepositoryFault, RepositoryResource, Resource};
 use postern_secret::seal::{LONGEST_VARIABLES, MOST_VARIABLES};
 use postern_session::Lacking;
 use postern_store::credentials::{self, StoredVariable};
@@ -52,7 +52,7 @@ pub async fn of_session(
     Ok(Some(fitting(tokens.unwrap_or_default(), variables)))
 }
 
-/// What a worker that brings neither variables nor repositories leaves out of what a session has.
+/// What a worker that brings neither variables nor repositories nor files leaves out of what a session has.
 ///
 /// # Errors
 /// The database failed.
@@ -62,15 +62,17 @@ pub async fn not_brought(
     session: &SessionId,
 ) -> Result<Vec<Missing>, StoreError> {
     let given = sessions::resources(connection, environment, session).await?;
-    let repositories = given.into_iter().filter_map(|resource| match resource {
+    let resources = given.into_iter().filter_map(|resource| match resource {
         Resource::GithubRepository(RepositoryResource { url, .. }) => Some(not_cloned(url)),
-        Resource::File(_) | Resource::MemoryStore(_) => None,
+        Resource::File(FileResource { mount_path, .. }) => Some(without_file(&String::from(mount_path))),
+        // Official workers bring these in their own way.
+        Resource::MemoryStore(_) => None,
     });
     let variables = match sessions::vaults(connection, environment, session).await? {
         Some((workspace, vaults)) => credentials::variables(connection, &workspace, &vaults).await?.len(),
         None => 0,
     };
-    Ok(repositories.chain((variables > 0).then(|| without_variables(variables))).collect())
+    Ok(resources.chain((variables > 0).then(|| without_variables(variables))).collect())
 }
 
 fn not_cloned(url: String) -> Missing {
@@ -80,6 +82,14 @@ fn not_cloned(url: String) -> Missing {
     );
     let lacking = Lacking::Repository(RepositoryFault::RepositoryCloneError, url);
     Missing { code: "resource_unsupported", message, lacking }
+}
+
+fn without_file(mount_path: &str) -> Missing {
+    let message = format!(
+        "the worker that took the session brings no files, and {mount_path} is not there. \
+         Next step: serve the environment with a Postern worker"
+    );
+    Missing { code: "resource_unsupported", message, lacking: Lacking::Something }
 }
 
 fn without_variables(count: usize) -> Missing {

@@ -14,7 +14,7 @@ use postern_model::{Field, Problem};
 use serde_json::{Value, json};
 
 use super::tokens::Tokens;
-use crate::create::now;
+use crate::create::{may_begin, now};
 use crate::schedule::Cron;
 
 const MAX_NAME: usize = 256;
@@ -197,24 +197,13 @@ fn events(events: Vec<Value>) -> Result<Vec<Value>, Problem> {
         let message = format!("must have 1 to {MAX_EVENTS} events, has {}", events.len());
         return Err(Problem::invalid_at("initial_events", message));
     }
-    let mut has_task = false;
     for (index, event) in events.iter().enumerate() {
         let at = format!("initial_events.{index}");
         let parsed: ClientEvent =
             serde_json::from_value(event.clone()).map_err(|error| Problem::invalid_at(&at, error))?;
-        match parsed {
-            ClientEvent::UserMessage { .. } | ClientEvent::UserDefineOutcome { .. } => has_task = true,
-            ClientEvent::SystemMessage { .. } => {}
-            _ => {
-                let message = "only user.message, user.define_outcome and system.message may begin a session";
-                return Err(Problem::invalid_at(&at, message));
-            }
-        }
+        may_begin(&parsed, &at)?;
     }
-    if has_task {
-        return Ok(events);
-    }
-    Err(Problem::invalid_at("initial_events", "needs a user.message or a user.define_outcome"))
+    Ok(events)
 }
 
 fn resources(resources: Option<Vec<ResourceParam>>) -> Result<(Vec<ResourceParam>, Tokens), Problem> {

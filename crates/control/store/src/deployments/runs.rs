@@ -89,7 +89,12 @@ pub async fn required(
         .fetch_optional(connection)
         .await?;
     let found = row.as_ref().map(run).transpose()?;
-    found.ok_or_else(|| Problem::not_found(format!("Deployment run {id} was not found.")).into())
+    found.ok_or_else(|| not_found(id).into())
+}
+
+/// What is said of a run that nobody has.
+pub fn not_found(id: &DeploymentRunId) -> Problem {
+    Problem::not_found(format!("Deployment run {id} was not found."))
 }
 
 /// One page of runs, newest first, and one more when another page follows.

@@ -44,7 +44,7 @@ impl Stand {
     }
 
     async fn create(&self, tx: &mut Tx, day: u32, path: &str, content: &str) -> Memory {
-        let body = CreateMemory { path: path.into(), content: content.into() };
+        let body = CreateMemory { path: path.into(), content: Some(content.into()) };
         create(tx, self.on(day), body).await.unwrap()
     }
 
@@ -116,7 +116,7 @@ async fn a_store_holds_two_thousand_memories() {
     for n in 0..2000 {
         stand.create(&mut tx, 0, &format!("/{n}"), "x").await;
     }
-    let body = CreateMemory { path: "/more".into(), content: "x".into() };
+    let body = CreateMemory { path: "/more".into(), content: Some("x".into()) };
     let refused = create(&mut tx, stand.on(0), body).await.unwrap_err();
     assert!(matches!(refused, StoreError::Refused(problem) if problem.error_code == Some("memory_store_full")));
 }

@@ -81,8 +81,13 @@ pub async fn required(
         .fetch_optional(&mut *connection)
         .await?;
     let found = row.as_ref().map(version).transpose()?;
-    let version = found.ok_or_else(|| Problem::not_found(format!("Memory version {id} was not found.")))?;
+    let version = found.ok_or_else(|| not_found(id))?;
     shown(connection, version, view).await
+}
+
+/// What is said of a version that no memory has.
+pub fn not_found(id: &MemoryVersionId) -> Problem {
+    Problem::not_found(format!("Memory version {id} was not found."))
 }
 
 /// One page of versions, newest first, and one more when another page follows.

@@ -165,14 +165,48 @@ async fn dropping_the_receiver_ends_the_connection() {
 async fn an_endpoint_without_a_list_has_the_configured_model_and_is_asked_once() {
     let (listener, client) = server().await;
     let asked = tokio::spawn(async move {
-        let (mut socket, head) = request(&listener).await;
-        answer(&mut socket, "404 Not Found", "", "").await;
-        (listener, head)
+        let mut heads = Vec::new();
+        for _ in 0..2 {
+            let (mut socket, head) = request(&listener).await;
+            answer(&mut socket, "404 Not Found", "", "").await;
+            heads.push(head);
+        }
+        (listener, heads)
     });
     for _ in 0..2 {
         let models = client.models().await;
         assert_eq!(models.iter().map(|model| model.id.as_str()).collect::<Vec<_>>(), ["fallback"]);
     }
-    let (_listener, head) = asked.await.unwrap();
-    assert!(head.starts_with("GET /base/v1/models?limit=1000 "));
+    let (_listener, heads) = asked.await.unwrap();
+    assert!(heads[0].starts_with("GET /base/v1/models?limit=1000&lifecycle%5B%5D=active&"), "{heads:?}");
+    assert!(
+        heads[1].starts_with("GET /base/v1/models?limit=1000 "),
+        "as an endpoint takes it that knows no lifecycles"
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_in_the_list_is_asked_for_by_its_name_and_by_no_other_path() {
+    let (listener, client) = server().await;
+    let asked = tokio::spawn(async move {
+        let mut heads = Vec::new();
+        let list = r#"{"data":[{"id":"m-20260101"}]}"#;
+        let one = r#"{"type":"model","id":"m-20260101"}"#;
+        for (status, body) in [("200 OK", list), ("200 OK", one), ("404 Not Found", "{}")] {
+            let (mut socket, head) = request(&listener).await;
+            answer(&mut socket, status, "", body).await;
+            heads.push(head.lines().next().unwrap().to_owned());
+        }
+        (listener, heads)
+    });
+    let id = async |name: &str| client.named(name).await.map(|model| model.id);
+    assert_eq!(id("m-20260101").await.as_deref(), Some("m-20260101"), "from the list");
+    assert_eq!(id("m-latest").await.as_deref(), Some("m-20260101"));
+    assert_eq!(id("../messages?x=1").await, None);
+    for unasked in ["..", ".", "", &"m".repeat(257)] {
+        assert_eq!(id(unasked).await, None, "{unasked}");
+    }
+    let (_listener, heads) = asked.await.unwrap();
+    assert_eq!(heads[1], "GET /base/v1/models/m-latest HTTP/1.1");
+    assert_eq!(heads[2], "GET /base/v1/models/..%2Fmessages%3Fx%3D1 HTTP/1.1");
 }

@@ -11,7 +11,7 @@ use crate::files::upload;
 use crate::memory_access::attach;
 use crate::skills::{give, made};
 use crate::support::{Request, Response, Server};
-use crate::work::{Polled, polled};
+use crate::work::{Polled, polled_with_vaults};
 
 pub(crate) struct Place {
     pub(crate) environment_key: String,
@@ -29,9 +29,13 @@ impl Place {
     pub(crate) async fn new(server: &Server) -> Self {
         let name = format!("{:?}", std::time::Instant::now());
         let (environment, environment_key) = server.environment(&name).await;
-        let item = polled(server, &environment, &environment_key).await;
+        let perimeter = id(&server.perimeter().await.0);
+        // What uses a vault uses this one, which a key for others does not know.
+        let vault_and_credential = vault(server).await;
+        let vaults = [vault_and_credential[0].1.as_str()];
+        let item = polled_with_vaults(server, &environment, &environment_key, &vaults).await;
         // Last: what is stopped goes back into the queue.
-        let ended = polled(server, &environment, &environment_key).await;
+        let ended = polled_with_vaults(server, &environment, &environment_key, &vaults).await;
         let stop = format!("/v1/environments/{environment}/work/{}/stop", ended.work);
         server.post(&stop, json!({"force": true})).await.ok();
         let keys = server.get(&format!("/v1/environments/{environment}/keys")).await.ok();
@@ -42,13 +46,13 @@ impl Place {
             ("{work}", item.work.clone()),
             ("{thread}", id(&threads["data"][0])),
             ("{key}", id(&keys["data"][0])),
-            ("{perimeter}", id(&server.perimeter().await.0)),
+            ("{perimeter}", perimeter),
             ("{agent}", server.agent().await),
         ];
-        ids.extend(vault(server).await);
         ids.extend(given(server, &item.session).await);
-        ids.extend(deployment(server, &environment).await);
+        ids.extend(deployment(server, &environment, &vaults).await);
         ids.extend(memory(server, &[&item, &ended]).await);
+        ids.extend(vault_and_credential);
         ids.extend(webhook(server).await);
         let workspace = server.operator_post("/v1/workspaces", json!({"name": "w"})).await.ok();
         ids.push(("{workspace}", id(&workspace)));
@@ -94,6 +98,12 @@ impl Place {
     /// The same path with objects that nobody has.
     pub(super) fn missing(&self, path: &str) -> String {
         self.ids.iter().fold(path.to_owned(), |path, (_, id)| path.replace(id.as_str(), &nothing(id)))
+    }
+
+    /// The same path with nothing in place of these parameters.
+    pub(super) fn without(&self, path: &str, names: &[&str]) -> String {
+        let named = self.ids.iter().filter(|(name, _)| names.contains(name));
+        named.fold(path.to_owned(), |path, (_, id)| path.replace(id.as_str(), &nothing(id)))
     }
 
     /// A refusal without the ids of what was asked for.
@@ -146,10 +156,11 @@ async fn given(server: &Server, session: &str) -> [(&'static str, String); 2] {
     [("{file}", file), ("{resource}", id(&resource))]
 }
 
-async fn deployment(server: &Server, environment: &str) -> [(&'static str, String); 2] {
+async fn deployment(server: &Server, environment: &str, vaults: &[&str]) -> [(&'static str, String); 2] {
     let start = json!([{"type": "user.message", "content": [{"type": "text", "text": "go"}]}]);
     let agent = server.agent().await;
-    let body = json!({"agent": agent, "environment_id": environment, "name": "d", "initial_events": start});
+    let mut body = json!({"agent": agent, "environment_id": environment, "name": "d", "initial_events": start});
+    body["vault_ids"] = json!(vaults);
     let deployment = server.post("/v1/deployments", body).await.ok();
     let path = format!("/v1/deployments/{}/run", id(&deployment));
     let run = server.send(server.request("POST", &path)).await.ok();
@@ -161,11 +172,13 @@ async fn memory(server: &Server, items: &[&Polled]) -> [(&'static str, String); 
     let store = id(&server.post("/v1/memory_stores", json!({"name": "s"})).await.ok());
     let path = format!("/v1/memory_stores/{store}/memories");
     let memory = server.post(&path, json!({"path": "/a", "content": "1"})).await.ok();
-    server.post(&format!("{path}/{}", id(&memory)), json!({"content": "2"})).await.ok();
     for item in items {
         attach(server, &item.session, &store, "read_write").await;
     }
-    let version = memory["memory_version_id"].as_str().unwrap().to_owned();
+    let change = server.request_as(&items[0].token, "POST", &format!("{path}/{}", id(&memory)));
+    let written = server.send(change.json(&json!({"content": "2"}))).await.ok();
+    server.post(&format!("{path}/{}", id(&memory)), json!({"content": "3"})).await.ok();
+    let version = written["memory_version_id"].as_str().unwrap().to_owned();
     [("{memory_store}", store), ("{memory}", id(&memory)), ("{memory_version}", version)]
 }
 
