@@ -11,11 +11,11 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use super::entrance::Entrance;
 use super::{Ahead, Doing, Failure, Inside, Order, hear};
 use crate::clocks::{self, Clocks};
-use crate::spec::AGENT_UID;
+use crate::spec::{AGENT_UID, Access, OUTPUTS};
 use crate::{TOOLS_DESCRIPTOR, domain, environment, sys};
 
 /// Where the agent may write, for Landlock: mounts and permissions narrow it further.
-const WRITABLE: [&str; 6] = ["/workspace", "/tmp", "/dev", "/proc", "/mnt", "/srv"];
+const WRITABLE: [&str; 6] = ["/workspace", "/tmp", "/dev", "/proc", OUTPUTS, "/mnt/memory"];
 
 /// What process 1 is called in the host's list of processes.
 const SERVING: &CStr = c"postern-tools";
@@ -182,7 +182,9 @@ pub(super) fn set_environment(inside: &mut Inside) -> Result<(), Failure> {
 
 /// Step: the outer Landlock domain, as far as this kernel has it.
 pub(super) fn enter_domain(inside: &mut Inside) -> Result<(), Failure> {
-    let lent = inside.request.spec.mounts.iter().filter_map(|mount| mount.at.to_str());
+    // Where reading is lent, a mount that is read-only still lets pipes be written to.
+    let lent = inside.request.spec.mounts.iter().filter(|mount| mount.access == Access::Write);
+    let lent = lent.filter_map(|mount| mount.at.to_str());
     let layered = inside.request.spec.packages.iter().map(|_| "/usr");
     let writable: Vec<&str> = WRITABLE.into_iter().chain(layered).chain(lent).collect();
     domain::enter_outer(&writable).map_err(|error| Failure::other(error.to_string()))
