@@ -6,9 +6,11 @@ import json
 import ssl
 import subprocess
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Iterator
 
 import pytest
 from anthropic import Anthropic
@@ -133,6 +135,23 @@ class Journey:
         shown = subprocess.run([BINARY, "audit", "show", "--json", "--session", self.id, "--data-dir", str(self.stack.data)],
                                capture_output=True, text=True, check=True)
         return [json.loads(line) for line in shown.stdout.splitlines()]
+
+
+@contextmanager
+def worker(stack: Stack, second: Stack, zones: str) -> Iterator[Path]:
+    """A worker of a second perimeter, at work for the stack's environment while this lasts: its log."""
+    place = second.directory
+    (place / "postern.toml").write_text("config = 1\n" + zones.replace('environment = "default"', f'environment = "{stack.environment_id}"'))
+    (place / "environment.key").write_text(stack.environment_key)
+    command = [BINARY, "worker", "--url", stack.base_url, "--environment", stack.environment_id,
+               "--environment-key-file", str(place / "environment.key"), "--data-dir", str(second.data)]
+    with (place / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=place, stdout=log, stderr=log)
+    try:
+        yield place / "log"
+    finally:
+        process.terminate()
+        process.wait(timeout=40)
 
 
 def curl(host: str, *arguments: str) -> str:

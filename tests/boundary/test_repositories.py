@@ -10,7 +10,7 @@ from typing import Iterator
 import pytest
 from conftest import BINARY, Stack, ended, script, tool, until
 from git_server import GitServer
-from vaults import Journey
+from vaults import Journey, worker
 
 HOST, SILENT_HOST, UNNAMED_HOST = "git.internal.example", "mirror.internal.example", "elsewhere.internal.example"
 USER = "x-access-token"
@@ -232,6 +232,90 @@ def test_boundary_a_row_that_was_moved_or_edited_opens_nowhere(stack: Stack, kno
         kind, message = failure(journey)
         assert kind == "repository_forbidden_error" and "was changed or moved" in message, message
         assert any(record["kind"] == "alarm" and record["reason"] == "credential_unopenable" for record in journey.records())
+
+
+def begun(stack: Stack, *resources: dict) -> tuple[Journey, str]:
+    """The session of a deployment's run, and the deployment."""
+    journey = Journey(stack)
+    agent = journey.client.beta.agents.create(name="journey", model="rehearsal-1", tools=[{"type": "agent_toolset_20260401"}])
+    made = journey.client.beta.deployments.create(
+        agent=agent.id, environment_id=stack.environment_id, name="journey", resources=list(resources),
+        initial_events=[{"type": "user.message", "content": script({"text": "done"})}])
+    assert TOKEN not in made.model_dump_json()
+    return run_of(journey, made.id), made.id
+
+
+def run_of(journey: Journey, deployment: str) -> Journey:
+    """The session of another run."""
+    another = Journey.__new__(Journey)
+    another.stack, another.client = journey.stack, journey.client
+    another.id = journey.client.beta.deployments.run(deployment).session_id
+    until(lambda: ended(another.client, another.id), 30, "the run's first turn")
+    return another
+
+
+def test_boundary_a_deployment_s_runs_clone_and_push_with_its_token_and_a_moved_row_opens_nowhere(stack: Stack, known: GitServer):
+    journey, deployment = begun(stack, repository())
+    for run in (journey, run_of(journey, deployment)):
+        [read, pushed] = run.bash(
+            "cat ledger/README", f"cd /workspace/ledger && git checkout -q -b {run.id} && echo more >> README && git add . && "
+            f"git {WHO} commit -qm from-a-run && git push origin {run.id} 2>&1")
+        assert "the ledger" in read and f"{run.id} -> {run.id}" in pushed, read + pushed
+        resource = run.client.beta.sessions.retrieve(run.id).resources[0].id
+        uses = [record for record in run.records() if record["kind"] == "credential_use"]
+        assert uses and {record["credential"] for record in uses} == {f"repository:{resource}"}
+        assert {record["outcome"].rsplit(" ", 1)[0] for record in uses} == {"the token of deployment resource"}
+    assert_nowhere(stack, TOKEN)
+    # A session that no run began, and to which the database says that it has the token; then a token whose row is another deployment's.
+    stranger, (other, foreign) = given(stack, repository(PAYROLL)), begun(stack, repository(PAYROLL))
+    with sqlite3.connect(stack.data / "control/postern.sqlite", timeout=10) as database:
+        [(token, run)] = database.execute("select deployment_token_id, run_id from repository_tokens where session_id = ?", (journey.id,))
+        database.execute("update repository_tokens set sealed = null, deployment_token_id = ?, run_id = ? where session_id = ?", (token, run, stranger.id))
+        [(sealed,)] = database.execute("select sealed from deployment_tokens where deployment_id = ?", (deployment,))
+        database.execute("update deployment_tokens set sealed = ? where deployment_id = ?", (sealed, foreign))
+    for moved, words in ((stranger, "another session"), (run_of(other, foreign), "was changed or moved")):
+        kind, message = failure(moved)
+        assert kind == "repository_forbidden_error" and words in message, message
+
+
+def test_boundary_a_deployment_s_other_token_counts_in_a_run_and_archiving_takes_it_away(stack: Stack, known: GitServer):
+    journey, deployment = begun(stack, repository())
+    [before] = journey.bash("cd ledger && git fetch 2>&1; echo fetched $?")
+    known.token = ROTATED
+    journey.client.beta.deployments.update(deployment, resources=[repository(token=ROTATED)])
+    # Told over the control stream, beside the answer.
+    [after] = journey.bash("cd ledger; for i in $(seq 200); do git fetch -q 2>/dev/null && break; sleep 0.05; done; git fetch 2>&1; echo fetched $?")
+    assert "fetched 0" in before and after.rstrip().endswith("fetched 0"), after
+    journey.client.beta.deployments.archive(deployment)
+    [gone] = journey.bash("cd ledger; for i in $(seq 200); do git fetch >said 2>&1 || break; sleep 0.05; done; cat said; git fetch; echo fetched $?")
+    assert "custody_denied" in gone and "fetched 0" not in gone, gone
+    assert_nowhere(stack, TOKEN, ROTATED)
+
+
+def test_boundary_a_second_perimeter_clones_with_a_token_that_was_sealed_before_it_came(new_stack, known: GitServer, tmp_path):
+    stack = new_stack(zone(known))
+    journey = given(stack, repository())
+    second = Stack(tmp_path, "")
+
+    def postern(*arguments: str, data: Stack = stack) -> str:
+        return subprocess.run([BINARY, *arguments, "--data-dir", str(data.data)], capture_output=True, text=True, check=True).stdout
+
+    key = postern("perimeter", "key", data=second).strip()
+    later = postern("perimeter", "register", "--name", "second", "--public-key", key, "--environment", stack.environment_id).split()[0]
+    postern("perimeter", "approve", key)
+    assert postern("perimeter", "rewrap", later).startswith("1 values open there now; 0 ")
+    assert_nowhere(stack, TOKEN)
+
+    # From here on the second perimeter alone serves the environment.
+    assert stack.stop() == 0
+    stack.arguments = ["--no-worker"]
+    stack.start()
+    journey.client = type(journey.client)(base_url=stack.base_url, api_key=stack.api_key)
+    with worker(stack, second, zone(known)) as log:
+        [read] = journey.bash("cat ledger/README; cd ledger && git fetch 2>&1; echo fetched $?")
+        assert "the ledger" in read and "fetched 0" in read, read + log.read_text()[-2000:]
+    assert_nowhere(second, TOKEN)
+    assert journey.errors() == []
 
 
 def test_boundary_the_zone_s_answer_about_a_repository_can_be_asked_for(stack: Stack):

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from conftest import BINARY, Stack, until
-from vaults import BEARER, HOST, Journey, curl, upstream, variable, zone  # noqa: F401  (the fixture `upstream` is used here too)
+from vaults import BEARER, HOST, Journey, curl, upstream, variable, worker, zone  # noqa: F401  (the fixture `upstream` is used here too)
 
 VALUE = "sealed-by-hand-90c4be17fa52d836"
 ROTATED = "sealed-anew-5b7d03e8c1f4a692-and-longer"
@@ -75,21 +75,11 @@ def test_boundary_a_second_perimeter_opens_what_the_first_passed_on_and_only_onc
     assert stack.stop() == 0
     stack.arguments = ["--no-worker"]
     stack.start()
-    (tmp_path / "postern.toml").write_text(
-        "config = 1\n" + zone(upstream).replace('environment = "default"', f'environment = "{stack.environment_id}"'))
-    (tmp_path / "environment.key").write_text(stack.environment_key)
-    command = [BINARY, "worker", "--url", stack.base_url, "--environment", stack.environment_id,
-               "--environment-key-file", str(tmp_path / "environment.key"), "--data-dir", str(second.data)]
-    with (tmp_path / "log").open("wb") as log:
-        worker = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
-    try:
+    with worker(stack, second, zone(upstream)) as log:
         again = Journey(stack)
         agent = again.client.beta.agents.create(name="second", model="rehearsal-1", tools=[{"type": "agent_toolset_20260401"}])
         again.id = again.client.beta.sessions.create(
             agent=agent.id, environment_id=stack.environment_id, vault_ids=[journey.vault]).id
         [answer] = again.bash(curl(HOST, "-i", BEARER))
-        assert "200" in answer.splitlines()[0], (tmp_path / "log").read_text()[-2000:]
+        assert "200" in answer.splitlines()[0], log.read_text()[-2000:]
         assert upstream.seen[-1]["headers"]["authorization"] == f"Bearer {VALUE}"
-    finally:
-        worker.terminate()
-        worker.wait(timeout=40)

@@ -21,7 +21,7 @@ SWITCHED = [
     "tripwire-scheme", "tripwire-location", "tripwire-session", "own-files", "own-calls", "outbound-only",
     "tool-output", "egress-decision", "egress-protocols", "tripwire-renderings", "audit-chain", "audit-before-act",
     "private-files", "private-memory", "processes-hard", "disk-watchdog", "custody-sources",
-    "gateway-identity", "gateway-decision", "gateway-tripwire",
+    "gateway-identity", "gateway-decision", "gateway-tripwire", "renewal-endpoints", "renewal-parts", "renewal-bounds",
     "userns", "mountns", "mounts-private", "pidns", "netns", "distinct-uid",
 ]
 # Where the others that are mapped to a control would reach further than this machine's loopback without it, one that does not.

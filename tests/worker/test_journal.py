@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from anthropic import Anthropic
 from conftest import Stack, script, tool, until
 from control import results
+from full_disk import fill
 
 
 @pytest.fixture
@@ -36,15 +36,6 @@ def run(stack: Stack, session: str, *commands: str) -> list[str]:
     until(lambda: len(results(client, session)) == before + len(commands), 60, "the results")
     until(lambda: client.beta.sessions.retrieve(session).status == "idle", 60, "the end of the turn")
     return results(client, session)[before:]
-
-
-def fill(directory: Path) -> Path:
-    """Takes all that is left on a disk."""
-    filler = directory / "filler"
-    with filler.open("wb", buffering=0) as file, pytest.raises(OSError):
-        while True:
-            file.write(bytes(4096))
-    return filler
 
 
 def test_a_tool_use_that_cannot_be_journaled_does_not_run_and_the_journal_reads_on_afterwards(stack: Stack):

@@ -57,6 +57,7 @@ pub(crate) fn all(options: &Options) -> Outcome {
             "-p",
             "postern-runner",
             "properties",
+            "tests::model",
         ]))
         .map_err(|cause| again(seed, &cause))?;
         seed += 1;

@@ -1,7 +1,8 @@
 //! `postern tunnel-rig`: an edge, one tunnel and the real gateway and connector on this machine, without API or worker.
 //! For demo, journeys and benchmarks: foreign clients reach a route through a plain front, hostile callers choose every
-//! header of theirs. Never part of a deployment.
+//! header of theirs, and whoever holds the rig sends the gateway commands. Never part of a deployment.
 
+mod control;
 mod front;
 mod measure;
 
@@ -12,11 +13,14 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use postern_edge::{Directory, Edge, TunnelEntry};
+use postern_engine::control::CommandFailure;
 use postern_exec::role::{Running, Starter, Supervisor};
 use postern_gateway::GatewayConfig;
+use postern_model::control::{CommandBody, Reply};
 use postern_net::client::{Body, ClientError, Connect, Connecting, HttpClient};
 use postern_secret::Secret;
 use postern_secret::key::TunnelToken;
+use postern_secret::seal::PerimeterPublicKey;
 use postern_tunnel::carry::Carry;
 use postern_tunnel::certificate::{self, Ca, accept_ca};
 use postern_tunnel::identity::{Claims, Purpose, Signer, body_digest, new_jti, seconds};
@@ -34,14 +38,18 @@ use crate::failure::{Failure, Or};
 use crate::gateway::{self, Inner};
 use crate::tunnel::Files;
 use crate::up::Signals;
+use control::Control;
 
 /// The environment that zones call `default` here.
 const ENVIRONMENT: &str = "env_rehearsal";
 const TUNNEL: &str = "tnl_rehearsal";
+const WORKSPACE: &str = "wrkspc_rehearsal";
 const DOMAIN: &str = "rehearsal.tunnel.localhost";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long one request through the rig may take until its head.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(180);
+/// How long the gateway may take over one command.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(30);
 const IDLE_CONNECTIONS: usize = 512;
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -77,6 +85,7 @@ pub(crate) struct Rig {
     signer: Arc<Signer>,
     tls: Arc<ClientConfig>,
     stop: CancellationToken,
+    control: Control,
     gateway: Running,
 }
 
@@ -101,9 +110,9 @@ impl Rig {
         let edge = Edge::new(directory, settings);
         let stop = CancellationToken::new();
         let address = serve(&edge, data, stop.clone()).await?;
+        let (control, dialled) = Control::start(files.id(), WORKSPACE, token.digest(), stop.clone()).await?;
         let inner = Inner {
-            // Nobody listens there: the rig has no control streams.
-            server_url: "http://127.0.0.1:9".to_owned(),
+            server_url: format!("http://{dialled}"),
             server_ca: None,
             edge_url: format!("https://{address}"),
             edge_ca: Some(data.edge().join("ca.pem")),
@@ -124,8 +133,25 @@ impl Rig {
             signer,
             tls,
             stop,
+            control,
             gateway,
         })
+    }
+
+    /// Sends the gateway a command, as a server does.
+    ///
+    /// # Errors
+    /// [`CommandFailure`]: it did not obey, or nobody knows.
+    pub(crate) async fn command(&self, body: CommandBody) -> Result<Reply, CommandFailure> {
+        self.control.command(body, COMMAND_PATIENCE).await
+    }
+
+    /// The key that the gateway's perimeter opens sealed values with.
+    ///
+    /// # Errors
+    /// The gateway did not open its control stream in time.
+    pub(crate) async fn perimeter_public_key(&self) -> Result<PerimeterPublicKey, Failure> {
+        self.control.perimeter_public_key(PATIENCE).await
     }
 
     /// An HTTP client of a route, over inner TLS.
@@ -171,7 +197,7 @@ fn write_token(files: &Files, token: &TunnelToken) -> Result<(), Failure> {
 fn entry(files: &Files, token: &TunnelToken, ca: Ca) -> TunnelEntry {
     TunnelEntry {
         id: files.id().to_owned(),
-        workspace: "wrkspc_rehearsal".to_owned(),
+        workspace: WORKSPACE.to_owned(),
         domain: files.domain().to_owned(),
         token_digest: Some(token.digest()),
         token_generation: 1,
@@ -251,7 +277,7 @@ impl Caller {
             agent_version: 1,
             definition_digest: "sha256:rehearsal".to_owned(),
             environment: ENVIRONMENT.to_owned(),
-            workspace: "wrkspc_rehearsal".to_owned(),
+            workspace: WORKSPACE.to_owned(),
             tool_use: None,
             purpose: Purpose::Call,
             iat: now,

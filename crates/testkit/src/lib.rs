@@ -9,3 +9,4 @@ pub mod private_mcp;
 pub mod rehearsal;
 pub mod relay;
 mod socket;
+pub mod token_endpoint;

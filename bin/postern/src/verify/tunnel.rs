@@ -1,7 +1,8 @@
-//! Calls through a tunnel for `postern verify`: a rig with the real gateway and connector, and MCP servers on loopback that are as careless as some are. Each
-//! message is sent through the gateway and once more to the server itself.
+//! What `postern verify` asks a gateway for: a rig with the real gateway and connector, and MCP servers and a token endpoint on loopback that are as careless as some
+//! are. Each message is sent through the gateway and once more to the server itself, each renewal asked for over the control stream and made once more by hand.
 
 mod messages;
+mod renewals;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,13 +21,15 @@ use postern_policy::{Endpoint, configured};
 use postern_testkit::private_mcp::{Manner, PrivateMcp};
 use postern_tunnel::identity::Signer;
 use postern_tunnel::wire::Lane;
+use postern_upstream::mcp::CREDENTIAL_HEADER;
 use postern_verify::OwnRules;
 use postern_verify::catalogue::Outcome;
-use postern_verify::gateway::{Attempted, Call, Called, Caller, Calls, Route, Tunnel};
+use postern_verify::gateway::{Ask, Attempted, Call, Called, Caller, Calls, Carried, Route, Tunnel};
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::{Value, json};
 
-use messages::{OWN_ENVIRONMENT, body, bytes, configuration, dressed, hello, name};
+use messages::{OWN_ENVIRONMENT, Places, body, bytes, configuration, dressed, hello, name};
+use renewals::{Left, Login, is_a_renewals};
 
 use crate::config;
 use crate::data::Data;
@@ -48,16 +51,17 @@ impl Tunnel for Rigged {
 impl Rigged {
     async fn all(&self, attempts: Vec<Attempted>, own: OwnRules) -> Result<BTreeMap<String, Called>, Failure> {
         let stand = Stand::set(&self.scratch, own).await?;
-        let mut called = BTreeMap::new();
-        for attempt in attempts {
-            // One that cannot be made is missing, and so did not run.
-            match stand.one(&attempt).await {
-                Ok(one) => drop(called.insert(attempt.id, one)),
-                Err(failure) => tracing::warn!(probe = attempt.id, %failure, "a call was not made"),
-            }
-        }
-        let Stand { directory, rig, .. } = stand;
+        let audit = stand.audit();
+        let renewals = stand.login.renewals(&stand.rig, &audit, &attempts);
+        let (mut called, renewed) = tokio::join!(stand.calls(&attempts), renewals);
+        called.extend(renewed);
+        let Stand { directory, rig, login, .. } = stand;
         rig.end().await?;
+        let left = Left { directory: &directory.0, login: &login };
+        called.extend(attempts.iter().filter_map(|attempt| match attempt.ask {
+            Ask::Aftermath(looked) => Some((attempt.id.clone(), left.seen(looked))),
+            Ask::Call(_) | Ask::Renewal(_) => None,
+        }));
         directory.removed().await;
         Ok(called)
     }
@@ -68,9 +72,8 @@ struct Stand {
     rig: Rig,
     token: String,
     own: OwnRules,
-    wiki: SocketAddr,
-    refusing: SocketAddr,
-    moved: SocketAddr,
+    login: Login,
+    places: Places,
 }
 
 /// A private directory that goes away.
@@ -105,29 +108,52 @@ impl Stand {
     async fn set(scratch: &Path, own: OwnRules) -> Result<Self, Failure> {
         let directory = Directory(scratch.join(format!("postern-verify-tunnel-{}", random()?)));
         let data = Data::open(&directory.0)?;
-        let token = format!("postern-canary-{}", random()?);
+        let token = canary()?;
         let store = Store::open(&data.perimeter().join("custody")).or_misused("open a store")?;
         store.set("token", token.clone().into_bytes(), false).or_misused("store a canary")?;
+        let login = Login::start().await?;
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        let start = |manner| PrivateMcp::start(loopback, &token, manner);
-        let wiki = start(Manner::default()).await.or_misused("start an MCP server")?.address;
-        let refusing = start(Manner { refuses: true, ..Manner::default() }).await.or_misused("start an MCP server")?;
-        let moved = start(Manner { moved: true, ..Manner::default() }).await.or_misused("start an MCP server")?;
-        let (refusing, moved) = (refusing.address, moved.address);
+        let server = async |token: &str, manner| {
+            let started = PrivateMcp::start(loopback, token, manner).await;
+            started.map(|server| server.address).or_misused("start an MCP server")
+        };
+        let places = Places {
+            wiki: server(&token, Manner::default()).await?,
+            refusing: server(&token, Manner { refuses: true, ..Manner::default() }).await?,
+            moved: server(&token, Manner { moved: true, ..Manner::default() }).await?,
+            vault: server(&login.issued, Manner::default()).await?,
+            taker: server(&login.refresh, Manner::default()).await?,
+        };
         let file = directory.0.join("postern.toml");
-        Data::write_private(&file, &configuration(wiki, refusing, moved, &own)).or_misused("write a configuration")?;
+        let text = configuration(&places, &own, &login.endpoint);
+        Data::write_private(&file, &text).or_misused("write a configuration")?;
+        let ca = directory.0.join(messages::LOGIN_CA);
+        Data::write_private(&ca, &login.endpoint.ca_pem).or_misused("write a certificate")?;
         let rig = Rig::start(&config::read_file(&file)?, &data).await?;
-        Ok(Self { directory, rig, token, own, wiki, refusing, moved })
+        Ok(Self { directory, rig, token, own, login, places })
     }
 
-    async fn one(&self, attempt: &Attempted) -> Result<Called, Failure> {
+    /// Makes the calls, one after the other. One that cannot be made is missing, and so did not run.
+    async fn calls(&self, attempts: &[Attempted]) -> BTreeMap<String, Called> {
+        let mut called = BTreeMap::new();
+        for attempt in attempts {
+            let Ask::Call(call) = &attempt.ask else { continue };
+            match self.one(attempt, call).await {
+                Ok(one) => drop(called.insert(attempt.id.clone(), one)),
+                Err(failure) => tracing::warn!(probe = attempt.id, %failure, "a call was not made"),
+            }
+        }
+        called
+    }
+
+    async fn one(&self, attempt: &Attempted, call: &Call) -> Result<Called, Failure> {
         let before = self.reasons().len();
-        let inside = match self.nothing_to_try(&attempt.call) {
+        let inside = match self.nothing_to_try(call) {
             Some(cause) => Outcome::new(format!("skip {cause}")),
-            None => self.through(attempt).await?,
+            None => self.through(attempt, call).await?,
         };
         let reasons = self.reasons().split_off(before);
-        let outside = self.direct(attempt).await?;
+        let outside = self.direct(attempt, call).await?;
         Ok(Called { inside, outside, reasons })
     }
 
@@ -146,24 +172,36 @@ impl Stand {
     }
 
     /// Through edge, connector and gateway, in the name that the attempt says.
-    async fn through(&self, attempt: &Attempted) -> Result<Outcome, Failure> {
-        let call = &attempt.call;
+    async fn through(&self, attempt: &Attempted, call: &Call) -> Result<Outcome, Failure> {
         let session = format!("sesn_{}", attempt.id.replace(['/', '-'], "_"));
         let client = self.rig.client(self.name(call.route), Lane::Interactive);
         let whose = match call.caller {
             Caller::ForeignSession => "sesn_of_another",
             _ => &session,
         };
+        let carried = self.carried(call).await?;
         let hello = body(&hello());
-        let begun = message(&hello, &self.rig.caller(whose).identity(&bytes(&hello))?)?;
+        let begun = carrying(message(&hello, &self.rig.caller(whose).identity(&bytes(&hello))?)?, carried.as_deref())?;
         let begun = if calls_a_tool(call) { self.answer(&client, begun, attempt).await?.mcp_session } else { None };
         let sent = self.body_of(call);
         let identity = self.identity(call.caller, &session, &bytes(&sent))?;
-        let request = || dressed(message(&sent, &identity)?, call, &self.host_of(call), begun.as_deref());
+        let request = || {
+            let request = carrying(message(&sent, &identity)?, carried.as_deref())?;
+            dressed(request, call, &self.host_of(call), begun.as_deref())
+        };
         if call.caller == Caller::Again {
             self.answer(&client, request()?, attempt).await?;
         }
         Ok(self.answer(&client, request()?, attempt).await?.outcome)
+    }
+
+    /// What of the vault credential goes along.
+    async fn carried(&self, call: &Call) -> Result<Option<String>, Failure> {
+        Ok(match call.carries {
+            None => None,
+            Some(Carried::Renewed) => Some(self.login.renewed(&self.rig).await?),
+            Some(Carried::RefreshToken) => Some(self.login.refresh_token_for(&self.rig, self.name(call.route)).await?),
+        })
     }
 
     fn identity(&self, caller: Caller, session: &str, body: &[u8]) -> Result<String, Failure> {
@@ -188,27 +226,24 @@ impl Stand {
     }
 
     /// To the server itself, with its token.
-    async fn direct(&self, attempt: &Attempted) -> Result<Outcome, Failure> {
-        let call = &attempt.call;
-        let address = match call.route {
-            Route::Refusing => self.refusing,
-            Route::Moved => self.moved,
-            Route::Wiki | Route::Unnamed | Route::Own | Route::Rebound | Route::Nowhere => self.wiki,
+    async fn direct(&self, attempt: &Attempted, call: &Call) -> Result<Outcome, Failure> {
+        let (address, token) = match call.route {
+            Route::Refusing => (self.places.refusing, &self.token),
+            Route::Moved => (self.places.moved, &self.token),
+            Route::Vault => (self.places.vault, &self.login.issued),
+            Route::Taker => (self.places.taker, &self.login.refresh),
+            Route::Wiki | Route::Unnamed | Route::Own | Route::Rebound | Route::Nowhere => {
+                (self.places.wiki, &self.token)
+            }
         };
         let endpoint: Endpoint = format!("http://{address}").parse().or_misused("read a server's address")?;
         let client = HttpClient::new(configured(&endpoint), &TlsRoots::Platform).or_misused("prepare a client")?;
-        let hello = self.authorized(message(&body(&hello()), "-")?)?;
-        let begins = address == self.wiki && call.method.as_deref() != Some("initialize");
+        let hello = authorized(message(&body(&hello()), "-")?, token)?;
+        let careful = [self.places.refusing, self.places.moved].contains(&address);
+        let begins = !careful && call.method.as_deref() != Some("initialize");
         let begun = if begins { self.answer(&client, hello, attempt).await?.mcp_session } else { None };
         let request = dressed(message(&self.body_of(call), "-")?, call, "", begun.as_deref())?;
-        Ok(self.answer(&client, self.authorized(request)?, attempt).await?.outcome)
-    }
-
-    fn authorized(&self, mut request: Request<Full<Bytes>>) -> Result<Request<Full<Bytes>>, Failure> {
-        let value = HeaderValue::try_from(format!("Bearer {}", self.token)).or_misused("make a header")?;
-        request.headers_mut().insert(AUTHORIZATION, value);
-        request.headers_mut().remove("postern-identity");
-        Ok(request)
+        Ok(self.answer(&client, authorized(request, token)?, attempt).await?.outcome)
     }
 
     async fn answer(
@@ -224,7 +259,9 @@ impl Stand {
         let mut said: Vec<u8> =
             response.headers().values().flat_map(|value| value.as_bytes().iter().copied()).collect();
         said.extend(response.into_body().bytes(LONGEST).await.or_unreachable("read an answer")?);
-        let found = !postern_secret::canary::search(&said, &[self.token.as_bytes()]).is_empty();
+        let canaries: Vec<&[u8]> =
+            self.login.canaries().into_iter().chain([self.token.as_str()]).map(str::as_bytes).collect();
+        let found = !postern_secret::canary::search(&said, &canaries).is_empty();
         let word = match (attempt.leak, reason, status) {
             (true, _, _) if found => "leaked".to_owned(),
             (_, Some(reason), _) => format!("refused {reason}"),
@@ -249,15 +286,40 @@ impl Stand {
         call.host.map(|route| format!("{}.{}", self.name(route), self.rig.domain())).unwrap_or_default()
     }
 
-    /// What the gateway refused so far, and why.
+    /// What the gateway refused of calls so far, and why. Renewals are asked for meanwhile.
     fn reasons(&self) -> Vec<String> {
-        let entries = postern_audit::entries(&self.directory.0.join("perimeter/audit"));
-        entries.into_iter().flatten().flatten().filter_map(|entry| entry.record.reason).collect()
+        let entries = postern_audit::entries(&self.audit()).into_iter().flatten().flatten();
+        entries.filter(|entry| !is_a_renewals(entry)).filter_map(|entry| entry.record.reason).collect()
+    }
+
+    fn audit(&self) -> PathBuf {
+        self.directory.0.join("perimeter/audit")
     }
 }
 
 fn calls_a_tool(call: &Call) -> bool {
-    call.tool.is_some() && matches!(call.route, Route::Wiki)
+    call.tool.is_some() && matches!(call.route, Route::Wiki | Route::Vault | Route::Taker)
+}
+
+fn authorized(mut request: Request<Full<Bytes>>, token: &str) -> Result<Request<Full<Bytes>>, Failure> {
+    let value = HeaderValue::try_from(format!("Bearer {token}")).or_misused("make a header")?;
+    request.headers_mut().insert(AUTHORIZATION, value);
+    request.headers_mut().remove("postern-identity");
+    Ok(request)
+}
+
+/// With a sealed credential, as the server sends one along.
+fn carrying(mut request: Request<Full<Bytes>>, sealed: Option<&str>) -> Result<Request<Full<Bytes>>, Failure> {
+    if let Some(sealed) = sealed {
+        let value = HeaderValue::try_from(sealed).or_misused("make a header")?;
+        request.headers_mut().insert(CREDENTIAL_HEADER, value);
+    }
+    Ok(request)
+}
+
+/// A secret that nobody else has.
+fn canary() -> Result<String, Failure> {
+    Ok(format!("postern-canary-{}", random()?))
 }
 
 fn random() -> Result<String, Failure> {

@@ -141,6 +141,8 @@ ids! {
     FileId = "file_";
     /// Something a session was given: a file, a repository.
     ResourceId = "sesrsc_";
+    /// A token of a deployment's repository, as records name it.
+    DeploymentResourceId = "deplrsc_";
     /// A skill.
     SkillId = "skill_";
     /// A version of a skill.

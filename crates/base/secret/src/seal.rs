@@ -2,6 +2,8 @@
 //! for each perimeter by HPKE (RFC 9180, base mode, X25519-HKDF-SHA256, AES-256-GCM). What the value may be used for, the [`Binding`], is authenticated
 //! data of both layers. It never opens: that is custody's, and there is no function for it here.
 
+mod run;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -15,6 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use zeroize::Zeroizing;
 
 use crate::SecretBytes;
+pub use run::{Run, session_of_run};
 
 /// What a sealed value belongs to and where it may be used. Changing any of it makes the value unopenable.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -31,7 +34,7 @@ pub struct Binding {
     /// Where in a request it may stand, where its kind says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub injection: Option<Places>,
-    /// `static_bearer`, `mcp_oauth`, `environment_variable`, [`Self::REPOSITORY`].
+    /// `static_bearer`, `mcp_oauth`, `environment_variable`, [`Self::REPOSITORY`], [`Self::DEPLOYMENT_REPOSITORY`].
     pub kind: String,
     /// Normalised URL of the MCP server it is for, or of the repository.
     pub mcp_url: Option<String>,
@@ -40,7 +43,7 @@ pub struct Binding {
     pub secret_name: Option<String>,
     /// Where its tokens are refreshed.
     pub token_endpoint: Option<String>,
-    /// Id of the vault; of the session, for a repository's token.
+    /// Id of the vault; of the session or the deployment, for a repository's token.
     pub vault: String,
     /// Id of the workspace.
     pub workspace: String,
@@ -68,6 +71,16 @@ impl Places {
 impl Binding {
     /// The kind of a token that a session was given for a repository.
     pub const REPOSITORY: &'static str = "github_repository";
+
+    /// The kind of a token that a deployment keeps for a repository of its runs. Another one: what is sealed for a session is for no run, and the other way round.
+    pub const DEPLOYMENT_REPOSITORY: &'static str = "github_repository.deployment";
+
+    /// Of a repository's token that a deployment keeps: to the deployment, to the one URL it is for, and so to the sessions of its runs ([`session_of_run`]).
+    #[must_use]
+    pub fn of_deployment(workspace: &str, deployment: &str, token: &str, host: &str, url: &str) -> Self {
+        let kind = Self::DEPLOYMENT_REPOSITORY.to_owned();
+        Self { kind, ..Self::of_repository(workspace, deployment, token, host, url) }
+    }
 
     /// Of a repository's token: to its session and resource, and to the one URL it is for.
     #[must_use]
@@ -252,6 +265,9 @@ pub struct SealedVariable {
     pub hosts: Vec<String>,
     /// The places it may stand in now.
     pub places: Places,
+    /// Whose session it is sent to, where it is a deployment's token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
 }
 
 impl SealedVariable {

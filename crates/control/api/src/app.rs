@@ -1,7 +1,7 @@
 //! What every handler works with.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postern_engine::Engine;
 use postern_engine::control::ControlHub;
@@ -17,6 +17,8 @@ use crate::tunnels::TunnelService;
 pub struct Limits {
     /// How long a work item's lease lasts without a heartbeat.
     pub lease_ttl: Duration,
+    /// How long a worker counts as there after a poll: one with a free hand polls every second.
+    pub worker_present: Duration,
     /// How often an idle stream gets a comment.
     pub ping_every: Duration,
     /// The largest request body, in bytes.
@@ -33,6 +35,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             lease_ttl: Duration::from_secs(90),
+            worker_present: Duration::from_secs(10),
             ping_every: Duration::from_secs(15),
             body_bytes: 32 * 1024 * 1024,
             body_time: Duration::from_secs(120),
@@ -59,7 +62,14 @@ impl App {
         let control = ControlHub::default();
         control.keep_holds(store.clone());
         control.tell_by(engine.clone());
-        Self { engine, store, limits, pollers: Arc::default(), control, tunnels: None }
+        Self {
+            engine,
+            store,
+            limits,
+            pollers: Arc::new(Pollers::new(limits.worker_present, Instant::now())),
+            control,
+            tunnels: None,
+        }
     }
 
     /// The same with a hub of control streams that others use too.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use postern_model::agent::{AgentDefinition, McpServer, Multiagent, fitting_roster_skills};
 use postern_model::environment::Environment;
 use postern_model::event::ClientEvent;
-use postern_model::ids::{AgentId, DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId, WorkspaceId};
+use postern_model::ids::{AgentId, EnvironmentId, SessionId, ThreadId, VaultId, WorkspaceId};
 use postern_model::resource::ResourceParam;
 use postern_model::session::{
     AgentParam, AgentReferenceParam, CreateSession, Session, SessionAgent, SessionStatus, Usage,
@@ -23,6 +23,7 @@ use serde::Serialize;
 
 use crate::actor::Actor;
 use crate::budget;
+use crate::deployments::Run;
 use crate::problem;
 use crate::resources::{self, Owner};
 use crate::rubric;
@@ -83,7 +84,7 @@ pub(crate) async fn begin(
     tx: &mut Tx,
     workspace: &WorkspaceId,
     request: CreateSession,
-    deployment_id: Option<DeploymentId>,
+    run: Option<&Run>,
 ) -> Result<Begun, Problem> {
     let initial = request.initial_events.unwrap_or_default();
     check_initial_events(&initial)?;
@@ -101,7 +102,7 @@ pub(crate) async fn begin(
     let now = now();
     let record = Record {
         workspace_id: workspace.clone(),
-        id: SessionId::generate(),
+        id: run.map_or_else(SessionId::generate, Run::session),
         environment_id,
         thread_id: ThreadId::generate(),
         agent,
@@ -111,7 +112,7 @@ pub(crate) async fn begin(
         budget,
         resources: Vec::new(),
         skills,
-        deployment_id,
+        deployment_id: run.map(|run| run.deployment.clone()),
         progress: Progress {
             status: SessionStatus::Idle,
             usage: Usage::default(),
@@ -130,7 +131,7 @@ pub(crate) async fn begin(
     actor.session.check(&initial, Author::Client)?;
     sessions::create(tx, &actor.record).await.map_err(problem)?;
     skills::attach(tx, &actor.record.id, &actor.record.agent.skills_of_all()).await.map_err(problem)?;
-    give(tx, &mut actor, request.resources.unwrap_or_default(), now).await?;
+    give(tx, &mut actor, run, request.resources.unwrap_or_default(), now).await?;
     let deeds = actor.decide(Input::Events(initial));
     if !deeds.is_empty() {
         actor.store(tx, &deeds).await.map_err(problem)?;
@@ -139,11 +140,17 @@ pub(crate) async fn begin(
 }
 
 /// Gives a session that was stored what was asked for it: its copies refer to it.
-async fn give(tx: &mut Tx, actor: &mut Actor, sent: Vec<ResourceParam>, now: Timestamp) -> Result<(), Problem> {
+async fn give(
+    tx: &mut Tx,
+    actor: &mut Actor,
+    run: Option<&Run>,
+    sent: Vec<ResourceParam>,
+    now: Timestamp,
+) -> Result<(), Problem> {
     if sent.is_empty() {
         return Ok(());
     }
-    let owner = Owner { workspace: &actor.record.workspace_id, session: &actor.record.id };
+    let owner = Owner { workspace: &actor.record.workspace_id, session: &actor.record.id, run };
     actor.record.resources = resources::resolve(tx, owner, sent, now).await?;
     sessions::save_record(tx, &actor.record).await.map_err(problem)
 }

@@ -3,6 +3,7 @@
 
 mod clock;
 mod definition;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -10,9 +11,10 @@ use postern_model::deployment::{
     CreateDeployment, Deployment, DeploymentRun, DeploymentRunTag, DeploymentStatus, PausedError, PausedReason,
     RunError, RunErrorType, Trigger, UpdateDeployment,
 };
-use postern_model::ids::{DeploymentId, DeploymentRunId, WorkspaceId};
+use postern_model::ids::{DeploymentId, DeploymentRunId, SessionId, WorkspaceId};
 use postern_model::webhook::Happening;
 use postern_model::{Problem, Timestamp};
+use postern_secret::seal::session_of_run;
 use postern_store::Tx;
 use postern_store::answers::Once;
 use postern_store::deployments::{self, DeploymentFilter, Next, Record, runs};
@@ -20,6 +22,7 @@ use postern_store::list::ListQuery;
 use serde_json::json;
 
 pub(crate) use clock::keep_time;
+use tokens::Tokens;
 
 use crate::create::{self, Begun, now};
 use crate::problem;
@@ -31,6 +34,22 @@ const UPCOMING: usize = 5;
 /// How many deployments of a workspace may have a schedule.
 const MOST_SCHEDULED: u64 = 1000;
 
+/// A run of a deployment, as the session that it begins is made from it.
+pub(crate) struct Run {
+    /// Of which deployment.
+    pub(crate) deployment: DeploymentId,
+    /// The run.
+    pub(crate) id: DeploymentRunId,
+}
+
+impl Run {
+    /// The id of its session, which no other run comes to: by it a perimeter knows that the deployment's tokens are for that session.
+    pub(crate) fn session(&self) -> SessionId {
+        let id = session_of_run(self.deployment.as_str(), self.id.as_str());
+        SessionId::parse(&id).expect("it is made as ids of sessions are")
+    }
+}
+
 pub(crate) async fn create(
     shared: &Arc<Shared>,
     workspace: &WorkspaceId,
@@ -38,11 +57,12 @@ pub(crate) async fn create(
     once: Option<&Once>,
 ) -> Result<Deployment, Problem> {
     let definition = definition::created(body)?;
-    let deployment = rehearse(shared, workspace, definition).await?;
+    let (deployment, tokens) = rehearse(shared, workspace, definition).await?;
     let mut tx = shared.store.write().await.map_err(problem)?;
     let record = Record { workspace_id: workspace.clone(), next: next_time(&deployment, now())?, deployment };
     check_count(&mut tx, &record, false).await?;
     deployments::create(&mut tx, &record).await.map_err(problem)?;
+    keep(&mut tx, &record, tokens).await?;
     let deployment = rendered(record)?;
     create::remember(&mut tx, once, &deployment).await?;
     tx.commit().await.map_err(problem)?;
@@ -80,8 +100,9 @@ pub(crate) async fn update(
     let mut reader = shared.store.read().await.map_err(problem)?;
     let stored = active(deployments::required(&mut reader, workspace, id).await.map_err(problem)?)?;
     drop(reader);
-    let deployment = rehearse(shared, workspace, definition::updated(stored.deployment.clone(), body)?).await?;
-    if deployment == stored.deployment {
+    let definition = definition::updated(stored.deployment.clone(), body)?;
+    let (deployment, tokens) = rehearse(shared, workspace, definition).await?;
+    if deployment == stored.deployment && !tokens.as_ref().is_some_and(Tokens::brings) {
         return rendered(stored);
     }
     let mut tx = shared.store.write().await.map_err(problem)?;
@@ -97,6 +118,7 @@ pub(crate) async fn update(
     let had_schedule = stored.deployment.schedule.is_some();
     let record = Record { deployment: Deployment { updated_at: now, ..deployment }, next, ..stored };
     check_count(&mut tx, &record, had_schedule).await?;
+    keep(&mut tx, &record, tokens).await?;
     save(shared, tx, record, Happening::DeploymentUpdated).await
 }
 
@@ -163,8 +185,9 @@ async fn run(
     once: Option<&Once>,
 ) -> Result<Option<DeploymentRun>, Problem> {
     let Record { workspace_id, deployment, .. } = record;
+    let begun = Run { deployment: deployment.id.clone(), id: DeploymentRunId::generate() };
     let new = |session_id, error| DeploymentRun {
-        id: DeploymentRunId::generate(),
+        id: begun.id.clone(),
         kind: DeploymentRunTag::DeploymentRun,
         deployment_id: deployment.id.clone(),
         agent: deployment.agent.clone(),
@@ -174,7 +197,7 @@ async fn run(
         created_at: now(),
     };
     let Some(mut tx) = claimed(shared, record, trigger).await? else { return Ok(None) };
-    match begin(shared, &mut tx, workspace_id, deployment).await {
+    match begin(shared, &mut tx, record, &begun).await {
         Ok(begun) => {
             let run = new(Some(begun.actor.record.id.clone()), None);
             runs::create(&mut tx, workspace_id, &run).await.map_err(problem)?;
@@ -218,27 +241,33 @@ async fn pause_for(tx: &mut Tx, record: &Record, kind: RunErrorType) -> Result<(
     deployments::save(tx, &record, Happening::DeploymentPaused).await.map_err(problem)
 }
 
-/// Begins a session and takes it back: the deployment with its agent pinned, or why no session can begin.
+/// Stores what an update or a new deployment says of tokens; where it says nothing of repositories, those stay that are there.
+async fn keep(tx: &mut Tx, record: &Record, tokens: Option<Tokens>) -> Result<(), Problem> {
+    match tokens {
+        Some(tokens) => {
+            tokens.keep(tx, &record.workspace_id, &record.deployment.id, record.deployment.updated_at).await
+        }
+        None => Ok(()),
+    }
+}
+
+/// Begins a session and takes it back: the deployment with its agent pinned, and what it says of tokens, or why no session can begin.
 async fn rehearse(
     shared: &Arc<Shared>,
     workspace: &WorkspaceId,
     definition: definition::Definition,
-) -> Result<Deployment, Problem> {
+) -> Result<(Deployment, Option<Tokens>), Problem> {
     let mut tx = shared.store.write().await.map_err(problem)?;
     let request = definition.session()?;
     let Begun { actor, .. } = create::begin(shared, &mut tx, workspace, request, None).await?;
     Ok(definition.pinned(actor.record.agent.version))
 }
 
-async fn begin(
-    shared: &Arc<Shared>,
-    tx: &mut Tx,
-    workspace: &WorkspaceId,
-    deployment: &Deployment,
-) -> Result<Begun, Problem> {
+async fn begin(shared: &Arc<Shared>, tx: &mut Tx, record: &Record, run: &Run) -> Result<Begun, Problem> {
+    let Record { workspace_id, deployment, .. } = record;
     let agent = json!({"type": "agent", "id": deployment.agent.id, "version": deployment.agent.version});
     let request = definition::session(deployment, &agent)?;
-    create::begin(shared, tx, workspace, request, Some(deployment.id.clone())).await
+    create::begin(shared, tx, workspace_id, request, Some(run)).await
 }
 
 async fn save(shared: &Arc<Shared>, mut tx: Tx, record: Record, happening: Happening) -> Result<Deployment, Problem> {

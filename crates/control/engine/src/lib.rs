@@ -14,6 +14,7 @@ mod create;
 mod deployments;
 mod lists;
 mod load;
+mod lost;
 mod mcp;
 mod missed;
 mod oauth;
@@ -38,7 +39,9 @@ use std::time::Duration;
 
 use postern_model::deployment::{CreateDeployment, Deployment, DeploymentRun, UpdateDeployment};
 use postern_model::event::{ClientEvent, Event, MAX_EVENTS, Previewable};
-use postern_model::ids::{CredentialId, DeploymentId, ResourceId, SessionId, ThreadId, VaultId, WorkspaceId};
+use postern_model::ids::{
+    CredentialId, DeploymentId, EnvironmentId, ResourceId, SessionId, ThreadId, VaultId, WorkId, WorkspaceId,
+};
 use postern_model::model_info::ModelInfo;
 use postern_model::money::Price;
 use postern_model::page::{BidirectionalPage, Page};
@@ -46,6 +49,7 @@ use postern_model::resource::{AuthorizationToken, Resource, ResourceParam};
 use postern_model::session::{CreateSession, Session, Thread, UpdateSession};
 use postern_model::tool::web::WebTools;
 use postern_model::vault::CredentialValidation;
+use postern_model::work::{Work, WorkError};
 use postern_model::{Problem, Timestamp};
 use postern_store::answers::Once;
 use postern_store::deployments::DeploymentFilter;
@@ -94,6 +98,8 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// How long a session's task lives on without anything to do.
     pub linger: Duration,
+    /// How often it is looked for work items that no worker will end, beside the polls.
+    pub settle_every: Duration,
     /// How long a session rests after the store failed under it.
     pub recovery: Duration,
     /// How many events come between two snapshots of a session: what is read at most beside one, and how seldom one is written.
@@ -111,6 +117,7 @@ impl Default for Settings {
             mcp: McpSettings::default(),
             heartbeat: Duration::from_secs(30),
             linger: Duration::from_secs(60),
+            settle_every: Duration::from_secs(15),
             recovery: Duration::from_secs(10),
             events_between_snapshots: 256,
         }
@@ -156,6 +163,7 @@ impl Engine {
         }
         shared.tasks.spawn(deployments::keep_time(Arc::clone(&shared)));
         shared.tasks.spawn(sweep::keep_clean(Arc::clone(&shared)));
+        shared.tasks.spawn(lost::keep_settled(Arc::clone(&shared)));
         if let Some(messenger) = shared.surroundings.messenger.clone() {
             shared.tasks.spawn(webhooks::keep_telling(Arc::clone(&shared), messenger));
         }
@@ -340,12 +348,12 @@ impl Engine {
         }
         // Whoever may not send an outcome does not learn which files there are.
         let events = match author {
-            Author::Client => {
+            Author::Client if events.iter().any(rubric::is_file) => {
                 let mut reader = self.shared.store.read().await.map_err(problem)?;
                 let whose = rubric::Reader { workspace, session: id, now: Timestamp::now() };
                 rubric::resolve(&mut reader, whose, events).await?
             }
-            Author::Worker => events,
+            Author::Client | Author::Worker => events,
         };
         self.shared.ask(Some(workspace), id, |reply| Command::Send { events, author, reply }).await
     }
@@ -416,14 +424,28 @@ impl Engine {
         self.shared.ask(Some(workspace), id, |reply| Command::ArchiveThread { thread, reply }).await
     }
 
-    /// A worker could not serve the session's work item: open calls are answered with an error, `session.error` says
-    /// why, the session goes idle with `retries_exhausted`. Call after the item was stopped.
+    /// Stops a work item. Once it has stopped, its session goes on: without a failure a new item is queued where calls still
+    /// wait for a worker, and after three such items without one result in between, or with a failure, open calls are
+    /// answered with an error, `session.error` says why, and the session goes idle with `retries_exhausted`.
     ///
     /// # Errors
-    /// 404.
-    pub async fn fail_work(&self, id: &SessionId, code: &str, message: &str) -> Result<(), Problem> {
-        let (code, message) = (code.to_owned(), message.to_owned());
-        self.shared.ask(None, id, |reply| Command::FailWork { code, message, reply }).await
+    /// 404; 409 when it has stopped.
+    pub async fn end_work(
+        &self,
+        environment: &EnvironmentId,
+        id: &WorkId,
+        force: bool,
+        failure: Option<&WorkError>,
+    ) -> Result<Work, Problem> {
+        lost::end(&self.shared, environment, id, force, failure).await
+    }
+
+    /// Ends the items of an environment that no worker will end, and tells their sessions.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn settle_lost(&self, environment: &EnvironmentId) -> Result<(), Problem> {
+        lost::settle(&self.shared, Some(environment)).await
     }
 
     /// Tells a session of what it was given and its sandbox does not get, each once as long as this engine lives.
@@ -436,15 +458,6 @@ impl Engine {
             return Ok(());
         }
         self.shared.ask(None, id, |reply| Command::Missing { missing, reply }).await
-    }
-
-    /// A work item ended without an error. If calls still wait for a worker a new item is queued; after three such items
-    /// without one result in between the session ends as in [`Engine::fail_work`]. Call after the item was stopped.
-    ///
-    /// # Errors
-    /// 404.
-    pub async fn work_ended(&self, id: &SessionId) -> Result<(), Problem> {
-        self.shared.ask(None, id, |reply| Command::WorkEnded { reply }).await
     }
 
     /// Creates a deployment.

@@ -1,18 +1,19 @@
 //! Repositories that a session is given: their URL and place checked, their token sealed in the transaction that stores it. A token is in the clear here
 //! between the body that brings it and the seal, and nowhere else.
 
-use postern_model::ids::{ResourceId, SessionId, WorkspaceId};
+use postern_model::ids::{ResourceId, WorkspaceId};
 use postern_model::resource::{
     AuthorizationToken, Checkout, ClonePath, MAX_REPOSITORIES, RepositoryResource, Resource,
 };
 use postern_model::{Problem, Timestamp};
 use postern_policy::RepositoryUrl;
-use postern_secret::seal::{Binding, Recipient, SealError, seal};
+use postern_secret::seal::{Binding, Recipient, SealError, Sealed, seal};
 use postern_secret::{SecretBytes, Weak, admit};
 use postern_store::{Tx, perimeters, repositories};
 
 use crate::actor::{Actor, Failure};
 use crate::create::now;
+use crate::deployments::Run;
 use crate::problem;
 use crate::resources::{Owner, nothing_said, unknown};
 
@@ -41,8 +42,9 @@ pub(crate) async fn add(
     };
     check_place(present, &mount_path)?;
     let id = ResourceId::generate();
-    if let Some(token) = token {
-        keep(tx, owner, &id, &url, admitted(token)?, now).await?;
+    match token {
+        Some(token) => keep(tx, owner, &id, &url, admitted(token)?, now).await?,
+        None => lend(tx, owner, &id, &url, now).await?,
     }
     Ok(RepositoryResource { id, url: url.to_string(), mount_path, checkout, created_at: now, updated_at: now })
 }
@@ -68,7 +70,7 @@ fn check_place(present: &[Resource], mount_path: &ClonePath) -> Result<(), Probl
 }
 
 /// The token, when it fits a header as one word and is strong enough to be scrubbed from answers.
-fn admitted(token: AuthorizationToken) -> Result<SecretBytes, Problem> {
+pub(crate) fn admitted(token: AuthorizationToken) -> Result<SecretBytes, Problem> {
     let refused = |why: &str| Problem::invalid_at("authorization_token", why).with_code("secret_weak");
     let bytes = token.into_bytes();
     if bytes.len() > LONGEST_TOKEN || !bytes.iter().all(u8::is_ascii_graphic) {
@@ -96,16 +98,35 @@ async fn keep(
     token: SecretBytes,
     now: Timestamp,
 ) -> Result<(), Problem> {
-    let Owner { workspace, session } = owner;
-    let binding = bound(workspace, session, id, url);
-    let recipients = recipients(tx, workspace).await?;
-    let sealed = seal(&token, &binding, &recipients).map_err(not_sealed)?;
+    let Owner { workspace, session, run: _ } = owner;
+    let (host, url) = (url.host().to_string(), url.to_string());
+    let binding = Binding::of_repository(workspace.as_str(), session.as_str(), id.as_str(), &host, &url);
+    let sealed = sealed(tx, workspace, &binding, &token).await?;
     repositories::put(tx, &repositories::Token { binding: &binding, sealed: &sealed, now }).await.map_err(problem)
 }
 
-fn bound(workspace: &WorkspaceId, session: &SessionId, id: &ResourceId, url: &RepositoryUrl) -> Binding {
-    let (host, url) = (url.host().to_string(), url.to_string());
-    Binding::of_repository(workspace.as_str(), session.as_str(), id.as_str(), &host, &url)
+/// A token, sealed for the workspace's perimeters.
+pub(crate) async fn sealed(
+    tx: &mut Tx,
+    workspace: &WorkspaceId,
+    binding: &Binding,
+    token: &SecretBytes,
+) -> Result<Sealed, Problem> {
+    let recipients = recipients(tx, workspace).await?;
+    seal(token, binding, &recipients).map_err(not_sealed)
+}
+
+/// Lets the session of a deployment's run use the token that the deployment has for a repository, where it has one.
+async fn lend(
+    tx: &mut Tx,
+    owner: Owner<'_>,
+    id: &ResourceId,
+    url: &RepositoryUrl,
+    now: Timestamp,
+) -> Result<(), Problem> {
+    let Some(Run { deployment, id: run }) = owner.run else { return Ok(()) };
+    let lent = repositories::Lent { deployment, run, session: owner.session, resource: id, url: &url.to_string(), now };
+    repositories::lend(tx, &lent).await.map_err(problem)
 }
 
 async fn recipients(tx: &mut Tx, workspace: &WorkspaceId) -> Result<Vec<Recipient>, Problem> {
@@ -146,7 +167,7 @@ impl Actor {
         };
         let url = repository.url.parse().map_err(|why| Problem::invalid_at("url", why))?;
         let (now, mut tx) = (now(), self.write().await?);
-        let owner = Owner { workspace: &self.record.workspace_id, session: &self.record.id };
+        let owner = Owner { workspace: &self.record.workspace_id, session: &self.record.id, run: None };
         keep(&mut tx, owner, id, &url, token, now).await?;
         let changed = Resource::GithubRepository(RepositoryResource { updated_at: now, ..repository.clone() });
         self.record.resources[position] = changed.clone();

@@ -14,6 +14,7 @@ use postern_store::{Tx, files, memory_stores};
 
 use crate::actor::{Actor, Failure};
 use crate::create::now;
+use crate::deployments::Run;
 use crate::problem;
 use crate::repositories;
 
@@ -22,6 +23,8 @@ use crate::repositories;
 pub(crate) struct Owner<'a> {
     pub(crate) workspace: &'a WorkspaceId,
     pub(crate) session: &'a SessionId,
+    /// Of which run of a deployment the session is begun.
+    pub(crate) run: Option<&'a Run>,
 }
 
 /// The resources of a new session, each its own copy.
@@ -146,7 +149,7 @@ impl Actor {
         }
         let now = now();
         let mut tx = self.write().await?;
-        let owner = Owner { workspace: &self.record.workspace_id, session: &self.record.id };
+        let owner = Owner { workspace: &self.record.workspace_id, session: &self.record.id, run: None };
         let resource = add(&mut tx, owner, &self.record.resources, param, now).await?;
         self.record.resources.push(resource.clone());
         // Told as an update: whoever serves the session reads it again.

@@ -26,6 +26,11 @@ pub(crate) struct Reader<'a> {
     pub(crate) now: Timestamp,
 }
 
+/// Whether an event's rubric is a file.
+pub(crate) fn is_file(event: &ClientEvent) -> bool {
+    matches!(event, ClientEvent::UserDefineOutcome { rubric, .. } if rubric["type"] == "file")
+}
+
 /// The events with the text of each rubric in place of its file.
 ///
 /// # Errors

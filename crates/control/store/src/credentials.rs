@@ -3,7 +3,6 @@
 //! No plaintext comes here: a secret is sealed before its row is written, and only a perimeter's custody opens it.
 
 mod oauth;
-mod wraps;
 
 use postern_model::ids::{CredentialId, VaultId, WorkspaceId};
 use postern_model::vault::{
@@ -18,10 +17,10 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::list::{ListQuery, newest_active};
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
+use crate::wraps::{Place, SealedPart};
 use crate::{Connection, StoreError, Tx, vaults, webhooks};
 
 pub use oauth::{Renewed, StoredOauth, StoredRefresh, is_same, oauth, refresh_failed, renewed};
-pub use wraps::{SealedPart, add_wrap, not_wrapped_for};
 
 /// What a new credential is made of. The caller chose the id, because the secrets are bound to it.
 #[derive(Clone, Debug)]
@@ -206,6 +205,7 @@ fn variable(row: &SqliteRow) -> Result<StoredVariable, StoreError> {
         credential: SealedCredential { binding: stored.binding, sealed: stored.sealed },
         hosts: networking.hosts(),
         places: Places { body, header },
+        run: None,
     };
     Ok(StoredVariable { vault_id: stored.vault_id, id: stored.id, name: secret_name, sealed: sealed.encode() })
 }
@@ -399,6 +399,34 @@ pub fn part_binding(binding: &Binding, part: SecretPart) -> Binding {
         SecretPart::RefreshToken | SecretPart::ClientSecret => format!("{}.{}", binding.kind, part.as_str()),
     };
     Binding { kind, ..binding.clone() }
+}
+
+/// The sealed parts of a workspace's active credentials, after this one in their order.
+pub(crate) async fn sealed_parts(
+    connection: &mut Connection,
+    workspace: &WorkspaceId,
+    after: Option<(&CredentialId, SecretPart)>,
+) -> Result<Vec<SealedPart>, StoreError> {
+    let (id, part) = after.map_or(("", ""), |(id, part)| (id.as_str(), part.as_str()));
+    let rows = sqlx::query(
+        "SELECT c.*, s.sealed, s.part FROM vault_credentials c JOIN credential_secrets s ON s.credential_id = c.id \
+         WHERE c.workspace_id = ?1 AND c.archived_at IS NULL AND (c.id > ?2 OR (c.id = ?2 AND s.part > ?3)) \
+         ORDER BY c.id, s.part",
+    )
+    .bind(workspace.as_str())
+    .bind(id)
+    .bind(part)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(sealed_part).collect()
+}
+
+fn sealed_part(row: &SqliteRow) -> Result<SealedPart, StoreError> {
+    let StoredCredential { id, binding, sealed, .. } = stored(row)?;
+    let part = SecretPart::parse(row.try_get("part")?);
+    let part = part.ok_or(StoreError::Corrupt { what: "credential_secrets.part" })?;
+    let binding = part_binding(&binding, part);
+    Ok(SealedPart { place: Place::Credential(id, part), credential: SealedCredential { binding, sealed } })
 }
 
 /// Archives every credential of a vault.

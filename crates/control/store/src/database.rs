@@ -3,6 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use postern_model::Problem;
@@ -10,6 +11,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
+use tracing::warn;
 
 use crate::cipher::{Cipher, EventKeys};
 use crate::{Connection, encrypted};
@@ -37,9 +39,15 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (59, "refresh_failed", include_str!("../migrations/sqlite/0059_refresh_failed.sql")),
     (63, "snapshots", include_str!("../migrations/sqlite/0063_snapshots.sql")),
     (64, "event_keys", include_str!("../migrations/sqlite/0064_event_keys.sql")),
+    (65, "deployment_tokens", include_str!("../migrations/sqlite/0065_deployment_tokens.sql")),
+    (75, "affinity", include_str!("../migrations/sqlite/0075_affinity.sql")),
 ];
 
 const READERS: u32 = 8;
+/// After how many commits the write-ahead log is moved into the file, beside the commits that follow.
+const COMMITS_PER_CHECKPOINT: u32 = 128;
+/// How many pages of 4 KiB it may grow to before a commit moves it itself: large ones outrun what is done beside them.
+const MOST_LOGGED_PAGES: &str = "8000";
 /// How long a statement waits for another process's lock before it fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -48,6 +56,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Store {
     writer: SqlitePool,
     readers: SqlitePool,
+    checkpoints: Checkpoints,
     cipher: Cipher,
     work: Arc<Notify>,
     told: Arc<Notify>,
@@ -57,6 +66,7 @@ pub struct Store {
 #[derive(Debug)]
 pub struct Tx {
     inner: Connection,
+    checkpoints: Checkpoints,
     work: Arc<Notify>,
     wakes_pollers: bool,
     told: Arc<Notify>,
@@ -129,12 +139,14 @@ impl Store {
             .pragma("secure_delete", "ON")
             // The server can open no file but its own: what a statement would put into a temporary one stays in memory.
             .pragma("temp_store", "MEMORY")
+            .pragma("wal_autocheckpoint", MOST_LOGGED_PAGES)
             .busy_timeout(BUSY_TIMEOUT);
         let writer = pool(1).connect_with(options.clone()).await?;
         migrator().run(&writer).await?;
+        let checkpoints = Checkpoints::new(pool(1).connect_lazy_with(options.clone()));
         let readers = pool(READERS).connect_with(options.read_only(true)).await?;
         let (work, told) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let store = Self { writer, readers, cipher: Cipher::new(keys), work, told };
+        let store = Self { writer, readers, checkpoints, cipher: Cipher::new(keys), work, told };
         encrypted::check(&store).await?;
         Ok(store)
     }
@@ -146,7 +158,8 @@ impl Store {
     pub async fn write(&self) -> Result<Tx, StoreError> {
         let inner = Connection::writing(self.writer.begin_with("BEGIN IMMEDIATE").await?, self.cipher.clone());
         let (work, told) = (Arc::clone(&self.work), Arc::clone(&self.told));
-        Ok(Tx { inner, work, wakes_pollers: false, told, tells: false })
+        let checkpoints = self.checkpoints.clone();
+        Ok(Tx { inner, checkpoints, work, wakes_pollers: false, told, tells: false })
     }
 
     /// A connection that can only read. It sees everything committed before this call.
@@ -174,6 +187,7 @@ impl Store {
     /// Closes every connection; what was committed is in the file.
     pub async fn close(&self) {
         self.readers.close().await;
+        self.checkpoints.pool.close().await;
         self.writer.close().await;
     }
 }
@@ -187,6 +201,7 @@ impl Tx {
         postern_danger::point!("commit.before");
         self.inner.commit().await?;
         postern_danger::point!("commit.after");
+        self.checkpoints.count();
         if self.wakes_pollers {
             self.work.notify_waiters();
         }
@@ -220,9 +235,43 @@ impl DerefMut for Tx {
     }
 }
 
-/// A connection to a file does not go away meanwhile: it is not asked whether it is there each time that it is taken.
+/// Moves the write-ahead log into the file beside the commits, so that none of them waits for the disk.
+#[derive(Clone, Debug)]
+struct Checkpoints {
+    pool: SqlitePool,
+    /// How many commits there were since the last one; none are counted while one is under way.
+    commits: Arc<AtomicU32>,
+}
+
+impl Checkpoints {
+    fn new(pool: SqlitePool) -> Self {
+        Self { pool, commits: Arc::default() }
+    }
+
+    /// Counts a commit.
+    fn count(&self) {
+        if self.commits.fetch_add(1, Ordering::Relaxed) + 1 == COMMITS_PER_CHECKPOINT {
+            let checkpoints = self.clone();
+            tokio::spawn(async move {
+                // It waits for no reader and no writer: what it leaves, the next one moves.
+                let moved = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&checkpoints.pool).await;
+                if let Err(error) = moved {
+                    warn!(error = &error as &dyn std::error::Error, "the write-ahead log was not moved into the file");
+                }
+                checkpoints.commits.store(0, Ordering::Relaxed);
+            });
+        }
+    }
+}
+
+/// A connection to a file does not go away meanwhile: it is not asked whether it is there each time that it is taken,
+/// and does not grow old.
 fn pool(connections: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new().max_connections(connections).test_before_acquire(false)
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
 }
 
 fn migrator() -> Migrator {
@@ -265,6 +314,25 @@ mod tests {
         drop(dropped);
         // Not closed: as after a kill, the file is all there is.
         assert_eq!(names(&Store::open(&path).await.unwrap()).await, ["kept"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_committed_moves_into_the_file_long_before_a_commit_has_to_move_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.db");
+        let store = Store::open(&path).await.unwrap();
+        let most: u64 = MOST_LOGGED_PAGES.parse().unwrap();
+        for number in 0.. {
+            let mut tx = store.write().await.unwrap();
+            insert(&mut tx, &format!("environment-{number}")).await;
+            tx.commit().await.unwrap();
+            let file = std::fs::read(&path).unwrap();
+            if file.windows(13).any(|at| at == b"environment-0") {
+                break;
+            }
+            let logged = std::fs::metadata(directory.path().join("control.db-wal")).unwrap().len();
+            assert!(logged < most * 4096 / 2, "nobody moves it");
+        }
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
 use crate::{Connection, StoreError, Tx, webhooks};
 
 pub mod runs;
+pub mod tokens;
 
 /// A deployment as stored. The times that its schedule comes to are not: `upcoming_runs_at` is empty.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,7 +82,7 @@ pub async fn create(tx: &mut Tx, record: &Record) -> Result<(), StoreError> {
     webhooks::announce(tx, workspace_id, subject, deployment.created_at).await
 }
 
-/// Stores all that a deployment says now, and tells webhooks what happened to it.
+/// Stores all that a deployment says now, and tells webhooks what happened to it. One that is archived keeps no token.
 ///
 /// # Errors
 /// The database failed.
@@ -114,6 +115,9 @@ pub async fn save(tx: &mut Tx, record: &Record, happening: Happening) -> Result<
     .bind(deployment.archived_at.map(micros))
     .execute(&mut **tx)
     .await?;
+    if deployment.archived_at.is_some() {
+        tokens::keep_only(tx, &deployment.id, &[]).await?;
+    }
     webhooks::announce(tx, workspace_id, Subject::new(happening, &deployment.id), deployment.updated_at).await
 }
 
@@ -199,6 +203,7 @@ pub(crate) async fn archive_of_agent(
     .fetch_all(&mut **tx)
     .await?;
     for id in archived {
+        tokens::keep_only(tx, &parsed(DeploymentId::parse(&id), "deployments.id")?, &[]).await?;
         webhooks::announce(tx, workspace, Subject::new(Happening::DeploymentArchived, id), now).await?;
     }
     Ok(())

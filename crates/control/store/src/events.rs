@@ -110,13 +110,16 @@ const AT_ONCE: usize = 500;
 /// # Errors
 /// The database failed.
 pub async fn append(tx: &mut Tx, events: &[Placed<'_>], now: Timestamp) -> Result<(), StoreError> {
+    let mut are_heard = false;
     for some in events.chunks(AT_ONCE) {
-        insert(tx, some, now).await?;
+        are_heard |= insert(tx, some, now).await?;
     }
-    webhooks::announce_events(tx, events).await
+    if are_heard { webhooks::announce_events(tx, events).await } else { Ok(()) }
 }
 
-async fn insert(tx: &mut Tx, events: &[Placed<'_>], now: Timestamp) -> Result<(), StoreError> {
+/// Stores events, and says whether their workspace has a webhook that is told anything: most have none, and whoever
+/// asks for that alone waits for one statement more.
+async fn insert(tx: &mut Tx, events: &[Placed<'_>], now: Timestamp) -> Result<bool, StoreError> {
     let sealed = |placed: &Placed<'_>| {
         let row = encrypted::of_event(&placed.log.session, &placed.event.id);
         tx.cipher().seal(json(&placed.event.body), encrypted::event(&row))
@@ -138,8 +141,12 @@ async fn insert(tx: &mut Tx, events: &[Placed<'_>], now: Timestamp) -> Result<()
             .push_bind(event.processed_at.map(micros))
             .push_bind(*audience == Audience::Session);
     });
-    sql.build().execute(&mut **tx).await?;
-    Ok(())
+    sql.push(
+        " RETURNING EXISTS (SELECT 1 FROM webhooks w WHERE w.workspace_id = session_events.workspace_id \
+           AND w.state = 'enabled') AS is_heard",
+    );
+    let rows = sql.build().fetch_all(&mut **tx).await?;
+    rows.first().map_or(Ok(false), |row| Ok(row.try_get("is_heard")?))
 }
 
 /// Moves an event that waited to the place where it takes effect.

@@ -34,6 +34,7 @@ pub mod vaults;
 pub mod webhooks;
 pub mod work;
 pub mod workspaces;
+pub mod wraps;
 
 pub use cipher::{BadEventKeys, EventKeys};
 pub use connection::Connection;

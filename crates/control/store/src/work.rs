@@ -19,8 +19,8 @@ use postern_model::Timestamp;
 use postern_model::ids::{EnvironmentId, SessionId, WorkId, WorkspaceId};
 use postern_model::metadata::MetadataPatch;
 use postern_model::work::{Work, WorkError, WorkState};
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite};
 
 use crate::row::{from_json, json, micros, parsed};
 use crate::{Connection, StoreError, Tx};
@@ -31,24 +31,47 @@ pub const MAX_ATTEMPTS: i64 = 10;
 /// Longer than the server that stopped an item takes to tell its session.
 const REPORT_TIME: Duration = Duration::from_secs(5);
 
-/// What a poller asks for.
-#[derive(Clone, Debug)]
-pub struct Claim<'a> {
+/// Who asks for an item, and who else could.
+#[derive(Clone, Copy, Debug)]
+pub struct Poll<'a> {
     /// Whose queue.
     pub environment: &'a EnvironmentId,
+    /// The name that the worker gives itself; empty where it gives none.
+    pub worker: &'a str,
+    /// Workers that asked a moment ago: sessions whose files they have wait for them. `None` while nobody can tell, which
+    /// is when all of them may come.
+    pub present: Option<&'a [String]>,
     /// An item that was handed out this long ago and never acknowledged is handed out again.
     pub reclaim_older_than: Duration,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What an item is handed out with.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// Who asks.
+    pub poll: Poll<'a>,
     /// How long the lease lasts.
     pub ttl: Duration,
     /// Digest of the session token made for this hand-out.
     pub token_digest: &'a str,
-    /// The time.
-    pub now: Timestamp,
+}
+
+/// An item that was handed out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claimed {
+    /// The item.
+    pub work: Work,
+    /// Whether another worker took the session before, and is gone.
+    pub has_moved: bool,
 }
 
 /// An item that no worker will end any more, or whose end nobody was told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
+    /// Whose queue it is in.
+    pub environment: EnvironmentId,
     /// The item.
     pub work: WorkId,
     /// The session it was for.
@@ -86,7 +109,8 @@ pub async fn enqueue(
     let id = WorkId::generate();
     sqlx::query(
         "INSERT INTO work (workspace_id, id, environment_id, session_id, state, metadata, created_at, queued_at, attempts, \
-           reported) VALUES (?1, ?2, ?3, ?4, 'queued', '{}', ?5, ?5, 0, FALSE)",
+           reported, home) VALUES (?1, ?2, ?3, ?4, 'queued', '{}', ?5, ?5, 0, FALSE, \
+           (SELECT home FROM work WHERE session_id = ?4 ORDER BY created_at DESC, id DESC LIMIT 1))",
     )
     .bind(workspace.as_str())
     .bind(id.as_str())
@@ -119,54 +143,73 @@ pub async fn stop_all(tx: &mut Tx, session: &SessionId, now: Timestamp) -> Resul
 ///
 /// # Errors
 /// The database failed.
-pub async fn claimable(
-    connection: &mut Connection,
-    environment: &EnvironmentId,
-    reclaim_older_than: Duration,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
-    let found = sqlx::query(
-        "SELECT 1 FROM work WHERE environment_id = ?1 AND attempts < ?4 AND (\
-           (state = 'queued' AND (polled_at IS NULL OR polled_at <= ?2)) \
-           OR (state IN ('starting', 'active') AND lease_expires_at <= ?3)) \
-           AND session_id NOT IN (SELECT session_id FROM session_holds WHERE frozen_at IS NOT NULL) LIMIT 1",
-    )
-    .bind(environment.as_str())
-    .bind(before(now, reclaim_older_than))
-    .bind(micros(now))
-    .bind(MAX_ATTEMPTS)
-    .fetch_optional(connection)
-    .await?;
-    Ok(found.is_some())
+pub async fn claimable(connection: &mut Connection, poll: &Poll<'_>) -> Result<bool, StoreError> {
+    let mut sql = QueryBuilder::<Sqlite>::new("SELECT 1 FROM work w WHERE ");
+    poll.push_takes(&mut sql);
+    sql.push(" AND (");
+    poll.push_waits(&mut sql);
+    sql.push(" OR (w.state IN ('starting', 'active') AND w.lease_expires_at <= ").push_bind(micros(poll.now));
+    sql.push(")) LIMIT 1");
+    Ok(sql.build().fetch_optional(connection).await?.is_some())
 }
 
-/// Items that no worker will end any more, and stopped ones that were not [`reported`]. The caller [`stop`]s the former,
-/// tells the sessions of all and notes that; until then they are found again.
+impl Poll<'_> {
+    /// Of the items of the queue, those that this worker may have: what a session's files are needed for is kept for the
+    /// worker that has them, while that one asks too or has something else in its hands.
+    fn push_takes(&self, sql: &mut QueryBuilder<Sqlite>) {
+        sql.push("w.environment_id = ").push_bind(self.environment.to_string());
+        sql.push(" AND w.attempts < ").push_bind(MAX_ATTEMPTS);
+        sql.push(" AND w.session_id NOT IN (SELECT session_id FROM session_holds WHERE frozen_at IS NOT NULL)");
+        sql.push(" AND (w.home IS NULL OR w.home = ").push_bind(self.worker.to_owned());
+        if let Some(present) = self.present {
+            sql.push(" OR NOT (w.home IN (");
+            let mut names = sql.separated(", ");
+            // No worker has this name: a list is never empty.
+            names.push("''");
+            for name in present {
+                names.push_bind(name.clone());
+            }
+            sql.push(
+                ") OR EXISTS (SELECT 1 FROM work o WHERE o.environment_id = w.environment_id AND o.worker = w.home \
+                   AND o.id <> w.id AND o.state <> 'stopped' AND o.lease_expires_at > ",
+            );
+            sql.push_bind(micros(self.now)).push("))");
+        }
+        sql.push(")");
+    }
+
+    /// Of the items of the queue, those that wait for a worker.
+    fn push_waits(&self, sql: &mut QueryBuilder<Sqlite>) {
+        sql.push("(w.state = 'queued' AND (w.polled_at IS NULL OR w.polled_at <= ");
+        sql.push_bind(before(self.now, self.reclaim_older_than)).push("))");
+    }
+}
+
+/// Items of an environment, or of all, that no worker will end any more, and stopped ones that were not [`reported`]. The
+/// caller [`stop`]s the former, tells the sessions of all and notes that; until then they are found again.
 ///
 /// # Errors
 /// The database failed.
 pub async fn lost(
     connection: &mut Connection,
-    environment: &EnvironmentId,
+    environment: Option<&EnvironmentId>,
     now: Timestamp,
 ) -> Result<Vec<Lost>, StoreError> {
-    let expired = sqlx::query(
-        "SELECT id, session_id, state, failure FROM work WHERE environment_id = ?1 AND lease_expires_at <= ?3 \
-         AND (state = 'stopping' OR (attempts >= ?2 AND state IN ('queued', 'starting', 'active')))",
-    )
-    .bind(environment.as_str())
-    .bind(MAX_ATTEMPTS)
-    .bind(micros(now))
-    .fetch_all(&mut *connection)
-    .await?;
-    let unreported = sqlx::query(
-        "SELECT id, session_id, state, failure FROM work \
-         WHERE environment_id = ?1 AND state = 'stopped' AND NOT reported AND stopped_at <= ?2",
-    )
-    .bind(environment.as_str())
-    .bind(before(now, REPORT_TIME))
-    .fetch_all(connection)
-    .await?;
+    let select = |from: &str| {
+        let mut sql =
+            QueryBuilder::<Sqlite>::new("SELECT environment_id, id, session_id, state, failure FROM work WHERE ");
+        if let Some(environment) = environment {
+            sql.push("environment_id = ").push_bind(environment.to_string()).push(" AND ");
+        }
+        sql.push(from);
+        sql
+    };
+    let mut sql = select("state <> 'stopped' AND lease_expires_at <= ");
+    sql.push_bind(micros(now)).push(" AND (state = 'stopping' OR attempts >= ").push_bind(MAX_ATTEMPTS).push(")");
+    let expired = sql.build().fetch_all(&mut *connection).await?;
+    let mut sql = select("state = 'stopped' AND NOT reported AND stopped_at <= ");
+    sql.push_bind(before(now, REPORT_TIME));
+    let unreported = sql.build().fetch_all(connection).await?;
     expired.iter().chain(&unreported).map(lost_item).collect()
 }
 
@@ -189,32 +232,35 @@ pub async fn reported(tx: &mut Tx, id: &WorkId) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Hands out the oldest item that waits, under a fresh lease and token. Items whose lease ended go back to the queue first.
-/// One of a frozen session stays there until the thaw, so that no worker serves what nobody told it to hold.
+/// Hands out the oldest item that waits for this worker, under a fresh lease and token. Items whose lease ended go back to
+/// the queue first. One of a frozen session stays there until the thaw, so that no worker serves what nobody told it to
+/// hold.
 ///
 /// # Errors
 /// The database failed.
-pub async fn claim(tx: &mut Tx, claim: &Claim<'_>) -> Result<Option<Work>, StoreError> {
-    requeue_expired(tx, claim.environment, claim.now).await?;
+pub async fn claim(tx: &mut Tx, claim: &Claim<'_>) -> Result<Option<Claimed>, StoreError> {
+    let poll = &claim.poll;
+    requeue_expired(tx, poll.environment, poll.now).await?;
+    let mut sql = QueryBuilder::<Sqlite>::new("SELECT w.id, w.home FROM work w WHERE ");
+    poll.push_takes(&mut sql);
+    sql.push(" AND ");
+    poll.push_waits(&mut sql);
+    sql.push(" ORDER BY w.queued_at, w.id LIMIT 1");
+    let Some(found) = sql.build().fetch_optional(&mut **tx).await? else { return Ok(None) };
+    let home: Option<String> = found.try_get("home")?;
     let row = sqlx::query(
-        "UPDATE work SET polled_at = ?3, lease_expires_at = ?4, attempts = attempts + 1 WHERE id = (\
-           SELECT id FROM work WHERE environment_id = ?1 AND state = 'queued' AND attempts < ?5 \
-             AND (polled_at IS NULL OR polled_at <= ?2) \
-             AND session_id NOT IN (SELECT session_id FROM session_holds WHERE frozen_at IS NOT NULL) \
-           ORDER BY queued_at, id LIMIT 1) \
-         RETURNING *",
+        "UPDATE work SET polled_at = ?2, lease_expires_at = ?3, attempts = attempts + 1, worker = NULLIF(?4, '') \
+         WHERE id = ?1 RETURNING *",
     )
-    .bind(claim.environment.as_str())
-    .bind(before(claim.now, claim.reclaim_older_than))
-    .bind(micros(claim.now))
-    .bind(after(claim.now, claim.ttl))
-    .bind(MAX_ATTEMPTS)
-    .fetch_optional(&mut **tx)
+    .bind(found.try_get::<String, _>("id")?)
+    .bind(micros(poll.now))
+    .bind(after(poll.now, claim.ttl))
+    .bind(poll.worker)
+    .fetch_one(&mut **tx)
     .await?;
-    let Some(row) = row else { return Ok(None) };
     let work = read::work(&row)?;
     issue_token(tx, &row, &work, claim).await?;
-    Ok(Some(work))
+    Ok(Some(Claimed { work, has_moved: home.is_some_and(|home| home != poll.worker) }))
 }
 
 /// Merges pairs into an item's metadata.
@@ -242,6 +288,7 @@ fn lost_item(row: &SqliteRow) -> Result<Lost, StoreError> {
     let failure: Option<String> = row.try_get("failure")?;
     let failure = failure.map(|text| from_json(&text, "work.failure")).transpose()?;
     Ok(Lost {
+        environment: parsed(EnvironmentId::parse(row.try_get("environment_id")?), "work.environment_id")?,
         work: parsed(WorkId::parse(row.try_get("id")?), "work.id")?,
         session: parsed(SessionId::parse(row.try_get("session_id")?), "work.session_id")?,
         cause: match state {
@@ -278,7 +325,7 @@ async fn issue_token(tx: &mut Tx, row: &SqliteRow, work: &Work, claim: &Claim<'_
     .bind(claim.token_digest)
     .bind(work.id.as_str())
     .bind(work.data.session().as_str())
-    .bind(micros(claim.now))
+    .bind(micros(claim.poll.now))
     .execute(&mut **tx)
     .await?;
     Ok(())

@@ -34,6 +34,7 @@ const ERASED: &[&str] = &[
     "environment_keys",
     "environments",
     "deployment_runs",
+    "deployment_tokens",
     "deployments",
     "agent_versions",
     "agents",

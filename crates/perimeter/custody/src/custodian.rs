@@ -210,7 +210,7 @@ impl Custodian {
         };
         let mut record = about(kind, Decision::Allow, session, Some(&granted.zone), granted.agent.as_deref());
         record.credential = Some(granted.permit.credential().to_string());
-        record.outcome = granted.vault.as_ref().map(|vault| variables::named(&vault.credential));
+        record.outcome = granted.vault.as_ref().map(VaultGrant::named);
         self.record(record).await?;
         let grant = self.secret(session, &granted, present).ok_or_else(|| not_open(session).about(credential));
         // The session may have been frozen while the record was written. After the lease was given: one that a freeze did not

@@ -143,6 +143,31 @@ pub struct VaultGrant {
     pub repository: Option<RepositoryToken>,
 }
 
+impl VaultGrant {
+    /// How records name it.
+    #[must_use]
+    pub fn named(&self) -> String {
+        named(&self.credential)
+    }
+}
+
+/// How records name what is sealed with this id.
+pub(crate) fn named(id: &str) -> String {
+    let what = if id.starts_with(RESOURCE) {
+        "the token of resource"
+    } else if id.starts_with(DEPLOYMENT_RESOURCE) {
+        "the token of deployment resource"
+    } else {
+        "vault credential"
+    };
+    format!("{what} {id}")
+}
+
+/// How ids of a session's resources begin.
+pub(crate) const RESOURCE: &str = "sesrsc_";
+/// How those of a deployment's tokens begin.
+const DEPLOYMENT_RESOURCE: &str = "deplrsc_";
+
 /// An MCP call that a route's credential is wanted for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteGrant {

@@ -1,4 +1,5 @@
-//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,packages,given,outputs,memory,journal,manifest,repositories,skills,sent,stores,kernel_uid,lease,variables,results,frozen,revoked}`. Workspaces outlive the worker.
+//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,packages,given,outputs,memory,journal,manifest,repositories,skills,sent,stores,kernel_uid,lease,variables,results,frozen,revoked}`. Workspaces
+//! outlive the worker, and so does its name (`<data>/perimeter/work/.worker/name`).
 //! Never makes a path from a name it did not check: session ids come from a server that may be hostile.
 
 use std::fs;
@@ -10,6 +11,8 @@ use std::sync::{Mutex, PoisonError};
 use postern_sandbox::LOWEST_KERNEL_UID;
 use postern_secret::seal::SealedVariable;
 use serde::{Deserialize, Serialize};
+
+use crate::session::random;
 
 /// The directory of all sessions.
 #[derive(Debug)]
@@ -230,6 +233,25 @@ impl Places {
         places.filter(|(_, place)| place.has(Mark::Frozen) || place.has(Mark::Revoked)).collect()
     }
 
+    /// The random part of the worker's name. It stays for as long as the sessions' directory does: a server with several
+    /// workers keeps a session for the one that has its files.
+    pub(crate) fn name(&self) -> io::Result<String> {
+        // No session is called like this.
+        let directory = self.root.join(".worker");
+        let path = directory.join("name");
+        let is_name = |text: &String| text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match fs::read_to_string(&path) {
+            Ok(text) if is_name(&text) => return Ok(text),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let name = format!("{:012x}", random() & 0xffff_ffff_ffff);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        replace(&path, name.as_bytes())?;
+        Ok(name)
+    }
+
     /// The leases that an earlier run of the worker held.
     pub(crate) fn leases(&self) -> Vec<HeldLease> {
         let sessions = fs::read_dir(&self.root).into_iter().flatten().flatten();
@@ -287,6 +309,19 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    #[test]
+    fn a_worker_is_called_the_same_after_a_restart_and_no_session_sees_its_name() {
+        let data = tempfile::tempdir().unwrap();
+        let places = Places::new(data.path());
+        let name = places.name().unwrap();
+        assert_eq!(Places::new(data.path()).name().unwrap(), name);
+        assert_ne!(Places::new(tempfile::tempdir().unwrap().path()).name().unwrap(), name);
+        assert!(places.of(".worker").is_err());
+        assert!(places.kernel_uid(&places.of("sesn_1").unwrap()).is_ok(), "the next session finds its user");
+        fs::write(data.path().join("perimeter/work/.worker/name"), "\n../x").unwrap();
+        assert_eq!(places.name().unwrap().len(), 12, "what is no name is replaced by one");
+    }
 
     fn places(kernel_uids: KernelUids) -> (tempfile::TempDir, Places) {
         let directory = tempfile::tempdir().expect("a directory");

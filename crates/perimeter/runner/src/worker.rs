@@ -186,7 +186,7 @@ pub async fn worker_main(
         return ExitCode::FAILURE;
     }
     let (parts, reloading) = (perimeter.watch(), perimeter.reloading());
-    let name = worker_name();
+    let name = worker_name(&places);
     let control = ControlStream::start(http.clone(), &key, Facts::new(name.clone(), &report), perimeter.commands());
     let worker = Worker::new(Remote::new(http, environment, name), key, perimeter, places, sessions);
     let drain = worker.drain();
@@ -323,11 +323,15 @@ async fn next_order(supervisor: &mut Option<Channel>) -> Option<Order> {
     }
 }
 
-/// Host name and a random part, as the official worker names itself.
-fn worker_name() -> String {
+/// Host name and a random part, as the official worker names itself; that part is the same after a restart.
+fn worker_name(places: &Places) -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || "-._".contains(*c)).take(64).collect();
-    format!("{host}-{:012x}", random() & 0xffff_ffff_ffff)
+    let own = places.name().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the worker's name is not remembered: after a restart its sessions wait a moment for it");
+        format!("{:012x}", random() & 0xffff_ffff_ffff)
+    });
+    format!("{host}-{own}")
 }
 
 /// An empty answer that came sooner is waited out, so that a server without long polling is not flooded.

@@ -195,6 +195,11 @@ def search(needle_head, needle_tail, *places):
     return "none"
 
 
+def shown(variable):
+    """Whether the environment has something for a variable."""
+    return "made" if os.environ.get(variable) else "hidden"
+
+
 def files_below(place):
     if os.path.isfile(place):
         yield from contents(place)

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::catalogue::{Attempt, Outcome, Probe};
-use crate::gateway::Call;
+use crate::gateway::{Ask, Call};
 
 /// The attack program: the same text inside and outside.
 pub(crate) const PROGRAM: &str = include_str!("../data/attack.py");
@@ -141,9 +141,22 @@ pub(crate) fn gateway(attempt: &Attempt) -> Option<Call> {
     }
 }
 
+/// What an attempt over a control stream asks for, or looks at afterwards.
+pub(crate) fn renewal(attempt: &Attempt) -> Option<Ask> {
+    match &attempt.0[..] {
+        [Value::String(kind), Value::String(seen)] if kind == "renewal" => {
+            serde_json::from_value(seen.as_str().into()).ok().map(Ask::Aftermath)
+        }
+        [Value::String(kind), asked] if kind == "renewal" => {
+            serde_json::from_value(asked.clone()).ok().map(Ask::Renewal)
+        }
+        _ => None,
+    }
+}
+
 /// Whether the attempt is made in a sandbox.
 pub(crate) fn made_inside(probe: &Probe) -> bool {
-    let elsewhere = ["check", "confined", "gateway"];
+    let elsewhere = ["check", "confined", "gateway", "renewal"];
     !probe.attempt.0.first().and_then(Value::as_str).is_some_and(|kind| elsewhere.contains(&kind))
 }
 

@@ -95,12 +95,14 @@ pub enum Against {
     Unconfined,
     /// At the MCP server itself, without tunnel and gateway.
     Server,
+    /// At the token endpoint itself, by a client that holds the tokens, goes where it is sent and hears everything.
+    Endpoint,
     /// Nowhere: it would harm this machine or cannot be had. `because` says how else the probe is shown not to be vacuous.
     Nowhere,
 }
 
 /// What is attempted: a function of `data/attack.py` and its arguments, `tool` with a tool's name and input, or `confined` with a role of ours, an attempt
-/// of `postern confined` and its argument, or `gateway` with a call through a tunnel.
+/// of `postern confined` and its argument, `gateway` with a call through a tunnel, or `renewal` with what is asked over a control stream.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct Attempt(pub(crate) Vec<Value>);
@@ -324,6 +326,9 @@ impl Probe {
             Against::Neighbour => "the same attempt in the neighbour's own sandbox",
             Against::Unconfined => "the same attempt by the same program, which did not confine itself",
             Against::Server => "the same message sent to the server itself, without the gateway",
+            Against::Endpoint => {
+                "the same exchange at the endpoint itself, by a client that holds the tokens, goes where it is sent and hears everything"
+            }
             Against::Nowhere => return self.because.clone().unwrap_or_default(),
         };
         match &self.because {
@@ -359,6 +364,7 @@ const AREAS: &[(&str, &str)] = areas![
     "repositories",
     "transports",
     "gateway",
+    "renewals",
     "own",
     "roles"
 ];

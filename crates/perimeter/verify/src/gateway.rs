@@ -1,5 +1,5 @@
-//! Calls of MCP servers through a tunnel and a gateway: what is asked for and what came of it. The calls themselves are made by whoever holds both ends of a
-//! tunnel, which no crate of the perimeter does; nothing here knows how.
+//! What a gateway is asked for and what came of it: calls of MCP servers through its tunnel, and new tokens for vaults' credentials over its control stream. All of
+//! it is asked by whoever holds the other ends, which no crate of the perimeter does; nothing here knows how.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -7,35 +7,47 @@ use std::pin::Pin;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::attempt::gateway;
+use crate::attempt::{gateway, renewal};
 use crate::catalogue::{Outcome, Probe};
 use crate::judge::Evidence;
 use crate::own_rules::OwnRules;
 
-/// Who can call.
+/// Who can ask.
 pub trait Tunnel {
-    /// Makes the calls one after the other, over routes and rules of the run's own and those of the zone, each through the gateway and once more to the server itself. What is missing of the answer could not be made.
+    /// Makes the attempts, over routes and rules of the run's own and those of the zone: each at the gateway, and once more at the server or the token endpoint
+    /// itself. What is missing of the answer could not be made.
     fn attempt(&self, attempts: Vec<Attempted>, own: OwnRules) -> Calls<'_>;
 }
 
-/// What came of the calls, by probe; or why none could be made.
+/// What came of the attempts, by probe; or why none could be made.
 pub type Calls<'a> = Pin<Box<dyn Future<Output = Result<BTreeMap<String, Called>, String>> + Send + 'a>>;
 
 /// One attempt.
 pub struct Attempted {
     /// The probe.
     pub id: String,
-    /// What is sent.
-    pub call: Call,
-    /// Whether the answer is searched for the server's token: `leaked` or `clean` is the outcome then.
+    /// What is asked for.
+    pub ask: Ask,
+    /// Whether the answer is searched for the canaries: `leaked` or `clean` is the outcome then.
     pub leak: bool,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// A call of an MCP server, through the tunnel.
+    Call(Call),
+    /// New tokens, over the control stream.
+    Renewal(Renewal),
+    /// What is to be seen of all renewals afterwards.
+    Aftermath(Aftermath),
 }
 
 /// What came of it.
 pub struct Called {
-    /// Through the gateway: `made`, `refused REASON`, `status NUMBER`.
+    /// At the gateway: `made`, `refused REASON`, `status NUMBER`.
     pub inside: Outcome,
-    /// At the server itself.
+    /// At the server or endpoint itself.
     pub outside: Outcome,
     /// The reasons that the gateway's log gained meanwhile.
     pub reasons: Vec<String>,
@@ -64,6 +76,56 @@ pub struct Call {
     /// In whose name.
     #[serde(default)]
     pub caller: Caller,
+    /// What of a vault's credential goes along, sealed.
+    pub carries: Option<Carried>,
+}
+
+/// What of a vault's OAuth credential goes along with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Carried {
+    /// The access token that a renewal of just now brought.
+    Renewed,
+    /// The refresh token.
+    RefreshToken,
+}
+
+/// A renewal: the credential is the run's own, and an attempt changes this of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renewal {
+    /// The manner of the token endpoint that it is sealed for. `elsewhere` is not listed.
+    pub endpoint: String,
+    /// What is not as it was sealed, or not of this credential.
+    pub forged: Option<Forgery>,
+}
+
+/// What a control plane that lies makes of a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Forgery {
+    /// The row names another listed endpoint than the one that the parts are sealed for.
+    Endpoint,
+    /// The row names another client.
+    Client,
+    /// The refresh token is that of a credential in another session's vault.
+    ForeignVault,
+    /// The client's secret is that of another credential in the same vault.
+    ForeignSecret,
+    /// The access token stands where the refresh token should.
+    AccessAsRefresh,
+    /// All parts are sealed for an MCP server that no route leads to.
+    Server,
+}
+
+/// What is looked at when every renewal is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aftermath {
+    /// Whether a refresh token reached an endpoint that is not listed.
+    Elsewhere,
+    /// Whether a token lies in the clear in what the gateway's perimeter leaves: its log, its stores, its files.
+    LeftBehind,
 }
 
 /// The routes of the gateway under test.
@@ -82,6 +144,10 @@ pub enum Route {
     Refusing,
     /// A server that has moved, and says where to with its token.
     Moved,
+    /// A wiki that takes the access token of the run's vault credential.
+    Vault,
+    /// A wiki that takes its refresh token.
+    Taker,
     /// None.
     Nowhere,
 }
@@ -115,7 +181,7 @@ pub enum Caller {
     LongLived,
 }
 
-/// Has the calls made and notes what came of them.
+/// Has the attempts made and notes what came of them.
 pub(crate) async fn attack(
     tunnel: &dyn Tunnel,
     own: OwnRules,
@@ -123,8 +189,8 @@ pub(crate) async fn attack(
     seen: &mut BTreeMap<String, Evidence>,
 ) {
     let attempt = |probe: &Probe| {
-        let call = gateway(&probe.attempt)?;
-        Some(Attempted { id: probe.id.clone(), call, leak: probe.leak })
+        let ask = gateway(&probe.attempt).map(Ask::Call).or_else(|| renewal(&probe.attempt))?;
+        Some(Attempted { id: probe.id.clone(), ask, leak: probe.leak })
     };
     let attempts: Vec<Attempted> = probes.iter().filter_map(attempt).collect();
     if attempts.is_empty() {

@@ -78,13 +78,14 @@ impl Stand {
         fs::write(&program, PROGRAM).map_err(|error| doing("write the attack program")(&error))?;
         let perimeter = Standing::start(configuration(settings, &directory.0, &under_test, hosts.names.address)).await;
         let perimeter = perimeter.map_err(|problems| VerifyError::Perimeter(problems.join("; ")))?;
-        let own = canary()?;
+        let (own, refresh) = (canary()?, canary()?);
         let sessions = [(ATTACKER, &own), (NEIGHBOUR, &keys.vault)];
         for ((session, variable), token) in sessions.into_iter().zip(&keys.repositories) {
-            vault::bring(&perimeter, &store, session, &Given { variable, token })?;
+            vault::bring(&perimeter, &store, session, &Given { variable, token, refresh: &refresh })?;
         }
         let tokens = keys.repositories.clone();
-        secrets.splice(..0, [keys.client.key_line().to_owned(), own, keys.vault.clone()].into_iter().chain(tokens));
+        let ours = [keys.client.key_line().to_owned(), own, refresh, keys.vault.clone()];
+        secrets.splice(..0, ours.into_iter().chain(tokens));
         let mut attacker = open(&perimeter, ATTACKER).await?;
         let mut neighbour = open(&perimeter, NEIGHBOUR).await?;
         for session in [&mut attacker, &mut neighbour] {

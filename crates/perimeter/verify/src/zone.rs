@@ -29,6 +29,10 @@ pub(crate) const REBOUND_HOST: &str = "localhost";
 pub(crate) const VARIABLE: &str = "POSTERN_VERIFY_KEY";
 /// The variable of a vault, and the one that shows its placeholder.
 pub(crate) const VAULT_VARIABLE: &str = "POSTERN_VERIFY_VAULT";
+/// A variable that a rule sends, and that the session's vault has nothing for but a refresh token.
+pub(crate) const REFRESH_VARIABLE: &str = "POSTERN_VERIFY_REFRESH";
+/// The host that it would go to.
+pub(crate) const REFRESH_HOST: &str = "refresh.postern-verify.internal";
 /// The environment that the zone covers here.
 pub(crate) const ENVIRONMENT: &str = "env_verify";
 /// The built-in zone of a configuration that writes none: nothing is allowed but what this test adds.
@@ -36,6 +40,7 @@ const DENY_ALL: &str = "deny-all";
 const CREDENTIAL: &str = "postern-verify";
 const CERTIFICATE: &str = "postern-verify-certificate";
 const VAULT_CREDENTIAL: &str = "postern-verify-vault";
+const REFRESH_CREDENTIAL: &str = "postern-verify-refresh";
 
 /// Where the canary may stand: one place of each kind.
 const PLACES: [(&str, &str); 6] = [
@@ -99,13 +104,14 @@ type Members = Vec<(&'static str, Value)>;
 
 impl<'a> Upstreams<'a> {
     /// Those of HTTPS: name, place, and what their rule says besides where they are.
-    fn by_name(&self) -> [(&'static str, &Upstream<'a>, Members); 6] {
+    fn by_name(&self) -> [(&'static str, &Upstream<'a>, Members); 7] {
         [
             (API_HOST, &self.api, vec![("credential", CREDENTIAL.into())]),
             (OTHER_HOST, &self.other, vec![("websocket", true.into())]),
             (CERTIFIED_HOST, &self.certified, vec![("client_certificate", CERTIFICATE.into())]),
             (BARE_HOST, &self.bare, Vec::new()),
             (VAULT_HOST, &self.vault, vec![("credential", VAULT_CREDENTIAL.into())]),
+            (REFRESH_HOST, &self.vault, vec![("credential", REFRESH_CREDENTIAL.into())]),
             (GIT_HOST, &self.git, vec![("repositories", true.into())]),
         ]
     }
@@ -202,8 +208,10 @@ fn own_credentials(zone: &mut Table) -> Vec<String> {
         })
         .collect();
     // Its values come sealed, as a session's vaults have them.
-    let source = [("source", &*format!("api:{VAULT_VARIABLE}"))];
-    credentials.push(credential(VAULT_CREDENTIAL, &source, vec![location("header", "authorization".into())]));
+    for (name, variable) in [(VAULT_CREDENTIAL, VAULT_VARIABLE), (REFRESH_CREDENTIAL, REFRESH_VARIABLE)] {
+        let source = [("source", &*format!("api:{variable}"))];
+        credentials.push(credential(name, &source, vec![location("header", "authorization".into())]));
+    }
     named
 }
 
@@ -228,7 +236,8 @@ fn add_hosts(zone: &mut Table, upstreams: &Upstreams<'_>) {
     for (host, upstream, mut members) in upstreams.by_name() {
         members.extend([
             ("methods", texts(&["GET", "POST"])),
-            ("paths", texts(&["/v1/**"])),
+            // The last is where tokens are issued: that it is allowed shows who refuses it.
+            ("paths", texts(&["/v1/**", "/oauth/token"])),
             ("connect", upstream.address.to_string().into()),
             ("addresses", texts(&["127.0.0.0/8"])),
             ("ca_file", ca_file(host).into()),
@@ -317,6 +326,6 @@ mod tests {
         assert_eq!(zone.name(), "b");
         assert_eq!(zone.sandbox().mounts.len(), 1);
         let variables: Vec<_> = zone.credentials().iter().filter_map(|one| one.env.as_deref()).collect();
-        assert_eq!(variables, ["REAL_KEY", "VAULT_KEY", VARIABLE, VAULT_VARIABLE]);
+        assert_eq!(variables, ["REAL_KEY", "VAULT_KEY", VARIABLE, VAULT_VARIABLE, REFRESH_VARIABLE]);
     }
 }

@@ -6,11 +6,23 @@ use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderName, HeaderValue, Request};
 use http_body_util::Full;
+use postern_testkit::token_endpoint::TokenEndpoint;
 use postern_verify::OwnRules;
 use postern_verify::gateway::{Call, Caller, Route};
 use serde_json::{Value, json};
 
+use super::renewals::MANNERS;
 use crate::failure::{Failure, Or};
+use crate::rig::Rig;
+
+/// Where the servers are.
+pub(super) struct Places {
+    pub(super) wiki: SocketAddr,
+    pub(super) refusing: SocketAddr,
+    pub(super) moved: SocketAddr,
+    pub(super) vault: SocketAddr,
+    pub(super) taker: SocketAddr,
+}
 
 /// The request with what the attempt changes of it.
 pub(super) fn dressed(
@@ -45,27 +57,47 @@ pub(super) fn name(route: Route) -> &'static str {
         Route::Rebound => "rebound",
         Route::Refusing => "refusing",
         Route::Moved => "moved",
+        Route::Vault => "vault",
+        Route::Taker => "taker",
         Route::Nowhere => "nowhere",
     }
 }
 
+/// The URL of a route's server as the control plane has it.
+pub(super) fn url_of(rig: &Rig, route: &str) -> String {
+    format!("https://{route}.{}/mcp", rig.domain())
+}
+
+/// The file of the token endpoint's authority, beside the configuration.
+pub(super) const LOGIN_CA: &str = "login.pem";
+
 /// The environment of the zone that has the rules of the zone under test.
 pub(super) const OWN_ENVIRONMENT: &str = "env_own";
 
-pub(super) fn configuration(wiki: SocketAddr, refusing: SocketAddr, moved: SocketAddr, own: &OwnRules) -> String {
+pub(super) fn configuration(places: &Places, own: &OwnRules, login: &TokenEndpoint) -> String {
+    let Places { wiki, refusing, moved, vault, taker } = places;
     let credential = r#"credential = { source = "store:token", header = "authorization", format = "Bearer {secret}" }"#;
     let route = |host: &str, upstream: &str, more: &str| {
         format!("[[gateway.route]]\nhost = \"{host}\"\nupstream = \"http://{upstream}/mcp\"\n{credential}\n{more}")
     };
-    let rule = |server: &str, more: &str| format!("[[zone.verify.mcp]]\nserver = \"{server}\"\n{more}\n");
     let loopback = "addresses = [\"127.0.0.0/8\"]\n";
-    let ours = ["wiki", "unnamed", "rebound", "refusing", "moved"];
+    let of_vaults = |host: &str, upstream: &SocketAddr| {
+        format!(
+            "[[gateway.route]]\nhost = \"{host}\"\nupstream = \"http://{upstream}/mcp\"\ncredential = {{ source = \"api:\" }}\n{loopback}"
+        )
+    };
+    let listed = |manner: &str| {
+        let url = login.url(manner);
+        format!("[[gateway.token_endpoint]]\nurl = \"{url}\"\n{loopback}ca_file = \"{LOGIN_CA}\"\n")
+    };
+    let rule = |server: &str, more: &str| format!("[[zone.verify.mcp]]\nserver = \"{server}\"\n{more}\n");
+    let ours = ["wiki", "unnamed", "rebound", "refusing", "moved", "vault", "taker"];
     let others = own.servers.iter().filter(|server| !ours.contains(&server.as_str()));
     [
         "config = 1\n[zone.verify]\nenvironment = \"default\"\n".to_owned(),
         rule("wiki", r#"tools = ["search", "server_info", "reflect_headers"]"#),
         rule("wiki", "tools = [\"read_page\"]\narguments = { path = { glob = \"/runbooks/**\" } }"),
-        ["rebound", "refusing", "moved"].map(|server| rule(server, r#"tools = ["*"]"#)).concat(),
+        ["rebound", "refusing", "moved", "vault", "taker"].map(|server| rule(server, r#"tools = ["*"]"#)).concat(),
         format!("[zone.own]\nenvironment = \"{OWN_ENVIRONMENT}\"\nmcp = {}\n", own.mcp),
         others.map(|server| route(server, &wiki.to_string(), loopback)).collect(),
         route("wiki", &wiki.to_string(), loopback),
@@ -73,6 +105,9 @@ pub(super) fn configuration(wiki: SocketAddr, refusing: SocketAddr, moved: Socke
         route("rebound", &format!("localhost:{}", wiki.port()), "addresses = [\"10.0.0.0/8\"]\n"),
         route("refusing", &refusing.to_string(), loopback),
         route("moved", &moved.to_string(), loopback),
+        of_vaults("vault", vault),
+        of_vaults("taker", taker),
+        MANNERS.map(listed).concat(),
     ]
     .concat()
 }

@@ -60,6 +60,8 @@ pub(crate) async fn archive(call: Call) -> Result<Reply, Problem> {
     let mut tx = app.store.write().await.map_err(problem)?;
     let agent = agents::archive(&mut tx, &workspace, &id, app.now()).await.map_err(problem)?;
     tx.commit().await.map_err(problem)?;
+    // Its deployments went with it, and their tokens with them.
+    app.control.vaults_changed();
     Reply::json(&agent)
 }
 

@@ -17,7 +17,7 @@ const LIST: &str = "deployments";
 const RUNS: &str = "deployment_runs";
 
 pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
-    let body = call.body::<CreateDeployment>()?;
+    let body = call.confidential_body::<CreateDeployment>()?;
     call.finish_query()?;
     Reply::json(&call.app.engine.create_deployment(&call.workspace, body, call.once.as_ref()).await?)
 }
@@ -28,11 +28,14 @@ pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {
     Reply::json(&call.app.engine.deployment(&call.workspace, &id).await?)
 }
 
-pub(crate) async fn update(call: Call) -> Result<Reply, Problem> {
+pub(crate) async fn update(mut call: Call) -> Result<Reply, Problem> {
     let id = id(&call)?;
-    let body = call.body::<UpdateDeployment>()?;
+    let body = call.confidential_body::<UpdateDeployment>()?;
     call.query.finish()?;
-    Reply::json(&call.app.engine.update_deployment(&call.workspace, &id, body).await?)
+    let changed = call.app.engine.update_deployment(&call.workspace, &id, body).await?;
+    // Sessions that use a token of it are told of another one, or that it is gone.
+    call.app.control.vaults_changed();
+    Reply::json(&changed)
 }
 
 pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
@@ -96,7 +99,9 @@ async fn turn(call: Call, turn: Turn) -> Result<Reply, Problem> {
     let id = id(&call)?;
     let (app, workspace) = (call.app.clone(), call.workspace.clone());
     call.finish_without_body()?;
-    Reply::json(&app.engine.turn_deployment(&workspace, &id, turn).await?)
+    let turned = app.engine.turn_deployment(&workspace, &id, turn).await?;
+    app.control.vaults_changed();
+    Reply::json(&turned)
 }
 
 fn id(call: &Call) -> Result<DeploymentId, Problem> {

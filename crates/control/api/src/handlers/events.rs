@@ -8,7 +8,7 @@ use postern_model::event::{ClientEvent, EventBody, Previewable, SendEvents};
 use postern_model::page::Order;
 use serde_json::json;
 
-use super::sessions::visible;
+use super::sessions::{addressed, visible};
 use crate::caller::Kind;
 use crate::dispatch::Call;
 use crate::query::Query;
@@ -24,23 +24,23 @@ pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
 }
 
 pub(crate) async fn send(call: Call) -> Result<Reply, Problem> {
-    let session = visible(&call).await?;
+    let session = addressed(&call).await?;
     let SendEvents { events } = call.body()?;
     let author = author(&call);
     call.query.finish()?;
     if author == Author::Worker {
         check_results_only(&events)?;
     }
-    let stored = call.app.engine.send_events(&call.workspace, &session.id, events, author).await?;
+    let stored = call.app.engine.send_events(&call.workspace, &session, events, author).await?;
     Reply::json(&json!({ "data": stored }))
 }
 
 pub(crate) async fn stream(mut call: Call) -> Result<Reply, Problem> {
-    let session = visible(&call).await?;
+    let session = addressed(&call).await?;
     let previews = previews(&mut call.query)?;
     let last_seen = last_seen(&call)?;
     call.query.finish()?;
-    let opened = call.app.engine.subscribe(&call.workspace, &session.id, Of::Session, previews, last_seen).await?;
+    let opened = call.app.engine.subscribe(&call.workspace, &session, Of::Session, previews, last_seen).await?;
     Ok(Reply::stream(opened))
 }
 

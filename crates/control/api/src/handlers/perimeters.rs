@@ -7,9 +7,9 @@ use postern_model::ids::{PerimeterId, WorkspaceId};
 use postern_model::perimeter::{CreatePerimeter, Perimeter};
 use postern_model::problem::Kind;
 use postern_secret::seal::{PerimeterPublicKey, Wrap};
-use postern_store::credentials::{self, SealedPart};
 use postern_store::list::page;
 use postern_store::perimeters;
+use postern_store::wraps::{self, SealedPart};
 use serde_json::json;
 
 use super::{Deleted, list_query};
@@ -65,12 +65,11 @@ pub(crate) async fn rewrap(call: Call) -> Result<Reply, Problem> {
     let (mut rewrapped, mut left, mut after) = (0, 0, None);
     loop {
         let mut connection = app.store.read().await.map_err(problem)?;
-        let from = after.as_ref().map(|(id, part)| (id, *part));
-        let parts = credentials::not_wrapped_for(&mut connection, &workspace, &perimeter.public_key, from, BATCH);
+        let parts = wraps::not_wrapped_for(&mut connection, &workspace, &perimeter.public_key, after.as_ref(), BATCH);
         let parts = parts.await.map_err(problem)?;
         drop(connection);
         let Some(last) = parts.last() else { break };
-        after = Some((last.id.clone(), last.part));
+        after = Some(last.place.clone());
         let done = rewrap_batch(&app, &workspace, &perimeter, &parts).await?;
         rewrapped += done;
         left += parts.len() - done;
@@ -91,15 +90,16 @@ async fn rewrap_batch(
         perimeter_id: perimeter.id.clone(),
         public_key: perimeter.public_key.clone(),
     };
-    let wraps = app.control.rewrap(workspace, &body, parts.len()).await.map_err(|failure| not_rewrapped(&failure))?;
+    let answered =
+        app.control.rewrap(workspace, &body, parts.len()).await.map_err(|failure| not_rewrapped(&failure))?;
     let mut tx = app.store.write().await.map_err(problem)?;
     let mut done = 0;
-    for (part, wrap) in parts.iter().zip(wraps) {
+    for (part, wrap) in parts.iter().zip(answered) {
         // A stranger's words: taken where they are for this perimeter and nobody else.
         let wrap = wrap.and_then(|text| serde_json::from_str::<Wrap>(&text).ok());
         let ours = |wrap: &Wrap| wrap.perimeter_id == perimeter.id.as_str() && wrap.public_key == perimeter.public_key;
         if let Some(wrap) = wrap.filter(|wrap| ours(wrap) && wrap.enc.len() + wrap.key.len() < WRAP_BYTES) {
-            done += usize::from(credentials::add_wrap(&mut tx, part, wrap).await.map_err(problem)?);
+            done += usize::from(wraps::add_wrap(&mut tx, part, wrap).await.map_err(problem)?);
         }
     }
     tx.commit().await.map_err(problem)?;

@@ -7,7 +7,7 @@ use postern_model::page::Order;
 use postern_model::session::{CreateSession, Session, SessionStatus, UpdateSession};
 
 use super::Deleted;
-use crate::caller::unknown_session;
+use crate::caller::{Kind, unknown_session};
 use crate::dispatch::Call;
 use crate::reply::Reply;
 
@@ -75,6 +75,19 @@ pub(super) async fn visible(call: &Call) -> Result<Session, Problem> {
     let session = call.app.engine.session(&call.workspace, &id).await?;
     call.caller.check_environment(&session.environment_id).map_err(|_| unknown_session(&id))?;
     Ok(session)
+}
+
+/// The id of the session of the path, when the caller may know it: read only where it takes that to tell. Whether there is
+/// such a session in the workspace, its task says.
+pub(super) async fn addressed(call: &Call) -> Result<SessionId, Problem> {
+    match call.caller.kind() {
+        Kind::EnvironmentKey => Ok(visible(call).await?.id),
+        Kind::Operator | Kind::ApiKey | Kind::SessionToken | Kind::EndedSessionToken | Kind::TunnelToken => {
+            let id: SessionId = call.id("session", "Session")?;
+            call.caller.check_session(&id)?;
+            Ok(id)
+        }
+    }
 }
 
 pub(super) fn statuses(words: Vec<String>) -> Result<Vec<SessionStatus>, Problem> {

@@ -5,17 +5,17 @@ use std::time::Duration;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::HeaderMap;
 use http::header::USER_AGENT;
-use postern_engine::Missing;
 use postern_engine::control::variables;
+use postern_engine::{Lacking, Missing};
 use postern_model::Problem;
 use postern_model::ids::{EnvironmentId, SessionId, WorkId};
-use postern_model::work::{StopWork, UpdateWork, Work, WorkError, WorkState};
+use postern_model::work::{StopWork, UpdateWork, Work, WorkError};
 use postern_secret::key::SessionToken;
 use postern_store::environments;
 use postern_store::keys::{Lease, SessionGrant};
 use postern_store::list::page;
 use postern_store::skills;
-use postern_store::work::{self, Beat, Claim, Lost, LostCause};
+use postern_store::work::{self, Beat, Claim, Claimed, Poll};
 use postern_store::{StoreError, Tx};
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
@@ -39,15 +39,16 @@ pub(crate) async fn poll(mut call: Call) -> Result<Reply, Problem> {
     call.query.finish()?;
     let brings = Brings::of(&call.headers);
     let worker = call.headers.get("anthropic-worker-id").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    call.app.pollers.note(&environment, worker, call.app.now());
+    let worker = call.app.pollers.note(&environment, worker, Instant::now().into_std());
     let deadline = Instant::now() + Duration::from_millis(block.unwrap_or(0));
     let reclaim = Duration::from_millis(reclaim);
     loop {
         // Enabled before looking, so that an item queued in between still ends the wait.
         let mut arrived = std::pin::pin!(call.app.store.work_arrived());
         arrived.as_mut().enable();
-        settle_lost(&call.app, &environment).await?;
-        if let Some(work) = claim(&call.app, &environment, reclaim, brings).await? {
+        call.app.engine.settle_lost(&environment).await?;
+        let poll = Polled { environment: &environment, worker, reclaim, brings };
+        if let Some(work) = claim(&call.app, poll).await? {
             return Reply::json(&work);
         }
         if timeout_at(deadline, arrived).await.is_err() {
@@ -100,11 +101,7 @@ pub(crate) async fn stop(call: Call) -> Result<Reply, Problem> {
     let app = call.app;
     call.query.finish()?;
     let force = body.force.unwrap_or(false) || body.error.is_some();
-    let stopped = stop_item(&app, &environment, &id, force, body.error.as_ref()).await?;
-    if stopped.state == WorkState::Stopped {
-        report(&app, &stopped.id, stopped.data.session(), body.error.as_ref()).await?;
-    }
-    Reply::json(&stopped)
+    Reply::json(&app.engine.end_work(&environment, &id, force, body.error.as_ref()).await?)
 }
 
 pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {
@@ -141,7 +138,7 @@ pub(crate) async fn stats(call: Call) -> Result<Reply, Problem> {
     let now = call.app.now();
     let mut connection = call.app.store.read().await.map_err(problem)?;
     let mut stats = work::stats(&mut connection, &environment, now).await.map_err(problem)?;
-    stats.workers_polling = Some(call.app.pollers.count(&environment, now));
+    stats.workers_polling = Some(call.app.pollers.count(&environment, Instant::now().into_std()));
     Reply::json(&stats)
 }
 
@@ -185,34 +182,53 @@ impl Brings {
         let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if agent.starts_with("postern/") { Self::Variables } else { Self::Nothing }
     }
+
+    /// What a session goes without that comes to another worker than before. Ours looks for its files and says so itself.
+    fn left_behind(self, worker: &str) -> Option<Missing> {
+        match self {
+            Self::Variables => None,
+            Self::Nothing => Some(Missing {
+                code: "workspace_elsewhere",
+                message: format!(
+                    "the worker that had this session asks for no work any more, and {} took it. Unless both share a \
+                     directory, the files of earlier tool uses are not there. Next step: start the former worker again \
+                     under its name, or start a new session",
+                    shown(worker)
+                ),
+                lacking: Lacking::Something,
+            }),
+        }
+    }
 }
 
-async fn claim(
-    app: &App,
-    environment: &EnvironmentId,
+/// Who asks for work.
+struct Polled<'a> {
+    environment: &'a EnvironmentId,
+    worker: &'a str,
     reclaim: Duration,
     brings: Brings,
-) -> Result<Option<Work>, Problem> {
-    let now = app.now();
+}
+
+async fn claim(app: &App, polled: Polled<'_>) -> Result<Option<Work>, Problem> {
+    let Polled { environment, worker, reclaim, brings } = polled;
+    let present = app.pollers.present(environment, Instant::now().into_std());
+    let poll = Poll { environment, worker, present: present.as_deref(), reclaim_older_than: reclaim, now: app.now() };
     let mut connection = app.store.read().await.map_err(problem)?;
-    if !work::claimable(&mut connection, environment, reclaim, now).await.map_err(problem)? {
+    if !work::claimable(&mut connection, &poll).await.map_err(problem)? {
         return Ok(None);
     }
     drop(connection);
     let token = SessionToken::issue();
     let digest = token.digest();
-    let ask = Claim {
-        environment,
-        reclaim_older_than: reclaim,
-        ttl: app.limits.lease_ttl,
-        token_digest: digest.as_str(),
-        now,
-    };
+    let ask = Claim { poll, ttl: app.limits.lease_ttl, token_digest: digest.as_str() };
     let mut tx = app.store.write().await.map_err(problem)?;
     let claimed = work::claim(&mut tx, &ask).await.map_err(problem)?;
-    let Some(work) = claimed else { return Ok(None) };
-    let (sealed, missing) = brought(&mut tx, environment, work.data.session(), brings).await.map_err(problem)?;
+    let Some(Claimed { work, has_moved }) = claimed else { return Ok(None) };
+    let (sealed, mut missing) = brought(&mut tx, environment, work.data.session(), brings).await.map_err(problem)?;
     tx.commit().await.map_err(problem)?;
+    if has_moved {
+        missing.extend(brings.left_behind(worker));
+    }
     if let Err(problem) = app.engine.missing(work.data.session(), missing).await {
         tracing::warn!(session = %work.data.session(), %problem, "a session could not be told what it does not get");
     }
@@ -246,71 +262,10 @@ fn payload(token: &SessionToken, variables: &[String]) -> String {
     URL_SAFE_NO_PAD.encode(payload.to_string())
 }
 
-/// Ends items that no worker will end, and tells the sessions of these and of those whose end nobody was told of.
-async fn settle_lost(app: &App, environment: &EnvironmentId) -> Result<(), Problem> {
-    let mut connection = app.store.read().await.map_err(problem)?;
-    let lost = work::lost(&mut connection, environment, app.now()).await.map_err(problem)?;
-    drop(connection);
-    for Lost { work, session, cause } in lost {
-        tracing::warn!(%work, %session, ?cause, "no worker ended this work item");
-        let (stopped, failure) = match cause {
-            LostCause::Unreported(failure) => (true, failure),
-            LostCause::StopUnconfirmed => (false, None),
-            LostCause::Attempts => (false, Some(worker_lost())),
-        };
-        if !stopped {
-            match stop_item(app, environment, &work, true, failure.as_ref()).await {
-                // Another poller was faster.
-                Err(problem) if problem.status() == 409 => continue,
-                other => other?,
-            };
-        }
-        // A session that cannot be told, for instance because its log does not read, holds up no other. A later poll
-        // tries again.
-        if let Err(problem) = report(app, &work, &session, failure.as_ref()).await {
-            tracing::error!(%work, %session, %problem, "a session could not be told that its work item ended");
-        }
-    }
-    Ok(())
-}
-
-fn worker_lost() -> WorkError {
-    let message = "Every worker that took this session was lost before it could serve it. Look at the workers' logs, then \
-                   send another message.";
-    WorkError { code: "worker_lost".to_owned(), message: message.to_owned() }
-}
-
-async fn stop_item(
-    app: &App,
-    environment: &EnvironmentId,
-    id: &WorkId,
-    force: bool,
-    failure: Option<&WorkError>,
-) -> Result<Work, Problem> {
-    let mut tx = app.store.write().await.map_err(problem)?;
-    let stopped = work::stop(&mut tx, environment, id, force, app.now()).await.map_err(problem)?;
-    if let Some(failure) = failure {
-        work::note_failure(&mut tx, id, failure).await.map_err(problem)?;
-    }
-    tx.commit().await.map_err(problem)?;
-    Ok(stopped)
-}
-
-/// Tells the session of a stopped item. Until that is noted a later poll tells it again, so that a server that dies in
-/// between leaves no session waiting for nobody.
-async fn report(app: &App, id: &WorkId, session: &SessionId, failure: Option<&WorkError>) -> Result<(), Problem> {
-    let told = match failure {
-        Some(failure) => app.engine.fail_work(session, &failure.code, &failure.message).await,
-        None => app.engine.work_ended(session).await,
-    };
-    match told {
-        // The session is gone: nobody is left to tell.
-        Err(problem) if problem.status() == 404 => {}
-        other => other?,
-    }
-    let mut tx = app.store.write().await.map_err(problem)?;
-    work::reported(&mut tx, id).await.map_err(problem)?;
-    tx.commit().await.map_err(problem)
+/// A worker's own word for itself, made fit for a sentence.
+fn shown(worker: &str) -> String {
+    let name: String = worker.chars().filter(|c| c.is_ascii_alphanumeric() || "-._".contains(*c)).take(64).collect();
+    if name.is_empty() { "another worker".to_owned() } else { format!("`{name}`") }
 }
 
 fn check_error(error: &WorkError) -> Result<(), Problem> {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::control::Peer;
 use crate::credentials::variable;
+use crate::repositories::poll;
 use crate::support::{Request, Response, Server, hex, issue_foreign_key};
 
 fn public_key() -> String {
@@ -177,4 +178,39 @@ async fn a_perimeter_whose_operator_approved_nobody_passes_nothing_on_and_says_w
     .unwrap();
     let message = asking.await.unwrap().refused(409, "conflict_error");
     assert!(message.contains("postern perimeter approve"), "{message}");
+}
+
+/// A session's own values are no others to a perimeter that comes later.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_of_a_repository_that_a_session_was_given_is_passed_on_by_the_same_command() {
+    let server = Server::start().await;
+    server.perimeter().await;
+    let (environment, key) = server.environment("workers").await;
+    let repository = json!({"type": "github_repository", "url": "https://git.example/team/ledger",
+        "authorization_token": "a-token-0123456789abcdef"});
+    let (session, _) = server.session_and_open_call(&environment, json!({"resources": [repository]})).await;
+    let (second, _) = server.perimeter().await;
+    let mut worker = Peer::connect(&server, &key, Role::Worker, &[]);
+    let server = Arc::new(server);
+    let asking = tokio::spawn({
+        let (server, second) = (Arc::clone(&server), second.clone());
+        async move { rewrapped_by_a_worker(&server, &second).await.ok() }
+    });
+    let (id, public_key) = (second["id"].clone(), second["public_key"].clone());
+    let sent = tokio::task::spawn_blocking(move || {
+        let (command, CommandBody::Rewrap { sealed, .. }) = worker.command() else { panic!("another command") };
+        let wrap = json!({"perimeter_id": id, "public_key": public_key, "enc": "AA==", "key": "AA=="});
+        let wraps = vec![Some(wrap.to_string())];
+        worker.say(&FromPerimeter::Answer(Answer { id: command, result: Ok(Reply::Rewrapped { wraps }) }));
+        sealed
+    });
+    let sent = sent.await.unwrap();
+    assert_eq!(asking.await.unwrap()["rewrapped"], json!(1));
+    let [sent] = &sent[..] else { panic!("{sent:?}") };
+    let binding = seal::SealedCredential::decode(sent).unwrap().binding;
+    assert_eq!((binding.kind.as_str(), binding.vault.as_str()), (seal::Binding::REPOSITORY, session.as_str()));
+    let (brought, _) = poll(&server, &environment, &key, "postern/0.1.0").await;
+    let keys: Vec<&str> = brought[0].credential.sealed.wraps.iter().map(|wrap| wrap.public_key.as_str()).collect();
+    assert_eq!(keys.len(), 2);
+    assert_eq!(keys[1], second["public_key"], "its worker is brought a key that it opens");
 }

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use postern_model::control::{Answer, CommandBody, FromPerimeter, Reply, Role};
 use postern_secret::canary;
-use postern_secret::seal::{Binding, SealedVariable};
+use postern_secret::seal::{Binding, SealedVariable, session_of_run};
 use serde_json::{Value, json};
 
 use crate::control::Peer;
@@ -41,7 +41,7 @@ fn resource(session: &Value) -> (String, String) {
 }
 
 /// What came in the secret of the next item.
-async fn poll(server: &Server, environment: &str, key: &str, agent: &str) -> (Vec<SealedVariable>, Value) {
+pub(crate) async fn poll(server: &Server, environment: &str, key: &str, agent: &str) -> (Vec<SealedVariable>, Value) {
     let path = format!("/v1/environments/{environment}/work/poll?block_ms=999");
     let request = server.request_as(key, "GET", &path).header("user-agent", agent);
     let item = server.send(request).await.ok();
@@ -193,16 +193,175 @@ async fn only_a_repository_has_a_token_and_only_a_new_session_is_given_one() {
     server.send(server.request("POST", &format!("/v1/sessions/{session}/archive"))).await.ok();
     let archived = server.post(&format!("{path}/{id}"), json!({"authorization_token": ROTATED})).await;
     assert!(archived.body.to_string().contains("archived"), "{}", archived.body);
-    let deployment = json!({"agent": server.agent().await, "environment_id": environment, "name": "d",
-        "initial_events": [{"type": "user.message", "content": [{"type": "text", "text": "go"}]}],
-        "resources": [repository(Some(TOKEN))]});
-    let refused = server.post("/v1/deployments", deployment.clone()).await;
-    assert_eq!(refused.body["error"]["details"]["error_code"], "deployment_token_unsupported", "{}", refused.body);
-    assert!(!refused.body.to_string().contains(TOKEN));
-    let mut public = deployment;
-    public["resources"] = json!([repository(None)]);
-    let made = server.post("/v1/deployments", public).await.ok();
+}
+
+/// A deployment whose runs use a tool at once.
+async fn deploy(server: &Server, environment: &str, resources: Value) -> crate::support::Response {
+    let text = json!({"type": "text", "text": "please use bash"});
+    let body = json!({"agent": server.agent().await, "environment_id": environment, "name": "d", "resources": resources,
+        "initial_events": [{"type": "user.message", "content": [text]}]});
+    server.post("/v1/deployments", body).await
+}
+
+/// The session of a new run, and what a worker is brought for it.
+async fn run(server: &Server, environment: &str, key: &str, deployment: &str) -> (String, Vec<SealedVariable>) {
+    let path = format!("/v1/deployments/{deployment}/run");
+    let run = server.send(server.request("POST", &path)).await.ok();
+    let session = run["session_id"].as_str().unwrap().to_owned();
+    assert_eq!(
+        session,
+        session_of_run(deployment, run["id"].as_str().unwrap()),
+        "the session's id says whose run it is"
+    );
+    loop {
+        let path = format!("/v1/environments/{environment}/work/poll?block_ms=999");
+        let item = server.send(server.request_as(key, "GET", &path).header("user-agent", "postern/0.1.0")).await.ok();
+        if item["data"]["id"] == json!(session) {
+            let secret = URL_SAFE_NO_PAD.decode(item["secret"].as_str().unwrap()).unwrap();
+            let secret: Value = serde_json::from_slice(&secret).unwrap();
+            let sealed = secret["variables"].as_array().cloned().unwrap_or_default();
+            return (
+                session,
+                sealed.iter().map(|text| SealedVariable::decode(text.as_str().unwrap()).unwrap()).collect(),
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_s_token_is_sealed_for_it_shown_nowhere_and_brought_to_each_of_its_runs() {
+    let (server, environment, key) = stage().await;
+    let made = deploy(&server, &environment, json!([repository(Some(TOKEN))])).await.ok();
     assert_eq!(made["resources"], json!([repository(None)]));
+    let id = made["id"].as_str().unwrap();
+    assert_eq!(server.get(&format!("/v1/deployments/{id}")).await.ok(), made);
+    let (first, one) = run(&server, &environment, &key, id).await;
+    let (second, other) = run(&server, &environment, &key, id).await;
+    assert_ne!(first, second);
+    for (session, sealed) in [(&first, &one), (&second, &other)] {
+        let [token] = &sealed[..] else { panic!("{sealed:?}") };
+        let binding = &token.credential.binding;
+        assert_eq!((binding.kind.as_str(), binding.mcp_url.as_deref()), (Binding::DEPLOYMENT_REPOSITORY, Some(URL)));
+        assert_eq!((binding.vault.as_str(), &binding.hosts[..]), (id, &["github.com".to_owned()][..]));
+        let shown = server.get(&format!("/v1/sessions/{session}")).await.ok();
+        let run = token.run.as_ref().unwrap();
+        assert_eq!((&json!(run.resource), &session_of_run(id, &run.id)), (&shown["resources"][0]["id"], session));
+    }
+    assert_eq!(one[0].credential, other[0].credential, "one ciphertext, kept once");
+    assert_eq!(canary::search(&server.database(), &[TOKEN.as_bytes()]), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_token_of_a_deployment_counts_in_its_runs_and_one_that_is_gone_is_taken_from_them() {
+    let (server, environment, key) = stage().await;
+    let made = deploy(&server, &environment, json!([repository(Some(TOKEN))])).await.ok();
+    let path = format!("/v1/deployments/{}", made["id"].as_str().unwrap());
+    let (session, first) = run(&server, &environment, &key, made["id"].as_str().unwrap()).await;
+    let mut worker = Peer::connect(&server, &key, Role::Worker, &[]);
+    worker.report(&[&session]);
+    let mut told = || {
+        loop {
+            match worker.command() {
+                (id, CommandBody::Variables { sealed, .. }) => {
+                    let result = Ok(Reply::Variables { withheld: Vec::new() });
+                    worker.say(&FromPerimeter::Answer(Answer { id, result }));
+                    return sealed.iter().map(|text| SealedVariable::decode(text).unwrap()).collect::<Vec<_>>();
+                }
+                (id, _) => worker.say(&FromPerimeter::Answer(Answer { id, result: Ok(Reply::Done) })),
+            }
+        }
+    };
+    assert_eq!(told(), first);
+    let changed = server.post(&path, json!({"resources": [repository(Some(ROTATED))]})).await.ok();
+    assert_ne!(changed["updated_at"], made["updated_at"], "though nothing that is shown is another");
+    let second = told();
+    assert_eq!(second[0].credential.binding, first[0].credential.binding);
+    assert_ne!(second[0].credential.sealed.ciphertext, first[0].credential.sealed.ciphertext);
+    // As it is read: without tokens. Those that are there stay, and whoever changes something else loses none.
+    server.post(&path, json!({"resources": changed["resources"], "name": "other"})).await.ok();
+    let (_, third) = run(&server, &environment, &key, made["id"].as_str().unwrap()).await;
+    assert_eq!(third[0].credential, second[0].credential);
+    server.post(&path, json!({"resources": []})).await.ok();
+    assert_eq!(told(), []);
+    server.post(&path, json!({"resources": [repository(None)]})).await.ok();
+    let (_, without) = run(&server, &environment, &key, made["id"].as_str().unwrap()).await;
+    assert_eq!(without, [], "one that was taken away does not come back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archived_deployment_keeps_no_token_and_its_sessions_use_none_of_it() {
+    let (server, environment, key) = stage().await;
+    for archive in ["deployment", "agent"] {
+        let made = deploy(&server, &environment, json!([repository(Some(TOKEN))])).await.ok();
+        let (session, first) = run(&server, &environment, &key, made["id"].as_str().unwrap()).await;
+        let sealed = first[0].credential.sealed.ciphertext.clone();
+        let mut worker = Peer::connect(&server, &key, Role::Worker, &[]);
+        worker.report(&[&session]);
+        let (id, CommandBody::Variables { sealed: before, .. }) = worker.command() else { panic!("another command") };
+        assert_eq!(before.len(), 1);
+        worker.say(&FromPerimeter::Answer(Answer { id, result: Ok(Reply::Variables { withheld: Vec::new() }) }));
+        let path = match archive {
+            "agent" => format!("/v1/agents/{}/archive", made["agent"]["id"].as_str().unwrap()),
+            _ => format!("/v1/deployments/{}/archive", made["id"].as_str().unwrap()),
+        };
+        server.send(server.request("POST", &path)).await.ok();
+        let (_, CommandBody::Variables { sealed: after, .. }) = worker.command() else { panic!("another command") };
+        assert_eq!(after, Vec::<String>::new(), "{archive}");
+        let mut reader = server.store.read().await.unwrap();
+        let left =
+            postern_store::wraps::not_wrapped_for(&mut reader, &Default::default(), "none", None, 9).await.unwrap();
+        assert!(left.iter().all(|part| part.credential.sealed.ciphertext != sealed), "{archive}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_s_session_takes_a_token_of_its_own_in_place_of_the_deployment_s() {
+    let (server, environment, key) = stage().await;
+    let made = deploy(&server, &environment, json!([repository(Some(TOKEN))])).await.ok();
+    let (session, _) = run(&server, &environment, &key, made["id"].as_str().unwrap()).await;
+    let id = resource(&server.get(&format!("/v1/sessions/{session}")).await.ok()).1;
+    let path = format!("/v1/sessions/{session}/resources/{id}");
+    server.post(&path, json!({"authorization_token": ROTATED})).await.ok();
+    let tokens = async || {
+        let session = session.parse().unwrap();
+        let mut reader = server.store.read().await.unwrap();
+        let tokens = postern_store::repositories::of_session(&mut reader, &session).await.unwrap().unwrap();
+        tokens.iter().map(|token| SealedVariable::decode(&token.sealed).unwrap()).collect::<Vec<_>>()
+    };
+    let own = tokens().await;
+    let binding = &own[0].credential.binding;
+    assert_eq!((binding.kind.as_str(), binding.vault.as_str()), (Binding::REPOSITORY, session.as_str()));
+    assert_eq!(own[0].run, None);
+    server.send(server.request("DELETE", &path)).await.ok();
+    assert_eq!(tokens().await, [], "what is taken away from a session does not come back from its deployment");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_deployment_s_token_is_said_with_its_place_and_never_with_the_token() {
+    let (server, environment, _) = stage().await;
+    let at = |path: &str, token: &str| {
+        let mut asked = repository(Some(token));
+        asked["mount_path"] = json!(format!("/workspace/{path}"));
+        asked
+    };
+    for (resources, expected) in [
+        (json!([repository(Some("short"))]), "resources[0]: authorization_token"),
+        (json!([at("a", TOKEN), at("b", ROTATED)]), "resources[1].authorization_token: is another"),
+        (json!([{"type": "github_repository", "url": "http://x", "authorization_token": TOKEN}]), "resources[0]: url"),
+        (json!([{"type": "github_repository", "url": URL, "authorization_token": {"x": TOKEN}}]), "expected a string"),
+    ] {
+        let refused = deploy(&server, &environment, resources).await;
+        assert_eq!(refused.status, 400);
+        let text = refused.body.to_string();
+        assert!(text.contains(expected), "{expected}: {text}");
+        assert!(!text.contains(TOKEN) && !text.contains(ROTATED), "{text}");
+    }
+    deploy(&server, &environment, json!([at("a", TOKEN), at("b", TOKEN)])).await.ok();
+    let bare = Server::start().await;
+    let (environment, _) = bare.environment("e").await;
+    let refused = deploy(&bare, &environment, json!([repository(Some(TOKEN))])).await;
+    assert_eq!(refused.body["error"]["details"]["error_code"], "perimeter_none", "{}", refused.body);
+    assert_eq!(bare.get("/v1/deployments").await.ok()["data"], json!([]), "all or nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]

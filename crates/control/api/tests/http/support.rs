@@ -74,6 +74,7 @@ pub(crate) struct Server {
 pub(crate) fn short() -> Limits {
     Limits {
         lease_ttl: Duration::from_secs(60),
+        worker_present: Duration::from_millis(200),
         ping_every: Duration::from_millis(50),
         body_bytes: 1024 * 1024,
         body_time: Duration::from_secs(10),

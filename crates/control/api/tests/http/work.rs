@@ -341,3 +341,45 @@ async fn a_key_of_another_workspace_neither_reads_changes_nor_stops_an_item() {
     }
     assert_eq!(server.get(&work_path(&environment, &item, "")).await.ok(), before, "nothing changed");
 }
+
+/// A session whose item a worker called `host-a` took, confirmed and ended, with another item that waits.
+async fn session_left_by_a(server: &Server, environment: &str, key: &str) -> String {
+    let path = format!("/v1/environments/{environment}/work/poll?block_ms=999");
+    let (session, call) = server.session_with_open_call(environment).await;
+    let item = server.send(server.request_as(key, "GET", &path).header("anthropic-worker-id", "host-a")).await.ok();
+    let item = Polled { work: item["id"].as_str().unwrap().into(), session, call, token: token(&item) };
+    server.send(server.request_as(&item.token, "POST", &work_path(environment, &item, "/ack"))).await.ok();
+    // It ends with the call still open, so another item is queued.
+    let stop = server.request_as(&item.token, "POST", &work_path(environment, &item, "/stop"));
+    server.send(stop.json(&json!({"force": true}))).await.ok();
+    item.session
+}
+
+/// Polls as a worker of another name until the session comes, and gives how often there was nothing.
+async fn polls_of_b(server: &Server, environment: &str, key: &str, agent: &str) -> usize {
+    let path = format!("/v1/environments/{environment}/work/poll?block_ms=20");
+    for nothing in 0..1000 {
+        let poll =
+            server.request_as(key, "GET", &path).header("anthropic-worker-id", "host-b").header("user-agent", agent);
+        if server.send(poll).await.ok() != Value::Null {
+            return nothing;
+        }
+    }
+    panic!("a worker that is gone keeps its session for ever");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_waits_for_its_worker_and_goes_to_another_once_that_is_gone_which_it_is_told() {
+    for (agent, is_told) in [("anthropic-python/1", true), ("postern/1", false)] {
+        let server = Server::start().await;
+        let (environment, key) = server.environment("e").await;
+        let session = session_left_by_a(&server, &environment, &key).await;
+        assert!(polls_of_b(&server, &environment, &key, agent).await > 0, "`host-a` polled a moment ago");
+        let events = server.get(&format!("/v1/sessions/{session}/events")).await.ok();
+        let told = events["data"].as_array().unwrap().iter().any(|event| {
+            event["type"] == "session.error"
+                && event["error"]["message"].as_str().unwrap().contains("workspace_elsewhere")
+        });
+        assert_eq!(told, is_told, "{agent}: ours looks for the files and says so itself");
+    }
+}

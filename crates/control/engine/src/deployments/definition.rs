@@ -13,6 +13,7 @@ use postern_model::vault::merged;
 use postern_model::{Field, Problem};
 use serde_json::{Value, json};
 
+use super::tokens::Tokens;
 use crate::create::now;
 use crate::schedule::Cron;
 
@@ -25,6 +26,8 @@ pub(super) struct Definition {
     deployment: Deployment,
     /// Not the version that stands in the deployment, but the latest.
     latest: bool,
+    /// What it says of tokens, where it says something of resources.
+    tokens: Option<Tokens>,
 }
 
 impl Definition {
@@ -38,10 +41,10 @@ impl Definition {
         session(&self.deployment, &agent)
     }
 
-    /// The deployment with its agent at the version that was found.
-    pub(super) fn pinned(self, version: u64) -> Deployment {
+    /// The deployment with its agent at the version that was found, and what it says of tokens.
+    pub(super) fn pinned(self, version: u64) -> (Deployment, Option<Tokens>) {
         let agent = AgentReference { version, ..self.deployment.agent };
-        Deployment { agent, ..self.deployment }
+        (Deployment { agent, ..self.deployment }, self.tokens)
     }
 }
 
@@ -72,6 +75,7 @@ pub(super) fn session(deployment: &Deployment, agent: &Value) -> Result<CreateSe
 pub(super) fn created(body: CreateDeployment) -> Result<Definition, Problem> {
     let now = now();
     let (agent, latest) = agent(body.agent)?;
+    let (resources, tokens) = resources(body.resources.value())?;
     let deployment = Deployment {
         id: DeploymentId::generate(),
         kind: DeploymentTag::Deployment,
@@ -80,7 +84,7 @@ pub(super) fn created(body: CreateDeployment) -> Result<Definition, Problem> {
         agent,
         environment_id: environment(&body.environment_id)?,
         initial_events: events(body.initial_events)?,
-        resources: resources(body.resources.value())?,
+        resources,
         vault_ids: vaults(body.vault_ids.value())?,
         metadata: body.metadata.value().unwrap_or_default().checked()?,
         schedule: body.schedule.value().map(schedule).transpose()?,
@@ -91,7 +95,7 @@ pub(super) fn created(body: CreateDeployment) -> Result<Definition, Problem> {
         archived_at: None,
         budget: body.budget.value(),
     };
-    Ok(Definition { deployment, latest })
+    Ok(Definition { deployment, latest, tokens: Some(tokens) })
 }
 
 /// A deployment after an update.
@@ -103,6 +107,12 @@ pub(super) fn updated(stored: Deployment, body: UpdateDeployment) -> Result<Defi
         Some(param) => agent(param)?,
         None => (stored.agent, false),
     };
+    let (resources, tokens) = if body.resources.is_absent() {
+        (stored.resources, None)
+    } else {
+        let (resources, tokens) = resources(body.resources.value())?;
+        (resources, Some(tokens))
+    };
     let deployment = Deployment {
         name: kept("name", body.name)?.map_or(Ok(stored.name), name)?,
         description: cleared(stored.description, body.description, description)?,
@@ -110,14 +120,14 @@ pub(super) fn updated(stored: Deployment, body: UpdateDeployment) -> Result<Defi
         environment_id: kept("environment_id", body.environment_id)?
             .map_or(Ok(stored.environment_id), |id| environment(&id))?,
         initial_events: kept("initial_events", body.initial_events)?.map_or(Ok(stored.initial_events), events)?,
-        resources: cleared(stored.resources, body.resources, resources)?,
+        resources,
         vault_ids: cleared(stored.vault_ids, body.vault_ids, vaults)?,
         metadata: merged(&stored.metadata, &body.metadata)?,
         schedule: rescheduled(stored.schedule, body.schedule)?,
         budget: cleared(stored.budget, body.budget, Ok)?,
         ..stored
     };
-    Ok(Definition { deployment, latest })
+    Ok(Definition { deployment, latest, tokens })
 }
 
 /// The new value of a field that cannot be cleared.
@@ -207,22 +217,13 @@ fn events(events: Vec<Value>) -> Result<Vec<Value>, Problem> {
     Err(Problem::invalid_at("initial_events", "needs a user.message or a user.define_outcome"))
 }
 
-fn resources(resources: Option<Vec<ResourceParam>>) -> Result<Vec<ResourceParam>, Problem> {
-    let resources = resources.unwrap_or_default();
+fn resources(resources: Option<Vec<ResourceParam>>) -> Result<(Vec<ResourceParam>, Tokens), Problem> {
+    let mut resources = resources.unwrap_or_default();
     if resources.len() > MAX_RESOURCES {
         return Err(Problem::invalid_at("resources", format!("at most {MAX_RESOURCES} are allowed")));
     }
-    let has_token =
-        |param: &ResourceParam| matches!(param, ResourceParam::GithubRepository { authorization_token: Some(_), .. });
-    match resources.iter().position(has_token) {
-        // A token is sealed to the session that it is for, and that is not there yet.
-        Some(index) => Err(Problem::invalid_at(
-            &format!("resources[{index}].authorization_token"),
-            "a deployment keeps no token: leave it out, and send one to the resource of a session that it started",
-        )
-        .with_code("deployment_token_unsupported")),
-        None => Ok(resources),
-    }
+    let tokens = Tokens::taken_out(&mut resources)?;
+    Ok((resources, tokens))
 }
 
 fn vaults(ids: Option<Vec<String>>) -> Result<Vec<VaultId>, Problem> {

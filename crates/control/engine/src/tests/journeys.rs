@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use postern_model::event::{Event, EventBody, Previewable, StopReason};
-use postern_model::ids::SessionId;
+use postern_model::ids::{EnvironmentId, SessionId, WorkId};
 use postern_model::session::SessionStatus;
+use postern_model::work::WorkError;
 use postern_session::{FailureKind, INTERRUPTED};
 use postern_store::work;
 use serde_json::json;
@@ -218,14 +219,45 @@ async fn worker_items_without_results_are_queued_again_and_then_said_to_be_lost(
     assert!(shown.iter().any(|frame| frame.data.contains("worker_left")));
 }
 
+/// The environment and the live item of a session.
+async fn item_of(stage: &Stage, id: &SessionId) -> (EnvironmentId, WorkId) {
+    let mut reader = stage.engine.shared.store.read().await.unwrap();
+    let item = work::live(&mut reader, id).await.unwrap().unwrap();
+    (stage.environment.parse().unwrap(), item)
+}
+
 /// Ends the session's item without an error and says whether another one waits.
 async fn item_ends(stage: &Stage, id: &SessionId) -> bool {
-    let mut tx = stage.engine.shared.store.write().await.unwrap();
-    work::stop_all(&mut tx, id, postern_model::Timestamp::now()).await.unwrap();
-    tx.commit().await.unwrap();
-    stage.engine.work_ended(id).await.unwrap();
+    let (environment, item) = item_of(stage, id).await;
+    stage.engine.end_work(&environment, &item, true, None).await.unwrap();
     let mut reader = stage.engine.shared.store.read().await.unwrap();
     work::live(&mut reader, id).await.unwrap().is_some()
+}
+
+#[tokio::test]
+async fn an_item_that_every_worker_lost_is_settled_also_where_nobody_polls_any_more() {
+    let stage = Stage::new().await;
+    let id = stage.session().await;
+    let mut watch = stage.watch(&id, &[]).await;
+    stage.say(&id, "hello").await;
+    stage.script.call().await.uses(&["bash"]).await;
+    watch.until("session.status_idle").await;
+    let (environment, item) = item_of(&stage, &id).await;
+    for attempt in 0..work::MAX_ATTEMPTS {
+        let poll = work::Poll {
+            environment: &environment,
+            worker: "",
+            present: Some(&[]),
+            reclaim_older_than: Duration::ZERO,
+            now: postern_model::Timestamp::now(),
+        };
+        let claim = work::Claim { poll, ttl: Duration::ZERO, token_digest: &format!("token {attempt}") };
+        let mut tx = stage.engine.shared.store.write().await.unwrap();
+        assert_eq!(work::claim(&mut tx, &claim).await.unwrap().unwrap().work.id, item);
+        tx.commit().await.unwrap();
+    }
+    let shown = watch.until("session.status_idle").await;
+    assert!(shown.iter().any(|frame| frame.data.contains("worker_lost")));
 }
 
 #[tokio::test]
@@ -257,7 +289,9 @@ async fn a_worker_that_cannot_serve_ends_the_turn_with_its_reason() {
     stage.say(&id, "hello").await;
     stage.script.call().await.uses(&["bash"]).await;
     watch.until("session.status_idle").await;
-    stage.engine.fail_work(&id, "zone_none", "Add a zone for this environment.").await.unwrap();
+    let (environment, item) = item_of(&stage, &id).await;
+    let failure = WorkError { code: "zone_none".into(), message: "Add a zone for this environment.".into() };
+    stage.engine.end_work(&environment, &item, true, Some(&failure)).await.unwrap();
     let shown: Vec<_> = watch.until("session.status_idle").await.iter().map(|frame| frame.event).collect();
     let expected =
         ["user.tool_result", "session.error", "session.thread_status_idle", "session.usage", "session.status_idle"];

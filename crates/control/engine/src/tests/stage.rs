@@ -109,7 +109,7 @@ pub(super) fn settings() -> Settings {
     let backoff = Backoff { first, longest: first, ..Backoff::default() };
     // Few events: whatever a test does over a restart is read from a snapshot and what follows it.
     let limits = Limits { backoff, ..Limits::default() };
-    Settings { limits, events_between_snapshots: 3, ..Settings::default() }
+    Settings { limits, events_between_snapshots: 3, settle_every: Duration::from_millis(20), ..Settings::default() }
 }
 
 impl Stage {

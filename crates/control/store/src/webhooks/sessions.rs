@@ -14,12 +14,7 @@ use crate::{StoreError, Tx};
 /// # Errors
 /// The database failed.
 pub(crate) async fn announce_events(tx: &mut Tx, events: &[Placed<'_>]) -> Result<(), StoreError> {
-    let said: Vec<_> = events.iter().flat_map(subjects).collect();
-    let Some((workspace, ..)) = said.first() else { return Ok(()) };
-    if !anybody_listens(tx, workspace).await? {
-        return Ok(());
-    }
-    for (workspace, subject, at) in said {
+    for (workspace, subject, at) in events.iter().flat_map(subjects) {
         announce(tx, workspace, subject, at).await?;
     }
     Ok(())
@@ -36,15 +31,6 @@ fn subjects<'a>(placed: &'a Placed<'_>) -> impl Iterator<Item = (&'a WorkspaceId
         .processed_at
         .into_iter()
         .flat_map(move |at| subjects.clone().map(move |subject| (&log.workspace, subject, at)))
-}
-
-/// Whether a workspace has an endpoint that is told anything: most have none, and are asked once for all that happened together.
-async fn anybody_listens(tx: &mut Tx, workspace: &WorkspaceId) -> Result<bool, StoreError> {
-    let found = sqlx::query("SELECT 1 FROM webhooks WHERE workspace_id = ?1 AND state = 'enabled' LIMIT 1")
-        .bind(workspace.as_str())
-        .fetch_optional(&mut **tx)
-        .await?;
-    Ok(found.is_some())
 }
 
 /// What an event means of a thread that works for another; webhooks hear nothing of the primary one (contract 2.13).

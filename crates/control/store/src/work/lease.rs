@@ -54,7 +54,7 @@ pub async fn acknowledge(
         WorkState::Queued => {}
     }
     let taken = sqlx::query(
-        "UPDATE work SET state = 'starting', acknowledged_at = ?2, lease_expires_at = ?3 \
+        "UPDATE work SET state = 'starting', acknowledged_at = ?2, lease_expires_at = ?3, home = worker \
          WHERE id = ?1 AND polled_at IS NOT NULL",
     )
     .bind(id.as_str())

@@ -8,7 +8,7 @@ use postern_model::ids::{EnvironmentId, SessionId, WorkId, WorkspaceId};
 use postern_model::work::WorkState;
 use proptest::prelude::*;
 
-use super::{Beat, Claim};
+use super::{Beat, Claim, Poll};
 use crate::keys::{Lease, find_session_token};
 use crate::list::ListQuery;
 use crate::{Store, environments, work};
@@ -99,16 +99,18 @@ impl World {
         self.tokens += 1;
         let token = format!("token {}", self.tokens);
         let mut tx = self.store.write().await.unwrap();
-        let ask = Claim {
+        // Each has a name, and neither waits for the other: who is there is not the subject here.
+        let poll = Poll {
             environment: &self.environment,
+            worker: ["a", "b"][worker],
+            present: Some(&[]),
             reclaim_older_than: Duration::from_secs(5),
-            ttl: TTL,
-            token_digest: &token,
             now: self.now,
         };
+        let ask = Claim { poll, ttl: TTL, token_digest: &token };
         let claimed = work::claim(&mut tx, &ask).await.unwrap();
         tx.commit().await.unwrap();
-        if let Some(item) = claimed {
+        if let Some(work::Claimed { work: item, .. }) = claimed {
             assert!(!self.stopped.contains(&item.id), "a stopped item is never handed out");
             self.workers[worker] = Some(Held { work: item.id, token, last_heartbeat: "NO_HEARTBEAT".into() });
         }

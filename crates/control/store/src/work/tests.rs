@@ -8,7 +8,7 @@ use postern_model::environment::CreateEnvironment;
 use postern_model::ids::{EnvironmentId, SessionId, WorkId, WorkspaceId};
 use postern_model::work::{Heartbeat, Work, WorkError, WorkState};
 
-use super::{Beat, Claim, LostCause, MAX_ATTEMPTS};
+use super::{Beat, Claim, Claimed, LostCause, MAX_ATTEMPTS, Poll};
 use crate::keys::{Lease, find_session_token};
 use crate::list::ListQuery;
 use crate::{Store, StoreError, environments, work};
@@ -48,18 +48,24 @@ impl Queue {
     }
 
     async fn claim(&self, token: &str) -> Option<Work> {
-        let mut reader = self.store.read().await.unwrap();
-        let claimable = work::claimable(&mut reader, &self.environment, RECLAIM, self.now).await.unwrap();
-        drop(reader);
-        let mut tx = self.store.write().await.unwrap();
-        let ask = Claim {
+        self.claim_as("", Some(&[]), token).await.map(|claimed| claimed.work)
+    }
+
+    /// A worker of this name asks while others, by these names, are there.
+    async fn claim_as(&self, worker: &str, present: Option<&[&str]>, token: &str) -> Option<Claimed> {
+        let present: Option<Vec<String>> = present.map(|names| names.iter().map(ToString::to_string).collect());
+        let poll = Poll {
             environment: &self.environment,
+            worker,
+            present: present.as_deref(),
             reclaim_older_than: RECLAIM,
-            ttl: TTL,
-            token_digest: token,
             now: self.now,
         };
-        let claimed = work::claim(&mut tx, &ask).await.unwrap();
+        let mut reader = self.store.read().await.unwrap();
+        let claimable = work::claimable(&mut reader, &poll).await.unwrap();
+        drop(reader);
+        let mut tx = self.store.write().await.unwrap();
+        let claimed = work::claim(&mut tx, &Claim { poll, ttl: TTL, token_digest: token }).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(claimable, claimed.is_some(), "the look before the claim says what the claim finds");
         claimed
@@ -98,7 +104,8 @@ impl Queue {
 
     async fn lost(&self) -> Vec<LostCause> {
         let mut reader = self.store.read().await.unwrap();
-        let lost = work::lost(&mut reader, &self.environment, self.now).await.unwrap();
+        let lost = work::lost(&mut reader, Some(&self.environment), self.now).await.unwrap();
+        assert_eq!(work::lost(&mut reader, None, self.now).await.unwrap(), lost, "there is one environment");
         lost.into_iter().map(|lost| lost.cause).collect()
     }
 
@@ -274,7 +281,7 @@ async fn an_item_that_is_always_lost_is_reported_and_not_handed_out_for_ever() {
     }
     assert!(queue.claim("one more").await.is_none());
     let mut reader = queue.store.read().await.unwrap();
-    let lost = work::lost(&mut reader, &queue.environment, queue.now).await.unwrap();
+    let lost = work::lost(&mut reader, Some(&queue.environment), queue.now).await.unwrap();
     assert_eq!(
         lost.iter().map(|lost| (&lost.work, lost.cause.clone())).collect::<Vec<_>>(),
         [(&id, LostCause::Attempts)]
@@ -282,7 +289,7 @@ async fn an_item_that_is_always_lost_is_reported_and_not_handed_out_for_ever() {
     drop(reader);
     queue.stop(&id, true).await.unwrap();
     let mut reader = queue.store.read().await.unwrap();
-    assert_eq!(work::lost(&mut reader, &queue.environment, queue.now).await.unwrap(), []);
+    assert_eq!(work::lost(&mut reader, Some(&queue.environment), queue.now).await.unwrap(), []);
 }
 
 /// Hands an item out again and again to workers that beat for this many minutes and are lost; gives how often.
@@ -321,7 +328,7 @@ async fn a_stop_that_no_worker_confirms_is_reported() {
     queue.stop(&id, false).await.unwrap();
     queue.advance(91);
     let mut reader = queue.store.read().await.unwrap();
-    let lost = work::lost(&mut reader, &queue.environment, queue.now).await.unwrap();
+    let lost = work::lost(&mut reader, Some(&queue.environment), queue.now).await.unwrap();
     assert_eq!(lost.iter().map(|lost| lost.cause.clone()).collect::<Vec<_>>(), [LostCause::StopUnconfirmed]);
 }
 
@@ -389,4 +396,71 @@ async fn a_stop_that_nobody_was_told_of_is_found_until_it_is_reported() {
     work::reported(&mut tx, &id).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(queue.lost().await, []);
+}
+
+/// A session that worker `a` took, served and gave back, with another item that waits.
+async fn served_by_a() -> (Queue, SessionId, WorkId) {
+    let queue = Queue::new().await;
+    let session = SessionId::generate();
+    let first = queue.enqueue(&session).await;
+    assert!(!queue.claim_as("a", Some(&[]), "first").await.unwrap().has_moved);
+    queue.acknowledge(&first).await.unwrap();
+    queue.stop(&first, true).await.unwrap();
+    let second = queue.enqueue(&session).await;
+    (queue, session, second)
+}
+
+#[tokio::test]
+async fn a_session_waits_for_the_worker_that_has_its_files_while_that_is_there() {
+    let (queue, _, item) = served_by_a().await;
+    assert!(queue.claim_as("b", Some(&["a", "b"]), "b").await.is_none());
+    assert!(queue.claim_as("", Some(&["a"]), "nameless").await.is_none());
+    assert!(queue.claim_as("b", None, "b").await.is_none(), "just after a start `a` may only be about to ask");
+    let claimed = queue.claim_as("a", Some(&["a", "b"]), "a").await.unwrap();
+    assert_eq!((claimed.work.id, claimed.has_moved), (item, false));
+}
+
+#[tokio::test]
+async fn a_session_whose_worker_is_gone_goes_to_another_which_is_told() {
+    let (queue, _, item) = served_by_a().await;
+    let claimed = queue.claim_as("b", Some(&["b", "c"]), "b").await.unwrap();
+    assert_eq!((claimed.work.id, claimed.has_moved), (item, true));
+}
+
+#[tokio::test]
+async fn a_worker_that_is_busy_elsewhere_is_there_until_its_lease_ends() {
+    let (mut queue, _, item) = served_by_a().await;
+    queue.advance(1);
+    let other = queue.enqueue(&SessionId::generate()).await;
+    let newest = queue.claim_as("c", Some(&["a"]), "c").await.unwrap();
+    assert_eq!(newest.work.id, other, "what nobody has files of is anybody's");
+    queue.stop(&other, true).await.unwrap();
+    let busy = queue.enqueue(&SessionId::generate()).await;
+    assert_eq!(queue.claim_as("a", Some(&[]), "own").await.unwrap().work.id, item);
+    queue.acknowledge(&item).await.unwrap();
+    assert_eq!(queue.claim_as("a", Some(&[]), "more").await.unwrap().work.id, busy);
+    queue.acknowledge(&busy).await.unwrap();
+    queue.stop(&item, true).await.unwrap();
+    let again = queue.enqueue(&session_of(&queue, &item).await).await;
+    assert!(queue.claim_as("b", Some(&["b"]), "b").await.is_none(), "`a` asks for nothing and holds a lease");
+    queue.advance(91);
+    let claimed = queue.claim_as("b", Some(&["b"]), "b").await.unwrap();
+    assert!([&again, &busy].contains(&&claimed.work.id), "its lease ended");
+    assert!(claimed.has_moved);
+}
+
+#[tokio::test]
+async fn a_worker_that_never_confirmed_has_no_files() {
+    let mut queue = Queue::new().await;
+    let item = queue.enqueue(&SessionId::generate()).await;
+    queue.claim_as("a", Some(&[]), "a").await.unwrap();
+    queue.advance(6);
+    let claimed = queue.claim_as("b", Some(&["a"]), "b").await.unwrap();
+    assert_eq!((claimed.work.id, claimed.has_moved), (item, false));
+}
+
+async fn session_of(queue: &Queue, item: &WorkId) -> SessionId {
+    let mut reader = queue.store.read().await.unwrap();
+    let found = work::find(&mut reader, &queue.environment, item).await.unwrap().unwrap();
+    found.data.session().clone()
 }

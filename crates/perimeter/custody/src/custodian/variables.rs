@@ -6,10 +6,10 @@ use std::collections::{HashMap, HashSet};
 use postern_audit::{Decision, Kind};
 use postern_policy::{Credential, CredentialName, Reach, RepositoryToken, Zone};
 use postern_secret::SecretBytes;
-use postern_secret::seal::{Binding, FIRST_VERSION, MOST_VARIABLES, SealedCredential, SealedVariable};
+use postern_secret::seal::{FIRST_VERSION, MOST_VARIABLES, SealedCredential, SealedVariable};
 
 use super::{Custodian, Refusal, RefusalReason, about, not_open, repositories, require};
-use crate::message::{CallerKind, OpenSession, VaultGrant, Withheld, WithheldCode};
+use crate::message::{CallerKind, OpenSession, VaultGrant, Withheld, WithheldCode, named};
 
 /// Those of one session, by the credential of its zone that each is for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,9 +49,9 @@ impl Variables {
     /// The variables and tokens that the zone gives to the session's sandbox. Of two with one name the first counts.
     fn given(zone: &Zone, session: &str, sent: Vec<SealedVariable>) -> (Self, Vec<Withheld>) {
         let (mut given, mut withheld, mut named) = (HashMap::new(), Vec::new(), HashSet::new());
-        for SealedVariable { credential: sealed, hosts, places } in sent.into_iter().take(MOST_VARIABLES) {
-            if sealed.binding.kind == Binding::REPOSITORY {
-                match repositories::judged(zone, session, sealed) {
+        for SealedVariable { credential: sealed, hosts, places, run } in sent.into_iter().take(MOST_VARIABLES) {
+            if repositories::is_token(&sealed.binding) {
+                match repositories::judged(zone, session, sealed, run.as_ref()) {
                     Ok((name, token)) => drop(given.entry(name).or_insert(token)),
                     Err(refused) => withheld.push(refused),
                 }
@@ -92,7 +92,7 @@ impl Custodian {
                 }
                 Err(refusal) => {
                     self.note_refusal(&refusal, &open.session, Some(zone), open.agent.as_deref()).await;
-                    withheld.push(unusable(&variable.sealed, &refusal));
+                    withheld.push(unusable(&name, &variable.sealed, &refusal));
                 }
             }
         }
@@ -122,7 +122,7 @@ impl Custodian {
                 if issued.contains(name) {
                     self.note_refusal(&refusal, session, Some(&zone), agent.as_deref()).await;
                 }
-                withheld.push(unusable(&variable.sealed, &refusal));
+                withheld.push(unusable(name, &variable.sealed, &refusal));
             }
         }
         now.retain(|name, _| issued.contains(name));
@@ -168,15 +168,6 @@ impl Custodian {
         Ok((secret, used))
     }
 }
-
-/// How records name a vault credential.
-pub(super) fn named(id: &str) -> String {
-    let what = if id.starts_with(RESOURCE) { "the token of resource" } else { "vault credential" };
-    format!("{what} {id}")
-}
-
-/// How ids of a session's resources begin.
-const RESOURCE: &str = "sesrsc_";
 
 /// The credential of the zone that a variable is for, and what is to be said of it all the same.
 fn judged<'z>(
@@ -237,20 +228,22 @@ fn judged<'z>(
 /// How far a variable was sealed to go; `None` for what is none, or was sealed before that was bound.
 fn bound(sealed: &SealedCredential) -> Option<Reach> {
     let binding = &sealed.binding;
-    let is_variable = binding.kind == "environment_variable" && sealed.sealed.version != FIRST_VERSION;
+    let kind = binding.kind == "environment_variable" || postern_danger::off!("renewal-parts");
+    let is_variable = kind && sealed.sealed.version != FIRST_VERSION;
     let places = binding.injection.filter(|_| is_variable && !binding.hosts.is_empty())?;
     binding.secret_name.as_ref()?;
     Some(Reach { hosts: binding.hosts.clone(), header: places.header, body: places.body })
 }
 
-fn unusable(sealed: &SealedCredential, refusal: &Refusal) -> Withheld {
+fn unusable(name: &CredentialName, sealed: &SealedCredential, refusal: &Refusal) -> Withheld {
     let what = match (&sealed.binding.secret_name, &sealed.binding.mcp_url) {
         (None, Some(url)) => format!("token of {url}"),
         (name, _) => format!("variable {}", name.as_deref().unwrap_or_default()),
     };
     let weak = if refusal.reason == RefusalReason::SecretWeak { "is too weak" } else { "does not open here" };
+    let resource = name.as_str().strip_prefix(RepositoryToken::NAMES);
     Withheld {
-        credential: sealed.binding.credential.clone(),
+        credential: resource.unwrap_or(&sealed.binding.credential).to_owned(),
         vault: sealed.binding.vault.clone(),
         code: WithheldCode::Unusable,
         message: format!("the {what} {weak}. Next step: {}", refusal.next_step),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use postern_audit::{AuditError, Counted, Decision, Destination, Durability, Kind, Record, Told};
+use postern_custody::VaultGrant;
 use postern_policy::{AuditMode, Denial, Injection, Location, Permit, Reason, Shadow};
 
 use super::{
@@ -126,7 +127,7 @@ pub(crate) async fn allowed(
     record.credential = placed.or(permit.client_certificate()).map(ToString::to_string);
     let used = |key: &Key| Record {
         credential: Some(key.credential.to_string()),
-        outcome: key.vault.as_ref().map(|vault| format!("vault credential {}", vault.credential)),
+        outcome: key.vault.as_ref().map(VaultGrant::named),
         ..under(session, Kind::CredentialUse, permit)
     };
     let records = grants.unrecorded().map(used).chain([record]).collect();

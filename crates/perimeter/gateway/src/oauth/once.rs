@@ -33,6 +33,10 @@ pub(super) async fn send(
     most: usize,
     enough: impl Fn(&HeaderMap, &[u8]) -> bool,
 ) -> Result<Answer, Denial> {
+    let (patience, most) = match postern_danger::off!("renewal-bounds") {
+        true => (patience * 10, most * 100),
+        false => (patience, most),
+    };
     let host = permit.host().authority(permit.scheme(), permit.port());
     let host = HeaderValue::try_from(host).map_err(|_| Denial::new(Reason::RequestMalformed))?;
     let headers = request.headers_mut();

@@ -43,7 +43,9 @@ fn what_most_probes_say_is_shown_by_running_them_once_more() {
 
 #[test]
 fn every_reason_that_a_record_must_have_is_one_of_ours() {
-    let known: BTreeSet<_> = postern_policy::Reason::ALL.iter().map(|reason| reason.code()).collect();
+    let known = postern_policy::Reason::ALL.iter().map(|reason| reason.code());
+    // What custody puts on record and nobody else says.
+    let known: BTreeSet<_> = known.chain([postern_custody::RefusalReason::NotGranted.code()]).collect();
     for probe in shipped().probes {
         let reasons = probe.record.iter().map(String::as_str);
         let refused = probe.inside.iter().filter_map(|outcome| outcome.0.strip_prefix("refused "));
@@ -59,7 +61,7 @@ fn every_attempt_is_a_function_of_the_attack_program() {
     for probe in shipped().probes {
         for attempt in std::iter::once(&probe.attempt).chain(&probe.twin) {
             let name = attempt.0[0].as_str().unwrap_or_default();
-            let ours = ["tool", "check", "race", "confined", "gateway"].contains(&name);
+            let ours = ["tool", "check", "race", "confined", "gateway", "renewal"].contains(&name);
             assert!(ours || program.contains(&format!("\ndef {name}(")), "{}: {name}", probe.id);
         }
     }
@@ -71,6 +73,16 @@ fn every_call_through_a_tunnel_is_read() {
     assert!(calls.len() >= 25);
     for probe in calls {
         assert!(crate::attempt::gateway(&probe.attempt).is_some(), "{}", probe.id);
+    }
+}
+
+#[test]
+fn every_renewal_is_read() {
+    let kind = |probe: &Probe| probe.attempt.0[0].as_str() == Some("renewal");
+    let renewals: Vec<_> = shipped().probes.into_iter().filter(kind).collect();
+    assert!(renewals.len() >= 15);
+    for probe in renewals {
+        assert!(crate::attempt::renewal(&probe.attempt).is_some(), "{}", probe.id);
     }
 }
 

@@ -49,6 +49,33 @@ async fn a_perimeter_that_was_approved_here_opens_what_was_sealed_before_it_came
 }
 
 #[tokio::test]
+async fn the_token_of_a_repository_is_passed_on_with_its_session_and_url_and_with_no_others() {
+    let fixture = fixture();
+    let (pair, to) = second();
+    fixture.custodian.approved.add(&to.public_key).unwrap();
+    let (host, url) = ("git.example", "https://git.example/team/ledger");
+    let binding = Binding::of_repository("wrkspc_default", "sesn_1", "sesrsc_1", host, url);
+    let first = [Recipient { perimeter_id: "pmtr_1".to_owned(), public_key: fixture.public_key.clone() }];
+    let sealed = seal(&Secret::new(VALUE.as_bytes().to_vec()), &binding, &first).unwrap();
+    let mut token = SealedCredential { binding, sealed };
+    let wraps = fixture.custodian.rewrap(CallerKind::Worker, std::slice::from_ref(&token), &to).await.unwrap();
+    token.sealed.wraps.extend(wraps.into_iter().flatten());
+    assert_eq!(text(&Opener::new(&pair).open(&token).unwrap()), VALUE);
+    assert_eq!(fixture.recorder.records().pop().unwrap().credential.as_deref(), Some("sesrsc_1"));
+    let elsewhere = |change: fn(&mut Binding)| {
+        let mut moved = token.clone();
+        change(&mut moved.binding);
+        Opener::new(&pair).open(&moved).is_err()
+    };
+    assert!(elsewhere(|binding| binding.vault = "sesn_2".to_owned()), "to another session");
+    assert!(elsewhere(|binding| binding.credential = "sesrsc_2".to_owned()), "to another resource");
+    assert!(
+        elsewhere(|binding| binding.mcp_url = Some("https://git.example/team/payroll".to_owned())),
+        "to another URL"
+    );
+}
+
+#[tokio::test]
 async fn whom_the_operator_did_not_approve_gets_nothing_whoever_asks() {
     let fixture = fixture();
     let (_, to) = second();

@@ -49,7 +49,7 @@ impl Fixture {
         let to = [Recipient { perimeter_id: "pmtr_1".to_owned(), public_key: self.public_key.clone() }];
         let sealed = seal(&Secret::new(value.as_bytes().to_vec()), &binding, &to).unwrap();
         let (hosts, places) = (binding.hosts.clone(), binding.injection.unwrap_or(BOTH));
-        SealedVariable { credential: SealedCredential { binding, sealed }, hosts, places }
+        SealedVariable { credential: SealedCredential { binding, sealed }, hosts, places, run: None }
     }
 
     fn crm(&self, value: &str) -> SealedVariable {
@@ -107,7 +107,7 @@ async fn what_is_not_given_is_said_each_with_its_reason_and_the_line_to_add() {
         let to = [Recipient { perimeter_id: "pmtr_2".to_owned(), public_key: elsewhere.public }];
         let sealed = seal(&Secret::new(OTHER.as_bytes().to_vec()), &named(), &to).unwrap();
         let credential = SealedCredential { binding: named(), sealed };
-        SealedVariable { credential, hosts: named().hosts, places: BOTH }
+        SealedVariable { credential, hosts: named().hosts, places: BOTH, run: None }
     };
     let body = Places { body: true, header: false };
     use WithheldCode::{HostUnreachable, NoPlace, NotNamed, Unusable};

@@ -1,0 +1,120 @@
+//! Work items that no worker will end any more, and those whose end no session was told of: asked for at every poll and by
+//! the clock, since an environment that nobody polls any more has sessions too.
+
+use std::sync::Arc;
+
+use postern_model::Problem;
+use postern_model::ids::{EnvironmentId, SessionId, WorkId};
+use postern_model::work::{Work, WorkError, WorkState};
+use postern_store::work::{self, Lost, LostCause};
+use tracing::{error, warn};
+
+use crate::command::Command;
+use crate::create::now;
+use crate::problem;
+use crate::shared::Shared;
+
+/// Settles what is lost anywhere until the engine drains.
+pub(crate) async fn keep_settled(shared: Arc<Shared>) {
+    let drain = shared.drain.clone();
+    loop {
+        if let Err(problem) = settle(&shared, None).await {
+            warn!(%problem, "lost work items could not be settled; it is tried again");
+        }
+        tokio::select! {
+            biased;
+            () = drain.cancelled() => return,
+            () = tokio::time::sleep(shared.settings.settle_every) => {}
+        }
+    }
+}
+
+/// Ends items that no worker will end, of one environment or of all, and tells the sessions of these and of those whose end
+/// nobody was told of.
+pub(crate) async fn settle(shared: &Arc<Shared>, environment: Option<&EnvironmentId>) -> Result<(), Problem> {
+    let mut reader = shared.store.read().await.map_err(problem)?;
+    let lost = work::lost(&mut reader, environment, now()).await.map_err(problem)?;
+    drop(reader);
+    for Lost { environment, work, session, cause } in lost {
+        warn!(%work, %session, ?cause, "no worker ended this work item");
+        let (is_stopped, failure) = match cause {
+            LostCause::Unreported(failure) => (true, failure),
+            LostCause::StopUnconfirmed => (false, None),
+            LostCause::Attempts => (false, Some(worker_lost())),
+        };
+        if !is_stopped {
+            match stop(shared, &environment, &work, true, failure.as_ref()).await {
+                // Somebody else was faster.
+                Err(problem) if problem.status() == 409 => continue,
+                other => other?,
+            };
+        }
+        // A session that cannot be told, for instance because its log does not read, holds up no other. The next look
+        // tries again.
+        if let Err(problem) = report(shared, &work, &session, failure.as_ref()).await {
+            error!(%work, %session, %problem, "a session could not be told that its work item ended");
+        }
+    }
+    Ok(())
+}
+
+/// Stops an item and has the engine look at what its session still waits for, once it has stopped.
+pub(crate) async fn end(
+    shared: &Arc<Shared>,
+    environment: &EnvironmentId,
+    id: &WorkId,
+    force: bool,
+    failure: Option<&WorkError>,
+) -> Result<Work, Problem> {
+    let stopped = stop(shared, environment, id, force, failure).await?;
+    if stopped.state == WorkState::Stopped {
+        report(shared, &stopped.id, stopped.data.session(), failure).await?;
+    }
+    Ok(stopped)
+}
+
+async fn stop(
+    shared: &Shared,
+    environment: &EnvironmentId,
+    id: &WorkId,
+    force: bool,
+    failure: Option<&WorkError>,
+) -> Result<Work, Problem> {
+    let mut tx = shared.store.write().await.map_err(problem)?;
+    let stopped = work::stop(&mut tx, environment, id, force, now()).await.map_err(problem)?;
+    if let Some(failure) = failure {
+        work::note_failure(&mut tx, id, failure).await.map_err(problem)?;
+    }
+    tx.commit().await.map_err(problem)?;
+    Ok(stopped)
+}
+
+/// Tells the session of a stopped item. Until that is noted it is told again, so that a server that dies in between leaves
+/// no session waiting for nobody.
+async fn report(
+    shared: &Arc<Shared>,
+    id: &WorkId,
+    session: &SessionId,
+    failure: Option<&WorkError>,
+) -> Result<(), Problem> {
+    let told = match failure.cloned() {
+        Some(WorkError { code, message }) => {
+            shared.ask(None, session, |reply| Command::FailWork { code, message, reply }).await
+        }
+        None => shared.ask(None, session, |reply| Command::WorkEnded { reply }).await,
+    };
+    match told {
+        // The session is gone: nobody is left to tell.
+        Err(problem) if problem.status() == 404 => {}
+        other => other?,
+    }
+    let mut tx = shared.store.write().await.map_err(problem)?;
+    work::reported(&mut tx, id).await.map_err(problem)?;
+    tx.commit().await.map_err(problem)
+}
+
+fn worker_lost() -> WorkError {
+    let message = "Every worker that took this session was lost before it could serve it. Look at the workers' logs, then \
+                   send another message.";
+    WorkError { code: "worker_lost".to_owned(), message: message.to_owned() }
+}
