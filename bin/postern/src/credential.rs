@@ -97,6 +97,7 @@ fn binding(workspace: &str, vault: &str, id: &str, auth: &CredentialAuth) -> Res
         injection: None,
         kind: auth.kind().as_str().to_owned(),
         mcp_url: None,
+        refresh: None,
         secret_name: None,
         token_endpoint: None,
         vault: vault.to_owned(),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Timestamp;
 use crate::ids::{CredentialId, PerimeterId, SessionId, VaultId};
-use crate::vault::{McpProbe, RefreshAttempt, TokenEndpointAuth, Verdict};
+use crate::vault::{McpProbe, RefreshAttempt, Verdict};
 
 /// Where the stream is asked for.
 pub const PATH: &str = "/v1/perimeter/control";
@@ -201,17 +201,13 @@ pub struct OauthParts {
     pub refresh: Option<OauthRefreshParts>,
 }
 
-/// What an access token is refreshed with. Endpoint and client stand in the binding; what stands here beside it nobody sealed.
+/// What an access token is refreshed with. Endpoint, client, how it says who it is, and for whom the tokens are stand in the binding; what stands here beside it nobody sealed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OauthRefreshParts {
     /// The refresh token.
     pub refresh_token: String,
     /// The client's secret.
     pub client_secret: Option<String>,
-    /// How the client says who it is.
-    pub auth: TokenEndpointAuth,
-    /// The resource indicator (RFC 8707).
-    pub resource: Option<String>,
     /// The scope that is asked for.
     pub scope: Option<String>,
 }

@@ -255,6 +255,23 @@ pub enum TokenEndpointAuth {
     ClientSecretPost {},
 }
 
+impl TokenEndpointAuth {
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None {} => "none",
+            Self::ClientSecretBasic {} => "client_secret_basic",
+            Self::ClientSecretPost {} => "client_secret_post",
+        }
+    }
+
+    /// Reads the word.
+    pub fn parse(text: &str) -> Option<Self> {
+        let all = [Self::None {}, Self::ClientSecretBasic {}, Self::ClientSecretPost {}];
+        all.into_iter().find(|auth| auth.as_str() == text)
+    }
+}
+
 /// Where a variable's value may go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]

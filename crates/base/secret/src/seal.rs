@@ -38,6 +38,9 @@ pub struct Binding {
     pub kind: String,
     /// Normalised URL of the MCP server it is for, or of the repository.
     pub mcp_url: Option<String>,
+    /// How its tokens are refreshed, besides where and by which client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<RefreshTerms>,
     /// The variable that stands for it in a sandbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,
@@ -58,6 +61,17 @@ pub struct Places {
     pub body: bool,
     /// In its headers.
     pub header: bool,
+}
+
+/// What a token endpoint is asked for a credential. Not its scope: the endpoint gives none beyond its grant, and an owner may change it without the token.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefreshTerms {
+    // In the order of their names.
+    /// How the client says who it is: `none`, `client_secret_basic`, `client_secret_post`.
+    pub auth: String,
+    /// The resource indicator (RFC 8707): for whom the tokens are.
+    pub resource: Option<String>,
 }
 
 impl Places {
@@ -92,6 +106,7 @@ impl Binding {
             injection: Some(Places { body: false, header: true }),
             kind: Self::REPOSITORY.to_owned(),
             mcp_url: Some(url.to_owned()),
+            refresh: None,
             secret_name: None,
             token_endpoint: None,
             vault: session.to_owned(),
@@ -110,6 +125,7 @@ impl Binding {
             injection,
             kind,
             mcp_url,
+            refresh,
             secret_name,
             token_endpoint,
             vault,
@@ -121,10 +137,15 @@ impl Binding {
                 "credential": credential, "hosts": hosts, "kind": kind, "mcp_url": mcp_url,
                 "token_endpoint": token_endpoint, "vault": vault, "workspace": workspace,
             }),
-            VERSION => serde_json::json!({
+            SECOND_VERSION if *self == self.in_version(SECOND_VERSION) => serde_json::json!({
                 "client_id": client_id, "credential": credential, "hosts": hosts, "injection": injection, "kind": kind,
                 "mcp_url": mcp_url, "secret_name": secret_name, "token_endpoint": token_endpoint, "vault": vault,
                 "workspace": workspace,
+            }),
+            VERSION => serde_json::json!({
+                "client_id": client_id, "credential": credential, "hosts": hosts, "injection": injection, "kind": kind,
+                "mcp_url": mcp_url, "refresh": refresh, "secret_name": secret_name, "token_endpoint": token_endpoint,
+                "vault": vault, "workspace": workspace,
             }),
             _ => return None,
         };
@@ -135,7 +156,10 @@ impl Binding {
     #[must_use]
     pub fn in_version(&self, version: u32) -> Self {
         match version {
-            FIRST_VERSION => Self { client_id: None, injection: None, secret_name: None, ..self.clone() },
+            FIRST_VERSION => {
+                Self { client_id: None, injection: None, refresh: None, secret_name: None, ..self.clone() }
+            }
+            SECOND_VERSION => Self { refresh: None, ..self.clone() },
             _ => self.clone(),
         }
     }
@@ -220,7 +244,7 @@ pub struct Recipient {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sealed {
-    /// [`VERSION`], or [`FIRST_VERSION`]; any other is not opened.
+    /// [`VERSION`], [`SECOND_VERSION`] or [`FIRST_VERSION`]; any other is not opened.
     pub version: u32,
     /// Nonce of the value's encryption, base64.
     pub nonce: String,
@@ -430,8 +454,10 @@ pub fn suite() -> &'static dyn Hpke {
 }
 
 /// The form of [`Sealed`] that is made here.
-pub const VERSION: u32 = 2;
-/// The form that is still opened: it binds neither a variable's name, nor places, nor an OAuth client.
+pub const VERSION: u32 = 3;
+/// A form that is still opened: it does not bind how tokens are refreshed.
+pub const SECOND_VERSION: u32 = 2;
+/// A form that is still opened: it binds neither a variable's name, nor places, nor an OAuth client.
 pub const FIRST_VERSION: u32 = 1;
 /// Bytes of a public key and of a data key.
 pub const KEY_BYTES: usize = 32;

@@ -11,7 +11,7 @@ use postern_model::vault::{
 };
 use postern_model::webhook::{Happening, Subject};
 use postern_model::{Metadata, Problem, Timestamp};
-use postern_secret::seal::{Binding, Places, Sealed, SealedCredential, SealedVariable};
+use postern_secret::seal::{Binding, Places, RefreshTerms, Sealed, SealedCredential, SealedVariable};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -82,6 +82,8 @@ pub struct Bound {
     pub client_id: Option<String>,
     /// The places in a request; an update may show fewer.
     pub injection: Option<Places>,
+    /// How its tokens are refreshed.
+    pub refresh: Option<RefreshTerms>,
     /// The variable.
     pub secret_name: Option<String>,
 }
@@ -92,8 +94,11 @@ impl Bound {
     pub fn new(auth: &CredentialAuth) -> Self {
         match auth {
             CredentialAuth::StaticBearer { .. } => Self::default(),
-            CredentialAuth::McpOauth { refresh, .. } => {
-                Self { client_id: refresh.as_ref().map(|refresh| refresh.client_id.clone()), ..Self::default() }
+            CredentialAuth::McpOauth { refresh: None, .. } => Self::default(),
+            CredentialAuth::McpOauth { refresh: Some(refresh), .. } => {
+                let (auth, resource) = (refresh.token_endpoint_auth.as_str().to_owned(), refresh.resource.clone());
+                let refresh_terms = RefreshTerms { auth, resource };
+                Self { client_id: Some(refresh.client_id.clone()), refresh: Some(refresh_terms), ..Self::default() }
             }
             CredentialAuth::EnvironmentVariable { secret_name, injection_location, .. } => {
                 let InjectionLocation { header, body } = *injection_location;
@@ -545,7 +550,7 @@ fn stored(row: &SqliteRow) -> Result<StoredCredential, StoreError> {
 
 fn binding(row: &SqliteRow) -> Result<Binding, StoreError> {
     let auth: CredentialAuth = from_json(row.try_get("auth")?, "vault_credentials.auth")?;
-    let Bound { client_id, secret_name, injection: _ } = Bound::new(&auth);
+    let Bound { client_id, secret_name, refresh, injection: _ } = Bound::new(&auth);
     let injection: Option<&str> = row.try_get("injection")?;
     Ok(Binding {
         client_id,
@@ -554,6 +559,7 @@ fn binding(row: &SqliteRow) -> Result<Binding, StoreError> {
         injection: injection.map(|places| from_json(places, "vault_credentials.injection")).transpose()?,
         kind: row.try_get("kind")?,
         mcp_url: row.try_get("mcp_url")?,
+        refresh,
         secret_name,
         token_endpoint: row.try_get("token_endpoint")?,
         vault: row.try_get("vault_id")?,

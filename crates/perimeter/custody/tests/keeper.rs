@@ -256,6 +256,7 @@ async fn worker_and_gateway_share_one_instance_each_with_its_own_verbs_and_no_se
     let binding = Binding {
         client_id: None,
         injection: None,
+        refresh: None,
         secret_name: None,
         credential: "vcrd_1".to_owned(),
         hosts: Vec::new(),

@@ -46,7 +46,7 @@ struct Credential {
 struct Refresh {
     token: SealedCredential,
     client_secret: Option<SealedCredential>,
-    asked: OauthRefreshParts,
+    scope: Option<String>,
 }
 
 impl Credential {
@@ -56,7 +56,7 @@ impl Credential {
         };
         let refresh = |asked: &OauthRefreshParts| {
             let client_secret = asked.client_secret.as_ref().map(read).transpose()?;
-            Ok(Refresh { token: read(&asked.refresh_token)?, client_secret, asked: asked.clone() })
+            Ok(Refresh { token: read(&asked.refresh_token)?, client_secret, scope: asked.scope.clone() })
         };
         Ok(Self { access: read(&parts.access)?, refresh: parts.refresh.as_ref().map(refresh).transpose()? })
     }

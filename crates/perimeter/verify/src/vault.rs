@@ -53,6 +53,7 @@ fn binding(session: &str) -> Binding {
         injection: Some(HEADER),
         kind: "environment_variable".to_owned(),
         mcp_url: None,
+        refresh: None,
         secret_name: Some(VAULT_VARIABLE.to_owned()),
         token_endpoint: None,
         vault: format!("vlt_of_{session}"),

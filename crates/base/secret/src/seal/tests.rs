@@ -5,6 +5,7 @@ fn binding() -> Binding {
     Binding {
         client_id: None,
         injection: None,
+        refresh: None,
         secret_name: None,
         credential: "vcrd_1".to_owned(),
         hosts: vec!["a.example".to_owned(), "\"b\"\n".to_owned()],
@@ -32,12 +33,17 @@ fn a_binding_is_canonical_json_to_the_byte() {
         ..binding()
     };
     let second = r#"{"client_id":"c","credential":"vcrd_1","hosts":["a.example","\"b\"\n"],"injection":{"body":false,"header":true},"kind":"static_bearer","mcp_url":"https://wiki.t.tunnel.localhost/mcp","secret_name":"KEY","token_endpoint":null,"vault":"vlt_1","workspace":"wrkspc_default"}"#;
-    assert_eq!(String::from_utf8(full.canonical(VERSION).unwrap()).unwrap(), second);
-    for absent in ["client_id", "injection", "secret_name"] {
+    assert_eq!(String::from_utf8(full.canonical(SECOND_VERSION).unwrap()).unwrap(), second);
+    let terms = RefreshTerms { auth: "none".to_owned(), resource: Some("https://a.example".to_owned()) };
+    let whole = Binding { refresh: Some(terms), ..full.clone() };
+    let third = r#"{"client_id":"c","credential":"vcrd_1","hosts":["a.example","\"b\"\n"],"injection":{"body":false,"header":true},"kind":"static_bearer","mcp_url":"https://wiki.t.tunnel.localhost/mcp","refresh":{"auth":"none","resource":"https://a.example"},"secret_name":"KEY","token_endpoint":null,"vault":"vlt_1","workspace":"wrkspc_default"}"#;
+    assert_eq!(String::from_utf8(whole.canonical(VERSION).unwrap()).unwrap(), third);
+    assert_eq!((whole.canonical(SECOND_VERSION), whole.in_version(SECOND_VERSION)), (None, full.clone()));
+    for absent in ["client_id", "injection", "refresh", "secret_name"] {
         let canonical = String::from_utf8(binding().canonical(VERSION).unwrap()).unwrap();
         assert!(canonical.contains(&format!("\"{absent}\":null")), "{absent} is absent aloud");
     }
-    assert_eq!((full.canonical(FIRST_VERSION), full.canonical(3), full.canonical(0)), (None, None, None));
+    assert_eq!((full.canonical(FIRST_VERSION), full.canonical(4), full.canonical(0)), (None, None, None));
     assert_eq!(full.in_version(FIRST_VERSION), binding());
 }
 

@@ -33,6 +33,7 @@ pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
         injection: bound.injection,
         kind: new.auth.kind().as_str().to_owned(),
         mcp_url: new.mcp_url,
+        refresh: bound.refresh,
         secret_name: bound.secret_name,
         token_endpoint: new.token_endpoint,
         vault: vault.to_string(),

@@ -616,6 +616,7 @@ fn sealed_by_client(vault: &Vault, id: &str, public_key: &str) -> Sealed {
         injection: Some(seal::Places { body: false, header: true }),
         kind: "environment_variable".to_owned(),
         mcp_url: None,
+        refresh: None,
         secret_name: Some("KEY".to_owned()),
         token_endpoint: None,
         vault: vault.id.clone(),

@@ -52,8 +52,6 @@ impl StoredOauth {
         let refresh = self.refresh.as_ref().map(|StoredRefresh { shown, token, client_secret }| OauthRefreshParts {
             refresh_token: token.encode(),
             client_secret: client_secret.as_ref().map(SealedCredential::encode),
-            auth: shown.token_endpoint_auth,
-            resource: shown.resource.clone(),
             scope: shown.scope.clone(),
         });
         OauthParts { access: self.access.encode(), refresh }

@@ -62,7 +62,10 @@ impl Custodian {
         let approved = blocking(move || approved.keys()).await.unwrap_or_default();
         let sealed = |token: WireBytes, former: &SealedCredential| {
             let to = self.recipients(&former.sealed, &approved);
-            seal(&Secret::new(token.into_bytes()), &former.binding, &to).map_err(|error| unsealed(&error).about(&name))
+            // As the whole credential is bound now, whenever the former part was sealed.
+            let kind = former.binding.kind.clone();
+            let binding = Binding { kind, ..parts.refresh.binding.clone() };
+            seal(&Secret::new(token.into_bytes()), &binding, &to).map_err(|error| unsealed(&error).about(&name))
         };
         let access = sealed(access_token, &parts.access)?;
         let refresh = refresh_token.map(|token| sealed(token, &parts.refresh)).transpose()?;
@@ -141,16 +144,18 @@ fn one_credential(parts: &OauthParts) -> Result<(), Refusal> {
             return Err(Refusal::new(RefusalReason::CredentialKindUnsupported, next));
         }
         let whole = Binding { kind: refresh.binding.kind.clone(), ..part.binding.clone() };
-        // A part that was sealed before clients were bound says nothing of one.
-        let whole = Binding { client_id: whole.client_id.or_else(|| refresh.binding.client_id.clone()), ..whole };
+        // A part that was sealed before clients or terms were bound says nothing of them.
+        let client_id = whole.client_id.clone().or_else(|| refresh.binding.client_id.clone());
+        let terms = whole.refresh.clone().or_else(|| refresh.binding.refresh.clone());
+        let whole = Binding { client_id, refresh: terms, ..whole };
         if whole != refresh.binding {
             let next =
                 "the parts are of different credentials: create it again, and find out who wrote to the database";
             return Err(Refusal::new(RefusalReason::CredentialUnopenable, next));
         }
     }
-    if refresh.binding.client_id.is_none() {
-        let next = "the refresh token was sealed before its client was bound to it: send it again in an update of the credential";
+    if refresh.binding.client_id.is_none() || refresh.binding.refresh.is_none() {
+        let next = "the refresh token was sealed before its client, its resource and how the client says who it is were bound to it: send it again in an update of the credential";
         return Err(Refusal::new(RefusalReason::CredentialKindUnsupported, next));
     }
     Ok(())

@@ -1,4 +1,4 @@
-use postern_secret::seal::{Binding, Places, Recipient, seal};
+use postern_secret::seal::{Binding, Places, Recipient, RefreshTerms, SECOND_VERSION, seal};
 use proptest::prelude::*;
 
 use super::*;
@@ -14,6 +14,10 @@ fn recipient(id: &str, pair: &PerimeterPair) -> Recipient {
     Recipient { perimeter_id: id.to_owned(), public_key: pair.public.clone() }
 }
 
+fn terms() -> RefreshTerms {
+    RefreshTerms { auth: "none".to_owned(), resource: None }
+}
+
 fn binding() -> Binding {
     Binding {
         client_id: Some("client".to_owned()),
@@ -22,6 +26,7 @@ fn binding() -> Binding {
         injection: Some(Places { body: false, header: true }),
         kind: "static_bearer".to_owned(),
         mcp_url: Some("https://wiki.t.tunnel.localhost/mcp".to_owned()),
+        refresh: Some(terms()),
         secret_name: Some("KEY".to_owned()),
         token_endpoint: Some("https://login.example/token".to_owned()),
         vault: "vlt_1".to_owned(),
@@ -177,7 +182,8 @@ fn labels_of_a_wrap_are_part_of_it() {
     );
     assert_eq!(with(|credential| credential.sealed.wraps[0].public_key.clear()), Err(Unopenable::NotForUs));
     assert_eq!(with(|credential| credential.sealed.wraps.clear()), Err(Unopenable::NotForUs));
-    assert_eq!(with(|credential| credential.sealed.version = 3), Err(Unopenable::Version));
+    assert_eq!(with(|credential| credential.sealed.version = 4), Err(Unopenable::Version));
+    assert_eq!(with(|credential| credential.sealed.version = SECOND_VERSION), Err(Unopenable::Changed));
     assert_eq!(with(|credential| credential.sealed.version = FIRST_VERSION), Err(Unopenable::Changed));
     let downgraded = with(|credential| {
         credential.sealed.version = FIRST_VERSION;

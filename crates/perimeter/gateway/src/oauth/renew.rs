@@ -123,8 +123,8 @@ async fn exchanged(
     secrets: &Secrets,
 ) -> Result<(Answer, Keyring), Denial> {
     let Secrets { refresh_token, client_secret } = secrets;
-    let client_id = refresh.token.binding.client_id.as_deref().unwrap_or_default();
-    let request = request::refresh(endpoint, client_id, &refresh.asked, refresh_token, client_secret.as_ref())?;
+    let (sealed, scope) = (&refresh.token.binding, refresh.scope.as_deref());
+    let request = request::refresh(endpoint, sealed, scope, refresh_token, client_secret.as_ref())?;
     let known = std::iter::once(refresh_token).chain(client_secret).map(SecretBytes::duplicate).collect();
     let keyring = Keyring::default().with(known).expect("two secrets are fewer than a keyring holds");
     let most = limits::TOKEN_ANSWER_BYTES;

@@ -3,32 +3,38 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
-use postern_model::{control::OauthRefreshParts, vault::TokenEndpointAuth};
+use postern_model::vault::TokenEndpointAuth;
 use postern_policy::{Denial, Reason, TokenEndpoint};
-use postern_secret::SecretBytes;
+use postern_secret::{
+    SecretBytes,
+    seal::{Binding, RefreshTerms},
+};
 use zeroize::Zeroizing;
 
 use crate::body::{self, Body};
 
-/// The request. Endpoint and client are those that the credential is sealed for.
+/// The request. Endpoint, client, how it says who it is and the resource are those that the credential is sealed for; the scope is the server's word.
 pub(super) fn refresh(
     endpoint: &TokenEndpoint,
-    client_id: &str,
-    asked: &OauthRefreshParts,
+    sealed: &Binding,
+    scope: Option<&str>,
     refresh_token: &SecretBytes,
     client_secret: Option<&SecretBytes>,
 ) -> Result<Request<Body>, Denial> {
     let mut form = Form::new();
     form.pair("grant_type", b"refresh_token");
     form.pair("refresh_token", exposed(refresh_token));
-    for (name, value) in [("scope", &asked.scope), ("resource", &asked.resource)] {
+    let client_id = sealed.client_id.as_deref().unwrap_or_default();
+    let unbound = || Denial::new(Reason::CredentialKindUnsupported);
+    let RefreshTerms { auth, resource } = sealed.refresh.as_ref().ok_or_else(unbound)?;
+    for (name, value) in [("scope", scope), ("resource", resource.as_deref())] {
         if let Some(value) = value {
             form.pair(name, value.as_bytes());
         }
     }
     let unauthenticated = || Denial::advising(Reason::RefreshRefused, "update the credential's `client_secret`");
     let mut basic = None;
-    match asked.auth {
+    match TokenEndpointAuth::parse(auth).ok_or_else(unbound)? {
         TokenEndpointAuth::None {} => form.pair("client_id", client_id.as_bytes()),
         TokenEndpointAuth::ClientSecretPost {} => {
             form.pair("client_id", client_id.as_bytes());

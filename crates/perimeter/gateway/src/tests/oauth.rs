@@ -16,7 +16,7 @@ use postern_net::control::ControlHandler;
 use postern_policy::{Reason, document::DocumentText};
 use postern_secret::{
     detect::Detector,
-    seal::{Binding, Sealed, SealedCredential},
+    seal::{Binding, RefreshTerms, Sealed, SealedCredential},
 };
 use postern_testkit::{
     certificate::{self, Asks},
@@ -75,7 +75,9 @@ impl Login {
         Self { stand, seen, endpoint, handler }
     }
 
-    fn part(&self, kind: &str, ciphertext: &str) -> String {
+    fn part(&self, auth: TokenEndpointAuth, kind: &str, ciphertext: &str) -> String {
+        let resource = Some("https://wiki.example/mcp".to_owned());
+        let terms = RefreshTerms { auth: auth.as_str().to_owned(), resource };
         let binding = Binding {
             client_id: Some("the client".to_owned()),
             credential: "vcrd_1".to_owned(),
@@ -83,25 +85,24 @@ impl Login {
             injection: None,
             kind: kind.to_owned(),
             mcp_url: Some(format!("https://vault.{DOMAIN}/mcp")),
+            refresh: Some(terms),
             secret_name: None,
             token_endpoint: Some(self.endpoint.clone()),
             vault: "vlt_1".to_owned(),
             workspace: "wrkspc_default".to_owned(),
         };
-        let sealed = Sealed { version: 2, nonce: String::new(), ciphertext: ciphertext.to_owned(), wraps: Vec::new() };
+        let sealed = Sealed { version: 3, nonce: String::new(), ciphertext: ciphertext.to_owned(), wraps: Vec::new() };
         SealedCredential { binding, sealed }.encode()
     }
 
     fn parts(&self, auth: TokenEndpointAuth) -> OauthParts {
         let client_secret =
-            (auth != TokenEndpointAuth::None {}).then(|| self.part("mcp_oauth.client_secret", "secret"));
+            (auth != TokenEndpointAuth::None {}).then(|| self.part(auth, "mcp_oauth.client_secret", "secret"));
         OauthParts {
-            access: self.part("mcp_oauth", "access"),
+            access: self.part(auth, "mcp_oauth", "access"),
             refresh: Some(OauthRefreshParts {
-                refresh_token: self.part("mcp_oauth.refresh_token", "refresh"),
+                refresh_token: self.part(auth, "mcp_oauth.refresh_token", "refresh"),
                 client_secret,
-                auth,
-                resource: Some("https://wiki.example/mcp".to_owned()),
                 scope: Some("read write".to_owned()),
             }),
         }

@@ -270,6 +270,7 @@ async fn a_route_s_own_credential_is_not_replaced_and_a_bare_route_takes_none() 
     let binding = seal::Binding {
         client_id: None,
         injection: None,
+        refresh: None,
         secret_name: None,
         credential: "vcred_1".into(),
         hosts: vec![],

@@ -179,7 +179,7 @@ impl Custodian for Arc<FakeCustody> {
 }
 
 fn renewed(refresh: bool, expires_at_seconds: Option<i64>) -> Renewed {
-    let sealed = || Sealed { version: 2, nonce: String::new(), ciphertext: "renewed".to_owned(), wraps: Vec::new() };
+    let sealed = || Sealed { version: 3, nonce: String::new(), ciphertext: "renewed".to_owned(), wraps: Vec::new() };
     Renewed { access: sealed(), refresh: refresh.then(sealed), expires_at_seconds }
 }
 

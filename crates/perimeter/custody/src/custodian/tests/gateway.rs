@@ -26,6 +26,7 @@ impl Fixture {
         let mut binding = Binding {
             client_id: None,
             injection: None,
+            refresh: None,
             secret_name: None,
             credential: "vcrd_1".to_owned(),
             hosts: Vec::new(),

@@ -1,6 +1,8 @@
 //! Refreshing: for a listed endpoint and the parts of one credential alone, sealed again for whom the operator approved, and never lost on the way.
 
-use postern_secret::seal::{Binding, PerimeterPublicKey, Recipient, SealedCredential, seal};
+use postern_secret::seal::{
+    Binding, PerimeterPublicKey, Recipient, RefreshTerms, SECOND_VERSION, SealedCredential, seal,
+};
 
 use super::*;
 use crate::keys;
@@ -9,6 +11,10 @@ use crate::message::{FreshTokens, OauthParts, RefreshGrant, Renewed};
 const ACCESS: &str = "access-token-0ne-0123456789";
 const REFRESH: &str = "refresh-token-0ne-987654321";
 const CLIENT: &str = "client-secret-0123456789abc";
+
+fn terms() -> RefreshTerms {
+    RefreshTerms { auth: "client_secret_basic".to_owned(), resource: Some("https://crm.example".to_owned()) }
+}
 
 impl Fixture {
     fn part(&self, value: &str, kind: &str, change: impl Fn(&mut Binding)) -> SealedCredential {
@@ -29,6 +35,7 @@ impl Fixture {
             injection: None,
             kind: kind.to_owned(),
             mcp_url: Some("https://crm.example/mcp".to_owned()),
+            refresh: Some(terms()),
             secret_name: None,
             token_endpoint: Some("https://login.example/token".to_owned()),
             vault: "vlt_1".to_owned(),
@@ -166,6 +173,26 @@ async fn a_refresh_that_may_not_be_is_refused_on_record_and_opens_nothing() {
             }),
             CredentialUnopenable,
         ),
+        (
+            "another resource",
+            edited(|parts| edit_terms(parts, |terms| terms.resource = Some("https://payroll.example".to_owned()))),
+            CredentialUnopenable,
+        ),
+        ("no resource", edited(|parts| edit_terms(parts, |terms| terms.resource = None)), CredentialUnopenable),
+        (
+            "another way to say who the client is",
+            edited(|parts| edit_terms(parts, |terms| terms.auth = "client_secret_post".to_owned())),
+            CredentialUnopenable,
+        ),
+        ("no terms bound", all(|binding| binding.refresh = None), CredentialKindUnsupported),
+        (
+            "said to be of a version that bound no terms",
+            edited(|parts| {
+                parts.refresh.sealed.version = SECOND_VERSION;
+                parts.refresh.binding = parts.refresh.binding.in_version(SECOND_VERSION);
+            }),
+            CredentialUnopenable,
+        ),
         ("no client bound", all(|binding| binding.client_id = None), CredentialKindUnsupported),
     ];
     for (what, parts, expected) in table {
@@ -184,6 +211,24 @@ async fn a_refresh_that_may_not_be_is_refused_on_record_and_opens_nothing() {
         let refused = fixture.custodian.grant_refresh(caller, &other).await.unwrap_err();
         assert_eq!(refused.reason, WrongConnection);
     }
+}
+
+/// As whoever writes to the database edits all parts alike.
+fn edit_terms(parts: &mut OauthParts, change: impl Fn(&mut RefreshTerms)) {
+    change(parts.access.binding.refresh.as_mut().unwrap());
+    change(parts.refresh.binding.refresh.as_mut().unwrap());
+    change(parts.client_secret.as_mut().unwrap().binding.refresh.as_mut().unwrap());
+}
+
+#[tokio::test]
+async fn an_access_token_that_said_nothing_of_terms_is_renewed_as_one_that_opens_with_them() {
+    let fixture = fixture();
+    let mut parts = fixture.parts(|_| {});
+    parts.access = fixture.part(ACCESS, "mcp_oauth", |binding| binding.refresh = None);
+    assert!(fixture.ask_refresh(&parts).await.is_ok());
+    let renewed = fixture.fresh(&parts, None).await;
+    let with_terms = fixture.part(ACCESS, "mcp_oauth", |_| {});
+    assert_eq!(fixture.opened(renewed.access, &with_terms), "access-token-tw0-0123456789");
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ fn sealed(fixture: &Fixture, credential: &str) -> SealedCredential {
         injection: None,
         kind: "static_bearer".to_owned(),
         mcp_url: Some("https://crm.example/mcp".to_owned()),
+        refresh: None,
         secret_name: None,
         token_endpoint: None,
         vault: "vlt_1".to_owned(),

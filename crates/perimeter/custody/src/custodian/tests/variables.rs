@@ -37,6 +37,7 @@ fn binding(name: &str, hosts: &[&str]) -> Binding {
         injection: Some(BOTH),
         kind: "environment_variable".to_owned(),
         mcp_url: None,
+        refresh: None,
         secret_name: Some(name.to_owned()),
         token_endpoint: None,
         vault: "vlt_1".to_owned(),
