@@ -125,6 +125,12 @@ async fn a_connector_that_speaks_something_else_after_the_upgrade_is_dropped() {
 
 /// An edge that lets one connector in and says what it likes on the connection.
 async fn let_in() -> (Connector, TokioIo<Upgraded>) {
+    let (connector, upgrade) = entered(wire::PROTOCOL).await;
+    (connector, TokioIo::new(upgrade.await.unwrap()))
+}
+
+/// An edge that answers one connector that it switches to this protocol.
+async fn entered(protocol: &str) -> (Connector, hyper::upgrade::OnUpgrade) {
     let outer = Outer::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let edge = format!("https://{}", listener.local_addr().unwrap());
@@ -140,18 +146,16 @@ async fn let_in() -> (Connector, TokioIo<Upgraded>) {
             domain: "aaaa.tunnel.localhost".to_owned(),
             identity_keys: vec![],
         };
-        let response =
-            Response::builder().status(101).header("connection", "upgrade").header("upgrade", wire::PROTOCOL);
+        let response = Response::builder().status(101).header("connection", "upgrade").header("upgrade", protocol);
         let response = response.header(wire::WELCOME, welcome.to_header()).body(Empty::<Bytes>::new()).unwrap();
         async move { Ok::<_, Infallible>(response) }
     });
     http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await.unwrap();
-    let upgrade = upgrade.into_inner().unwrap().unwrap();
-    (connector, TokioIo::new(upgrade.await.unwrap()))
+    (connector, upgrade.into_inner().unwrap().unwrap())
 }
 
 /// What a connector answers to these requests, as status and reason, and what its gateway heard of them.
-async fn asks(requests: Vec<Request<Empty<Bytes>>>) -> (Vec<(StatusCode, String)>, Vec<(Refusal, u64)>) {
+async fn asks(requests: Vec<Request<Full<Bytes>>>) -> (Vec<(StatusCode, String)>, Vec<(Refusal, u64)>) {
     let (mut connector, io) = let_in().await;
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), io.into_inner()).await.unwrap();
@@ -185,7 +189,7 @@ async fn a_connector_takes_streams_for_its_own_tunnels_hosts_in_their_one_spelli
         ("127.0.0.1:443", 421, "host_foreign"),
         ("[::1]:443", 400, "request_malformed"),
     ];
-    let requests = cases.iter().map(|(authority, ..)| connect(authority).body(Empty::new()).unwrap()).collect();
+    let requests = cases.iter().map(|(authority, ..)| connect(authority).body(Full::default()).unwrap()).collect();
     let (answers, told) = asks(requests).await;
     for ((authority, status, reason), heard) in cases.iter().zip(answers) {
         assert_eq!((heard.0.as_u16(), heard.1.as_str()), (*status, *reason), "{authority}");
@@ -200,8 +204,8 @@ async fn a_connector_takes_streams_for_its_own_tunnels_hosts_in_their_one_spelli
 #[tokio::test]
 async fn a_connect_that_says_more_than_its_host_is_refused_and_so_is_everything_else() {
     let host = "echo.aaaa.tunnel.localhost:443";
-    let with = |name: &str, value: &str| connect(host).header(name, value).body(Empty::new()).unwrap();
-    let other = |method: &str, uri: &str| Request::builder().method(method).uri(uri).body(Empty::new()).unwrap();
+    let with = |name: &str, value: &str| connect(host).header(name, value).body(Full::default()).unwrap();
+    let other = |method: &str, uri: &str| Request::builder().method(method).uri(uri).body(Full::default()).unwrap();
     let requests = vec![
         with("host", "echo.bbbb.tunnel.localhost"),
         with("x-forwarded-host", "echo.bbbb.tunnel.localhost"),
@@ -216,6 +220,40 @@ async fn a_connect_that_says_more_than_its_host_is_refused_and_so_is_everything_
         assert_eq!((status, reason.as_str()), (StatusCode::BAD_REQUEST, "request_malformed"));
     }
     assert_eq!(told, vec![(Refusal::Malformed, 1); asked]);
+}
+
+#[tokio::test]
+async fn a_welcome_on_the_connection_is_for_its_own_tunnel_and_of_a_bounded_length() {
+    let welcome = |id: &str, domain: &str| {
+        let (tunnel_id, domain) = (id.to_owned(), domain.to_owned());
+        Welcome { tunnel_id, domain, identity_keys: vec![] }.to_json()
+    };
+    let own = welcome("tnl_a", "aaaa.tunnel.localhost");
+    // White space behind it is JSON as well: only its length is wrong.
+    let long = format!("{own}{}", " ".repeat(wire::WELCOME_BYTES));
+    let cases = [
+        ("POST", own.clone(), 204, ""),
+        ("POST", welcome("tnl_b", "aaaa.tunnel.localhost"), 421, "host_foreign"),
+        ("POST", welcome("tnl_a", "bbbb.tunnel.localhost"), 421, "host_foreign"),
+        ("POST", long, 400, "request_malformed"),
+        ("PUT", own, 400, "request_malformed"),
+    ];
+    let request = |method: &str, body: &str| {
+        let uri = format!("https://connector{}", wire::WELCOME_PATH);
+        Request::builder().method(method).uri(uri).body(Full::new(Bytes::from(body.to_owned()))).unwrap()
+    };
+    let (answers, told) = asks(cases.iter().map(|(method, body, ..)| request(method, body)).collect()).await;
+    for ((method, body, status, reason), heard) in cases.iter().zip(answers) {
+        assert_eq!((heard.0.as_u16(), heard.1.as_str()), (*status, *reason), "{method} {body:.60}");
+    }
+    let (foreign, malformed) = ((Refusal::HostForeign, 1), (Refusal::Malformed, 1));
+    assert_eq!(told, [foreign, foreign, malformed, malformed]);
+}
+
+#[tokio::test]
+async fn an_edge_that_switches_to_another_protocol_is_not_carried_for() {
+    let (mut connector, _upgrade) = entered("websocket").await;
+    connector.failed("edge_protocol").await;
 }
 
 /// A frame of HTTP/2, as an edge could write it by hand.
