@@ -12,12 +12,11 @@ use http_body_util::Full;
 use postern_audit::Entry;
 use postern_engine::control::CommandFailure;
 use postern_model::control::{CommandBody, OauthParts, OauthRefreshParts, Reply};
-use postern_model::vault::TokenEndpointAuth;
 use postern_net::client::HttpClient;
 use postern_net::tls::TlsRoots;
 use postern_policy::{Endpoint, configured};
 use postern_secret::SecretBytes;
-use postern_secret::seal::{Binding, PerimeterPublicKey, Recipient, Sealed, SealedCredential, seal};
+use postern_secret::seal::{Binding, PerimeterPublicKey, Recipient, RefreshTerms, Sealed, SealedCredential, seal};
 use postern_testkit::token_endpoint::{SLOW, TokenEndpoint};
 use postern_verify::catalogue::Outcome;
 use postern_verify::gateway::{Aftermath, Ask, Attempted, Called, Forgery, Renewal};
@@ -139,6 +138,7 @@ impl Login {
                 Some(Forgery::Server) => "https://mcp.nobody.example/mcp".to_owned(),
                 _ => messages::url_of(rig, "vault"),
             }),
+            refresh: Some(terms()),
             secret_name: None,
             token_endpoint: Some(self.endpoint.url(&renewal.endpoint)),
             vault: "vlt_verify".to_owned(),
@@ -166,8 +166,6 @@ impl Login {
             refresh: Some(OauthRefreshParts {
                 refresh_token: part(refresh_of, refresh_kind, refresh)?,
                 client_secret: Some(part(secret_of, "mcp_oauth.client_secret", &self.secret)?),
-                auth: TokenEndpointAuth::ClientSecretPost {},
-                resource: None,
                 scope: None,
             }),
         })
@@ -197,6 +195,7 @@ impl Login {
             injection: None,
             kind: REFRESH.to_owned(),
             mcp_url: Some(messages::url_of(rig, route)),
+            refresh: Some(terms()),
             secret_name: None,
             token_endpoint: Some(self.endpoint.url(LISTED)),
             vault: "vlt_verify".to_owned(),
@@ -204,6 +203,11 @@ impl Login {
         };
         Ok(sealed(binding, &self.refresh, &to)?.encode())
     }
+}
+
+/// As the token endpoint is asked for a credential of ours.
+fn terms() -> RefreshTerms {
+    RefreshTerms { auth: "client_secret_post".to_owned(), resource: None }
 }
 
 fn sealed(binding: Binding, value: &str, to: &PerimeterPublicKey) -> Result<SealedCredential, Failure> {
