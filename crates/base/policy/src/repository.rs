@@ -220,6 +220,25 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_for_its_own_host_port_and_scheme_whatever_a_zone_allows() {
+        let token = RepositoryToken::new("sesrsc_1", url("https://git.example:8443/acme/ledger"));
+        let (method, path) = ("GET".parse().unwrap(), "/acme/ledger/info/refs".parse().unwrap());
+        let judged = |host: &str, port: u16, scheme| {
+            let (host, port) = (host.parse().unwrap(), Port::new(port).unwrap());
+            let asked = Asked { host: &host, port, scheme, method: &method, path: &path };
+            token.judge(&asked).map_err(|denial| (denial.reason, denial.alarm))
+        };
+        assert_eq!(judged("git.example", 8443, Scheme::Https), Ok(()));
+        for (host, port, scheme, reason) in [
+            ("other.example", 8443, Scheme::Https, Reason::PlaceholderWrongHost),
+            ("git.example", 443, Scheme::Https, Reason::PlaceholderWrongPort),
+            ("git.example", 8443, Scheme::Http, Reason::PlaceholderWrongScheme),
+        ] {
+            assert_eq!(judged(host, port, scheme), Err((reason, true)), "{host}:{port}");
+        }
+    }
+
+    #[test]
     fn a_url_is_https_a_host_and_a_path_in_one_form() {
         for (text, written, name) in [
             ("https://github.com/acme/ledger", "https://github.com/acme/ledger", "ledger"),

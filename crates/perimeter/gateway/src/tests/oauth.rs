@@ -238,6 +238,13 @@ async fn an_endpoint_that_answers_otherwise_yields_no_token_and_shows_no_secret(
         ("503", Box::new(|| json("503 Down", "{}")), Failed, Reason::UpstreamUnreachable, Some(503)),
         ("not JSON", Box::new(|| json("200 OK", "access_token=hidden")), Failed, Reason::UpstreamProtocol, Some(200)),
         (
+            "an error that calls itself a success",
+            Box::new(|| json("200 OK", r#"{"error": "invalid_grant", "error_description": "hidden"}"#)),
+            Failed,
+            Reason::UpstreamProtocol,
+            Some(200),
+        ),
+        (
             "encoded",
             Box::new(|| whole("200 OK", "content-encoding: gzip\r\n", br#"{"access_token": "hidden"}"#)),
             Failed,
@@ -285,6 +292,8 @@ async fn an_endpoint_that_answers_otherwise_yields_no_token_and_shows_no_secret(
         let records = login.stand.records(Kind::CredentialRefreshed);
         let [record] = &records[..] else { panic!("{what}: {records:?}") };
         assert_eq!((record.decision, record.reason.as_deref()), (Decision::Deny, Some(reason.code())), "{what}");
+        let troubles = login.stand.gateway.troubles.list();
+        assert!(troubles.iter().any(|trouble| trouble.code == reason.code()), "{what}: it is in the status");
     }
 }
 
@@ -469,7 +478,7 @@ async fn an_mcp_server_that_fails_otherwise_is_shown_scrubbed_and_nothing_is_ref
         let status = answer.clone();
         let upstream = Stand::new(move |seen| {
             // What it got, and that in Base64.
-            let body = format!("{} {}", seen.head, STANDARD.encode(SECRET));
+            let body = format!("{} {}\0\u{1b}[31m", seen.head, STANDARD.encode(SECRET));
             whole(
                 &status,
                 &format!("content-type: text/plain; {SECRET}\r\nlocation: http://evil.example/\r\n"),
@@ -483,6 +492,7 @@ async fn an_mcp_server_that_fails_otherwise_is_shown_scrubbed_and_nothing_is_ref
         let response = validated.mcp_probe.unwrap().http_response.unwrap();
         assert_eq!(Some(response.status_code), code);
         assert!(response.body.contains("POST /mcp") && !response.body_truncated, "{answer}: {}", response.body);
+        assert!(!response.body.contains(['\0', '\u{1b}']), "{answer}: it gives a terminal no orders");
         assert!(login.asked().is_empty());
     }
     let login = Login::new(|_| tokens()).await;

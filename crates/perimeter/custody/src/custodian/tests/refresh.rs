@@ -232,6 +232,27 @@ async fn an_access_token_that_said_nothing_of_terms_is_renewed_as_one_that_opens
 }
 
 #[tokio::test]
+async fn new_tokens_are_sealed_for_a_gateway_alone_and_for_what_may_be_refreshed() {
+    let fixture = fixture();
+    let elsewhere =
+        |binding: &mut Binding| binding.token_endpoint = Some("https://login.evil.example/token".to_owned());
+    for (caller, parts, expected) in [
+        (CallerKind::Worker, fixture.parts(|_| {}), RefusalReason::WrongConnection),
+        (CallerKind::Egress, fixture.parts(|_| {}), RefusalReason::WrongConnection),
+        (CallerKind::Gateway, fixture.parts(elsewhere), RefusalReason::TokenEndpointNotListed),
+    ] {
+        let fresh = FreshTokens {
+            routes_digest: fixture.routes_digest.clone(),
+            parts,
+            access_token: WireBytes::new(b"access-token-tw0-0123456789".to_vec()),
+            refresh_token: None,
+            expires_at_seconds: None,
+        };
+        assert_eq!(fixture.custodian.seal_fresh(caller, fresh).await.unwrap_err().reason, expected);
+    }
+}
+
+#[tokio::test]
 async fn new_tokens_are_sealed_for_this_perimeter_and_those_approved_here_and_for_nobody_else() {
     let fixture = fixture();
     let pair = || keys::perimeter(tempfile::tempdir().unwrap().path()).unwrap();
