@@ -10,6 +10,11 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use rustix::fs::{MemfdFlags, Mode, SealFlags};
+use rustix::io::Errno;
+
+/// Copies tried before sealing is given up. The kernel refuses to seal memory of which somebody holds a page, and who looks at pages in the
+/// background (compaction, reclaim) holds one for a moment: a new copy has other pages.
+const COPIES: usize = 8;
 
 /// Copies the program of this process: placed ahead of need where that is possible and the copy then starts, else as it is.
 pub(crate) fn copy_of_ourselves() -> io::Result<OwnedFd> {
@@ -25,11 +30,30 @@ pub(crate) fn copy_of_ourselves() -> io::Result<OwnedFd> {
 }
 
 fn sealed(program: &[u8]) -> io::Result<OwnedFd> {
+    sealed_one_of(COPIES, || copied(program))
+}
+
+/// The first copy that can be sealed.
+fn sealed_one_of(copies: usize, mut copied: impl FnMut() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
+    for _ in 0..copies {
+        let copy = copied()?;
+        match rustix::fs::fcntl_add_seals(
+            &copy,
+            SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
+        ) {
+            Ok(()) => return Ok(copy),
+            Err(Errno::BUSY) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Err(Errno::BUSY.into())
+}
+
+fn copied(program: &[u8]) -> io::Result<OwnedFd> {
     let image = rustix::fs::memfd_create(crate::TOOLS_NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut copy = File::from(image);
     copy.write_all(program)?;
     rustix::fs::fchmod(&copy, Mode::XUSR | Mode::XGRP | Mode::XOTH)?;
-    rustix::fs::fcntl_add_seals(&copy, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
     Ok(copy.into())
 }
 
@@ -45,4 +69,48 @@ fn random() -> io::Result<u64> {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(u64::from_le_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::OFlags;
+    use rustix::pipe::{PipeFlags, SpliceFlags};
+
+    use super::*;
+
+    /// A copy of which a pipe holds the first page, as anything may that reads it without copying.
+    fn held() -> (OwnedFd, OwnedFd) {
+        let copy = copied(b"a program").unwrap();
+        let read = rustix::fs::open(format!("/proc/self/fd/{}", copy.as_raw_fd()), OFlags::RDONLY, Mode::empty());
+        let (end, page) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let spliced = rustix::pipe::splice(read.unwrap(), None, &page, None, 4096, SpliceFlags::empty());
+        assert_eq!(spliced.unwrap(), 9);
+        (copy, end)
+    }
+
+    #[test]
+    fn a_copy_whose_page_somebody_holds_is_left_for_another() {
+        let mut pipes = Vec::new();
+        let sealed = sealed_one_of(2, || {
+            if pipes.is_empty() {
+                let (copy, pipe) = held();
+                pipes.push(pipe);
+                return Ok(copy);
+            }
+            copied(b"a program")
+        });
+        let seals = rustix::fs::fcntl_get_seals(sealed.unwrap()).unwrap();
+        assert!(seals.contains(SealFlags::WRITE | SealFlags::SEAL), "{seals:?}");
+    }
+
+    #[test]
+    fn a_copy_that_cannot_be_sealed_is_not_run() {
+        let mut pipes = Vec::new();
+        let refused = sealed_one_of(1, || {
+            let (copy, pipe) = held();
+            pipes.push(pipe);
+            Ok(copy)
+        });
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(Errno::BUSY.raw_os_error()));
+    }
 }
