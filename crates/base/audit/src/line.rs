@@ -21,7 +21,7 @@ pub struct Entry {
     pub previous: String,
     /// OCSF class.
     pub class_uid: u32,
-    /// OCSF activity.
+    /// OCSF activity, as its class counts them.
     pub activity_id: u32,
     /// OCSF severity.
     pub severity_id: u32,
@@ -46,12 +46,13 @@ struct Written<'a> {
 
 /// Appends the line for a record that was cut to its bounds, newline included; answers its hash.
 pub(crate) fn compose(lines: &mut Vec<u8>, seq: u64, ts: Timestamp, previous: &str, record: &Record) -> String {
+    let (class_uid, activity_id) = ocsf::class_and_activity(record);
     let written = Written {
         seq,
         ts,
         previous,
-        class_uid: ocsf::class(record.kind),
-        activity_id: ocsf::activity(record.kind),
+        class_uid,
+        activity_id,
         severity_id: ocsf::severity(record.kind, record.decision),
         record,
     };

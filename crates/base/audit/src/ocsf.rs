@@ -1,78 +1,66 @@
-//! The OCSF names for our records: class, activity and severity, derived from kind and decision (schema.ocsf.io, 1.x).
+//! The OCSF names for our records: class, activity and severity, derived from what a record says (schema.ocsf.io, 1.4 and later). An activity's
+//! number means another thing in each class.
 
-use crate::record::{Decision, Kind};
+use crate::record::{Decision, Kind, Record};
 
-/// The OCSF class: Network Activity 4001, HTTP Activity 4002, API Activity 6003, Application Lifecycle 6002, Authentication 3002,
-/// User Access Management 3005, Detection Finding 2004.
-pub(crate) fn class(kind: Kind) -> u32 {
-    match kind {
-        Kind::ToolUse | Kind::ToolOutcome | Kind::McpCall | Kind::McpOutcome | Kind::FilePut | Kind::FileTaken => 6003,
-        Kind::EgressConnect => 4001,
-        Kind::EgressRequest | Kind::EgressOutcome => 4002,
-        Kind::CredentialGranted
-        | Kind::CredentialUse
-        | Kind::CredentialDenied
-        | Kind::CredentialRefreshed
-        | Kind::CredentialRevoked => 3002,
-        Kind::Approval | Kind::GrantsRevoked => 3005,
-        Kind::Alarm => 2004,
-        Kind::SessionOpened
-        | Kind::SessionClosed
-        | Kind::SandboxBuilt
-        | Kind::SandboxDestroyed
-        | Kind::SessionFrozen
-        | Kind::SessionThawed
-        | Kind::Recovered
-        | Kind::LogOpened
-        | Kind::LogClosed
-        | Kind::Checkpoint
-        | Kind::GatewayStarted
-        | Kind::GatewayStopped
-        | Kind::WorkerStarted
-        | Kind::WorkerStopped
-        | Kind::ConfigurationLoaded => 6002,
+const API_ACTIVITY: u32 = 6003;
+const APPLICATION_LIFECYCLE: u32 = 6002;
+const AUTHENTICATION: u32 = 3002;
+const DETECTION_FINDING: u32 = 2004;
+const HTTP_ACTIVITY: u32 = 4002;
+const NETWORK_ACTIVITY: u32 = 4001;
+const USER_ACCESS_MANAGEMENT: u32 = 3005;
+
+/// What a class has no word for, in every class.
+const OTHER: u32 = 99;
+
+/// A record's class and its activity within that class.
+pub(crate) fn class_and_activity(record: &Record) -> (u32, u32) {
+    match record.kind {
+        Kind::ToolUse | Kind::ToolOutcome | Kind::McpCall | Kind::McpOutcome => (API_ACTIVITY, OTHER),
+        Kind::FilePut => (API_ACTIVITY, 1),
+        Kind::FileTaken => (API_ACTIVITY, 2),
+        Kind::EgressConnect => (NETWORK_ACTIVITY, if record.decision == Decision::Deny { 5 } else { 1 }),
+        Kind::EgressRequest | Kind::EgressOutcome => {
+            let method = record.destination.as_ref().and_then(|destination| destination.method.as_deref());
+            (HTTP_ACTIVITY, http(method))
+        }
+        Kind::CredentialUse | Kind::CredentialDenied => (AUTHENTICATION, OTHER),
+        Kind::CredentialRefreshed => (AUTHENTICATION, 5),
+        Kind::CredentialGranted | Kind::Approval => (USER_ACCESS_MANAGEMENT, 1),
+        Kind::CredentialRevoked | Kind::GrantsRevoked => (USER_ACCESS_MANAGEMENT, 2),
+        Kind::Alarm => (DETECTION_FINDING, 1),
+        Kind::SessionOpened | Kind::SandboxBuilt | Kind::LogOpened | Kind::GatewayStarted | Kind::WorkerStarted => {
+            (APPLICATION_LIFECYCLE, 3)
+        }
+        Kind::SessionClosed | Kind::SandboxDestroyed | Kind::LogClosed | Kind::GatewayStopped | Kind::WorkerStopped => {
+            (APPLICATION_LIFECYCLE, 4)
+        }
+        Kind::SessionThawed => (APPLICATION_LIFECYCLE, 6),
+        Kind::SessionFrozen => (APPLICATION_LIFECYCLE, 7),
+        Kind::ConfigurationLoaded => (APPLICATION_LIFECYCLE, 8),
+        Kind::Recovered | Kind::Checkpoint => (APPLICATION_LIFECYCLE, OTHER),
     }
 }
 
-/// The OCSF activity within the class: 1 open or begin, 2 close or end, 99 other.
-pub(crate) fn activity(kind: Kind) -> u32 {
-    match kind {
-        Kind::ToolUse
-        | Kind::EgressConnect
-        | Kind::EgressRequest
-        | Kind::CredentialGranted
-        | Kind::CredentialUse
-        | Kind::SessionOpened
-        | Kind::SandboxBuilt
-        | Kind::Approval
-        | Kind::Alarm
-        | Kind::LogOpened
-        | Kind::SessionThawed
-        | Kind::McpCall
-        | Kind::GatewayStarted
-        | Kind::WorkerStarted => 1,
-        Kind::ToolOutcome
-        | Kind::EgressOutcome
-        | Kind::McpOutcome
-        | Kind::CredentialRevoked
-        | Kind::SessionClosed
-        | Kind::SandboxDestroyed
-        | Kind::SessionFrozen
-        | Kind::GrantsRevoked
-        | Kind::LogClosed
-        | Kind::GatewayStopped
-        | Kind::WorkerStopped => 2,
-        Kind::CredentialDenied
-        | Kind::CredentialRefreshed
-        | Kind::FilePut
-        | Kind::FileTaken
-        | Kind::Recovered
-        | Kind::Checkpoint
-        | Kind::ConfigurationLoaded => 99,
+/// The activity of an HTTP request: its method.
+fn http(method: Option<&str>) -> u32 {
+    match method {
+        Some("CONNECT") => 1,
+        Some("DELETE") => 2,
+        Some("GET") => 3,
+        Some("HEAD") => 4,
+        Some("OPTIONS") => 5,
+        Some("POST") => 6,
+        Some("PUT") => 7,
+        Some("TRACE") => 8,
+        Some("PATCH") => 9,
+        Some(_) => OTHER,
+        None => 0,
     }
 }
 
-/// The OCSF severity: 1 informational, 3 medium, 4 high, 5 critical.
+/// The severity: 1 informational, 3 medium, 4 high, 5 critical.
 pub(crate) fn severity(kind: Kind, decision: Decision) -> u32 {
     match (kind, decision) {
         (Kind::Alarm, _) => 5,
@@ -81,3 +69,6 @@ pub(crate) fn severity(kind: Kind, decision: Decision) -> u32 {
         (_, Decision::Allow | Decision::Info) => 1,
     }
 }
+
+#[cfg(test)]
+mod tests;

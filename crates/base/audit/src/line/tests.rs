@@ -14,7 +14,7 @@ fn a_line_reads_back_as_it_was_written() {
     assert!(text.iter().all(|byte| matches!(byte, b' '..=b'~')));
     let entry = read(text).unwrap();
     assert_eq!((entry.seq, entry.ts, entry.record, entry.hash), (7, ts, record, hash));
-    assert_eq!((entry.class_uid, entry.activity_id, entry.severity_id), (4002, 1, 3));
+    assert_eq!((entry.class_uid, entry.activity_id, entry.severity_id), (4002, 0, 3));
 }
 
 #[test]
