@@ -12,6 +12,7 @@ pub mod frames;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod limits;
+pub mod places;
 pub mod resets;
 pub mod sse;
 pub mod tap;
@@ -23,4 +24,5 @@ pub use backoff::Backoff;
 pub use client::{Acquired, Body, ClientError, Connect, Connecting, Duplex, HttpClient, Unanswered};
 pub use dial::{DialError, Dialer, LookingUp, Resolver};
 pub use drain::{Drain, Drained};
+pub use places::{Asks, Busy, Place, Places};
 pub use tls::{TlsError, TlsRoots};

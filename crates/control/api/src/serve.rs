@@ -2,20 +2,23 @@
 //!
 //! Bounds what a connection may cost before its caller is known.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::AsFd;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use bytes::Bytes;
 use http::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use postern_net::{Busy, Place, Places};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +27,7 @@ use tower::ServiceExt;
 
 use crate::caller::OverOperatorSocket;
 
-/// More connections wait in the kernel's backlog.
+/// With more of them, those that nobody asks anything over give way to newcomers; while there are none, newcomers wait.
 const MAX_CONNECTIONS: usize = 1024;
 /// How long a client may take to send its request's head.
 const HEAD_TIME: Duration = Duration::from_secs(30);
@@ -39,28 +42,27 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves the router on a TCP listener until `drain` is cancelled, then lets open requests end. The caller bounds how
 /// long that may take.
 pub async fn serve(listener: TcpListener, router: Router, drain: CancellationToken) {
-    listen(listener, None, router, drain).await;
+    listen(listener, None, router, Connections::new(MAX_CONNECTIONS, drain)).await;
 }
 
 /// As [`serve`], over TLS by this configuration.
 pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, router: Router, drain: CancellationToken) {
-    listen(listener, Some(TlsAcceptor::from(tls)), router, drain).await;
+    listen(listener, Some(TlsAcceptor::from(tls)), router, Connections::new(MAX_CONNECTIONS, drain)).await;
 }
 
-async fn listen(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, drain: CancellationToken) {
-    let connections = Connections::new(drain.clone());
+async fn listen(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, connections: Connections) {
     loop {
-        let Some(permit) = connections.permit(&drain).await else { break };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = drain.cancelled() => break,
+            () = connections.drain.cancelled() => break,
         };
         match accepted {
             Ok((stream, _)) => {
                 prepare(&stream);
+                let Some(place) = connections.place().await else { break };
                 match tls.clone() {
-                    Some(acceptor) => connections.shake_hands(acceptor, stream, router.clone(), permit),
-                    None => connections.spawn(stream, router.clone(), None, permit),
+                    Some(acceptor) => connections.shake_hands(acceptor, stream, router.clone(), place),
+                    None => connections.spawn(stream, router.clone(), None, place),
                 }
             }
             Err(error) => pause(&error).await,
@@ -79,16 +81,16 @@ fn prepare(stream: &TcpStream) {
 /// Serves the router to the owner of this process over a Unix socket: every request from another user is closed
 /// unanswered.
 pub async fn serve_operator(listener: UnixListener, router: Router, drain: CancellationToken) {
-    let connections = Connections::new(drain.clone());
+    let connections = Connections::new(MAX_CONNECTIONS, drain);
     loop {
-        let Some(permit) = connections.permit(&drain).await else { break };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = drain.cancelled() => break,
+            () = connections.drain.cancelled() => break,
         };
         match accepted {
             Ok((stream, _)) if is_owner(&stream) => {
-                connections.spawn(stream, router.clone(), Some(OverOperatorSocket), permit);
+                let Some(place) = connections.place().await else { break };
+                connections.spawn(stream, router.clone(), Some(OverOperatorSocket), place);
             }
             Ok(_) => tracing::warn!("a user other than the owner connected to the operator's socket"),
             Err(error) => pause(&error).await,
@@ -113,44 +115,51 @@ async fn pause(error: &io::Error) {
 
 #[derive(Clone)]
 struct Connections {
-    permits: Arc<Semaphore>,
+    places: Places,
     open: TaskTracker,
     drain: CancellationToken,
 }
 
 impl Connections {
-    fn new(drain: CancellationToken) -> Self {
-        Self { permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)), open: TaskTracker::new(), drain }
+    fn new(bound: usize, drain: CancellationToken) -> Self {
+        Self { places: Places::new(bound), open: TaskTracker::new(), drain }
     }
 
-    async fn permit(&self, drain: &CancellationToken) -> Option<OwnedSemaphorePermit> {
+    /// Room for one more: who has asked for nothing the longest goes, where there is none.
+    async fn place(&self) -> Option<Place> {
         tokio::select! {
-            permit = Arc::clone(&self.permits).acquire_owned() => permit.ok(),
-            () = drain.cancelled() => None,
+            place = self.places.take() => Some(place),
+            () = self.drain.cancelled() => None,
         }
     }
 
-    /// Serves a connection once its handshake is done; it holds its permit meanwhile.
-    fn shake_hands(&self, acceptor: TlsAcceptor, stream: TcpStream, router: Router, permit: OwnedSemaphorePermit) {
+    /// Serves a connection once its handshake is done; it holds its place meanwhile.
+    fn shake_hands(&self, acceptor: TlsAcceptor, stream: TcpStream, router: Router, place: Place) {
         let connections = self.clone();
         self.open.spawn(async move {
-            match tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => connections.spawn(stream, router, None, permit),
+            let shaken = tokio::select! {
+                () = place.lost() => return tracing::debug!("a connection gave way before its TLS handshake was done"),
+                shaken = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream)) => shaken,
+            };
+            match shaken {
+                Ok(Ok(stream)) => connections.spawn(stream, router, None, place),
                 Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                 Err(_) => tracing::debug!("a TLS handshake took too long"),
             }
         });
     }
 
-    fn spawn<S>(&self, stream: S, router: Router, mark: Option<OverOperatorSocket>, permit: OwnedSemaphorePermit)
+    fn spawn<S>(&self, stream: S, router: Router, mark: Option<OverOperatorSocket>, place: Place)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let asks = place.asks();
         let service = service_fn(move |mut request: Request<Incoming>| {
             if let Some(mark) = mark {
                 request.extensions_mut().insert(mark);
             }
-            router.clone().oneshot(request)
+            let (busy, answer) = (asks.begin(), router.clone().oneshot(request));
+            async move { Ok::<_, Infallible>(answer.await?.map(|body| Answering { body, _busy: busy })) }
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -163,6 +172,7 @@ impl Connections {
             let mut connection = pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
+                () = place.lost() => return tracing::debug!("a connection that asked for nothing gave way"),
                 () = drain.cancelled() => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
@@ -171,7 +181,7 @@ impl Connections {
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended early");
             }
-            drop(permit);
+            drop(place);
         });
     }
 
@@ -181,8 +191,33 @@ impl Connections {
     }
 }
 
+/// An answer's body: while there is one, its connection is asked something.
+struct Answering {
+    body: axum::body::Body,
+    _busy: Busy,
+}
+
+impl Body for Answering {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[tokio::test]
@@ -194,5 +229,62 @@ mod tests {
         let (stream, _) = accepted.unwrap();
         prepare(&stream);
         assert_eq!(rustix::net::sockopt::tcp_user_timeout(stream.as_fd()), Ok(STALL_MS));
+    }
+
+    /// A listener with room for `bound` connections, whose `/stream` answers without end once it was asked.
+    async fn listening(bound: usize) -> std::net::SocketAddr {
+        let endless = || async { axum::body::Body::from_stream(futures_util::stream::pending::<io::Result<Bytes>>()) };
+        let router = Router::new()
+            .route("/", axum::routing::get(|| async { "here" }))
+            .route("/stream", axum::routing::get(endless));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(listen(listener, None, router, Connections::new(bound, CancellationToken::new())));
+        address
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the test is the client")]
+    async fn sent(address: std::net::SocketAddr, request: &[u8]) -> TcpStream {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(request).await.unwrap();
+        client
+    }
+
+    /// What came on the connection up to the end of a head, or of the connection.
+    async fn head(client: &mut TcpStream) -> String {
+        let mut read = Vec::new();
+        while !read.ends_with(b"\r\n\r\n") {
+            match client.read_u8().await {
+                Ok(byte) => read.push(byte),
+                Err(_) => break,
+            }
+        }
+        String::from_utf8(read).unwrap()
+    }
+
+    #[tokio::test]
+    async fn many_that_say_little_keep_nobody_out() {
+        let address = listening(4).await;
+        let mut slow = Vec::new();
+        for _ in 0..40 {
+            slow.push(sent(address, b"GET / HTTP/1.1\r\nx-slow: ").await);
+        }
+        let mut honest = sent(address, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let answer = head(&mut honest).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_eq!(head(&mut slow[0]).await, "", "the first of them was sent away");
+    }
+
+    #[tokio::test]
+    async fn an_answer_under_way_is_not_cut_for_newcomers() {
+        let address = listening(2).await;
+        let mut stream = sent(address, b"GET /stream HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert!(head(&mut stream).await.starts_with("HTTP/1.1 200"));
+        for _ in 0..8 {
+            let mut honest = sent(address, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+            assert!(head(&mut honest).await.starts_with("HTTP/1.1 200"));
+        }
+        let cut = tokio::time::timeout(Duration::from_millis(50), stream.read_u8()).await;
+        assert!(cut.is_err(), "the stream is still open: {cut:?}");
     }
 }

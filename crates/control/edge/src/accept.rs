@@ -14,10 +14,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use postern_net::Place;
 use postern_tunnel::wire::{self, Welcome};
 use rustls::{ProtocolVersion, ServerConfig};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -56,13 +56,16 @@ pub(crate) async fn connection(
     tcp: TcpStream,
     peer: SocketAddr,
     tls: Arc<ServerConfig>,
-    waiting: OwnedSemaphorePermit,
+    waiting: Place,
     cut: CancellationToken,
     executor: Tracked,
 ) {
     // Frames are written whole; a socket that refuses the option works all the same.
     let _ = tcp.set_nodelay(true);
-    let entered = timeout(edge.limits().head, enter(&edge, Cut::new(tcp, cut.clone()), tls)).await;
+    let entered = tokio::select! {
+        () = waiting.lost() => return tracing::debug!(%peer, "gave way before it was let in"),
+        entered = timeout(edge.limits().head, enter(&edge, Cut::new(tcp, cut.clone()), tls)) => entered,
+    };
     drop(waiting);
     let entrance = match entered {
         Ok(Ok(entrance)) => entrance,

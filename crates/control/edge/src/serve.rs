@@ -2,14 +2,13 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postern_net::Places;
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -52,36 +51,35 @@ impl Edge {
     /// that negotiated less than TLS 1.3 is dropped, whatever `tls` allows.
     pub async fn serve(&self, listener: TcpListener, tls: Arc<ServerConfig>, stop: CancellationToken) {
         let tasks = TaskTracker::new();
-        let waiting = Arc::new(Semaphore::new(self.limits().unauthenticated));
+        let waiting = Places::new(self.limits().unauthenticated);
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((tcp, peer)) => self.take(tcp, peer, &tls, &waiting, &stop, &tasks),
+                Ok((tcp, peer)) => {
+                    // Strangers hold a place for seconds, connectors only while they are let in: the longest there gives way.
+                    let place = tokio::select! {
+                        () = stop.cancelled() => break,
+                        place = waiting.take() => place,
+                    };
+                    let connection = accept::connection(
+                        self.clone(),
+                        tcp,
+                        peer,
+                        Arc::clone(&tls),
+                        place,
+                        stop.child_token(),
+                        Tracked(tasks.clone()),
+                    );
+                    tasks.spawn(connection);
+                }
                 Err(error) => pause(&error).await,
             }
         }
         tasks.close();
         tasks.wait().await;
-    }
-
-    fn take(
-        &self,
-        tcp: TcpStream,
-        peer: SocketAddr,
-        tls: &Arc<ServerConfig>,
-        waiting: &Arc<Semaphore>,
-        stop: &CancellationToken,
-        tasks: &TaskTracker,
-    ) {
-        // No room: the connection is closed unread. Strangers hold a place for seconds, connectors only while they are let in.
-        let Ok(place) = Arc::clone(waiting).try_acquire_owned() else {
-            return tracing::debug!(%peer, "too many connections are waiting to be let in");
-        };
-        let executor = Tracked(tasks.clone());
-        tasks.spawn(accept::connection(self.clone(), tcp, peer, Arc::clone(tls), place, stop.child_token(), executor));
     }
 }
 

@@ -162,21 +162,24 @@ async fn who_says_nothing_or_stops_halfway_is_dropped_in_time() {
 }
 
 #[tokio::test]
-async fn strangers_take_no_more_than_their_places() {
+async fn strangers_take_no_more_than_their_places_and_keep_no_connector_out() {
     let world = World::with(Limits { unauthenticated: 2, head: Duration::from_secs(600), ..Limits::default() }).await;
     let tunnel = world.tunnel("aaaa");
     let connector = world.connector(&tunnel).await;
-    let one = TcpStream::connect(world.address).await.unwrap();
-    let _two = TcpStream::connect(world.address).await.unwrap();
-    let mut three = TcpStream::connect(world.address).await.unwrap();
+    let mut strangers = Vec::new();
+    for _ in 0..20 {
+        strangers.push(TcpStream::connect(world.address).await.unwrap());
+    }
     let mut heard = Vec::new();
-    let _ = soon("the third's end", three.read_to_end(&mut heard)).await;
+    let _ = soon("the first one's end", strangers[0].read_to_end(&mut heard)).await;
     assert!(heard.is_empty());
     let mut stream = world.open(&tunnel, "echo").await;
     echoes(&mut stream, b"who is in stays in").await;
-    drop(one);
     let mut late = Connector::start("late", world.configuration(&tunnel.token)).await;
     late.connected().await;
+    let mut last = [0];
+    let kept = tokio::time::timeout(Duration::from_millis(50), strangers[19].read(&mut last)).await;
+    assert!(kept.is_err(), "one place is left to a stranger: {kept:?}");
     drop(connector);
 }
 
