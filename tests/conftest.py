@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -232,6 +234,7 @@ def stacks_of(rehearsal: dict) -> Iterator:
         stacks.append(stack)
         return stack.start()
 
+    left: list[str] = []
     try:
         yield make
     finally:
@@ -240,7 +243,19 @@ def stacks_of(rehearsal: dict) -> Iterator:
                 stack.kill()
             if NOTES:
                 keep_notes(stack)
+            left += secrets_left(stack)
             shutil.rmtree(stack.directory, ignore_errors=True)
+        assert not left, f"secrets of a zone's sources lie in {left}"
+
+
+def secrets_left(stack: Stack) -> list[str]:
+    """The files of a stack that hold what a `file:` source of its configuration holds, as it is or in base64 or hexadecimal."""
+    sources = {Path(path) for path in re.findall(r'source = "file:([^"]+)"', stack.config)}
+    secrets = [source.read_bytes().strip() for source in sources if source.is_file() and stack.data not in source.parents]
+    renderings = [form for secret in secrets if len(secret) >= 12
+                  for form in (secret, base64.b64encode(secret).rstrip(b"=")[:-2], secret.hex().encode())]
+    files = [file for file in stack.directory.rglob("*") if file.is_file() and not file.is_symlink() and file not in sources]
+    return [str(file) for file in files if renderings and any(form in file.read_bytes() for form in renderings)]
 
 
 @pytest.fixture(scope="module")

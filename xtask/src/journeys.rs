@@ -28,6 +28,7 @@ fn noted(journeys: &[&str]) -> Outcome<String> {
     run(command(&python)
         .env("POSTERN_BINARY", root().join("target/debug/postern"))
         .env("POSTERN_FOREIGN", foreign)
+        .env("POSTERN_CHECKERS", prepare::checkers()?)
         .env("POSTERN_CONFORMANCE", &notes)
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
         .args(journeys))?;

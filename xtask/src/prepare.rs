@@ -21,6 +21,9 @@ const PEERS: &[&str] = &["websockets==17.4", "grpcio==1.85.3", "standardwebhooks
 /// Sends the API what its description allows and what it does not.
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 
+/// Looks at TLS listeners from outside, and at what a run leaves behind, with rules that are not ours.
+const CHECKERS: &[&str] = &["sslyze==6.3.1", "detect-secrets==1.5.0"];
+
 /// A program the tests call, and the Debian package that brings it.
 const PROGRAMS: &[(&str, &str)] = &[
     ("bash", "bash"),
@@ -35,6 +38,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("bwrap", "bubblewrap"),
     ("rg", "ripgrep"),
     ("runc", "runc"),
+    ("slowhttptest", "slowhttptest"),
+    ("stress-ng", "stress-ng"),
 ];
 
 /// Installs missing Debian packages as root; names them, with the command, when not.
@@ -99,6 +104,21 @@ fn older_sdks(python: &Path) -> Outcome {
         std::fs::write(&stamp, version).map_err(|cause| format!("write {}: {cause}", stamp.display()))?;
     }
     Ok(())
+}
+
+/// `target/checkers`, with tools that examine us, in an environment of its own.
+pub(crate) fn checkers() -> Outcome<PathBuf> {
+    let directory = root().join("target/checkers");
+    let stamp = directory.join("installed");
+    let wanted = CHECKERS.join(" ");
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(directory);
+    }
+    run(command("/usr/bin/python3").args(["-m", "venv", "--clear"]).arg(&directory))?;
+    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    run(command(directory.join("bin/python")).args(install).args(CHECKERS))?;
+    std::fs::write(&stamp, wanted).map_err(|cause| format!("write {}: {cause}", stamp.display()))?;
+    Ok(directory)
 }
 
 /// The other intercepting proxy, for benchmarks, in an environment of its own: it pins versions that the SDK has others of.

@@ -11,6 +11,7 @@ mod confined;
 mod credential;
 mod data;
 mod demo;
+mod descriptors;
 mod edge;
 mod failure;
 mod gateway;
@@ -52,11 +53,15 @@ fn main() -> ExitCode {
     // What we write is ours alone; a role that builds for others sets its own mask.
     let others = if postern_danger::off!("private-files") { 0o022 } else { 0o077 };
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(others));
+    descriptors::raise();
     if let Some(role) = roles::asked_for() {
         return role.run();
     }
     let arguments = Arguments::parse();
     logging::start(arguments.level(), arguments.log_format);
+    if matches!(arguments.command, Command::Up(_) | Command::Server(_) | Command::Worker(_) | Command::Gateway(_)) {
+        descriptors::warn_if_few();
+    }
     match command(&arguments) {
         Ok(code) => code,
         Err(failure) => {

@@ -177,9 +177,6 @@ async fn strangers_take_no_more_than_their_places_and_keep_no_connector_out() {
     echoes(&mut stream, b"who is in stays in").await;
     let mut late = Connector::start("late", world.configuration(&tunnel.token)).await;
     late.connected().await;
-    let mut last = [0];
-    let kept = tokio::time::timeout(Duration::from_millis(50), strangers[19].read(&mut last)).await;
-    assert!(kept.is_err(), "one place is left to a stranger: {kept:?}");
     drop(connector);
 }
 
