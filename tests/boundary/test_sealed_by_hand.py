@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from conftest import BINARY, Stack, until
+from conftest import BINARY, WAYS, Stack, until
 from vaults import BEARER, HOST, Journey, curl, upstream, variable, worker, zone  # noqa: F401  (the fixture `upstream` is used here too)
 
 VALUE = "sealed-by-hand-90c4be17fa52d836"
@@ -31,14 +31,15 @@ def nowhere_in_control(stack: Stack, *values: str) -> None:
             assert not any(value.encode() in content for value in values), path
 
 
-def test_boundary_a_value_that_the_command_line_sealed_is_used_and_the_server_never_has_it(stack: Stack, upstream):  # noqa: F811
+@WAYS
+def test_boundary_a_value_that_the_command_line_sealed_is_used_and_the_server_never_has_it(stack: Stack, upstream, way: str):  # noqa: F811
     journey = Journey(stack)
     key = postern(stack, "perimeter", "key").strip()
     made = postern(stack, "credential", "create", "--vault", journey.vault, "--variable", "CRM_TOKEN", "--host", HOST,
                    "--place", "header", "--public-key", key, value=VALUE + "\n").strip()
     shown = journey.client.beta.vaults.credentials.retrieve(made, vault_id=journey.vault)
     assert shown.auth.secret_name == "CRM_TOKEN" and shown.auth.injection_location.body is False
-    [answer] = journey.bash(curl(HOST, "-i", BEARER))
+    [answer] = journey.bash(way + curl(HOST, "-i", BEARER))
     assert "200" in answer.splitlines()[0]
     assert upstream.seen[-1]["headers"]["authorization"] == f"Bearer {VALUE}"
     postern(stack, "credential", "rotate", made, "--vault", journey.vault, value=ROTATED)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from anthropic import Anthropic, BadRequestError
-from conftest import Stack, descendants, ended, script, tool, until
+from conftest import WAYS, Stack, descendants, ended, script, tool, until
 from vaults import (BEARER, CODE, HOST, OTHER_HOST, UNNAMED_HOST, VALUE, Journey, Upstream, curl, upstream,  # noqa: F401
                     variable, zone)
 
@@ -30,11 +30,12 @@ def assert_nowhere(stack: Stack, *secrets: str) -> None:
             assert not any(secret.encode() in content for secret in secrets), path
 
 
-def test_boundary_a_variable_of_a_vault_is_used_and_seen_by_nobody(stack: Stack, upstream: Upstream):
+@WAYS
+def test_boundary_a_variable_of_a_vault_is_used_and_seen_by_nobody(stack: Stack, upstream: Upstream, way: str):
     journey = Journey(stack, variable())
     [placeholder, answer, environ, files] = journey.bash(
         "echo $CRM_TOKEN",
-        curl(HOST, "-i", BEARER),
+        way + curl(HOST, "-i", BEARER),
         "tr '\\0' '\\n' < /proc/self/environ; cat /proc/*/environ 2>/dev/null | tr '\\0' '\\n'",
         f"grep -rl {VALUE[:12]} /workspace /tmp /etc /mnt 2>/dev/null; echo searched")
     placeholder = placeholder.strip()
