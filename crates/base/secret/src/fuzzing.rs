@@ -3,9 +3,13 @@
 
 use std::sync::{Arc, LazyLock};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use crate::decode::{DecodeError, Decoder, Encoding};
 use crate::detect::{Detector, Watch, Watched};
 use crate::scrub::{Plan, Scrubber};
+use crate::seal::{Binding, FIRST_VERSION, SealedCredential, SealedVariable, VERSION};
 use crate::{Kind, Placeholder, Secret};
 
 /// Whatever the chunks, the answer is the same, as long as what came in and holds no secret; where secrets stand plainly
@@ -129,6 +133,33 @@ fn replaced_plainly(mut text: &[u8]) -> Vec<u8> {
         }
     }
     output
+}
+
+/// What reads as something sealed is written as it was read, and what binds it says in each version what that version knows, as JSON of its own.
+///
+/// # Panics
+/// When it is not, or does not.
+pub fn sealed(bytes: &[u8]) {
+    let text = URL_SAFE_NO_PAD.encode(bytes);
+    assert_eq!(SealedCredential::decode(&text).ok(), serde_json::from_slice(bytes).ok(), "the text is its JSON");
+    let variable = SealedVariable::decode(&text).ok();
+    if let Some(variable) = &variable {
+        assert_eq!(SealedVariable::decode(&variable.encode()).as_ref(), Ok(variable), "it is what was written");
+    }
+    let credential = SealedCredential::decode(&text).ok().or(variable.map(|variable| variable.credential));
+    let Some(credential) = credential else { return };
+    assert_eq!(SealedCredential::decode(&credential.encode()).as_ref(), Ok(&credential), "it is what was written");
+    for version in FIRST_VERSION..=VERSION {
+        let within = credential.binding.in_version(version);
+        let bound = within.canonical(version).expect("a version has what is in it");
+        assert_eq!(
+            serde_json::from_slice::<Binding>(&bound).ok(),
+            Some(within.clone()),
+            "what is bound is what is said"
+        );
+        let whole = credential.binding.canonical(version);
+        assert_eq!(whole.is_some(), within == credential.binding, "what a version does not bind has no form in it");
+    }
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {

@@ -102,13 +102,17 @@ impl Unopenable {
 }
 
 fn value(sealed: &Sealed, data_key: &[u8], binding: &[u8]) -> Option<SecretBytes> {
-    let nonce = Nonce::try_assume_unique_for_key(&decoded(&sealed.nonce)?).ok()?;
     let mut buffer = Zeroizing::new(decoded(&sealed.ciphertext)?);
-    let key = RandomizedNonceKey::new(&AES_256_GCM, data_key).ok()?;
-    let padded = key.open_in_place(nonce, Aad::from(value_aad(sealed.version, binding)), &mut buffer).ok()?;
+    let padded = decrypted(data_key, &decoded(&sealed.nonce)?, &value_aad(sealed.version, binding), &mut buffer)?;
     let (length, rest) = padded.split_first_chunk::<4>()?;
     let value = rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
     Some(Secret::new(value.to_vec()))
+}
+
+/// What lies in `buffer` before its tag, where that is whole.
+fn decrypted<'a>(key: &[u8], nonce: &[u8], aad: &[u8], buffer: &'a mut [u8]) -> Option<&'a mut [u8]> {
+    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+    RandomizedNonceKey::new(&AES_256_GCM, key).ok()?.open_in_place(nonce, Aad::from(aad), buffer).ok()
 }
 
 /// Strict base64: one text for each value.

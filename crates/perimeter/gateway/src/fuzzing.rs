@@ -72,6 +72,14 @@ pub fn answer(bytes: &[u8]) {
     }
 }
 
+/// What a token endpoint answers becomes bounded tokens, or a refusal that repeats nothing of it but a word that is known.
+///
+/// # Panics
+/// When it does not.
+pub fn token_answer(bytes: &[u8]) {
+    crate::oauth::exchange::promised(bytes);
+}
+
 /// An event stream passes whole event by whole event, unchanged, whatever the chunks.
 ///
 /// # Panics

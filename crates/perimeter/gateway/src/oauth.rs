@@ -2,7 +2,7 @@
 //! exchange and go to an endpoint that the operator lists, or to the MCP server that the credential is sealed for. What goes back is sealed or scrubbed.
 
 mod captured;
-mod exchange;
+pub(crate) mod exchange;
 mod once;
 mod probe;
 mod renew;

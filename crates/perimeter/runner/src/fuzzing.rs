@@ -1,7 +1,8 @@
-//! What the journal's reader makes of any bytes, as a plain function: the fuzz target and the tests over its corpus call
-//! it. It panics where a promise is broken.
+//! What the readers of the journal and of a skill's archive make of any bytes, as plain functions: the fuzz targets and the tests over their corpora
+//! call them. They panic where a promise is broken.
 
 use crate::journal;
+use crate::parcels;
 
 /// A journal reads as far as its lines do: what follows changes nothing of what stands before, but by its own lines.
 ///
@@ -18,4 +19,13 @@ pub fn journal(bytes: &[u8]) {
             assert!(journal::read(&before).is_ok(), "the first line that does not read is named");
         }
     }
+}
+
+/// What an archive unpacks to are plain files and directories below the one that was asked for, within the bound, with instructions; and nothing
+/// beside it.
+///
+/// # Panics
+/// When it is something else, or the system refuses a temporary directory.
+pub fn skill_archive(bytes: &[u8]) {
+    parcels::promised_of_archives(bytes);
 }

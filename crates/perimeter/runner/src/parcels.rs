@@ -11,6 +11,7 @@ mod unpack;
 mod walk;
 
 pub(crate) use skills::has_skills;
+pub(crate) use unpack::promised as promised_of_archives;
 
 use std::collections::BTreeMap;
 use std::fs;

