@@ -174,8 +174,8 @@ impl Actor {
                 let updated = self.update(*request).await;
                 answer(reply, updated)
             }
-            Command::AddResource { param, reply } => {
-                let added = self.add_resource(param).await;
+            Command::AddResource { param, once, reply } => {
+                let added = self.add_resource(param, once.as_ref()).await;
                 answer(reply, added)
             }
             Command::RemoveResource { id, reply } => {

@@ -251,8 +251,9 @@ impl Engine {
         workspace: &WorkspaceId,
         id: &SessionId,
         param: ResourceParam,
+        once: Option<Once>,
     ) -> Result<Resource, Problem> {
-        self.shared.ask(Some(workspace), id, |reply| Command::AddResource { param, reply }).await
+        self.shared.ask(Some(workspace), id, |reply| Command::AddResource { param, once, reply }).await
     }
 
     /// Takes a resource away from a session.
