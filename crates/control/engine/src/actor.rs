@@ -87,7 +87,8 @@ impl Actor {
             shared: Arc::clone(shared),
             session: Session::new(record.thread_id.clone(), agent, shared.settings.limits)
                 .priced(prices, record.budget)
-                .pricing(shared.settings.prices_of_roster(&record.agent)),
+                .pricing(shared.settings.prices_of_roster(&record.agent))
+                .hearing_system(shared.settings.system_messages.contains(&record.agent.model.id)),
             record,
             next: 1,
             next_waiting: WAITING,
