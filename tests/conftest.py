@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -135,8 +136,6 @@ class Stack:
 
 def keep_description(stack: Stack) -> None:
     """The table of routes, as the server describes it."""
-    import urllib.request
-
     headers = {"authorization": f"Bearer {stack.api_key}"}
     with urllib.request.urlopen(urllib.request.Request(stack.base_url + "/openapi.json", headers=headers), timeout=10) as answer:
         (Path(NOTES) / "openapi.json").write_bytes(answer.read())
@@ -283,6 +282,14 @@ def script(*turns: dict) -> list[dict]:
     return [{"type": "text", "text": "rehearse: " + json.dumps(list(turns))}]
 
 
+def model_requests(rehearsal: dict) -> list[dict]:
+    """The bodies that the rehearsal model was sent so far, by whichever stack."""
+    with urllib.request.urlopen(f"{rehearsal['url']}/requests", timeout=30) as answer:
+        kept = json.load(answer)
+    # Each stands behind the headers that it came with.
+    return [json.loads(entry[entry.index("\n{") + 1:]) for entry in kept]
+
+
 def tool(name: str, **arguments) -> dict:
     return {"name": name, "input": arguments}
 
@@ -397,8 +404,6 @@ def start_wiki(*arguments: str, token: str = WIKI_TOKEN, prefix: list[str] | Non
 
 def seen_by(wiki: Process) -> dict:
     """What reached a private MCP server."""
-    import urllib.request
-
     with urllib.request.urlopen(wiki.ready["url"].removesuffix("/mcp") + "/seen", timeout=10) as answer:
         return json.load(answer)
 

@@ -20,7 +20,7 @@ from anthropic.lib.sessions import accumulate_managed_agents_event
 
 RESOURCES = ["agents", "deployment_runs", "deployments", "environments", "files", "memory_stores", "models", "sessions", "skills",
              "tunnels", "vaults"]
-# Helpers around the calls, not calls: the workers' journeys drive them.
+# Helpers around the calls, not calls: tests/worker drives them, each by itself.
 HELPERS = {"poller", "worker", "tool_runner"}
 TOOLSET = {"type": "agent_toolset_20260401"}
 

@@ -3,14 +3,16 @@ strict validator."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 
 import anthropic
 import pytest
 from anthropic import Anthropic
 from anthropic.types import beta as types
 from anthropic.types.beta import sessions as session_types
-from conftest import Stack, ended, script, tool, until
+from conftest import Stack, ended, model_requests, script, tool, until
 from conformance.validator import check, check_page
 
 MA = ["managed-agents-2026-04-01"]
@@ -129,6 +131,46 @@ def test_what_is_given_later_is_there_at_the_next_tool_call_and_what_is_taken_aw
     again = client.beta.sessions.resources.add(session.id, type="file", file_id=later.id)
     with pytest.raises(anthropic.BadRequestError):
         client.beta.sessions.resources.update(again.id, session_id=session.id, authorization_token="t")
+
+
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
+    "1f15c4890000000d49444154789c63f8cfc0f01f0005000201a2d0a1050000000049454e44ae426082")
+
+
+def test_a_picture_and_a_document_by_file_id_reach_the_model_until_they_are_deleted(
+        client: Anthropic, postern: Stack, rehearsal: dict):
+    picture = client.beta.files.upload(file=("pixel.png", PIXEL, "image/png"))
+    notes = client.beta.files.upload(file=("notes.md", b"the ledger balances", "text/markdown"))
+    content = [
+        {"type": "image", "source": {"type": "file", "file_id": picture.id}},
+        {"type": "document", "source": {"type": "file", "file_id": notes.id}, "title": "Notes", "context": "of today"},
+    ]
+    agent = client.beta.agents.create(name="reader", model="rehearsal-1")
+    session = client.beta.sessions.create(agent=agent.id, environment_id=postern.environment_id)
+
+    def say(blocks: list[dict]) -> dict:
+        before = len(list(client.beta.sessions.events.list(session.id)))
+        client.beta.sessions.events.send(session.id, events=[{"type": "user.message", "content": blocks}])
+        events = lambda: list(client.beta.sessions.events.list(session.id))
+        until(lambda: len(events()) > before and events()[-1].type == "session.status_idle", 60, "the end of the turn")
+        return [body for body in model_requests(rehearsal) if marker in json.dumps(body)][-1]
+
+    marker = f"marker {picture.id}"
+    asked = say([*content, {"type": "text", "text": marker}])["messages"][0]["content"]
+    assert asked[0]["source"] == {
+        "type": "base64", "media_type": "image/png", "data": base64.b64encode(PIXEL).decode()}
+    assert asked[1]["source"] == {"type": "text", "media_type": "text/plain", "data": "the ledger balances"}
+    assert (asked[1]["title"], asked[1]["context"]) == ("Notes", "of today")
+    listed = client.beta.sessions.events.with_raw_response.list(session.id)
+    echo = conforming(session_types.BetaManagedAgentsSessionEvent, listed, check_page).data[0]
+    assert [block.source.file_id for block in echo.content[:2]] == [picture.id, notes.id]
+    client.beta.files.delete(picture.id)
+    asked = say([{"type": "text", "text": "and now?"}])["messages"][0]["content"]
+    assert "deleted or has expired" in asked[0]["text"] and asked[1]["source"]["data"] == "the ledger balances"
+    with pytest.raises(anthropic.NotFoundError) as refused:
+        say(content)
+    assert refused.value.body["error"]["details"]["error_code"] == "file_not_found"
 
 
 def test_a_session_whose_file_went_away_says_so(client: Anthropic, postern: Stack):

@@ -1,6 +1,6 @@
 //! The configuration file, read whole: every error at once with line and column, and nothing started before it is clean.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use postern_model::agent::ContextSettings;
@@ -64,6 +64,8 @@ pub(crate) struct Model {
     pub(crate) judge: Option<String>,
     /// The model that grades outcomes.
     pub(crate) grader: Option<String>,
+    /// The models that take system text in mid-conversation, by the names that agents call them.
+    pub(crate) system_messages: BTreeSet<String>,
     /// What the tokens of models cost, by their names.
     pub(crate) prices: BTreeMap<String, Price>,
     /// When conversations are shortened.
@@ -172,6 +174,7 @@ fn model(root: &mut postern_policy::document::Table<'_>, directory: &Path) -> Op
             default: None,
             judge: None,
             grader: None,
+            system_messages: BTreeSet::new(),
             prices: BTreeMap::new(),
             context: ContextSettings::default(),
         });
@@ -185,9 +188,11 @@ fn model(root: &mut postern_policy::document::Table<'_>, directory: &Path) -> Op
     let default = section.string("default").map(|name| name.value.to_owned());
     let judge = section.string("judge").map(|name| name.value.to_owned());
     let grader = section.string("grader").map(|name| name.value.to_owned());
+    let named = section.strings("system_messages").into_iter().flatten().map(|name| name.value.to_owned());
+    let system_messages = named.collect();
     let prices = prices(&mut section);
     let context = context(&mut section);
-    Some(Model { endpoint: endpoint?, ca_file, default, judge, grader, prices, context })
+    Some(Model { endpoint: endpoint?, ca_file, default, judge, grader, system_messages, prices, context })
 }
 
 /// `[model.price.NAME]`: dollars for a million tokens, as texts, since a float would round them.

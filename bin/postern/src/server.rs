@@ -7,7 +7,7 @@ mod keys;
 mod mcp;
 mod web;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -58,6 +58,8 @@ pub(crate) struct ServerConfiguration {
     pub(crate) grader: Option<String>,
     /// What the tokens of models cost, by their names.
     pub(crate) prices: BTreeMap<String, Price>,
+    /// The models that take system text in mid-conversation.
+    pub(crate) system_messages: BTreeSet<String>,
     /// When conversations are shortened, unless an agent says otherwise.
     pub(crate) context: ContextSettings,
     pub(crate) model_key: Option<WireBytes>,
@@ -282,6 +284,7 @@ fn settings_of_engine(configuration: &ServerConfiguration) -> postern_engine::Se
     postern_engine::Settings {
         judge: configuration.judge.clone(),
         grader: configuration.grader.clone(),
+        system_messages: configuration.system_messages.clone(),
         prices: configuration.prices.clone(),
         limits,
         ..postern_engine::Settings::default()

@@ -74,6 +74,7 @@ impl Up {
             model_default: configuration.model.default.clone(),
             judge: configuration.model.judge.clone(),
             grader: configuration.model.grader.clone(),
+            system_messages: configuration.model.system_messages.clone(),
             prices: configuration.model.prices.clone(),
             context: configuration.model.context,
             model_key: model_key(arguments.model_key_file.as_deref())?.map(|key| WireBytes::new(key.into_bytes())),

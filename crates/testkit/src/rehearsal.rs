@@ -176,7 +176,8 @@ fn remember(requests: &Requests, headers: &HeaderMap, body: &[u8]) -> usize {
 fn next_turn(request: &Value) -> Result<(Turn, usize), String> {
     let none = Vec::new();
     let messages = request["messages"].as_array().unwrap_or(&none);
-    if messages.last().is_some_and(asks_for_summary) {
+    // System text in mid-conversation stands behind what it belongs to.
+    if messages.iter().rev().find(|message| message["role"] != "system").is_some_and(asks_for_summary) {
         let text = format!("a rehearsed summary of {} messages", messages.len());
         return Ok((Turn { text: Some(text), ..Turn::default() }, 0));
     }

@@ -61,6 +61,27 @@ impl Block {
         }
     }
 
+    /// The text of a text block.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text { text } => Some(text),
+            Self::Image { .. } | Self::Document { .. } | Self::SearchResult { .. } | Self::Redacted {} => None,
+        }
+    }
+
+    /// The id of the file that a picture or document is.
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            Self::Image { source: ImageSource::File { file_id } }
+            | Self::Document { source: DocumentSource::File { file_id }, .. } => Some(file_id),
+            Self::Image { .. }
+            | Self::Document { .. }
+            | Self::Text { .. }
+            | Self::SearchResult { .. }
+            | Self::Redacted {} => None,
+        }
+    }
+
     /// Why a model endpoint would refuse this block: then every later request of the session would be refused with it.
     pub fn unreadable(&self) -> Option<&'static str> {
         match self {

@@ -86,6 +86,8 @@ pub enum EventBody {
     },
     #[serde(rename = "user.define_outcome")]
     UserDefineOutcome { outcome_id: OutcomeId, description: String, rubric: Rubric, max_iterations: Option<u32> },
+    #[serde(rename = "system.message")]
+    SystemMessage { content: Vec<Block> },
     #[serde(rename = "agent.message")]
     AgentMessage { content: Vec<Block> },
     #[serde(rename = "agent.thinking")]
@@ -271,6 +273,7 @@ impl EventBody {
             Self::UserCustomToolResult { .. } => "user.custom_tool_result",
             Self::UserToolResult { .. } => "user.tool_result",
             Self::UserDefineOutcome { .. } => "user.define_outcome",
+            Self::SystemMessage { .. } => "system.message",
             Self::OutcomeEvaluationStart { .. } => "span.outcome_evaluation_start",
             Self::OutcomeEvaluationOngoing { .. } => "span.outcome_evaluation_ongoing",
             Self::OutcomeEvaluationEnd { .. } => "span.outcome_evaluation_end",

@@ -14,7 +14,22 @@ use crate::money::{BudgetLimit, MonetaryAmount};
 use crate::resource::{Resource, ResourceParam};
 use crate::skill::{AgentSkill, SkillParam};
 use crate::tool::{Tool, ToolParam};
-use crate::{Field, Metadata, Timestamp};
+use crate::{Field, Metadata, Problem, Timestamp};
+
+/// The longest title of a session, in characters.
+const MAX_TITLE: usize = 500;
+
+/// A session's title as it was sent; no title is null, not an empty text.
+///
+/// # Errors
+/// 400 when it is empty, blank or too long.
+pub fn title(sent: String) -> Result<String, Problem> {
+    if sent.trim().is_empty() || sent.chars().count() > MAX_TITLE {
+        let message = format!("must have 1 to {MAX_TITLE} characters and not be blank; null is no title");
+        return Err(Problem::invalid_at("title", message));
+    }
+    Ok(sent)
+}
 
 /// A session (contract 2.6).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -178,6 +178,18 @@ impl WebhookSecret {
     }
 }
 
+/// What a body is compared by that may hold a secret: HMAC-SHA256 under the server's own key, so that whoever has the result
+/// and not the key cannot try a guess at the secret.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the fingerprint is computed with the key's bytes")]
+pub fn fingerprint(server_key: &SecretBytes, body: &[u8]) -> Vec<u8> {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, server_key.expose());
+    let mut context = hmac::Context::with_key(&key);
+    context.update(b"postern request 1\0");
+    context.update(body);
+    context.sign().as_ref().to_vec()
+}
+
 fn fresh(prefix: &str) -> String {
     let mut random = Zeroizing::new([0; RANDOM_BYTES]);
     fill_random(random.as_mut_slice());

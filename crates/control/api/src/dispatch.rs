@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::body;
 use crate::caller::{Caller, Kind, OverOperatorSocket, WORKSPACE, authenticate, operator};
 use crate::multipart::{Form, Raw};
-use crate::once::{self, Keyed};
+use crate::once::{self, Keyed, Told};
 use crate::query::Query;
 use crate::reply::{Reply, refusal};
 use crate::roles;
@@ -43,6 +43,8 @@ pub(crate) struct Call {
     pub(crate) once: Option<Once>,
     /// The same before its body is known.
     pub(crate) keyed: Option<Keyed>,
+    /// The same with its body, where its handler reads that.
+    pub(crate) told: Option<Told>,
     parameters: Vec<(String, String)>,
     body: Bytes,
     /// A form that its handler reads as it arrives. Locked by nobody: a body can be sent to another thread and not shared.
@@ -209,13 +211,13 @@ async fn serve(
     let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let keyed = once::of(route, &caller, &parts.headers, target)?;
     // A form's handler knows its body, and asks then.
-    let once = keyed.as_ref().filter(|_| upload.is_none()).map(|keyed| keyed.with(&body));
-    if let Some(once) = &once
-        && let Some(reply) = once::earlier(&app, once).await?
+    let told = keyed.as_ref().filter(|_| upload.is_none()).map(|keyed| Told::new(&app, keyed, &body)).transpose()?;
+    if let Some(told) = &told
+        && let Some(reply) = told.earlier(&app).await?
     {
         return Ok(reply);
     }
-    let (store, again) = (app.clone(), once.clone());
+    let (served, once) = (app.clone(), told.as_ref().map(|told| told.once.clone()));
     let ends = until_refused(app.clone(), route, caller.clone(), parts.headers.clone());
     let headers = parts.headers;
     let answer = (route.handler)(Call {
@@ -227,6 +229,7 @@ async fn serve(
         upgrade,
         once,
         keyed,
+        told: None,
         parameters,
         body,
         upload: Mutex::new(upload),
@@ -236,8 +239,8 @@ async fn serve(
         Method::Post | Method::Upload | Method::Patch | Method::Delete => {
             let answered = to_the_end(answer).await;
             postern_danger::point!("answer.before");
-            match &again {
-                Some(once) => once::settle(&store, once, answered).await,
+            match &told {
+                Some(told) => told.settle(&served, answered).await,
                 None => answered,
             }
         }

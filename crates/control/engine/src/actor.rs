@@ -87,7 +87,8 @@ impl Actor {
             shared: Arc::clone(shared),
             session: Session::new(record.thread_id.clone(), agent, shared.settings.limits)
                 .priced(prices, record.budget)
-                .pricing(shared.settings.prices_of_roster(&record.agent)),
+                .pricing(shared.settings.prices_of_roster(&record.agent))
+                .hearing_system(shared.settings.system_messages.contains(&record.agent.model.id)),
             record,
             next: 1,
             next_waiting: WAITING,
@@ -174,8 +175,8 @@ impl Actor {
                 let updated = self.update(*request).await;
                 answer(reply, updated)
             }
-            Command::AddResource { param, reply } => {
-                let added = self.add_resource(param).await;
+            Command::AddResource { param, once, reply } => {
+                let added = self.add_resource(param, once.as_ref()).await;
                 answer(reply, added)
             }
             Command::RemoveResource { id, reply } => {

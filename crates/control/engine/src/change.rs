@@ -146,7 +146,7 @@ impl Actor {
         let title = match request.title {
             Field::Absent => self.record.title.clone(),
             Field::Null => None,
-            Field::Value(title) => Some(title),
+            Field::Value(sent) => Some(model::title(sent)?),
         };
         Ok(Changes {
             agent: self.changed_agent(request.agent)?,

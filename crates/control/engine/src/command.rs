@@ -8,6 +8,7 @@ use postern_model::ids::{ResourceId, ThreadId, WorkspaceId};
 use postern_model::resource::{AuthorizationToken, Resource, ResourceParam};
 use postern_model::session::{Session, Thread, UpdateSession};
 use postern_session::Author;
+use postern_store::answers::Once;
 use postern_store::events::Of;
 use tokio::sync::oneshot;
 
@@ -42,6 +43,7 @@ pub(crate) enum Command {
     },
     AddResource {
         param: ResourceParam,
+        once: Option<Once>,
         reply: Reply<Resource>,
     },
     RemoveResource {

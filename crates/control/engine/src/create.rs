@@ -8,7 +8,7 @@ use postern_model::event::ClientEvent;
 use postern_model::ids::{AgentId, EnvironmentId, SessionId, ThreadId, VaultId, WorkspaceId};
 use postern_model::resource::ResourceParam;
 use postern_model::session::{
-    AgentParam, AgentReferenceParam, CreateSession, Session, SessionAgent, SessionStatus, Usage,
+    AgentParam, AgentReferenceParam, CreateSession, Session, SessionAgent, SessionStatus, Usage, title,
 };
 use postern_model::skill::{AgentSkill, SkillParam};
 use postern_model::tool::web::WebTools;
@@ -22,6 +22,7 @@ use postern_store::{Connection, Tx, agents, environments, skills};
 use serde::Serialize;
 
 use crate::actor::Actor;
+use crate::attached;
 use crate::budget;
 use crate::deployments::Run;
 use crate::problem;
@@ -42,7 +43,7 @@ pub(crate) async fn create(
 ) -> Result<Session, Problem> {
     // One transaction from the look-ups on: an agent or environment that is archived meanwhile cannot slip in.
     let mut tx = shared.store.write().await.map_err(problem)?;
-    let begun = begin(shared, &mut tx, workspace, request, None).await?;
+    let begun = begin(shared, &mut tx, workspace, request, (Begins::Session, None)).await?;
     remember(&mut tx, once, &begun.session()).await?;
     tx.commit().await.map_err(problem)?;
     Ok(begun.adopt(shared))
@@ -84,10 +85,10 @@ pub(crate) async fn begin(
     tx: &mut Tx,
     workspace: &WorkspaceId,
     request: CreateSession,
-    run: Option<&Run>,
+    (whose, run): (Begins, Option<&Run>),
 ) -> Result<Begun, Problem> {
     let initial = request.initial_events.unwrap_or_default();
-    check_initial_events(&initial)?;
+    check_initial_events(&initial, whose)?;
     let metadata = request.metadata.unwrap_or_default().checked()?;
     let vault_ids = vaults(request.vault_ids.unwrap_or_default())?;
     let environment_id = environment(tx, workspace, &request.environment_id).await?;
@@ -106,7 +107,7 @@ pub(crate) async fn begin(
         environment_id,
         thread_id: ThreadId::generate(),
         agent,
-        title: request.title,
+        title: request.title.map(title).transpose()?,
         metadata,
         vault_ids,
         budget,
@@ -125,7 +126,8 @@ pub(crate) async fn begin(
         updated_at: now,
         archived_at: None,
     };
-    let whose = rubric::Reader { workspace, session: &record.id, now };
+    let whose = attached::Reader { workspace, session: &record.id, now };
+    attached::check(tx, whose, Author::Client, &initial).await?;
     let initial = rubric::resolve(tx, whose, initial).await?;
     let mut actor = Actor::new(shared, record);
     actor.session.check(&initial, Author::Client)?;
@@ -175,28 +177,37 @@ fn vaults(sent: Vec<String>) -> Result<Vec<VaultId>, Problem> {
     sent.into_iter().enumerate().map(parse).collect()
 }
 
-fn check_initial_events(events: &[ClientEvent]) -> Result<(), Problem> {
+/// Whose first events they are.
+#[derive(Clone, Copy)]
+pub(crate) enum Begins {
+    Session,
+    Deployment,
+}
+
+fn check_initial_events(events: &[ClientEvent], whose: Begins) -> Result<(), Problem> {
     if events.len() > MAX_INITIAL_EVENTS {
         let message = format!("at most {MAX_INITIAL_EVENTS} events are allowed, got {}", events.len());
         return Err(Problem::invalid_at("initial_events", message));
     }
-    events.iter().enumerate().try_for_each(|(index, event)| may_begin(event, &format!("initial_events.{index}")))
+    events.iter().enumerate().try_for_each(|(index, event)| may_begin(event, whose, &format!("initial_events.{index}")))
 }
 
 /// Whether a session may begin with the event at this place.
-pub(crate) fn may_begin(event: &ClientEvent, at: &str) -> Result<(), Problem> {
-    match event {
-        ClientEvent::UserMessage { .. } | ClientEvent::UserDefineOutcome { .. } => Ok(()),
-        // Refused as it is later, under the same code.
-        ClientEvent::SystemMessage { .. } => {
-            event.check().map_err(|no| Problem { message: format!("{at}: {}", no.message), ..no })
-        }
-        ClientEvent::UserInterrupt { .. }
-        | ClientEvent::UserToolConfirmation { .. }
-        | ClientEvent::UserCustomToolResult { .. }
-        | ClientEvent::UserToolResult { .. } => {
-            Err(Problem::invalid_at(at, "only user.message and user.define_outcome may begin a session"))
-        }
+pub(crate) fn may_begin(event: &ClientEvent, whose: Begins, at: &str) -> Result<(), Problem> {
+    match (event, whose) {
+        (ClientEvent::UserMessage { .. } | ClientEvent::UserDefineOutcome { .. }, _) => Ok(()),
+        (ClientEvent::SystemMessage { .. }, Begins::Deployment) => Ok(()),
+        (ClientEvent::SystemMessage { .. }, Begins::Session) => Err(Problem::invalid_at(
+            at,
+            "only user.message and user.define_outcome may begin a session; say it in an override of the agent's `system`",
+        )),
+        (
+            ClientEvent::UserInterrupt { .. }
+            | ClientEvent::UserToolConfirmation { .. }
+            | ClientEvent::UserCustomToolResult { .. }
+            | ClientEvent::UserToolResult { .. },
+            _,
+        ) => Err(Problem::invalid_at(at, "only user.message and user.define_outcome may begin a session")),
     }
 }
 

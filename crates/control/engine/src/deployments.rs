@@ -24,7 +24,7 @@ use serde_json::json;
 pub(crate) use clock::keep_time;
 use tokens::Tokens;
 
-use crate::create::{self, Begun, now};
+use crate::create::{self, Begins, Begun, now};
 use crate::problem;
 use crate::schedule::Cron;
 use crate::shared::Shared;
@@ -259,7 +259,7 @@ async fn rehearse(
 ) -> Result<(Deployment, Option<Tokens>), Problem> {
     let mut tx = shared.store.write().await.map_err(problem)?;
     let request = definition.session()?;
-    let Begun { actor, .. } = create::begin(shared, &mut tx, workspace, request, None).await?;
+    let Begun { actor, .. } = create::begin(shared, &mut tx, workspace, request, (Begins::Deployment, None)).await?;
     Ok(definition.pinned(actor.record.agent.version))
 }
 
@@ -267,7 +267,7 @@ async fn begin(shared: &Arc<Shared>, tx: &mut Tx, record: &Record, run: &Run) ->
     let Record { workspace_id, deployment, .. } = record;
     let agent = json!({"type": "agent", "id": deployment.agent.id, "version": deployment.agent.version});
     let request = definition::session(deployment, &agent)?;
-    create::begin(shared, tx, workspace_id, request, Some(run)).await
+    create::begin(shared, tx, workspace_id, request, (Begins::Deployment, Some(run))).await
 }
 
 async fn save(shared: &Arc<Shared>, mut tx: Tx, record: Record, happening: Happening) -> Result<Deployment, Problem> {

@@ -5,6 +5,7 @@
 //! is `postern-session`.
 
 mod actor;
+mod attached;
 mod budget;
 mod change;
 mod command;
@@ -33,7 +34,7 @@ mod under_way;
 mod web;
 mod webhooks;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +89,8 @@ pub struct Settings {
     pub judge: Option<String>,
     /// The model that grades outcomes; the agent's own unless given.
     pub grader: Option<String>,
+    /// The models that take system text in mid-conversation, by the names that agents call them.
+    pub system_messages: BTreeSet<String>,
     /// What the tokens of models cost, by their names.
     pub prices: BTreeMap<String, Price>,
     /// Bounds on what a session does by itself.
@@ -112,6 +115,7 @@ impl Default for Settings {
             max_output_tokens: postern_upstream::MAX_OUTPUT_TOKENS,
             judge: None,
             grader: None,
+            system_messages: BTreeSet::new(),
             prices: BTreeMap::new(),
             limits: Limits::default(),
             mcp: McpSettings::default(),
@@ -251,8 +255,9 @@ impl Engine {
         workspace: &WorkspaceId,
         id: &SessionId,
         param: ResourceParam,
+        once: Option<Once>,
     ) -> Result<Resource, Problem> {
-        self.shared.ask(Some(workspace), id, |reply| Command::AddResource { param, reply }).await
+        self.shared.ask(Some(workspace), id, |reply| Command::AddResource { param, once, reply }).await
     }
 
     /// Takes a resource away from a session.
@@ -347,10 +352,14 @@ impl Engine {
             ));
         }
         // Whoever may not send an outcome does not learn which files there are.
+        let whose = attached::Reader { workspace, session: id, now: Timestamp::now() };
+        if events.iter().any(attached::is_in) {
+            let mut reader = self.shared.store.read().await.map_err(problem)?;
+            attached::check(&mut reader, whose, author, &events).await?;
+        }
         let events = match author {
             Author::Client if events.iter().any(rubric::is_file) => {
                 let mut reader = self.shared.store.read().await.map_err(problem)?;
-                let whose = rubric::Reader { workspace, session: id, now: Timestamp::now() };
                 rubric::resolve(&mut reader, whose, events).await?
             }
             Author::Client | Author::Worker => events,

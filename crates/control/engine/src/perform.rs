@@ -6,7 +6,7 @@ use postern_model::Timestamp;
 use postern_model::event::{Audience, Event, EventBody, ModelUsage};
 use postern_model::ids::{EventId, ThreadId};
 use postern_model::session::SessionStatus;
-use postern_session::{Chance, Deed, Effect, FailureKind, Input, ModelEvent, ModelFailure, Thread};
+use postern_session::{Chance, Conversation, Deed, Effect, FailureKind, Input, ModelEvent, ModelFailure, Thread};
 use postern_store::events::{Log, Placed};
 use postern_store::sessions::{self, Progress};
 use postern_store::{StoreError, Tx, events, mcp_calls, threads, work};
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::error;
 
 use crate::actor::{Actor, Over};
+use crate::attached;
 use crate::subscribers::Scene;
 
 /// What came of an input.
@@ -226,9 +227,18 @@ impl Actor {
         let web = self.shared.settings.limits.web;
         let given = postern_upstream::Given { skills: &skills, resources: &self.record.resources, web };
         let asked = self.session.asked(of);
-        let body = postern_upstream::body(agent, given, of.mcp_tools(), &asked, max_tokens);
         postern_danger::point!("model.before");
-        let news = self.shared.model.start(body);
+        let news = if asked.files().is_empty() {
+            let body = postern_upstream::body(agent, given, of.mcp_tools(), &asked, max_tokens);
+            self.shared.model.start(body)
+        } else {
+            let (agent, tools, resources) = (agent.clone(), of.mcp_tools().to_vec(), self.record.resources.clone());
+            let body = move |conversation: &Conversation| {
+                let given = postern_upstream::Given { skills: &skills, resources: &resources, web };
+                postern_upstream::body(&agent, given, &tools, conversation, max_tokens)
+            };
+            attached::ask(&self.shared, self.record.workspace_id.clone(), asked.into_owned(), body)
+        };
         self.under_way(thread).request = Some((start, news));
         postern_danger::point!("model.after");
     }

@@ -10,10 +10,11 @@ use postern_model::resource::{
 };
 use postern_model::{Field, Problem, Timestamp};
 use postern_session::Input;
+use postern_store::answers::Once;
 use postern_store::{Tx, files, memory_stores};
 
 use crate::actor::{Actor, Failure};
-use crate::create::now;
+use crate::create::{self, now};
 use crate::deployments::Run;
 use crate::problem;
 use crate::repositories;
@@ -140,7 +141,11 @@ async fn memory_store(
 
 impl Actor {
     /// Gives the session one more file. A worker that serves it learns it before its next tool call.
-    pub(crate) async fn add_resource(&mut self, param: ResourceParam) -> Result<Resource, Failure> {
+    pub(crate) async fn add_resource(
+        &mut self,
+        param: ResourceParam,
+        once: Option<&Once>,
+    ) -> Result<Resource, Failure> {
         self.takes_resources()?;
         if !matches!(param, ResourceParam::File { .. }) {
             let message =
@@ -151,6 +156,7 @@ impl Actor {
         let mut tx = self.write().await?;
         let owner = Owner { workspace: &self.record.workspace_id, session: &self.record.id, run: None };
         let resource = add(&mut tx, owner, &self.record.resources, param, now).await?;
+        create::remember(&mut tx, once, &resource).await?;
         self.record.resources.push(resource.clone());
         // Told as an update: whoever serves the session reads it again.
         self.perform_with_record_in(tx, nothing_said()).await?;

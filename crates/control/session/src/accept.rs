@@ -19,8 +19,38 @@ pub(crate) fn check(session: &Session, events: &[ClientEvent], author: Author) -
     events.iter().enumerate().try_for_each(|(index, event)| {
         after
             .check(event, author)
+            .and_then(|()| match event {
+                ClientEvent::SystemMessage { .. } => system(session, &events[..index], &events[index + 1..]),
+                _ => Ok(()),
+            })
             .map_err(|problem| Problem { message: format!("events.{index}: {}", problem.message), ..problem })
     })
+}
+
+/// Whether system text may stand between these events of its request (contract 3.1).
+fn system(session: &Session, before: &[ClientEvent], after: &[ClientEvent]) -> Result<(), Problem> {
+    if !session.hears_system {
+        let message = "system.message: the agent's model is not named in `[model] system_messages` of this server as one that takes \
+                       system text in mid-conversation; put it into the agent's `system` or into a user.message";
+        return Err(Problem::invalid(message).with_code("model_does_not_support_mid_conversation_system"));
+    }
+    if !after.is_empty() {
+        return Err(Problem::invalid("system.message: a request has at most one, as its last event"));
+    }
+    let of_primary = |call: &EventId| session.threads[0].state.calls.find(call).is_some();
+    match before.last() {
+        Some(ClientEvent::UserMessage { .. }) => Ok(()),
+        Some(
+            ClientEvent::UserToolResult { tool_use_id: call, .. }
+            | ClientEvent::UserCustomToolResult { custom_tool_use_id: call, .. },
+        ) if of_primary(call) => Ok(()),
+        Some(ClientEvent::UserToolResult { .. } | ClientEvent::UserCustomToolResult { .. }) => Err(Problem::invalid(
+            "system.message: it goes to the session's own thread; the result before it is of another's call",
+        )),
+        Some(_) | None => Err(Problem::invalid(
+            "system.message: it stands directly after a user.message, user.tool_result or user.custom_tool_result",
+        )),
+    }
 }
 
 /// The calls of each thread as they would be after the events that were checked so far.
@@ -67,7 +97,7 @@ impl After<'_> {
                 Ok(())
             }
             ClientEvent::UserDefineOutcome { .. } => self.outcome(),
-            // Refused by `event.check` above.
+            // Where it stands decides.
             ClientEvent::SystemMessage { .. } => Ok(()),
         }
     }

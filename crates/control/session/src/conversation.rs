@@ -3,6 +3,8 @@
 //! Appended to, so that a prefix once sent stays byte for byte the same and the endpoint's cache holds; changed at its
 //! beginning only where the log says so (see `context`).
 
+mod files;
+
 use postern_model::content::Block;
 use postern_model::ids::EventId;
 use serde::{Deserialize, Serialize};
@@ -25,6 +27,8 @@ const MOST_DATA_WEIGHT: usize = 8_000;
 pub enum Role {
     /// The user, and the results of tools.
     User,
+    /// Whoever runs the agent, in mid-conversation.
+    System,
     /// The model.
     Assistant,
 }
@@ -53,6 +57,15 @@ impl Conversation {
 
     pub(crate) fn user(&mut self, content: &[Block]) {
         self.push(Role::User, content.iter().filter(|block| has_content(block)).map(wire).collect());
+    }
+
+    /// Adds system text: behind all that the model has not answered yet, also what is added later.
+    pub(crate) fn system(&mut self, content: &[Block]) {
+        if !matches!(self.messages.last(), Some(last) if last.role != Role::Assistant) {
+            // What it belongs to was blank, and there is no system text without a user's turn before it.
+            self.instruct("(no text)");
+        }
+        self.push(Role::System, content.iter().filter(|block| has_content(block)).map(wire).collect());
     }
 
     pub(crate) fn assistant(&mut self, content: Vec<Value>) {
@@ -91,7 +104,7 @@ impl Conversation {
 
     /// What a summary would take the place of weighs.
     pub(crate) fn head_weight(&self) -> u64 {
-        weight(&self.messages[..self.tail()])
+        weight(self.messages[..self.tail()].iter().filter(|message| message.role != Role::System))
     }
 
     /// What clearing all results but the newest would free.
@@ -111,9 +124,10 @@ impl Conversation {
         self.weigh();
     }
 
-    /// Keeps the ends of every long text.
+    /// Keeps the ends of every long text, and system text whole.
     pub(crate) fn shorten(&mut self) {
-        for block in self.messages.iter_mut().flat_map(|message| message.content.iter_mut()) {
+        let said = self.messages.iter_mut().filter(|message| message.role != Role::System);
+        for block in said.flat_map(|message| message.content.iter_mut()) {
             shorten_text(block);
             if let Some(content) = block.get_mut("content").and_then(Value::as_array_mut) {
                 content.iter_mut().for_each(shorten_text);
@@ -122,11 +136,14 @@ impl Conversation {
         self.weigh();
     }
 
-    /// Puts a text in the place of everything but the end.
+    /// Puts a text in the place of everything but the end, and of no system text: what its operator said a summary does not
+    /// soften.
     pub(crate) fn compact(&mut self, stand_in: &str) {
         let tail = self.messages.split_off(self.tail());
-        self.messages.clear();
+        let head = std::mem::take(&mut self.messages).into_iter();
+        let system = head.filter(|message| message.role == Role::System).flat_map(|message| message.content).collect();
         self.instruct(stand_in);
+        self.push(Role::System, system);
         for message in tail {
             self.push(message.role, message.content);
         }
@@ -135,12 +152,17 @@ impl Conversation {
 
     /// Where the end begins that no summary takes the place of: the newest input, with the calls that it answers.
     fn tail(&self) -> usize {
-        let count = self.messages.len();
-        match self.messages.last() {
+        let count = self.messages.len() - self.trailing_system();
+        match self.messages[..count].last() {
             Some(last) if last.role == Role::Assistant => count,
             Some(last) if last.content.first().is_some_and(|block| is_result(&block)) => count.saturating_sub(2),
             _ => count.saturating_sub(1),
         }
+    }
+
+    /// How many messages of system text stand at the end: one or none.
+    fn trailing_system(&self) -> usize {
+        usize::from(self.messages.last().is_some_and(|last| last.role == Role::System))
     }
 
     fn weigh(&mut self) {
@@ -149,10 +171,15 @@ impl Conversation {
 
     fn push(&mut self, role: Role, content: Vec<Value>) {
         self.weight += content.iter().map(block_weight).sum::<u64>();
-        match self.messages.last_mut() {
+        // The user's turn is one message, and system text stands behind it.
+        let end = match role {
+            Role::User => self.messages.len() - self.trailing_system(),
+            Role::System | Role::Assistant => self.messages.len(),
+        };
+        match self.messages[..end].last_mut() {
             _ if content.is_empty() => {}
             Some(last) if last.role == role => last.content.extend(content),
-            _ => self.messages.push(Message { role, content }),
+            _ => self.messages.insert(end, Message { role, content }),
         }
     }
 }
@@ -161,8 +188,8 @@ fn is_result(block: &&Value) -> bool {
     block["type"] == "tool_result"
 }
 
-fn weight(messages: &[Message]) -> u64 {
-    messages.iter().flat_map(|message| &message.content).map(block_weight).sum()
+fn weight<'a>(messages: impl IntoIterator<Item = &'a Message>) -> u64 {
+    messages.into_iter().flat_map(|message| &message.content).map(block_weight).sum()
 }
 
 fn block_weight(value: &Value) -> u64 {
@@ -174,6 +201,8 @@ fn block_weight(value: &Value) -> u64 {
             .iter()
             .map(|(key, value)| match (key.as_str(), value) {
                 ("data", Value::String(data)) => data.len().min(MOST_DATA_WEIGHT) as u64,
+                // Whatever the file holds.
+                ("file_id", Value::String(_)) => MOST_DATA_WEIGHT as u64,
                 _ => key.len() as u64 + block_weight(value),
             })
             .sum(),
@@ -234,6 +263,35 @@ mod tests {
         conversation.assistant(vec![json!({"type": "text", "text": "c"})]);
         let shape: Vec<_> = conversation.messages().iter().map(|m| (m.role, m.content.len())).collect();
         assert_eq!(shape, [(Role::User, 2), (Role::Assistant, 1)]);
+    }
+
+    #[test]
+    fn system_text_stands_behind_the_turn_that_it_belongs_to_and_no_summary_takes_its_place() {
+        let mut conversation = Conversation::default();
+        conversation.user(&[Block::text("a")]);
+        conversation.system(&[Block::text("RULE 1")]);
+        conversation.user(&[Block::text("b")]);
+        conversation.assistant(vec![json!({"type": "text", "text": "c"})]);
+        conversation.user(&[Block::text(" ")]);
+        conversation.system(&[Block::text(format!("RULE 2 {}", "x".repeat(SHORT_TEXT)))]);
+        let shape = |conversation: &Conversation| -> Vec<_> {
+            conversation.messages().iter().map(|message| (message.role, message.content.len())).collect()
+        };
+        let (user, system, assistant) = ((Role::User, 1), (Role::System, 1), (Role::Assistant, 1));
+        assert_eq!(shape(&conversation), [(Role::User, 2), system, assistant, user, system]);
+        conversation.shorten();
+        let rule = conversation.messages()[4].clone();
+        assert!(rule.content[0]["text"].as_str().unwrap().len() > SHORT_TEXT);
+        conversation.assistant(vec![json!({"type": "text", "text": "d"})]);
+        conversation.user(&[Block::text("e")]);
+        conversation.compact("SUMMARY");
+        assert_eq!(shape(&conversation), [(Role::User, 2), (Role::System, 2)]);
+        let [first, kept] = conversation.messages() else { panic!("two messages") };
+        assert_eq!(
+            (first.content[0]["text"].as_str(), first.content[1]["text"].as_str()),
+            (Some("SUMMARY"), Some("e"))
+        );
+        assert_eq!((kept.content[0]["text"].as_str(), &kept.content[1]), (Some("RULE 1"), &rule.content[0]));
     }
 
     #[test]

@@ -64,9 +64,20 @@ impl Step<'_> {
                     self.define(description, rubric, max_iterations);
                 }
             }
-            // Refused by `ClientEvent::check` before anything is handed in.
-            ClientEvent::SystemMessage { .. } => {}
+            ClientEvent::SystemMessage { content } => self.system(content),
         }
+    }
+
+    /// System text takes effect with what stands before it in its request: it waits where that waits.
+    fn system(&mut self, content: Vec<Block>) {
+        let appended = self.deeds.iter().rev().find_map(|deed| match &deed.effect {
+            Effect::Append(event, _) => Some(event.processed_at.is_some()),
+            _ => None,
+        });
+        let processed_at = appended.unwrap_or(true).then_some(self.now);
+        let event = Event { id: self.chance.event_id(), processed_at, body: EventBody::SystemMessage { content } };
+        self.push(Effect::Accepted(event.id.clone()));
+        self.store(event, None);
     }
 
     /// Takes in what somebody says of a call, in the thread whose call it is.

@@ -235,7 +235,11 @@ pub(crate) fn transcript(conversation: &Conversation) -> Vec<Value> {
     let mut shown = Vec::new();
     let mut size = 0;
     for message in conversation.messages().iter().rev() {
-        let who = if message.role == Role::Assistant { "agent" } else { "user" };
+        let who = match message.role {
+            Role::Assistant => "agent",
+            Role::User => "user",
+            Role::System => "system",
+        };
         for entry in message.content.iter().rev().filter_map(|block| entry(who, block)) {
             size += entry.to_string().len();
             if size > LONGEST_TRANSCRIPT {

@@ -28,6 +28,8 @@ pub struct Session {
     pub(crate) budget: Option<BudgetLimit>,
     /// What the models cost of agents that work in threads of their own, by the name of the model.
     pub(crate) member_prices: BTreeMap<String, Prices>,
+    /// Whether its agent's model takes system text in mid-conversation.
+    pub(crate) hears_system: bool,
     pub(crate) overall: Overall,
     /// The URLs that all threads were shown.
     pub(crate) sightings: Sightings,
@@ -44,6 +46,7 @@ impl Session {
             limits,
             budget: None,
             member_prices: BTreeMap::new(),
+            hears_system: false,
             overall: Overall::default(),
             sightings: Sightings::default(),
             threads: vec![Thread::new(thread, agent, Prices::default(), None)],
@@ -62,6 +65,12 @@ impl Session {
     #[must_use]
     pub fn pricing(self, member_prices: BTreeMap<String, Prices>) -> Self {
         Self { member_prices, ..self }
+    }
+
+    /// The same whose agent's model takes system text in mid-conversation, or does not.
+    #[must_use]
+    pub fn hearing_system(self, hears_system: bool) -> Self {
+        Self { hears_system, ..self }
     }
 
     /// Takes in the next event of a stored log, with the blocks kept beside it, into the thread that it is of. When all

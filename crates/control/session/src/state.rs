@@ -150,7 +150,14 @@ impl State {
             self.last_at = self.last_at.max(at);
         }
         match &event.body {
-            EventBody::UserMessage { .. } if event.processed_at.is_none() => self.queue.push_back(event.clone()),
+            EventBody::UserMessage { .. } | EventBody::SystemMessage { .. } if event.processed_at.is_none() => {
+                self.queue.push_back(event.clone());
+            }
+            // No intent: a judge measures calls by what the user said.
+            EventBody::SystemMessage { content } => {
+                self.queue.retain(|queued| queued.id != event.id);
+                self.conversation.system(content);
+            }
             EventBody::UserMessage { content } => {
                 self.queue.retain(|queued| queued.id != event.id);
                 self.conversation.user(content);

@@ -221,7 +221,8 @@ async fn content(
     content.ok_or(StoreError::Corrupt { what: "memory_contents.content" })
 }
 
-fn digest_of(content: &str) -> ContentDigest {
+/// The SHA-256 of a text.
+pub fn digest_of(content: &str) -> ContentDigest {
     let mut bytes = [0; 32];
     bytes.copy_from_slice(digest(&SHA256, content.as_bytes()).as_ref());
     ContentDigest::from_bytes(bytes)

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Verdict, outcome};
 use crate::Problem;
-use crate::content::{Block, DocumentSource, ImageSource};
+use crate::content::Block;
 use crate::ids::{EventId, ThreadId};
 
 /// The body of `POST /v1/sessions/{id}/events`.
@@ -64,8 +64,23 @@ pub enum ClientEvent {
 
 /// The most events one request may carry.
 pub const MAX_EVENTS: usize = 50;
+/// The most blocks of a `system.message`.
+const MAX_SYSTEM_BLOCKS: usize = 1000;
+/// The most text of one: as much as an agent's own.
+const MAX_SYSTEM_CHARACTERS: usize = 100_000;
 
 impl ClientEvent {
+    /// The blocks that it has.
+    pub fn blocks(&self) -> &[Block] {
+        match self {
+            Self::UserMessage { content } | Self::SystemMessage { content } => content,
+            Self::UserCustomToolResult { content, .. } | Self::UserToolResult { content, .. } => {
+                content.as_deref().unwrap_or_default()
+            }
+            Self::UserInterrupt { .. } | Self::UserToolConfirmation { .. } | Self::UserDefineOutcome { .. } => &[],
+        }
+    }
+
     /// The checks that need nothing but the event itself.
     ///
     /// # Errors
@@ -89,13 +104,26 @@ impl ClientEvent {
             Self::UserDefineOutcome { description, rubric, max_iterations } => {
                 outcome::check(description, rubric, *max_iterations)
             }
-            Self::SystemMessage { .. } => Err(Problem::invalid(
-                "system.message: no model is taken to support system text in mid-conversation; \
-                 put it into the agent's `system` or into a user.message",
-            )
-            .with_code("model_does_not_support_mid_conversation_system")),
+            Self::SystemMessage { content } => check_system(content),
         }
     }
+}
+
+fn check_system(content: &[Block]) -> Result<(), Problem> {
+    if content.is_empty() || content.len() > MAX_SYSTEM_BLOCKS {
+        let message = format!("must have 1 to {MAX_SYSTEM_BLOCKS} text blocks, has {}", content.len());
+        return Err(Problem::invalid_at("content", message));
+    }
+    check_blocks(content, &["text"])?;
+    let texts = content.iter().filter_map(Block::as_text);
+    if texts.clone().any(|text| text.trim().is_empty()) {
+        return Err(Problem::invalid_at("content", "text must not be blank"));
+    }
+    if texts.map(|text| text.chars().count()).sum::<usize>() > MAX_SYSTEM_CHARACTERS {
+        let message = format!("must have at most {MAX_SYSTEM_CHARACTERS} characters together");
+        return Err(Problem::invalid_at("content", message));
+    }
+    Ok(())
 }
 
 fn check_blocks(blocks: &[Block], allowed: &[&str]) -> Result<(), Problem> {
@@ -103,9 +131,6 @@ fn check_blocks(blocks: &[Block], allowed: &[&str]) -> Result<(), Problem> {
         let at = format!("content.{index}");
         if !allowed.contains(&block.kind()) {
             return Err(Problem::invalid_at(&at, format!("a `{}` block is not allowed here", block.kind())));
-        }
-        if uses_file(block) {
-            return Err(Problem::invalid_at(&at, "file sources are not in this build; send the content inline"));
         }
         if let Some(reason) = block.unreadable() {
             return Err(Problem::invalid_at(&format!("{at}.source"), reason));
@@ -115,11 +140,4 @@ fn check_blocks(blocks: &[Block], allowed: &[&str]) -> Result<(), Problem> {
         }
     }
     Ok(())
-}
-
-fn uses_file(block: &Block) -> bool {
-    matches!(
-        block,
-        Block::Image { source: ImageSource::File { .. } } | Block::Document { source: DocumentSource::File { .. }, .. }
-    )
 }

@@ -10,6 +10,10 @@ fn refusal(event: Value) -> String {
     }
 }
 
+fn system(content: Value) -> Value {
+    json!({"type": "system.message", "content": content})
+}
+
 #[test]
 fn an_event_reads_back_from_what_it_was_written_as() {
     let body = EventBody::ThreadStatusIdle {
@@ -45,12 +49,18 @@ fn what_a_client_may_not_send_is_refused_with_the_reason() {
         (message(json!({"type": "text", "text": ""})), "must not be empty"),
         (message(json!({"type": "text", "text": "x", "surprise": 1})), "surprise"),
         (message(json!({"type": "redacted"})), "`redacted` block is not allowed"),
-        (message(json!({"type": "image", "source": {"type": "file", "file_id": "file_1"}})), "not in this build"),
         (confirm(json!({"deny_message": "x"})), "only allowed with result"),
         (confirm(json!({"result": "maybe"})), "maybe"),
         (confirm(json!({"tool_use_id": "toolu_1"})), "sevt_"),
         (json!({"type": "user.define_outcome", "description": "d", "rubric": {}}), "rubric"),
-        (json!({"type": "system.message", "content": [{"type": "text", "text": "x"}]}), "system"),
+        (system(json!([])), "1 to 1000 text blocks"),
+        (system(json!(vec![json!({"type": "text", "text": "x"}); 1001])), "1 to 1000 text blocks"),
+        (
+            system(json!([{"type": "image", "source": {"type": "url", "url": "https://a.example/"}}])),
+            "not allowed here",
+        ),
+        (system(json!([{"type": "text", "text": " \n"}])), "blank"),
+        (system(json!([{"type": "text", "text": "x".repeat(100_001)}])), "100000 characters"),
     ] {
         let text = refusal(event.clone());
         assert!(text.contains(part), "{event}: {text}");

@@ -27,11 +27,11 @@ struct Issued<'a> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a key is shown once, in the answer that issues it")]
-pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
+pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let CreateApiKey { name, role, vault_ids, workspace_id } = call.optional_body()?;
     let name = checked_name(name)?;
     let reach = keys::KeyReach { role, vault_ids: checked_vaults(vault_ids)? };
-    call.query.finish()?;
+    call.finish_query()?;
     let key = ApiKey::issue();
     let digest = key.digest();
     let hint = &key.secret().expose()[..HINT_LENGTH];
@@ -40,6 +40,7 @@ pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
     let mut tx = call.app.store.write().await.map_err(problem)?;
     workspaces::required(&mut tx, &workspace).await.map_err(problem)?;
     let record = keys::create_api_key(&mut tx, &workspace, &new, &reach).await.map_err(problem)?;
+    call.remember(&mut tx, &record).await?;
     tx.commit().await.map_err(problem)?;
     Reply::json(&Issued { record, key: key.secret().expose() })
 }

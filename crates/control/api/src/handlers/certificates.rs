@@ -20,7 +20,7 @@ pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     // By mistake it may hold a private key.
     let body = call.confidential_body::<RegisterCertificate>()?;
     let (app, workspace, who) = (call.app.clone(), call.workspace.clone(), call.caller.log_name());
-    call.query.finish()?;
+    call.finish_query()?;
     let now = app.now();
     let ca = accept_ca(&body.ca_certificate_pem, SystemTime::from(now)).map_err(|error| refused(&error))?;
     let new = NewCertificate {
@@ -31,6 +31,7 @@ pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     };
     let mut change = app.change_tunnel().await?;
     let certificate = certificates::create(&mut change.tx, &workspace, &tunnel, &new).await.map_err(problem)?;
+    call.remember(&mut change.tx, &certificate).await?;
     change.commit(&tunnel).await?;
     tracing::info!(%tunnel, certificate = %certificate.id, fingerprint = certificate.fingerprint, who, "CA registered");
     Reply::json(&certificate)

@@ -20,7 +20,7 @@ pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let vault: VaultId = call.id("vault", "Vault")?;
     let mut body = call.confidential_body::<CreateCredential>()?;
     let (app, workspace, who) = (call.app.clone(), call.workspace.clone(), call.caller.log_name());
-    call.query.finish()?;
+    call.finish_query()?;
     let (id, now) = (body.id.take().unwrap_or_else(CredentialId::generate), app.now());
     let display_name = credential_name(body.display_name.take())?;
     let metadata = body.metadata.take().unwrap_or_default().checked()?;
@@ -47,11 +47,11 @@ pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
         Shown { auth: &new.auth, display_name: display_name.as_deref(), metadata: &metadata, binding: &binding };
     let new = NewCredential { shown, key: &new.key, secrets: &secrets, now };
     let credential = credentials::create(&mut tx, &workspace, &vault, &id, &new).await.map_err(problem)?;
-    tx.commit().await.map_err(problem)?;
+    let answer = call.created(tx, &credential).await?;
     app.control.vaults_changed();
     let kind = credential.auth.kind().as_str();
     tracing::info!(%vault, credential = %id, kind, perimeters = perimeters.len(), who, "credential sealed");
-    Reply::json(&credential)
+    Ok(answer)
 }
 
 pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {

@@ -23,10 +23,10 @@ struct Issued<'a> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a key is shown once, in the answer that issues it")]
-pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
+pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let environment: EnvironmentId = call.id("environment", "Environment")?;
     let name = checked_name(call.optional_body::<CreateKey>()?.name)?;
-    call.query.finish()?;
+    call.finish_query()?;
     let key = EnvironmentKey::issue();
     let digest = key.digest();
     let hint = &key.secret().expose()[..HINT_LENGTH];
@@ -40,6 +40,7 @@ pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
         );
     }
     let record = keys::create_environment_key(&mut tx, &call.workspace, &environment, &new).await.map_err(problem)?;
+    call.remember(&mut tx, &record).await?;
     tx.commit().await.map_err(problem)?;
     Reply::json(&Issued { record, key: key.secret().expose() })
 }

@@ -1,14 +1,18 @@
 //! The memories of a store (contract 1.12): for clients, and for the workers of sessions that have the store.
 
-use postern_model::Problem;
-use postern_model::ids::MemoryId;
-use postern_model::memory::{ContentDigest, CreateMemory, Memory, MemoryListItem, PathPrefix, UpdateMemory, View};
+use postern_model::ids::{MemoryId, MemoryStoreId, MemoryVersionId};
+use postern_model::memory::{
+    ContentDigest, CreateMemory, Memory, MemoryListItem, MemoryTag, PathPrefix, UpdateMemory, View,
+};
 use postern_model::page::{Cursor, Direction, Order, Page};
+use postern_model::{Problem, Timestamp};
 use postern_store::memories::{self, listing};
+use serde::{Deserialize, Serialize};
 
 use super::Deleted;
 use super::memory_stores::{Use, actor, change, page_length, usable, view};
 use crate::app::problem;
+use crate::body;
 use crate::dispatch::Call;
 use crate::query::Query;
 use crate::reply::Reply;
@@ -20,8 +24,54 @@ pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let mut tx = call.app.store.write().await.map_err(problem)?;
     let store = usable(&call, &mut tx, Use::Write).await?;
     let memory = memories::create(&mut tx, change(&call, &store, &by), body).await.map_err(problem)?;
+    call.remember(&mut tx, &Kept::of(&memory)).await?;
     tx.commit().await.map_err(problem)?;
     Reply::json(&seen(memory, view))
+}
+
+/// What is kept of the answer to a creation with a key: nothing that a redaction would have to find.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    id: MemoryId,
+    memory_store_id: MemoryStoreId,
+    memory_version_id: MemoryVersionId,
+    created_at: Timestamp,
+}
+
+impl Kept {
+    fn of(memory: &Memory) -> Self {
+        Self {
+            id: memory.id.clone(),
+            memory_store_id: memory.memory_store_id.clone(),
+            memory_version_id: memory.memory_version_id.clone(),
+            created_at: memory.created_at,
+        }
+    }
+
+    /// The memory as it was made from this body.
+    fn made(self, body: CreateMemory) -> Result<Memory, Problem> {
+        let (path, content) = body.checked()?;
+        Ok(Memory {
+            id: self.id,
+            kind: MemoryTag::Memory,
+            memory_store_id: self.memory_store_id,
+            memory_version_id: self.memory_version_id,
+            path,
+            content_sha256: memories::digest_of(&content),
+            content_size_bytes: content.len() as u64,
+            created_at: self.created_at,
+            updated_at: self.created_at,
+            content: Some(content),
+        })
+    }
+}
+
+/// The answer to a creation that comes again with its query and its body, from what was kept of it.
+pub(crate) fn told_again(kept: &str, query: &str, body: &[u8]) -> Result<Vec<u8>, Problem> {
+    let kept: Kept = serde_json::from_str(kept).map_err(|_| Problem::internal())?;
+    let view = view(&mut Query::parse(query)?, View::Basic)?;
+    let memory = seen(kept.made(body::parse(body)?)?, view);
+    serde_json::to_vec(&memory).map_err(|_| Problem::internal())
 }
 
 pub(crate) async fn get(mut call: Call) -> Result<Reply, Problem> {

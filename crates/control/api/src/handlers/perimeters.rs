@@ -19,18 +19,18 @@ use crate::reply::Reply;
 
 const LIST: &str = "perimeters";
 
-pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
+pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let body = call.body::<CreatePerimeter>()?.checked()?;
-    call.query.finish()?;
+    call.finish_query()?;
     // A key that nothing can be sealed to is refused now, not when a secret arrives.
     let key: Result<PerimeterPublicKey, _> = body.public_key.parse();
     key.map_err(|error| Problem::invalid_at("public_key", error))?;
     let who = call.caller.log_name();
     let mut tx = call.app.store.write().await.map_err(problem)?;
     let perimeter = perimeters::create(&mut tx, &call.workspace, body, call.app.now()).await.map_err(problem)?;
-    tx.commit().await.map_err(problem)?;
+    let answer = call.created(tx, &perimeter).await?;
     tracing::info!(perimeter = %perimeter.id, public_key = perimeter.public_key, who, "perimeter registered");
-    Reply::json(&perimeter)
+    Ok(answer)
 }
 
 pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {

@@ -35,8 +35,8 @@ struct Failure {
 pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let session = session(&call)?;
     let body = call.confidential_body::<ResourceParam>()?;
-    call.query.finish()?;
-    Reply::json(&call.app.engine.add_resource(&call.workspace, &session, body).await?)
+    call.finish_query()?;
+    Reply::json(&call.app.engine.add_resource(&call.workspace, &session, body, call.once.clone()).await?)
 }
 
 pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {

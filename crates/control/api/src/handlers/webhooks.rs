@@ -35,14 +35,15 @@ impl<'a> WithSecret<'a> {
     }
 }
 
-pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
+pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let body = call.body::<CreateWebhook>()?.checked()?;
-    call.query.finish()?;
+    call.finish_query()?;
     let who = call.caller.log_name();
     let id = WebhookId::generate();
     let mut tx = call.app.store.write().await.map_err(problem)?;
     let webhook = webhooks::create(&mut tx, &call.workspace, &id, body, call.app.now()).await.map_err(problem)?;
     let shown = Reply::json(&WithSecret::of(&call.app, &webhook, 1)?)?;
+    call.remember(&mut tx, &webhook).await?;
     tx.commit().await.map_err(problem)?;
     tracing::info!(webhook = %id, who, "webhook made");
     Ok(shown)

@@ -13,14 +13,14 @@ use crate::reply::Reply;
 
 const LIST: &str = "workspaces";
 
-pub(crate) async fn create(call: Call) -> Result<Reply, Problem> {
+pub(crate) async fn create(mut call: Call) -> Result<Reply, Problem> {
     let body = call.body::<CreateWorkspace>()?.checked()?;
-    call.query.finish()?;
+    call.finish_query()?;
     let mut tx = call.app.store.write().await.map_err(problem)?;
     let made = workspaces::create(&mut tx, body, call.app.now()).await.map_err(problem)?;
-    tx.commit().await.map_err(problem)?;
+    let answer = call.created(tx, &made).await?;
     tracing::info!(workspace = %made.id, "workspace made");
-    Reply::json(&made)
+    Ok(answer)
 }
 
 pub(crate) async fn list(mut call: Call) -> Result<Reply, Problem> {

@@ -14,7 +14,7 @@ use postern_model::{Field, Problem};
 use serde_json::{Value, json};
 
 use super::tokens::Tokens;
-use crate::create::{may_begin, now};
+use crate::create::{Begins, may_begin, now};
 use crate::schedule::Cron;
 
 const MAX_NAME: usize = 256;
@@ -201,7 +201,7 @@ fn events(events: Vec<Value>) -> Result<Vec<Value>, Problem> {
         let at = format!("initial_events.{index}");
         let parsed: ClientEvent =
             serde_json::from_value(event.clone()).map_err(|error| Problem::invalid_at(&at, error))?;
-        may_begin(&parsed, &at)?;
+        may_begin(&parsed, Begins::Deployment, &at)?;
     }
     Ok(events)
 }

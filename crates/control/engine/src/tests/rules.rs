@@ -90,6 +90,23 @@ async fn a_session_with_initial_events_runs_at_once() {
 }
 
 #[tokio::test]
+async fn a_title_is_neither_empty_nor_long() {
+    let stage = Stage::new().await;
+    let longest = "\u{e9}".repeat(500);
+    let id = stage.create(json!({"title": longest})).await.unwrap().id;
+    for wrong in ["", " \n", &format!("{longest}x")] {
+        let update = serde_json::from_value(json!({"title": wrong})).unwrap();
+        let created = stage.create(json!({"title": wrong})).await.unwrap_err();
+        let updated = stage.engine.update_session(&stage.workspace, &id, update).await.unwrap_err();
+        for refused in [created, updated] {
+            assert_eq!(refused.status(), 400);
+            assert!(refused.message.starts_with("title: must have 1 to 500"), "{}", refused.message);
+        }
+    }
+    assert_eq!(stage.engine.session(&stage.workspace, &id).await.unwrap().title, Some(longest));
+}
+
+#[tokio::test]
 async fn updates_say_what_changed_and_nothing_else() {
     let stage = Stage::new().await;
     let id = stage.create(json!({"title": "a", "metadata": {"k": "v"}})).await.unwrap().id;

@@ -34,6 +34,7 @@ pub(super) fn turns<'a>(messages: &'a [Message]) -> Vec<Turn<'a>> {
     let turn = |(index, message): (usize, &'a Message)| {
         let role = match message.role {
             Role::User => "user",
+            Role::System => "system",
             Role::Assistant => "assistant",
         };
         let blocks = message.content.as_slice();
