@@ -86,10 +86,9 @@ impl App {
         &self.control
     }
 
-    /// The time, as microseconds: what the database keeps.
+    /// The wall's time, as microseconds: what the database keeps.
     pub(crate) fn now(&self) -> Timestamp {
-        let now = Timestamp::now();
-        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+        self.store.clock().wall()
     }
 }
 

@@ -198,7 +198,7 @@ async fn environment_key(app: &App, text: &str) -> Result<Option<Caller>, Proble
 async fn session_token(app: &App, text: &str) -> Result<Option<Caller>, Problem> {
     let Ok(token) = SessionToken::parse(text) else { return Ok(None) };
     let mut connection = app.store.read().await.map_err(problem)?;
-    let found = keys::find_session_token(&mut connection, token.digest().as_str(), app.now()).await.map_err(problem)?;
+    let found = keys::find_session_token(&mut connection, token.digest().as_str()).await.map_err(problem)?;
     Ok(found.map(Caller::Session))
 }
 

@@ -62,7 +62,7 @@ impl Actor {
     pub(crate) async fn delete(&mut self) -> Result<(), Failure> {
         self.must_not_run("deleted")?;
         let mut tx = self.write().await?;
-        work::stop_all(&mut tx, &self.record.id, now()).await.map_err(problem)?;
+        work::stop_all(&mut tx, &self.record.id).await.map_err(problem)?;
         sessions::delete(&mut tx, &self.record.workspace_id, &self.record.id, now()).await.map_err(problem)?;
         tx.commit().await.map_err(problem)?;
         self.shared.litter.notify_one();
@@ -200,7 +200,7 @@ impl Actor {
             if is_archive {
                 let subject = Subject::new(Happening::SessionArchived, &self.record.id);
                 webhooks::announce(&mut tx, &self.record.workspace_id, subject, self.record.updated_at).await?;
-                work::stop_all(&mut tx, &self.record.id, self.record.updated_at).await?;
+                work::stop_all(&mut tx, &self.record.id).await?;
             }
             tx.commit().await
         };

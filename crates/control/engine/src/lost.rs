@@ -6,18 +6,24 @@ use std::sync::Arc;
 use postern_model::Problem;
 use postern_model::ids::{EnvironmentId, SessionId, WorkId};
 use postern_model::work::{Work, WorkError, WorkState};
+use postern_store::Jump;
 use postern_store::work::{self, Lost, LostCause};
 use tracing::{error, warn};
 
 use crate::command::Command;
-use crate::create::now;
 use crate::problem;
 use crate::shared::Shared;
 
-/// Settles what is lost anywhere until the engine drains.
+/// Settles what is lost anywhere until the engine drains, and says when the wall clock was set.
 pub(crate) async fn keep_settled(shared: Arc<Shared>) {
     let drain = shared.drain.clone();
     loop {
+        if let Some(jump) = shared.store.clock().jump() {
+            say_jump(jump);
+        }
+        if let Err(error) = work::note_time(&shared.store).await {
+            warn!(error = &error as &dyn std::error::Error, "the lease clock was not noted; it is tried again");
+        }
         if let Err(problem) = settle(&shared, None).await {
             warn!(%problem, "lost work items could not be settled; it is tried again");
         }
@@ -33,7 +39,7 @@ pub(crate) async fn keep_settled(shared: Arc<Shared>) {
 /// nobody was told of.
 pub(crate) async fn settle(shared: &Arc<Shared>, environment: Option<&EnvironmentId>) -> Result<(), Problem> {
     let mut reader = shared.store.read().await.map_err(problem)?;
-    let lost = work::lost(&mut reader, environment, now()).await.map_err(problem)?;
+    let lost = work::lost(&mut reader, environment).await.map_err(problem)?;
     drop(reader);
     for Lost { environment, work, session, cause } in lost {
         warn!(%work, %session, ?cause, "no worker ended this work item");
@@ -81,7 +87,7 @@ async fn stop(
     failure: Option<&WorkError>,
 ) -> Result<Work, Problem> {
     let mut tx = shared.store.write().await.map_err(problem)?;
-    let stopped = work::stop(&mut tx, environment, id, force, now()).await.map_err(problem)?;
+    let stopped = work::stop(&mut tx, environment, id, force).await.map_err(problem)?;
     if let Some(failure) = failure {
         work::note_failure(&mut tx, id, failure).await.map_err(problem)?;
     }
@@ -111,6 +117,14 @@ async fn report(
     let mut tx = shared.store.write().await.map_err(problem)?;
     work::reported(&mut tx, id).await.map_err(problem)?;
     tx.commit().await.map_err(problem)
+}
+
+fn say_jump(Jump { by }: Jump) {
+    warn!(
+        code = "clock_jumped",
+        by_seconds = by.as_secs(),
+        "the wall clock was set, or this host slept: leases are kept as before, schedules, webhooks and expiry follow the clock"
+    );
 }
 
 fn worker_lost() -> WorkError {

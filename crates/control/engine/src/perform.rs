@@ -142,7 +142,7 @@ impl Actor {
 
     pub(crate) async fn ensure_work(&self, tx: &mut Tx) -> Result<(), StoreError> {
         let record = &self.record;
-        work::enqueue(tx, &record.workspace_id, &record.environment_id, &record.id, Timestamp::now()).await?;
+        work::enqueue(tx, &record.workspace_id, &record.environment_id, &record.id).await?;
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! A connection to the database that knows how what sessions say is encrypted.
+//! A connection to the database that knows how what sessions say is encrypted, and what time it is.
 
 use std::ops::{Deref, DerefMut};
 
@@ -9,12 +9,14 @@ use sqlx::sqlite::{SqliteConnection, SqliteQueryResult, SqliteRow, SqliteStateme
 use sqlx::{Either, Execute, Executor, SqlStr, Sqlite, Transaction};
 
 use crate::cipher::Cipher;
+use crate::clock::Clock;
 
 /// What the queries run on: a reader's, or a [`crate::Tx`]'s.
 #[derive(Debug)]
 pub struct Connection {
     inner: Inner,
     cipher: Cipher,
+    clock: Clock,
 }
 
 #[derive(Debug)]
@@ -24,17 +26,22 @@ enum Inner {
 }
 
 impl Connection {
-    pub(crate) fn reading(inner: PoolConnection<Sqlite>, cipher: Cipher) -> Self {
-        Self { inner: Inner::Reading(inner), cipher }
+    pub(crate) fn reading(inner: PoolConnection<Sqlite>, cipher: Cipher, clock: Clock) -> Self {
+        Self { inner: Inner::Reading(inner), cipher, clock }
     }
 
-    pub(crate) fn writing(inner: Transaction<'static, Sqlite>, cipher: Cipher) -> Self {
-        Self { inner: Inner::Writing(inner), cipher }
+    pub(crate) fn writing(inner: Transaction<'static, Sqlite>, cipher: Cipher, clock: Clock) -> Self {
+        Self { inner: Inner::Writing(inner), cipher, clock }
     }
 
     /// How what sessions say is encrypted.
     pub(crate) fn cipher(&self) -> Cipher {
         self.cipher.clone()
+    }
+
+    /// What time it is.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Makes what was written durable; a reader has written nothing.

@@ -14,6 +14,7 @@ use tokio::sync::futures::OwnedNotified;
 use tracing::warn;
 
 use crate::cipher::{Cipher, EventKeys};
+use crate::clock::{self, Clock, Time};
 use crate::{Connection, encrypted};
 
 /// The schema, in order. A migration that was released is never edited.
@@ -41,6 +42,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (64, "event_keys", include_str!("../migrations/sqlite/0064_event_keys.sql")),
     (65, "deployment_tokens", include_str!("../migrations/sqlite/0065_deployment_tokens.sql")),
     (75, "affinity", include_str!("../migrations/sqlite/0075_affinity.sql")),
+    (80, "lease_clock", include_str!("../migrations/sqlite/0080_lease_clock.sql")),
 ];
 
 const READERS: u32 = 8;
@@ -58,6 +60,7 @@ pub struct Store {
     readers: SqlitePool,
     checkpoints: Checkpoints,
     cipher: Cipher,
+    clock: Clock,
     work: Arc<Notify>,
     told: Arc<Notify>,
 }
@@ -128,6 +131,18 @@ impl Store {
     /// # Errors
     /// As [`Store::open`]; or something is stored under a key that is not among them.
     pub async fn open_with(path: &Path, keys: Option<EventKeys>) -> Result<Self, StoreError> {
+        Self::opened(path, keys, Clock::host()).await
+    }
+
+    /// The same under another clock than the host's.
+    ///
+    /// # Errors
+    /// As [`Store::open_with`].
+    pub async fn open_by(path: &Path, keys: Option<EventKeys>, time: Arc<dyn Time>) -> Result<Self, StoreError> {
+        Self::opened(path, keys, Clock::of(time)).await
+    }
+
+    async fn opened(path: &Path, keys: Option<EventKeys>, clock: Clock) -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -146,8 +161,11 @@ impl Store {
         let checkpoints = Checkpoints::new(pool(1).connect_lazy_with(options.clone()));
         let readers = pool(READERS).connect_with(options.read_only(true)).await?;
         let (work, told) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let store = Self { writer, readers, checkpoints, cipher: Cipher::new(keys), work, told };
+        let store = Self { writer, readers, checkpoints, cipher: Cipher::new(keys), clock, work, told };
         encrypted::check(&store).await?;
+        let mut tx = store.write().await?;
+        clock::begin(&mut tx).await?;
+        tx.commit().await?;
         Ok(store)
     }
 
@@ -156,7 +174,8 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn write(&self) -> Result<Tx, StoreError> {
-        let inner = Connection::writing(self.writer.begin_with("BEGIN IMMEDIATE").await?, self.cipher.clone());
+        let begun = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let inner = Connection::writing(begun, self.cipher.clone(), self.clock.clone());
         let (work, told) = (Arc::clone(&self.work), Arc::clone(&self.told));
         let checkpoints = self.checkpoints.clone();
         Ok(Tx { inner, checkpoints, work, wakes_pollers: false, told, tells: false })
@@ -167,11 +186,16 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn read(&self) -> Result<Connection, StoreError> {
-        Ok(Connection::reading(self.readers.acquire().await?, self.cipher.clone()))
+        Ok(Connection::reading(self.readers.acquire().await?, self.cipher.clone(), self.clock.clone()))
     }
 
     pub(crate) fn cipher(&self) -> &Cipher {
         &self.cipher
+    }
+
+    /// What time it is: the wall's, and the leases'.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Ends at the next commit that queued work. To miss none, enable it before looking at the queue.

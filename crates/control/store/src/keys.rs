@@ -9,6 +9,7 @@ use postern_model::{Problem, Timestamp};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
+use crate::clock::Tick;
 use crate::list::{ListQuery, newest};
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
 use crate::{Connection, StoreError, Tx, vaults};
@@ -247,17 +248,14 @@ pub async fn revoke_environment_key(
     environment_key(&row.ok_or_else(|| Problem::not_found(format!("Environment key {id} was not found.")))?)
 }
 
-/// What a session token opens, its lease judged at `now`.
+/// What a session token opens, its lease judged now.
 ///
 /// # Errors
 /// The database failed.
-pub async fn find_session_token(
-    connection: &mut Connection,
-    digest: &str,
-    now: Timestamp,
-) -> Result<Option<SessionGrant>, StoreError> {
+pub async fn find_session_token(connection: &mut Connection, digest: &str) -> Result<Option<SessionGrant>, StoreError> {
+    let now = connection.clock().tick();
     let row = sqlx::query(
-        "SELECT w.workspace_id, w.environment_id, w.id, w.session_id, w.state, w.lease_expires_at, t.superseded \
+        "SELECT w.workspace_id, w.environment_id, w.id, w.session_id, w.state, w.lease_end_tick, t.superseded \
          FROM session_tokens t JOIN work w ON w.id = t.work_id WHERE t.digest = ?1",
     )
     .bind(digest)
@@ -266,12 +264,12 @@ pub async fn find_session_token(
     row.as_ref().map(|row| session_grant(row, now)).transpose()
 }
 
-fn session_grant(row: &SqliteRow, now: Timestamp) -> Result<SessionGrant, StoreError> {
+fn session_grant(row: &SqliteRow, now: Tick) -> Result<SessionGrant, StoreError> {
     let stopped = row.try_get::<&str, _>("state")? == WorkState::Stopped.as_str();
-    let expires: Option<i64> = row.try_get("lease_expires_at")?;
+    let end: Option<i64> = row.try_get("lease_end_tick")?;
     let lease = match row.try_get::<bool, _>("superseded")? {
         true => Lease::Superseded,
-        false if stopped || expires.is_none_or(|expires| expires <= micros(now)) => Lease::Ended,
+        false if stopped || end.is_none_or(|end| end <= now.micros()) => Lease::Ended,
         false => Lease::Alive,
     };
     Ok(SessionGrant {

@@ -9,6 +9,7 @@ pub mod answers;
 pub mod blobs;
 pub mod certificates;
 mod cipher;
+mod clock;
 mod connection;
 pub mod credentials;
 mod database;
@@ -38,5 +39,6 @@ pub mod workspaces;
 pub mod wraps;
 
 pub use cipher::{BadEventKeys, EventKeys};
+pub use clock::{Clock, Jump, Tick, Time};
 pub use connection::Connection;
 pub use database::{Store, StoreError, Tx};

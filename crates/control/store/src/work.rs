@@ -1,7 +1,8 @@
 //! The work queue: one live item for each session that needs a worker (contract 1.3 and 4.4).
 //!
 //! An item is handed out under a lease. While the lease lives nobody else gets it; when it ends without a stop the item
-//! goes back to the queue. Never says *what* there is to do: the session's log does.
+//! goes back to the queue. Whatever is decided by time is decided on the lease clock, columns `_tick`; the wall's time, columns
+//! `_at`, is only shown. Never says *what* there is to do: the session's log does.
 
 mod lease;
 #[cfg(test)]
@@ -15,15 +16,15 @@ pub use read::{HandedOut, ended_in_vain, find, handed_out, list, live, stats};
 
 use std::time::Duration;
 
-use postern_model::Timestamp;
 use postern_model::ids::{EnvironmentId, SessionId, WorkId, WorkspaceId};
 use postern_model::metadata::MetadataPatch;
 use postern_model::work::{Work, WorkError, WorkState};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
+use crate::clock::{Tick, noted};
 use crate::row::{from_json, json, micros, parsed};
-use crate::{Connection, StoreError, Tx};
+use crate::{Connection, Store, StoreError, Tx};
 
 /// How often in a row an item may be handed out and lost before its session is told so.
 pub const MAX_ATTEMPTS: i64 = 10;
@@ -43,8 +44,6 @@ pub struct Poll<'a> {
     pub present: Option<&'a [String]>,
     /// An item that was handed out this long ago and never acknowledged is handed out again.
     pub reclaim_older_than: Duration,
-    /// The time.
-    pub now: Timestamp,
 }
 
 /// What an item is handed out with.
@@ -101,22 +100,22 @@ pub async fn enqueue(
     workspace: &WorkspaceId,
     environment: &EnvironmentId,
     session: &SessionId,
-    now: Timestamp,
 ) -> Result<WorkId, StoreError> {
     if let Some(existing) = live(tx, session).await? {
         return Ok(existing);
     }
-    let id = WorkId::generate();
+    let (id, tick) = (WorkId::generate(), noted(tx).await?);
     sqlx::query(
-        "INSERT INTO work (workspace_id, id, environment_id, session_id, state, metadata, created_at, queued_at, attempts, \
-           reported, home) VALUES (?1, ?2, ?3, ?4, 'queued', '{}', ?5, ?5, 0, FALSE, \
+        "INSERT INTO work (workspace_id, id, environment_id, session_id, state, metadata, created_at, queued_at, queued_tick, \
+           attempts, reported, home) VALUES (?1, ?2, ?3, ?4, 'queued', '{}', ?5, ?5, ?6, 0, FALSE, \
            (SELECT home FROM work WHERE session_id = ?4 ORDER BY created_at DESC, id DESC LIMIT 1))",
     )
     .bind(workspace.as_str())
     .bind(id.as_str())
     .bind(environment.as_str())
     .bind(session.as_str())
-    .bind(micros(now))
+    .bind(micros(tx.clock().wall()))
+    .bind(tick.micros())
     .execute(&mut **tx)
     .await?;
     tx.wake_pollers();
@@ -127,13 +126,16 @@ pub async fn enqueue(
 ///
 /// # Errors
 /// The database failed.
-pub async fn stop_all(tx: &mut Tx, session: &SessionId, now: Timestamp) -> Result<(), StoreError> {
+pub async fn stop_all(tx: &mut Tx, session: &SessionId) -> Result<(), StoreError> {
+    let tick = noted(tx).await?;
     sqlx::query(
-        "UPDATE work SET state = 'stopped', stopped_at = ?2, stop_requested_at = COALESCE(stop_requested_at, ?2), \
-           reported = TRUE WHERE session_id = ?1 AND state <> 'stopped'",
+        "UPDATE work SET state = 'stopped', stopped_at = ?2, stopped_tick = ?3, \
+           stop_requested_at = COALESCE(stop_requested_at, ?2), reported = TRUE \
+         WHERE session_id = ?1 AND state <> 'stopped'",
     )
     .bind(session.as_str())
-    .bind(micros(now))
+    .bind(micros(tx.clock().wall()))
+    .bind(tick.micros())
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -144,11 +146,12 @@ pub async fn stop_all(tx: &mut Tx, session: &SessionId, now: Timestamp) -> Resul
 /// # Errors
 /// The database failed.
 pub async fn claimable(connection: &mut Connection, poll: &Poll<'_>) -> Result<bool, StoreError> {
+    let now = connection.clock().tick();
     let mut sql = QueryBuilder::<Sqlite>::new("SELECT 1 FROM work w WHERE ");
-    poll.push_takes(&mut sql);
+    poll.push_takes(&mut sql, now);
     sql.push(" AND (");
-    poll.push_waits(&mut sql);
-    sql.push(" OR (w.state IN ('starting', 'active') AND w.lease_expires_at <= ").push_bind(micros(poll.now));
+    poll.push_waits(&mut sql, now);
+    sql.push(" OR (w.state IN ('starting', 'active') AND w.lease_end_tick <= ").push_bind(now.micros());
     sql.push(")) LIMIT 1");
     Ok(sql.build().fetch_optional(connection).await?.is_some())
 }
@@ -156,7 +159,7 @@ pub async fn claimable(connection: &mut Connection, poll: &Poll<'_>) -> Result<b
 impl Poll<'_> {
     /// Of the items of the queue, those that this worker may have: what a session's files are needed for is kept for the
     /// worker that has them, while that one asks too or has something else in its hands.
-    fn push_takes(&self, sql: &mut QueryBuilder<Sqlite>) {
+    fn push_takes(&self, sql: &mut QueryBuilder<Sqlite>, now: Tick) {
         sql.push("w.environment_id = ").push_bind(self.environment.to_string());
         sql.push(" AND w.attempts < ").push_bind(MAX_ATTEMPTS);
         sql.push(" AND w.session_id NOT IN (SELECT session_id FROM session_holds WHERE frozen_at IS NOT NULL)");
@@ -171,17 +174,17 @@ impl Poll<'_> {
             }
             sql.push(
                 ") OR EXISTS (SELECT 1 FROM work o WHERE o.environment_id = w.environment_id AND o.worker = w.home \
-                   AND o.id <> w.id AND o.state <> 'stopped' AND o.lease_expires_at > ",
+                   AND o.id <> w.id AND o.state <> 'stopped' AND o.lease_end_tick > ",
             );
-            sql.push_bind(micros(self.now)).push("))");
+            sql.push_bind(now.micros()).push("))");
         }
         sql.push(")");
     }
 
     /// Of the items of the queue, those that wait for a worker.
-    fn push_waits(&self, sql: &mut QueryBuilder<Sqlite>) {
-        sql.push("(w.state = 'queued' AND (w.polled_at IS NULL OR w.polled_at <= ");
-        sql.push_bind(before(self.now, self.reclaim_older_than)).push("))");
+    fn push_waits(&self, sql: &mut QueryBuilder<Sqlite>, now: Tick) {
+        sql.push("(w.state = 'queued' AND (w.polled_tick IS NULL OR w.polled_tick <= ");
+        sql.push_bind(now.before(self.reclaim_older_than)).push("))");
     }
 }
 
@@ -190,11 +193,8 @@ impl Poll<'_> {
 ///
 /// # Errors
 /// The database failed.
-pub async fn lost(
-    connection: &mut Connection,
-    environment: Option<&EnvironmentId>,
-    now: Timestamp,
-) -> Result<Vec<Lost>, StoreError> {
+pub async fn lost(connection: &mut Connection, environment: Option<&EnvironmentId>) -> Result<Vec<Lost>, StoreError> {
+    let now = connection.clock().tick();
     let select = |from: &str| {
         let mut sql =
             QueryBuilder::<Sqlite>::new("SELECT environment_id, id, session_id, state, failure FROM work WHERE ");
@@ -204,13 +204,31 @@ pub async fn lost(
         sql.push(from);
         sql
     };
-    let mut sql = select("state <> 'stopped' AND lease_expires_at <= ");
-    sql.push_bind(micros(now)).push(" AND (state = 'stopping' OR attempts >= ").push_bind(MAX_ATTEMPTS).push(")");
+    let mut sql = select("state <> 'stopped' AND lease_end_tick <= ");
+    sql.push_bind(now.micros()).push(" AND (state = 'stopping' OR attempts >= ").push_bind(MAX_ATTEMPTS).push(")");
     let expired = sql.build().fetch_all(&mut *connection).await?;
-    let mut sql = select("state = 'stopped' AND NOT reported AND stopped_at <= ");
-    sql.push_bind(before(now, REPORT_TIME));
+    let mut sql = select("state = 'stopped' AND NOT reported AND stopped_tick <= ");
+    sql.push_bind(now.before(REPORT_TIME));
     let unreported = sql.build().fetch_all(connection).await?;
     expired.iter().chain(&unreported).map(lost_item).collect()
+}
+
+/// Notes the lease clock while leases are out, as every change of one does too: a server that dies again and again then
+/// holds what a lost worker had no longer than one that lives.
+///
+/// # Errors
+/// The database failed.
+pub async fn note_time(store: &Store) -> Result<(), StoreError> {
+    let mut reader = store.read().await?;
+    let out = "SELECT 1 FROM work WHERE state <> 'stopped' AND polled_tick IS NOT NULL LIMIT 1";
+    let are_out = sqlx::query(out).fetch_optional(&mut *reader).await?.is_some();
+    drop(reader);
+    if are_out {
+        let mut tx = store.write().await?;
+        noted(&mut tx).await?;
+        tx.commit().await?;
+    }
+    Ok(())
 }
 
 /// Notes why a worker could not serve an item; part of the transaction that stops it.
@@ -239,22 +257,22 @@ pub async fn reported(tx: &mut Tx, id: &WorkId) -> Result<(), StoreError> {
 /// # Errors
 /// The database failed.
 pub async fn claim(tx: &mut Tx, claim: &Claim<'_>) -> Result<Option<Claimed>, StoreError> {
-    let poll = &claim.poll;
-    requeue_expired(tx, poll.environment, poll.now).await?;
+    let (poll, now) = (&claim.poll, noted(tx).await?);
+    requeue_expired(tx, poll.environment, now).await?;
     let mut sql = QueryBuilder::<Sqlite>::new("SELECT w.id, w.home FROM work w WHERE ");
-    poll.push_takes(&mut sql);
+    poll.push_takes(&mut sql, now);
     sql.push(" AND ");
-    poll.push_waits(&mut sql);
-    sql.push(" ORDER BY w.queued_at, w.id LIMIT 1");
+    poll.push_waits(&mut sql, now);
+    sql.push(" ORDER BY w.queued_tick, w.id LIMIT 1");
     let Some(found) = sql.build().fetch_optional(&mut **tx).await? else { return Ok(None) };
     let home: Option<String> = found.try_get("home")?;
     let row = sqlx::query(
-        "UPDATE work SET polled_at = ?2, lease_expires_at = ?3, attempts = attempts + 1, worker = NULLIF(?4, '') \
+        "UPDATE work SET polled_tick = ?2, lease_end_tick = ?3, attempts = attempts + 1, worker = NULLIF(?4, '') \
          WHERE id = ?1 RETURNING *",
     )
     .bind(found.try_get::<String, _>("id")?)
-    .bind(micros(poll.now))
-    .bind(after(poll.now, claim.ttl))
+    .bind(now.micros())
+    .bind(now.after(claim.ttl))
     .bind(poll.worker)
     .fetch_one(&mut **tx)
     .await?;
@@ -299,14 +317,15 @@ fn lost_item(row: &SqliteRow) -> Result<Lost, StoreError> {
     })
 }
 
-async fn requeue_expired(tx: &mut Tx, environment: &EnvironmentId, now: Timestamp) -> Result<(), StoreError> {
+async fn requeue_expired(tx: &mut Tx, environment: &EnvironmentId, now: Tick) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE work SET state = 'queued', queued_at = ?2, polled_at = NULL, acknowledged_at = NULL, started_at = NULL, \
-           latest_heartbeat_at = NULL, last_heartbeat = NULL \
-         WHERE environment_id = ?1 AND state IN ('starting', 'active') AND lease_expires_at <= ?2",
+        "UPDATE work SET state = 'queued', queued_at = ?3, queued_tick = ?2, polled_tick = NULL, acknowledged_at = NULL, \
+           started_at = NULL, started_tick = NULL, latest_heartbeat_at = NULL, last_heartbeat = NULL \
+         WHERE environment_id = ?1 AND state IN ('starting', 'active') AND lease_end_tick <= ?2",
     )
     .bind(environment.as_str())
-    .bind(micros(now))
+    .bind(now.micros())
+    .bind(micros(tx.clock().wall()))
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -325,20 +344,8 @@ async fn issue_token(tx: &mut Tx, row: &SqliteRow, work: &Work, claim: &Claim<'_
     .bind(claim.token_digest)
     .bind(work.id.as_str())
     .bind(work.data.session().as_str())
-    .bind(micros(claim.poll.now))
+    .bind(micros(tx.clock().wall()))
     .execute(&mut **tx)
     .await?;
     Ok(())
-}
-
-fn before(now: Timestamp, span: Duration) -> i64 {
-    micros(now).saturating_sub(span_micros(span))
-}
-
-fn after(now: Timestamp, span: Duration) -> i64 {
-    micros(now).saturating_add(span_micros(span))
-}
-
-fn span_micros(span: Duration) -> i64 {
-    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }

@@ -63,8 +63,7 @@ pub(crate) async fn acknowledge(call: Call) -> Result<Reply, Problem> {
     let app = call.app.clone();
     call.finish_without_body()?;
     let mut tx = app.store.write().await.map_err(problem)?;
-    let taken =
-        work::acknowledge(&mut tx, &environment, &id, app.limits.lease_ttl, app.now()).await.map_err(problem)?;
+    let taken = work::acknowledge(&mut tx, &environment, &id, app.limits.lease_ttl).await.map_err(problem)?;
     tx.commit().await.map_err(problem)?;
     Reply::json(&taken)
 }
@@ -81,7 +80,6 @@ pub(crate) async fn heartbeat(mut call: Call) -> Result<Reply, Problem> {
         desired_ttl: desired.map(Duration::from_secs),
         ttl: app.limits.lease_ttl,
         superseded,
-        now: app.now(),
     };
     let mut tx = app.store.write().await.map_err(problem)?;
     let answer = work::heartbeat(&mut tx, &environment, &id, &beat).await.map_err(problem)?;
@@ -141,9 +139,8 @@ pub(crate) async fn update(call: Call) -> Result<Reply, Problem> {
 pub(crate) async fn stats(call: Call) -> Result<Reply, Problem> {
     let environment = environment(&call).await?;
     call.query.finish()?;
-    let now = call.app.now();
     let mut connection = call.app.store.read().await.map_err(problem)?;
-    let mut stats = work::stats(&mut connection, &environment, now).await.map_err(problem)?;
+    let mut stats = work::stats(&mut connection, &environment).await.map_err(problem)?;
     stats.workers_polling = Some(call.app.pollers.count(&environment, Instant::now().into_std()));
     Reply::json(&stats)
 }
@@ -218,7 +215,7 @@ struct Polled<'a> {
 async fn claim(app: &App, polled: Polled<'_>) -> Result<Option<Work>, Problem> {
     let Polled { environment, worker, reclaim, brings } = polled;
     let present = app.pollers.present(environment, Instant::now().into_std());
-    let poll = Poll { environment, worker, present: present.as_deref(), reclaim_older_than: reclaim, now: app.now() };
+    let poll = Poll { environment, worker, present: present.as_deref(), reclaim_older_than: reclaim };
     let mut connection = app.store.read().await.map_err(problem)?;
     if !work::claimable(&mut connection, &poll).await.map_err(problem)? {
         return Ok(None);

@@ -96,6 +96,11 @@ impl Server {
     pub(crate) async fn start_with(limits: Limits) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("control.db")).await.unwrap();
+        Self::start_over(directory, store, limits).await
+    }
+
+    /// A server over a store in this directory.
+    pub(crate) async fn start_over(directory: tempfile::TempDir, store: Store, limits: Limits) -> Self {
         let engine = Engine::start(store.clone(), Arc::new(Script), Settings::default()).await.unwrap();
         let key = issue_api_key(&store).await;
         let edge = Edge::new(Directory::new(), EdgeSettings::default());

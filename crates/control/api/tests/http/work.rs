@@ -28,7 +28,7 @@ pub(crate) async fn polled_with_vaults(server: &Server, environment: &str, key: 
     Polled { work: item["id"].as_str().unwrap().into(), session, call, token: token(&item) }
 }
 
-async fn poll(server: &Server, environment: &str, key: &str, query: &str) -> Value {
+pub(crate) async fn poll(server: &Server, environment: &str, key: &str, query: &str) -> Value {
     let path = format!("/v1/environments/{environment}/work/poll{query}");
     server.send(server.request_as(key, "GET", &path).header("anthropic-worker-id", "host-1")).await.ok()
 }
@@ -39,11 +39,11 @@ fn token(item: &Value) -> String {
     secret["sessions_token"].as_str().unwrap().to_owned()
 }
 
-fn work_path(environment: &str, item: &Polled, verb: &str) -> String {
+pub(crate) fn work_path(environment: &str, item: &Polled, verb: &str) -> String {
     format!("/v1/environments/{environment}/work/{}{verb}", item.work)
 }
 
-fn result(call: &str) -> Value {
+pub(crate) fn result(call: &str) -> Value {
     json!({"events": [{"type": "user.tool_result", "tool_use_id": call, "is_error": false,
                        "content": [{"type": "text", "text": "ok"}]}]})
 }

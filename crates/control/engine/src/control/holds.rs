@@ -99,7 +99,7 @@ impl ControlHub {
             Some(store) => {
                 let mut reader = store.read().await?;
                 let hold = holds::of(&mut reader, session).await?;
-                (hold, work::handed_out(&mut reader, session, Timestamp::now()).await?)
+                (hold, work::handed_out(&mut reader, session).await?)
             }
             None => (Hold::default(), HandedOut { now: true, ever: true }),
         };

@@ -249,7 +249,6 @@ async fn an_item_that_every_worker_lost_is_settled_also_where_nobody_polls_any_m
             worker: "",
             present: Some(&[]),
             reclaim_older_than: Duration::ZERO,
-            now: postern_model::Timestamp::now(),
         };
         let claim = work::Claim { poll, ttl: Duration::ZERO, token_digest: &format!("token {attempt}") };
         let mut tx = stage.engine.shared.store.write().await.unwrap();

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use postern_model::Problem;
 use postern_model::ids::{EnvironmentId, WorkId};
 use postern_model::problem::Kind;
 use postern_model::work::{Heartbeat, HeartbeatTag, LeaseState, Work, WorkState};
-use postern_model::{Problem, Timestamp};
 
-use super::{after, before, read};
+use super::read;
+use crate::clock::noted;
+use crate::events::WAITING;
 use crate::row::micros;
 use crate::{StoreError, Tx};
 
@@ -32,8 +34,6 @@ pub struct Beat<'a> {
     pub ttl: Duration,
     /// The caller's token belongs to an earlier hand-out of this item: the lease is not its own any more.
     pub superseded: bool,
-    /// The time.
-    pub now: Timestamp,
 }
 
 /// A worker takes the item it was handed: queued -> starting. Repeating it changes nothing.
@@ -45,7 +45,6 @@ pub async fn acknowledge(
     environment: &EnvironmentId,
     id: &WorkId,
     ttl: Duration,
-    now: Timestamp,
 ) -> Result<Work, StoreError> {
     let work = read::required(tx, environment, id).await?;
     match work.state {
@@ -53,13 +52,14 @@ pub async fn acknowledge(
         WorkState::Stopped => return Err(Problem::conflict(format!("Work item {id} has stopped.")).into()),
         WorkState::Queued => {}
     }
+    let now = noted(tx).await?;
     let taken = sqlx::query(
-        "UPDATE work SET state = 'starting', acknowledged_at = ?2, lease_expires_at = ?3, home = worker \
-         WHERE id = ?1 AND polled_at IS NOT NULL",
+        "UPDATE work SET state = 'starting', acknowledged_at = ?2, lease_end_tick = ?3, home = worker \
+         WHERE id = ?1 AND polled_tick IS NOT NULL",
     )
     .bind(id.as_str())
-    .bind(micros(now))
-    .bind(after(now, ttl))
+    .bind(micros(tx.clock().wall()))
+    .bind(now.after(ttl))
     .execute(&mut **tx)
     .await?;
     if taken.rows_affected() == 0 {
@@ -92,7 +92,7 @@ pub async fn heartbeat(
         WorkState::Starting | WorkState::Active if beat.superseded || !matches(beat.expected, stored.as_deref()) => {
             Err(lease_lost(stored, work.state, ttl).into())
         }
-        WorkState::Starting | WorkState::Active => prolong(tx, id, beat.now, ttl).await,
+        WorkState::Starting | WorkState::Active => prolong(tx, id, ttl).await,
     }
 }
 
@@ -100,13 +100,7 @@ pub async fn heartbeat(
 ///
 /// # Errors
 /// Refused with 404, or 409 when it has stopped; or the database failed.
-pub async fn stop(
-    tx: &mut Tx,
-    environment: &EnvironmentId,
-    id: &WorkId,
-    force: bool,
-    now: Timestamp,
-) -> Result<Work, StoreError> {
+pub async fn stop(tx: &mut Tx, environment: &EnvironmentId, id: &WorkId, force: bool) -> Result<Work, StoreError> {
     let work = read::required(tx, environment, id).await?;
     let next = match work.state {
         WorkState::Stopped => return Err(Problem::conflict(format!("Work item {id} has already stopped.")).into()),
@@ -115,32 +109,40 @@ pub async fn stop(
         WorkState::Starting | WorkState::Active | WorkState::Stopping if force => WorkState::Stopped,
         WorkState::Starting | WorkState::Active | WorkState::Stopping => WorkState::Stopping,
     };
+    let now = noted(tx).await?;
     sqlx::query(
         "UPDATE work SET state = ?2, stop_requested_at = COALESCE(stop_requested_at, ?3), \
-           stopped_at = CASE WHEN ?2 = 'stopped' THEN ?3 END WHERE id = ?1",
+           stopped_at = CASE WHEN ?2 = 'stopped' THEN ?3 END, stopped_tick = CASE WHEN ?2 = 'stopped' THEN ?4 END, \
+           stopped_place = CASE WHEN ?2 = 'stopped' THEN (\
+             SELECT COALESCE(MAX(e.seq), 0) FROM session_events e WHERE e.session_id = work.session_id AND e.seq < ?5) END \
+         WHERE id = ?1",
     )
     .bind(id.as_str())
     .bind(next.as_str())
-    .bind(micros(now))
+    .bind(micros(tx.clock().wall()))
+    .bind(now.micros())
+    .bind(WAITING)
     .execute(&mut **tx)
     .await?;
     read::required(tx, environment, id).await
 }
 
-async fn prolong(tx: &mut Tx, id: &WorkId, now: Timestamp, ttl: Duration) -> Result<Heartbeat, StoreError> {
+async fn prolong(tx: &mut Tx, id: &WorkId, ttl: Duration) -> Result<Heartbeat, StoreError> {
+    let (now, wall) = (noted(tx).await?, tx.clock().wall());
     // Microseconds, so that two beats of two workers never read the same. A worker that lasted this long was not lost to
     // what it was given, so only hand-outs lost sooner count towards giving up.
-    let text = format!("{now:.6}");
+    let text = format!("{wall:.6}");
     sqlx::query(
-        "UPDATE work SET state = 'active', last_heartbeat = ?2, latest_heartbeat_at = ?3, lease_expires_at = ?4, \
-           started_at = COALESCE(started_at, ?3), \
-           attempts = CASE WHEN started_at <= ?5 THEN 1 ELSE attempts END WHERE id = ?1",
+        "UPDATE work SET state = 'active', last_heartbeat = ?2, latest_heartbeat_at = ?3, lease_end_tick = ?4, \
+           started_at = COALESCE(started_at, ?3), started_tick = COALESCE(started_tick, ?5), \
+           attempts = CASE WHEN started_tick <= ?6 THEN 1 ELSE attempts END WHERE id = ?1",
     )
     .bind(id.as_str())
     .bind(&text)
-    .bind(micros(now))
-    .bind(after(now, ttl))
-    .bind(before(now, LASTING))
+    .bind(micros(wall))
+    .bind(now.after(ttl))
+    .bind(now.micros())
+    .bind(now.before(LASTING))
     .execute(&mut **tx)
     .await?;
     Ok(answer(text, Extended::Yes, WorkState::Active, ttl))

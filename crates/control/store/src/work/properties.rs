@@ -1,5 +1,6 @@
 //! Two workers and an operator act in any order while time passes: what must hold after every step.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -9,6 +10,7 @@ use postern_model::work::WorkState;
 use proptest::prelude::*;
 
 use super::{Beat, Claim, Poll};
+use crate::clock::tests::ByHand;
 use crate::keys::{Lease, find_session_token};
 use crate::list::ListQuery;
 use crate::{Store, environments, work};
@@ -21,8 +23,13 @@ enum Step {
     Poll(usize),
     Acknowledge(usize),
     Beat(usize),
-    Stop { worker: usize, force: bool },
-    Wait(i64),
+    Stop {
+        worker: usize,
+        force: bool,
+    },
+    Wait(u64),
+    /// Somebody sets the wall clock.
+    SetWall(SignedDuration),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -34,6 +41,7 @@ fn step() -> impl Strategy<Value = Step> {
         worker.clone().prop_map(Step::Beat),
         (worker, any::<bool>()).prop_map(|(worker, force)| Step::Stop { worker, force }),
         prop_oneof![Just(3), Just(30), Just(100)].prop_map(Step::Wait),
+        prop_oneof![Just(24), Just(-24)].prop_map(|hours| Step::SetWall(SignedDuration::from_hours(hours))),
     ]
 }
 
@@ -52,34 +60,36 @@ struct World {
     workers: [Option<Held>; 2],
     stopped: Vec<WorkId>,
     tokens: u32,
-    now: Timestamp,
+    time: Arc<ByHand>,
     _directory: tempfile::TempDir,
 }
 
 impl World {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("control.db")).await.unwrap();
-        let now = Timestamp::UNIX_EPOCH;
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let time = ByHand::at(now);
+        let store = Store::open_by(&directory.path().join("control.db"), None, time.clone()).await.unwrap();
         let mut tx = store.write().await.unwrap();
         let body = serde_json::from_str(r#"{"name":"default"}"#).unwrap();
         let environment = environments::create(&mut tx, &WorkspaceId::default(), body, now).await.unwrap().id;
         tx.commit().await.unwrap();
         let session = SessionId::generate();
         let workers = [None, None];
-        Self { store, environment, session, workers, stopped: Vec::new(), tokens: 0, now, _directory: directory }
+        Self { store, environment, session, workers, stopped: Vec::new(), tokens: 0, time, _directory: directory }
     }
 
     async fn lease(&self, held: &Held) -> Lease {
         let mut reader = self.store.read().await.unwrap();
-        find_session_token(&mut reader, &held.token, self.now).await.unwrap().expect("issued before").lease
+        find_session_token(&mut reader, &held.token).await.unwrap().expect("issued before").lease
     }
 
     async fn perform(&mut self, step: Step) {
         // Microseconds pass between any two requests.
-        self.now += SignedDuration::from_micros(1);
+        self.time.pass(Duration::from_micros(1));
         match step {
-            Step::Wait(seconds) => self.now += SignedDuration::from_secs(seconds),
+            Step::Wait(seconds) => self.time.pass(Duration::from_secs(seconds)),
+            Step::SetWall(by) => self.time.set_wall(by),
             Step::Enqueue => self.enqueue().await,
             Step::Poll(worker) => self.poll(worker).await,
             Step::Acknowledge(worker) => self.acknowledge(worker).await,
@@ -91,7 +101,7 @@ impl World {
     async fn enqueue(&mut self) {
         let mut tx = self.store.write().await.unwrap();
         let workspace = WorkspaceId::default();
-        work::enqueue(&mut tx, &workspace, &self.environment, &self.session, self.now).await.unwrap();
+        work::enqueue(&mut tx, &workspace, &self.environment, &self.session).await.unwrap();
         tx.commit().await.unwrap();
     }
 
@@ -105,7 +115,6 @@ impl World {
             worker: ["a", "b"][worker],
             present: Some(&[]),
             reclaim_older_than: Duration::from_secs(5),
-            now: self.now,
         };
         let ask = Claim { poll, ttl: TTL, token_digest: &token };
         let claimed = work::claim(&mut tx, &ask).await.unwrap();
@@ -119,7 +128,7 @@ impl World {
     async fn acknowledge(&mut self, worker: usize) {
         let Some(held) = self.workers[worker].clone() else { return };
         let mut tx = self.store.write().await.unwrap();
-        work::acknowledge(&mut tx, &self.environment, &held.work, TTL, self.now).await.ok();
+        work::acknowledge(&mut tx, &self.environment, &held.work, TTL).await.ok();
         tx.commit().await.unwrap();
     }
 
@@ -127,7 +136,7 @@ impl World {
         let Some(held) = self.workers[worker].clone() else { return };
         let superseded = self.lease(&held).await == Lease::Superseded;
         let expected = Some(held.last_heartbeat.as_str());
-        let beat = Beat { expected, desired_ttl: None, ttl: TTL, superseded, now: self.now };
+        let beat = Beat { expected, desired_ttl: None, ttl: TTL, superseded };
         let mut tx = self.store.write().await.unwrap();
         let answer = work::heartbeat(&mut tx, &self.environment, &held.work, &beat).await;
         tx.commit().await.unwrap();
@@ -144,7 +153,7 @@ impl World {
     async fn stop(&mut self, worker: usize, force: bool) {
         let Some(held) = self.workers[worker].clone() else { return };
         let mut tx = self.store.write().await.unwrap();
-        let answer = work::stop(&mut tx, &self.environment, &held.work, force, self.now).await;
+        let answer = work::stop(&mut tx, &self.environment, &held.work, force).await;
         tx.commit().await.unwrap();
         match answer {
             Ok(item) if item.state == WorkState::Stopped => self.stopped.push(item.id),

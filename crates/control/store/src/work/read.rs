@@ -1,13 +1,13 @@
 //! Looking at the queue without changing it.
 
+use postern_model::Problem;
 use postern_model::ids::{EnvironmentId, SessionId, WorkId};
 use postern_model::work::{QueueStats, QueueStatsTag, Work, WorkData, WorkState, WorkTag};
-use postern_model::{Problem, Timestamp};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use crate::list::{ListQuery, newest};
-use crate::row::{from_json, instant, micros, optional_instant, parsed};
+use crate::row::{from_json, instant, optional_instant, parsed};
 use crate::{Connection, StoreError};
 
 /// One item of an environment's queue.
@@ -45,17 +45,14 @@ pub async fn live(connection: &mut Connection, session: &SessionId) -> Result<Op
 ///
 /// # Errors
 /// The database failed.
-pub async fn handed_out(
-    connection: &mut Connection,
-    session: &SessionId,
-    now: Timestamp,
-) -> Result<HandedOut, StoreError> {
+pub async fn handed_out(connection: &mut Connection, session: &SessionId) -> Result<HandedOut, StoreError> {
+    let now = connection.clock().tick();
     let row = sqlx::query(
-        "SELECT COUNT(CASE WHEN state <> 'stopped' AND lease_expires_at > ?2 THEN 1 END) AS living, \
-                COUNT(lease_expires_at) AS ever FROM work WHERE session_id = ?1",
+        "SELECT COUNT(CASE WHEN state <> 'stopped' AND lease_end_tick > ?2 THEN 1 END) AS living, \
+                COUNT(lease_end_tick) AS ever FROM work WHERE session_id = ?1",
     )
     .bind(session.as_str())
-    .bind(micros(now))
+    .bind(now.micros())
     .fetch_one(connection)
     .await?;
     let any = |column| Ok::<_, StoreError>(row.try_get::<i64, _>(column)? > 0);
@@ -71,14 +68,15 @@ pub struct HandedOut {
     pub ever: bool,
 }
 
-/// How many items of a session ended since its calls last came further: since one was made, confirmed or answered.
+/// How many items of a session ended since its calls last came further: since one was made, confirmed or answered. By the
+/// order of the log, not by the clock.
 ///
 /// # Errors
 /// The database failed.
 pub async fn ended_in_vain(connection: &mut Connection, session: &SessionId) -> Result<u32, StoreError> {
     let count: i64 = sqlx::query_scalar(
-        "SELECT COUNT(*) FROM work WHERE session_id = ?1 AND state = 'stopped' AND stopped_at > COALESCE((\
-           SELECT MAX(accepted_at) FROM session_events WHERE session_id = ?1 \
+        "SELECT COUNT(*) FROM work WHERE session_id = ?1 AND state = 'stopped' AND stopped_place >= COALESCE((\
+           SELECT MAX(seq) FROM session_events WHERE session_id = ?1 \
              AND type IN ('agent.tool_use', 'user.tool_confirmation', 'user.tool_result')), 0)",
     )
     .bind(session.as_str())
@@ -104,21 +102,18 @@ pub async fn list(
 ///
 /// # Errors
 /// The database failed.
-pub async fn stats(
-    connection: &mut Connection,
-    environment: &EnvironmentId,
-    now: Timestamp,
-) -> Result<QueueStats, StoreError> {
+pub async fn stats(connection: &mut Connection, environment: &EnvironmentId) -> Result<QueueStats, StoreError> {
+    let now = connection.clock().tick();
     let row = sqlx::query(
-        "SELECT COUNT(CASE WHEN state = 'queued' AND polled_at IS NOT NULL THEN 1 END) AS pending, \
-                COUNT(CASE WHEN (state = 'queued' AND polled_at IS NULL) \
-                             OR (state <> 'queued' AND lease_expires_at <= ?2) THEN 1 END) AS depth, \
+        "SELECT COUNT(CASE WHEN state = 'queued' AND polled_tick IS NOT NULL THEN 1 END) AS pending, \
+                COUNT(CASE WHEN (state = 'queued' AND polled_tick IS NULL) \
+                             OR (state <> 'queued' AND lease_end_tick <= ?2) THEN 1 END) AS depth, \
                 MIN(queued_at) AS oldest \
          FROM work WHERE environment_id = ?1 AND (state = 'queued' \
-           OR (state IN ('starting', 'active') AND lease_expires_at <= ?2))",
+           OR (state IN ('starting', 'active') AND lease_end_tick <= ?2))",
     )
     .bind(environment.as_str())
-    .bind(micros(now))
+    .bind(now.micros())
     .fetch_one(connection)
     .await?;
     let count = |column| Ok::<_, StoreError>(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0));

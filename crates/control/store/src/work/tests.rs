@@ -1,5 +1,6 @@
 //! The queue's behaviour, from enqueueing to the loss of a worker.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -9,6 +10,8 @@ use postern_model::ids::{EnvironmentId, SessionId, WorkId, WorkspaceId};
 use postern_model::work::{Heartbeat, Work, WorkError, WorkState};
 
 use super::{Beat, Claim, Claimed, LostCause, MAX_ATTEMPTS, Poll};
+use crate::clock::Time;
+use crate::clock::tests::ByHand;
 use crate::keys::{Lease, find_session_token};
 use crate::list::ListQuery;
 use crate::{Store, StoreError, environments, work};
@@ -19,30 +22,35 @@ const RECLAIM: Duration = Duration::from_secs(5);
 struct Queue {
     store: Store,
     environment: EnvironmentId,
-    now: Timestamp,
+    time: Arc<ByHand>,
     _directory: tempfile::TempDir,
 }
 
 impl Queue {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("control.db")).await.unwrap();
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let time = ByHand::at(now);
+        let store = Store::open_by(&directory.path().join("control.db"), None, time.clone()).await.unwrap();
         let body: CreateEnvironment = serde_json::from_str(r#"{"name":"default"}"#).unwrap();
         let mut tx = store.write().await.unwrap();
         let environment = environments::create(&mut tx, &WorkspaceId::default(), body, now).await.unwrap().id;
         tx.commit().await.unwrap();
-        Self { store, environment, now, _directory: directory }
+        Self { store, environment, time, _directory: directory }
     }
 
-    fn advance(&mut self, seconds: i64) {
-        self.now += SignedDuration::from_secs(seconds);
+    fn advance(&self, seconds: u64) {
+        self.time.pass(Duration::from_secs(seconds));
+    }
+
+    fn now(&self) -> Timestamp {
+        self.time.wall()
     }
 
     async fn enqueue(&self, session: &SessionId) -> WorkId {
         let mut tx = self.store.write().await.unwrap();
         let workspace = WorkspaceId::default();
-        let id = work::enqueue(&mut tx, &workspace, &self.environment, session, self.now).await.unwrap();
+        let id = work::enqueue(&mut tx, &workspace, &self.environment, session).await.unwrap();
         tx.commit().await.unwrap();
         id
     }
@@ -54,13 +62,8 @@ impl Queue {
     /// A worker of this name asks while others, by these names, are there.
     async fn claim_as(&self, worker: &str, present: Option<&[&str]>, token: &str) -> Option<Claimed> {
         let present: Option<Vec<String>> = present.map(|names| names.iter().map(ToString::to_string).collect());
-        let poll = Poll {
-            environment: &self.environment,
-            worker,
-            present: present.as_deref(),
-            reclaim_older_than: RECLAIM,
-            now: self.now,
-        };
+        let poll =
+            Poll { environment: &self.environment, worker, present: present.as_deref(), reclaim_older_than: RECLAIM };
         let mut reader = self.store.read().await.unwrap();
         let claimable = work::claimable(&mut reader, &poll).await.unwrap();
         drop(reader);
@@ -73,7 +76,7 @@ impl Queue {
 
     async fn acknowledge(&self, id: &WorkId) -> Result<Work, StoreError> {
         let mut tx = self.store.write().await.unwrap();
-        let result = work::acknowledge(&mut tx, &self.environment, id, TTL, self.now).await;
+        let result = work::acknowledge(&mut tx, &self.environment, id, TTL).await;
         tx.commit().await.unwrap();
         result
     }
@@ -83,7 +86,7 @@ impl Queue {
     }
 
     async fn beat_as(&self, id: &WorkId, expected: Option<&str>, superseded: bool) -> Result<Heartbeat, StoreError> {
-        let beat = Beat { expected, desired_ttl: None, ttl: TTL, superseded, now: self.now };
+        let beat = Beat { expected, desired_ttl: None, ttl: TTL, superseded };
         let mut tx = self.store.write().await.unwrap();
         let result = work::heartbeat(&mut tx, &self.environment, id, &beat).await;
         tx.commit().await.unwrap();
@@ -92,20 +95,20 @@ impl Queue {
 
     async fn stop(&self, id: &WorkId, force: bool) -> Result<Work, StoreError> {
         let mut tx = self.store.write().await.unwrap();
-        let result = work::stop(&mut tx, &self.environment, id, force, self.now).await;
+        let result = work::stop(&mut tx, &self.environment, id, force).await;
         tx.commit().await.unwrap();
         result
     }
 
     async fn lease(&self, token: &str) -> Option<Lease> {
         let mut reader = self.store.read().await.unwrap();
-        find_session_token(&mut reader, token, self.now).await.unwrap().map(|grant| grant.lease)
+        find_session_token(&mut reader, token).await.unwrap().map(|grant| grant.lease)
     }
 
     async fn lost(&self) -> Vec<LostCause> {
         let mut reader = self.store.read().await.unwrap();
-        let lost = work::lost(&mut reader, Some(&self.environment), self.now).await.unwrap();
-        assert_eq!(work::lost(&mut reader, None, self.now).await.unwrap(), lost, "there is one environment");
+        let lost = work::lost(&mut reader, Some(&self.environment)).await.unwrap();
+        assert_eq!(work::lost(&mut reader, None).await.unwrap(), lost, "there is one environment");
         lost.into_iter().map(|lost| lost.cause).collect()
     }
 
@@ -134,11 +137,11 @@ async fn an_item_goes_from_queued_over_starting_and_active_to_stopped() {
     let claimed = queue.claim("t").await.unwrap();
     assert_eq!((claimed.state, claimed.data.session()), (WorkState::Queued, &session));
     let taken = queue.acknowledge(&id).await.unwrap();
-    assert_eq!((taken.state, taken.acknowledged_at), (WorkState::Starting, Some(queue.now)));
+    assert_eq!((taken.state, taken.acknowledged_at), (WorkState::Starting, Some(queue.now())));
     let beat = queue.beat(&id, Some("NO_HEARTBEAT")).await.unwrap();
     assert_eq!((beat.state, beat.lease_extended, beat.ttl_seconds), (WorkState::Active, true, 90));
     let stopped = queue.stop(&id, true).await.unwrap();
-    assert_eq!((stopped.state, stopped.started_at), (WorkState::Stopped, Some(queue.now)));
+    assert_eq!((stopped.state, stopped.started_at), (WorkState::Stopped, Some(queue.now())));
     assert_eq!(status(queue.stop(&id, true).await.unwrap_err()), 409);
 }
 
@@ -157,7 +160,7 @@ async fn a_session_has_one_live_item_and_gets_another_when_that_is_stopping() {
 
 #[tokio::test]
 async fn items_are_handed_out_oldest_first_and_once() {
-    let mut queue = Queue::new().await;
+    let queue = Queue::new().await;
     let first = queue.enqueue(&SessionId::generate()).await;
     queue.advance(1);
     let second = queue.enqueue(&SessionId::generate()).await;
@@ -168,7 +171,7 @@ async fn items_are_handed_out_oldest_first_and_once() {
 
 #[tokio::test]
 async fn an_unacknowledged_item_is_handed_out_again_with_a_new_token() {
-    let mut queue = Queue::new().await;
+    let queue = Queue::new().await;
     let id = queue.enqueue(&SessionId::generate()).await;
     queue.claim("first").await.unwrap();
     queue.advance(4);
@@ -194,7 +197,7 @@ async fn only_what_is_handed_out_can_be_acknowledged_and_twice_is_once() {
 
 #[tokio::test]
 async fn a_heartbeat_must_echo_the_stored_one_exactly() {
-    let mut queue = Queue::new().await;
+    let queue = Queue::new().await;
     let (id, last) = queue.served("t").await;
     queue.advance(30);
     for wrong in ["NO_HEARTBEAT", "", &last.to_lowercase(), "2026-11-22T12:00:00+00:00"] {
@@ -210,7 +213,7 @@ async fn a_heartbeat_must_echo_the_stored_one_exactly() {
 
 #[tokio::test]
 async fn the_worker_of_an_earlier_hand_out_never_beats_for_the_later_one() {
-    let mut queue = Queue::new().await;
+    let queue = Queue::new().await;
     let (id, _) = queue.served("first").await;
     queue.advance(91);
     assert_eq!(queue.claim("second").await.unwrap().id, id);
@@ -246,7 +249,7 @@ async fn a_queued_item_stops_at_once_because_nobody_could_confirm() {
 
 #[tokio::test]
 async fn a_lease_that_ends_puts_the_item_back_and_heartbeats_keep_it_away() {
-    let mut queue = Queue::new().await;
+    let queue = Queue::new().await;
     let (id, last) = queue.served("first").await;
     queue.advance(60);
     queue.beat(&id, Some(&last)).await.unwrap();
@@ -272,7 +275,7 @@ async fn a_token_ends_when_its_item_stops() {
 
 #[tokio::test]
 async fn an_item_that_is_always_lost_is_reported_and_not_handed_out_for_ever() {
-    let mut queue = Queue::new().await;
+    let queue = Queue::new().await;
     let id = queue.enqueue(&SessionId::generate()).await;
     for attempt in 0..MAX_ATTEMPTS {
         assert!(queue.claim(&format!("t{attempt}")).await.is_some(), "attempt {attempt}");
@@ -281,7 +284,7 @@ async fn an_item_that_is_always_lost_is_reported_and_not_handed_out_for_ever() {
     }
     assert!(queue.claim("one more").await.is_none());
     let mut reader = queue.store.read().await.unwrap();
-    let lost = work::lost(&mut reader, Some(&queue.environment), queue.now).await.unwrap();
+    let lost = work::lost(&mut reader, Some(&queue.environment)).await.unwrap();
     assert_eq!(
         lost.iter().map(|lost| (&lost.work, lost.cause.clone())).collect::<Vec<_>>(),
         [(&id, LostCause::Attempts)]
@@ -289,12 +292,12 @@ async fn an_item_that_is_always_lost_is_reported_and_not_handed_out_for_ever() {
     drop(reader);
     queue.stop(&id, true).await.unwrap();
     let mut reader = queue.store.read().await.unwrap();
-    assert_eq!(work::lost(&mut reader, Some(&queue.environment), queue.now).await.unwrap(), []);
+    assert_eq!(work::lost(&mut reader, Some(&queue.environment)).await.unwrap(), []);
 }
 
 /// Hands an item out again and again to workers that beat for this many minutes and are lost; gives how often.
 async fn lose_workers_after(minutes: u32) -> i64 {
-    let mut queue = Queue::new().await;
+    let queue = Queue::new().await;
     let id = queue.enqueue(&SessionId::generate()).await;
     for attempt in 0..2 * MAX_ATTEMPTS {
         if queue.claim(&format!("t{attempt}")).await.is_none() {
@@ -323,19 +326,19 @@ async fn what_kills_every_worker_within_minutes_is_given_up() {
 
 #[tokio::test]
 async fn a_stop_that_no_worker_confirms_is_reported() {
-    let mut queue = Queue::new().await;
+    let queue = Queue::new().await;
     let (id, _) = queue.served("t").await;
     queue.stop(&id, false).await.unwrap();
     queue.advance(91);
     let mut reader = queue.store.read().await.unwrap();
-    let lost = work::lost(&mut reader, Some(&queue.environment), queue.now).await.unwrap();
+    let lost = work::lost(&mut reader, Some(&queue.environment)).await.unwrap();
     assert_eq!(lost.iter().map(|lost| lost.cause.clone()).collect::<Vec<_>>(), [LostCause::StopUnconfirmed]);
 }
 
 #[tokio::test]
 async fn statistics_count_what_waits_and_what_is_handed_out() {
-    let mut queue = Queue::new().await;
-    let start = queue.now;
+    let queue = Queue::new().await;
+    let start = queue.now();
     for _ in 0..3 {
         queue.enqueue(&SessionId::generate()).await;
         queue.advance(1);
@@ -344,11 +347,11 @@ async fn statistics_count_what_waits_and_what_is_handed_out() {
     queue.claim("b").await.unwrap();
     queue.acknowledge(&first).await.unwrap();
     let mut reader = queue.store.read().await.unwrap();
-    let stats = work::stats(&mut reader, &queue.environment, queue.now).await.unwrap();
+    let stats = work::stats(&mut reader, &queue.environment).await.unwrap();
     assert_eq!((stats.depth, stats.pending), (1, 1));
     assert_eq!(stats.oldest_queued_at, Some(start + SignedDuration::from_secs(1)));
-    let later = queue.now + SignedDuration::from_secs(91);
-    let stats = work::stats(&mut reader, &queue.environment, later).await.unwrap();
+    queue.advance(91);
+    let stats = work::stats(&mut reader, &queue.environment).await.unwrap();
     assert_eq!((stats.depth, stats.pending), (2, 1), "the item of a lost worker waits again");
 }
 
@@ -364,7 +367,7 @@ async fn a_commit_that_queues_work_wakes_who_looked_before() {
 
 #[tokio::test]
 async fn a_list_is_newest_first_and_an_environment_sees_its_own_items_only() {
-    let mut queue = Queue::new().await;
+    let queue = Queue::new().await;
     let mut ids = Vec::new();
     for _ in 0..3 {
         ids.push(queue.enqueue(&SessionId::generate()).await);
@@ -382,11 +385,11 @@ async fn a_list_is_newest_first_and_an_environment_sees_its_own_items_only() {
 
 #[tokio::test]
 async fn a_stop_that_nobody_was_told_of_is_found_until_it_is_reported() {
-    let mut queue = Queue::new().await;
+    let queue = Queue::new().await;
     let (id, _) = queue.served("t").await;
     let why = WorkError { code: "zone_none".into(), message: "add a zone".into() };
     let mut tx = queue.store.write().await.unwrap();
-    work::stop(&mut tx, &queue.environment, &id, true, queue.now).await.unwrap();
+    work::stop(&mut tx, &queue.environment, &id, true).await.unwrap();
     work::note_failure(&mut tx, &id, &why).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(queue.lost().await, [], "whoever stopped it gets time to tell");
@@ -429,7 +432,7 @@ async fn a_session_whose_worker_is_gone_goes_to_another_which_is_told() {
 
 #[tokio::test]
 async fn a_worker_that_is_busy_elsewhere_is_there_until_its_lease_ends() {
-    let (mut queue, _, item) = served_by_a().await;
+    let (queue, _, item) = served_by_a().await;
     queue.advance(1);
     let other = queue.enqueue(&SessionId::generate()).await;
     let newest = queue.claim_as("c", Some(&["a"]), "c").await.unwrap();
@@ -451,7 +454,7 @@ async fn a_worker_that_is_busy_elsewhere_is_there_until_its_lease_ends() {
 
 #[tokio::test]
 async fn a_worker_that_never_confirmed_has_no_files() {
-    let mut queue = Queue::new().await;
+    let queue = Queue::new().await;
     let item = queue.enqueue(&SessionId::generate()).await;
     queue.claim_as("a", Some(&[]), "a").await.unwrap();
     queue.advance(6);

@@ -24,7 +24,7 @@ async fn whatever_belongs_to_a_workspace_is_erased_with_it() {
     // Whatever has no such column goes with what it refers to.
     let others: Vec<String> = sqlx::query_scalar(
         "SELECT m.name FROM sqlite_master m WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' \
-         AND m.name NOT IN ('workspaces', '_sqlx_migrations', 'blob_chunks', 'event_keys') \
+         AND m.name NOT IN ('workspaces', '_sqlx_migrations', 'blob_chunks', 'event_keys', 'lease_clock') \
          AND NOT EXISTS (SELECT 1 FROM pragma_table_info(m.name) c WHERE c.name = 'workspace_id') \
          AND NOT EXISTS (SELECT 1 FROM pragma_foreign_key_list(m.name) f WHERE f.on_delete = 'CASCADE')",
     )
