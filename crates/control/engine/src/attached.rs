@@ -11,6 +11,7 @@ use postern_model::content::Block;
 use postern_model::event::{ClientEvent, ModelUsage};
 use postern_model::file::FileScope;
 use postern_model::ids::{FileId, SessionId, WorkspaceId};
+use postern_model::problem::Kind;
 use postern_model::{Problem, Timestamp};
 use postern_session::{Author, Conversation, FailureKind, ModelEvent, ModelFailure};
 use postern_store::files::{self, Record};
@@ -83,11 +84,14 @@ async fn look_at(
     author: Author,
     (block, sent): (&Block, &str),
 ) -> Result<(), Problem> {
-    let file = usable(connection, reader, sent).await?;
     // A worker names what its session has, and learns of nothing else that it is there.
-    if author == Author::Worker && file.metadata.scope.is_none() {
-        return Err(unknown(sent));
-    }
+    let file = match (usable(connection, reader, sent).await, author) {
+        (Ok(file), Author::Worker) if file.metadata.scope.is_none() => return Err(unknown(sent)),
+        (Err(no), Author::Worker) if matches!(no.kind, Kind::InvalidRequest | Kind::NotFound) => {
+            return Err(unknown(sent));
+        }
+        (found, Author::Client | Author::Worker) => found?,
+    };
     let first = blobs::piece(connection, &file.blob_id, 0).await.map_err(problem)?.unwrap_or_default();
     let (most, what) = match (block, Content::of(&first)) {
         (Block::Image { .. }, Content::Image(_)) => (MOST_IMAGE_BYTES, "a picture"),

@@ -155,8 +155,14 @@ async fn results_of_tools_may_be_files_of_their_session_and_a_worker_names_no_ot
     let (of_session, of_workspace) = (stage.file(&stage.workspace, PNG, Some(&id)).await, stage.own(PNG).await);
     let result =
         |file: &str| json!([{"type": "user.tool_result", "tool_use_id": uses[0].id, "content": [image(file)]}]);
-    let refused = stage.send_as(&id, result(&of_workspace), Author::Worker).await.unwrap_err();
-    assert_eq!(code(&refused), (404, Some("file_not_found")));
+    let other = stage.session().await;
+    let of_another = stage.file(&stage.workspace, PNG, Some(&other)).await;
+    let expired = stage.own(PNG).await;
+    stage.expire_file(&expired).await;
+    for hidden in [&of_workspace, &of_another, &expired] {
+        let refused = stage.send_as(&id, result(hidden), Author::Worker).await.unwrap_err();
+        assert_eq!(code(&refused), (404, Some("file_not_found")), "{}", refused.message);
+    }
     stage.send_as(&id, result(&of_session), Author::Worker).await.unwrap();
     let custom = json!([{"type": "user.custom_tool_result", "custom_tool_use_id": uses[1].id,
         "content": [image(&of_workspace)]}]);
