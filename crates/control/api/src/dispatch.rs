@@ -236,10 +236,12 @@ async fn serve(
         Method::Post | Method::Upload | Method::Patch | Method::Delete => {
             let answered = to_the_end(answer).await;
             postern_danger::point!("answer.before");
-            match &again {
+            let settled = match &again {
                 Some(once) => once::settle(&store, once, answered).await,
                 None => answered,
-            }
+            };
+            postern_danger::point!("answer.after");
+            settled
         }
     }
 }
