@@ -1,4 +1,4 @@
-"""The server dies at instrumented points of what it does besides a worker's tool uses: while a judge is asked, an MCP server called, a page
+"""A process dies at instrumented points of what is done besides a worker's tool uses: while a judge is asked, an MCP server called, a page
 fetched, a webhook told, a vault's tokens renewed, a session held, a stream read. What was acknowledged is there afterwards; a call ran once
 at most and is answered once, as unknown where nobody can tell; every event of a log is streamed once.
 
@@ -322,6 +322,7 @@ POINTS = {
     "web.before": (fetched, EACH_CALL, PASSINGS), "web.after": (fetched, EACH_CALL, PASSINGS),
     "webhook.before": (told, THRICE, 1), "webhook.after": (told, THRICE, 1),
     "renewal.before": (renewed, ONCE, 1), "renewal.after": (renewed, ONCE, 1),
+    "exchange.kept": (renewed, ONCE, 1), "seal.before": (renewed, ONCE, 1), "seal.after": (renewed, ONCE, 1),
     "command.before": (held, TWICE, PASSINGS), "command.after": (held, TWICE, PASSINGS),
     "frame.before": (streamed, AMID, PASSINGS), "frame.after": (streamed, AMID, PASSINGS),
 }
