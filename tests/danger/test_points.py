@@ -21,8 +21,8 @@ FILE = "postern-danger-off"
 SETTLED_SECONDS = 90
 # How often a session of these turns passes each point, from the start of the process on.
 POINTS = {
-    "commit.before": 20, "commit.after": 20, "answer.before": 12, "model.before": 6, "model.after": 6, "journal.before": 18,
-    "journal.after": 18, "post.before": 6, "post.after": 6, "record.before": 14, "record.after": 14,
+    "commit.before": 20, "commit.after": 20, "answer.before": 12, "answer.after": 12, "model.before": 6, "model.after": 6,
+    "journal.before": 18, "journal.after": 18, "post.before": 6, "post.after": 6, "record.before": 14, "record.after": 14,
 }
 
 
@@ -57,13 +57,13 @@ def answered(act):
     return until(once, SETTLED_SECONDS, "an answer")
 
 
-def session_of(stack: Stack, agent: str, key: str) -> str:
+def session_of(stack: Stack, agent: str, key: str, **more) -> str:
     # A key of its own makes a creation one that can be repeated.
     return answered(lambda: client_of(stack).beta.sessions.create(
-        agent=agent, environment_id=stack.environment_id, extra_headers={"idempotency-key": key})).id
+        agent=agent, environment_id=stack.environment_id, extra_headers={"idempotency-key": key}, **more)).id
 
 
-def say(stack: Stack, session: str) -> str:
+def say(stack: Stack, session: str, played: list[dict] | None = None) -> str:
     """Sends the script, again only when nobody knows of it; returns the event's id."""
     def said() -> str | None:
         client = client_of(stack)
@@ -71,7 +71,7 @@ def say(stack: Stack, session: str) -> str:
             if event.type == "user.message":
                 return event.id
         return client.beta.sessions.events.send(
-            session, events=[{"type": "user.message", "content": script(*turns())}]).data[0].id
+            session, events=[{"type": "user.message", "content": script(*(played or turns()))}]).data[0].id
     return answered(said)
 
 

@@ -44,7 +44,16 @@ pub(crate) fn all(options: &Options) -> Outcome {
             .env("POSTERN_SEED", seed.to_string())
             .env("POSTERN_PASSINGS", "6")
             .env("POSTERN_KILLS", "40")
-            .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/crash", "tests/danger/test_points.py"]))
+            .args([
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "tests/crash",
+                "tests/danger/test_points.py",
+                "tests/danger/test_far_points.py",
+            ]))
         .map_err(|cause| again(seed, &cause))?;
         run(command("cargo").env("PROPTEST_CASES", "20000").env("PROPTEST_RNG_SEED", seed.to_string()).args([
             "nextest",

@@ -239,10 +239,12 @@ async fn serve(
         Method::Post | Method::Upload | Method::Patch | Method::Delete => {
             let answered = to_the_end(answer).await;
             postern_danger::point!("answer.before");
-            match &told {
+            let settled = match &told {
                 Some(told) => told.settle(&served, answered).await,
                 None => answered,
-            }
+            };
+            postern_danger::point!("answer.after");
+            settled
         }
     }
 }

@@ -57,6 +57,7 @@ impl Body for EventStream {
         let Some(future) = self.next.as_mut() else { return Poll::Ready(None) };
         match future.as_mut().poll(cx) {
             Poll::Ready((events, Some(frame))) => {
+                postern_danger::point!("frame.before");
                 self.next = Some(next(events));
                 self.ping.reset();
                 ready(render(&frame))
@@ -75,6 +76,8 @@ impl Body for EventStream {
 
 fn next(mut events: Subscription) -> Next {
     Box::pin(async move {
+        // Asked for again once the frame before was taken.
+        postern_danger::point!("frame.after");
         let frame = events.next().await;
         (events, frame)
     })

@@ -84,7 +84,9 @@ impl Actor {
         consults.current = Some(start.clone());
         consults.heartbeat = Some(interval_at(Instant::now() + every, every));
         consults.tasks.spawn(async move {
+            postern_danger::point!("consult.before");
             let answer = timeout(time, ask(endpoint.as_ref(), body, tries, backoff)).await;
+            postern_danger::point!("consult.after");
             let answer = answer.unwrap_or_else(|_| Err("There was no answer in time.".into()));
             if let Err(reason) = &answer {
                 warn!(%start, reason, "a consultation failed");

@@ -172,7 +172,10 @@ impl Actor {
                 let text = format!("The tool was not run: the MCP server `{server}` is not connected. Try again.");
                 return Input::Called { call, content: vec![Block::text(text)], is_error: true };
             };
-            match line.call(&caller, &call, &tool, input).await {
+            postern_danger::point!("mcp.before");
+            let done = line.call(&caller, &call, &tool, input).await;
+            postern_danger::point!("mcp.after");
+            match done {
                 Ok(result) => {
                     let content = result::fit(&caller, &call, result.content).await;
                     Input::Called { call, content, is_error: result.is_error }

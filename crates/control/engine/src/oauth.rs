@@ -195,7 +195,9 @@ async fn command(
     let tunnel = mcp.tunnel_for(workspace.as_str(), url);
     let tunnel = tunnel.map_err(|failure| CommandRefusal::new(&failure.code, failure.message, failure.next_step))?;
     let tunnel = TunnelId::parse(&tunnel).map_err(|_| misanswered())?;
+    postern_danger::point!("renewal.before");
     let answer = hub.command(&Target::Tunnel(tunnel), body, PATIENCE).await;
+    postern_danger::point!("renewal.after");
     answer.map_err(|failure| CommandRefusal::new(failure.code(), failure.to_string(), failure.next_step()))
 }
 

@@ -16,12 +16,14 @@ impl Actor {
         let caller = self.caller(thread);
         let web = self.shared.surroundings.web.as_ref().map(Arc::clone);
         self.under_way(thread).mcp.run(call.clone(), async move {
+            postern_danger::point!("web.before");
             let done = match &web {
                 Some(web) => web.run(order).await,
                 None => {
                     Err(WebFailure::new(WebErrorCode::Unavailable, "This server has no web tools. Go on without them."))
                 }
             };
+            postern_danger::point!("web.after");
             let is_error = done.is_err();
             let text = done.unwrap_or_else(|failure| failure.told());
             let content = result::fit(&caller, &call, vec![Block::text(text)]).await;

@@ -98,7 +98,9 @@ async fn send_due(
         *under_way.entry(due.webhook.clone()).or_default() += 1;
         let messenger = Arc::clone(messenger);
         letters.spawn(async move {
+            postern_danger::point!("webhook.before");
             let result = messenger.post(&letter(&due), Timestamp::now()).await;
+            postern_danger::point!("webhook.after");
             (due, result)
         });
     }

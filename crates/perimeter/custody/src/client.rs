@@ -10,8 +10,8 @@ use postern_secret::{Secret, SecretBytes};
 
 use crate::kept::Kept;
 use crate::message::{
-    Answer, Ask, CallerKind, Configuration, FreshTokens, KnownPlaceholder, OpenSession, Opened, Purpose, Ready,
-    RefreshGrant, Reload, Renewed, RouteGrant, VaultGrant, Withheld,
+    Answer, Ask, CallerKind, Configuration, FreshTokens, KeptAnswer, KnownPlaceholder, OpenSession, Opened, Purpose,
+    Ready, RefreshGrant, Reload, Renewed, RouteGrant, VaultGrant, Withheld,
 };
 use crate::process::ROLE;
 use crate::refusal::Refusal;
@@ -309,6 +309,17 @@ impl GatewayClient {
     /// [`CustodyError`].
     pub async fn seal(&self, fresh: FreshTokens) -> Result<Renewed, CustodyError> {
         match ask(&self.caller, Ask::SealFresh(Box::new(fresh)), Vec::new()).await? {
+            Answer::Renewed(renewed) => Ok(*renewed),
+            other => Err(unfitting(other)),
+        }
+    }
+
+    /// The same for an answer that the gateway sealed to this perimeter and kept.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn seal_kept(&self, routes_digest: String, answer: KeptAnswer) -> Result<Renewed, CustodyError> {
+        match ask(&self.caller, Ask::SealKept { routes_digest, answer: Box::new(answer) }, Vec::new()).await? {
             Answer::Renewed(renewed) => Ok(*renewed),
             other => Err(unfitting(other)),
         }

@@ -22,8 +22,8 @@ pub mod store;
 pub use client::{Client, CustodyError, EgressClient, GatewayClient, Grant, Refreshing, UseGrant, start};
 pub use kept::Kept;
 pub use message::{
-    CallerKind, Configuration, FreshTokens, Issued, KnownPlaceholder, OauthParts, OpenSession, Opened, Purpose, Ready,
-    RefreshGrant, Reload, Renewed, RouteGrant, RoutePurpose, VaultGrant, Withheld, WithheldCode,
+    CallerKind, Configuration, FreshTokens, Issued, KeptAnswer, KnownPlaceholder, OauthParts, OpenSession, Opened,
+    Purpose, Ready, RefreshGrant, Reload, Renewed, RouteGrant, RoutePurpose, VaultGrant, Withheld, WithheldCode,
 };
 pub use postern_secret::seal::PerimeterPublicKey;
 pub use process::{ROLE, process_main};

@@ -224,6 +224,20 @@ pub struct FreshTokens {
     pub expires_at_seconds: Option<i64>,
 }
 
+/// What a token endpoint answered, sealed to this perimeter alone by the gateway, which kept it while custody could not take it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptAnswer {
+    /// The parts that were used.
+    pub parts: OauthParts,
+    /// The new access token.
+    pub access: SealedCredential,
+    /// The refresh token that replaces the one that was used.
+    pub refresh: Option<SealedCredential>,
+    /// When the access token expires, in seconds since 1970.
+    pub expires_at_seconds: Option<i64>,
+}
+
 /// Tokens that took the place of others: sealed, and of no use to whoever carries them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -292,6 +306,7 @@ pub(crate) enum Ask {
     GrantRoute(Box<RouteGrant>),
     GrantRefresh(Box<RefreshGrant>),
     SealFresh(Box<FreshTokens>),
+    SealKept { routes_digest: String, answer: Box<KeptAnswer> },
     Known { session: String },
     Freeze { session: String },
     Thaw { session: String },

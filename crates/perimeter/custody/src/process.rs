@@ -243,6 +243,10 @@ async fn answer(custodian: &Custodian, asker: Asker, ask: Ask) -> (Answer, Vec<O
         Ask::SealFresh(fresh) => {
             custodian.seal_fresh(caller, *fresh).await.map(|renewed| Answer::Renewed(Box::new(renewed)))
         }
+        Ask::SealKept { routes_digest, answer } => {
+            let sealed = custodian.seal_kept(caller, routes_digest, *answer).await;
+            sealed.map(|renewed| Answer::Renewed(Box::new(renewed)))
+        }
         Ask::Known { session } => custodian
             .known(asker, &session)
             .map(|secrets| Answer::Known { secrets: secrets.iter().map(for_the_wire).collect() }),

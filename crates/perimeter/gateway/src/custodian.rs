@@ -3,8 +3,8 @@
 use std::pin::Pin;
 
 use postern_custody::{
-    CustodyError, FreshTokens, GatewayClient, KnownPlaceholder, RefreshGrant, Refreshing, RefusalReason, Reload,
-    Renewed, RouteGrant,
+    CustodyError, FreshTokens, GatewayClient, KeptAnswer, KnownPlaceholder, RefreshGrant, Refreshing, RefusalReason,
+    Reload, Renewed, RouteGrant,
 };
 use postern_policy::{Denial, Reason};
 use postern_secret::SecretBytes;
@@ -25,6 +25,9 @@ pub(crate) trait Custodian: Send + Sync {
 
     /// Seals what a token endpoint answered, and keeps it.
     fn seal(&self, fresh: FreshTokens) -> Later<'_, Result<Renewed, Denial>>;
+
+    /// The same for what was sealed to this perimeter and kept here, because custody could not take it then.
+    fn seal_kept(&self, routes_digest: String, answer: KeptAnswer) -> Later<'_, Result<Renewed, Denial>>;
 
     /// Every placeholder to recognise.
     fn placeholders(&self) -> Later<'_, Result<Vec<KnownPlaceholder>, Denial>>;
@@ -56,6 +59,10 @@ impl Custodian for GatewayClient {
 
     fn seal(&self, fresh: FreshTokens) -> Later<'_, Result<Renewed, Denial>> {
         Box::pin(in_time(Self::seal(self, fresh)))
+    }
+
+    fn seal_kept(&self, routes_digest: String, answer: KeptAnswer) -> Later<'_, Result<Renewed, Denial>> {
+        Box::pin(in_time(Self::seal_kept(self, routes_digest, answer)))
     }
 
     fn placeholders(&self) -> Later<'_, Result<Vec<KnownPlaceholder>, Denial>> {

@@ -22,7 +22,7 @@ use crate::{
     leaf::Leaf,
     limits::{self, Bounds},
     mark::Mark,
-    oauth::InFlight,
+    oauth::{InFlight, Journal},
     phases::record,
     sessions::Sessions,
     troubles::Troubles,
@@ -53,6 +53,8 @@ pub(crate) struct Gateway {
     pub(crate) binding: Binding,
     /// The youngest identity that counted.
     pub(crate) mark: Mark,
+    /// What token endpoints answered and custody has not taken.
+    pub(crate) answers: Arc<Journal>,
     /// The perimeter's placeholders.
     pub(crate) catalogue: Catalogue,
     /// The end of the inner TLS.
@@ -106,6 +108,8 @@ pub(crate) struct Parts {
     pub(crate) binding: Binding,
     /// What counted before a restart.
     pub(crate) mark: Mark,
+    /// What token endpoints answered and custody has not taken.
+    pub(crate) answers: Arc<Journal>,
     /// The inner TLS.
     pub(crate) leaf: Leaf,
     /// Times.
@@ -127,6 +131,7 @@ impl Gateway {
             sessions: Sessions::default(),
             binding: parts.binding,
             mark: parts.mark,
+            answers: parts.answers,
             catalogue: Catalogue::default(),
             leaf: parts.leaf,
             rations: Rations::new(limits::REFUSALS_RECORDED, limits::SESSIONS),

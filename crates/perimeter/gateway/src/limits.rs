@@ -53,6 +53,8 @@ pub const TROUBLES: usize = 32;
 pub const TROUBLE_CHARACTERS: usize = 300;
 /// Encodings on top of each other that are taken off an answer.
 pub const ENCODINGS: usize = 3;
+/// Answers of token endpoints that custody did not take, each of another credential; over it the oldest goes.
+pub const KEPT_ANSWERS: usize = 256;
 /// Bytes of a token endpoint's answer.
 pub const TOKEN_ANSWER_BYTES: usize = 64 * 1024;
 /// Bytes of one token in it.

@@ -3,6 +3,7 @@
 
 mod captured;
 pub(crate) mod exchange;
+mod journal;
 mod once;
 mod probe;
 mod renew;
@@ -20,6 +21,7 @@ use postern_policy::{Denial, Reason};
 use postern_secret::seal::SealedCredential;
 
 use crate::gateway::Gateway;
+pub(crate) use journal::Journal;
 
 /// Credentials whose tokens are being renewed: a refresh token is sent by one exchange at a time.
 #[derive(Default)]

@@ -39,6 +39,7 @@ use crate::{
     leaf::Leaf,
     limits::Bounds,
     mark::Mark,
+    oauth::Journal,
 };
 
 /// Makes permits for endpoints of the configuration: `postern_policy::configured`, which `bin` alone may name.
@@ -121,6 +122,7 @@ async fn start(config: GatewayConfig, executing: Starter, configured: Configured
         custody: Arc::new(GatewayClient::new(custody)),
         binding: binding(&own).map_err(one)?,
         mark: mark(&own).map_err(one)?,
+        answers: answers(&own, keeper.standing()).map_err(one)?,
         leaf,
         bounds: Bounds::default(),
     }));
@@ -203,6 +205,14 @@ fn mark(own: &Path) -> Result<Mark, String> {
     let file = own.join("mark");
     let now = identity::seconds(SystemTime::now());
     Mark::at(&file, now).map_err(|error| format!("use {}: {error}", file.display()))
+}
+
+fn answers(own: &Path, standing: &keeper::Standing) -> Result<Arc<Journal>, String> {
+    let file = own.join("answers.json");
+    let perimeter = standing.perimeter_public_key.parse();
+    let perimeter = perimeter.map_err(|_| "custody's public key is none; restart the gateway".to_owned())?;
+    let journal = Journal::at(file.clone(), perimeter);
+    journal.map(Arc::new).map_err(|error| format!("use {}: {error}", file.display()))
 }
 
 fn spawn_control(gateway: &Arc<Gateway>, server: HttpClient, bearer: Option<HeaderValue>, handler: Handler) {

@@ -245,6 +245,7 @@ async fn speak<W: AsyncWrite + Unpin>(
             }
             Some((body, waiting)) = asked.recv() => {
                 let Some(id) = expect(outstanding, waiting) else { continue };
+                postern_danger::point!("command.before");
                 match writer.send(&FromServer::Command(Command { id, body })).await {
                     Err(FrameError::TooLarge { .. }) => fail(outstanding, id, CommandFailure::TooLarge),
                     other => other?,
@@ -297,7 +298,10 @@ async fn listen<R: AsyncRead + Unpin>(
                 line.reported.notify_one();
                 line.reported_too.notify_one();
             }
-            FromPerimeter::Answer(answer) => answered(outstanding, answer)?,
+            FromPerimeter::Answer(answer) => {
+                postern_danger::point!("command.after");
+                answered(outstanding, answer)?;
+            }
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ use postern_secret::{Secret, SecretBytes};
 use super::routes::leads_to;
 use super::{Custodian, Refusal, RefusalReason, blocking, lock, require};
 use crate::generation::Generation;
-use crate::message::{CallerKind, FreshTokens, OauthParts, RefreshGrant, Renewed};
+use crate::message::{CallerKind, FreshTokens, KeptAnswer, OauthParts, RefreshGrant, Renewed};
 
 /// What a gateway gets to refresh with.
 #[derive(Debug)]
@@ -72,10 +72,12 @@ impl Custodian {
         let renewed = Renewed { access, refresh, expires_at_seconds };
         let (renewals, kept) = (Arc::clone(&self.renewals), renewed.clone());
         let former = parts.access.sealed.wraps.len();
+        postern_danger::point!("seal.before");
         let written = blocking(move || lock(&renewals).keep(&parts, &kept, Timestamp::now())).await;
         if let Err(error) = written {
             tracing::error!(credential = name, %error, "renewed tokens are kept in memory alone: custody's directory cannot be written");
         }
+        postern_danger::point!("seal.after");
         let mut record = of(Kind::CredentialRefreshed, Decision::Info, &name, &endpoint);
         record.outcome = Some("new tokens sealed".to_owned());
         let perimeters = renewed.access.wraps.len();
@@ -83,6 +85,29 @@ impl Custodian {
         record.counts.insert("perimeters_not_approved".to_owned(), former.saturating_sub(perimeters) as u64);
         self.record(record).await?;
         Ok(renewed)
+    }
+
+    /// The same for what the gateway sealed to this perimeter and kept: it is of the credential whose parts were used, or nothing is opened.
+    pub(crate) async fn seal_kept(
+        &self,
+        caller: CallerKind,
+        routes_digest: String,
+        answer: KeptAnswer,
+    ) -> Result<Renewed, Refusal> {
+        require(caller, CallerKind::Gateway)?;
+        let KeptAnswer { parts, access, refresh, expires_at_seconds } = answer;
+        let name = parts.refresh.binding.credential.clone();
+        one_credential(&OauthParts { access: access.clone(), ..parts.clone() })
+            .map_err(|refusal| refusal.about(&name))?;
+        if refresh.as_ref().is_some_and(|refresh| refresh.binding != parts.refresh.binding) {
+            let next = "the kept answer is of another credential: authorize this one anew, and find out who wrote to the gateway's directory";
+            return Err(Refusal::new(RefusalReason::CredentialUnopenable, next).about(&name));
+        }
+        let opened = |sealed: &SealedCredential| self.open_sealed(sealed).map(|token| for_the_wire(&token));
+        let access_token = opened(&access)?;
+        let refresh_token = refresh.as_ref().map(opened).transpose()?;
+        let fresh = FreshTokens { routes_digest, parts, access_token, refresh_token, expires_at_seconds };
+        self.seal_fresh(caller, fresh).await
     }
 
     /// Drops renewed tokens that nobody came for.
@@ -185,6 +210,11 @@ fn of(kind: Kind, decision: Decision, credential: &str, endpoint: &TokenEndpoint
         ..Destination::default()
     });
     record
+}
+
+#[expect(clippy::disallowed_methods, reason = "opened to be sealed for those who are to have it")]
+fn for_the_wire(secret: &SecretBytes) -> WireBytes {
+    WireBytes::new(secret.expose().clone())
 }
 
 fn unsealed(error: &SealError) -> Refusal {

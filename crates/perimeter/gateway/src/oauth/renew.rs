@@ -1,6 +1,6 @@
 //! One renewal: custody's secrets for it, the exchange, the new tokens sealed. One at a time for each credential.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use jiff::Timestamp;
 use postern_audit::{Decision, Destination, Kind, Record};
@@ -78,6 +78,11 @@ pub(super) async fn renew(gateway: &Gateway, credential: &Credential) -> Outcome
     let _turn = turn.lock().await;
     let rules = gateway.rules();
     let parts = refresh.parts(&credential.access);
+    if let Some(answer) = gateway.answers.of(&parts) {
+        // The refresh token is used up: what came of it is handed over, however often that takes.
+        let digest = rules.routes.digest().to_owned();
+        return handed_over(gateway, &parts, gateway.custody.seal_kept(digest, answer).await).await;
+    }
     let grant = RefreshGrant { routes_digest: rules.routes.digest().to_owned(), parts: parts.clone() };
     match gateway.custody.refresh(grant).await {
         Ok(Refreshing::Kept(renewed)) => Outcome::Renewed(renewed),
@@ -136,17 +141,46 @@ async fn exchanged(
 async fn sealed(gateway: &Gateway, rules: &Rules, parts: OauthParts, tokens: Tokens) -> Outcome {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let expires_at_seconds = tokens.expires_in_seconds.map(|seconds| now.saturating_add(seconds));
+    let (tokens, parts) = kept(gateway, parts, tokens, expires_at_seconds).await;
+    postern_danger::point!("exchange.kept");
     let fresh = FreshTokens {
         routes_digest: rules.routes.digest().to_owned(),
-        parts,
+        parts: parts.clone(),
         access_token: for_the_wire(&tokens.access),
         refresh_token: tokens.refresh.as_ref().map(for_the_wire),
-        expires_at_seconds: tokens.expires_in_seconds.map(|seconds| now.saturating_add(seconds)),
+        expires_at_seconds,
     };
-    match gateway.custody.seal(fresh).await {
-        Ok(renewed) => Outcome::Renewed(Box::new(renewed)),
-        Err(denial) => Outcome::Unasked(denial),
+    handed_over(gateway, &parts, gateway.custody.seal(fresh).await).await
+}
+
+/// The answer on the disk before anybody is asked to do anything with it.
+async fn kept(gateway: &Gateway, parts: OauthParts, tokens: Tokens, expires: Option<i64>) -> (Tokens, OauthParts) {
+    let (journal, name) = (Arc::clone(&gateway.answers), parts.refresh.binding.credential.clone());
+    let writing = tokio::task::spawn_blocking(move || {
+        let kept = journal.keep(&parts, &tokens, expires);
+        (tokens, parts, kept)
+    });
+    let (tokens, parts, kept) = writing.await.expect("keeping an answer does not panic: its errors are values");
+    if let Err(error) = kept {
+        let error = &error as &dyn std::error::Error;
+        tracing::error!(credential = name, error, "a token endpoint's answer is in memory alone until custody has it");
     }
+    (tokens, parts)
+}
+
+/// What custody has is not kept here any more; what it did not take is handed over when the credential is asked about again.
+async fn handed_over(gateway: &Gateway, parts: &OauthParts, sealed: Result<Renewed, Denial>) -> Outcome {
+    let renewed = match sealed {
+        Ok(renewed) => renewed,
+        Err(denial) => return Outcome::Unasked(denial),
+    };
+    let (journal, parts) = (Arc::clone(&gateway.answers), parts.clone());
+    let forgotten = tokio::task::spawn_blocking(move || journal.forget(&parts)).await;
+    if let Ok(Err(error)) = forgotten {
+        tracing::warn!(%error, "an answer that custody has is still kept here");
+    }
+    Outcome::Renewed(Box::new(renewed))
 }
 
 /// That no tokens came is on record, whatever is said of it elsewhere.

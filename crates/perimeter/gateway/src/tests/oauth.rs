@@ -1,7 +1,7 @@
 //! Renewing and validating a vault's OAuth credential, with a token endpoint behind real TLS and a real MCP server.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use postern_net::control::ControlHandler;
 use postern_policy::{Reason, document::DocumentText};
 use postern_secret::{
     detect::Detector,
-    seal::{Binding, RefreshTerms, Sealed, SealedCredential},
+    seal::{Binding, RefreshTerms, Sealed, SealedCredential, Wrap},
 };
 use postern_testkit::{
     certificate::{self, Asks},
@@ -27,7 +27,7 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use super::stand::{
-    Behaviour, CLIENT_SECRET, DOMAIN, REFRESH_TOKEN, Reply as Answer, SECRET, Seen, Stand, document, order,
+    Behaviour, CLIENT_SECRET, DOMAIN, PERIMETER, REFRESH_TOKEN, Reply as Answer, SECRET, Seen, Stand, document, order,
     serve_upstream, whole,
 };
 use crate::{control::Handler, process};
@@ -38,6 +38,12 @@ struct Login {
     seen: Arc<Mutex<Vec<Seen>>>,
     endpoint: String,
     handler: Handler,
+    listing: DocumentText,
+}
+
+fn handler(stand: &Stand) -> Handler {
+    let standing = Standing { audit_key: "a".into(), perimeter_public_key: "b".into(), degraded: Vec::new() };
+    Handler::new(Arc::clone(&stand.gateway), "host".to_owned(), &standing)
 }
 
 impl Login {
@@ -69,10 +75,16 @@ impl Login {
             "\n[[gateway.token_endpoint]]\nurl = \"{endpoint}\"\naddresses = [\"127.0.0.0/8\"]\nca_file = \"login.pem\"\n"
         ));
         listing.attachments.insert("login.pem".to_owned(), certificates.ca_pem);
-        assert_eq!(process::reload(&stand.gateway, order(listing)).await, Vec::<String>::new());
-        let standing = Standing { audit_key: "a".into(), perimeter_public_key: "b".into(), degraded: Vec::new() };
-        let handler = Handler::new(Arc::clone(&stand.gateway), "host".to_owned(), &standing);
-        Self { stand, seen, endpoint, handler }
+        assert_eq!(process::reload(&stand.gateway, order(listing.clone())).await, Vec::<String>::new());
+        let handler = handler(&stand);
+        Self { stand, seen, endpoint, handler, listing }
+    }
+
+    /// The same after the gateway was killed and started again.
+    async fn restarted(self) -> Self {
+        let stand = self.stand.restarted();
+        assert_eq!(process::reload(&stand.gateway, order(self.listing.clone())).await, Vec::<String>::new());
+        Self { handler: handler(&stand), stand, ..self }
     }
 
     fn part(&self, auth: TokenEndpointAuth, kind: &str, ciphertext: &str) -> String {
@@ -91,7 +103,8 @@ impl Login {
             vault: "vlt_1".to_owned(),
             workspace: "wrkspc_default".to_owned(),
         };
-        let sealed = Sealed { version: 3, nonce: String::new(), ciphertext: ciphertext.to_owned(), wraps: Vec::new() };
+        let sealed =
+            Sealed { version: 3, nonce: String::new(), ciphertext: ciphertext.to_owned(), wraps: vec![wrap()] };
         SealedCredential { binding, sealed }.encode()
     }
 
@@ -132,6 +145,12 @@ impl Login {
     fn asked(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
+}
+
+/// As it was sealed to the perimeter.
+fn wrap() -> Wrap {
+    let public_key = PERIMETER.to_owned();
+    Wrap { perimeter_id: "pmtr_1".to_owned(), public_key, enc: String::new(), key: String::new() }
 }
 
 fn basic() -> TokenEndpointAuth {
@@ -373,6 +392,31 @@ async fn an_exchange_that_began_is_heard_out_when_the_stream_that_asked_for_it_b
     tokio::task::block_in_place(|| goes_on.wait());
     let again = login.refresh(login.parts(basic())).await;
     assert_eq!((again.attempt.status, login.asked().len()), (RefreshStatus::Succeeded, 1), "it was kept");
+}
+
+#[tokio::test]
+async fn an_answer_that_custody_could_not_take_outlives_the_gateway_sealed_and_nobody_is_asked_again() {
+    let login = Login::new(|_| tokens()).await;
+    login.stand.custody.is_away.store(true, Ordering::Relaxed);
+    let refreshed = login.refresh(login.parts(basic())).await;
+    assert_eq!((refreshed.attempt.status, refreshed.renewed), (RefreshStatus::ConnectError, None));
+    let file = login.stand.directory.path().join("answers.json");
+    let kept = std::fs::read(&file).unwrap();
+    assert!(
+        !Detector::new([b"new-access-token-0123456789".as_slice(), b"new-refresh-token-0123456789"]).is_in(&kept),
+        "sealed"
+    );
+    login.stand.custody.is_away.store(false, Ordering::Relaxed);
+    let login = login.restarted().await;
+    let refreshed = login.refresh(login.parts(basic())).await;
+    assert_eq!(refreshed.attempt.status, RefreshStatus::Succeeded);
+    assert_eq!(login.asked().len(), 1, "the refresh token was used up");
+    let handed_over = std::mem::take(&mut *login.stand.custody.handed_over.lock().unwrap());
+    let [answer] = handed_over.as_slice() else { panic!("{handed_over:?}") };
+    assert_eq!(answer.access.binding.kind, "mcp_oauth");
+    let to: Vec<_> = answer.access.sealed.wraps.iter().map(|wrap| wrap.public_key.as_str()).collect();
+    assert_eq!(to, [PERIMETER], "for this perimeter alone");
+    assert_eq!(std::fs::read(&file).unwrap(), b"[]", "custody has it");
 }
 
 #[tokio::test]

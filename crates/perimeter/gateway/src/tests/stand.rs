@@ -6,7 +6,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -17,7 +17,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use postern_audit::{Decision, Kind, Memory, Record};
-use postern_custody::{FreshTokens, KnownPlaceholder, RefreshGrant, Refreshing, Reload, Renewed, RouteGrant};
+use postern_custody::{
+    FreshTokens, KeptAnswer, KnownPlaceholder, RefreshGrant, Refreshing, Reload, Renewed, RouteGrant,
+};
 use postern_policy::{Denial, Reason, document::DocumentText};
 use postern_secret::{Placeholder, Secret, SecretBytes, seal::Sealed};
 use postern_tunnel::{
@@ -40,12 +42,15 @@ use crate::{
     leaf::Leaf,
     limits::Bounds,
     mark::Mark,
+    oauth::Journal,
     process, serve,
 };
 
 pub(super) const SECRET: &str = "wiki-bearer-7f3Kq9ZpLm2Xc8Vb";
 pub(super) const REFRESH_TOKEN: &str = "refresh&t0ken+of=the/wiki-01";
 pub(super) const CLIENT_SECRET: &str = "client:s3cret of the client-01";
+/// The perimeter's public key.
+pub(super) const PERIMETER: &str = "0909090909090909090909090909090909090909090909090909090909090909";
 pub(super) const TUNNEL: &str = "tnl_1";
 pub(super) const DOMAIN: &str = "t1.tunnel.localhost";
 
@@ -99,6 +104,10 @@ pub(super) struct FakeCustody {
     pub(super) refreshes: Mutex<Vec<RefreshGrant>>,
     /// The tokens that were to be sealed.
     pub(super) fresh: Mutex<Vec<Fresh>>,
+    /// Answers that were kept and handed over later.
+    pub(super) handed_over: Mutex<Vec<KeptAnswer>>,
+    /// It takes no new tokens.
+    pub(super) is_away: AtomicBool,
     /// What custody finds wrong with a document.
     pub(super) unreadable: Mutex<Option<&'static str>>,
 }
@@ -145,11 +154,20 @@ impl Custodian for Arc<FakeCustody> {
     }
 
     fn seal(&self, fresh: FreshTokens) -> Later<'_, Result<Renewed, Denial>> {
+        if self.is_away.load(Ordering::Relaxed) {
+            return soon(Err(Denial::new(Reason::CustodyDenied)));
+        }
         let text = |wire: postern_exec::WireBytes| String::from_utf8(wire.into_bytes()).unwrap();
         let refresh = fresh.refresh_token.map(text);
         let answer = renewed(refresh.is_some(), fresh.expires_at_seconds);
         self.fresh.lock().unwrap().push((text(fresh.access_token), refresh, fresh.expires_at_seconds));
         soon(Ok(answer))
+    }
+
+    fn seal_kept(&self, _: String, answer: KeptAnswer) -> Later<'_, Result<Renewed, Denial>> {
+        let sealed = renewed(answer.refresh.is_some(), answer.expires_at_seconds);
+        self.handed_over.lock().unwrap().push(answer);
+        soon(Ok(sealed))
     }
 
     fn placeholders(&self) -> Later<'_, Result<Vec<KnownPlaceholder>, Denial>> {
@@ -421,6 +439,7 @@ fn gateway(port: u16, directory: &Path, audit: &Memory, custody: &Arc<FakeCustod
         custody: Arc::new(Arc::clone(custody)),
         binding: Binding::with(&[9; 32]),
         mark: Mark::at(&directory.join("gateway.mark"), now).unwrap(),
+        answers: Arc::new(Journal::at(directory.join("answers.json"), PERIMETER.parse().unwrap()).unwrap()),
         leaf: Leaf::open(directory).unwrap(),
         bounds: Bounds {
             stream_idle: Duration::from_secs(5),

@@ -10,7 +10,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::json;
 
 use super::super::world::{World, advised, ask, call, limits, start, tell, text};
-use super::reference::{Failed, Reference, Stopped, Tool};
+use super::reference::Reference;
+use super::words::{Failed, Stopped, Tool};
 use super::{CASES, SEEDS, shown};
 use crate::advise::MOST_QUESTIONS;
 use crate::coordinate::MOST_THREADS;
@@ -223,6 +224,7 @@ fn play(world: &mut World, crew: &mut Crew, act: &Act) {
                 Stopped::Refusal => Stop::Refusal(None),
                 Stopped::Pause => Stop::PauseTurn,
                 Stopped::Cut => Stop::MaxTokens,
+                Stopped::Outgrown => Stop::ContextExceeded,
             };
             world.thread_answers(n % count, vec![text("said")], stop);
             crew.as_thread(n % count, |thread| thread.stopped(*how));
@@ -231,6 +233,7 @@ fn play(world: &mut World, crew: &mut Crew, act: &Act) {
             let kind = match how {
                 Failed::Helpless => FailureKind::Rejected,
                 Failed::Transient => FailureKind::Transient,
+                Failed::TooLong => FailureKind::TooLong,
             };
             world.thread_fails(n % count, kind);
             crew.as_thread(n % count, |thread| thread.fail(*how));

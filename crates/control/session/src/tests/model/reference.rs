@@ -2,87 +2,14 @@
 
 use postern_model::ids::EventId;
 
-use crate::Limits;
+use super::lines::{Lines, Window};
+use super::words::{Failed, Grade, Open, Seen, Stopped, Tool, Verdict};
 use crate::advise::MOST_REQUESTS;
+use crate::{Counsellor, Limits};
 
 /// An answer of the model costs this many cents, a grader's that many.
 const ANSWER: u64 = 11;
 const VERDICT: u64 = 8;
-
-/// What a call needs before it is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tool {
-    /// A worker runs it.
-    Free,
-    /// A worker runs it when a person has agreed.
-    Asks,
-    /// Whoever knows it answers it.
-    Custom,
-    /// It is not enabled: answered at once.
-    Disabled,
-    /// An advisor answers it.
-    Advised,
-}
-
-impl Tool {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Free => "bash",
-            Self::Asks => "write",
-            Self::Custom => "lookup",
-            Self::Disabled => "grep",
-            Self::Advised => "ask_advisor",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Stopped {
-    Refusal,
-    Pause,
-    Cut,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Failed {
-    Helpless,
-    Transient,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Grade {
-    Satisfied,
-    Revise,
-    Failed,
-    Nonsense,
-    Silence,
-}
-
-impl Grade {
-    pub(super) fn says(self) -> Option<&'static str> {
-        match self {
-            Self::Satisfied => Some(r#"{"result":"satisfied","explanation":"e"}"#),
-            Self::Revise => Some(r#"{"result":"needs_revision","explanation":"e"}"#),
-            Self::Failed => Some(r#"{"result":"failed","explanation":"e"}"#),
-            Self::Nonsense => Some("hm"),
-            Self::Silence => None,
-        }
-    }
-}
-
-/// What can be seen from outside.
-#[derive(Debug, PartialEq)]
-pub(super) struct Seen {
-    pub(super) status: &'static str,
-    pub(super) reason: Option<&'static str>,
-    /// What `requires_action` names.
-    pub(super) waiting: Vec<EventId>,
-    /// Calls without an answer, and whether a person is asked.
-    pub(super) open: Vec<(EventId, bool)>,
-    pub(super) asks_model: bool,
-    pub(super) asks_grader: bool,
-    pub(super) queued: usize,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -90,20 +17,15 @@ enum Phase {
     Idle(Option<&'static str>),
     /// The model is asked.
     Asking,
-    /// Confirmed calls are run.
+    /// Calls are run, or servers asked who they are.
     Executing,
+    /// The judge is asked about an answer.
+    Judging,
     /// The grader is asked.
     Grading,
     /// The model will be asked again.
     Retrying,
     Terminated,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Open {
-    Asks,
-    Waits,
-    Confirmed,
 }
 
 pub(super) struct Reference {
@@ -125,6 +47,10 @@ pub(super) struct Reference {
     unheard: usize,
     /// What the thread that it works for is to hear.
     pub(super) reports: usize,
+    lines: Lines,
+    window: Window,
+    /// The calls of an answer that a judge is asked about.
+    judged: Vec<Tool>,
 }
 
 /// Whose loop it is.
@@ -138,24 +64,29 @@ enum Rank {
 
 impl Reference {
     pub(super) fn new(budget: Option<u64>, limits: Limits) -> Self {
-        let phase = Phase::Idle(None);
-        let (calls, outcome, rank) = (Vec::new(), None, Rank::Primary);
-        let (queued, failures, requests, spent, unheard, reports) = (0, 0, 0, 0, 0, 0);
         Self {
             limits,
-            phase,
-            calls,
-            queued,
-            failures,
-            requests,
-            outcome,
+            phase: Phase::Idle(None),
+            calls: Vec::new(),
+            queued: 0,
+            failures: 0,
+            requests: 0,
+            outcome: None,
             ungraded: false,
-            spent,
+            spent: 0,
             budget,
-            rank,
-            unheard,
-            reports,
+            rank: Rank::Primary,
+            unheard: 0,
+            reports: 0,
+            lines: Lines::default(),
+            window: Window::default(),
+            judged: Vec::new(),
         }
+    }
+
+    /// One whose agent has MCP servers.
+    pub(super) fn served(budget: Option<u64>, limits: Limits) -> Self {
+        Self { lines: Lines::unasked(), ..Self::new(budget, limits) }
     }
 
     /// One that works for another.
@@ -176,7 +107,7 @@ impl Reference {
     /// The advisor of this call is over.
     pub(super) fn advised(&mut self, id: &EventId) {
         if let Some(at) = self.position(id) {
-            self.calls.remove(at);
+            self.close(at);
             self.proceed();
         }
     }
@@ -197,7 +128,8 @@ impl Reference {
 
     /// Whether a worker has something to do for it.
     pub(super) fn needs_worker(&self) -> bool {
-        self.calls.iter().any(|(_, tool, open)| !matches!(tool, Tool::Custom | Tool::Advised) && *open != Open::Asks)
+        let is_worker_s = |tool: Tool| !matches!(tool, Tool::Custom | Tool::Advised) && !tool.is_servers();
+        self.calls.iter().any(|(_, tool, open)| is_worker_s(*tool) && *open != Open::Asks)
     }
 
     pub(super) fn has(&self, id: &EventId) -> bool {
@@ -213,7 +145,7 @@ impl Reference {
         Seen {
             status: match self.phase {
                 Phase::Idle(_) => "idle",
-                Phase::Asking | Phase::Executing | Phase::Grading => "running",
+                Phase::Asking | Phase::Executing | Phase::Judging | Phase::Grading => "running",
                 Phase::Retrying => "rescheduling",
                 Phase::Terminated => "terminated",
             },
@@ -221,8 +153,10 @@ impl Reference {
             waiting: if reason == Some("requires_action") { self.waiting() } else { Vec::new() },
             open: self.calls.iter().map(|(id, _, open)| (id.clone(), *open == Open::Asks)).collect(),
             asks_model: self.phase == Phase::Asking,
-            asks_grader: self.phase == Phase::Grading,
+            consults: matches!(self.phase, Phase::Grading | Phase::Judging),
             queued: self.queued,
+            connects: self.lines.is_asking(),
+            running: self.lines.running().to_vec(),
         }
     }
 
@@ -242,7 +176,8 @@ impl Reference {
             // At the cap it has no effect.
             Phase::Idle(Some("budget_reached")) => return true,
             Phase::Idle(_) if self.calls.is_empty() => self.outcome = None,
-            Phase::Idle(_) | Phase::Asking | Phase::Executing | Phase::Grading | Phase::Retrying => {
+            Phase::Idle(_) | Phase::Asking | Phase::Executing | Phase::Judging | Phase::Grading | Phase::Retrying => {
+                self.stop();
                 self.outcome = None;
                 self.rest("end_turn");
                 self.unheard = 0;
@@ -258,6 +193,7 @@ impl Reference {
             return false;
         }
         self.outcome = Some(iterations);
+        self.window.words();
         self.begin();
         true
     }
@@ -268,11 +204,12 @@ impl Reference {
         if self.phase == Phase::Terminated
             || open == Open::Asks
             || tool == Tool::Advised
+            || tool.is_servers()
             || is_custom != (tool == Tool::Custom)
         {
             return false;
         }
-        self.calls.remove(at);
+        self.close(at);
         self.proceed();
         true
     }
@@ -282,26 +219,57 @@ impl Reference {
         if allow {
             self.calls[at].2 = Open::Confirmed;
         } else {
-            self.calls.remove(at);
+            self.close(at);
         }
         self.proceed();
         true
     }
 
+    /// Whether an answer with these calls goes to the judge first.
+    pub(super) fn consults(&mut self, tools: &[Tool]) -> bool {
+        let may_ask =
+            self.limits.judge == Counsellor::Present && self.budget.is_none_or(|most| self.spent + ANSWER < most);
+        let asks = may_ask && !self.window.summary && !self.lines.wiki_fails() && tools.contains(&Tool::Judged);
+        if asks {
+            self.judged = tools.to_vec();
+            self.phase = Phase::Judging;
+        }
+        asks
+    }
+
+    /// The judge has answered, and these are the ids of the calls that it was asked about.
+    pub(super) fn judge(&mut self, verdict: Verdict, ids: &[EventId]) {
+        let tools = std::mem::take(&mut self.judged);
+        self.phase = Phase::Asking;
+        if verdict != Verdict::Silence {
+            self.pay(VERDICT);
+        }
+        self.take_in(ids.iter().cloned().zip(tools).collect(), verdict);
+    }
+
     /// The model has answered with these calls.
     pub(super) fn answer(&mut self, calls: Vec<(EventId, Tool)>) {
+        self.take_in(calls, Verdict::Ask);
+    }
+
+    fn take_in(&mut self, calls: Vec<(EventId, Tool)>, verdict: Verdict) {
         self.pay(ANSWER);
         self.failures = 0;
-        let must_hear = self.queued + self.unheard > 0 || calls.iter().any(|(_, tool)| *tool == Tool::Disabled);
-        let opened = calls.into_iter().filter(|(_, tool)| *tool != Tool::Disabled);
-        let open = |tool| match tool {
-            Tool::Asks => Open::Asks,
-            Tool::Advised => Open::Confirmed,
-            Tool::Free | Tool::Custom | Tool::Disabled => Open::Waits,
-        };
-        self.calls = opened.map(|(id, tool)| (id, tool, open(tool))).collect();
+        if self.window.summary {
+            self.window.summarised();
+            return self.ask();
+        }
+        self.window.said();
+        let count = calls.len();
+        let opened = |(id, tool)| Some((id, tool, self.opened(tool, verdict)?));
+        let opened: Vec<_> = calls.into_iter().filter_map(opened).collect();
+        let must_hear = self.queued + self.unheard > 0 || opened.len() < count;
+        if opened.len() < count {
+            self.window.results();
+        }
+        self.calls = opened;
         if !self.calls.is_empty() {
-            self.rest_for_calls();
+            self.settle();
         } else if must_hear {
             self.ask();
         } else {
@@ -309,9 +277,37 @@ impl Reference {
         }
     }
 
+    /// How far a call is that was just made; `None` for one that is answered at once.
+    fn opened(&self, tool: Tool, verdict: Verdict) -> Option<Open> {
+        match tool {
+            Tool::Disabled | Tool::Danger => None,
+            Tool::Search | Tool::Edit | Tool::Judged if self.lines.wiki_fails() => None,
+            Tool::Read if self.lines.docs_fails() => None,
+            Tool::Asks | Tool::Edit => Some(Open::Asks),
+            Tool::Judged => match verdict {
+                Verdict::Allow => Some(Open::Waits),
+                Verdict::Deny => None,
+                Verdict::Ask | Verdict::Nonsense | Verdict::Silence => Some(Open::Asks),
+            },
+            Tool::Advised => Some(Open::Confirmed),
+            Tool::Free | Tool::Custom | Tool::Search | Tool::Read | Tool::WebSearch | Tool::Composed => {
+                Some(Open::Waits)
+            }
+        }
+    }
+
     pub(super) fn stopped(&mut self, how: Stopped) {
         self.pay(ANSWER);
         self.failures = 0;
+        match how {
+            Stopped::Refusal if self.window.summary => return self.give_up(),
+            _ if self.window.summary => {
+                self.window.summarised();
+                return self.ask();
+            }
+            Stopped::Refusal => {}
+            Stopped::Pause | Stopped::Cut | Stopped::Outgrown => self.window.said(),
+        }
         match how {
             Stopped::Refusal if self.is_advisor() => self.archive(),
             Stopped::Refusal => {
@@ -321,12 +317,23 @@ impl Reference {
             }
             Stopped::Pause => self.ask(),
             Stopped::Cut => self.give_up(),
+            Stopped::Outgrown => self.outgrow(),
         }
     }
 
-    pub(super) fn fail(&mut self, how: Failed) {
+    /// The window is too small: what can be done about it is done once.
+    fn outgrow(&mut self) {
+        if !self.window.outgrow() {
+            return self.give_up();
+        }
         self.failures += 1;
+        self.ask();
+    }
+
+    pub(super) fn fail(&mut self, how: Failed) {
+        self.failures += u32::from(!matches!(how, Failed::TooLong));
         match how {
+            Failed::TooLong => self.outgrow(),
             Failed::Transient if self.failures < self.limits.attempts => self.phase = Phase::Retrying,
             Failed::Transient | Failed::Helpless => self.give_up(),
         }
@@ -344,6 +351,7 @@ impl Reference {
         }
         match (grade, self.outcome) {
             (Grade::Revise, Some(left)) => {
+                self.window.words();
                 self.outcome = (left > 1).then(|| left - 1);
                 self.ask();
             }
@@ -357,8 +365,28 @@ impl Reference {
 
     /// Another process goes on: what ran for the session is begun again.
     pub(super) fn crash(&mut self) {
-        if self.phase == Phase::Asking {
-            self.ask();
+        for call in self.lines.crash() {
+            if let Some(at) = self.position(&call) {
+                self.close(at);
+            }
+        }
+        self.judged.clear();
+        if matches!(self.phase, Phase::Asking | Phase::Judging | Phase::Executing) {
+            self.settle();
+        }
+    }
+
+    /// The servers have answered, or these have not.
+    pub(super) fn connected(&mut self, wiki_fails: bool, docs_fails: bool) {
+        self.lines.connected(wiki_fails, docs_fails);
+        self.settle();
+    }
+
+    /// A call that the server ran has ended.
+    pub(super) fn called(&mut self, id: &EventId) {
+        if let Some(at) = self.position(id).filter(|_| self.lines.end(id)) {
+            self.close(at);
+            self.settle();
         }
     }
 
@@ -369,6 +397,7 @@ impl Reference {
         if self.phase == Phase::Grading {
             self.outcome = None;
         }
+        self.stop();
         self.give_up();
     }
 
@@ -391,7 +420,12 @@ impl Reference {
     }
 
     fn waiting(&self) -> Vec<EventId> {
-        self.calls.iter().filter(|(_, _, open)| *open != Open::Confirmed).map(|(id, ..)| id.clone()).collect()
+        let waits = |tool: Tool, open| match open {
+            Open::Asks => true,
+            Open::Waits => !tool.is_servers(),
+            Open::Confirmed | Open::Started => false,
+        };
+        self.calls.iter().filter(|(_, tool, open)| waits(*tool, *open)).map(|(id, ..)| id.clone()).collect()
     }
 
     fn is_broke(&self) -> bool {
@@ -414,34 +448,110 @@ impl Reference {
 
     fn begin(&mut self) {
         self.requests = 0;
+        self.flush();
+        self.lines.lapse();
         self.ask();
+    }
+
+    /// The messages that wait are in the conversation.
+    fn flush(&mut self) {
+        if std::mem::take(&mut self.queued) > 0 {
+            self.window.words();
+        }
+    }
+
+    fn close(&mut self, at: usize) {
+        self.calls.remove(at);
+        self.window.results();
+    }
+
+    /// What runs is cancelled; an answer that a judge was asked about is paid for and gone.
+    fn stop(&mut self) {
+        if self.phase == Phase::Judging {
+            self.judged.clear();
+            self.pay(ANSWER);
+        }
+        self.lines.stop();
+        if !self.calls.is_empty() {
+            self.window.results();
+        }
     }
 
     fn proceed(&mut self) {
         match self.phase {
-            Phase::Asking | Phase::Grading | Phase::Retrying => {}
-            _ if self.calls.is_empty() => self.ask(),
-            _ => self.rest_for_calls(),
+            Phase::Asking | Phase::Judging | Phase::Grading | Phase::Retrying => {}
+            Phase::Idle(Some("requires_action")) if !self.waiting().is_empty() => {}
+            _ => self.settle(),
         }
     }
 
-    fn rest_for_calls(&mut self) {
-        self.phase = if self.waiting().is_empty() { Phase::Executing } else { Phase::Idle(Some("requires_action")) };
-        if self.phase != Phase::Executing {
+    /// A turn goes on, as far as it can: the server's calls begin first, then others are waited for, then the model is asked.
+    fn settle(&mut self) {
+        self.phase = Phase::Executing;
+        let is_ready = |(_, tool, open): &(EventId, Tool, Open)| {
+            tool.is_servers() && matches!(open, Open::Waits | Open::Confirmed)
+        };
+        if self.lines.is_asking() {
+            return;
+        }
+        if self.calls.iter().any(is_ready) {
+            if !self.lines.connect() {
+                return;
+            }
+            self.begin_calls();
+        }
+        if !self.lines.running().is_empty() {
+            return;
+        }
+        if !self.waiting().is_empty() {
+            self.phase = Phase::Idle(Some("requires_action"));
             self.failures = 0;
+            self.window.rest();
+        } else if self.calls.is_empty() {
+            self.ask();
+        }
+    }
+
+    /// As many at a time as may be; one that cannot be called is answered without it.
+    fn begin_calls(&mut self) {
+        let calls = std::mem::take(&mut self.calls);
+        for (id, tool, open) in calls {
+            let is_ready = tool.is_servers() && matches!(open, Open::Waits | Open::Confirmed);
+            let fails = match tool {
+                Tool::Composed => true,
+                Tool::Search | Tool::Edit | Tool::Judged => self.lines.wiki_fails(),
+                Tool::Read => self.lines.docs_fails(),
+                _ => false,
+            };
+            if is_ready && fails {
+                self.window.results();
+            } else if is_ready && self.lines.running().len() < self.limits.parallel_mcp_calls {
+                self.lines.begin(&id);
+                self.calls.push((id, tool, Open::Started));
+            } else {
+                self.calls.push((id, tool, open));
+            }
         }
     }
 
     fn ask(&mut self) {
         if self.is_broke() {
-            self.queued = 0;
+            self.flush();
             return self.rest("budget_reached");
         }
         if self.requests == self.limits.requests_per_turn {
             return self.give_up();
         }
+        if !self.lines.connect() {
+            self.phase = Phase::Executing;
+            return;
+        }
         self.requests += 1;
-        self.queued = 0;
+        self.window.ask();
+        // A summary is of what there was.
+        if !self.window.summary {
+            self.flush();
+        }
         self.unheard = 0;
         self.phase = Phase::Asking;
     }
@@ -449,7 +559,7 @@ impl Reference {
     fn end_turn(&mut self) {
         match self.outcome {
             Some(_) if self.is_broke() => {
-                self.queued = 0;
+                self.flush();
                 self.rest("budget_reached");
                 self.ungraded = true;
             }
@@ -464,7 +574,7 @@ impl Reference {
 
     /// One that works for another is over; the other hears of it.
     fn give_up(&mut self) {
-        self.queued = 0;
+        self.flush();
         self.unheard = 0;
         self.report();
         match self.rank {
@@ -480,6 +590,8 @@ impl Reference {
     fn rest(&mut self, reason: &'static str) {
         self.calls.clear();
         self.failures = 0;
+        self.window.rest();
+        self.window.summary = false;
         self.ungraded = false;
         self.phase = Phase::Idle(Some(reason));
     }

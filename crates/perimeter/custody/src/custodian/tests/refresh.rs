@@ -6,7 +6,7 @@ use postern_secret::seal::{
 
 use super::*;
 use crate::keys;
-use crate::message::{FreshTokens, OauthParts, RefreshGrant, Renewed};
+use crate::message::{FreshTokens, KeptAnswer, OauthParts, RefreshGrant, Renewed};
 
 const ACCESS: &str = "access-token-0ne-0123456789";
 const REFRESH: &str = "refresh-token-0ne-987654321";
@@ -327,4 +327,29 @@ async fn an_endpoint_that_does_not_rotate_is_asked_again_for_the_next_access_tok
     assert!(matches!(fixture.ask_refresh(&parts).await, Ok(RefreshGranted::Kept(_))));
     let next = OauthParts { access: SealedCredential { sealed: renewed.access, ..parts.access.clone() }, ..parts };
     assert!(matches!(fixture.ask_refresh(&next).await, Ok(RefreshGranted::Secrets { .. })));
+}
+
+#[tokio::test]
+async fn a_kept_answer_is_sealed_for_its_own_credential_and_opened_for_no_other() {
+    let fixture = fixture();
+    let parts = fixture.parts(|_| {});
+    let access = |change: fn(&mut Binding)| fixture.part("access-token-tw0-0123456789", "mcp_oauth", change);
+    let refresh =
+        |change: fn(&mut Binding)| Some(fixture.part("refresh-token-tw0-98765432", "mcp_oauth.refresh_token", change));
+    let seal_kept = |caller, access, refresh| {
+        let answer = KeptAnswer { parts: parts.clone(), access, refresh, expires_at_seconds: Some(1_900_000_000) };
+        fixture.custodian.seal_kept(caller, fixture.routes_digest.clone(), answer)
+    };
+    let own: fn(&mut Binding) = |_| {};
+    let foreign: fn(&mut Binding) = |binding| binding.vault = "vlt_2".to_owned();
+    for (access, refresh) in [(access(foreign), refresh(own)), (access(own), refresh(foreign))] {
+        let refused = seal_kept(CallerKind::Gateway, access, refresh).await.unwrap_err();
+        assert_eq!(refused.reason, RefusalReason::CredentialUnopenable);
+    }
+    assert!(seal_kept(CallerKind::Worker, access(own), refresh(own)).await.is_err());
+    assert!(matches!(fixture.ask_refresh(&parts).await, Ok(RefreshGranted::Secrets { .. })), "nothing came of these");
+    let renewed = seal_kept(CallerKind::Gateway, access(own), refresh(own)).await.unwrap();
+    assert_eq!(fixture.opened(renewed.access, &parts.access), "access-token-tw0-0123456789");
+    assert_eq!(fixture.opened(renewed.refresh.unwrap(), &parts.refresh), "refresh-token-tw0-98765432");
+    assert!(matches!(fixture.ask_refresh(&parts).await, Ok(RefreshGranted::Kept(_))));
 }
