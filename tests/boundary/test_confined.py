@@ -79,6 +79,15 @@ def test_boundary_the_starter_and_spawner_make_no_dangerous_call_that_building_a
     assert attempt("starter", "program", "/bin/true")["outcome"] == "done"
 
 
+def test_boundary_a_starter_that_has_started_everything_opens_no_file_and_starts_nothing(postern: Stack, tmp_path):
+    (tmp_path / "secret").write_text("x")
+    attempts = [("read", postern.data / "perimeter/custody"), ("read", postern.data / "perimeter/audit"), ("read", postern.data / "perimeter/work"),
+                ("read", tmp_path / "secret"), ("write", tmp_path), ("append", tmp_path / "secret"), ("program", "/bin/true")]
+    for name, argument in attempts:
+        before, after = (attempt(role, name, argument, postern.data) for role in ("starter", "settled"))
+        assert before["outcome"] == "done" and after["error"] == "EACCES", (before, after)
+
+
 @pytest.fixture
 def listener() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as server:

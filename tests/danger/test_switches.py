@@ -22,8 +22,21 @@ SWITCHED = [
     "tool-output", "egress-decision", "egress-protocols", "tripwire-renderings", "audit-chain", "audit-before-act",
     "private-files", "private-memory", "processes-hard", "disk-watchdog", "custody-sources",
     "gateway-identity", "gateway-decision", "gateway-tripwire", "renewal-endpoints", "renewal-parts", "renewal-bounds",
-    "userns", "mountns", "mounts-private", "pidns", "netns", "distinct-uid",
+    "userns", "mountns", "mounts-private", "pidns", "netns", "distinct-uid", "cpu-hard", "disk-hard", "refusals-recorded",
+    "late-names", "freezing", "revocation", "closed-environment", "own-capabilities",
 ]
+# A control that acts in several places: with it off, each of these turns red, one or more for each place.
+EVERYWHERE = {
+    "scrubbing": {"credentials/honest", "credentials/reflected-header", "credentials/reflected-gzip", "transports/http2-honest",
+                  "gateway/reflected", "renewals/refused-plain"},
+    "audit-before-act": {"own/record-before-act", "credentials/honest", "gateway/honest", "renewals/honest"},
+    "refusals-recorded": {"network/name-http", "network/udp-recorded", "credentials/foreign-bearer", "gateway/tool", "renewals/server"},
+    "freezing": {"holds/frozen-tool", "holds/frozen-processes", "holds/frozen-connection"},
+    "gateway-identity": {"gateway/identity-forged", "gateway/identity-tunnel", "gateway/identity-body", "gateway/identity-expired",
+                         "gateway/identity-long", "gateway/identity-again", "gateway/foreign-session"},
+}
+# A file system that has no more room than the run's zone gives, for this process alone.
+SMALL = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=60m none "$TMPDIR" && exec "$@"', "sh"]
 # Where the others that are mapped to a control would reach further than this machine's loopback without it, one that does not.
 NEAR = {"netns": "network/host-loopback", "egress-addresses": "names/alias"}
 # Shows only where the host shares its mounts, as most do: so it does here, for this process alone.
@@ -56,6 +69,17 @@ def test_every_control_is_switched_off_here():
 def test_a_control_that_is_off_turns_one_of_its_probes_red(danger, tmp_path, control):
     done = verify(danger, tmp_path, control, NEAR.get(control, control), SHARED if control == "mounts-private" else None)
     assert done.returncode == 1 and red(done), done.stdout[-4000:] + done.stderr
+    assert EVERYWHERE.get(control, set()) <= set(red(done)), sorted(EVERYWHERE[control] - set(red(done)))
+
+
+def test_a_file_system_of_the_limits_size_holds_a_sandboxs_disk_and_any_other_is_said_not_to(tmp_path, monkeypatch):
+    for name in ("small", "elsewhere", "here"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "small"))
+    [elsewhere] = findings(verify(Path(BINARY), tmp_path / "elsewhere", "", "disk-hard"))
+    assert elsewhere["verdict"] == "not_run" and elsewhere["cause"].startswith("not here: disk-hard is not whole"), elsewhere
+    [small] = findings(verify(Path(BINARY), tmp_path / "here", "", "disk-hard", SMALL))
+    assert small["verdict"] == "held" and small["inside"] == "ENOSPC", small
 
 
 def test_a_sandbox_without_mounts_of_its_own_is_not_built(danger, tmp_path):

@@ -1,8 +1,8 @@
 //! `postern confined ROLE ATTEMPT [ARGUMENT]`: takes a role's confinement upon itself, as the role would with this data directory, tries one thing that the
 //! role must not be able to do, and says what came of it. For probes: it attacks nothing but its own chains.
 //!
-//! ROLE is `server`, `worker`, `gateway`, `connector`, `egress`, `custody`, `audit`, `starter` (which is also the spawner's), or `none` for the same attempt
-//! without confinement, which shows that the attempt is one.
+//! ROLE is `server`, `worker`, `gateway`, `connector`, `egress`, `custody`, `audit`, `starter` (which is also the spawner's), `settled` (a worker's
+//! starter that has started everything), or `none` for the same attempt without confinement, which shows that the attempt is one.
 //!
 //! | attempt | argument | what is tried |
 //! |---|---|---|
@@ -95,6 +95,11 @@ fn enter(role: &str, data: &Path) -> Result<Option<Confinement>, Failure> {
     let confinement = match role {
         "none" => return Ok(None),
         STARTER => postern_confine::enter_calls_alone(postern_sandbox::spawner_calls()),
+        SETTLED => {
+            let entered = postern_confine::enter_calls_alone(postern_sandbox::spawner_calls());
+            postern_confine::leave_files().or_misused("leave the files")?;
+            entered
+        }
         name => {
             let role = Role::named(name).ok_or_else(|| Failure::Misused(format!("there is no role {name}")))?;
             postern_confine::enter(role, &standard(role, data))
@@ -102,6 +107,9 @@ fn enter(role: &str, data: &Path) -> Result<Option<Confinement>, Failure> {
     };
     confinement.or_misused("read the role's list of system calls").map(Some)
 }
+
+/// A starter that has started enough.
+const SETTLED: &str = "settled";
 
 /// What the role reaches in a data directory of the standard shape.
 fn standard(role: Role, data: &Path) -> Reach {

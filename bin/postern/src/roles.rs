@@ -101,7 +101,11 @@ fn starter(log: Log) -> ExitCode {
         Ok(confinement) => tell(STARTER, &confinement),
         Err(error) => return defect(STARTER, &error),
     }
-    postern_exec::role::starter_main(Roles { once: &["spawner", "audit", "custody", "egress"], again: &["connector"] })
+    postern_exec::role::starter_main(Roles {
+        once: &["spawner", "audit", "custody", "egress"],
+        again: &["connector"],
+        settle: postern_confine::leave_files,
+    })
 }
 
 fn confined_role(role: Role, log: Log) -> ExitCode {

@@ -37,6 +37,7 @@ pub(crate) async fn run(arguments: &VerifyArguments, log: Option<LevelFilter>) -
         document: configuration.document.text().clone(),
         selection: Selection { zone: arguments.zone.clone(), environment: arguments.environment.clone() },
         only: arguments.only.clone(),
+        variables: own_variables(),
         scratch: std::env::temp_dir(),
         tunnel: Box::new(Rigged { scratch: std::env::temp_dir() }),
     };
@@ -54,6 +55,12 @@ pub(crate) async fn run(arguments: &VerifyArguments, log: Option<LevelFilter>) -
         false => print!("{}", postern_verify::table(&report, detail(arguments))),
     }
     verdict(&report, arguments)
+}
+
+/// The names, and none of the values, of what this command was started with.
+#[expect(clippy::disallowed_methods, reason = "environment variables are read in this crate")]
+fn own_variables() -> Vec<String> {
+    std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
 }
 
 fn detail(arguments: &VerifyArguments) -> Detail {

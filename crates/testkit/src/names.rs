@@ -1,6 +1,6 @@
 //! A server of names whose answers change from one question to the next, as those of an attacker's own server may.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +29,7 @@ pub type Table = BTreeMap<&'static str, Vec<Has>>;
 pub struct Names {
     /// Where it answers.
     pub address: SocketAddr,
+    said: Arc<Said>,
 }
 
 impl Names {
@@ -49,13 +50,20 @@ impl Names {
                 Ok(listener) => {
                     let said = Arc::new(Said { table, asked: Mutex::default() });
                     tokio::spawn(serve(socket, Arc::clone(&said)));
-                    tokio::spawn(accept(listener, said));
-                    return Ok(Self { address });
+                    tokio::spawn(accept(listener, Arc::clone(&said)));
+                    return Ok(Self { address, said });
                 }
                 Err(error) => taken = error,
             }
         }
         Err(taken)
+    }
+
+    /// Every name that somebody asked for.
+    #[must_use]
+    pub fn asked(&self) -> BTreeSet<String> {
+        let asked = self.said.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.keys().map(|(name, _)| name.clone()).collect()
     }
 }
 

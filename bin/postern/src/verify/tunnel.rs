@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request};
 use http_body_util::Full;
+use postern_audit::{Decision, Record};
 use postern_custody::store::Store;
 use postern_net::client::HttpClient;
 use postern_net::tls::TlsRoots;
@@ -22,9 +23,9 @@ use postern_testkit::private_mcp::{Manner, PrivateMcp};
 use postern_tunnel::identity::Signer;
 use postern_tunnel::wire::Lane;
 use postern_upstream::mcp::CREDENTIAL_HEADER;
-use postern_verify::OwnRules;
 use postern_verify::catalogue::Outcome;
 use postern_verify::gateway::{Ask, Attempted, Call, Called, Caller, Calls, Carried, Route, Tunnel};
+use postern_verify::{ALLOWED, OwnRules};
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::{Value, json};
 
@@ -286,15 +287,21 @@ impl Stand {
         call.host.map(|route| format!("{}.{}", self.name(route), self.rig.domain())).unwrap_or_default()
     }
 
-    /// What the gateway refused of calls so far, and why. Renewals are asked for meanwhile.
+    /// What the gateway refused of calls so far, and why, and what it allowed. Renewals are asked for meanwhile.
     fn reasons(&self) -> Vec<String> {
         let entries = postern_audit::entries(&self.audit()).into_iter().flatten().flatten();
-        entries.filter(|entry| !is_a_renewals(entry)).filter_map(|entry| entry.record.reason).collect()
+        entries.filter(|entry| !is_a_renewals(entry)).filter_map(|entry| reason(entry.record)).collect()
     }
 
     fn audit(&self) -> PathBuf {
         self.directory.0.join("perimeter/audit")
     }
+}
+
+/// What a record says of a decision.
+fn reason(record: Record) -> Option<String> {
+    let allowed = || (record.decision == Decision::Allow).then(|| ALLOWED.to_owned());
+    record.reason.clone().or_else(allowed)
 }
 
 fn calls_a_tool(call: &Call) -> bool {

@@ -81,6 +81,16 @@ pub(crate) fn enter_scoped() -> Result<RestrictionStatus, RulesetError> {
         .restrict_self()
 }
 
+/// Puts this thread, and those it starts, into a domain without any file. It scopes nothing: who is in the domain around it can be signalled still.
+pub(crate) fn enter_without_files() -> Result<RestrictionStatus, RulesetError> {
+    let mut ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort);
+    if postern_danger::off!("own-files") {
+        return enter_scoped();
+    }
+    ruleset = ruleset.handle_access(AccessFs::from_all(NEWEST))?;
+    ruleset.create()?.restrict_self()
+}
+
 fn allow(ruleset: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> Result<RulesetCreated, RulesetError> {
     let Ok(opened) = PathFd::new(path) else { return Ok(ruleset) };
     let access = if path.is_dir() { access } else { access & AccessFs::from_file(NEWEST) };

@@ -22,7 +22,11 @@ use seccomp::{Filter, FilterError};
 /// A list does not compile: a defect of this build, on which nothing starts.
 pub fn enter(role: Role, reach: &Reach) -> Result<Confinement, FilterError> {
     let filter = Filter::of(role.calls())?;
-    Ok(put_in_place(domain::enter(role, reach), || capabilities::keep_those_of(role), &filter))
+    let powers = || match postern_danger::off!("own-capabilities") {
+        true => Ok(()),
+        false => capabilities::keep_those_of(role),
+    };
+    Ok(put_in_place(domain::enter(role, reach), powers, &filter))
 }
 
 /// Confines this thread, and all that it starts, to these calls and to signalling, tracing and meeting nobody outside; files and ports are left alone, for a
@@ -34,6 +38,20 @@ pub fn enter_calls_alone<'a>(calls: impl Iterator<Item = list::Entry<'a>>) -> Re
     let filter = Filter::of(calls)?;
     // Building a sandbox takes what root may do.
     Ok(put_in_place(domain::enter_scoped(), || Ok(()), &filter))
+}
+
+/// The capabilities that a role keeps where it runs as root, a bit for each by its number.
+#[must_use]
+pub fn capabilities_of(role: Role) -> u64 {
+    capabilities::kept(role).bits()
+}
+
+/// Takes every file from this thread, and from those it starts, for good: nothing is opened, made or executed any more. Whom it may signal stays as it was.
+///
+/// # Errors
+/// The kernel refuses the domain. One that has no Landlock takes nothing away and does not refuse.
+pub fn leave_files() -> std::io::Result<()> {
+    domain::enter_without_files().map(drop).map_err(std::io::Error::other)
 }
 
 /// What [`enter`] would answer here, measured with a thread that confines itself and ends.

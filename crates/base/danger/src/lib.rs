@@ -20,6 +20,36 @@ macro_rules! off {
     };
 }
 
+/// Items that only a test-only build has: none, in this build.
+#[cfg(not(feature = "switches"))]
+#[macro_export]
+macro_rules! only_with_switches {
+    ($($item:item)*) => {};
+}
+
+/// Items that only a test-only build has.
+#[cfg(feature = "switches")]
+#[macro_export]
+macro_rules! only_with_switches {
+    ($($item:item)*) => { $($item)* };
+}
+
+/// What is done where the control of this name is switched off: never, and not in this build.
+#[cfg(not(feature = "switches"))]
+#[macro_export]
+macro_rules! when_off {
+    ($control:literal, $done:block) => {};
+}
+
+/// What is done where the control of this name is switched off.
+#[cfg(feature = "switches")]
+#[macro_export]
+macro_rules! when_off {
+    ($control:literal, $done:block) => {
+        if $crate::switches::is_off($control) $done
+    };
+}
+
 /// A point at which this process dies when a test says so: never, in this build.
 #[cfg(not(feature = "switches"))]
 #[macro_export]
@@ -36,11 +66,11 @@ macro_rules! point {
     };
 }
 
-/// What a sandbox's tool server needs to know of switches: nothing, in this build.
+/// What a sandbox's tool server inherits of variables: nothing, in this build.
 #[cfg(not(feature = "switches"))]
 #[must_use]
-pub fn inherited() -> Option<(&'static str, String)> {
-    None
+pub fn inherited() -> Vec<(String, String)> {
+    Vec::new()
 }
 
 #[cfg(feature = "switches")]
@@ -66,10 +96,14 @@ pub mod switches {
         named() == control
     }
 
-    /// The variable for the tool server.
+    /// The variable for the tool server; and where its environment is not closed, all that this process has.
     #[must_use]
-    pub fn inherited() -> Option<(&'static str, String)> {
-        Some((VARIABLE, named().to_owned()))
+    pub fn inherited() -> Vec<(String, String)> {
+        let switch = (VARIABLE.to_owned(), named().to_owned());
+        #[expect(clippy::disallowed_methods, reason = "a test-only build, in which the environment is not closed")]
+        let all = || std::env::vars();
+        let all = is_off("closed-environment").then(all).into_iter().flatten();
+        all.filter(|(name, _)| name != VARIABLE).chain([switch]).collect()
     }
 
     /// Where this process is to die: at the so-manyth passing of a point. Kept open from the start, because a confined process could not open it.

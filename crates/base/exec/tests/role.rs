@@ -91,7 +91,7 @@ fn role_of_once() {
 /// Started by hand it ends at once; started as a role it executes the one role that it may.
 #[test]
 fn starter() {
-    role::starter_main(Roles { once: &["role_of_once"], again: &["role_under_test"] });
+    role::starter_main(Roles { once: &["role_of_once"], again: &["role_under_test"], settle: || Ok(()) });
 }
 
 #[tokio::test]
@@ -122,6 +122,19 @@ async fn a_role_gets_its_configuration_and_descriptors_and_a_closed_environment(
     assert_eq!(caller.call(41).await.unwrap(), 42);
     drop(caller);
     assert!(child.end(Duration::from_secs(20)).await.unwrap().success(), "a role ends when its descriptor 0 closes");
+}
+
+#[tokio::test]
+async fn whoever_has_executed_enough_executes_nothing_more_and_still_tells_how_its_roles_end() {
+    let starter = beside();
+    let (mut child, _, _): (_, _, Seen) =
+        role::start_and_wait("role_under_test", &configuration(Behaviour::Serve), &starter, &[]).await.unwrap();
+    starter.enough().unwrap();
+    let another: Result<(_, _, Seen), _> =
+        role::start_and_wait("role_under_test", &configuration(Behaviour::Serve), &starter, &[]).await;
+    assert!(another.is_err(), "started after enough");
+    child.kill().unwrap();
+    assert!(!child.end(Duration::from_secs(20)).await.unwrap().success(), "it is told how that one ended");
 }
 
 #[tokio::test]

@@ -247,6 +247,13 @@ impl Dialer {
         self.dial_any(&self.permitted(permit).await?).await
     }
 
+    postern_danger::only_with_switches! {
+        /// Looks a name up before anybody decided about it.
+        pub async fn look_up_early(&self, host: &str, port: u16) {
+            let _whatever = self.resolver.look_up(host, port).await;
+        }
+    }
+
     async fn look_up(&self, host: &Host, port: u16) -> Result<Vec<IpAddr>, DialError> {
         let host = host.to_string();
         let found = match timeout(limits::RESOLVE, self.resolver.look_up(&host, port)).await {

@@ -64,9 +64,6 @@ impl Keyring {
 
     /// A text without secrets.
     pub(crate) fn clean(&self, text: &[u8]) -> (Vec<u8>, u64) {
-        if postern_danger::off!("scrubbing") {
-            return (text.to_vec(), 0);
-        }
         self.plan.scrub(text)
     }
 }

@@ -89,6 +89,8 @@ pub(crate) async fn start(
         postern_egress::client::start(starter, &egress_configuration, &audit_for_egress, &custody_for_egress).await;
     let (egress_child, egress) = started.map_err(|error| one(chain(&error)))?;
 
+    // Everything that it may start has been started, or is kept by another.
+    starter.enough().map_err(|error| one(format!("the starter does not settle: {error}")))?;
     record_start(&audit, &config.environment_id, &controls).await.map_err(one)?;
     let defaults = Defaults { require: everything_active(&controls) };
     let key = String::from_utf8(config.environment_key.into_bytes())

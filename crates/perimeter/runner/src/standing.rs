@@ -5,11 +5,14 @@ use std::io;
 use std::sync::Arc;
 
 use postern_exec::role::Starter;
+use postern_model::control::CommandRefusal;
+use postern_model::ids::SessionId;
 use postern_sandbox::ControlStatus;
 use postern_secret::seal::SealedVariable;
 
 use crate::boundary::{Boundary, SandboxHands};
 use crate::config::{Report, WorkerConfig};
+use crate::control;
 use crate::hands::{Hands, Outcome, Perimeter, Refused, SessionFacts, ToolCall};
 use crate::perimeter::{self, Children, Started};
 use crate::place::Places;
@@ -71,6 +74,30 @@ impl Standing {
         self.perimeter.open(facts).await.map(OpenSession)
     }
 
+    /// Freezes a session, as the control plane's command does; in force when this returns.
+    ///
+    /// # Errors
+    /// Why the perimeter did not obey.
+    pub async fn freeze(&self, session: &SessionId) -> Result<(), CommandRefusal> {
+        control::freeze(&self.perimeter.commands(), session).await
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// Why the perimeter did not obey.
+    pub async fn thaw(&self, session: &SessionId) -> Result<(), CommandRefusal> {
+        control::thaw(&self.perimeter.commands(), session).await
+    }
+
+    /// Takes a session's grants back for good; in force when this returns.
+    ///
+    /// # Errors
+    /// Why the perimeter did not obey.
+    pub async fn revoke_grants(&self, session: &SessionId) -> Result<(), CommandRefusal> {
+        control::revoke(&self.perimeter.commands(), session).await
+    }
+
     /// Ends the processes, each awaited. Sessions are closed before.
     pub async fn end(self) {
         drop(self.perimeter);
@@ -82,6 +109,12 @@ impl OpenSession {
     /// Runs one tool use to its end: decided, recorded, run, recorded.
     pub async fn call(&mut self, call: &ToolCall) -> Outcome {
         self.0.call(call).await
+    }
+
+    /// What holds for its sandbox; nothing while it has none.
+    #[must_use]
+    pub fn controls(&self) -> Option<&[ControlStatus]> {
+        self.0.controls()
     }
 
     /// Ends everything of the session that runs; its workspace stays.

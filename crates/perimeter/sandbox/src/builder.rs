@@ -35,8 +35,9 @@ pub(crate) const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
 /// How long a child may take for its steps: they need milliseconds, and a stuck file system needs an end.
 const PATIENCE: Duration = Duration::from_secs(20);
 const REPORT_LIMIT: usize = 1 << 16;
-/// More processes than a kernel counts, for a test.
-const WITHOUT_LIMIT: u32 = 1 << 22;
+/// More processes and processors, and more memory, than a machine has: for a test.
+const MANY: u32 = 1 << 22;
+const WITHOUT_LIMIT: u64 = 1 << 50;
 /// How much of a dead sandbox's standard error is kept.
 const LAST_WORDS: usize = 4096;
 
@@ -166,12 +167,7 @@ fn build_in(tools: &Tools, stub: Stub, pool: &mut Pool, request: &Request) -> Re
                 group,
                 kernel_uid: request.kernel_uid,
                 memory_bytes: spec.memory_bytes,
-                counted: std::iter::once(&spec.workspace)
-                    .chain(&spec.packages)
-                    .chain(&spec.outputs)
-                    .chain(spec.memories.iter().map(|memories| &memories.directory))
-                    .cloned()
-                    .collect(),
+                counted: spec.counted().cloned().collect(),
                 disk_bytes: spec.disk_bytes,
                 last_words,
             };
@@ -188,11 +184,10 @@ fn build_in(tools: &Tools, stub: Stub, pool: &mut Pool, request: &Request) -> Re
 fn limit(stub: &Stub, pool: &Pool, request: &Request) -> Result<(), BuildError> {
     let Some(group) = &stub.group else { return Ok(()) };
     let spec = &request.spec;
-    let processes = if postern_danger::off!("processes-hard") { WITHOUT_LIMIT } else { spec.processes };
-    let limits = Limits { memory_bytes: spec.memory_bytes, processes, cpus: spec.cpus };
-    if postern_danger::off!("memory-hard") {
-        return Ok(());
-    }
+    let memory_bytes = if postern_danger::off!("memory-hard") { WITHOUT_LIMIT } else { spec.memory_bytes };
+    let processes = if postern_danger::off!("processes-hard") { MANY } else { spec.processes };
+    let cpus = if postern_danger::off!("cpu-hard") { MANY.into() } else { spec.cpus };
+    let limits = Limits { memory_bytes, processes, cpus };
     pool.limit(group, &limits).map_err(|error| {
         let fix = "look at the delegation of the spawner's control group";
         system("limit the control group", "write its limits", &error, fix)

@@ -1,11 +1,13 @@
 //! What this machine and this user can do about each control, and why not where not. Measured: what a sandbox is made of is tried in a child that ends at
 //! once, groups by looking whether they are ours to write.
 
+mod disk;
 mod obstacle;
 mod trial;
 
 use rustix::io::Errno;
 
+pub(crate) use disk::of_sandbox;
 pub(crate) use obstacle::PROC_FIX;
 use trial::{Failed, Trying};
 
@@ -24,7 +26,7 @@ pub fn check() -> Vec<ControlStatus> {
 pub(crate) fn statuses(groups: Option<&dyn Backend>, builder: Builder) -> Vec<ControlStatus> {
     let mut statuses: Vec<_> = TRIALS.iter().map(|(control, trial)| tried(*control, trial(), builder)).collect();
     statuses.extend([domain::status(), ControlStatus::active(Control::NoCaps)]);
-    statuses.extend([memory(groups), processes(groups), disk(), cpu(groups), distinct_uid(builder)]);
+    statuses.extend([memory(groups), processes(groups), disk::in_general(), cpu(groups), distinct_uid(builder)]);
     // Part of every tool server, whatever the machine.
     statuses.push(ControlStatus::active(Control::ToolOutput));
     statuses
@@ -84,14 +86,6 @@ fn memory(groups: Option<&dyn Backend>) -> ControlStatus {
 /// The kernel counts processes for each user namespace and user, so the resource limit alone holds.
 fn processes(_groups: Option<&dyn Backend>) -> ControlStatus {
     ControlStatus::active(Control::ProcessesHard)
-}
-
-fn disk() -> ControlStatus {
-    ControlStatus::degraded(
-        Control::DiskHard,
-        "no quota: one file cannot pass the limit; a watchdog that measures every few seconds ends a sandbox whose files together do",
-        "put the data directory on a file system of the size that sandboxes may fill",
-    )
 }
 
 fn cpu(groups: Option<&dyn Backend>) -> ControlStatus {

@@ -189,9 +189,9 @@ impl<'a> Spawner<'a> {
     fn answer(&mut self, id: u64, ask: Ask) -> Result<(), ChannelError> {
         match ask {
             Ask::Build(spec) => match self.build(*spec) {
-                Ok((pid, descriptors)) => {
+                Ok(Built { pid, controls, descriptors }) => {
                     let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-                    let answer = Answer::Built { pid, controls: self.statuses.clone() };
+                    let answer = Answer::Built { pid, controls };
                     self.worker.send(&Told::Answer { id, answer }, &borrowed)
                 }
                 Err(error) => self.worker.send(&Told::Answer { id, answer: Answer::NotBuilt(error) }, &[]),
@@ -235,7 +235,7 @@ impl<'a> Spawner<'a> {
         true
     }
 
-    fn build(&mut self, spec: Spec) -> Result<(u32, Vec<OwnedFd>), BuildError> {
+    fn build(&mut self, spec: Spec) -> Result<Built, BuildError> {
         if self.running.contains_key(&spec.session) {
             return Err(BuildError::refused(
                 "find a free name",
@@ -243,7 +243,8 @@ impl<'a> Spawner<'a> {
                 "destroy it first",
             ));
         }
-        if let Some(status) = unsatisfied(&spec.require, &self.statuses) {
+        let controls = check::of_sandbox(&self.statuses, &spec);
+        if let Some(status) = unsatisfied(&spec.require, &controls) {
             let cause =
                 format!("the zone requires {}, which is {:?} here: {}", status.control, status.state, status.cause)
                     .to_lowercase();
@@ -258,7 +259,8 @@ impl<'a> Spawner<'a> {
         let (running, handed) = builder::build(&self.tools, &mut self.stubs, &mut self.pool, &request)?;
         let pid = builder::number(running.process.id);
         self.running.insert(request.spec.session, running);
-        Ok((pid, std::iter::once(handed.tools).chain(handed.sockets).collect()))
+        let descriptors = std::iter::once(handed.tools).chain(handed.sockets).collect();
+        Ok(Built { pid, controls, descriptors })
     }
 
     /// Ends a sandbox, or buries one that ended, and tells.
@@ -321,6 +323,13 @@ pub(crate) const FIRST_FREE: i32 = 10;
 
 /// How long nothing must happen before work ahead of need begins: a sandbox that was just built uses the processor for its first command.
 const QUIET: Duration = Duration::from_millis(20);
+
+/// A sandbox that was built: its first process, what holds for it, and the sockets for the worker.
+struct Built {
+    pid: u32,
+    controls: Vec<ControlStatus>,
+    descriptors: Vec<OwnedFd>,
+}
 
 /// Why a sandbox is ended.
 enum Ending {

@@ -56,6 +56,14 @@ pub struct Spec {
     pub require: Vec<Control>,
 }
 
+impl Spec {
+    /// What its disk limit counts: every directory of the host that it writes to and that is its own.
+    pub(crate) fn counted(&self) -> impl Iterator<Item = &PathBuf> {
+        let memories = self.memories.iter().map(|memories| &memories.directory);
+        std::iter::once(&self.workspace).chain(&self.packages).chain(&self.outputs).chain(memories)
+    }
+}
+
 /// What a sandbox's read-only system is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -102,6 +102,18 @@ impl Names {
     }
 }
 
+/// A shell command that has the program hold a connection to a host and leave marks, and returns when it does.
+pub(crate) fn holding(plan: &Plan<'_>, host: &str) -> String {
+    let plan = serde_json::to_string(plan).unwrap_or_default().replace('\'', r"'\''");
+    format!(
+        "cd /workspace; rm -f .go .held .marks; setsid {INTERPRETER} -I -S {INSIDE_PATH} hold '{plan}' {host} > .held 2>&1 & for i in $(seq 200); do grep -q first /workspace/.held && break; sleep 0.05; done; cat /workspace/.held"
+    )
+}
+
+/// A shell command that has it go on, and says how that ended.
+pub(crate) const GO_ON: &str =
+    "cd /workspace; touch .go; for i in $(seq 200); do grep -q second .held && break; sleep 0.05; done; cat .held";
+
 /// A shell command that runs a plan inside.
 pub(crate) fn command(plan: &Plan<'_>) -> String {
     let plan = serde_json::to_string(plan).unwrap_or_default();
@@ -156,8 +168,16 @@ pub(crate) fn renewal(attempt: &Attempt) -> Option<Ask> {
 
 /// Whether the attempt is made in a sandbox.
 pub(crate) fn made_inside(probe: &Probe) -> bool {
-    let elsewhere = ["check", "confined", "gateway", "renewal"];
+    let elsewhere = ["check", "confined", "gateway", "renewal", "held"];
     !probe.attempt.0.first().and_then(Value::as_str).is_some_and(|kind| elsewhere.contains(&kind))
+}
+
+/// What a session is held by, and what is looked at, of an attempt to go on while it is.
+pub(crate) fn held(attempt: &Attempt) -> Option<(&str, &str)> {
+    match &attempt.0[..] {
+        [Value::String(kind), Value::String(hold), Value::String(looked)] if kind == "held" => Some((hold, looked)),
+        _ => None,
+    }
 }
 
 /// The check of an attempt that is one of ours, made when everything has run.

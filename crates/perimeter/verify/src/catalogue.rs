@@ -71,6 +71,17 @@ impl Outcome {
     pub fn skipped(&self) -> Option<&str> {
         self.0.strip_prefix("skip ")
     }
+
+    /// Whether one of ours refused it and said why.
+    fn is_refusal(&self) -> bool {
+        self.0.starts_with("refused ")
+    }
+
+    /// Whether it is an errno.
+    fn is_error(&self) -> bool {
+        let letters = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
+        self.0.starts_with('E') && self.0.bytes().all(letters)
+    }
 }
 
 impl fmt::Display for Outcome {
@@ -128,14 +139,20 @@ pub struct Probe {
     pub against: Against,
     /// Its attempt, where it is another one.
     pub twin: Option<Attempt>,
-    /// The outcomes of the control run that show that the attempt works; any that `inside` does not name, unless said.
+    /// The outcomes of the control run that show that the attempt works.
     pub outside: Vec<Outcome>,
+    /// Those that show that this machine has nothing of the kind: nothing is attacked, and nothing held.
+    pub absent: Vec<Outcome>,
+    /// What an outcome of the control run shows that is no success, by its word.
+    pub says: BTreeMap<Outcome, String>,
     /// What shows it besides, or instead.
     pub because: Option<String>,
-    /// For an ordinary user the kernel itself refuses: the control run shows something as root alone.
+    /// An ordinary user may be refused it outside as well: then its run shows nothing, and one as root does.
     pub root_only: bool,
-    /// The reason in the audit record of the refusal.
-    pub record: Option<String>,
+    /// The controls must be whole here: a weaker form of one is another control's matter.
+    pub whole: bool,
+    /// The reason in the audit record of the refusal: one of these. Empty where nothing is refused that has a record.
+    pub record: Vec<String>,
     /// The answer is searched for the canaries: `leaked` or `clean` is the outcome.
     pub leak: bool,
     /// It may end the sandbox, so it is attempted in a tool use of its own: `ended` is the outcome then.
@@ -152,6 +169,10 @@ struct Area {
     against: Against,
     #[serde(default)]
     outside: Vec<Outcome>,
+    #[serde(default)]
+    absent: Vec<Outcome>,
+    #[serde(default)]
+    says: BTreeMap<Outcome, String>,
     because: Option<String>,
     #[serde(default)]
     each: Vec<String>,
@@ -174,13 +195,39 @@ struct Written {
     because: Option<String>,
     #[serde(default)]
     root_only: bool,
-    record: Option<String>,
+    #[serde(default)]
+    whole: bool,
+    #[serde(default)]
+    record: Reasons,
     #[serde(default)]
     leak: bool,
     #[serde(default)]
     alone: bool,
     /// One probe for each of these, whose name stands for `{each}`; the area's, unless said.
     each: Option<Vec<String>>,
+}
+
+/// The reasons of a record, of which one is right: a text, or several.
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+enum Reasons {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Default for Reasons {
+    fn default() -> Self {
+        Self::Several(Vec::new())
+    }
+}
+
+impl Reasons {
+    fn all(self) -> Vec<String> {
+        match self {
+            Self::One(reason) => vec![reason],
+            Self::Several(reasons) => reasons,
+        }
+    }
 }
 
 /// One control of the boundary.
@@ -251,6 +298,16 @@ impl Catalogue {
             rule(probe.inside.contains(&Outcome::new("made")), "expects its attack to succeed")?;
             let same = probe.outside.iter().any(|one| probe.inside.contains(one));
             rule(probe.against != Against::Nowhere && same, "expects the same outside")?;
+            rule(
+                probe.against != Against::Nowhere && probe.outside.is_empty(),
+                "does not say how the control run ends",
+            )?;
+            let silent = probe.outside.iter().find(|one| one.is_error() && !probe.says.contains_key(one));
+            rule(silent.is_some(), &format!("does not say what {silent:?} shows, where it should have been made"))?;
+            let unrecorded = probe.record.is_empty() && probe.inside.iter().any(Outcome::is_refusal);
+            rule(unrecorded, "wants a refusal and no record of it")?;
+            let unknown = probe.absent.iter().find(|one| probe.outside.contains(one));
+            rule(unknown.is_some(), &format!("takes {unknown:?} for a success and for nothing of the kind"))?;
             rule(probe.against == Against::Nowhere && probe.because.is_none(), "does not say what shows it")?;
         }
         Ok(())
@@ -259,7 +316,7 @@ impl Catalogue {
 
 impl Area {
     fn probes(self) -> Vec<Probe> {
-        let Self { area, promise, controls, inside, against, outside, because, each, probe } = self;
+        let Self { area, promise, controls, inside, against, outside, absent, says, because, each, probe } = self;
         let whole = |written: Written| Probe {
             id: format!("{area}/{}", written.id),
             promise: written.promise.unwrap_or(promise),
@@ -267,16 +324,19 @@ impl Area {
             tries: written.tries,
             attempt: written.attempt,
             setup: written.setup,
-            inside: written.inside.unwrap_or_else(|| match &written.record {
-                Some(reason) => vec![Outcome::new(format!("refused {reason}"))],
-                None => inside.clone(),
+            inside: written.inside.unwrap_or_else(|| match &written.record.clone().all()[..] {
+                [] => inside.clone(),
+                reasons => reasons.iter().map(|reason| Outcome::new(format!("refused {reason}"))).collect(),
             }),
             against: written.against.unwrap_or(against),
             twin: written.twin,
             outside: written.outside.unwrap_or_else(|| outside.clone()),
+            absent: absent.clone(),
+            says: says.clone(),
             because: written.because.or_else(|| because.clone()),
             root_only: written.root_only,
-            record: written.record,
+            whole: written.whole,
+            record: written.record.all(),
             leak: written.leak,
             alone: written.alone,
         };
@@ -331,10 +391,9 @@ impl Probe {
             }
             Against::Nowhere => return self.because.clone().unwrap_or_default(),
         };
-        match &self.because {
-            Some(because) => format!("{run}; {because}"),
-            None => run.to_owned(),
-        }
+        let errors =
+            self.outside.iter().filter_map(|one| Some(format!("{one} there says that {}", self.says.get(one)?)));
+        std::iter::once(run.to_owned()).chain(errors).chain(self.because.clone()).collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -366,7 +425,8 @@ const AREAS: &[(&str, &str)] = areas![
     "gateway",
     "renewals",
     "own",
-    "roles"
+    "roles",
+    "holds"
 ];
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! the upstreams' view and every byte that is left. Each check has its control: the same check where it must find something.
 
 mod chain;
+mod worn;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,6 +20,7 @@ use crate::attempt::check;
 use crate::catalogue::{Outcome, Probe};
 use crate::judge::Evidence;
 use crate::stand::{Ended, Stand, processes, text};
+use crate::zone;
 
 /// The outcome of a tool's use, in one word. Of the shell's, whether all it printed came back.
 pub(crate) fn of_tool(name: &str, told: &Told) -> Outcome {
@@ -31,6 +33,17 @@ pub(crate) fn of_tool(name: &str, told: &Told) -> Outcome {
     })
 }
 
+/// What a tool use was refused for, or `made`.
+pub(crate) fn of_refusal(told: &Told) -> Outcome {
+    let text = text(told);
+    let reason = text.split("reason=").nth(1).and_then(|after| after.split_whitespace().next());
+    Outcome::new(match (told.is_error, reason) {
+        (true, Some(reason)) => format!("refused {reason}"),
+        (true, None) => "error".to_owned(),
+        (false, _) => "made".to_owned(),
+    })
+}
+
 /// The inside and the control outcome of each check, as words.
 type Pair = (&'static str, &'static str);
 
@@ -39,7 +52,8 @@ pub(crate) fn while_it_stands(stand: &Stand, probes: &[Probe], seen: &mut BTreeM
     note(probes, seen, |name| match name {
         "listeners" => Some(listeners()),
         "dumpable" => Some(memory_is_closed()),
-        "filtered" => Some(filtered()),
+        "filtered" => Some(worn::filtered()),
+        "capabilities" => Some(worn::powerless()),
         "private-files" => Some(files_are_private(stand.directory())),
         _ => None,
     });
@@ -63,6 +77,7 @@ pub(crate) fn afterwards(
         "placeholder-upstream" => Some(placeholder_upstream(ended)),
         "foreign-key-upstream" => Some(foreign_key_upstream(ended)),
         "outside-rule" => Some(outside_rule(ended)),
+        "names-early" => Some(names_early(ended)),
         "names-collected" => Some(names_collected(ended)),
         "vault-granted" => Some(vault_granted(ended)),
         "injected" => Some(injected(ended)),
@@ -122,34 +137,6 @@ fn memory_is_closed() -> Pair {
     let held: Vec<_> = processes().into_iter().filter(|(role, _)| role != "spawner").map(|(_, pid)| pid).collect();
     let closed = held.len() >= 3 && held.iter().all(|pid| owned_by_root(*pid) && no_core(*pid));
     (word(closed, "closed", "open"), "open")
-}
-
-/// Whether each thread of each running process of the perimeter is under a filter of its own and gains nothing by what it executes. This process is under
-/// none but its container's.
-fn filtered() -> Pair {
-    let ours = filters(Path::new("/proc/self/task"));
-    let before = ours.iter().copied().flatten().max().unwrap_or(0);
-    let worn = |threads: &[Option<u32>]| {
-        !threads.is_empty() && threads.iter().all(|worn| worn.is_some_and(|filters| filters > before))
-    };
-    let running = processes();
-    let all = running.len() >= ROLES_THAT_RUN
-        && running.values().all(|pid| worn(&filters(Path::new(&format!("/proc/{pid}/task")))));
-    (word(all, "filtered", "bare"), word(worn(&ours), "filtered", "bare"))
-}
-
-/// The number of filters on each thread of a process; nothing for one that may gain privileges.
-fn filters(tasks: &Path) -> Vec<Option<u32>> {
-    let threads = fs::read_dir(tasks).into_iter().flatten().flatten();
-    let read = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
-    let field = |status: &str, name: &str| -> Option<u32> {
-        status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-    };
-    let worn = |status: String| {
-        let privileges = field(&status, "NoNewPrivs:");
-        field(&status, "Seccomp_filters:").filter(|_| privileges == Some(1))
-    };
-    read.map(worn).collect()
 }
 
 /// Whether others than their owner may read a file of the perimeter's.
@@ -271,6 +258,13 @@ fn names_collected(ended: &Ended) -> Pair {
     (word(text.contains("from-inside"), "made", "none"), word(text.contains("from-outside"), "made", "none"))
 }
 
+/// Whether a name that no rule allows was looked up; one that a rule allows was, after its permit.
+fn names_early(ended: &Ended) -> Pair {
+    let asked = ended.hosts.names.asked();
+    let any = |of: &str| asked.iter().any(|name| name.ends_with(of) && !name.starts_with(postern_testkit::names::TWIN));
+    (word(any(STRANGERS), "made", "none"), word(any(zone::CHANGING), "made", "none"))
+}
+
 /// Whether an outcome stands in the log before the decision it follows from.
 fn record_before_act(records: &[Entry]) -> Pair {
     let outcomes = records.iter().filter(|entry| matches!(entry.record.kind, Kind::EgressOutcome | Kind::ToolOutcome));
@@ -327,7 +321,7 @@ fn below(directory: &Path) -> Vec<std::path::PathBuf> {
     files
 }
 
-/// Starter, spawner, custody, egress, audit.
-const ROLES_THAT_RUN: usize = 5;
+/// What the names of hosts end with that no rule allows.
+const STRANGERS: &str = "collector.example";
 /// A tool's text that is longer than a shell's output may be.
 const LONG: usize = 200 * 1024;

@@ -49,7 +49,7 @@ pub struct Called {
     pub inside: Outcome,
     /// At the server or endpoint itself.
     pub outside: Outcome,
-    /// The reasons that the gateway's log gained meanwhile.
+    /// The reasons that the gateway's log gained meanwhile, and [`crate::ALLOWED`] for what it may do.
     pub reasons: Vec<String>,
 }
 

@@ -26,13 +26,29 @@ pub(crate) struct Evidence {
 }
 
 /// The controls that this machine and this user cannot have, and why.
-pub(crate) type Missing = BTreeMap<String, String>;
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lacking {
+    /// Not at all.
+    pub(crate) missing: BTreeMap<String, String>,
+    /// In a weaker form.
+    pub(crate) weaker: BTreeMap<String, String>,
+}
+
+impl Lacking {
+    fn why(&self, control: &str, whole: bool) -> Option<String> {
+        if let Some(cause) = self.missing.get(control) {
+            return Some(format!("{control} is missing: {cause}"));
+        }
+        let cause = self.weaker.get(control).filter(|_| whole)?;
+        Some(format!("{control} is not whole: {cause}"))
+    }
+}
 
 /// Judges a probe. One whose every control is missing here has nothing to test: whoever asks for all of them hears so.
-pub(crate) fn judge(probe: &Probe, evidence: &Evidence, user: User, missing: &Missing) -> Verdict {
-    let why = |control: &String| missing.get(control).map(|cause| format!("{control} is missing here: {cause}"));
+pub(crate) fn judge(probe: &Probe, evidence: &Evidence, user: User, lacking: &Lacking) -> Verdict {
+    let why = |control: &String| lacking.why(control, probe.whole);
     if let Some(causes) = probe.controls.iter().map(why).collect::<Option<Vec<_>>>() {
-        return not_run(&causes.join("; "));
+        return not_run(&not_here(&causes.join("; ")));
     }
     let Some(inside) = &evidence.inside else {
         return not_run(evidence.hindrance.as_deref().unwrap_or("the attempt inside brought no answer"));
@@ -45,11 +61,13 @@ pub(crate) fn judge(probe: &Probe, evidence: &Evidence, user: User, missing: &Mi
             why: format!("inside it ended with \"{inside}\", not with {}", either(&probe.inside)),
         };
     }
-    if let Some(reason) = &probe.record
-        && !evidence.reasons.contains(reason)
-    {
+    if !probe.record.is_empty() && !probe.record.iter().any(|reason| evidence.reasons.contains(reason)) {
         return Verdict::NotHeld {
-            why: format!("the refusal is not on record as {reason}; on record: {}", evidence.reasons.join(", ")),
+            why: format!(
+                "what came of it is not on record as {}; on record: {}",
+                probe.record.join(" or "),
+                evidence.reasons.join(", ")
+            ),
         };
     }
     match control_run(probe, evidence, user) {
@@ -60,7 +78,7 @@ pub(crate) fn judge(probe: &Probe, evidence: &Evidence, user: User, missing: &Mi
 
 /// Whether the control run shows that the attempt works where the boundary is not.
 fn control_run(probe: &Probe, evidence: &Evidence, user: User) -> Result<(), String> {
-    if probe.against == Against::Nowhere || (probe.root_only && user == User::Ordinary) {
+    if probe.against == Against::Nowhere {
         return Ok(());
     }
     let Some(outside) = &evidence.outside else {
@@ -69,15 +87,28 @@ fn control_run(probe: &Probe, evidence: &Evidence, user: User) -> Result<(), Str
     if let Some(cause) = outside.skipped() {
         return Err(format!("the control run: {cause}"));
     }
-    let shows =
-        if probe.outside.is_empty() { !probe.inside.contains(outside) } else { probe.outside.contains(outside) };
-    match shows {
-        true => Ok(()),
-        false => Err(format!(
-            "the control run ended with \"{outside}\", so what was seen inside proves nothing; it should be {}",
-            if probe.outside.is_empty() { "another outcome than inside".to_owned() } else { either(&probe.outside) }
-        )),
+    if probe.outside.contains(outside) {
+        return Ok(());
     }
+    if probe.absent.contains(outside) {
+        return Err(not_here(&format!(
+            "this machine has nothing of the kind, the control run ended with \"{outside}\""
+        )));
+    }
+    if probe.root_only && user == User::Ordinary {
+        return Err(not_here(&format!(
+            "this user is refused it outside as well, the control run ended with \"{outside}\"; a run as root shows it"
+        )));
+    }
+    Err(format!(
+        "the control run ended with \"{outside}\", so what was seen inside proves nothing; it should be {}",
+        either(&probe.outside)
+    ))
+}
+
+/// The machine, or the user, has nothing to test with. Not a pass, and not a run that went wrong.
+fn not_here(cause: &str) -> String {
+    format!("not here: {cause}")
 }
 
 fn not_run(cause: &str) -> Verdict {
@@ -104,10 +135,13 @@ mod tests {
             inside: vec![Outcome::new("refused raw_address")],
             against: Against::Namespace,
             twin: None,
-            outside: Vec::new(),
+            outside: vec![Outcome::new("made")],
+            absent: vec![Outcome::new("ENOSYS")],
+            says: BTreeMap::new(),
             because: None,
             root_only: false,
-            record: Some("raw_address".into()),
+            whole: false,
+            record: vec!["raw_address".into()],
             leak: false,
             alone: false,
         }
@@ -136,42 +170,72 @@ mod tests {
             (seen(refused, "", &["raw_address"]), "not run"),
             (seen(refused, "skip no namespaces", &["raw_address"]), "not run"),
             (seen("skip no python", "made", &[]), "not run"),
+            (seen(refused, "ENOSYS", &["raw_address"]), "not run"),
             (seen("", "made", &[]), "not run"),
         ];
         for (evidence, wanted) in table {
-            let verdict = judge(&probe(), &evidence, User::Root, &Missing::new());
+            let verdict = judge(&probe(), &evidence, User::Root, &Lacking::default());
             assert_eq!(verdict.word(), wanted, "{evidence:?}: {verdict:?}");
         }
     }
 
     #[test]
     fn a_control_run_must_end_as_the_catalogue_says_where_it_says_so() {
-        let probe = Probe { outside: vec![Outcome::new("made")], record: None, ..probe() };
+        let probe = Probe { record: Vec::new(), ..probe() };
         assert_eq!(
-            judge(&probe, &seen("refused raw_address", "ETIMEDOUT", &[]), User::Root, &Missing::new()).word(),
+            judge(&probe, &seen("refused raw_address", "ETIMEDOUT", &[]), User::Root, &Lacking::default()).word(),
             "not run"
         );
         assert_eq!(
-            judge(&probe, &seen("refused raw_address", "made", &[]), User::Root, &Missing::new()).word(),
+            judge(&probe, &seen("refused raw_address", "made", &[]), User::Root, &Lacking::default()).word(),
             "held"
         );
     }
 
     #[test]
     fn a_probe_of_a_control_that_is_missing_here_is_not_a_pass_and_says_why() {
-        let missing = Missing::from([("netns".to_owned(), "no namespaces".to_owned())]);
+        let missing = BTreeMap::from([("netns".to_owned(), "no namespaces".to_owned())]);
+        let missing = Lacking { missing, ..Lacking::default() };
         let evidence = seen("refused raw_address", "made", &["raw_address"]);
         let verdict = judge(&probe(), &evidence, User::Root, &missing);
-        assert_eq!(verdict.why(), Some("netns is missing here: no namespaces"));
+        assert_eq!(verdict.why(), Some("not here: netns is missing: no namespaces"));
         let two = Probe { controls: vec!["netns".into(), "seccomp".into()], ..probe() };
         assert_eq!(judge(&two, &evidence, User::Root, &missing).word(), "held");
     }
 
     #[test]
-    fn what_only_root_can_show_is_shown_as_root() {
-        let probe = Probe { root_only: true, record: None, ..probe() };
-        let evidence = seen("refused raw_address", "refused raw_address", &[]);
-        assert_eq!(judge(&probe, &evidence, User::Root, &Missing::new()).word(), "not run");
-        assert_eq!(judge(&probe, &evidence, User::Ordinary, &Missing::new()).word(), "held");
+    fn a_weaker_form_of_a_control_is_not_the_one_that_a_probe_wants_whole() {
+        let weaker = BTreeMap::from([("netns".to_owned(), "half of it".to_owned())]);
+        let lacking = Lacking { weaker, ..Lacking::default() };
+        let evidence = seen("refused raw_address", "made", &["raw_address"]);
+        assert_eq!(judge(&probe(), &evidence, User::Root, &lacking).word(), "held");
+        let whole = Probe { whole: true, ..probe() };
+        let verdict = judge(&whole, &evidence, User::Root, &lacking);
+        assert_eq!(verdict.why(), Some("not here: netns is not whole: half of it"));
+    }
+
+    #[test]
+    fn one_of_several_reasons_on_record_is_enough_and_none_is_not() {
+        let probe = Probe { record: vec!["raw_address".into(), "address_metadata".into()], ..probe() };
+        let word = |reasons: &[&str]| {
+            judge(&probe, &seen("refused raw_address", "made", reasons), User::Root, &Lacking::default()).word()
+        };
+        assert_eq!(word(&["address_metadata"]), "held");
+        assert_eq!(word(&["host_not_allowed"]), "not held");
+        assert_eq!(word(&[]), "not held");
+    }
+
+    #[test]
+    fn what_this_machine_or_this_user_cannot_show_is_not_a_pass_and_says_so() {
+        let refused = "refused raw_address";
+        let probe = Probe { root_only: true, record: Vec::new(), ..probe() };
+        let why = |outside: &str, user| {
+            let verdict = judge(&probe, &seen(refused, outside, &[]), user, &Lacking::default());
+            verdict.why().unwrap_or_default().to_owned()
+        };
+        assert!(why("ENOSYS", User::Root).starts_with("not here: this machine has nothing of the kind"));
+        assert!(why(refused, User::Ordinary).starts_with("not here: this user is refused it outside as well"));
+        assert!(why(refused, User::Root).starts_with("the control run ended with"));
+        assert_eq!(why("made", User::Ordinary), "");
     }
 }

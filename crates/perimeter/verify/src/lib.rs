@@ -6,6 +6,7 @@ mod attempt;
 pub mod catalogue;
 mod evidence;
 pub mod gateway;
+mod holds;
 mod html;
 mod judge;
 mod junit;
@@ -14,6 +15,7 @@ mod own_rules;
 mod report;
 mod roles;
 mod run;
+mod shares;
 mod stand;
 mod table;
 mod toml_text;
@@ -23,7 +25,7 @@ mod zone;
 
 pub use own_rules::OwnRules;
 pub use report::{ControlRow, Finding, Report, Verdict};
-pub use run::{Settings, VerifyError, run};
+pub use run::{ALLOWED, Settings, VerifyError, run};
 pub use table::Detail;
 pub use zone::Selection;
 

@@ -5,21 +5,23 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use postern_audit::{Decision, Entry};
+use postern_audit::{Decision, Entry, Kind, Record};
 use postern_policy::document::DocumentText;
 use postern_runner::OpenSession;
-use postern_sandbox::{Control, State};
-use serde_json::json;
+use postern_sandbox::State;
+use serde_json::{Value, json};
 
 use crate::attempt::{self, Ended, Plan, Planned, command, race, tool};
 use crate::catalogue::{Against, Catalogue, CatalogueError, Outcome, Probe};
 use crate::evidence;
 use crate::gateway::{self, Tunnel};
-use crate::judge::{Evidence, Missing, User, judge};
+use crate::holds;
+use crate::judge::{Evidence, Lacking, User, judge};
 use crate::outside;
 use crate::own_rules::OwnRules;
 use crate::report::{ControlRow, Finding, Report};
 use crate::roles;
+use crate::shares;
 use crate::stand::{Stand, call, text};
 use crate::zone::{self, Selection, VARIABLE, ZoneError};
 
@@ -35,6 +37,8 @@ pub struct Settings {
     pub only: Vec<String>,
     /// Where the run's private directory is made.
     pub scratch: PathBuf,
+    /// The names of the variables that this command was started with.
+    pub variables: Vec<String>,
     /// Who calls MCP servers through a tunnel.
     pub tunnel: Box<dyn Tunnel>,
 }
@@ -96,6 +100,7 @@ pub async fn run(settings: &Settings) -> Result<Report, VerifyError> {
     }
     gateway::attack(&*settings.tunnel, OwnRules::of(&stand.document), &attempted, &mut seen).await;
     roles::attack(&settings.exe, &stand, &attempted, &mut seen).await;
+    holds::attack(&mut stand, &attempted, &mut seen).await;
     let mut report = begun(&stand, started);
     evidence::while_it_stands(&stand, &probes, &mut seen);
     let ended = stand.end().await;
@@ -106,11 +111,18 @@ pub async fn run(settings: &Settings) -> Result<Report, VerifyError> {
     for (id, evidence) in &mut seen {
         evidence.reasons.extend(reasons(&records, id));
     }
-    let missing = report.controls.iter().filter(|row| row.state == "missing");
-    let missing: Missing = missing.map(|row| (row.name.clone(), row.cause.clone())).collect();
-    report.findings = probes.iter().map(|probe| finding(probe, &seen[&probe.id], &missing)).collect();
+    let lacking = lacking(&report);
+    report.findings = probes.iter().map(|probe| finding(probe, &seen[&probe.id], &lacking)).collect();
     report.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(report)
+}
+
+fn lacking(report: &Report) -> Lacking {
+    let of = |state: &str| {
+        let rows = report.controls.iter().filter(|row| row.state == state);
+        rows.map(|row| (row.name.clone(), row.cause.clone())).collect()
+    };
+    Lacking { missing: of("missing"), weaker: of("degraded") }
 }
 
 /// The probes that are meant, and those that must be attempted besides because a check looks at what they leave.
@@ -140,7 +152,9 @@ async fn control_runs(stand: &Stand, probes: &[Probe]) -> Result<BTreeMap<String
         let names = stand.hosts.names.address.to_string();
         let plan = Plan { hosts, certificate, names, side: "outside", ..plan(stand, namespace, planned) };
         let program = stand.program();
-        let run = outside::run(&program, &plan, vec![(VARIABLE.to_owned(), secret)]).await;
+        let own = stand.variables.iter().map(|name| (name.clone(), "1".to_owned()));
+        let environment = own.chain([(VARIABLE.to_owned(), secret)]).collect();
+        let run = outside::run(&program, &plan, environment).await;
         ended.extend(run.map_err(|error| VerifyError::stand("make the control runs", &error))?);
     }
     Ok(ended)
@@ -150,7 +164,7 @@ fn planned_twin<'a>(stand: &Stand, probe: &'a Probe) -> Planned<'a> {
     Planned { id: &probe.id, attempt: stand.names.fill(probe.twin.as_ref().unwrap_or(&probe.attempt)) }
 }
 
-fn plan<'a>(stand: &Stand, namespace: bool, probes: Vec<Planned<'a>>) -> Plan<'a> {
+pub(crate) fn plan<'a>(stand: &Stand, namespace: bool, probes: Vec<Planned<'a>>) -> Plan<'a> {
     Plan {
         namespace,
         side: "inside",
@@ -184,7 +198,7 @@ async fn attack(stand: &mut Stand, probes: &[Probe], seen: &mut BTreeMap<String,
 /// Its records are found by the tool use, or it is one, or what prepares it or it itself would disturb others.
 fn needs_its_own_tool_use(probe: &Probe) -> bool {
     let is_one = tool(&probe.attempt).is_some() || race(&probe.attempt).is_some();
-    is_one || probe.alone || probe.record.is_some() || probe.setup.is_some()
+    is_one || probe.alone || !probe.record.is_empty() || probe.setup.is_some()
 }
 
 async fn alone_inside(stand: &mut Stand, probe: &Probe, seen: &mut BTreeMap<String, Evidence>) {
@@ -204,6 +218,7 @@ async fn alone_inside(stand: &mut Stand, probe: &Probe, seen: &mut BTreeMap<Stri
         seen.entry(probe.id.clone()).or_default().inside = Some(outcome);
         return;
     }
+    let takes_processors = attempt.0.first().and_then(Value::as_str) == Some("take_processors");
     let plan = plan(stand, false, vec![Planned { id: &probe.id, attempt }]);
     let printed = bash(&mut stand.attacker, &probe.id, command(&plan)).await;
     if probe.alone
@@ -214,6 +229,10 @@ async fn alone_inside(stand: &mut Stand, probe: &Probe, seen: &mut BTreeMap<Stri
         return;
     }
     note(&[probe], &printed, &stand.secrets, seen, |evidence| &mut evidence.inside);
+    if takes_processors && !shares::smallest().is_none_or(|share| share <= stand.cpus) {
+        // Whoever got no more has the machine to thank, which was busy.
+        seen.entry(probe.id.clone()).or_default().inside = Some(Outcome::new("unlimited"));
+    }
 }
 
 /// What took the whole attempt with it: the end of the sandbox, or a kernel that chose the program itself when memory ran out, as the shell says.
@@ -253,7 +272,7 @@ async fn twins(stand: &mut Stand, probes: &[Probe], seen: &mut BTreeMap<String, 
     }
 }
 
-async fn bash(session: &mut OpenSession, id: &str, command: String) -> String {
+pub(crate) async fn bash(session: &mut OpenSession, id: &str, command: String) -> String {
     text(&call(session, id, "bash", json!({"command": command})).await)
 }
 
@@ -296,9 +315,15 @@ fn records(audit: &std::path::Path) -> Vec<Entry> {
     postern_audit::entries(audit).into_iter().flatten().flatten().collect()
 }
 
+/// The reasons of what was refused, and [`ALLOWED`] for what was sent; that the tool use itself may run is on record for each.
 fn reasons(records: &[Entry], tool_use: &str) -> Vec<String> {
     let of_it = records.iter().map(|entry| &entry.record).filter(|record| record.tool_use.as_deref() == Some(tool_use));
-    of_it.filter(|record| record.decision == Decision::Deny).filter_map(|record| record.reason.clone()).collect()
+    let word = |record: &Record| match record.decision {
+        Decision::Deny => record.reason.clone(),
+        Decision::Allow => (record.kind != Kind::ToolUse).then(|| ALLOWED.to_owned()),
+        Decision::Info => None,
+    };
+    of_it.filter_map(word).collect()
 }
 
 fn user() -> User {
@@ -311,9 +336,9 @@ fn begun(stand: &Stand, started: Timestamp) -> Report {
     // The run's own directory is gone when somebody reads of it.
     let directory = stand.directory().display().to_string();
     let degraded = stand.perimeter.degraded().iter().map(|what| what.replace(&directory, "(the run's own directory)"));
-    let controls = stand.perimeter.controls().iter().map(|status| ControlRow {
+    let controls = stand.controls.iter().map(|status| ControlRow {
         name: status.control.name().to_owned(),
-        does: does(status.control.name()).or(not_attacked(status.control)).unwrap_or_default(),
+        does: does(status.control.name()).unwrap_or_default(),
         state: match status.state {
             State::Active => "active",
             State::Degraded => "degraded",
@@ -345,24 +370,14 @@ fn begun(stand: &Stand, started: Timestamp) -> Report {
     }
 }
 
-/// What a control does that no probe is mapped to.
-fn not_attacked(control: Control) -> Option<String> {
-    let does = match control {
-        Control::DiskHard => "a limit on disk",
-        Control::CpuHard => "a share of processor time",
-        _ => return None,
-    };
-    Some(does.to_owned())
-}
-
 fn zone_digest(stand: &Stand) -> String {
     let document = postern_policy::Document::from_text(stand.document.clone());
     let zones = document.and_then(|document| postern_policy::Zones::load(&document, &zone::environments()));
     zones.ok().and_then(|zones| zones.iter().next().map(|zone| zone.digest().to_owned())).unwrap_or_default()
 }
 
-fn finding(probe: &Probe, evidence: &Evidence, missing: &Missing) -> Finding {
-    let recorded = probe.record.clone().filter(|reason| evidence.reasons.contains(reason));
+fn finding(probe: &Probe, evidence: &Evidence, lacking: &Lacking) -> Finding {
+    let recorded = probe.record.iter().find(|reason| evidence.reasons.contains(reason)).cloned();
     Finding {
         id: probe.id.clone(),
         promise: probe.promise,
@@ -374,9 +389,12 @@ fn finding(probe: &Probe, evidence: &Evidence, missing: &Missing) -> Finding {
         inside: evidence.inside.clone(),
         outside: evidence.outside.clone(),
         recorded,
-        verdict: judge(probe, evidence, user(), missing),
+        verdict: judge(probe, evidence, user(), lacking),
     }
 }
+
+/// What stands for a record of what may be done, beside the reasons of refusals.
+pub const ALLOWED: &str = "allowed";
 
 /// What leaves a record of each kind, and something at each upstream and listener.
 const COMPANIONS: &[&str] = &[
@@ -389,6 +407,7 @@ const COMPANIONS: &[&str] = &[
     "names/mixed",
     "credentials/path-outside",
     "network/host-collector",
+    "network/name-http",
 ];
 
 /// What the worker says of a tool use whose sandbox was taken down.
@@ -403,7 +422,7 @@ const RACE_TARGET: &str = "/tmp/target";
 const BATCH: usize = 24;
 
 const NOTES: &[&str] = &[
-    "memory, processes and disk of the zone were lowered for the run, so that reaching their limits costs little",
+    "memory, processes, processor time and disk of the zone were lowered for the run, so that reaching their limits costs little",
     "the zone's secrets were replaced by canaries and its own hosts were not contacted",
     "the gateway was attacked over a tunnel and routes of the run's own, by rules of the run's own and by the zone's mcp rules",
     "this command is the run's worker and makes the control runs as well, so it is not confined as a worker is; the probes roles/worker-... try what a worker's confinement forbids",

@@ -14,7 +14,9 @@ use postern_custody::store::Store;
 use postern_exec::WireBytes;
 use postern_exec::program::Running;
 use postern_exec::role::STARTER;
+use postern_model::ids::SessionId;
 use postern_runner::{OpenSession, Outcome as Told, SessionFacts, Standing, ToolCall, WorkerConfig};
+use postern_sandbox::ControlStatus;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::{Map, Value, json};
 
@@ -36,6 +38,8 @@ const NEIGHBOUR: &str = "sesn_verify_neighbour";
 pub(crate) struct Stand {
     directory: Directory,
     pub(crate) perimeter: Standing,
+    /// What holds for the sandbox that is attacked.
+    pub(crate) controls: Vec<ControlStatus>,
     pub(crate) zone: String,
     pub(crate) document: postern_policy::document::DocumentText,
     pub(crate) attacker: OpenSession,
@@ -48,6 +52,10 @@ pub(crate) struct Stand {
     /// The neighbour's placeholder of the API's credential.
     pub(crate) stolen: String,
     pub(crate) names: Names,
+    /// The share of processor time that the zone gives.
+    pub(crate) cpus: f64,
+    /// The names of this command's own variables, without those that every sandbox sets.
+    pub(crate) variables: Vec<String>,
     served: Running,
 }
 
@@ -92,6 +100,7 @@ impl Stand {
             let input = json!({"file_path": INSIDE_PATH, "content": PROGRAM});
             call(session, "setup", "write", input).await;
         }
+        let controls = attacker.controls().unwrap_or(perimeter.controls()).to_vec();
         plant_keys(&directory.0, &keys)?;
         let (mut names, served) = serve_on_host(&directory.0, &program).await?;
         names.put("collector", hosts.collector.address.port());
@@ -107,10 +116,14 @@ impl Stand {
         names.put("certificate_head", head);
         names.put("certificate_tail", tail);
         names.put("memory", MEMORY_MIB + 64);
+        names.put("cpus", under_test.cpus);
+        let variables = own_variables(&settings.variables);
+        names.put("variables", variables.join(" "));
         let stolen = settle_neighbour(&mut neighbour, &mut names).await;
         Ok(Self {
             directory,
             perimeter,
+            controls,
             zone: under_test.name,
             document: under_test.document,
             attacker,
@@ -120,6 +133,8 @@ impl Stand {
             tokens: keys.repositories,
             stolen,
             names,
+            cpus: under_test.cpus,
+            variables,
             served,
         })
     }
@@ -137,6 +152,12 @@ impl Stand {
     /// The client certificate and its key on the host.
     pub(crate) fn certificate(&self) -> PathBuf {
         self.directory.0.join(CERTIFICATE)
+    }
+
+    /// How many marks a program that works on has left.
+    pub(crate) fn marks(&self) -> u64 {
+        let marks = self.directory.0.join("perimeter/work").join(ATTACKER).join("workspace/.marks");
+        fs::metadata(marks).map_or(0, |about| about.len())
     }
 
     /// Removes what an attempt that was ended with its sandbox left of the disk: the next sandbox would be over its limit from the start.
@@ -177,6 +198,11 @@ impl Ended {
     pub(crate) fn audit(&self) -> PathBuf {
         self.directory.0.join("perimeter/audit")
     }
+}
+
+/// The session that is attacked from.
+pub(crate) fn attacker_id() -> SessionId {
+    ATTACKER.parse().expect("it is an id of a session: it is one of ours")
 }
 
 /// One tool use, with the id by which its records are found.
@@ -319,19 +345,28 @@ pub(crate) fn processes() -> BTreeMap<String, u32> {
     ours.into_iter().chain(theirs.into_iter().flatten()).collect()
 }
 
-fn roles_of(parent: &str) -> BTreeMap<String, u32> {
+/// The children of a process.
+pub(crate) fn children_of(parent: &str) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
     let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    let pids: Vec<u32> = children
-        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .collect();
-    let roles = pids.into_iter().filter_map(|pid| {
+    children.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+fn roles_of(parent: &str) -> BTreeMap<String, u32> {
+    let roles = children_of(parent).into_iter().filter_map(|pid| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let role = line.split(|byte| *byte == 0).nth(1)?;
         let role = std::str::from_utf8(role).ok().filter(|role| role.bytes().all(|byte| byte.is_ascii_lowercase()))?;
         Some((role.to_owned(), pid))
     });
     roles.collect()
+}
+
+/// Those that nothing but this command's own environment could have given to a sandbox.
+fn own_variables(all: &[String]) -> Vec<String> {
+    let plain = |name: &&String| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let others = |name: &&String| !SET_INSIDE.contains(&name.as_str()) && !name.starts_with("GIT_CONFIG_");
+    all.iter().filter(plain).filter(others).take(OWN_VARIABLES).cloned().collect()
 }
 
 /// The neighbour shows its placeholder, and listens in the background.
@@ -364,6 +399,38 @@ const TAKEN: &str = "taken-";
 
 const PLANTED: [&str; 4] =
     ["control/postern.sqlite", "perimeter/gateway/key", "perimeter/tunnel/leaf.key", "perimeter/environment_key"];
+
+/// What a sandbox, its shell or the control run sets itself.
+const SET_INSIDE: &[&str] = &[
+    "PATH",
+    "HOME",
+    "LANG",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "TMPDIR",
+    "TERM",
+    "PWD",
+    "OLDPWD",
+    "SHLVL",
+    "_",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "PIP_BREAK_SYSTEM_PACKAGES",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "PIP_CERT",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "NODE_EXTRA_CA_CERTS",
+];
+/// So many of them are looked for.
+const OWN_VARIABLES: usize = 200;
 
 /// What every canary begins with; halves of it are searched for from inside, so that the search does not find itself.
 pub(crate) const CANARY_HEAD: &str = "postern-canary-";

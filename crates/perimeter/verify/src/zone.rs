@@ -23,6 +23,8 @@ pub(crate) const VAULT_HOST: &str = "vault.postern-verify.internal";
 pub(crate) const GIT_HOST: &str = "git.postern-verify.internal";
 /// Names that lead elsewhere from one question to the next; a rule allows them one address of this machine.
 const CHANGING_HOSTS: &str = "*.changing.postern-verify.internal";
+/// What they end with.
+pub(crate) const CHANGING: &str = ".changing.postern-verify.internal";
 /// A name that a rule allows and that leads to this machine's loopback, which no rule names.
 pub(crate) const REBOUND_HOST: &str = "localhost";
 /// The variable that shows the canary's placeholder.
@@ -126,6 +128,8 @@ pub(crate) struct UnderTest {
     pub(crate) secrets: Vec<String>,
     /// The name that needs the client certificate.
     pub(crate) certificate: String,
+    /// Its share of processor time: less than the machine has.
+    pub(crate) cpus: f64,
 }
 
 /// Finds the zone.
@@ -174,13 +178,13 @@ pub(crate) fn rewrite(
     // Ours come last, and the canary after the certificate.
     let certificate = secrets.remove(secrets.len() - 2);
     add_hosts(&mut zone, upstreams);
-    limit(&mut zone);
+    let cpus = limit(&mut zone, processors());
     let written = if name == DENY_ALL { "verified" } else { &name };
     let text = format!("config = 1\nzone = {{ \"{written}\" = {} }}\n", inline(&Value::Table(zone)));
     let mut attachments = document.attachments.clone();
     attachments.extend(upstreams.by_name().map(|(host, upstream, _)| (ca_file(host), upstream.ca.to_owned())));
     let document = DocumentText { file: document.file.clone(), text, attachments };
-    UnderTest { name, document, secrets, certificate }
+    UnderTest { name, document, secrets, certificate, cpus }
 }
 
 fn ca_file(host: &str) -> String {
@@ -251,12 +255,23 @@ fn add_hosts(zone: &mut Table, upstreams: &Upstreams<'_>) {
     hosts.push(rule(CHANGING_HOSTS, vec![("scheme", "http".into()), ("ports", port), one]));
 }
 
-fn limit(zone: &mut Table) {
+/// Brings the limits down. Answers the share of processor time: one processor, or half of the only one, and what the zone gives where that is less.
+fn limit(zone: &mut Table, processors: usize) -> f64 {
+    let most = if processors > 1 { 1.0 } else { 0.5 };
     let sandbox = zone.entry("sandbox").or_insert_with(|| Value::Table(Table::new()));
-    let Some(sandbox) = sandbox.as_table_mut() else { return };
+    let Some(sandbox) = sandbox.as_table_mut() else { return most };
+    let given = sandbox.get("cpus").and_then(|cpus| cpus.as_float().or(cpus.as_integer().map(|cpus| cpus as f64)));
+    let cpus = given.map_or(most, |given| given.min(most));
+    sandbox.insert("cpus".to_owned(), cpus.into());
     sandbox.insert("memory".to_owned(), format!("{MEMORY_MIB}MiB").into());
     sandbox.insert("processes".to_owned(), PROCESSES.into());
     sandbox.insert("disk".to_owned(), format!("{DISK_MIB}MiB").into());
+    cpus
+}
+
+/// How many processors the machine has for us.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn array<'a>(table: &'a mut Table, key: &str) -> &'a mut Vec<Value> {
@@ -284,6 +299,16 @@ mod tests {
 
     fn select(zone: Option<&str>, environment: Option<&str>) -> Selection {
         Selection { zone: zone.map(Into::into), environment: environment.map(Into::into) }
+    }
+
+    #[test]
+    fn the_share_of_processor_time_is_less_than_the_machine_has_and_never_more_than_the_zone_gives() {
+        let zone = |cpus: &str| toml::from_str::<Table>(&format!("[sandbox]\n{cpus}\n")).unwrap();
+        for (given, processors, cpus) in [("", 8, 1.0), ("", 1, 0.5), ("cpus = 4", 2, 1.0), ("cpus = 0.25", 2, 0.25)] {
+            let mut zone = zone(given);
+            assert_eq!(limit(&mut zone, processors), cpus, "{given} of {processors}");
+            assert_eq!(zone["sandbox"]["cpus"].as_float(), Some(cpus));
+        }
     }
 
     #[test]

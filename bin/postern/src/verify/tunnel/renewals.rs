@@ -266,11 +266,11 @@ pub(super) fn is_a_renewals(entry: &Entry) -> bool {
     entry.record.credential.as_deref().is_some_and(|name| name.starts_with(OURS))
 }
 
-/// Why renewals of credentials with this name were refused.
+/// Why renewals of credentials with this name were refused, and which were allowed.
 fn reasons(audit: &Path, name: &str) -> Vec<String> {
     let entries = postern_audit::entries(audit).into_iter().flatten().flatten().map(|entry| entry.record);
     let of_it = entries.filter(|record| record.credential.as_deref().is_some_and(|of| of.starts_with(name)));
-    of_it.filter_map(|record| record.reason).collect()
+    of_it.filter_map(super::reason).collect()
 }
 
 /// The manners that the gateway's file lists.

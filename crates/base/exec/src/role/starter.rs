@@ -72,6 +72,8 @@ enum Ask {
     Kill {
         id: u32,
     },
+    /// Nothing more will be started.
+    Enough,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -80,6 +82,7 @@ enum Answer {
     Started { id: u32 },
     Ended { status: i32 },
     Killed,
+    Enough,
     Failed { errno: i32 },
 }
 
@@ -103,6 +106,20 @@ impl Starter {
         let channel = Channel::new(ours);
         channel.send(&Settings { exe: exe.clone() }, &[]).map_err(StartError::Configure)?;
         Ok(Self(Way::Beside(Arc::new(Beside { exe, channel: Mutex::new(Turns(channel)) }))))
+    }
+
+    /// A starter beside us starts nothing more, and gives up what it needed for that: for good. This process itself gives nothing up here. Blocks for a moment.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn enough(&self) -> io::Result<()> {
+        match &self.0 {
+            Way::Itself(_) => Ok(()),
+            Way::Beside(_) => match self.ask(&Ask::Enough)? {
+                Answer::Enough => Ok(()),
+                answer => Err(unexpected(&answer)),
+            },
+        }
     }
 
     /// The program whose roles it executes.
@@ -185,12 +202,14 @@ pub struct Roles {
     pub once: &'static [&'static str],
     /// As often as asked.
     pub again: &'static [&'static str],
+    /// What it gives up when it has started enough.
+    pub settle: fn() -> io::Result<()>,
 }
 
 /// The role itself: executes these roles, one question after the other, until descriptor 0 closes. Has one thread.
 pub fn starter_main(roles: Roles) -> ExitCode {
     let Ok((settings, _, channel)) = super::first_message_blocking::<Settings>() else { return ExitCode::from(2) };
-    let mut executed = Executions { roles, started: Vec::new(), children: Vec::new() };
+    let mut executed = Executions { roles, started: Vec::new(), children: Vec::new(), enough: false };
     while let Ok(Some((ask, descriptors))) = channel.receive::<Ask>(MESSAGE_BYTES) {
         let (answer, watch) = match executed.answer(ask, descriptors, &settings.exe) {
             Ok(answered) => answered,
@@ -209,6 +228,7 @@ struct Executions {
     roles: Roles,
     started: Vec<&'static str>,
     children: Vec<std::process::Child>,
+    enough: bool,
 }
 
 impl Executions {
@@ -234,12 +254,18 @@ impl Executions {
                 self.children.iter_mut().find(|child| child.id() == id).ok_or_else(invalid)?.kill()?;
                 Ok((Answer::Killed, None))
             }
+            Ask::Enough => {
+                self.enough = true;
+                (self.roles.settle)()?;
+                Ok((Answer::Enough, None))
+            }
         }
     }
 
     fn may_start(&self, role: &str) -> io::Result<&'static str> {
         let known = |list: &'static [&'static str]| list.iter().copied().find(|known| *known == role);
         match (known(self.roles.again), known(self.roles.once)) {
+            _ if self.enough => Err(io::Error::from_raw_os_error(rustix::io::Errno::PERM.raw_os_error())),
             (Some(role), _) => Ok(role),
             (None, Some(role)) if !self.started.contains(&role) => Ok(role),
             (None, _) => Err(io::Error::from_raw_os_error(rustix::io::Errno::PERM.raw_os_error())),
@@ -256,7 +282,10 @@ fn command(role: &str, exe: &Path, stdin: OwnedFd) -> io::Result<std::process::C
     let output = io::stderr().as_fd().try_clone_to_owned()?;
     #[expect(clippy::disallowed_methods, reason = "roles of our own are started here, and only here")]
     let mut command = std::process::Command::new(exe);
-    command.arg(role).args(log()).env_clear().env("PATH", PATH).env("LANG", LANG);
+    if !postern_danger::off!("closed-environment") {
+        command.env_clear();
+    }
+    command.arg(role).args(log()).env("PATH", PATH).env("LANG", LANG);
     command.stdin(Stdio::from(stdin)).stdout(Stdio::from(output)).stderr(Stdio::inherit());
     command.process_group(0);
     Ok(command)

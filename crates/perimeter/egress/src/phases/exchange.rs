@@ -74,6 +74,9 @@ async fn carry(
         Err(denial) => return Err(refused(denial, outline(line, &parts), None, Some(incoming))),
     };
     let destination = record::of_request(&asked);
+    postern_danger::when_off!("late-names", {
+        session.perimeter.dialer.look_up_early(&asked.named.host.to_string(), asked.named.port.number()).await;
+    });
     // Decided once on the head alone: a refused request is not asked for its body.
     let first = match decide::decide(session, &recogniser, &asked, &parts, &[], &Form::None) {
         Ok(permit) => permit,

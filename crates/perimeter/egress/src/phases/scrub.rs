@@ -107,9 +107,6 @@ impl Cleaner {
 
     /// What may go on of a chunk.
     pub(crate) fn push(&mut self, chunk: &Bytes) -> Result<Bytes, Denial> {
-        if postern_danger::off!("scrubbing") {
-            return Ok(chunk.clone());
-        }
         if self.unwrapping.is_empty() {
             return self.scrubber.push(chunk);
         }

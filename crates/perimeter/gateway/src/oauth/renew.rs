@@ -191,6 +191,9 @@ async fn note(
     denial: &Denial,
     answer: Option<&Answer>,
 ) {
+    if postern_danger::off!("refusals-recorded") {
+        return;
+    }
     let mut record = Record::new(Kind::CredentialRefreshed, Decision::Deny);
     record.credential = Some(of.binding.credential.clone());
     record.reason = Some(denial.reason.code().to_owned());

@@ -10,7 +10,9 @@ use postern_audit::{Decision, Durability, Kind, Record};
 use postern_egress::client::Network;
 use postern_policy::canonical::canonical_json;
 use postern_policy::{AuditMode, Denial, MountAccess, Packages, Reason, Zone};
-use postern_sandbox::{Access, BuildError, Control, Ending, MemoryDirectory, Mount, Root, Sandbox, Spec, Trust};
+use postern_sandbox::{
+    Access, BuildError, Control, ControlStatus, Ending, MemoryDirectory, Mount, Root, Sandbox, Spec, Trust,
+};
 use postern_tools::client::{CALL_DEADLINE, GRACE};
 use postern_tools::{CallError, ToolClient, ToolOutcome};
 use serde_json::Value;
@@ -37,6 +39,7 @@ pub(crate) struct SandboxHands {
 struct Inside {
     tools: ToolClient,
     ending: Ending,
+    controls: Vec<ControlStatus>,
 }
 
 impl Hands for SandboxHands {
@@ -98,6 +101,9 @@ impl SandboxHands {
 
     /// Has a record written; without it the tool use is not run, and says why.
     async fn on_record(&self, record: &Record) -> Result<u64, Outcome> {
+        if postern_danger::off!("audit-before-act") {
+            return Ok(0);
+        }
         match self.parts.audit.append(record).await {
             Ok(seq) => Ok(seq),
             Err(error) => {
@@ -130,7 +136,8 @@ impl SandboxHands {
             }
             Err(denial) => deny(&mut record, denial),
         }
-        let seq = if postern_danger::off!("audit-before-act") { 0 } else { self.on_record(&record).await? };
+        let silent = permit.is_err() && postern_danger::off!("refusals-recorded");
+        let seq = if silent { 0 } else { self.on_record(&record).await? };
         permit.map(|_| seq).map_err(|denial| not_run(denial.reason.code(), &denial.next_step))
     }
 
@@ -185,10 +192,15 @@ impl SandboxHands {
         let sandbox = self.parts.spawner.build(spec).await.inspect_err(|error| self.tell_build_error(error))?;
         let ending = sandbox.ending();
         self.record_sandbox(&sandbox).await?;
-        let Sandbox { tools, network, .. } = sandbox;
+        let Sandbox { tools, network, controls, .. } = sandbox;
         self.parts.egress.attach(&self.facts.session, handed_over(network)).await?;
-        self.inside = Some(Inside { tools: ToolClient::new(tools)?, ending });
+        self.inside = Some(Inside { tools: ToolClient::new(tools)?, ending, controls });
         Ok(())
+    }
+
+    /// What holds for the sandbox; nothing while there is none.
+    pub(crate) fn controls(&self) -> Option<&[ControlStatus]> {
+        self.inside.as_ref().map(|inside| &*inside.controls)
     }
 
     fn tell_build_error(&self, error: &BuildError) {

@@ -1,6 +1,7 @@
 //! Why something that was tried did not work, as far as it can be seen from here, and what mends it.
 
 use std::fs;
+use std::path::Path;
 
 use rustix::io::Errno;
 
@@ -15,8 +16,13 @@ const FILTER_FIX: &str = "in Docker --security-opt seccomp=unconfined; in system
 
 /// Cause and fix.
 pub(super) fn of(failed: &Failed, builder: Builder) -> (String, &'static str) {
+    seen_in(Path::new("/proc"), failed, builder)
+}
+
+/// The same by what this directory says of the kernel, of this process and of its mounts.
+fn seen_in(proc: &Path, failed: &Failed, builder: Builder) -> (String, &'static str) {
     let errno = failed.errno;
-    if let Some((cause, fix)) = common(failed, builder) {
+    if let Some((cause, fix)) = common(proc, failed, builder) {
         return (cause.to_owned(), fix);
     }
     match failed.trying {
@@ -28,8 +34,9 @@ pub(super) fn of(failed: &Failed, builder: Builder) -> (String, &'static str) {
             "the kernel was built without one of the namespaces".to_owned(),
             "boot a kernel with CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS and CONFIG_IPC_NS",
         ),
-        Trying::Proc if !covered().is_empty() => {
-            (format!("the host's /proc is covered at {}, so the kernel gives no other", covered().join(", ")), PROC_FIX)
+        Trying::Proc if !covered(proc).is_empty() => {
+            let places = covered(proc).join(", ");
+            (format!("the host's /proc is covered at {places}, so the kernel gives no other"), PROC_FIX)
         }
         Trying::Routes => (
             "the network namespace takes no routes of both IP families".to_owned(),
@@ -58,7 +65,8 @@ pub(super) fn of(failed: &Failed, builder: Builder) -> (String, &'static str) {
 }
 
 /// What stands in the way of everything.
-fn common(failed: &Failed, builder: Builder) -> Option<(&'static str, &'static str)> {
+fn common(proc: &Path, failed: &Failed, builder: Builder) -> Option<(&'static str, &'static str)> {
+    let setting = |path: &str| setting(proc, path);
     if setting("user/max_user_namespaces") == Some(0) {
         return Some(("user namespaces are limited to none", "sysctl user.max_user_namespaces=10000"));
     }
@@ -75,23 +83,23 @@ fn common(failed: &Failed, builder: Builder) -> Option<(&'static str, &'static s
         ));
     }
     // A new /proc is refused with the same number where the host's is covered: that is looked at first.
-    let proc_is_covered = failed.trying == Trying::Proc && !covered().is_empty();
-    (filtered() && !proc_is_covered).then_some((FILTER, FILTER_FIX))
+    let proc_is_covered = failed.trying == Trying::Proc && !covered(proc).is_empty();
+    (filtered(proc) && !proc_is_covered).then_some((FILTER, FILTER_FIX))
 }
 
-fn setting(path: &str) -> Option<u64> {
-    fs::read_to_string(format!("/proc/sys/{path}")).ok()?.trim().parse().ok()
+fn setting(proc: &Path, path: &str) -> Option<u64> {
+    fs::read_to_string(proc.join("sys").join(path)).ok()?.trim().parse().ok()
 }
 
 /// Whether this process runs under a system call filter itself.
-fn filtered() -> bool {
-    fs::read_to_string("/proc/self/status")
+fn filtered(proc: &Path) -> bool {
+    fs::read_to_string(proc.join("self/status"))
         .is_ok_and(|status| status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"])))
 }
 
 /// Places of /proc over which something is mounted.
-fn covered() -> Vec<String> {
-    covered_in(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+fn covered(proc: &Path) -> Vec<String> {
+    covered_in(&fs::read_to_string(proc.join("self/mountinfo")).unwrap_or_default())
 }
 
 /// The kernel does not mind what lies over a directory that is always empty.
@@ -116,6 +124,63 @@ mod tests {
     use super::*;
 
     const SOMEONE: Builder = Builder { uid: 1000, gid: 1000 };
+    const ROOT: Builder = Builder { uid: 0, gid: 0 };
+
+    /// What the system says, as files of /proc.
+    fn says(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let proc = tempfile::tempdir().expect("makes");
+        for (name, text) in files {
+            let path = proc.path().join(name);
+            fs::create_dir_all(path.parent().expect("it lies below")).expect("makes");
+            fs::write(path, text).expect("writes");
+        }
+        proc
+    }
+
+    #[test]
+    fn the_setting_that_stands_in_the_way_is_named_for_whom_it_stands_there() {
+        let apparmor = ("sys/kernel/apparmor_restrict_unprivileged_userns", "1\n");
+        let clone = ("sys/kernel/unprivileged_userns_clone", "0\n");
+        let none = ("sys/user/max_user_namespaces", "0\n");
+        let filter = ("self/status", "Name:\tpostern\nSeccomp:\t2\n");
+        let table = [
+            (vec![apparmor], SOMEONE, "AppArmor restricts user namespaces", "apparmor_restrict_unprivileged_userns=0"),
+            (vec![apparmor], ROOT, "the kernel or a security module", "kernel's log"),
+            (vec![(apparmor.0, "0\n")], SOMEONE, "the kernel or a security module", "kernel's log"),
+            (vec![clone, apparmor], SOMEONE, "for root alone", "unprivileged_userns_clone=1"),
+            (vec![clone], ROOT, "the kernel or a security module", "kernel's log"),
+            (vec![none, clone, apparmor], SOMEONE, "limited to none", "max_user_namespaces=10000"),
+            (vec![none], ROOT, "limited to none", "max_user_namespaces=10000"),
+            (vec![filter], ROOT, "seccomp filter around postern", "seccomp=unconfined"),
+            (vec![(filter.0, "Seccomp:\t0\n")], ROOT, "the kernel or a security module", "kernel's log"),
+            (vec![(apparmor.0, "nonsense")], SOMEONE, "the kernel or a security module", "kernel's log"),
+        ];
+        for (files, builder, cause, fix) in table {
+            let failed = Failed { trying: Trying::Namespaces, errno: Errno::PERM };
+            let (told, mends) = seen_in(says(&files).path(), &failed, builder);
+            assert!(told.contains(cause) && mends.contains(fix), "{files:?} for {}: {told}; {mends}", builder.uid);
+        }
+    }
+
+    #[test]
+    fn a_security_module_that_forbids_mounts_and_a_proc_that_is_covered_are_told_apart() {
+        let failed = |trying| Failed { trying, errno: Errno::PERM };
+        let (cause, fix) = seen_in(says(&[]).path(), &failed(Trying::Mounts), SOMEONE);
+        assert!(cause.contains("AppArmor or SELinux") && fix.contains("apparmor=unconfined"), "{cause}");
+        let mounts = "30 22 0:30 / /proc/kcore ro - tmpfs none rw\n";
+        let covered = says(&[("self/mountinfo", mounts), ("self/status", "Seccomp:\t2\n")]);
+        let (cause, fix) = seen_in(covered.path(), &failed(Trying::Proc), SOMEONE);
+        assert!(cause.contains("covered at /proc/kcore") && fix == PROC_FIX, "{cause}");
+        // The same errno for what has nothing to do with /proc: the filter is what is in the way.
+        assert_eq!(seen_in(covered.path(), &failed(Trying::Mounts), SOMEONE).1, FILTER_FIX);
+    }
+
+    #[test]
+    fn packet_rules_that_are_refused_are_not_blamed_on_namespaces() {
+        let restricted = says(&[("sys/kernel/apparmor_restrict_unprivileged_userns", "1\n")]);
+        let failed = Failed { trying: Trying::Rules, errno: Errno::PERM };
+        assert!(seen_in(restricted.path(), &failed, SOMEONE).0.contains("packet rules"));
+    }
 
     #[test]
     fn what_a_container_laid_over_proc_is_named_and_what_hides_nothing_is_not() {

@@ -80,8 +80,8 @@ fn become_image(entrance: &mut Entrance<'_>) -> Result<(), Failure> {
     }
     sys::place(entrance.spawner.as_fd(), SPAWNER_DESCRIPTOR).doing(|| "place the spawner's channel".into())?;
     sys::close_at_exec_from(SPAWNER_DESCRIPTOR.unsigned_abs() + 1).doing(|| "close the rest at exec".into())?;
-    let switched = postern_danger::inherited().map(|(name, value)| sys::c_string(&format!("{name}={value}")));
-    let environment: Vec<_> = switched.into_iter().collect();
+    let inherited = postern_danger::inherited().into_iter();
+    let environment: Vec<_> = inherited.map(|(name, value)| sys::c_string(&format!("{name}={value}"))).collect();
     Err(sys::execute(entrance.image.as_fd(), &[sys::c_string(TOOLS_NAME)], &environment))
         .doing(|| "execute the copy of this program".into())
 }
