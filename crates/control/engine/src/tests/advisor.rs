@@ -93,7 +93,8 @@ async fn after_a_crash_at_any_commit_of_a_consultation_it_is_answered_once() {
             assert_eq!(count(once), 1, "fuse {fuse}, {once}: {:?}", kinds(&log));
         }
     }
-    assert!(crashes >= 4, "the journey has several commits: {crashes}");
+    // What comes together is committed together, so a busy machine has fewer.
+    assert!(crashes >= 3, "the journey has several commits: {crashes}");
 }
 
 /// Plays both models until the session is at rest or the engine is dead.
