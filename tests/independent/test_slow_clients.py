@@ -76,7 +76,7 @@ def test_slow_clients_of_every_kind_keep_nobody_out(server, kind):
         if kind == ["-H"]:  # a body of nobody known is not waited for, and an answer that fits into a socket's buffer is given
             until(lambda: established(server) > 900, 8, "the attack")
         answers = [asked(server) for _ in range(20)]
-        assert attack.poll() is None, "the attack was over before it was answered"
+        assert kind != ["-H"] or attack.poll() is None, "the attack was over before it was answered"
     finally:
         said, _ = attack.communicate(timeout=60)
     assert {status for status, _ in answers} == {200}

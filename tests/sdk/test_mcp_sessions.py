@@ -169,8 +169,10 @@ def test_calls_of_both_kinds_in_one_answer_all_have_their_results(client: Anthro
 def test_an_interrupt_cancels_a_call_and_the_session_goes_on(client: Anthropic, stack_with_wiki: Stack, wiki):
     session = mcp_session(stack_with_wiki).id
     reader = Reader(client, session)
+    slow = lambda: sum(call["tool"] == "slow" for call in seen_by(wiki)["calls"])
+    before = slow()  # other journeys share the server
     say(client, session, {"tool_uses": [mcp("slow", milliseconds=60_000)]}, {"text": "done"})
-    until(lambda: any(call["tool"] == "slow" for call in seen_by(wiki)["calls"]), what="the call at its server")
+    until(lambda: slow() > before, what="the call at its server")
     client.beta.sessions.events.send(session, events=[{"type": "user.interrupt"}])
     end_of_turn(reader)
     [result] = reader.of("agent.mcp_tool_result")
