@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import socketserver
+import ssl
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -98,25 +102,37 @@ def test_a_listener_speaks_tls_13_alone_and_no_weakness_with_a_name_is_found(lis
     judged(examine(listeners[listener], "listener.journey.example", SCANS), tls_12=False)
 
 
-def test_the_judge_finds_a_listener_that_is_weak():
-    """An openssl server that speaks TLS 1.2 by a cipher without forward secrecy."""
-    directory = Path(tempfile.mkdtemp(prefix="postern-weak-"))
+class Weak(socketserver.ThreadingTCPServer):
+    """TLS 1.2 by one cipher without forward secrecy; connections beside each other, as sslyze makes them."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, directory: Path):
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(directory / "cert.pem", directory / "key.pem")
+        self.context.maximum_version = ssl.TLSVersion.TLSv1_2
+        self.context.set_ciphers("AES128-SHA:@SECLEVEL=0")
+        super().__init__(("127.0.0.1", 0), None)
+
+    def finish_request(self, request, client_address):
+        request.settimeout(20)
+        with contextlib.suppress(OSError), self.context.wrap_socket(request, server_side=True) as connection:
+            while connection.recv(4096):
+                pass
+
+
+def test_the_judge_finds_a_listener_that_is_weak(tmp_path):
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=weak", "-days", "2", "-keyout",
-                    directory / "key.pem", "-out", directory / "cert.pem"], check=True, capture_output=True)
-    port = port_to_keep()
-    server = subprocess.Popen(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", directory / "cert.pem", "-key",
-                               directory / "key.pem", "-tls1_2", "-cipher", "AES128-SHA", "-www"], stdin=subprocess.PIPE,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        while "ACCEPT" not in server.stdout.readline():
-            assert server.poll() is None
-        report = examine(f"127.0.0.1:{port}", "weak", VERSIONS)
-        with pytest.raises(AssertionError, match="TLS_RSA_WITH_AES_128_CBC_SHA"):
-            judged(report, tls_12=True)
-    finally:
-        server.kill()
-        server.wait()
-        shutil.rmtree(directory, ignore_errors=True)
+                    tmp_path / "key.pem", "-out", tmp_path / "cert.pem"], check=True, capture_output=True)
+    with Weak(tmp_path) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            report = examine(f"127.0.0.1:{server.server_address[1]}", "weak", VERSIONS)
+        finally:
+            server.shutdown()
+    with pytest.raises(AssertionError, match="TLS_RSA_WITH_AES_128_CBC_SHA"):
+        judged(report, tls_12=True)
 
 
 # Drops what was refused, suite by suite: a tool's result is bounded.

@@ -127,7 +127,8 @@ async fn a_role_gets_its_configuration_and_descriptors_and_a_closed_environment(
 #[tokio::test]
 async fn whoever_has_executed_enough_executes_nothing_more_and_still_tells_how_its_roles_end() {
     let starter = beside();
-    let (mut child, _, _): (_, _, Seen) =
+    // The channel is kept: its role ends by itself without.
+    let (mut child, _channel, _): (_, _, Seen) =
         role::start_and_wait("role_under_test", &configuration(Behaviour::Serve), &starter, &[]).await.unwrap();
     starter.enough().unwrap();
     let another: Result<(_, _, Seen), _> =

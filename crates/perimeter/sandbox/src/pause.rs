@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn a_process_whose_first_thread_has_ended_still_counts() {
         let script = "import threading, time, ctypes\n\
-            threading.Thread(target=lambda: (print('ready', flush=True), time.sleep(60))).start()\n\
+            threading.Thread(target=lambda: (print('ready', end='', flush=True), time.sleep(60))).start()\n\
             ctypes.CDLL(None).pthread_exit(None)";
         let tree = tree(&format!("exec /usr/bin/python3 -c \"{script}\""));
         let first = tree.0.id();
