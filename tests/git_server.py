@@ -15,22 +15,23 @@ USER = "agent"
 
 
 class GitServer:
-    """Serves every repository below `root` on loopback under `host`, with a certificate of its own CA."""
+    """Serves every repository below `root` on loopback under `host`, with a certificate of its own CA, or in the clear."""
 
-    def __init__(self, host: str, token: str, user: str = USER):
+    def __init__(self, host: str, token: str, user: str = USER, tls: bool = True):
         self.directory = Path(tempfile.mkdtemp(prefix="postern-git-"))
         self.root = self.directory / "repositories"
         self.token, self.user = token, user
         self.asked: list[str] = []
         # What is shown to whoever asks without a word of who they are.
         self.public = "/public/"
-        certificate(self.directory, host)
-        self.ca_file = self.directory / "ca.pem"
         self.listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler(self))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.directory / "leaf.pem", self.directory / "leaf.key")
-        # The handshake is the handler's: a slow client holds up no other.
-        self.listener.socket = context.wrap_socket(self.listener.socket, server_side=True, do_handshake_on_connect=False)
+        if tls:
+            certificate(self.directory, host)
+            self.ca_file = self.directory / "ca.pem"
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.directory / "leaf.pem", self.directory / "leaf.key")
+            # The handshake is the handler's: a slow client holds up no other.
+            self.listener.socket = context.wrap_socket(self.listener.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=self.listener.serve_forever, daemon=True).start()
 
     @property

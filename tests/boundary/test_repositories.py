@@ -13,6 +13,7 @@ from git_server import GitServer
 from vaults import Journey, worker
 
 HOST, SILENT_HOST, UNNAMED_HOST = "git.internal.example", "mirror.internal.example", "elsewhere.internal.example"
+PLAIN_HOST, PLAIN_SILENT_HOST = "forge.internal.example", "plain.internal.example"
 USER = "x-access-token"
 TOKEN = "journey-repository-token-8c2f60b1d94e7a35"
 ROTATED = "journey-rotated-token-1b7d93e05fa264c8-longer"
@@ -30,6 +31,16 @@ def git_server() -> Iterator[GitServer]:
     server.close()
 
 
+@pytest.fixture(scope="module")
+def plain_server() -> Iterator[GitServer]:
+    """One on this machine that speaks no TLS, on its own port."""
+    server = GitServer(PLAIN_HOST, TOKEN, USER, tls=False)
+    server.repository("team/ledger.git", {"README": "the plain ledger\n"})
+    server.repository("public/handbook.git", {"README": "the plain handbook\n"})
+    yield server
+    server.close()
+
+
 @pytest.fixture()
 def known(git_server: GitServer) -> GitServer:
     """The server as it is at first."""
@@ -37,7 +48,17 @@ def known(git_server: GitServer) -> GitServer:
     return git_server
 
 
-def zone(server: GitServer) -> str:
+def zone(server: GitServer, plain: GitServer | None = None) -> str:
+    in_the_clear = "" if plain is None else "".join(f"""
+[[zone.code.egress]]
+host = "{host}"
+scheme = "http"
+ports = [3000]
+methods = ["GET", "POST"]
+connect = "{plain.address}"
+addresses = ["127.0.0.0/8"]
+{taken}
+""" for host, taken in ((PLAIN_HOST, "repositories = true"), (PLAIN_SILENT_HOST, "")))
     rule = f"""
 methods = ["GET", "POST"]
 connect = "{server.address}"
@@ -54,12 +75,13 @@ repositories = true
 [[zone.code.egress]]
 host = "{SILENT_HOST}"
 {rule}
+{in_the_clear}
 """
 
 
 @pytest.fixture(scope="module")
-def stack(new_stack, git_server: GitServer) -> Stack:
-    return new_stack(zone(git_server))
+def stack(new_stack, git_server: GitServer, plain_server: GitServer) -> Stack:
+    return new_stack(zone(git_server, plain_server))
 
 
 def repository(url: str = LEDGER, token: str | None = TOKEN, **more) -> dict:
@@ -153,6 +175,39 @@ def test_boundary_a_public_repository_needs_no_token(stack: Stack, known: GitSer
     journey = given(stack, repository(f"https://{HOST}/public/handbook.git", token=None))
     [read] = journey.bash("cat handbook/README; env | grep -c GIT_CONFIG")
     assert read.split("\n")[0] == "the handbook" and "0" in read, read
+
+
+@pytest.mark.parametrize("written", [
+    f"git@{HOST}:team/ledger.git", f"{HOST}:/team/ledger.git/", f"ssh://git@{HOST}/team/ledger.git", f"ssh://git@{HOST}:22/team/ledger.git",
+    f"git://{HOST}/team/ledger.git"])
+def test_boundary_a_repository_whose_url_is_written_for_ssh_or_git_is_cloned_by_https_with_its_token(stack: Stack, known: GitServer, written: str):
+    journey = given(stack, repository(written))
+    [read] = journey.bash("cat ledger/README; git -C ledger remote get-url origin; git -C ledger fetch 2>&1; echo fetched $?")
+    assert read.split("\n")[:3] == ["the ledger", LEDGER, "fetched 0"], read
+    assert journey.client.beta.sessions.retrieve(journey.id).resources[0].url == LEDGER
+    assert journey.errors() == []
+
+
+def test_boundary_a_repository_is_cloned_in_the_clear_with_its_token_where_the_rule_names_this_machine_alone(stack: Stack, plain_server: GitServer):
+    journey = given(stack, repository(f"http://{PLAIN_HOST}:3000/team/ledger.git"))
+    [read, environ] = journey.bash("cat ledger/README; git -C ledger fetch 2>&1; echo fetched $?", "env")
+    assert read.split("\n")[:2] == ["the plain ledger", "fetched 0"], read
+    basic = base64.b64encode(f"{USER}:{TOKEN}".encode()).decode()
+    assert any(basic in asked for asked in plain_server.asked), "the server got the token"
+    assert TOKEN not in read + environ and basic not in environ
+    assert journey.errors() == []
+
+
+def test_boundary_in_the_clear_no_token_goes_where_the_rule_takes_none_and_what_is_public_is_cloned(stack: Stack, plain_server: GitServer):
+    asked = len(plain_server.asked)
+    journey = given(stack, repository(f"http://{PLAIN_SILENT_HOST}:3000/team/ledger.git"),
+                    repository(f"http://{PLAIN_SILENT_HOST}:3000/public/handbook.git", token=None))
+    [read] = journey.bash("cat handbook/README; ls ledger 2>&1")
+    assert read.startswith("the plain handbook") and "No such file" in read, read
+    [error] = until(journey.errors, 30, "the session is told")
+    assert error.type == "repository_forbidden_error", error
+    assert "repositories = true" in error.message and "scheme http, port 3000" in error.message, error.message
+    assert all(given.endswith(" ") for given in plain_server.asked[asked:]), "nobody said who they are"
 
 
 def test_boundary_a_rotated_token_counts_from_the_next_request_on(stack: Stack, known: GitServer):

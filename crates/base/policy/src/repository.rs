@@ -14,14 +14,14 @@ use std::str::FromStr;
 pub(crate) const ANY_TOKEN: &str = "repository:token";
 /// Where a token may stand, and nowhere else.
 pub(crate) const PLACES: &[Location] = &[Location::Basic(BasicPart::Password)];
-/// The one scheme of a repository's URL.
-const SCHEME: Scheme = Scheme::Https;
 const LONGEST: usize = 2048;
 
-/// The URL of a Git repository: https, a host, a path, and nothing else.
+/// The URL of a Git repository as it is fetched by: https or http, a host, a path, and nothing else. Read from whatever git takes that names a host: what
+/// is written for SSH or for git's own protocol is fetched by https, since a token goes by nothing else and the exit of a sandbox sees no other requests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RepositoryUrl {
+    scheme: Scheme,
     host: Host,
     port: Port,
     path: CanonicalPath,
@@ -30,8 +30,8 @@ pub struct RepositoryUrl {
 /// Why a text is no URL of a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRepositoryUrl {
-    /// Another scheme, or none.
-    #[error("must begin with https://")]
+    /// Another scheme, or none, or a path on some disk.
+    #[error("must name a repository on a host: https://, http://, ssh:// or git:// and a host, or user@host:path")]
     Scheme,
     /// More than 2,048 bytes.
     #[error("must be at most 2048 bytes")]
@@ -48,6 +48,9 @@ pub enum BadRepositoryUrl {
     /// The port is not a number from 1 to 65535.
     #[error("has a port that is no number from 1 to 65535")]
     Port,
+    /// A port of SSH's or of git's own protocol, which says nothing of where https answers.
+    #[error("has a port of another protocol, and is fetched by https: write the https:// URL with its port")]
+    OtherPort,
     /// The path is malformed.
     #[error("has a path that cannot be used: {0}")]
     Path(#[from] BadPath),
@@ -57,6 +60,12 @@ pub enum BadRepositoryUrl {
 }
 
 impl RepositoryUrl {
+    /// How it is fetched.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
     /// Its host.
     #[must_use]
     pub fn host(&self) -> &Host {
@@ -84,35 +93,118 @@ impl FromStr for RepositoryUrl {
         if text.len() > LONGEST {
             return Err(BadRepositoryUrl::TooLong);
         }
-        let rest = text.strip_prefix("https://").ok_or(BadRepositoryUrl::Scheme)?;
-        if rest.contains(['?', '#']) {
+        let Written { form, authority, path } = Written::read(text)?;
+        if path.contains(['?', '#']) || authority.contains(['?', '#']) {
             return Err(BadRepositoryUrl::Tail);
         }
-        let (authority, path) = rest.split_once('/').ok_or(BadRepositoryUrl::NoPath)?;
-        if authority.contains('@') {
-            return Err(BadRepositoryUrl::Userinfo);
-        }
-        let (host, port) = read_authority(authority)?;
+        let (host, port) = read_authority(form.without_user(authority)?)?;
+        let scheme = form.fetched_by();
+        let port = match (port, form.own_port()) {
+            (None, _) => scheme.default_port(),
+            (Some(port), None) => port,
+            (Some(port), Some(own)) if port.number() == own => scheme.default_port(),
+            (Some(_), Some(_)) => return Err(BadRepositoryUrl::OtherPort),
+        };
+        let path = path.trim_start_matches(|start| start == '/' && form == Form::Copy);
         let path = path.strip_suffix('/').unwrap_or(path);
         if path.is_empty() {
             return Err(BadRepositoryUrl::NoPath);
         }
-        Ok(Self { host, port, path: format!("/{path}").parse()? })
+        Ok(Self { scheme, host, port, path: format!("/{path}").parse()? })
     }
 }
 
-fn read_authority(authority: &str) -> Result<(Host, Port), BadRepositoryUrl> {
+/// How a repository's place can be written (git-clone(1), "GIT URLS").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Web(Scheme),
+    /// `ssh://user@host:22/path`.
+    Ssh,
+    /// `git://host:9418/path`.
+    Git,
+    /// `user@host:path`, as scp has it.
+    Copy,
+}
+
+const FORMS: &[(&str, Form)] = &[
+    ("https", Form::Web(Scheme::Https)),
+    ("http", Form::Web(Scheme::Http)),
+    ("ssh", Form::Ssh),
+    ("git+ssh", Form::Ssh),
+    ("ssh+git", Form::Ssh),
+    ("git", Form::Git),
+];
+
+impl Form {
+    fn fetched_by(self) -> Scheme {
+        match self {
+            Self::Web(scheme) => scheme,
+            Self::Ssh | Self::Git | Self::Copy => Scheme::Https,
+        }
+    }
+
+    /// The port that means nothing but the protocol it is written for.
+    fn own_port(self) -> Option<u16> {
+        match self {
+            Self::Web(_) => None,
+            Self::Ssh | Self::Copy => Some(22),
+            Self::Git => Some(9418),
+        }
+    }
+
+    /// SSH's user is git for everybody, and no secret; a password is one.
+    fn without_user(self, authority: &str) -> Result<&str, BadRepositoryUrl> {
+        match (authority.rsplit_once('@'), self) {
+            (None, _) => Ok(authority),
+            (Some((user, host)), Self::Ssh | Self::Copy) if !user.contains([':', '@']) => Ok(host),
+            (Some(_), _) => Err(BadRepositoryUrl::Userinfo),
+        }
+    }
+}
+
+/// A text, taken apart.
+struct Written<'t> {
+    form: Form,
+    authority: &'t str,
+    path: &'t str,
+}
+
+impl<'t> Written<'t> {
+    fn read(text: &'t str) -> Result<Self, BadRepositoryUrl> {
+        if let Some((scheme, rest)) = text.split_once("://") {
+            let known = FORMS.iter().find(|(name, _)| name.eq_ignore_ascii_case(scheme));
+            let (_, form) = known.ok_or(BadRepositoryUrl::Scheme)?;
+            let (authority, path) = rest.split_once('/').ok_or(BadRepositoryUrl::NoPath)?;
+            return Ok(Self { form: *form, authority, path });
+        }
+        // A colon within brackets is an address's; git takes what has a slash before the colon for a path.
+        let bracketed = text.find(']').filter(|_| text.contains('[')).unwrap_or(0);
+        let colon = text[bracketed..].find(':').map(|at| bracketed + at).ok_or(BadRepositoryUrl::Scheme)?;
+        let (authority, path) = (&text[..colon], &text[colon + 1..]);
+        if authority.contains('/') || path.starts_with(':') {
+            // A path on a disk; what git hands to a helper program (gitremote-helpers(7)).
+            return Err(BadRepositoryUrl::Scheme);
+        }
+        if path.split('/').next().is_some_and(|first| first.contains('@')) {
+            return Err(BadRepositoryUrl::Userinfo);
+        }
+        Ok(Self { form: Form::Copy, authority, path })
+    }
+}
+
+fn read_authority(authority: &str) -> Result<(Host, Option<Port>), BadRepositoryUrl> {
     let Some((host, port)) = authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')) else {
-        return Ok((authority.parse()?, SCHEME.default_port()));
+        return Ok((authority.parse()?, None));
     };
     let digits = port.bytes().all(|byte| byte.is_ascii_digit());
     let port = port.parse().ok().filter(|_| digits).and_then(Port::new).ok_or(BadRepositoryUrl::Port)?;
-    Ok((host.parse()?, port))
+    Ok((host.parse()?, Some(port)))
 }
 
 impl fmt::Display for RepositoryUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{SCHEME}://{}{}", self.host.authority(SCHEME, self.port), self.path.as_str())
+        let Self { scheme, host, port, path } = self;
+        write!(f, "{scheme}://{}{}", host.authority(*scheme, *port), path.as_str())
     }
 }
 
@@ -179,12 +271,12 @@ impl RepositoryToken {
     }
 
     fn judge(&self, asked: &Asked<'_>) -> Result<(), Denial> {
-        let RepositoryUrl { host, port, path } = &self.url;
+        let RepositoryUrl { scheme, host, port, path } = &self.url;
         let reason = if asked.host != host {
             Reason::PlaceholderWrongHost
         } else if asked.port != *port {
             Reason::PlaceholderWrongPort
-        } else if asked.scheme != SCHEME {
+        } else if asked.scheme != *scheme {
             Reason::PlaceholderWrongScheme
         } else {
             let below = asked.path.as_str().strip_prefix(path.as_str());
@@ -239,6 +331,43 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_for_another_protocol_is_fetched_by_https() {
+        for (text, written) in [
+            ("git@github.com:acme/ledger.git", "https://github.com/acme/ledger.git"),
+            ("GitHub.com:acme/ledger", "https://github.com/acme/ledger"),
+            ("git@git.example:/srv/ledger.git/", "https://git.example/srv/ledger.git"),
+            ("git@[::1]:acme/ledger", "https://[::1]/acme/ledger"),
+            ("ssh://git@github.com/acme/ledger.git", "https://github.com/acme/ledger.git"),
+            ("ssh://git@github.com:22/acme/ledger.git", "https://github.com/acme/ledger.git"),
+            ("git+ssh://github.com/acme/ledger", "https://github.com/acme/ledger"),
+            ("git://git.example/pub/ledger", "https://git.example/pub/ledger"),
+            ("git://git.example:9418/pub/ledger", "https://git.example/pub/ledger"),
+            ("http://git.example/acme/ledger", "http://git.example/acme/ledger"),
+            ("http://git.example:3000/acme/ledger/", "http://git.example:3000/acme/ledger"),
+            ("http://git.example:80/acme/ledger", "http://git.example/acme/ledger"),
+            ("HTTPS://github.com/a/b", "https://github.com/a/b"),
+        ] {
+            let url = url(text);
+            assert_eq!(url.to_string(), written, "{text}");
+            assert_eq!(url, written.parse().unwrap(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_for_a_url_in_the_clear_is_for_that_alone() {
+        let token = RepositoryToken::new("sesrsc_1", url("http://git.example/acme/ledger"));
+        let (method, path) = ("GET".parse().unwrap(), "/acme/ledger/info/refs".parse().unwrap());
+        let host = "git.example".parse().unwrap();
+        let judged = |port: u16, scheme| {
+            let asked = Asked { host: &host, port: Port::new(port).unwrap(), scheme, method: &method, path: &path };
+            token.judge(&asked).map_err(|denial| denial.reason)
+        };
+        assert_eq!(judged(80, Scheme::Http), Ok(()));
+        assert_eq!(judged(443, Scheme::Https), Err(Reason::PlaceholderWrongPort));
+        assert_eq!(judged(80, Scheme::Https), Err(Reason::PlaceholderWrongScheme));
+    }
+
+    #[test]
     fn a_url_is_https_a_host_and_a_path_in_one_form() {
         for (text, written, name) in [
             ("https://github.com/acme/ledger", "https://github.com/acme/ledger", "ledger"),
@@ -257,10 +386,23 @@ mod tests {
     fn what_else_a_url_may_hold_is_refused_each_for_its_reason() {
         use BadRepositoryUrl::*;
         for (text, error) in [
-            ("http://github.com/a/b", Scheme),
-            ("git@github.com:a/b", Scheme),
-            ("ssh://git@github.com/a/b", Scheme),
-            ("HTTPS://github.com/a/b", Scheme),
+            ("file:///srv/git/a", Scheme),
+            ("/srv/git/a", Scheme),
+            ("./a:b", Scheme),
+            ("ext::sh -c id", Scheme),
+            ("ftp://github.com/a/b", Scheme),
+            ("github.com/a/b", Scheme),
+            ("ssh://git@github.com:2222/a/b", OtherPort),
+            ("git://github.com:443/a/b", OtherPort),
+            ("ssh://git:token@github.com/a/b", Userinfo),
+            ("git:token@github.com:a/b", Userinfo),
+            ("git://user@github.com/a/b", Userinfo),
+            ("a@b@github.com:a/b", Userinfo),
+            ("http://user:token@github.com/a/b", Userinfo),
+            ("git@github.com:", NoPath),
+            ("git@github.com:a/../b", Path(BadPath::DotSegment)),
+            ("git@:a/b", Host(BadHost::Empty)),
+            ("git@-oProxyCommand=id:a/b", Host(BadHost::Malformed)),
             ("https://user@github.com/a/b", Userinfo),
             ("https://user:token@github.com/a/b", Userinfo),
             ("https://github.com/a/b?x=1", Tail),

@@ -40,7 +40,7 @@ use crate::reach::Reach;
 use crate::reason::{Denial, Reason};
 use crate::repository::{RepositoryToken, RepositoryUrl};
 use crate::request::{Connect, McpCall, Request, ToolUse};
-use crate::{Host, Port, Scheme};
+use crate::{Host, Port};
 use explain::RuleLines;
 use mcp_rule::McpRule;
 use rule::{Inspection, Repositories, Rule};
@@ -210,9 +210,10 @@ impl Zone {
             return Ok(GrantPermit { credential: token.credential().clone(), zone: self.name.clone() });
         }
         let step = format!(
-            "an operator adds `repositories = true` to an egress rule of zone {} for {}, port {}",
+            "an operator adds `repositories = true` to an egress rule of zone {} for {}, scheme {}, port {}",
             self.name,
             token.url().host(),
+            token.url().scheme(),
             token.url().port()
         );
         Err(Denial::advising(Reason::CustodyDenied, step))
@@ -221,7 +222,7 @@ impl Zone {
     fn takes_token_of(&self, url: &RepositoryUrl) -> bool {
         self.rules.iter().any(|rule| {
             rule.repositories == Repositories::Taken
-                && rule.scheme == Scheme::Https
+                && rule.scheme == url.scheme()
                 && rule.host.covers(url.host())
                 && rule.ports.contains(&url.port())
         })

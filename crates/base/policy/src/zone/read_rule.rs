@@ -55,7 +55,7 @@ fn read_rule(
     let paths = read_list::<PathGlob>(table, "paths");
     let credential = read_credential_name(table, "credential", Kind::Placed, credentials);
     let client_certificate = read_credential_name(table, "client_certificate", Kind::Presented, credentials);
-    let repositories = read_repositories(table, scheme);
+    let repositories = read_repositories(table);
     let foreign = read_foreign(table);
     let websocket = read_websocket(table);
     let addresses = read_addresses(table);
@@ -199,14 +199,10 @@ fn read_credential_name(
 }
 
 /// Refused unless the rule says otherwise: a token that a client of the API brings is the organisation's word no more than its owner's.
-fn read_repositories(table: &mut Table<'_>, scheme: Option<Scheme>) -> Option<Repositories> {
+fn read_repositories(table: &mut Table<'_>) -> Option<Repositories> {
     match table.boolean("repositories") {
         None => (!table.has("repositories")).then_some(Repositories::Refused),
         Some(Item { value: false, .. }) => Some(Repositories::Refused),
-        Some(Item { at, .. }) if scheme == Some(Scheme::Http) => {
-            table.reader().error(at, "repositories = true needs scheme = \"https\": a token is not sent in the clear");
-            None
-        }
         Some(Item { value: true, .. }) => Some(Repositories::Taken),
     }
 }
@@ -320,12 +316,17 @@ fn check_clear_text(table: &mut Table<'_>, rule: &Rule) -> bool {
         table.reader().error(table.at(), "client_certificate needs scheme = \"https\"");
         return false;
     }
-    if rule.scheme == Scheme::Https || rule.credential.is_none() {
+    let takes_tokens = rule.repositories == Repositories::Taken;
+    if rule.scheme == Scheme::Https || (rule.credential.is_none() && !takes_tokens) {
         return true;
     }
     let local = !rule.addresses.is_empty()
         && rule.addresses.iter().all(|net| class_of_net(net) == Some(AddressClass::Loopback));
-    let at = table.string("credential").map_or(table.at(), |item| item.at);
+    let at = match rule.credential {
+        Some(_) => table.string("credential").map(|item| item.at),
+        None => table.boolean("repositories").map(|item| item.at),
+    };
+    let at = at.unwrap_or(table.at());
     if local {
         table.reader().warn(at, "a credential leaves in the clear here, to loopback addresses only");
     } else {

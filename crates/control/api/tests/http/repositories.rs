@@ -98,7 +98,8 @@ async fn what_is_wrong_with_a_repository_is_said_with_its_place_and_never_with_i
         asked
     };
     for (asked, expected) in [
-        (with("url", json!("http://github.com/a/b")), "url"),
+        (with("url", json!("/srv/git/ledger")), "url: must name a repository on a host"),
+        (with("url", json!("ssh://git@github.com:2222/a/b")), "write the https:// URL"),
         (with("url", json!("https://user:word@github.com/a/b")), "user name or password"),
         (with("url", json!("https://github.com/a/b?x=1")), "query"),
         (with("url", json!("https://github.com/a/../b")), "dot segment"),
@@ -347,7 +348,10 @@ async fn what_is_wrong_with_a_deployment_s_token_is_said_with_its_place_and_neve
     for (resources, expected) in [
         (json!([repository(Some("short"))]), "resources[0]: authorization_token"),
         (json!([at("a", TOKEN), at("b", ROTATED)]), "resources[1].authorization_token: is another"),
-        (json!([{"type": "github_repository", "url": "http://x", "authorization_token": TOKEN}]), "resources[0]: url"),
+        (
+            json!([{"type": "github_repository", "url": "file:///srv/x", "authorization_token": TOKEN}]),
+            "resources[0]: url",
+        ),
         (json!([{"type": "github_repository", "url": URL, "authorization_token": {"x": TOKEN}}]), "expected a string"),
     ] {
         let refused = deploy(&server, &environment, resources).await;

@@ -156,6 +156,33 @@ fn another_s_keys_are_refused_where_tokens_are_taken_and_wildcards_of_strangers_
 }
 
 #[test]
+fn a_token_goes_in_the_clear_to_loopback_alone_and_where_both_the_rule_and_the_url_say_so() {
+    let local = r#"[[zone.code.egress]]
+host = "forge.local"
+scheme = "http"
+ports = [3000]
+addresses = ["127.0.0.0/8"]
+repositories = true
+"#;
+    let zones = load(&format!("{CODE}{local}")).unwrap_or_else(|errors| panic!("{}", listed(&errors)));
+    assert!(zones.warnings().iter().any(|warning| warning.message.contains("in the clear")));
+    let zone = zones.named("code").unwrap();
+    let token = token("http://forge.local:3000/team/ledger");
+    assert!(zone.grant_repository(&token).is_ok());
+    let decide =
+        |line: &str| zone.request_of(&carrying(line, &token, password()), std::slice::from_ref(&token)).map(drop);
+    assert_eq!(decide("GET http://forge.local:3000/team/ledger/info/refs"), Ok(()));
+    let denied = decide("GET https://forge.local:3000/team/ledger/info/refs").unwrap_err();
+    assert_eq!(denied.reason, Reason::PlaceholderWrongScheme);
+    let secure = RepositoryToken::new("sesrsc_1", "https://forge.local:3000/team/ledger".parse().unwrap());
+    assert!(zone.grant_repository(&secure).unwrap_err().next_step.contains("scheme https, port 3000"));
+    for elsewhere in ["10.0.0.0/8", "127.0.0.0/8\", \"10.0.0.0/8"] {
+        let errors = listed(&load(&format!("{CODE}{}", local.replace("127.0.0.0/8", elsewhere))).unwrap_err());
+        assert!(errors.contains("not sent in the clear"), "{errors}");
+    }
+}
+
+#[test]
 fn a_policy_file_can_forbid_the_use_of_every_token() {
     let text = CODE.replace("environment = \"default\"", "environment = \"default\"\npolicy_file = \"forbid.cedar\"");
     let forbid = r#"@id("no-push") forbid (principal, action == Postern::Action::"credential.use", resource == Postern::Credential::"repository:token") when { context.path like "*/git-receive-pack" };"#;

@@ -69,7 +69,8 @@ pub(super) fn of(wanted: &Wanted, code: Option<u32>, said: &str) -> Fault {
         }
         (_, Some(reason)) => {
             let message = format!(
-                "the perimeter refused it ({reason}). Next step: an operator adds an egress rule for {host}, port {}, with the methods GET and POST, and `repositories = true` where it has a token: {last}",
+                "the perimeter refused it ({reason}). Next step: an operator adds an egress rule for {host}, scheme {}, port {}, with the methods GET and POST, and `repositories = true` where it has a token: {last}",
+                wanted.url.scheme(),
                 wanted.url.port()
             );
             Fault::new(RepositoryForbiddenError, message)
