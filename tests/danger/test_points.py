@@ -64,15 +64,10 @@ def session_of(stack: Stack, agent: str, key: str, **more) -> str:
 
 
 def say(stack: Stack, session: str, played: list[dict] | None = None) -> str:
-    """Sends the script, again only when nobody knows of it; returns the event's id."""
-    def said() -> str | None:
-        client = client_of(stack)
-        for event in client.beta.sessions.events.list(session, limit=1000).data:
-            if event.type == "user.message":
-                return event.id
-        return client.beta.sessions.events.send(
-            session, events=[{"type": "user.message", "content": script(*(played or turns()))}]).data[0].id
-    return answered(said)
+    """Sends the script, with a key of its own as often as it takes; returns the event's id."""
+    message = {"type": "user.message", "content": script(*(played or turns()))}
+    return answered(lambda: client_of(stack).beta.sessions.events.send(
+        session, events=[message], extra_headers={"idempotency-key": session}).data[0].id)
 
 
 def start_to_die(stack: Stack) -> None:

@@ -7,7 +7,7 @@ import uuid
 import anthropic
 import pytest
 from anthropic import Anthropic
-from conftest import Stack
+from conftest import Stack, ended, script, until
 
 
 def test_a_session_whose_answer_was_lost_is_begun_once(postern: Stack):
@@ -27,6 +27,30 @@ def test_a_session_whose_answer_was_lost_is_begun_once(postern: Stack):
         create("another")
     assert refused.value.body["error"]["details"]["error_code"] == "idempotency_key_reused"
     assert refused.value.request.headers["x-stainless-retry-count"] == "0"
+
+
+def test_a_message_whose_answer_was_lost_is_said_once(postern: Stack):
+    client = Anthropic(base_url=postern.base_url, api_key=postern.api_key)
+    agent = client.beta.agents.create(name="says", model="rehearsal-1", tools=[])
+    session = client.beta.sessions.create(agent=agent.id, environment_id=postern.environment_id).id
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+
+    def say(text: str):
+        message = {"type": "user.message", "content": script({"text": text})}
+        return client.beta.sessions.events.with_raw_response.send(session, events=[message], extra_headers=key)
+
+    first = say("once")
+    until(lambda: client.beta.sessions.retrieve(session).status == "idle" and ended(client, session), 30, "the end of the turn")
+    again = say("once")
+    assert [raw.headers["idempotency-replayed"] for raw in (first, again)] == ["false", "true"]
+    [sent], [told] = first.parse().data, again.parse().data
+    assert (sent.id, sent.content) == (told.id, told.content) and told.processed_at
+    events = list(client.beta.sessions.events.list(session, limit=1000))
+    assert [event.type for event in events].count("user.message") == 1
+    assert [event.type for event in events].count("agent.message") == 1
+    with pytest.raises(anthropic.ConflictError) as refused:
+        say("something else")
+    assert refused.value.body["error"]["details"]["error_code"] == "idempotency_key_reused"
 
 
 def test_an_upload_whose_answer_was_lost_is_one_file(postern: Stack):

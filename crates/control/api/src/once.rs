@@ -18,7 +18,7 @@ use self::taken::{Again, Creation, creation};
 use crate::app::{App, problem};
 use crate::caller::Caller;
 use crate::dispatch::Call;
-use crate::handlers::memories;
+use crate::handlers::{events, memories};
 use crate::multipart::Contents;
 use crate::reply::Reply;
 use crate::routes::Route;
@@ -57,8 +57,9 @@ impl Keyed {
     }
 
     /// What the same request was answered before, from what is stored of it.
-    fn again(&self, stored: String, body: &[u8]) -> Result<Reply, Problem> {
+    async fn again(&self, app: &App, stored: String, body: &[u8]) -> Result<Reply, Problem> {
         let json = match self.creation.again {
+            Again::FromTheLog => events::told_again(app, &self.workspace, &stored).await?,
             Again::AsBefore => stored.into_bytes(),
             Again::WithItsText => memories::told_again(&stored, self.query(), body)?,
             Again::Refused { secret, next_step } => return Err(not_shown_again(&stored, secret, next_step)?),
@@ -109,7 +110,7 @@ impl Told {
     pub(crate) fn new(app: &App, keyed: &Keyed, body: &Bytes) -> Result<Self, Problem> {
         let kept = match keyed.creation.again {
             Again::WithItsText => body.clone(),
-            Again::AsBefore | Again::Refused { .. } => Bytes::new(),
+            Again::AsBefore | Again::FromTheLog | Again::Refused { .. } => Bytes::new(),
         };
         Ok(Self { once: keyed.with(app, body)?, keyed: keyed.clone(), body: kept })
     }
@@ -120,7 +121,10 @@ impl Told {
     /// 409 `idempotency_key_reused` or `secret_shown_once`, or the store failed.
     pub(crate) async fn earlier(&self, app: &App) -> Result<Option<Reply>, Problem> {
         let stored = stored(app, &self.once).await?;
-        stored.map(|answer| self.keyed.again(answer, &self.body)).transpose()
+        match stored {
+            Some(answer) => self.keyed.again(app, answer, &self.body).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The answer to a request with a key that was tried: where another with the same key was faster, what that one was answered.

@@ -163,8 +163,11 @@ impl Actor {
         }
         match envelope.command {
             Command::Wake => Ok(()),
-            Command::Send { events, author, reply } => {
-                let sent = self.send(events, author).await;
+            Command::Send { events, author, once, reply } => {
+                let sent = match once {
+                    Some(once) => self.send_once(events, author, &once).await,
+                    None => self.send(events, author).await,
+                };
                 answer(reply, sent)
             }
             Command::Subscribe { of, previews, after, reply } => {

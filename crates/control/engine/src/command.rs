@@ -29,6 +29,7 @@ pub(crate) enum Command {
     Send {
         events: Vec<ClientEvent>,
         author: Author,
+        once: Option<Once>,
         reply: Reply<Vec<Event>>,
     },
     Subscribe {

@@ -25,6 +25,7 @@ mod repositories;
 mod resources;
 mod rubric;
 mod schedule;
+mod sent;
 mod shared;
 mod subscribers;
 mod sweep;
@@ -65,6 +66,7 @@ pub use mcp::{McpSettings, Surroundings};
 pub use postern_session::{Author, ContextLimits, Lacking, Limits};
 pub use postern_store::events::Of;
 pub use query::{EventQuery, SessionQuery, ThreadQuery, TimeRange};
+pub use sent::Sent;
 use shared::Shared;
 pub use subscribers::{Frame, Subscription};
 pub use webhooks::{Messenger, Posting};
@@ -337,13 +339,14 @@ impl Engine {
     /// the log nevertheless.
     ///
     /// # Errors
-    /// 400, 403, 404 or 429 with the first event that is not acceptable.
+    /// 400, 403, 404 or 429 with the first event that is not acceptable; 409 where another request with the same key was faster.
     pub async fn send_events(
         &self,
         workspace: &WorkspaceId,
         id: &SessionId,
         events: Vec<ClientEvent>,
         author: Author,
+        once: Option<&Once>,
     ) -> Result<Vec<Event>, Problem> {
         if events.is_empty() || events.len() > MAX_EVENTS {
             return Err(Problem::invalid_at(
@@ -364,7 +367,21 @@ impl Engine {
             }
             Author::Client | Author::Worker => events,
         };
-        self.shared.ask(Some(workspace), id, |reply| Command::Send { events, author, reply }).await
+        let once = once.cloned();
+        self.shared.ask(Some(workspace), id, |reply| Command::Send { events, author, once, reply }).await
+    }
+
+    /// Events that were accepted before, in their order, as they are now.
+    ///
+    /// # Errors
+    /// 404: the session is not there any more.
+    pub async fn sent_before(&self, workspace: &WorkspaceId, sent: &Sent) -> Result<Vec<Event>, Problem> {
+        let mut reader = self.shared.store.read().await.map_err(problem)?;
+        let session = postern_store::sessions::find(&mut reader, &sent.session).await.map_err(problem)?;
+        if session.is_none_or(|record| record.workspace_id != *workspace) {
+            return Err(session_not_found(&sent.session));
+        }
+        postern_store::events::named(&mut reader, &sent.session, &sent.events).await.map_err(problem)
     }
 
     /// A page of a session's log, or of one of its threads'.

@@ -160,7 +160,7 @@ impl Actor {
 
     /// After the commit: shows events, starts and stops what the session wants.
     pub(crate) fn show_and_begin(&mut self, deeds: Vec<Deed>) -> Performed {
-        let ids: Vec<_> = deeds.iter().filter_map(accepted_id).cloned().collect();
+        let ids = accepted(&deeds);
         let mut accepted = Vec::with_capacity(ids.len());
         for Deed { thread, effect } in deeds {
             match effect {
@@ -244,7 +244,7 @@ impl Actor {
     }
 
     #[cfg(test)]
-    fn burn_fuse(&self) -> Result<(), Over> {
+    pub(crate) fn burn_fuse(&self) -> Result<(), Over> {
         let mut fuse = self.shared.fuse.lock().unwrap();
         match fuse.as_mut() {
             Some(0) => Err(Over::Finished),
@@ -285,6 +285,11 @@ fn is_stored(deed: &Deed) -> bool {
             | Effect::CallMcp { .. }
             | Effect::CallWeb { .. }
     )
+}
+
+/// The events of clients that were accepted.
+pub(crate) fn accepted(deeds: &[Deed]) -> Vec<EventId> {
+    deeds.iter().filter_map(accepted_id).cloned().collect()
 }
 
 fn accepted_id(deed: &Deed) -> Option<&EventId> {

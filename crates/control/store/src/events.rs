@@ -260,6 +260,31 @@ pub async fn list(
     rows.iter().map(|row| entry(row, session, &cipher)).collect()
 }
 
+/// These events of a session, in this order; those that are not there are left out.
+///
+/// # Errors
+/// The database failed.
+pub async fn named(
+    connection: &mut Connection,
+    session: &SessionId,
+    ids: &[EventId],
+) -> Result<Vec<Event>, StoreError> {
+    let cipher = connection.cipher();
+    let mut sql = QueryBuilder::<Sqlite>::new(
+        "SELECT seq, thread_id, id, body, processed_at FROM session_events WHERE session_id = ",
+    );
+    sql.push_bind(session.as_str()).push(" AND id IN (");
+    let mut listed = sql.separated(", ");
+    for id in ids {
+        listed.push_bind(id.as_str());
+    }
+    sql.push(")");
+    let rows = sql.build().fetch_all(connection).await?;
+    let mut found: Vec<Entry> = rows.iter().map(|row| entry(row, session, &cipher)).collect::<Result<_, _>>()?;
+    found.sort_by_key(|entry| ids.iter().position(|id| *id == entry.event.id));
+    Ok(found.into_iter().map(|entry| entry.event).collect())
+}
+
 fn entry(row: &SqliteRow, session: &SessionId, cipher: &Cipher) -> Result<Entry, StoreError> {
     let id = parsed(EventId::parse(row.try_get("id")?), "session_events.id")?;
     let body = cipher.open(row.try_get("body")?, encrypted::event(&encrypted::of_event(session, &id)))?;

@@ -92,9 +92,7 @@ impl Toolbox {
                 Err(ToolError(match signal {
                     None => output,
                     Some(signal) => {
-                        format!("{output}\n[postern] the shell was killed by signal {signal}; restart required")
-                            .trim_start()
-                            .to_owned()
+                        format!("{output}\n[postern] {}; restart required", killed(signal)).trim_start().to_owned()
                     }
                 }))
             }
@@ -122,6 +120,16 @@ impl Toolbox {
             }
         }
     }
+}
+
+/// In here nobody can tell who sent a signal: who may have is said.
+fn killed(signal: i32) -> String {
+    let by = if signal == rustix::process::Signal::KILL.as_raw() {
+        ": by something that the command did, or by the kernel because the sandbox had used up its memory"
+    } else {
+        ""
+    };
+    format!("the shell was killed by signal {signal}{by}")
 }
 
 /// Which of the two times ends a command: the one it asked for, or the bound on every call.

@@ -2,13 +2,15 @@
 
 use std::collections::HashSet;
 
-use postern_engine::{Author, EventQuery, Of};
+use postern_engine::{Author, EventQuery, Of, Sent};
 use postern_model::Problem;
 use postern_model::event::{ClientEvent, EventBody, Previewable, SendEvents};
+use postern_model::ids::WorkspaceId;
 use postern_model::page::Order;
 use serde_json::json;
 
 use super::sessions::{addressed, visible};
+use crate::app::App;
 use crate::caller::Kind;
 use crate::dispatch::Call;
 use crate::query::Query;
@@ -31,8 +33,15 @@ pub(crate) async fn send(call: Call) -> Result<Reply, Problem> {
     if author == Author::Worker {
         check_results_only(&events)?;
     }
-    let stored = call.app.engine.send_events(&call.workspace, &session, events, author).await?;
+    let stored = call.app.engine.send_events(&call.workspace, &session, events, author, call.once.as_ref()).await?;
     Reply::json(&json!({ "data": stored }))
+}
+
+/// The answer to events that were sent before, from what is kept of it.
+pub(crate) async fn told_again(app: &App, workspace: &WorkspaceId, kept: &str) -> Result<Vec<u8>, Problem> {
+    let sent: Sent = serde_json::from_str(kept).map_err(|_| Problem::internal())?;
+    let stored = app.engine.sent_before(workspace, &sent).await?;
+    serde_json::to_vec(&json!({ "data": stored })).map_err(|_| Problem::internal())
 }
 
 pub(crate) async fn stream(mut call: Call) -> Result<Reply, Problem> {

@@ -25,6 +25,8 @@ pub(crate) enum Body {
 pub(crate) enum Again {
     /// The same.
     AsBefore,
+    /// What it said, as the session's log has it now: nothing of it is kept beside the log, where it would outlive the session.
+    FromTheLog,
     /// The same. Path and text of a memory, which lie nowhere but where they can be redacted, are those of the request.
     WithItsText,
     /// That it made what it made: the secret in the answer was shown once, and is not kept. Says how to come to another.
@@ -50,6 +52,7 @@ const TAKEN: &[Creation] = &[
     confidential("/v1/memory_stores/{memory_store}/memories", Again::WithItsText),
     plain("/v1/perimeters", Again::AsBefore),
     confidential("/v1/sessions", Again::AsBefore),
+    confidential("/v1/sessions/{session}/events", Again::FromTheLog),
     confidential("/v1/sessions/{session}/resources", Again::AsBefore),
     plain("/v1/skills", Again::AsBefore),
     plain("/v1/skills/{skill}/versions", Again::AsBefore),

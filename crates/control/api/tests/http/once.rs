@@ -30,7 +30,6 @@ async fn count(server: &Server, path: &str) -> usize {
 const MAKES_NOTHING: &[(&str, &str)] = &[
     ("/archive", "the second time changes nothing"),
     ("/sessions/{session}", "a change"),
-    ("/sessions/{session}/events", "says something; a result of a call that has one is refused"),
     ("/sessions/{session}/freeze", "a state"),
     ("/sessions/{session}/outputs", "replaces what lies at its path"),
     ("/sessions/{session}/resources/{resource}", "a change"),
@@ -65,6 +64,9 @@ const MAKES_NOTHING: &[(&str, &str)] = &[
 ];
 /// Forms: the SDK's journeys send them.
 const FORMS: [&str; 3] = ["/v1/files", "/v1/skills", "/v1/skills/{skill}/versions"];
+
+/// What is said in a session: found again in its log.
+const SAYS: [&str; 1] = ["/v1/sessions/{session}/events"];
 
 /// A creation that takes a key.
 struct Creation {
@@ -192,7 +194,8 @@ async fn takes_a_key(server: &Server, environment_key: &str, route: &Route) -> b
 async fn whatever_posts_takes_a_key_or_is_known_to_make_nothing() {
     let server = Server::start().await;
     let (_, environment_key) = server.environment("other").await;
-    let tried: Vec<&str> = creations(&server).await.iter().map(|creation| creation.route).chain(FORMS).collect();
+    let tried: Vec<&str> =
+        creations(&server).await.iter().map(|creation| creation.route).chain(FORMS).chain(SAYS).collect();
     for route in ROUTES.iter().filter(|route| matches!(route.method, Method::Post | Method::Upload)) {
         let known = MAKES_NOTHING.iter().any(|(path, _)| match *path {
             "/archive" => route.path.ends_with(path),
@@ -368,4 +371,57 @@ async fn no_text_of_a_memory_outlives_its_redaction_for_a_key() {
     assert!(!kept.is_empty() && kept.iter().all(|answer| !answer.contains("canary")), "{kept:?}");
     let again = create().await;
     assert_eq!((again.header("idempotency-replayed"), &again.text), (Some("true"), &first.text));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_again_with_its_key_is_in_the_log_once_and_nowhere_else() {
+    let server = Server::start().await;
+    let all = creations(&server).await;
+    let creation = all.iter().find(|creation| creation.route == "/v1/sessions").unwrap();
+    let session = creation.send(&server, "s").await.ok()["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/sessions/{session}/events");
+    let message = |text: &str| json!({"type": "user.message", "content": [{"type": "text", "text": text}]});
+    let said = json!({"events": [message("canary-one"), message("canary-two")]});
+    let say = || server.send(keyed(&server, &path, "k", &said));
+    let first = say().await;
+    assert_eq!((first.status, first.header("idempotency-replayed")), (200, Some("false")), "{}", first.text);
+    let again = say().await;
+    assert_eq!((again.status, again.header("idempotency-replayed")), (200, Some("true")), "{}", again.text);
+    let told = |answer: &Response| {
+        let told = answer.body["data"].as_array().unwrap().iter();
+        told.map(|event| (event["id"].clone(), event["content"].clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&again), told(&first), "in their order");
+    assert_eq!(told(&again).len(), 2);
+    let count = async |text: &str| {
+        let log = server.get(&format!("{path}?limit=1000")).await.ok().to_string();
+        log.matches(text).count()
+    };
+    assert_eq!((count("canary-one").await, count("canary-two").await), (1, 1));
+    let other = server.send(keyed(&server, &path, "k", &json!({"events": [message("another")]}))).await;
+    assert_eq!(other.body["error"]["details"]["error_code"], "idempotency_key_reused", "{}", other.text);
+    let mut connection = server.store.read().await.unwrap();
+    let kept: Vec<String> =
+        sqlx::query_scalar("SELECT answer FROM request_answers").fetch_all(&mut connection).await.unwrap();
+    drop(connection);
+    assert!(kept.iter().all(|answer| !answer.contains("canary")), "{kept:?}");
+    server.send(server.request("POST", &format!("/v1/sessions/{session}/archive"))).await.ok();
+    server.send(server.request("DELETE", &format!("/v1/sessions/{session}"))).await.ok();
+    say().await.refused(404, "not_found_error");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_that_say_the_same_at_once_one_is_heard_and_all_are_answered_alike() {
+    let server = Server::start().await;
+    let all = creations(&server).await;
+    let creation = all.iter().find(|creation| creation.route == "/v1/sessions").unwrap();
+    let session = creation.send(&server, "s").await.ok()["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/sessions/{session}/events");
+    let said = json!({"events": [{"type": "user.message", "content": [{"type": "text", "text": "canary-once"}]}]});
+    let say = || server.send(keyed(&server, &path, "k", &said));
+    let answers = tokio::join!(say(), say(), say(), say());
+    let ids = [answers.0, answers.1, answers.2, answers.3].map(|answer| answer.ok()["data"][0]["id"].clone());
+    assert!(ids[0].is_string() && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    let log = server.get(&format!("{path}?limit=1000")).await.ok().to_string();
+    assert_eq!(log.matches("canary-once").count(), 1);
 }

@@ -205,7 +205,7 @@ impl Stage {
 
     pub(super) async fn send_as(&self, id: &SessionId, events: Value, author: Author) -> Result<Vec<Event>, Problem> {
         let events: Vec<ClientEvent> = serde_json::from_value(events).unwrap();
-        self.engine.send_events(&self.workspace, id, events, author).await
+        self.engine.send_events(&self.workspace, id, events, author, None).await
     }
 
     pub(super) async fn say(&self, id: &SessionId, text: &str) -> Event {

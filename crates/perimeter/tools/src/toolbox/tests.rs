@@ -196,6 +196,9 @@ fn a_tool_that_is_not_ours_is_refused() {
 fn a_shell_that_was_killed_says_so() {
     let place = tempfile::tempdir().expect("a directory");
     let mut tools = toolbox(place.path());
-    let text = "before\n[postern] the shell was killed by signal 9; restart required";
+    let text = "before\n[postern] the shell was killed by signal 9: by something that the command did, or by the kernel because the sandbox had used up its memory; restart required";
     assert_eq!(run(&mut tools, "bash", json!({"command": "echo before; kill -9 $$"})), failed(text));
+    run(&mut tools, "bash", json!({"restart": true}));
+    let text = "[postern] the shell was killed by signal 10; restart required";
+    assert_eq!(run(&mut tools, "bash", json!({"command": "kill -USR1 $$"})), failed(text));
 }
