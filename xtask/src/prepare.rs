@@ -39,6 +39,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("rg", "ripgrep"),
     ("runc", "runc"),
     ("slowhttptest", "slowhttptest"),
+    ("stress-ng", "stress-ng"),
 ];
 
 /// Installs missing Debian packages as root; names them, with the command, when not.

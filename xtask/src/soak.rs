@@ -19,7 +19,7 @@ pub(crate) struct Options {
     seed: u64,
 }
 
-/// Kills at random instants, deaths at instrumented points, and properties of the state machines.
+/// Kills at random instants, deaths at instrumented points, every stressor of an operating system inside a sandbox, and properties of the state machines.
 pub(crate) fn all(options: &Options) -> Outcome {
     run(command("cargo").args(BUILD))?;
     run(command("cargo").args([
@@ -53,6 +53,7 @@ pub(crate) fn all(options: &Options) -> Outcome {
                 "tests/crash",
                 "tests/danger/test_points.py",
                 "tests/danger/test_far_points.py",
+                "tests/soak",
             ]))
         .map_err(|cause| again(seed, &cause))?;
         run(command("cargo").env("PROPTEST_CASES", "20000").env("PROPTEST_RNG_SEED", seed.to_string()).args([
