@@ -30,6 +30,20 @@ where
     F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
+    let welcomed = || Response::builder().status(204).body(Full::default()).unwrap();
+    serving(world, tunnel, move |request: Request<Incoming>| {
+        let answer = answer.clone();
+        async move { if request.method() == Method::POST { welcomed() } else { answer(request).await } }
+    })
+    .await;
+}
+
+/// The same with this answer to everything.
+async fn serving<F, R>(world: &World, tunnel: &Tunnel, answer: F)
+where
+    F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
     let mut stream = doors::tls(world).await;
     stream.write_all(doors::head(&tunnel.token, "").as_bytes()).await.unwrap();
     let mut head = Vec::new();
@@ -39,12 +53,7 @@ where
     assert!(head.starts_with(b"HTTP/1.1 101 "));
     let service = service_fn(move |request: Request<Incoming>| {
         let answer = answer.clone();
-        async move {
-            if request.method() == Method::POST {
-                return Ok::<_, Infallible>(Response::builder().status(204).body(Full::default()).unwrap());
-            }
-            Ok(answer(request).await)
-        }
+        async move { Ok::<_, Infallible>(answer(request).await) }
     });
     tokio::spawn(http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service));
     soon("being listed", async {
@@ -91,6 +100,30 @@ async fn a_connector_that_never_answers_costs_the_caller_its_patience_and_no_mor
         assert_eq!(slow, Some(CarryError::Slow));
     }
     assert_eq!(world.edge.status(&tunnel.id).connections[0].open_streams, 0);
+}
+
+#[tokio::test]
+async fn a_connector_that_does_not_take_changed_keys_in_five_seconds_is_dropped() {
+    let world = World::new().await;
+    let tunnel = world.tunnel("aaaa");
+    let welcomes = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let first_alone = move |_| {
+        let first = welcomes.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+        async move {
+            if !first {
+                std::future::pending::<()>().await;
+            }
+            Response::builder().status(204).body(Full::default()).unwrap()
+        }
+    };
+    serving(&world, &tunnel, first_alone).await;
+    soon("telling it of changed keys", world.edge.set_identity_keys(Vec::new())).await;
+    soon("being forgotten", async {
+        while !world.edge.status(&tunnel.id).connections.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
