@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn a_child_that_says_nothing_is_given_up_when_its_time_is_over() {
         let (ours, _theirs) = Channel::pair().expect("a pair");
-        let given_up = receive(&ours, Instant::now()).err().expect("nothing came");
+        let Err(given_up) = receive(&ours, Instant::now()) else { panic!("nothing came") };
         assert!(given_up.cause.contains("nothing came for 20 s") && !given_up.fix.is_empty(), "{given_up:?}");
     }
 }
