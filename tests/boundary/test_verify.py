@@ -23,7 +23,8 @@ LONGEST_MS = 290_000
 def not_everywhere() -> set[str]:
     """The probes that another kernel, or an ordinary user, may have nothing to attack with: no others may go without an answer."""
     lacking = {"kernel/statmount", "kernel/listmount", "kernel/memfd-secret", "kernel/quotactl-fd", "kernel/mount-setattr", "kernel/process-mrelease",
-               "kernel/modify-ldt", "kernel/iopl", "kernel/ioperm", "kernel/acct", "kernel/quotactl", "resources/disk", "resources/processor"}
+               "kernel/modify-ldt", "kernel/iopl", "kernel/ioperm", "kernel/acct", "kernel/quotactl", "resources/disk", "resources/processor",
+               "lent/devices", "lent/later-socket"}
     loaded = {f"kernel/{name}" for name in ("init-module", "finit-module", "delete-module", "kexec", "kexec-file")}
     families = {f"kernel/socket-{name}" for name in (
         "vsock", "alg", "bluetooth", "can", "tipc", "xdp", "rds", "sctp", "mptcp", "udplite", "audit")}

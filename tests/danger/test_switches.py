@@ -23,7 +23,7 @@ SWITCHED = [
     "private-files", "private-memory", "processes-hard", "disk-watchdog", "custody-sources",
     "gateway-identity", "gateway-decision", "gateway-tripwire", "renewal-endpoints", "renewal-parts", "renewal-bounds",
     "userns", "mountns", "mounts-private", "pidns", "netns", "distinct-uid", "cpu-hard", "disk-hard", "refusals-recorded",
-    "late-names", "freezing", "revocation", "closed-environment", "own-capabilities",
+    "late-names", "freezing", "revocation", "closed-environment", "own-capabilities", "lent-mounts", "lent-devices",
 ]
 # A control that acts in several places: with it off, each of these turns red, one or more for each place.
 EVERYWHERE = {
@@ -32,6 +32,8 @@ EVERYWHERE = {
     "audit-before-act": {"own/record-before-act", "credentials/honest", "gateway/honest", "renewals/honest"},
     "refusals-recorded": {"network/name-http", "network/udp-recorded", "credentials/foreign-bearer", "gateway/tool", "renewals/server"},
     "freezing": {"holds/frozen-tool", "holds/frozen-processes", "holds/frozen-connection"},
+    "lent-mounts": {"lent/name-passwords", "lent/socket", "lent/keys", "lent/own", "lent/later-socket"},
+    "lent-devices": {"lent/name-log", "lent/device-terminals", "lent/devices"},
     "gateway-identity": {"gateway/identity-forged", "gateway/identity-tunnel", "gateway/identity-body", "gateway/identity-expired",
                          "gateway/identity-long", "gateway/identity-again", "gateway/foreign-session"},
 }

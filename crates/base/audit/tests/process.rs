@@ -35,6 +35,18 @@ async fn started(directory: &std::path::Path) -> (postern_exec::role::Child, Cli
 }
 
 #[tokio::test]
+async fn records_that_belong_together_have_a_bounded_length_on_the_wire() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_child, client) = started(directory.path()).await;
+    let together = |count: usize| client.record_all((0..count).map(|_| record("x".repeat(500))).collect());
+    assert!(together(100).await.is_ok());
+    assert!(together(1000).await.is_err(), "it is beyond 256 KiB");
+    let kept =
+        entries(directory.path()).unwrap().filter(|entry| entry.as_ref().is_ok_and(|one| one.record.outcome.is_some()));
+    assert_eq!(kept.count(), 100);
+}
+
+#[tokio::test]
 async fn many_appenders_at_once_get_one_number_each_and_a_whole_log() {
     let directory = tempfile::tempdir().unwrap();
     let (mut child, client) = started(directory.path()).await;

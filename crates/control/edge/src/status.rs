@@ -94,4 +94,16 @@ mod tests {
         assert_eq!(kept[0].message, "3");
         assert!(notes.of("tnl_b").is_empty());
     }
+
+    #[test]
+    fn errors_of_so_many_tunnels_are_remembered_and_of_none_besides() {
+        let notes = Notes::default();
+        for number in 0..4096 {
+            notes.add(&format!("tnl_{number}"), "code", "what happened");
+        }
+        notes.add("tnl_late", "code", "what happened");
+        notes.add("tnl_7", "code", "what happened again");
+        assert!(notes.of("tnl_late").is_empty());
+        assert_eq!((notes.of("tnl_0").len(), notes.of("tnl_7").len()), (1, 2));
+    }
 }

@@ -109,6 +109,41 @@ mod tests {
         assert_eq!(gateway.hand("wiki.aaaa", Lane::Bulk).await.err(), Some(reason::GATEWAY_GONE));
     }
 
+    /// A gateway that takes nothing: what is written for it is not even begun.
+    fn that_takes_nothing() -> (Gateway, impl Sized) {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let (sender, receiver) = ours.split();
+        let (gateway, writing) = Gateway::new(sender);
+        (gateway, (writing, receiver, theirs))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_that_takes_no_stream_is_waited_for_five_seconds() {
+        let (gateway, _held) = that_takes_nothing();
+        let began = tokio::time::Instant::now();
+        let patient = std::time::Duration::from_secs(3600);
+        let handed = timeout(patient, gateway.hand("wiki.aaaa", Lane::Bulk)).await.expect("it is given up");
+        assert_eq!(handed.err(), Some(reason::GATEWAY_BUSY));
+        assert_eq!(began.elapsed().as_secs(), 5);
+        timeout(patient, gateway.refused(Refusal::HostForeign, 1)).await.expect("it is given up");
+        assert_eq!(began.elapsed().as_secs(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_messages_wait_for_the_gateway_and_no_more() {
+        let (gateway, _held) = that_takes_nothing();
+        let mut telling = tokio::task::JoinSet::new();
+        let mut waiting = 0;
+        while gateway.waiting.try_reserve().is_ok() && waiting < 1000 {
+            let gateway = gateway.clone();
+            telling.spawn(async move { gateway.tell(FromConnector::Status(ConnectorStatus::default())).await });
+            tokio::task::yield_now().await;
+            waiting += 1;
+        }
+        assert_eq!(waiting, 64);
+        assert_eq!(gateway.hand("wiki.aaaa", Lane::Bulk).await.err(), Some(reason::GATEWAY_BUSY));
+    }
+
     #[tokio::test]
     async fn a_stream_that_nobody_waits_for_is_not_handed_over() {
         let (ours, theirs) = Channel::pair().unwrap();

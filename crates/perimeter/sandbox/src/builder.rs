@@ -270,3 +270,15 @@ fn died() -> BuildError {
 pub(crate) fn system(step: &str, doing: &str, error: &io::Error, fix: &str) -> BuildError {
     BuildError { step: step.into(), cause: format!("{doing}: {error}"), errno: error.raw_os_error(), fix: fix.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_says_nothing_is_given_up_when_its_time_is_over() {
+        let (ours, _theirs) = Channel::pair().expect("a pair");
+        let Err(given_up) = receive(&ours, Instant::now()) else { panic!("nothing came") };
+        assert!(given_up.cause.contains("nothing came for 20 s") && !given_up.fix.is_empty(), "{given_up:?}");
+    }
+}

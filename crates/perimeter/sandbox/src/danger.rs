@@ -40,6 +40,11 @@ pub(crate) fn shown_besides() -> &'static [&'static str] {
     if off!("mountns") { &["/boot", "/home", "/root"] } else { &[] }
 }
 
+/// Devices that a sandbox sees besides those that all have and its zone's, by their names there.
+pub(crate) fn devices_besides() -> &'static [(&'static str, &'static str)] {
+    if off!("lent-devices") { &[("besides", "/dev/null")] } else { &[] }
+}
+
 /// The port of a socket that is answered outside. The machine's own network has them taken, and is not ours to arrange.
 pub(crate) fn port(port: u16) -> u16 {
     if off!("netns") { 0 } else { port }

@@ -224,6 +224,16 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_the_host_beyond_its_bound_is_left_out() {
+        let place = tempfile::tempdir().expect("a directory");
+        for (bytes, copied) in [(1 << 20, true), ((1 << 20) + 1, false)] {
+            let path = place.path().join(bytes.to_string());
+            write(&path, &vec![b'x'; bytes]).expect("written");
+            assert_eq!((state(&path).is_some(), contents(&path).is_some()), (copied, copied), "{bytes}");
+        }
+    }
+
+    #[test]
     fn it_is_made_anew_beside_the_old_one_when_a_file_of_the_host_is_another() {
         let shared = tempfile::tempdir().expect("a directory");
         let mut etc = Etc::prepare(shared.path()).expect("made");

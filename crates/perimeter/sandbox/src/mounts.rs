@@ -72,3 +72,21 @@ impl Mounts {
 
 /// A host with more is one whose stubs are made anew at each change.
 const MOST_MOUNTS: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_with_more_mounts_than_are_told_apart_tells_none() {
+        let told = |most: usize| sys::mount_numbers(most).map(|numbers| numbers.len());
+        match told(MOST_MOUNTS) {
+            Ok(count) => {
+                assert!(count > 1 && count <= MOST_MOUNTS, "{count}");
+                assert_eq!(told(1), Err(rustix::io::Errno::OVERFLOW));
+            }
+            // Another kernel does not number them.
+            Err(error) => assert_ne!(error, rustix::io::Errno::OVERFLOW),
+        }
+    }
+}

@@ -170,3 +170,29 @@ fn newest(matches: Vec<PathBuf>, root: &Path) -> String {
 fn modified(path: &Path) -> f64 {
     fs::metadata(path).map_or(0.0, |metadata| metadata.mtime() as f64 + 1e-9 * metadata.mtime_nsec() as f64)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_walk_ends_with_so_many_matches_and_at_such_a_depth() {
+        let place = tempfile::tempdir().expect("a directory");
+        for name in ["a", "b", "c"] {
+            fs::write(place.path().join(name), "").expect("written");
+        }
+        let deadline = Deadline::after(Duration::from_secs(60));
+        let walk = |found: usize| Walk { matches: vec![PathBuf::new(); found], deadline: &deadline, expired: false };
+        let (all, below) = (steps("*").expect("a pattern"), steps("**/*").expect("a pattern"));
+        let mut full = walk(49_999);
+        full.select(place.path(), &all, 0);
+        assert_eq!(full.matches.len(), 50_000);
+        for (depth, found) in [(2_048, 3), (2_049, 0)] {
+            let mut walk = walk(0);
+            walk.select(place.path(), &below, depth);
+            assert_eq!(walk.matches.len(), found, "{depth}");
+        }
+    }
+}

@@ -232,3 +232,53 @@ impl Sink for Lines<'_, '_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn searched(run: impl FnOnce(&mut Search<'_>)) -> (String, usize) {
+        let deadline = Deadline::after(Duration::from_secs(60));
+        let matcher = matcher("needle").expect("a pattern");
+        let mut search = Search {
+            matcher,
+            deadline: &deadline,
+            output: Vec::new(),
+            errors: String::new(),
+            matched: false,
+            expired: false,
+        };
+        run(&mut search);
+        (search.errors.clone(), search.output.len())
+    }
+
+    #[test]
+    fn errors_end_and_a_line_without_end_is_one() {
+        let (errors, _) = searched(|search| (0..10_000).for_each(|_| search.complain("it went wrong")));
+        assert!((16 << 10..(16 << 10) + 100).contains(&errors.len()), "{}", errors.len());
+        let place = tempfile::tempdir().expect("a directory");
+        for (bytes, wrong) in [(1 << 20, false), (33 << 20, true)] {
+            let path = place.path().join("line");
+            std::fs::write(&path, vec![b'x'; bytes]).expect("written");
+            let (errors, _) = searched(|search| search.run(&path));
+            assert_eq!(!errors.is_empty(), wrong, "{bytes}: {errors}");
+        }
+    }
+
+    #[test]
+    fn what_is_found_is_shown_as_far_as_the_bound() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = place.path().join("many");
+        std::fs::write(&path, "a needle in every line\n".repeat(100_000)).expect("written");
+        let (_, output) = searched(|search| search.run(&path));
+        assert!(output <= 2 * MAX_BUFFERED_BYTES, "{output}");
+        let root = crate::wire::Configuration { workdir: place.path().to_owned(), roots: Vec::new() };
+        let input = serde_json::json!({"pattern": "needle", "path": "many"});
+        let serde_json::Value::Object(input) = input else { panic!("it is an object") };
+        let shown = grep(&PathPolicy::new(&root), &input, &Deadline::after(Duration::from_secs(60)));
+        let Ok(Block::Text { text }) = shown else { panic!("a text") };
+        assert!(text.ends_with("[output truncated at 102400 bytes]") && text.len() < (100 << 10) + 100);
+    }
+}

@@ -73,7 +73,7 @@ impl Toolbox {
         let Some(command) = command.filter(|command| !command.is_empty()) else {
             return Err(ToolError::new("bash: command is required"));
         };
-        let own = timeout_ms.map_or(DEFAULT_TIMEOUT, |ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+        let own = patience(timeout_ms);
         let limit = Limit { own, outer_first: outer.remaining() <= own, timeout_ms };
         let own = Deadline::after(own);
         self.run(command, if limit.outer_first { outer } else { &own }, &limit)
@@ -148,6 +148,11 @@ impl Limit {
         let seconds = self.timeout_ms.map_or(self.own.as_secs_f64(), |ms| ms as f64 / 1000.0);
         ToolError(format!("bash: bash command timed out after {seconds:?}s"))
     }
+}
+
+/// How long a command may take: as long as was asked, which is never less than no time.
+fn patience(timeout_ms: Option<i64>) -> Duration {
+    timeout_ms.map_or(DEFAULT_TIMEOUT, |ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

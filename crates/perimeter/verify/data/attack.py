@@ -180,6 +180,29 @@ def set_user_id():
         return "made" if any("nosuid" not in line.split(" ")[5] for line in mounts) else "none"
 
 
+def device_mounts():
+    """Whether any file system it sees, but /dev, would let a device node be opened."""
+    with open("/proc/self/mountinfo") as mounts:
+        lines = [line.split(" ") for line in mounts]
+    return "made" if any("nodev" not in line[5] for line in lines if not line[4].startswith("/dev")) else "none"
+
+
+def devices(lent):
+    """Whether there are devices besides those that every sandbox has, and those that its zone lends."""
+    expected = {"null", "zero", "full", "random", "urandom", "tty", *lent.split()}
+    for place, directories, files in os.walk("/dev"):
+        if place == "/dev":
+            # A terminal of its own, or none.
+            directories[:] = [name for name in directories if name != "pts"]
+        for name in files:
+            path = os.path.join(place, name)
+            about = os.lstat(path)
+            node = stat.S_ISCHR(about.st_mode) or stat.S_ISBLK(about.st_mode)
+            if node and os.path.relpath(path, "/dev") not in expected:
+                return "made"
+    return "none"
+
+
 def hears_of_mounts():
     """Whether mounts made outside would appear here."""
     with open("/proc/self/mountinfo") as mounts:

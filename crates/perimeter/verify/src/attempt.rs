@@ -168,7 +168,7 @@ pub(crate) fn renewal(attempt: &Attempt) -> Option<Ask> {
 
 /// Whether the attempt is made in a sandbox.
 pub(crate) fn made_inside(probe: &Probe) -> bool {
-    let elsewhere = ["check", "confined", "gateway", "renewal", "held"];
+    let elsewhere = ["check", "confined", "gateway", "renewal", "held", "named", "lend", "lent"];
     !probe.attempt.0.first().and_then(Value::as_str).is_some_and(|kind| elsewhere.contains(&kind))
 }
 
@@ -176,6 +176,19 @@ pub(crate) fn made_inside(probe: &Probe) -> bool {
 pub(crate) fn held(attempt: &Attempt) -> Option<(&str, &str)> {
     match &attempt.0[..] {
         [Value::String(kind), Value::String(hold), Value::String(looked)] if kind == "held" => Some((hold, looked)),
+        _ => None,
+    }
+}
+
+/// Whether the attempt is to be lent something, or to load a zone that would lend it.
+pub(crate) fn lends(attempt: &Attempt) -> bool {
+    matches!(attempt.0.first().and_then(Value::as_str), Some("named" | "lend"))
+}
+
+/// What is attempted in the sandbox of a zone that lends directories.
+pub(crate) fn lent(attempt: &Attempt) -> Option<Attempt> {
+    match &attempt.0[..] {
+        [Value::String(kind), Value::Array(inner)] if kind == "lent" => Some(Attempt(inner.clone())),
         _ => None,
     }
 }

@@ -102,6 +102,8 @@ pub enum Against {
     Inside,
     /// In the neighbour's own sandbox.
     Neighbour,
+    /// In another sandbox, whose zone lends what may be lent.
+    Beside,
     /// By the same program, as a role of ours that did not confine itself.
     Unconfined,
     /// At the MCP server itself, without tunnel and gateway.
@@ -113,7 +115,8 @@ pub enum Against {
 }
 
 /// What is attempted: a function of `data/attack.py` and its arguments, `tool` with a tool's name and input, or `confined` with a role of ours, an attempt
-/// of `postern confined` and its argument, `gateway` with a call through a tunnel, or `renewal` with what is asked over a control stream.
+/// of `postern confined` and its argument, `gateway` with a call through a tunnel, `renewal` with what is asked over a control stream,
+/// `named` or `lend` with how and what a zone is to lend, or `lent` with a function of the program in the sandbox of a zone that lends.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct Attempt(pub(crate) Vec<Value>);
@@ -384,6 +387,7 @@ impl Probe {
             Against::Namespace => "the same attempt in namespaces of its own, with nothing that confines",
             Against::Inside => "a twin in the same sandbox that goes past this control or is allowed",
             Against::Neighbour => "the same attempt in the neighbour's own sandbox",
+            Against::Beside => "the same for a zone that lends what may be lent",
             Against::Unconfined => "the same attempt by the same program, which did not confine itself",
             Against::Server => "the same message sent to the server itself, without the gateway",
             Against::Endpoint => {
@@ -413,6 +417,7 @@ const AREAS: &[(&str, &str)] = areas![
     "proc",
     "kernel",
     "processes",
+    "lent",
     "tools",
     "resources",
     "network",

@@ -10,6 +10,7 @@ mod holds;
 mod html;
 mod judge;
 mod junit;
+mod lends;
 mod outside;
 mod own_rules;
 mod report;

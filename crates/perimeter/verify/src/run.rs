@@ -17,6 +17,7 @@ use crate::evidence;
 use crate::gateway::{self, Tunnel};
 use crate::holds;
 use crate::judge::{Evidence, Lacking, User, judge};
+use crate::lends;
 use crate::outside;
 use crate::own_rules::OwnRules;
 use crate::report::{ControlRow, Finding, Report};
@@ -88,7 +89,7 @@ pub async fn run(settings: &Settings) -> Result<Report, VerifyError> {
     let (began, started) = (Instant::now(), Timestamp::now());
     let (probes, companions) = chosen(settings)?;
     let attempted: Vec<Probe> = probes.iter().chain(&companions).cloned().collect();
-    let mut stand = Stand::set(settings).await?;
+    let mut stand = Stand::set(settings, &attempted).await?;
     let mut seen: BTreeMap<String, Evidence> =
         attempted.iter().map(|probe| (probe.id.clone(), Evidence::default())).collect();
     let control = control_runs(&stand, &attempted).await?;
@@ -100,6 +101,7 @@ pub async fn run(settings: &Settings) -> Result<Report, VerifyError> {
     }
     gateway::attack(&*settings.tunnel, OwnRules::of(&stand.document), &attempted, &mut seen).await;
     roles::attack(&settings.exe, &stand, &attempted, &mut seen).await;
+    lends::attack(&stand, &attempted, &mut seen).await;
     holds::attack(&mut stand, &attempted, &mut seen).await;
     let mut report = begun(&stand, started);
     evidence::while_it_stands(&stand, &probes, &mut seen);

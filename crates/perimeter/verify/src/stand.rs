@@ -15,12 +15,15 @@ use postern_exec::WireBytes;
 use postern_exec::program::Running;
 use postern_exec::role::STARTER;
 use postern_model::ids::SessionId;
+use postern_policy::document::DocumentText;
 use postern_runner::{OpenSession, Outcome as Told, SessionFacts, Standing, ToolCall, WorkerConfig};
 use postern_sandbox::ControlStatus;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::{Map, Value, json};
 
 use crate::attempt::{INSIDE_PATH, Names, PROGRAM};
+use crate::catalogue::Probe;
+use crate::lends::Lends;
 use crate::outside;
 use crate::run::{Settings, VerifyError};
 use crate::upstreams::{Hosts, Keys};
@@ -41,7 +44,7 @@ pub(crate) struct Stand {
     /// What holds for the sandbox that is attacked.
     pub(crate) controls: Vec<ControlStatus>,
     pub(crate) zone: String,
-    pub(crate) document: postern_policy::document::DocumentText,
+    pub(crate) document: DocumentText,
     pub(crate) attacker: OpenSession,
     pub(crate) neighbour: OpenSession,
     pub(crate) hosts: Hosts,
@@ -52,6 +55,7 @@ pub(crate) struct Stand {
     /// The neighbour's placeholder of the API's credential.
     pub(crate) stolen: String,
     pub(crate) names: Names,
+    pub(crate) lends: Lends,
     /// The share of processor time that the zone gives.
     pub(crate) cpus: f64,
     /// The names of this command's own variables, without those that every sandbox sets.
@@ -60,7 +64,14 @@ pub(crate) struct Stand {
 }
 
 /// A private directory that goes away.
-struct Directory(PathBuf);
+pub(crate) struct Directory(PathBuf);
+
+impl Directory {
+    /// Where it lies.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
 
 impl Drop for Directory {
     fn drop(&mut self) {
@@ -70,12 +81,16 @@ impl Drop for Directory {
 }
 
 impl Stand {
-    /// Sets everything up.
+    /// Sets everything up for these probes.
     ///
     /// # Errors
     /// Names the part that does not stand.
-    pub(crate) async fn set(settings: &Settings) -> Result<Self, VerifyError> {
-        let directory = Directory(fresh_directory(&settings.scratch)?);
+    pub(crate) async fn set(settings: &Settings, probes: &[Probe]) -> Result<Self, VerifyError> {
+        let directory = Directory(fresh_directory(&settings.scratch, "")?);
+        let private = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path);
+        let made = private(&directory.0.join("perimeter"));
+        made.map_err(|error| VerifyError::stand("make a private directory", &error))?;
+        let lends = Lends::prepare(Directory(fresh_directory(&settings.scratch, "lent-")?), &directory.0, probes)?;
         let keys = Keys::fresh(canary)?;
         let doing = |what: &'static str| move |error: &dyn std::error::Error| VerifyError::stand(what, error);
         let hosts = Hosts::start(&keys).await?;
@@ -84,7 +99,13 @@ impl Stand {
         let (store, mut secrets) = fill_store(&directory.0, &under_test, &keys)?;
         let program = directory.0.join("attack.py");
         fs::write(&program, PROGRAM).map_err(|error| doing("write the attack program")(&error))?;
-        let perimeter = Standing::start(configuration(settings, &directory.0, &under_test, hosts.names.address)).await;
+        let perimeter = Standing::start(configuration(
+            settings,
+            &directory.0,
+            &lends.beside(&under_test.document),
+            hosts.names.address,
+        ))
+        .await;
         let perimeter = perimeter.map_err(|problems| VerifyError::Perimeter(problems.join("; ")))?;
         let (own, refresh) = (canary()?, canary()?);
         let sessions = [(ATTACKER, &own), (NEIGHBOUR, &keys.vault)];
@@ -94,8 +115,8 @@ impl Stand {
         let tokens = keys.repositories.clone();
         let ours = [keys.client.key_line().to_owned(), own, refresh, keys.vault.clone()];
         secrets.splice(..0, ours.into_iter().chain(tokens));
-        let mut attacker = open(&perimeter, ATTACKER).await?;
-        let mut neighbour = open(&perimeter, NEIGHBOUR).await?;
+        let mut attacker = open_in(&perimeter, ATTACKER, ENVIRONMENT).await?;
+        let mut neighbour = open_in(&perimeter, NEIGHBOUR, ENVIRONMENT).await?;
         for session in [&mut attacker, &mut neighbour] {
             let input = json!({"file_path": INSIDE_PATH, "content": PROGRAM});
             call(session, "setup", "write", input).await;
@@ -119,6 +140,7 @@ impl Stand {
         names.put("cpus", under_test.cpus);
         let variables = own_variables(&settings.variables);
         names.put("variables", variables.join(" "));
+        names.put("devices", under_test.devices.join(" "));
         let stolen = settle_neighbour(&mut neighbour, &mut names).await;
         Ok(Self {
             directory,
@@ -133,6 +155,7 @@ impl Stand {
             tokens: keys.repositories,
             stolen,
             names,
+            lends,
             cpus: under_test.cpus,
             variables,
             served,
@@ -224,11 +247,12 @@ pub(crate) fn text(told: &Told) -> String {
     blocks.collect::<Vec<_>>().join("\n")
 }
 
-fn fresh_directory(scratch: &Path) -> Result<PathBuf, VerifyError> {
-    let directory = scratch.join(format!("postern-verify-{}-{}", std::process::id(), random()?));
-    let private = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path);
-    let made = private(&directory).and_then(|()| private(&directory.join("perimeter")));
-    made.map_err(|error| VerifyError::stand("make a private directory", &error))?;
+fn fresh_directory(scratch: &Path, what: &str) -> Result<PathBuf, VerifyError> {
+    let doing = |error: std::io::Error| VerifyError::stand("make a private directory", &error);
+    // By its real path: no other is lent.
+    let scratch = fs::canonicalize(scratch).map_err(doing)?;
+    let directory = scratch.join(format!("postern-verify-{what}{}-{}", std::process::id(), random()?));
+    fs::DirBuilder::new().mode(0o700).create(&directory).map_err(doing)?;
     Ok(directory)
 }
 
@@ -274,14 +298,14 @@ fn fill_store(directory: &Path, under_test: &UnderTest, keys: &Keys) -> Result<(
     Ok((store, secrets))
 }
 
-fn configuration(settings: &Settings, directory: &Path, under_test: &UnderTest, names: SocketAddr) -> WorkerConfig {
+fn configuration(settings: &Settings, directory: &Path, document: &DocumentText, names: SocketAddr) -> WorkerConfig {
     WorkerConfig {
         exe: settings.exe.clone(),
         server_url: String::new(),
         ca_file: None,
         environment_id: ENVIRONMENT.to_owned(),
         environment_key: WireBytes::new(Vec::new()),
-        document: under_test.document.clone(),
+        document: document.clone(),
         environments: zone::environments(),
         data_dir: directory.to_owned(),
         audit_dir: None,
@@ -295,10 +319,18 @@ fn configuration(settings: &Settings, directory: &Path, under_test: &UnderTest, 
     }
 }
 
-async fn open(perimeter: &Standing, session: &str) -> Result<OpenSession, VerifyError> {
+/// Opens a session in the zone of an environment.
+///
+/// # Errors
+/// Why the perimeter does not serve it.
+pub(crate) async fn open_in(
+    perimeter: &Standing,
+    session: &str,
+    environment: &str,
+) -> Result<OpenSession, VerifyError> {
     let facts = SessionFacts {
         session: session.to_owned(),
-        environment: ENVIRONMENT.to_owned(),
+        environment: environment.to_owned(),
         agent_id: "agent_verify".to_owned(),
         agent_version: 1,
         definition_digest: "sha256:verify".to_owned(),

@@ -130,6 +130,8 @@ pub(crate) struct UnderTest {
     pub(crate) certificate: String,
     /// Its share of processor time: less than the machine has.
     pub(crate) cpus: f64,
+    /// The devices that it lends, by their names below `/dev`.
+    pub(crate) devices: Vec<String>,
 }
 
 /// Finds the zone.
@@ -179,12 +181,13 @@ pub(crate) fn rewrite(
     let certificate = secrets.remove(secrets.len() - 2);
     add_hosts(&mut zone, upstreams);
     let cpus = limit(&mut zone, processors());
+    let devices = lent_devices(&zone);
     let written = if name == DENY_ALL { "verified" } else { &name };
     let text = format!("config = 1\nzone = {{ \"{written}\" = {} }}\n", inline(&Value::Table(zone)));
     let mut attachments = document.attachments.clone();
     attachments.extend(upstreams.by_name().map(|(host, upstream, _)| (ca_file(host), upstream.ca.to_owned())));
     let document = DocumentText { file: document.file.clone(), text, attachments };
-    UnderTest { name, document, secrets, certificate, cpus }
+    UnderTest { name, document, secrets, certificate, cpus, devices }
 }
 
 fn ca_file(host: &str) -> String {
@@ -260,13 +263,24 @@ fn limit(zone: &mut Table, processors: usize) -> f64 {
     let most = if processors > 1 { 1.0 } else { 0.5 };
     let sandbox = zone.entry("sandbox").or_insert_with(|| Value::Table(Table::new()));
     let Some(sandbox) = sandbox.as_table_mut() else { return most };
+    lower(sandbox);
     let given = sandbox.get("cpus").and_then(|cpus| cpus.as_float().or(cpus.as_integer().map(|cpus| cpus as f64)));
     let cpus = given.map_or(most, |given| given.min(most));
     sandbox.insert("cpus".to_owned(), cpus.into());
+    cpus
+}
+
+/// Brings down those that are the same everywhere.
+pub(crate) fn lower(sandbox: &mut Table) {
     sandbox.insert("memory".to_owned(), format!("{MEMORY_MIB}MiB").into());
     sandbox.insert("processes".to_owned(), PROCESSES.into());
     sandbox.insert("disk".to_owned(), format!("{DISK_MIB}MiB").into());
-    cpus
+}
+
+fn lent_devices(zone: &Table) -> Vec<String> {
+    let devices = zone.get("sandbox").and_then(|sandbox| sandbox.get("devices")?.as_array());
+    let names = devices.into_iter().flatten().filter_map(|device| device.as_str()?.strip_prefix("/dev/"));
+    names.map(str::to_owned).collect()
 }
 
 /// How many processors the machine has for us.

@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use super::*;
 
 #[test]
@@ -66,6 +68,17 @@ fn a_public_mcp_server_is_dialled_at_public_addresses_and_at_those_the_operator_
     assert_eq!(strict.target(), Target::Resolve("mcp.example".parse().unwrap(), Port::new(8443).unwrap()));
     let dial = strict.dial("93.184.216.34".parse().unwrap()).unwrap();
     assert_eq!((dial.address().port(), dial.host().to_string().as_str()), (8443, "mcp.example"));
+}
+
+#[test]
+fn what_is_dialled_is_the_address_in_its_one_form() {
+    let public = public_server(&"https://mcp.example".parse().unwrap(), &["10.3.0.0/24".parse().unwrap()]).unwrap();
+    let configured = configured(&"https://model.internal".parse().unwrap());
+    for (given, one_form) in [("::ffff:93.184.216.34", "93.184.216.34"), ("::ffff:10.3.0.7", "10.3.0.7")] {
+        let (given, one_form): (IpAddr, IpAddr) = (given.parse().unwrap(), one_form.parse().unwrap());
+        assert_eq!(public.dial(given).unwrap().address().ip(), one_form);
+        assert_eq!(configured.dial(given).unwrap().address().ip(), one_form);
+    }
 }
 
 #[test]

@@ -30,6 +30,20 @@ where
     F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
+    let welcomed = || Response::builder().status(204).body(Full::default()).unwrap();
+    serving(world, tunnel, move |request: Request<Incoming>| {
+        let answer = answer.clone();
+        async move { if request.method() == Method::POST { welcomed() } else { answer(request).await } }
+    })
+    .await;
+}
+
+/// The same with this answer to everything.
+async fn serving<F, R>(world: &World, tunnel: &Tunnel, answer: F)
+where
+    F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
     let mut stream = doors::tls(world).await;
     stream.write_all(doors::head(&tunnel.token, "").as_bytes()).await.unwrap();
     let mut head = Vec::new();
@@ -39,12 +53,7 @@ where
     assert!(head.starts_with(b"HTTP/1.1 101 "));
     let service = service_fn(move |request: Request<Incoming>| {
         let answer = answer.clone();
-        async move {
-            if request.method() == Method::POST {
-                return Ok::<_, Infallible>(Response::builder().status(204).body(Full::default()).unwrap());
-            }
-            Ok(answer(request).await)
-        }
+        async move { Ok::<_, Infallible>(answer(request).await) }
     });
     tokio::spawn(http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service));
     soon("being listed", async {
@@ -94,16 +103,43 @@ async fn a_connector_that_never_answers_costs_the_caller_its_patience_and_no_mor
 }
 
 #[tokio::test]
-async fn an_oversized_answer_head_opens_nothing() {
+async fn a_connector_that_does_not_take_changed_keys_in_five_seconds_is_dropped() {
     let world = World::new().await;
     let tunnel = world.tunnel("aaaa");
-    let oversized = |_| async {
-        let mut response = answer(200, "fine");
-        response.headers_mut().insert("x-long", "a".repeat(12 << 10).parse().unwrap());
-        response
+    let welcomes = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let first_alone = move |_| {
+        let first = welcomes.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+        async move {
+            if !first {
+                std::future::pending::<()>().await;
+            }
+            Response::builder().status(204).body(Full::default()).unwrap()
+        }
     };
-    hostile(&world, &tunnel, oversized).await;
-    assert!(world.try_open(&tunnel.host("wiki"), Lane::Interactive).await.is_err());
+    serving(&world, &tunnel, first_alone).await;
+    soon("telling it of changed keys", world.edge.set_identity_keys(Vec::new())).await;
+    soon("being forgotten", async {
+        while !world.edge.status(&tunnel.id).connections.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_oversized_answer_head_opens_nothing() {
+    for (bytes, opens) in [(3 << 10, true), (5 << 10, false)] {
+        let world = World::new().await;
+        let tunnel = world.tunnel("aaaa");
+        let long = move |_| async move {
+            let mut response = answer(200, "fine");
+            response.headers_mut().insert("x-long", "a".repeat(bytes).parse().unwrap());
+            response
+        };
+        hostile(&world, &tunnel, long).await;
+        let opened = world.try_open(&tunnel.host("wiki"), Lane::Interactive).await;
+        assert_eq!(opened.is_ok(), opens, "{bytes}");
+    }
 }
 
 #[tokio::test]
@@ -299,6 +335,65 @@ async fn what_the_library_refuses_without_a_word_is_told_by_its_number() {
     let heard = connector.refused(5).await;
     assert!(heard.iter().all(|(refusal, _)| *refusal == Refusal::Malformed), "{heard:?}");
     assert_eq!(heard.iter().map(|(_, times)| times).sum::<u64>(), 5);
+}
+
+/// The next frame of the connector: its kind, its stream and what it holds.
+async fn next_frame(io: &mut TokioIo<Upgraded>) -> (u8, u32, Vec<u8>) {
+    let mut head = [0; 9];
+    soon("a frame", io.read_exact(&mut head)).await.unwrap();
+    let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+    soon("what the frame holds", io.read_exact(&mut payload)).await.unwrap();
+    (head[3], u32::from_be_bytes([head[5], head[6], head[7], head[8]]), payload)
+}
+
+const RESET: u8 = 3;
+const SETTINGS: u8 = 4;
+
+#[tokio::test]
+async fn a_connection_takes_as_many_streams_as_its_lane_has_and_refuses_the_next() {
+    let (connector, mut io) = begins(&[]).await;
+    let (kind, _, settings) = next_frame(&mut io).await;
+    let streams = settings
+        .chunks(6)
+        .find(|setting| setting[..2] == [0, 3])
+        .map(|setting| setting[5] as usize + (setting[4] as usize) * 256);
+    let lanes: Vec<usize> = Lane::ALL.iter().map(|lane| lane.streams()).collect();
+    let streams = streams.filter(|streams| kind == SETTINGS && lanes.contains(streams)).expect("a bound is announced");
+    let one = |number: usize| head(u32::try_from(2 * number + 1).unwrap(), "x", 0);
+    soon("asking", io.write_all(&(0..=streams).map(one).collect::<Vec<_>>().concat())).await.unwrap();
+    soon("asking", io.flush()).await.unwrap();
+    let (stream, why) = loop {
+        let (kind, stream, payload) = next_frame(&mut io).await;
+        if kind == RESET {
+            break (stream, payload);
+        }
+    };
+    // REFUSED_STREAM, and so nothing was done.
+    assert_eq!((stream as usize, &why[..]), (2 * streams + 1, &[0, 0, 0, 7][..]));
+    assert!(connector.hosts.lock().unwrap().len() <= streams);
+}
+
+#[tokio::test]
+async fn streams_that_are_reset_one_after_the_other_end_the_connection_and_are_told() {
+    let (mut connector, mut io) = begins(&[]).await;
+    let mut number = 0;
+    let asked = async {
+        // Until the connector takes no more; far beyond its bound if it has none.
+        while number < 50_000 {
+            let some: Vec<u8> = (number..number + 500)
+                .flat_map(|number| {
+                    [head(2 * number + 1, "x", 0), frame(RESET, 0, 2 * number + 1, &[0, 0, 0, 8])].concat()
+                })
+                .collect();
+            number += 500;
+            if io.write_all(&some).await.is_err() || io.flush().await.is_err() {
+                break;
+            }
+        }
+    };
+    soon("asking", asked).await;
+    assert_eq!(connector.refused(1).await, [(Refusal::TooMuch, 1)]);
+    connector.failed("connection_lost").await;
 }
 
 #[tokio::test]

@@ -77,26 +77,31 @@ fn overlay() -> Result<OwnedFd, Failure> {
 /// Directories of /usr belong to nobody inside. Those in which installers make entries get a place in the layer, which is the agent's. Breadth first, so
 /// that what is left out lies deepest.
 fn give_directories() -> Result<(), Failure> {
+    let chosen = chosen(Path::new("/usr"), MOST_DIRECTORIES);
+    chosen.into_iter().try_for_each(|below| make_directory(&Path::new(UPPER).join(below)))
+}
+
+/// Those directories, at most so many.
+fn chosen(usr: &Path, most: usize) -> Vec<PathBuf> {
     let mut pending = VecDeque::from([(PathBuf::new(), 1)]);
-    let mut made = 0;
+    let mut chosen = Vec::new();
     while let Some((below, depth)) = pending.pop_front() {
-        for directory in directories(&Path::new("/usr").join(&below)) {
+        for directory in directories(&usr.join(&below)) {
             let below = below.join(directory.file_name());
-            if made == MOST_DIRECTORIES {
-                return Ok(());
+            if chosen.len() == most {
+                return chosen;
             }
             if holds_libraries(&directory.path()) {
                 continue;
             }
-            make_directory(&Path::new(UPPER).join(&below))?;
-            made += 1;
+            chosen.push(below.clone());
             let deepest = if DEEPER.iter().any(|deeper| below.starts_with(deeper)) { DEEPER_DEPTH } else { DEPTH };
             if depth < deepest {
                 pending.push_back((below, depth + 1));
             }
         }
     }
-    Ok(())
+    chosen
 }
 
 /// The directories in a directory, no links among them. What cannot be read has none.
@@ -108,4 +113,30 @@ fn directories(path: &Path) -> impl Iterator<Item = DirEntry> {
 fn holds_libraries(directory: &Path) -> bool {
     let mut names = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
     names.any(|name| LIBRARIES.iter().any(|library| name.as_encoded_bytes().starts_with(library.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn installers_get_two_levels_six_where_they_go_deeper_and_so_many_directories() {
+        let usr = tempfile::tempdir().expect("a directory");
+        for path in ["share/doc/tool/deep", "local/1/2/3/4/5/6/7", "lib/python3/dist-packages", "lib/gcc/x"] {
+            fs::create_dir_all(usr.path().join(path)).expect("makes");
+        }
+        let all = chosen(usr.path(), MOST_DIRECTORIES);
+        for (path, given) in [
+            ("share/doc", true),
+            ("share/doc/tool", false),
+            ("local/1/2/3/4/5", true),
+            ("local/1/2/3/4/5/6", false),
+            ("lib/python3/dist-packages", true),
+            ("lib/gcc/x", false),
+        ] {
+            assert_eq!(all.contains(&PathBuf::from(path)), given, "{path}");
+        }
+        assert_eq!(chosen(usr.path(), 3).len(), 3);
+        assert_eq!(MOST_DIRECTORIES, 8192);
+    }
 }

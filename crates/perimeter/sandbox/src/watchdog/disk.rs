@@ -198,6 +198,18 @@ mod tests {
     }
 
     #[test]
+    fn of_files_with_several_names_so_many_are_remembered_and_others_count_at_each() {
+        let workspace = tempfile::tempdir().expect("makes a directory");
+        fs::write(workspace.path().join("file"), vec![1; 1 << 20]).expect("writes");
+        fs::hard_link(workspace.path().join("file"), workspace.path().join("again")).expect("links");
+        for (remembered, over) in [(99_998, false), (100_000, true)] {
+            let mut walk = Walk::of(&[workspace.path().to_owned()]);
+            walk.counted = (0..remembered).map(|number| u64::MAX - number).collect();
+            assert_eq!(matches!(walk.go_on(3 << 19), Progress::Over), over, "{remembered}");
+        }
+    }
+
+    #[test]
     fn a_large_directory_takes_several_looks_and_ends() {
         let workspace = tempfile::tempdir().expect("makes a directory");
         for directory in 0..3 {

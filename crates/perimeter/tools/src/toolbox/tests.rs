@@ -43,6 +43,27 @@ fn the_bound_on_every_call_wins_over_a_longer_timeout() {
 }
 
 #[test]
+fn a_command_has_two_minutes_unless_it_asks_for_another_time() {
+    for (asked, seconds) in [(None, 120), (Some(5_000), 5), (Some(600_000), 600), (Some(-1), 0)] {
+        assert_eq!(patience(asked), Duration::from_secs(seconds), "{asked:?}");
+    }
+    assert_eq!(crate::client::CALL_DEADLINE, Duration::from_secs(150));
+}
+
+#[test]
+fn links_upon_links_are_followed_so_far_and_then_an_error() {
+    let place = tempfile::tempdir().expect("a directory");
+    std::fs::write(place.path().join("0"), "the end\n").expect("written");
+    for number in 1..=50 {
+        symlink((number - 1).to_string(), place.path().join(number.to_string())).expect("linked");
+    }
+    let mut tools = toolbox(place.path());
+    let read = |tools: &mut Toolbox, name: &str| run(tools, "read", json!({"file_path": name}));
+    assert!(read(&mut tools, "30").1.contains("the end"));
+    assert!(read(&mut tools, "50").0, "it is an error");
+}
+
+#[test]
 fn a_timed_out_command_is_killed_with_the_jobs_it_started() {
     let place = tempfile::tempdir().expect("a directory");
     let mut tools = toolbox(place.path());

@@ -7,6 +7,9 @@ const DEVICES: &str = include_str!("../../../data/sensitive_devices.txt");
 
 /// Why a path may not be lent, if it may not.
 pub(super) fn path(path: &Path) -> Option<&'static str> {
+    if postern_danger::off!("lent-mounts") {
+        return None;
+    }
     entries(PATHS).find_map(|(words, reason)| {
         let (how, sensitive) = words.split_once(' ')?;
         hits(how, Path::new(sensitive), path).then_some(reason)
@@ -25,6 +28,9 @@ fn hits(how: &str, listed: &Path, path: &Path) -> bool {
 
 /// Why the device of this name, as below `/dev`, may not be lent, if it may not.
 pub(super) fn device(name: &str) -> Option<&'static str> {
+    if postern_danger::off!("lent-devices") {
+        return None;
+    }
     entries(DEVICES).find_map(|(listed, reason)| {
         let hit = match listed.strip_suffix('*') {
             Some(beginning) => name.starts_with(beginning),

@@ -207,6 +207,30 @@ fn an_unpackers_directory_is_taken_by_its_rootfs_and_what_is_no_image_is_refused
 }
 
 #[test]
+fn an_image_with_a_root_or_an_etc_without_end_is_refused() {
+    let stand = Stand::new();
+    type Change = fn(&Path);
+    let table: [(&str, Change); 3] = [
+        ("entries", |root| (0..600).for_each(|number| symlink("tmp", root.join(format!("l{number}"))).expect("links"))),
+        ("entries", |root| {
+            (0..600).for_each(|number| fs::write(root.join(format!("etc/f{number}")), "").expect("writes"))
+        }),
+        ("bytes", |root| fs::write(root.join("etc/large"), vec![b'x'; 2 << 20]).expect("writes")),
+    ];
+    for (said, change) in table {
+        let directory = tempfile::tempdir_in(stand.directory.path()).expect("makes");
+        let root = image(directory.path());
+        let mut spec = spec(stand.directory.path(), "sesn_image");
+        spec.system = Root::Image(root.clone());
+        assert!(stand.another(spec.clone()).is_ok(), "it is taken as it is");
+        stand.runtime.block_on(stand.spawner.destroy("sesn_image")).expect("ends");
+        change(&root);
+        let error = stand.another(spec).err();
+        assert!(error.as_ref().is_some_and(|error| error.cause.contains(said)), "{error:?}");
+    }
+}
+
+#[test]
 fn a_further_directory_of_the_host_is_there_at_its_own_place_read_only() {
     let Some(further) = ["/media", "/boot/grub", "/opt/skills"].into_iter().find(|path| fs::read_dir(path).is_ok())
     else {

@@ -77,6 +77,16 @@ fn the_end_of_the_tool_server_is_told_with_its_last_words() {
 }
 
 #[test]
+fn of_the_last_words_the_last_are_kept() {
+    let stand = Stand::new();
+    let words = format!("{}the end", "x".repeat(10_000));
+    stand.channel.send(&Ask::Exit(7, words), &[]).expect("sends");
+    let exit = wait_ending(&stand);
+    assert_eq!(exit.last_words.len(), 4096);
+    assert!(exit.last_words.ends_with("xthe end"));
+}
+
+#[test]
 fn a_refused_build_leaves_nothing_and_says_what_to_do() {
     let error = Stand::try_with(|spec, _| {
         spec.mounts.push(Mount { host: "/etc".into(), at: "/data".into(), access: Access::Read })

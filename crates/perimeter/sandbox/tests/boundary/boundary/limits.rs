@@ -104,6 +104,19 @@ fn there_are_no_core_files_and_open_files_end() {
 }
 
 #[test]
+fn memory_that_is_locked_and_message_queues_have_an_end() {
+    let told = Stand::new().python(
+        "import ctypes, mmap, resource\n\
+         libc = ctypes.CDLL(None, use_errno=True)\n\
+         def lock(size):\n space = mmap.mmap(-1, size)\n at = ctypes.addressof(ctypes.c_char.from_buffer(space))\n return libc.mlock(ctypes.c_void_p(at), ctypes.c_size_t(size))\n\
+         print(lock(4096), lock(16 << 20), resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] <= 8 << 20)\n\
+         queues = [int(line.split()[4]) for line in open('/proc/self/limits') if line.startswith('Max msgqueue')]\n\
+         print(queues[0] <= 1 << 20)",
+    );
+    assert_eq!(told.text, "0 -1 True\nTrue\n");
+}
+
+#[test]
 fn a_program_that_crashes_leaves_no_core() {
     let stand = Stand::new();
     let told = stand.python(
