@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use postern_api::{App, Tunnels, router, serve, serve_operator, serve_tls};
-use postern_edge::{Directory, Edge};
+use postern_edge::{Carrier, Directory, Edge};
 use postern_engine::control::{ControlHub, ControlSettings};
 use postern_engine::{ContextLimits, Engine, Surroundings};
 use postern_exec::WireBytes;
@@ -169,11 +169,12 @@ impl Server {
         let settings =
             postern_edge::Settings { identity_keys: vec![identity_key.clone()], ..postern_edge::Settings::default() };
         let edge = Edge::new(Directory::new(), settings);
+        let carrier: Arc<dyn Carrier> = Arc::new(edge.clone());
         let hub = ControlHub::new(ControlSettings::default());
         let domain = configuration.edge.as_ref().map_or(DEFAULT_TUNNEL_DOMAIN, |edge| &edge.domain).to_owned();
         let roots =
             TlsRoots::platform_and_file(configuration.ca_file.as_deref()).or_misused("load trusted certificates")?;
-        let mcp = mcp::client(&edge, signer, &domain, &configuration.mcp_addresses, roots.clone());
+        let mcp = mcp::client(&carrier, signer, &domain, &configuration.mcp_addresses, roots.clone());
         let public = Public::new(configuration.webhook_addresses.clone(), roots.clone());
         let web = Some(configuration.web.browser(&roots)?);
         let messenger = Arc::new(Postman::new(keys::server_key(&configuration.directory)?, public));
@@ -183,7 +184,7 @@ impl Server {
         let model = Arc::new(model(&configuration, key)?);
         let surroundings =
             Surroundings { mcp: Some(mcp.clone()), hub: Some(hub.clone()), messenger: Some(messenger), web };
-        let tunnels = Tunnels { server_key, domain, edge: edge.clone(), prober: Some(mcp::prober(mcp)) };
+        let tunnels = Tunnels { server_key, domain, edge: carrier, prober: Some(mcp::prober(mcp)) };
         // Before the engine: sessions that go on after a restart call through tunnels at once.
         tunnels.fill_directory(&store).await.or_misused("read the tunnels")?;
         let engine = Engine::start_with(store.clone(), model, surroundings, settings_of_engine(&configuration))

@@ -2,6 +2,7 @@
 //! Sees no plaintext of a call, holds hashes of tunnel tokens only, dials nothing.
 
 mod accept;
+mod carrier;
 mod cut;
 mod directory;
 mod door;
@@ -12,6 +13,7 @@ mod serve;
 mod status;
 mod stream;
 
+pub use carrier::{Carrier, Connections, Doing};
 pub use directory::{Directory, TunnelEntry};
 pub use edge::{Edge, Settings};
 pub use limits::Limits;
