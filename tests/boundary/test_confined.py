@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from conftest import BINARY, Stack
 
-ROLES = ["server", "worker", "gateway", "connector", "egress", "custody", "audit"]
+ROLES = ["server", "edge", "worker", "gateway", "connector", "egress", "custody", "audit"]
 DIALS = ["server", "worker", "gateway", "connector", "egress"]
 # What each may read of the data directory, and nobody else.
 STORES = {"control/postern.sqlite": {"server"}, "perimeter/custody": {"custody"}, "perimeter/audit": {"audit"},
           "perimeter/gateway/key": {"gateway"}, "perimeter/work": {"worker"}, "perimeter/environment_key": set(),
-          "perimeter/tunnel/leaf.key": {"gateway"}}
+          "perimeter/tunnel/leaf.key": {"gateway"}, "edge/key.pem": {"edge"}}
 CALLS = ["execve", "execveat", "ptrace", "process-memory", "foreign-descriptor", "io-uring", "bpf", "keyring", "mount", "namespace",
          "join-namespace", "userfault", "writable-program", "signal"]
 # As an ordinary user the kernel itself refuses these in some settings, with or without a filter.

@@ -41,8 +41,9 @@ def test_boundary_nothing_in_the_perimeter_listens_for_the_server(new_stack):
         role = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1].decode()
         listening.setdefault(role, set()).update(listening_inodes() & sockets_of(pid))
     assert {"worker", "gateway", "connector", "egress", "custody", "audit"} <= set(listening), listening
-    assert len(listening["server"]) == 2, "the check sees the API's listener and the edge's"
-    assert {role for role, sockets in listening.items() if sockets} <= {"server", "up"}, listening
+    assert (len(listening["server"]), len(listening["edge"])) == (1, 1), "the API's listener and the edge's, each with its own process"
+    assert not listening["server"] & listening["edge"]
+    assert {role for role, sockets in listening.items() if sockets} <= {"server", "edge", "up"}, listening
 
 
 def test_boundary_processes_of_the_perimeter_do_not_exist_inside(postern: Stack):
@@ -59,7 +60,7 @@ def test_boundary_memory_of_our_processes_is_closed_to_their_user(postern: Stack
     for pid in postern.pids():
         limits = Path(f"/proc/{pid}/limits").read_text()
         role = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1].decode()
-        if role in ("server", "worker", "gateway", "connector", "egress", "custody", "audit", "up"):
+        if role in ("server", "edge", "worker", "gateway", "connector", "egress", "custody", "audit", "up"):
             core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
             assert core.split()[4:6] == ["0", "0"], f"{role} may write a core file"
             # The kernel gives what lies in /proc of an undumpable process to root.

@@ -32,7 +32,7 @@ def not_everywhere() -> set[str]:
         return lacking | loaded | families
     root = {"kernel/bpf", "kernel/open-by-handle", "kernel/swapon", "kernel/swapoff", "kernel/settimeofday", "kernel/syslog", "files/device-node",
             "proc/keys", "proc/hostname", "processes/user", "processes/user-neighbour", "resources/locked-memory", "resources/real-time", "roles/powers"}
-    roles = ("server", "worker", "gateway", "connector", "egress", "custody", "audit", "starter")
+    roles = ("server", "edge", "worker", "gateway", "connector", "egress", "custody", "audit", "starter")
     powers = {f"roles/{role}-{name}" for role in roles for name in ("bpf", "userfault", "raw", "packet", "netfilter")}
     return lacking | loaded | families | root | powers
 

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import httpx2 as httpx
 import pytest
-from conftest import BINARY, first_json_line, model_section, port_to_keep, until
+from conftest import BINARY, descendants, first_json_line, model_section, port_to_keep, until
 from hosts import certificate
 
 # More than the server has places for: 1,024.
@@ -42,7 +42,7 @@ def server(rehearsal):
                                env={"ANTHROPIC_API_KEY": "rehearsal-key-not-a-secret", "PATH": "/usr/bin:/bin"})
     try:
         ready = first_json_line(process, log)
-        yield SimpleNamespace(url=ready["base_url"], key=ready["api_key"], log=log, pid=process.pid)
+        yield SimpleNamespace(url=ready["base_url"], key=ready["api_key"], log=log, pid=descendants(process.pid)[0])
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -29,11 +29,11 @@ from crash.test_kill import pid_of
 SESSIONS = 5
 CALLS = 50
 # Who is killed, and how many of the calls have reached the MCP server by then.
-KILLS = [("connector", 1), ("connector", 40), ("gateway", 1), ("gateway", 40), ("server", 1), ("server", 40),
+KILLS = [("connector", 1), ("connector", 40), ("gateway", 1), ("gateway", 40), ("server", 1), ("server", 40), ("edge", 1), ("edge", 40),
          ("worker", 40), ("custody", 1), ("audit", 40)]
 # From the kill to the end of every turn: the calls' own time, a worker or a gateway that starts, and the model's turn.
 ENDED_SECONDS = 30.0
-RECONNECTED_SECONDS = {"connector": 2.0, "gateway": 2.0, "server": 2.0}
+RECONNECTED_SECONDS = {"connector": 2.0, "gateway": 2.0, "server": 2.0, "edge": 2.0}
 # Custody and audit, or the worker that keeps them, take worker and gateway along, which begin anew together.
 KEEPER_SECONDS = {"worker": 5.0, "custody": 5.0, "audit": 5.0}
 PROBED_SECONDS = 10.0

@@ -1,7 +1,7 @@
 //! `postern confined ROLE ATTEMPT [ARGUMENT]`: takes a role's confinement upon itself, as the role would with this data directory, tries one thing that the
 //! role must not be able to do, and says what came of it. For probes: it attacks nothing but its own chains.
 //!
-//! ROLE is `server`, `worker`, `gateway`, `connector`, `egress`, `custody`, `audit`, `starter` (which is also the spawner's), `settled` (a worker's
+//! ROLE is `server`, `edge`, `worker`, `gateway`, `connector`, `egress`, `custody`, `audit`, `starter` (which is also the spawner's), `settled` (a worker's
 //! starter that has started everything), or `none` for the same attempt without confinement, which shows that the attempt is one.
 //!
 //! | attempt | argument | what is tried |
@@ -116,6 +116,7 @@ fn standard(role: Role, data: &Path) -> Reach {
     let perimeter = data.join("perimeter");
     match role {
         Role::Server => Reach::new().keeps(data.join("control")),
+        Role::Edge => Reach::new().reads(data.join("edge/cert.pem")).reads(data.join("edge/key.pem")),
         Role::Worker => Reach::new().keeps(perimeter.join("work")).keeps(perimeter.join("keeper")),
         Role::Gateway => {
             let reach = Reach::new().keeps(perimeter.join("gateway")).keeps(perimeter.join("keeper"));

@@ -76,9 +76,14 @@ impl Data {
         self.perimeter().join("tunnel")
     }
 
-    /// The edge's own certificate that `up` made.
+    /// The edge's own certificate, made on this machine. The server does not reach it.
     pub(crate) fn edge(&self) -> PathBuf {
-        self.control().join("edge")
+        self.root.join("edge")
+    }
+
+    /// Takes that out of the server's directory, where earlier versions made it: connectors that trust it go on.
+    pub(crate) fn part_edge_from_control(&self) {
+        let _none_there = fs::rename(self.control().join("edge"), self.edge());
     }
 
     /// The directory itself.
@@ -176,6 +181,18 @@ mod tests {
         let data = Data::open(&place.path().join("data")).unwrap();
         assert_eq!(fs::metadata(data.root()).unwrap().mode() & 0o777, 0o700);
         assert_eq!(fs::read_to_string(data.root().join("format")).unwrap(), FORMAT);
+    }
+
+    #[test]
+    fn a_certificate_of_the_edge_leaves_the_servers_directory_once() {
+        let place = tempfile::tempdir().unwrap();
+        let data = Data::open(&place.path().join("data")).unwrap();
+        fs::create_dir_all(data.control().join("edge")).unwrap();
+        fs::write(data.control().join("edge/key.pem"), "made before").unwrap();
+        data.part_edge_from_control();
+        assert!(!data.control().join("edge").exists());
+        data.part_edge_from_control();
+        assert_eq!(fs::read_to_string(data.edge().join("key.pem")).unwrap(), "made before");
     }
 
     #[test]

@@ -1,20 +1,67 @@
-//! The edge's own TLS: a certificate that `up` makes for loopback, or the operator's files.
+//! The edge's role, and its TLS: a certificate that `up` makes for loopback, or the operator's files.
 
 use std::fs;
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
+
+use postern_exec::role::First;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
 
 use crate::data::Data;
 use crate::failure::{Failure, Or};
+use crate::listening;
 
 /// What `up`'s edge is called in its certificate.
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+/// The first frame to the role; its listening socket comes with it.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Configuration {
+    /// The chain of the outer TLS.
+    pub(crate) certificate: PathBuf,
+    /// The key of that.
+    pub(crate) key: PathBuf,
+}
+
+/// The role: says whether it can serve, then serves for the server to whom the other end of its channel was handed, until that closes.
+pub(crate) async fn main(first: First<Configuration>) -> ExitCode {
+    let (configuration, sockets, mut channel) = match first.into_parts() {
+        Ok(parts) => parts,
+        Err(error) => return refuse(&error.to_string()),
+    };
+    let ready = prepared(&configuration, sockets);
+    let word = ready.as_ref().map(|_| ()).map_err(ToString::to_string);
+    if channel.send(&word, &[]).await.is_err() {
+        return ExitCode::FAILURE;
+    }
+    match ready {
+        Ok((listener, tls)) => match postern_edge::serve_process(channel, listener, tls).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => refuse(&error.to_string()),
+        },
+        Err(failure) => refuse(&failure.to_string()),
+    }
+}
+
+fn prepared(configuration: &Configuration, sockets: Vec<OwnedFd>) -> Result<(TcpListener, Arc<ServerConfig>), Failure> {
+    let socket = sockets.into_iter().next();
+    let socket = socket.ok_or_else(|| Failure::Misused("the edge expects its listening socket".into()))?;
+    Ok((listening::taken(socket)?, tls(&configuration.certificate, &configuration.key, &[b"http/1.1"])?))
+}
+
+fn refuse(why: &str) -> ExitCode {
+    tracing::error!(why, "the edge does not serve");
+    ExitCode::from(2)
+}
 
 /// The directory of a self-made edge certificate: `ca.pem` for connectors, `cert.pem` and `key.pem` for the edge.
 ///

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crate::failure::{Failure, Or};
@@ -26,6 +27,16 @@ fn bound(address: SocketAddr, until: Instant, mut pause: impl FnMut()) -> Result
 #[expect(clippy::disallowed_methods, reason = "a port says nothing when it becomes free")]
 fn pause() {
     std::thread::sleep(AGAIN);
+}
+
+/// A listening socket that was handed to this process. Must be called inside a runtime.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn taken(socket: OwnedFd) -> Result<tokio::net::TcpListener, Failure> {
+    let socket = TcpListener::from(socket);
+    socket.set_nonblocking(true).or_misused("take the listening socket")?;
+    tokio::net::TcpListener::from_std(socket).or_misused("take the listening socket")
 }
 
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -13,6 +13,7 @@ use postern_runner::WorkerConfig;
 #[cfg(test)]
 use crate::config;
 use crate::config::Configuration;
+use crate::edge;
 use crate::server::ServerConfiguration;
 
 /// The audit log's directory, and nothing else.
@@ -95,10 +96,14 @@ pub(crate) fn gateway(configuration: &GatewayConfig) -> Reach {
 /// The control plane's directory, and the certificates that were named for it.
 pub(crate) fn server(configuration: &ServerConfiguration) -> Reach {
     let files = configuration.tls.iter().flat_map(|(certificate, key)| [certificate, key]);
-    let edge = configuration.edge.iter().flat_map(|edge| [&edge.certificate, &edge.key]);
     let reach = Reach::new().keeps(made(&configuration.directory));
     let others = [&configuration.model_ca_file, &configuration.ca_file, &configuration.event_key_file];
-    files.chain(edge).chain(others.into_iter().flatten()).fold(reach, Reach::reads)
+    files.chain(others.into_iter().flatten()).fold(reach, Reach::reads)
+}
+
+/// Its certificate and the key of that, each file alone.
+pub(crate) fn edge(configuration: &edge::Configuration) -> Reach {
+    Reach::new().reads(&configuration.certificate).reads(&configuration.key)
 }
 
 /// A file that is replaced by another of its name is found again through its directory, and where links lead through the directory there. A directory that

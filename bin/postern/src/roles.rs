@@ -20,7 +20,7 @@ use crate::cli::LogFormat;
 use crate::config::{Configuration, DEFAULT_ENVIRONMENT};
 use crate::data::Data;
 use crate::failure::{Failure, Or};
-use crate::{logging, ours, reach, server};
+use crate::{edge, logging, ours, reach, server};
 
 /// A role that this process was started as.
 #[derive(Clone, Copy)]
@@ -115,6 +115,7 @@ fn confined_role(role: Role, log: Log) -> ExitCode {
     log.start();
     let ended = match role {
         Role::Server => server_role(),
+        Role::Edge => alone(role, reach::edge, edge::main),
         Role::Worker => worker(),
         Role::Gateway => gateway(),
         Role::Connector => alone(role, |_| Reach::new(), |first| postern_connector::process_main(first, configured)),
@@ -232,7 +233,7 @@ fn serve(threads: usize, main: impl Future<Output = ExitCode>) -> ExitCode {
 fn threads(role: Role) -> usize {
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
     match role {
-        Role::Server | Role::Egress | Role::Worker | Role::Gateway | Role::Connector => cores.max(2),
+        Role::Server | Role::Edge | Role::Egress | Role::Worker | Role::Gateway | Role::Connector => cores.max(2),
         Role::Custody | Role::Audit => 1,
     }
 }

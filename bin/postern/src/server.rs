@@ -1,10 +1,11 @@
 //! The server role: the control plane over sockets that were bound for it, with the keys and the environment it makes
-//! at first. The tunnel's edge is part of it.
+//! at first. The tunnel's edge is another process, handed to it.
 
 mod alone;
 mod first;
 mod keys;
 mod mcp;
+mod plane;
 mod web;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,10 +18,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use postern_api::{App, Tunnels, router, serve, serve_operator, serve_tls};
-use postern_edge::{Directory, Edge};
+use postern_edge::{Carrier, Remote};
 use postern_engine::control::{ControlHub, ControlSettings};
 use postern_engine::{ContextLimits, Engine, Surroundings};
 use postern_exec::WireBytes;
+use postern_exec::asynchronous::Channel;
 use postern_exec::role::First;
 use postern_model::agent::ContextSettings;
 use postern_model::money::Price;
@@ -34,17 +36,19 @@ use postern_upstream::webhook::{Postman, Public};
 use postern_upstream::{Client, Settings};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::edge;
 use crate::failure::{Failure, Or};
+use crate::{edge, listening};
 pub(crate) use alone::run;
+pub(crate) use plane::{EdgePart, Plane};
 pub(crate) use web::WebConfiguration;
 
 /// What domains of tunnels end in, unless `[edge] domain` says.
 pub(crate) const DEFAULT_TUNNEL_DOMAIN: &str = "tunnel.localhost";
 
-/// The first frame to the role; listening sockets come with it: TCP, the operator's, and the edge's where there is one.
+/// The first frame to the role; listening sockets come with it: TCP and the operator's.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct ServerConfiguration {
     pub(crate) listen: SocketAddr,
@@ -69,8 +73,8 @@ pub(crate) struct ServerConfiguration {
     pub(crate) new_environment_key: bool,
     /// Certificate and key of the API's listener; plain HTTP without.
     pub(crate) tls: Option<(PathBuf, PathBuf)>,
-    /// The edge, where this server has one.
-    pub(crate) edge: Option<EdgeConfiguration>,
+    /// The edge that will be handed over, where there is one.
+    pub(crate) edge: Option<EdgeFacts>,
     /// Special ranges in which public MCP URLs may lie all the same.
     pub(crate) mcp_addresses: Vec<IpNet>,
     /// The same for webhooks.
@@ -83,13 +87,11 @@ pub(crate) struct ServerConfiguration {
     pub(crate) event_key_file: Option<PathBuf>,
 }
 
-/// The tunnel's edge of a server.
+/// What a server knows of its edge.
 #[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct EdgeConfiguration {
+pub(crate) struct EdgeFacts {
     /// Where it listens, as bound.
     pub(crate) address: SocketAddr,
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
     /// What tunnels' domains end in.
     pub(crate) domain: String,
 }
@@ -109,7 +111,24 @@ pub(crate) struct ServerReady {
     pub(crate) identity_key: IdentityKey,
 }
 
+/// What the role is told later.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ToServer {
+    /// An edge in place of any before, by its number; its channel comes along.
+    Edge(u64),
+}
+
+/// What the role says later.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FromServer {
+    /// The edge of this number is gone for it, whether its process runs or not.
+    EdgeGone(u64),
+}
+
 const DRAIN: Duration = Duration::from_secs(5);
+const MESSAGE_BYTES: usize = 1024;
 
 /// The role.
 pub(crate) async fn main(first: First<ServerConfiguration>) -> ExitCode {
@@ -122,8 +141,7 @@ pub(crate) async fn main(first: First<ServerConfiguration>) -> ExitCode {
             if channel.send(&Ok::<_, String>(ready), &[]).await.is_err() {
                 return ExitCode::FAILURE;
             }
-            // No message is expected: whatever comes, or the end, ends the role.
-            server.run(async move { drop(channel.receive::<serde_json::Value>(1024).await) }).await;
+            server.run(channel).await;
             ExitCode::SUCCESS
         }
         Err(failure) => {
@@ -139,14 +157,14 @@ fn refuse(why: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-pub(crate) struct Server {
+struct Server {
     engine: Engine,
     store: Store,
     app: App,
     hub: ControlHub,
     tcp: (TcpListener, Option<Arc<rustls::ServerConfig>>),
     operator: UnixListener,
-    edge: Option<(Edge, TcpListener, Arc<rustls::ServerConfig>)>,
+    edge: Remote,
 }
 
 impl Server {
@@ -168,12 +186,13 @@ impl Server {
         let identity_key = signer.key();
         let settings =
             postern_edge::Settings { identity_keys: vec![identity_key.clone()], ..postern_edge::Settings::default() };
-        let edge = Edge::new(Directory::new(), settings);
+        let edge = Remote::new(settings);
+        let carrier: Arc<dyn Carrier> = Arc::new(edge.clone());
         let hub = ControlHub::new(ControlSettings::default());
         let domain = configuration.edge.as_ref().map_or(DEFAULT_TUNNEL_DOMAIN, |edge| &edge.domain).to_owned();
         let roots =
             TlsRoots::platform_and_file(configuration.ca_file.as_deref()).or_misused("load trusted certificates")?;
-        let mcp = mcp::client(&edge, signer, &domain, &configuration.mcp_addresses, roots.clone());
+        let mcp = mcp::client(&carrier, signer, &domain, &configuration.mcp_addresses, roots.clone());
         let public = Public::new(configuration.webhook_addresses.clone(), roots.clone());
         let web = Some(configuration.web.browser(&roots)?);
         let messenger = Arc::new(Postman::new(keys::server_key(&configuration.directory)?, public));
@@ -183,7 +202,7 @@ impl Server {
         let model = Arc::new(model(&configuration, key)?);
         let surroundings =
             Surroundings { mcp: Some(mcp.clone()), hub: Some(hub.clone()), messenger: Some(messenger), web };
-        let tunnels = Tunnels { server_key, domain, edge: edge.clone(), prober: Some(mcp::prober(mcp)) };
+        let tunnels = Tunnels { server_key, domain, edge: carrier, prober: Some(mcp::prober(mcp)) };
         // Before the engine: sessions that go on after a restart call through tunnels at once.
         tunnels.fill_directory(&store).await.or_misused("read the tunnels")?;
         let engine = Engine::start_with(store.clone(), model, surroundings, settings_of_engine(&configuration))
@@ -207,18 +226,12 @@ impl Server {
             Some((certificate, key)) => Some(edge::tls(certificate, key, &[b"http/1.1"])?),
             None => None,
         };
-        let edge = match (&configuration.edge, sockets.next()) {
-            (Some(section), Some(socket)) => {
-                Some((edge, listener(socket)?, edge::tls(&section.certificate, &section.key, &[b"http/1.1"])?))
-            }
-            _ => None,
-        };
-        let (tcp, operator) = ((listener(tcp)?, tls), operator_listener(operator)?);
+        let (tcp, operator) = ((listening::taken(tcp)?, tls), operator_listener(operator)?);
         Ok((Self { engine, store, app, hub, tcp, operator, edge }, ready))
     }
 
-    /// Serves until `end`, then drains.
-    async fn run(self, end: impl Future<Output = ()>) {
+    /// Serves until the supervisor's side closes, then drains.
+    async fn run(self, mut channel: Channel) {
         let drain = CancellationToken::new();
         let router = router(self.app);
         let (tcp, tls) = self.tcp;
@@ -230,20 +243,19 @@ impl Server {
         };
         // Tunnels stay up while sessions drain: running calls end over them.
         let carried = CancellationToken::new();
-        let carrying = async {
-            if let Some((edge, listener, tls)) = self.edge {
-                edge.serve(listener, tls, carried.clone()).await;
-            }
+        let serving = async {
+            tokio::join!(api, serve_operator(self.operator, router.clone(), drain.clone()), carried.cancelled())
         };
-        let serving =
-            async { tokio::join!(api, serve_operator(self.operator, router.clone(), drain.clone()), carrying) };
         let ending = async {
-            end.await;
+            let mut edges = JoinSet::new();
+            follow(&mut channel, &self.edge, &mut edges).await;
             drain.cancel();
             if !self.engine.drain(DRAIN).await {
                 tracing::warn!("sessions were still at work when the server drained; the next start goes on with them");
             }
             self.hub.drain(DRAIN).await;
+            self.edge.let_go();
+            while edges.join_next().await.is_some() {}
             carried.cancel();
             tokio::time::sleep(DRAIN).await;
         };
@@ -256,10 +268,31 @@ impl Server {
     }
 }
 
-fn listener(socket: OwnedFd) -> Result<TcpListener, Failure> {
-    let socket = std::net::TcpListener::from(socket);
-    socket.set_nonblocking(true).or_misused("take the listening socket")?;
-    TcpListener::from_std(socket).or_misused("take the listening socket")
+/// Works with each edge that is handed over, and says when one is gone, until the supervisor's side closes or says what is none of this.
+async fn follow(channel: &mut Channel, edge: &Remote, edges: &mut JoinSet<u64>) {
+    loop {
+        tokio::select! {
+            told = channel.receive::<ToServer>(MESSAGE_BYTES) => {
+                let Ok(Some((ToServer::Edge(number), sockets))) = told else { return };
+                for socket in sockets {
+                    match Channel::new(socket) {
+                        Ok(channel) => {
+                            let edge = edge.clone();
+                            edges.spawn(async move {
+                                edge.attend(channel).await;
+                                number
+                            });
+                        }
+                        Err(error) => tracing::error!(%error, "the edge cannot be worked with"),
+                    }
+                }
+            }
+            Some(Ok(number)) = edges.join_next() => {
+                // A supervisor that is gone is noticed by the other branch.
+                let _ = channel.send(&FromServer::EdgeGone(number), &[]).await;
+            }
+        }
+    }
 }
 
 fn operator_listener(socket: OwnedFd) -> Result<UnixListener, Failure> {

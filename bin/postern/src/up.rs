@@ -1,6 +1,6 @@
-//! `postern up`: supervises a server, a worker and a gateway, each a process of its own, over one data directory.
+//! `postern up`: supervises a server and its edge, a worker and a gateway, each a process of its own, over one data directory.
 //!
-//! The sockets are bound here and handed to the server, so a server that dies is replaced without refusing anyone a
+//! The sockets are bound here and handed to server and edge, so one that dies is replaced without refusing anyone a
 //! connection. The worker gets the environment's key from a private file and the server's address, and nothing else; the
 //! gateway gets its tunnel's files, made at the first start.
 
@@ -24,7 +24,9 @@ use crate::config::{self, Configuration, DEFAULT_ENVIRONMENT};
 use crate::data::Data;
 use crate::failure::{Failure, Or};
 use crate::roles::{Service, keep_memory_private, variables, worker_configuration};
-use crate::server::{DEFAULT_TUNNEL_DOMAIN, EdgeConfiguration, ServerConfiguration, ServerReady, WebConfiguration};
+use crate::server::{
+    DEFAULT_TUNNEL_DOMAIN, EdgeFacts, EdgePart, Plane, ServerConfiguration, ServerReady, WebConfiguration,
+};
 use crate::tunnel::Files;
 use crate::{edge, gateway, listening, perimeter, reload};
 
@@ -45,7 +47,7 @@ pub(crate) async fn run(arguments: &UpArguments) -> Result<(), Failure> {
 }
 
 struct Up {
-    server: Part<ServerConfiguration>,
+    control: Plane,
     worker: Option<Part<postern_runner::WorkerConfig>>,
     gateway: Option<Part<GatewayConfig>>,
     tunnel: Option<Files>,
@@ -65,7 +67,7 @@ impl Up {
         let exe = postern_exec::program::own_executable().or_misused("find this executable")?;
         let (tcp, operator) = listen(arguments, data)?;
         let address = tcp.local_addr().or_misused("read the listening address")?;
-        let (edge, edge_socket) = listen_edge(arguments, data)?;
+        let (facts, edge) = listen_edge(arguments, data)?;
         let server = ServerConfiguration {
             listen: address,
             directory: data.control(),
@@ -81,26 +83,21 @@ impl Up {
             new_keys: arguments.new_keys,
             new_environment_key: !data.environment_key().exists(),
             tls: None,
-            edge: Some(edge),
+            edge: Some(facts),
             mcp_addresses: configuration.server.mcp_addresses.clone(),
             webhook_addresses: configuration.server.webhook_addresses.clone(),
             web: WebConfiguration::read(&configuration.web)?,
             ca_file: configuration.server.ca_file.clone(),
             event_key_file: configuration.server.event_key_file.clone(),
         };
-        let sockets = vec![OwnedFd::from(tcp), OwnedFd::from(operator), OwnedFd::from(edge_socket)];
-        let mut server = Supervisor::new("server", Starter::itself(exe.clone()), server, sockets);
-        let (running, ready) = server.start::<Result<ServerReady, String>>().await.or_misused("start the server")?;
-        let ready = ready.map_err(Failure::Misused)?;
-        server.configuration().new_keys = false;
-        server.configuration().new_environment_key = false;
+        let sockets = vec![OwnedFd::from(tcp), OwnedFd::from(operator)];
+        let (control, ready) = Plane::start(exe.clone(), server, sockets, Some(edge)).await?;
         if let Some(key) = &ready.environment_key {
             Data::write_private(&data.environment_key(), key)
                 .or_misused("keep the environment's key for the worker")?;
         }
-        let server = Part { supervisor: server, running };
         let mut up =
-            Self { server, worker: None, gateway: None, tunnel: None, ready, controls: vec![], degraded: vec![] };
+            Self { control, worker: None, gateway: None, tunnel: None, ready, controls: vec![], degraded: vec![] };
         let client = Client::operator(&data.operator_socket());
         if !arguments.no_worker {
             let key = up.start_worker(arguments, configuration, data, exe.clone()).await?;
@@ -221,7 +218,7 @@ impl Up {
         loop {
             // Each by itself: the worker takes the gateway with it, and one that does not start holds up no other.
             let kept = async {
-                let (server, worker, gateway) = (&mut self.server, self.worker.as_mut(), self.gateway.as_mut());
+                let (control, worker, gateway) = (&mut self.control, self.worker.as_mut(), self.gateway.as_mut());
                 let worker = async {
                     if let Some(worker) = worker {
                         worker.keep::<Report>().await
@@ -232,7 +229,7 @@ impl Up {
                         gateway.keep::<postern_gateway::Report>().await
                     }
                 };
-                tokio::join!(server.keep::<Result<ServerReady, String>>(), worker, gateway);
+                tokio::join!(control.keep(), worker, gateway);
             };
             tokio::select! {
                 () = stopping(&mut signals.terminate, &mut signals.interrupt) => return,
@@ -271,7 +268,7 @@ impl Up {
             seconds = patience.as_secs(),
             "draining: no new work, running tools end; once more to stop at once"
         );
-        let Self { server, worker, gateway, .. } = self;
+        let Self { control, worker, gateway, .. } = self;
         let ends = async {
             // The gateway first: it may share the worker's custody. Then the worker: its results still find a server.
             if let Some(Part { running: Running { mut child, mut channel }, .. }) = gateway {
@@ -284,10 +281,10 @@ impl Up {
                 let _ = channel.send(&Order::Drain, &[]).await;
                 child.end(patience + WORKER_MARGIN).await.or_unreachable("end the worker")?;
             }
-            server.running.stop(SERVER_PATIENCE).await.or_unreachable("end the server")
+            control.stop().await.or_unreachable("end the server")
         };
         tokio::select! {
-            ended = ends => ended.map(|_| ()),
+            ended = ends => ended,
             () = signals.next() => std::process::exit(130),
         }
     }
@@ -317,7 +314,6 @@ impl<C: serde::Serialize> Part<C> {
 
 /// How long the start waits for the tunnel to stand before it says so and goes on.
 const TUNNEL_PATIENCE: Duration = Duration::from_secs(10);
-const SERVER_PATIENCE: Duration = Duration::from_secs(12);
 /// What the worker needs to end after its tools have: syncing the audit log, closing sandboxes.
 const WORKER_MARGIN: Duration = Duration::from_secs(5);
 
@@ -349,8 +345,8 @@ pub(crate) fn model_key(file: Option<&Path>) -> Result<Option<String>, Failure> 
     Ok(text.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()))
 }
 
-/// The edge's socket, and what the server needs to serve it.
-fn listen_edge(arguments: &UpArguments, data: &Data) -> Result<(EdgeConfiguration, TcpListener), Failure> {
+/// What the server knows of the edge, and what that is started with.
+fn listen_edge(arguments: &UpArguments, data: &Data) -> Result<(EdgeFacts, EdgePart), Failure> {
     if !arguments.edge_listen.ip().is_loopback() {
         return Err(Failure::Misused(
             "the edge of `up` has a certificate for loopback alone; run `postern server` with [edge] for connectors elsewhere".into(),
@@ -358,10 +354,12 @@ fn listen_edge(arguments: &UpArguments, data: &Data) -> Result<(EdgeConfiguratio
     }
     let socket = listening::tcp(arguments.edge_listen)?;
     let address = socket.local_addr().or_misused("read the edge's address")?;
+    data.part_edge_from_control();
     edge::own_certificate(&data.edge())?;
     let file = |name: &str| data.edge().join(name);
     let domain = DEFAULT_TUNNEL_DOMAIN.to_owned();
-    Ok((EdgeConfiguration { address, certificate: file("cert.pem"), key: file("key.pem"), domain }, socket))
+    let configuration = edge::Configuration { certificate: file("cert.pem"), key: file("key.pem") };
+    Ok((EdgeFacts { address, domain }, (configuration, socket.into())))
 }
 
 /// SIGTERM and SIGINT, which end; SIGHUP, which reads the configuration again.

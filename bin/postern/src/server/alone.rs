@@ -1,22 +1,20 @@
-//! `postern server`: the control plane alone, where `[server]` and `[edge]` say.
+//! `postern server`: the control plane alone, where `[server]` and `[edge]` say: a supervisor of the server and its edge.
 
-use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
-use postern_confine::Role;
 use postern_exec::WireBytes;
 use postern_policy::deployment::Protection;
 use serde_json::json;
 
-use super::{DEFAULT_TUNNEL_DOMAIN, EdgeConfiguration, Server, ServerConfiguration, ServerReady, WebConfiguration};
+use super::{DEFAULT_TUNNEL_DOMAIN, EdgeFacts, EdgePart, Plane, ServerConfiguration, ServerReady, WebConfiguration};
 use crate::cli::ServerArguments;
 use crate::config::{self, Configuration};
 use crate::data::Data;
 use crate::failure::{Failure, Or};
-use crate::roles::{confine, keep_memory_private};
+use crate::roles::keep_memory_private;
 use crate::up::{Signals, listen_operator, model_key};
-use crate::{asynchronously, edge, listening, reach};
+use crate::{asynchronously, edge, listening};
 
 /// Serves until SIGTERM or Ctrl-C, then drains.
 ///
@@ -27,24 +25,29 @@ pub(crate) fn run(arguments: &ServerArguments) -> Result<ExitCode, Failure> {
     let configuration = config::read(&arguments.place)?;
     let data = Data::open(&arguments.place.data_dir)?;
     let _held = data.hold()?;
-    let (role, sockets) = prepare(&configuration, &data, arguments)?;
-    if let Err(code) = confine(Role::Server, &reach::server(&role)) {
-        return Ok(code);
-    }
+    let prepared = prepare(&configuration, &data, arguments)?;
+    let exe = postern_exec::program::own_executable().or_misused("find this executable")?;
     asynchronously(async {
         let mut signals = Signals::listen()?;
-        let (server, ready) = Server::build(role, sockets).await?;
+        let (mut plane, ready) = Plane::start(exe, prepared.server, prepared.sockets, prepared.edge).await?;
         announce(&ready, arguments, &data);
-        server.run(async { signals.next().await }).await;
+        tokio::select! {
+            () = plane.keep() => (),
+            () = signals.next() => (),
+        }
+        plane.stop().await.or_unreachable("end the server")?;
         Ok(ExitCode::SUCCESS)
     })
 }
 
-fn prepare(
-    configuration: &Configuration,
-    data: &Data,
-    arguments: &ServerArguments,
-) -> Result<(ServerConfiguration, Vec<OwnedFd>), Failure> {
+/// What both processes are started with.
+struct Prepared {
+    server: ServerConfiguration,
+    sockets: Vec<OwnedFd>,
+    edge: Option<EdgePart>,
+}
+
+fn prepare(configuration: &Configuration, data: &Data, arguments: &ServerArguments) -> Result<Prepared, Failure> {
     let section = &configuration.server;
     let listen =
         section.listen.ok_or_else(|| Failure::Misused("`[server] listen` must say where the API listens".into()))?;
@@ -55,15 +58,9 @@ fn prepare(
     let tcp = listening::tcp(listen)?;
     let operator = listen_operator(data)?;
     let address = tcp.local_addr().or_misused("read the listening address")?;
-    let mut sockets = vec![OwnedFd::from(tcp), OwnedFd::from(operator)];
-    let edge = match edge_section(configuration, data)? {
-        Some((edge, socket)) => {
-            sockets.push(OwnedFd::from(socket));
-            Some(edge)
-        }
-        None => None,
-    };
-    let role = ServerConfiguration {
+    let sockets = vec![OwnedFd::from(tcp), OwnedFd::from(operator)];
+    let (facts, edge) = edge_section(configuration, data)?.unzip();
+    let server = ServerConfiguration {
         listen: address,
         directory: data.control(),
         model_url: configuration.model.endpoint.to_string(),
@@ -78,25 +75,23 @@ fn prepare(
         new_keys: arguments.new_keys,
         new_environment_key: false,
         tls,
-        edge,
+        edge: facts,
         mcp_addresses: section.mcp_addresses.clone(),
         webhook_addresses: section.webhook_addresses.clone(),
         web: WebConfiguration::read(&configuration.web)?,
         ca_file: section.ca_file.clone(),
         event_key_file: section.event_key_file.clone(),
     };
-    Ok((role, sockets))
+    Ok(Prepared { server, sockets, edge })
 }
 
-fn edge_section(
-    configuration: &Configuration,
-    data: &Data,
-) -> Result<Option<(EdgeConfiguration, TcpListener)>, Failure> {
+fn edge_section(configuration: &Configuration, data: &Data) -> Result<Option<(EdgeFacts, EdgePart)>, Failure> {
     let section = &configuration.edge;
     let Some(listen) = section.listen else { return Ok(None) };
     let (certificate, key) = match &section.tls {
         Some(files) => (files.cert.clone(), files.key.clone()),
         None if listen.ip().is_loopback() => {
+            data.part_edge_from_control();
             edge::own_certificate(&data.edge())?;
             (data.edge().join("cert.pem"), data.edge().join("key.pem"))
         }
@@ -109,7 +104,7 @@ fn edge_section(
     let socket = listening::tcp(listen)?;
     let address = socket.local_addr().or_misused("read the edge's address")?;
     let domain = section.domain.clone().unwrap_or_else(|| DEFAULT_TUNNEL_DOMAIN.to_owned());
-    Ok(Some((EdgeConfiguration { address, certificate, key, domain }, socket)))
+    Ok(Some((EdgeFacts { address, domain }, (edge::Configuration { certificate, key }, socket.into()))))
 }
 
 #[expect(clippy::print_stdout, reason = "the address and the keys are the command's result")]

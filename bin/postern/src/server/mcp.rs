@@ -1,10 +1,10 @@
-//! The MCP client of the control plane, wired to the edge of the same process.
+//! The MCP client of the control plane, wired to the edge.
 
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use postern_api::{Probing, TunnelFacts as Probed, TunnelProber};
-use postern_edge::{Edge, TunnelEntry};
+use postern_edge::{Carrier, TunnelEntry};
 use postern_net::tls::TlsRoots;
 use postern_tunnel::carry::Carry;
 use postern_tunnel::identity::Signer;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 /// The client: through this edge to private servers, directly to public ones.
 pub(super) fn client(
-    edge: &Edge,
+    edge: &Arc<dyn Carrier>,
     signer: Signer,
     domain: &str,
     addresses: &[IpNet],
@@ -21,13 +21,13 @@ pub(super) fn client(
 ) -> Arc<McpClient> {
     let public = PublicPolicy { allowed: addresses.to_vec(), roots, ..PublicPolicy::default() };
     let (carry, tunnels): (Arc<dyn Carry>, Arc<dyn Tunnels>) =
-        (Arc::new(edge.clone()), Arc::new(Known { edge: edge.clone(), domain: domain.to_owned() }));
+        (Arc::<dyn Carrier>::clone(edge), Arc::new(Known { edge: Arc::clone(edge), domain: domain.to_owned() }));
     Arc::new(McpClient::new(carry, tunnels, signer, public, Limits::default()))
 }
 
 /// The tunnels as the edge knows them.
 struct Known {
-    edge: Edge,
+    edge: Arc<dyn Carrier>,
     domain: String,
 }
 
@@ -84,11 +84,11 @@ impl TunnelProber for Prober {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use postern_edge::{Directory, Settings};
+    use postern_edge::{Directory, Edge, Settings};
 
     #[test]
     fn every_name_below_the_tunnels_domain_is_a_tunnels_also_when_there_is_none() {
-        let edge = Edge::new(Directory::new(), Settings::default());
+        let edge = Arc::new(Edge::new(Directory::new(), Settings::default()));
         let known = Known { edge, domain: "tunnel.example".to_owned() };
         for host in ["wiki.gone.tunnel.example", "tunnel.example", "WIKI.x.Tunnel.Example", "x.tunnel.example."] {
             assert!(known.is_tunnel_host(host), "{host}");

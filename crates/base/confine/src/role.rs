@@ -6,8 +6,10 @@ use crate::seccomp::NEVER;
 /// A role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// The control plane, with its edge.
+    /// The control plane.
     Server,
+    /// Where connectors arrive.
+    Edge,
     /// The runner.
     Worker,
     /// The inner end of tunnels.
@@ -32,14 +34,23 @@ pub(crate) enum System {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 7] =
-        [Self::Server, Self::Worker, Self::Gateway, Self::Connector, Self::Egress, Self::Custody, Self::Audit];
+    pub const ALL: [Self; 8] = [
+        Self::Server,
+        Self::Edge,
+        Self::Worker,
+        Self::Gateway,
+        Self::Connector,
+        Self::Egress,
+        Self::Custody,
+        Self::Audit,
+    ];
 
     /// Its name on the command line and in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Server => "server",
+            Self::Edge => "edge",
             Self::Worker => "worker",
             Self::Gateway => "gateway",
             Self::Connector => "connector",
@@ -57,7 +68,7 @@ impl Role {
 
     /// Whether it opens TCP connections.
     pub(crate) fn dials(self) -> bool {
-        !matches!(self, Self::Custody | Self::Audit)
+        !matches!(self, Self::Edge | Self::Custody | Self::Audit)
     }
 
     /// What of the system's files it reads.
@@ -65,7 +76,7 @@ impl Role {
         match self {
             Self::Server => &[System::Names, System::Certificates, System::Random],
             Self::Worker | Self::Gateway | Self::Connector | Self::Egress => &[System::Names, System::Certificates],
-            Self::Custody | Self::Audit => &[],
+            Self::Edge | Self::Custody | Self::Audit => &[],
         }
     }
 
@@ -77,6 +88,7 @@ impl Role {
     fn lists(self) -> Vec<&'static str> {
         let own: &[&str] = match self {
             Self::Server => &[WRITING, NETWORK, ACCEPTING, REFUSING, SERVER],
+            Self::Edge => &[ACCEPTING, REFUSING, EDGE],
             Self::Worker => &[WRITING, NETWORK, KEEPING, WORKER],
             Self::Gateway => &[WRITING, NETWORK, KEEPING],
             Self::Connector => &[NETWORK, REFUSING],
@@ -110,6 +122,7 @@ const KEEPING: &str = include_str!("../data/keeping.list");
 const REFUSING: &str = include_str!("../data/refusing.list");
 const WORKER: &str = include_str!("../data/worker.list");
 const SERVER: &str = include_str!("../data/server.list");
+const EDGE: &str = include_str!("../data/edge.list");
 const SILENT: &str = include_str!("../data/silent.list");
 const SYSTEM: &str = include_str!("../data/system.list");
 
@@ -132,7 +145,7 @@ mod tests {
 
     #[test]
     fn every_entry_of_every_list_has_a_reason_and_every_list_a_role() {
-        let lists = [COMMON, WRITING, NETWORK, ACCEPTING, KEEPING, REFUSING, SILENT, WORKER, SERVER, NEVER];
+        let lists = [COMMON, WRITING, NETWORK, ACCEPTING, KEEPING, REFUSING, SILENT, EDGE, WORKER, SERVER, NEVER];
         for list in lists.into_iter().chain([SYSTEM]) {
             assert_eq!(unreasoned(list), []);
         }
@@ -164,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn custody_and_audit_make_no_socket_and_only_keepers_listen() {
+    fn edge_custody_and_audit_make_no_socket_and_only_keepers_listen() {
         for role in Role::ALL {
             let allowed: HashSet<&str> =
                 role.calls().filter(|entry| entry.words[0] == "allow").flat_map(|entry| entry.words).collect();

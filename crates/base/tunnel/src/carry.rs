@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::wire::Lane;
@@ -25,7 +26,8 @@ pub trait Carry: Send + Sync {
 }
 
 /// Why no stream came about.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum CarryError {
     /// No connector of this tunnel is connected.
     #[error("tunnel {tunnel} has no connector connected")]

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use postern_edge::{Edge, TunnelEntry};
+use postern_edge::{Carrier, Connections, TunnelEntry};
 use postern_model::Problem;
 use postern_model::ids::{TunnelId, WorkspaceId};
 use postern_model::problem::Kind;
@@ -23,8 +23,8 @@ pub struct Tunnels {
     pub server_key: SecretBytes,
     /// New tunnels get `<label>.<this>`.
     pub domain: String,
-    /// The edge of this process, whose directory follows the database.
-    pub edge: Edge,
+    /// The edge, whose directory follows the database.
+    pub edge: Arc<dyn Carrier>,
     /// Who probes routes, where somebody does.
     pub prober: Option<Arc<dyn TunnelProber>>,
 }
@@ -37,7 +37,7 @@ impl Tunnels {
     pub async fn fill_directory(&self, store: &Store) -> Result<(), StoreError> {
         let mut connection = store.read().await?;
         let entries = tunnels::entries(&mut connection).await?;
-        self.edge.directory().replace_all(entries.into_iter().map(edge_entry).collect());
+        self.edge.fill(entries.into_iter().map(edge_entry).collect()).await;
         Ok(())
     }
 }
@@ -97,20 +97,21 @@ pub(crate) struct Change {
 
 impl Change {
     /// Makes the change durable and has the edge follow it.
-    pub(crate) async fn commit(mut self, id: &TunnelId) -> Result<(), Problem> {
-        let entry = tunnels::entry(&mut self.tx, id).await.map_err(problem)?;
-        self.tx.commit().await.map_err(problem)?;
-        if let Some(entry) = entry {
-            self.service.parts.edge.directory().put(edge_entry(entry));
-        }
-        Ok(())
+    pub(crate) async fn commit(self, id: &TunnelId) -> Result<(), Problem> {
+        self.commit_with(id, Connections::Stay).await
     }
 
     /// Likewise; every connection of the tunnel ends.
     pub(crate) async fn commit_and_sever(self, id: &TunnelId) -> Result<(), Problem> {
-        let service = Arc::clone(&self.service);
-        self.commit(id).await?;
-        service.parts.edge.sever(id.as_str());
+        self.commit_with(id, Connections::End).await
+    }
+
+    async fn commit_with(mut self, id: &TunnelId, connections: Connections) -> Result<(), Problem> {
+        let entry = tunnels::entry(&mut self.tx, id).await.map_err(problem)?;
+        self.tx.commit().await.map_err(problem)?;
+        if let Some(entry) = entry {
+            self.service.parts.edge.put(edge_entry(entry), connections).await;
+        }
         Ok(())
     }
 }

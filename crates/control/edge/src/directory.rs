@@ -1,4 +1,4 @@
-//! The in-memory truth about tunnels of one server process: filled at the start, changed by the API after each commit. Reads never wait for a
+//! The in-memory truth about tunnels of one process: filled at the start, changed by the API after each commit. Reads never wait for a
 //! database, so a revoked token is refused from the next connection on.
 
 use std::collections::HashMap;
@@ -82,6 +82,12 @@ impl Directory {
         let inner = self.read();
         let entry = inner.by_id.get(inner.by_digest.get(digest)?)?;
         (!entry.archived).then(|| entry.clone())
+    }
+
+    /// Every tunnel, archived or not.
+    #[must_use]
+    pub fn all(&self) -> Vec<TunnelEntry> {
+        self.read().by_id.values().cloned().collect()
     }
 
     /// The live tunnels of a workspace, in the order of their ids.

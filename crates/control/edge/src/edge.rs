@@ -1,4 +1,4 @@
-//! The edge as the server holds it: which connections stand, opening streams on them, ending them.
+//! The edge itself: which connections stand, opening streams on them, ending them.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -27,7 +27,7 @@ pub struct Settings {
     pub limits: Limits,
 }
 
-/// The edge of one server process. `Clone` gives another handle to the same.
+/// The edge of one process. `Clone` gives another handle to the same.
 #[derive(Clone)]
 pub struct Edge {
     inner: Arc<Inner>,
@@ -109,6 +109,10 @@ impl Edge {
             });
         }
         telling.join_all().await;
+    }
+
+    pub(crate) fn notes(&self) -> &Notes {
+        &self.inner.notes
     }
 
     pub(crate) fn limits(&self) -> &Limits {

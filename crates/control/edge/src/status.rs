@@ -2,11 +2,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use postern_tunnel::Lane;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::limits;
 
@@ -20,9 +22,9 @@ pub struct TunnelStatus {
 }
 
 /// One live connection.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ConnectionStatus {
-    /// Unique in this process.
+    /// Unique in the edge's process.
     pub id: u64,
     /// The connector's own random id.
     pub connector: String,
@@ -39,7 +41,7 @@ pub struct ConnectionStatus {
 }
 
 /// Something that went wrong with a tunnel's connections.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorNote {
     /// When.
     pub at: SystemTime,
@@ -49,34 +51,84 @@ pub struct ErrorNote {
     pub message: String,
 }
 
+/// An error of a tunnel, counted among those of all.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Numbered {
+    pub(crate) number: u64,
+    pub(crate) tunnel: String,
+    pub(crate) note: ErrorNote,
+}
+
 /// The last errors of every tunnel, bounded.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
-    by_tunnel: Mutex<HashMap<String, VecDeque<ErrorNote>>>,
+    kept: Mutex<Kept>,
+    more: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    by_tunnel: HashMap<String, VecDeque<ErrorNote>>,
+    /// The newest of all, for whoever keeps them elsewhere.
+    newest: VecDeque<Numbered>,
+    last: u64,
 }
 
 impl Notes {
+    /// Notes what went wrong now.
     pub(crate) fn add(&self, tunnel: &str, code: &str, message: impl Into<String>) {
         let message = message.into();
         tracing::info!(tunnel, code, message, "tunnel connection");
-        let mut notes = self.lock();
-        if notes.len() >= limits::TUNNELS_REMEMBERED && !notes.contains_key(tunnel) {
+        self.keep(tunnel, ErrorNote { at: SystemTime::now(), code: code.to_owned(), message });
+    }
+
+    /// Keeps what was noted.
+    pub(crate) fn keep(&self, tunnel: &str, note: ErrorNote) {
+        let mut kept = self.lock();
+        if kept.by_tunnel.len() >= limits::TUNNELS_REMEMBERED && !kept.by_tunnel.contains_key(tunnel) {
             return;
         }
-        let of_tunnel = notes.entry(tunnel.to_owned()).or_default();
-        if of_tunnel.len() == limits::LAST_ERRORS {
-            of_tunnel.pop_front();
-        }
-        of_tunnel.push_back(ErrorNote { at: SystemTime::now(), code: code.to_owned(), message });
+        kept.last += 1;
+        let numbered = Numbered { number: kept.last, tunnel: tunnel.to_owned(), note: note.clone() };
+        push(&mut kept.newest, numbered, limits::NOTES_KEPT);
+        push(kept.by_tunnel.entry(tunnel.to_owned()).or_default(), note, limits::LAST_ERRORS);
+        drop(kept);
+        self.more.notify_waiters();
     }
 
     pub(crate) fn of(&self, tunnel: &str) -> Vec<ErrorNote> {
-        self.lock().get(tunnel).map(|notes| notes.iter().cloned().collect()).unwrap_or_default()
+        self.lock().by_tunnel.get(tunnel).map(|notes| notes.iter().cloned().collect()).unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, VecDeque<ErrorNote>>> {
-        self.by_tunnel.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What was noted after this number, the oldest first, as many as are told at once.
+    pub(crate) fn since(&self, number: u64) -> Vec<Numbered> {
+        let kept = self.lock();
+        kept.newest.iter().filter(|note| note.number > number).take(limits::NOTES_TOLD).cloned().collect()
     }
+
+    /// The same, once there is something.
+    pub(crate) async fn news(&self, number: u64) -> Vec<Numbered> {
+        loop {
+            let mut more = pin!(self.more.notified());
+            more.as_mut().enable();
+            let found = self.since(number);
+            if !found.is_empty() {
+                return found;
+            }
+            more.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn push<T>(notes: &mut VecDeque<T>, note: T, most: usize) {
+    if notes.len() == most {
+        notes.pop_front();
+    }
+    notes.push_back(note);
 }
 
 #[cfg(test)]
@@ -94,6 +146,7 @@ mod tests {
         assert_eq!(kept[0].message, "3");
         assert!(notes.of("tnl_b").is_empty());
     }
+<<<<<<< HEAD
 
     #[test]
     fn errors_of_so_many_tunnels_are_remembered_and_of_none_besides() {
@@ -105,5 +158,15 @@ mod tests {
         notes.add("tnl_7", "code", "what happened again");
         assert!(notes.of("tnl_late").is_empty());
         assert_eq!((notes.of("tnl_0").len(), notes.of("tnl_7").len()), (1, 2));
+=======
+    #[tokio::test]
+    async fn what_is_new_is_told_once_and_waited_for() {
+        let notes = Notes::default();
+        notes.add("tnl_a", "code", "one");
+        let first = notes.news(0).await;
+        assert_eq!(first.iter().map(|one| (one.number, one.note.message.as_str())).collect::<Vec<_>>(), [(1, "one")]);
+        let (second, ()) = tokio::join!(notes.news(1), async { notes.add("tnl_b", "code", "two") });
+        assert_eq!(second.iter().map(|one| (one.number, one.tunnel.as_str())).collect::<Vec<_>>(), [(2, "tnl_b")]);
+>>>>>>> edge
     }
 }

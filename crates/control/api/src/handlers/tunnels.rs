@@ -139,7 +139,7 @@ pub(crate) async fn status(call: Call) -> Result<Reply, Problem> {
     let query = ListQuery { limit: MOST, ..ListQuery::default() };
     let trusted = certificates::list(&mut connection, &call.workspace, &id, &query).await.map_err(problem)?;
     drop(connection);
-    let carried = service.parts.edge.status(id.as_str());
+    let carried = service.parts.edge.status(id.as_str()).await;
     let gateway = gateway(&call.app.control, &id).await;
     let now = call.app.now();
     Reply::json(&TunnelStatus {

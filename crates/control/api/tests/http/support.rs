@@ -247,7 +247,7 @@ fn tunnels(edge: &Edge) -> Tunnels {
     Tunnels {
         server_key: Secret::new(vec![7; 32]),
         domain: "tunnel.localhost".to_owned(),
-        edge: edge.clone(),
+        edge: Arc::new(edge.clone()),
         prober: Some(Arc::new(Prober)),
     }
 }

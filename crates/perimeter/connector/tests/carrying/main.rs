@@ -7,6 +7,7 @@
     reason = "tests dial what they test, and say what they expect by failing"
 )]
 
+mod apart;
 mod connectors;
 mod doors;
 mod ends;

@@ -88,7 +88,7 @@ fn every_renewal_is_read() {
 #[test]
 fn every_role_of_ours_is_attacked_from_its_own_place() {
     let catalogue = shipped();
-    for role in ["server", "worker", "gateway", "connector", "egress", "custody", "audit", "starter"] {
+    for role in ["server", "edge", "worker", "gateway", "connector", "egress", "custody", "audit", "starter"] {
         let attacks = catalogue.probes.iter().filter(|probe| probe.id.starts_with(&format!("roles/{role}-")));
         assert!(attacks.count() >= 10, "{role}");
     }
