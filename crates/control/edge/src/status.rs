@@ -146,7 +146,6 @@ mod tests {
         assert_eq!(kept[0].message, "3");
         assert!(notes.of("tnl_b").is_empty());
     }
-<<<<<<< HEAD
 
     #[test]
     fn errors_of_so_many_tunnels_are_remembered_and_of_none_besides() {
@@ -158,7 +157,8 @@ mod tests {
         notes.add("tnl_7", "code", "what happened again");
         assert!(notes.of("tnl_late").is_empty());
         assert_eq!((notes.of("tnl_0").len(), notes.of("tnl_7").len()), (1, 2));
-=======
+    }
+
     #[tokio::test]
     async fn what_is_new_is_told_once_and_waited_for() {
         let notes = Notes::default();
@@ -167,6 +167,5 @@ mod tests {
         assert_eq!(first.iter().map(|one| (one.number, one.note.message.as_str())).collect::<Vec<_>>(), [(1, "one")]);
         let (second, ()) = tokio::join!(notes.news(1), async { notes.add("tnl_b", "code", "two") });
         assert_eq!(second.iter().map(|one| (one.number, one.tunnel.as_str())).collect::<Vec<_>>(), [(2, "tnl_b")]);
->>>>>>> edge
     }
 }
