@@ -400,6 +400,24 @@ mod tests {
         syncing.abort();
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_waits_for_is_synced_together_a_moment_after_the_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let writer = writer(directory.path());
+        let syncing = tokio::spawn(sync_forever(writer.clone()));
+        tokio::task::yield_now().await;
+        let began = tokio::time::Instant::now();
+        for _ in 0..3 {
+            assert!(matches!(writer.append_all(vec![record(Durability::Written)]).await, Answer::Appended { .. }));
+        }
+        let last = writer.lock().last_seq();
+        let mut synced = writer.synced.subscribe();
+        let all = synced.wait_for(|synced| matches!(synced, Synced::UpTo(seq) if *seq == last)).await.is_ok();
+        let waited = began.elapsed();
+        assert!(all && waited >= Duration::from_millis(10) && waited < Duration::from_millis(20), "{waited:?}");
+        syncing.abort();
+    }
+
     #[tokio::test]
     async fn a_record_for_the_disk_is_refused_when_the_disk_does_not_take_it() {
         let directory = tempfile::tempdir().unwrap();

@@ -101,3 +101,37 @@ fn hold(row: &SqliteRow) -> Result<Hold, StoreError> {
     let is_set = |column| Ok::<_, StoreError>(row.try_get::<Option<i64>, _>(column)?.is_some());
     Ok(Hold { frozen: is_set("frozen_at")?, grants_revoked: is_set("grants_revoked_at")? })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Store;
+
+    #[tokio::test]
+    async fn of_many_held_sessions_the_newest_are_listed() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("db")).await.unwrap();
+        let workspace = WorkspaceId::default();
+        let mut tx = store.write().await.unwrap();
+        let body = serde_json::from_value(serde_json::json!({"name": "here"})).unwrap();
+        crate::environments::create(&mut tx, &workspace, body, Timestamp::UNIX_EPOCH).await.unwrap();
+        for number in 1..=3 {
+            let session = SessionId::parse(&format!("sesn_{number}")).unwrap();
+            sqlx::query(
+                "INSERT INTO sessions (workspace_id, id, environment_id, thread_id, agent_id, agent_version, agent, metadata, \
+                   status, usage, has_run, has_been_idle, created_at, updated_at) \
+                 SELECT workspace_id, ?1, id, 'sthr_' || ?1, 'agent_1', 1, '{}', '{}', 'idle', '{}', TRUE, TRUE, 0, 0 \
+                 FROM environments",
+            )
+            .bind(session.as_str())
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+            let at = Timestamp::from_second(number).unwrap();
+            say(&mut tx, &workspace, &session, Saying::Freeze, at).await.unwrap();
+        }
+        let listed = held(&mut tx, &workspace, None, 2).await.unwrap();
+        let listed: Vec<_> = listed.iter().map(|(session, _)| session.as_str()).collect();
+        assert_eq!(listed, ["sesn_3", "sesn_2"]);
+    }
+}

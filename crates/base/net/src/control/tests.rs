@@ -152,6 +152,14 @@ async fn trouble_and_lies_are_tried_again_and_never_taken_for_a_stream() {
     stand.end.cancel();
 }
 
+#[test]
+fn it_is_dialled_again_soon_and_never_more_seldom_than_every_two_seconds() {
+    let waits = Settings::default().backoff;
+    let longest: Vec<_> =
+        (0..6).map(|attempt| waits.delay(attempt, None, u64::MAX).as_millis().div_ceil(100)).collect();
+    assert_eq!(longest, [2, 4, 8, 16, 20, 20]);
+}
+
 #[tokio::test]
 async fn a_half_open_stream_is_given_up_and_dialled_again() {
     let stand = stand().await;

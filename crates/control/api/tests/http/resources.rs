@@ -106,6 +106,25 @@ async fn an_environment_is_self_hosted_unique_by_name_and_updated_three_valued()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn names_descriptions_and_tools_have_bounds() {
+    let server = Server::start().await;
+    let tool = |number: usize| json!({"type": "custom", "name": format!("t{number}"), "description": "d", "input_schema": {"type": "object"}});
+    let tools = |count: usize| json!({"name": "a", "model": "m", "tools": (0..count).map(tool).collect::<Vec<_>>()});
+    let environment =
+        |name: usize, description: usize| json!({"name": "x".repeat(name), "description": "x".repeat(description)});
+    server.post("/v1/environments", environment(256, 2048)).await.ok();
+    server.post("/v1/agents", tools(256)).await.ok();
+    for (path, body, place) in [
+        ("/v1/environments", environment(257, 1), "name"),
+        ("/v1/environments", environment(1, 2049), "description"),
+        ("/v1/agents", tools(257), "tools"),
+    ] {
+        let message = server.post(path, body).await.refused(400, "invalid_request_error");
+        assert!(message.contains(place), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_archived_environment_frees_its_name_and_takes_nothing() {
     let server = Server::start().await;
     let (id, _) = server.environment("e").await;

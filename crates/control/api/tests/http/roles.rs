@@ -36,6 +36,18 @@ async fn a_key_is_issued_with_a_role_and_vaults_and_shows_them() {
 }
 
 #[tokio::test]
+async fn a_key_has_a_name_and_vaults_up_to_a_bound() {
+    let server = Server::start().await;
+    let name = |length: usize| json!({"name": "x".repeat(length)});
+    server.operator_post("/v1/api_keys", name(256)).await.ok();
+    let many: Vec<String> = (0..51).map(|number| format!("vlt_{number}")).collect();
+    for (body, place) in [(name(257), "name"), (json!({"vault_ids": many}), "vault_ids")] {
+        let message = server.operator_post("/v1/api_keys", body).await.refused(400, "invalid_request_error");
+        assert!(message.contains(place), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn a_viewer_s_stream_is_read_and_a_viewer_moves_nothing() {
     let server = Server::start().await;
     let key = issue(&server, json!({"role": "viewer"})).await;

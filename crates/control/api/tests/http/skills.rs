@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use postern_api::Limits;
 use postern_model::ids::{SessionId, SkillId, SkillVersionId};
 use postern_model::skill::AgentSkill;
+use postern_store::blobs::Quota;
 use serde_json::{Value, json};
 
 use crate::files::upload;
-use crate::support::{Request, Server, issue_foreign_key};
+use crate::support::{Request, Server, issue_foreign_key, short};
 use crate::work::polled;
 
 pub(crate) fn form(request: Request, name: &str, extra: &[(&str, Option<&str>, &[u8])]) -> Request {
@@ -206,6 +208,20 @@ async fn a_form_that_is_no_skill_stores_nothing() {
     server.send(server.request("POST", "/v1/skills").json(&json!({}))).await.refused(400, "invalid_request_error");
     assert_eq!(server.get("/v1/skills").await.ok()["data"], json!([]));
     assert_eq!(blobs(&server).await, 0, "nothing was begun");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn archives_count_among_the_files_of_a_workspace_and_pages_have_a_bound() {
+    let storage = Quota { blob: 3_000_000, workspace: 100 };
+    let server = Server::start_with(Limits { storage, ..short() }).await;
+    let full = server.send(form(server.request("POST", "/v1/skills"), "pdf", &[])).await;
+    assert_eq!((full.status, code(&full)), (400, "storage_quota_exceeded"));
+    let server = Server::start().await;
+    let versions = format!("/v1/skills/{}/versions", id(&made(&server, "pdf").await));
+    for list in ["/v1/skills", versions.as_str()] {
+        server.get(&format!("{list}?limit=1000")).await.ok();
+        server.get(&format!("{list}?limit=1001")).await.refused(400, "invalid_request_error");
+    }
 }
 
 async fn blobs(server: &Server) -> i64 {

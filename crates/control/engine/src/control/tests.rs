@@ -369,3 +369,11 @@ async fn one_owner_cannot_take_every_seat() {
     drop(seats);
     assert!(stand.hub.seat(&stand.workspace, &owner).is_some());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_owners_together_have_so_many_seats() {
+    let stand = stand();
+    let seat = |_| stand.hub.seat(&stand.workspace, &Owner::Environment(EnvironmentId::generate()));
+    let seats: Vec<_> = (0..600).map_while(seat).collect();
+    assert_eq!(seats.len(), 512);
+}

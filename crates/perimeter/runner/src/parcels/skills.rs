@@ -220,3 +220,19 @@ fn remove(directory: &Path) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_of_any_server_has_so_many_skills_and_no_more() {
+        let session = |count: usize| {
+            let skill = |number| serde_json::json!({"skill_id": format!("skill_{number}"), "version": "latest"});
+            serde_json::json!({"agent": {"skills": (0..count).map(skill).collect::<Vec<_>>()}})
+        };
+        assert_eq!(named(&session(500)).map(|named| named.len()).ok(), Some(500));
+        let refused = named(&session(501)).err();
+        assert!(refused.is_some_and(|refused| refused.message.contains("more than 500 skills")));
+    }
+}
