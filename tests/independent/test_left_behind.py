@@ -16,7 +16,7 @@ from conftest import Stack, mcp, mcp_session, results_of, secrets_left, tool
 CHECKERS = Path(os.environ.get("POSTERN_CHECKERS", Path(__file__).parents[2] / "target/checkers"))
 # What it takes for a secret, and what it is. A file that is not named here must look like none.
 KNOWN = {
-    r"control/edge/key\.pem": {"Private Key"},
+    r"edge/key\.pem": {"Private Key"},
     r"perimeter/tunnel/(ca|leaf)\.key": {"Private Key"},
     # A copy of the host's, which says where passwords are looked up.
     r"perimeter/shared/spawner-\d+/etc-\d+/nsswitch\.conf": {"Secret Keyword"},
@@ -51,7 +51,7 @@ def test_nothing_that_a_run_leaves_behind_looks_like_a_secret_but_our_keys(used)
                    if not any(re.fullmatch(known, name) and types <= allowed for known, allowed in KNOWN.items())}
         assert unknown == {}
         assert any(name.endswith("ca.key") for name in found), "it would find a key"
-        for name in [*KEYS, "control/edge/key.pem", "perimeter/tunnel/ca.key", "perimeter/tunnel/leaf.key"]:
+        for name in [*KEYS, "edge/key.pem", "perimeter/tunnel/ca.key", "perimeter/tunnel/leaf.key"]:
             mode = (stack.data / name).stat().st_mode
             assert stat.S_IMODE(mode) & 0o077 == 0, f"{name} is not its owner's alone"
 

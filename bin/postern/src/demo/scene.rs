@@ -90,7 +90,7 @@ impl Stage {
             }
         };
         let directory = fresh_directory()?;
-        let relay = Relay::start(directory.join("data/control/edge")).await.or_misused("start the recording proxy")?;
+        let relay = Relay::start(directory.join("data/edge")).await.or_misused("start the recording proxy")?;
         write(&directory.join("ledger-ca.pem"), &api.ca_pem)?;
         write(&directory.join("status-ca.pem"), &other.ca_pem)?;
         let zones = zones(&model_url, &model, api.address, other.address);

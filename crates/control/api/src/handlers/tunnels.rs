@@ -154,7 +154,11 @@ pub(crate) async fn status(call: Call) -> Result<Reply, Problem> {
         last_errors: carried
             .last_errors
             .into_iter()
-            .map(|note| TunnelError { at: instant(note.at), code: note.code, message: note.message })
+            .map(|note| TunnelError {
+                at: instant(note.at),
+                code: said_words(&note.code),
+                message: said_words(&note.message),
+            })
             .collect(),
     })
 }
@@ -223,7 +227,7 @@ async fn gateway(hub: &ControlHub, id: &TunnelId) -> Option<TunnelGateway> {
     })
 }
 
-/// Words of a process that has a tunnel's token and nothing more.
+/// Words of a process that has a tunnel's token and nothing more, or of an edge, which hears strangers.
 fn said_words(text: &str) -> String {
     text.chars().filter(|character| !character.is_control()).take(MOST_CHARACTERS).collect()
 }
@@ -231,7 +235,7 @@ fn said_words(text: &str) -> String {
 fn connection_status(connection: postern_edge::ConnectionStatus) -> TunnelConnection {
     TunnelConnection {
         id: connection.id,
-        connector: connection.connector,
+        connector: said_words(&connection.connector),
         lane: connection.lane.as_str().to_owned(),
         since: instant(connection.since),
         peer: connection.peer.to_string(),
