@@ -19,7 +19,7 @@ STORES = {"control/postern.sqlite": {"server"}, "perimeter/custody": {"custody"}
           "perimeter/gateway/key": {"gateway"}, "perimeter/work": {"worker"}, "perimeter/environment_key": set(),
           "perimeter/tunnel/leaf.key": {"gateway"}, "edge/key.pem": {"edge"}}
 CALLS = ["execve", "execveat", "ptrace", "process-memory", "foreign-descriptor", "io-uring", "bpf", "keyring", "mount", "namespace",
-         "join-namespace", "userfault", "writable-program", "signal"]
+         "join-namespace", "userfault", "writable-program", "signal", "linger"]
 # As an ordinary user the kernel itself refuses these in some settings, with or without a filter.
 PRIVILEGED = {"bpf", "userfault"}
 
@@ -72,7 +72,8 @@ def test_boundary_a_role_starts_no_program_and_makes_no_dangerous_call(role):
 
 
 def test_boundary_the_starter_and_spawner_make_no_dangerous_call_that_building_a_sandbox_does_not_need():
-    needed = {"execve", "execveat", "mount", "namespace", "writable-program", "signal"}
+    # The last for the programs in a sandbox.
+    needed = {"execve", "execveat", "mount", "namespace", "writable-program", "signal", "linger"}
     for call in CALLS:
         found = attempt("starter", call)
         assert refused(found) == (call not in needed), found

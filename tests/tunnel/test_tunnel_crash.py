@@ -154,6 +154,28 @@ def test_a_worker_that_hangs_at_its_start_holds_up_no_other(keepers):
     until(lambda: sound(stack), 20, "the whole path")
 
 
+def test_an_edge_that_hangs_at_its_start_holds_up_no_server(stack: Stack):
+    until(lambda: sound(stack), what="a tunnel to break")
+    former = pid_of(stack, "edge")
+    os.kill(former, signal.SIGKILL)
+    hanging = until(lambda: (new := pid_of(stack, "edge")) > 0 and new != former and new, 10, "an edge that starts")
+    os.kill(hanging, signal.SIGSTOP)
+    try:
+        os.kill(pid_of(stack, "server"), signal.SIGKILL)
+        until(lambda: status(stack) is not None, 10, "the server")
+    finally:
+        os.kill(hanging, signal.SIGCONT)
+    until(lambda: sound(stack), 30, "the whole path")
+
+
+def test_an_edge_that_stops_answering_is_replaced(stack: Stack):
+    until(lambda: sound(stack), what="a tunnel to break")
+    former = pid_of(stack, "edge")
+    os.kill(former, signal.SIGSTOP)
+    until(lambda: pid_of(stack, "edge") not in (former, 0, -1), 40, "a successor")
+    until(lambda: sound(stack), 30, "the whole path")
+
+
 def some_calls(prefix: str, first: int) -> list[dict]:
     """One session's part of the calls, each with a mark and a time of its own."""
     return [slow(f"{prefix}{n}", 100 + 40 * n) for n in range(first, CALLS, SESSIONS)]

@@ -83,7 +83,17 @@ impl Data {
 
     /// Takes that out of the server's directory, where earlier versions made it: connectors that trust it go on.
     pub(crate) fn part_edge_from_control(&self) {
-        let _none_there = fs::rename(self.control().join("edge"), self.edge());
+        let former = self.control().join("edge");
+        let Ok(found) = fs::symlink_metadata(&former) else { return };
+        // The server writes there: links are not followed out of its directory.
+        let mut moved = Err(std::io::ErrorKind::InvalidInput.into());
+        if found.is_dir() && fs::read_dir(&former).is_ok_and(all_plain) {
+            moved = fs::rename(&former, self.edge());
+        }
+        if let Err(error) = moved {
+            let from = former.display();
+            tracing::warn!(%error, %from, "the edge's former certificate is not taken over; remove it");
+        }
     }
 
     /// The directory itself.
@@ -170,6 +180,11 @@ fn private_file(path: &Path, truncate: bool) -> std::io::Result<File> {
     OpenOptions::new().create(true).write(true).truncate(truncate).mode(0o600).open(path)
 }
 
+/// Whether everything in a directory is a file, and no link to one.
+fn all_plain(mut entries: fs::ReadDir) -> bool {
+    entries.all(|entry| entry.and_then(|entry| entry.file_type()).is_ok_and(|kind| kind.is_file()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +208,24 @@ mod tests {
         assert!(!data.control().join("edge").exists());
         data.part_edge_from_control();
         assert_eq!(fs::read_to_string(data.edge().join("key.pem")).unwrap(), "made before");
+    }
+
+    #[test]
+    fn a_link_that_the_server_left_leads_the_edge_nowhere() {
+        let place = tempfile::tempdir().unwrap();
+        let data = Data::open(&place.path().join("data")).unwrap();
+        let elsewhere = place.path().join("elsewhere");
+        fs::create_dir_all(&elsewhere).unwrap();
+        fs::write(elsewhere.join("key.pem"), "another's").unwrap();
+        fs::create_dir_all(data.control()).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, data.control().join("edge")).unwrap();
+        data.part_edge_from_control();
+        assert!(!data.edge().exists());
+        fs::remove_file(data.control().join("edge")).unwrap();
+        fs::create_dir_all(data.control().join("edge")).unwrap();
+        std::os::unix::fs::symlink(elsewhere.join("key.pem"), data.control().join("edge/key.pem")).unwrap();
+        data.part_edge_from_control();
+        assert!(!data.edge().exists());
     }
 
     #[test]

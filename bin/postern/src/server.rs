@@ -255,7 +255,8 @@ impl Server {
             }
             self.hub.drain(DRAIN).await;
             self.edge.let_go();
-            while edges.join_next().await.is_some() {}
+            // Also one that is told of its tunnels just now and is no current one yet.
+            edges.shutdown().await;
             carried.cancel();
             tokio::time::sleep(DRAIN).await;
         };

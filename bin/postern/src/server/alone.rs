@@ -29,7 +29,12 @@ pub(crate) fn run(arguments: &ServerArguments) -> Result<ExitCode, Failure> {
     let exe = postern_exec::program::own_executable().or_misused("find this executable")?;
     asynchronously(async {
         let mut signals = Signals::listen()?;
-        let (mut plane, ready) = Plane::start(exe, prepared.server, prepared.sockets, prepared.edge).await?;
+        let started = Plane::start(exe, prepared.server, prepared.sockets, prepared.edge);
+        let (mut plane, ready) = tokio::select! {
+            started = started => started?,
+            // What was started ends with its channel.
+            () = signals.next() => return Ok(ExitCode::SUCCESS),
+        };
         announce(&ready, arguments, &data);
         tokio::select! {
             () = plane.keep() => (),

@@ -79,15 +79,22 @@ impl Plane {
                 }
                 Event::EdgeEnded(status) => {
                     tracing::error!(role = "edge", ?status, "a role ended and is started again");
-                    if let Some(edge) = &mut self.edge {
-                        let running = started::<_, Result<(), String>>(&mut edge.supervisor).await;
-                        edge.give(&mut self.server, running).await;
+                    let Self { server, edge, .. } = &mut *self;
+                    if let Some(edge) = edge {
+                        // One that does not start holds up no server; its end is told again.
+                        tokio::select! {
+                            running = started::<_, Result<(), String>>(&mut edge.supervisor) => {
+                                edge.give(server, running).await;
+                            }
+                            _ = server.child.wait() => (),
+                            () = tokio::time::sleep(EDGE_STANDS) => (),
+                        }
                     }
                 }
                 Event::EdgeGivenUp(number) => {
                     if let Some(edge) = self.edge.as_mut().filter(|edge| edge.number == number) {
-                        // Its end is the next event.
-                        let _ended = edge.child.end(EDGE_PATIENCE).await;
+                        // At once: waiting could be cut short, and nobody says it again. Its end is the next event.
+                        let _ended_already = edge.child.kill();
                     }
                 }
                 // It is ending; that is the next event.
@@ -129,18 +136,18 @@ impl Plane {
     }
 
     async fn start_both(&mut self) {
-        match &mut self.edge {
-            None => self.server = started::<_, Result<ServerReady, String>>(&mut self.supervisor).await,
-            Some(edge) => {
-                let successor = async {
-                    let _ended = edge.child.end(EDGE_PATIENCE).await;
-                    started::<_, Result<(), String>>(&mut edge.supervisor).await
-                };
-                let server = started::<_, Result<ServerReady, String>>(&mut self.supervisor);
-                let (server, running) = tokio::join!(server, successor);
-                self.server = server;
-                edge.give(&mut self.server, running).await;
-            }
+        let Self { supervisor, server, edge } = self;
+        // Kept as soon as it stands: what cuts this short afterwards ends no server that serves.
+        let stands = async { *server = started::<_, Result<ServerReady, String>>(supervisor).await };
+        let Some(edge) = edge else { return stands.await };
+        let successor = async {
+            let _ended = edge.child.end(EDGE_PATIENCE).await;
+            started::<_, Result<(), String>>(&mut edge.supervisor).await
+        };
+        let (running, ()) = tokio::join!(tokio::time::timeout(EDGE_STANDS, successor), stands);
+        // Without one, the former edge's end is told again.
+        if let Ok(running) = running {
+            edge.give(server, running).await;
         }
     }
 }
@@ -179,3 +186,5 @@ const MESSAGE_BYTES: usize = 1024;
 const SERVER_PATIENCE: Duration = Duration::from_secs(12);
 /// How long an edge may take to end whose channel is closed: it has nothing to finish.
 const EDGE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long an edge may take to say that it can serve.
+const EDGE_STANDS: Duration = Duration::from_secs(10);

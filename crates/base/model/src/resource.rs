@@ -119,7 +119,7 @@ pub enum ResourceParam {
     },
     /// A Git repository; only when a session begins.
     GithubRepository {
-        /// Where it is cloned from: https, a host and a path.
+        /// Where it is cloned from, as git takes it: a URL with a host, or `user@host:path`.
         url: String,
         /// What its host asks for, sealed at once.
         #[serde(default, skip_serializing)]

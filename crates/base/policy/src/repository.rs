@@ -156,7 +156,7 @@ impl Form {
     fn without_user(self, authority: &str) -> Result<&str, BadRepositoryUrl> {
         match (authority.rsplit_once('@'), self) {
             (None, _) => Ok(authority),
-            (Some((user, host)), Self::Ssh | Self::Copy) if !user.contains([':', '@']) => Ok(host),
+            (Some((user, host)), Self::Ssh | Self::Copy) if !user.contains([':', '@', '[', ']']) => Ok(host),
             (Some(_), _) => Err(BadRepositoryUrl::Userinfo),
         }
     }
@@ -187,6 +187,11 @@ impl<'t> Written<'t> {
         }
         if path.split('/').next().is_some_and(|first| first.contains('@')) {
             return Err(BadRepositoryUrl::Userinfo);
+        }
+        // A port of something else, where the scheme was forgotten.
+        let first = path.split('/').next().unwrap_or_default();
+        if !authority.contains('@') && !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(BadRepositoryUrl::Scheme);
         }
         Ok(Self { form: Form::Copy, authority, path })
     }
@@ -400,6 +405,9 @@ mod tests {
             ("a@b@github.com:a/b", Userinfo),
             ("http://user:token@github.com/a/b", Userinfo),
             ("git@github.com:", NoPath),
+            ("git.internal:8443/acme/ledger", Scheme),
+            ("[x]@evil.example:a/b", Userinfo),
+            ("ssh://[x]@evil.example/a/b", Userinfo),
             ("git@github.com:a/../b", Path(BadPath::DotSegment)),
             ("git@:a/b", Host(BadHost::Empty)),
             ("git@-oProxyCommand=id:a/b", Host(BadHost::Malformed)),

@@ -53,6 +53,10 @@ pub(crate) const NOTES_TOLD: usize = 256;
 pub(crate) const NOTES_KEPT: usize = 1024;
 /// How long an edge waits for something to note before it says that there is nothing.
 pub(crate) const NOTES_EVERY: Duration = Duration::from_secs(10);
+/// The longest word or sentence that a server keeps of an edge's, in characters.
+pub(crate) const NOTE_CHARACTERS: usize = 500;
+/// What a server waits between two questions for notes: an edge that always answers at once keeps no processor busy.
+pub(crate) const NOTES_PAUSE: Duration = Duration::from_millis(100);
 /// How long an edge may take to take a change, before it is given up.
 pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 /// How long an edge may take to say how a tunnel stands.

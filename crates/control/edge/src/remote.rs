@@ -22,7 +22,7 @@ use crate::directory::{Directory, TunnelEntry};
 use crate::edge::Settings;
 use crate::limits::{self, RECENT};
 use crate::message::{Answer, Ask, Opened};
-use crate::status::{Notes, Numbered, TunnelStatus};
+use crate::status::{ErrorNote, Notes, Numbered, TunnelStatus};
 
 /// The edge of a server, while there is one. `Clone` gives another handle to the same.
 #[derive(Clone)]
@@ -138,6 +138,7 @@ impl Remote {
                 Ok(_) => return Lost::Misspoken,
                 Err(error) => return error.into(),
             }
+            tokio::time::sleep(limits::NOTES_PAUSE).await;
         }
     }
 
@@ -161,7 +162,8 @@ impl Remote {
         let mut seen = lock(&attended.seen);
         for Numbered { number, tunnel, note } in notes {
             if number > *seen && self.inner.directory.by_id(&tunnel).is_some() {
-                self.inner.notes.keep(&tunnel, note);
+                let ErrorNote { at, code, message } = note;
+                self.inner.notes.keep(&tunnel, ErrorNote { at, code: short(&code), message: short(&message) });
             }
             *seen = number.max(*seen);
         }
@@ -321,6 +323,11 @@ fn checked(error: CarryError, tunnel: &str) -> CarryError {
     }
 }
 
+/// A new text and not a cut one, which would keep the room that it had.
+fn short(text: &str) -> String {
+    text.chars().take(limits::NOTE_CHARACTERS).collect()
+}
+
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -328,6 +335,36 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_an_edge_notes_is_kept_as_far_as_a_person_reads() {
+        let remote = Remote::new(Settings::default());
+        let tunnel = TunnelEntry {
+            id: "tnl_a".to_owned(),
+            workspace: String::new(),
+            domain: "a.tunnel.localhost".to_owned(),
+            token_digest: None,
+            token_generation: 1,
+            certificates: Vec::new(),
+            archived: false,
+        };
+        remote.inner.directory.put(tunnel);
+        let (ours, _theirs) = Channel::pair().unwrap();
+        let attended = Attended {
+            caller: Caller::new(ours, limits::MESSAGE_BYTES),
+            cut: CancellationToken::new(),
+            tunnels: Mutex::default(),
+            seen: Mutex::default(),
+        };
+        let long = "\u{20ac}".repeat(limits::MESSAGE_BYTES / 8);
+        let note = ErrorNote { at: std::time::SystemTime::now(), code: long.clone(), message: long };
+        let of = |number, tunnel: &str| Numbered { number, tunnel: tunnel.to_owned(), note: note.clone() };
+        remote.keep(&attended, vec![of(1, "tnl_a"), of(2, "tnl_unknown")]);
+        let [kept] = &remote.inner.notes.of("tnl_a")[..] else { panic!("one note") };
+        assert_eq!((kept.code.chars().count(), kept.message.chars().count()), (500, 500));
+        assert!(kept.code.capacity() < 4096, "{}", kept.code.capacity());
+        assert!(remote.inner.notes.of("tnl_unknown").is_empty());
+    }
 
     #[test]
     fn what_an_edge_says_of_a_stream_reaches_nobody_in_its_own_words() {

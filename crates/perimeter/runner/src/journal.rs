@@ -19,8 +19,6 @@ pub(crate) struct Journal {
     file: Arc<File>,
     /// How long it is, without what a write left that failed half-way.
     length: u64,
-    /// Whether a write failed half-way.
-    torn: bool,
     entries: HashMap<String, Standing>,
 }
 
@@ -73,7 +71,7 @@ impl Journal {
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         file.set_len(whole as u64).map_err(failed)?;
         let entries = read(&bytes[..whole]).map_err(|line| JournalError::Garbled { path: path.to_owned(), line })?;
-        Ok(Self { file: Arc::new(file), length: whole as u64, torn: false, entries })
+        Ok(Self { file: Arc::new(file), length: whole as u64, entries })
     }
 
     /// Whether nothing of this session was ever started here.
@@ -122,11 +120,8 @@ impl Journal {
         let mut bytes = serde_json::to_vec(line).map_err(|error| JournalError::Write(error.into()))?;
         bytes.push(b'\n');
         postern_danger::point!("journal.before");
-        // What a full disk left of a line is cut, before a line follows it that could not be read any more.
-        let cut = if self.torn { self.file.set_len(self.length) } else { Ok(()) };
-        let written = cut.and_then(|()| self.file.write_all_at(&bytes, self.length));
-        self.torn = written.is_err();
-        written.map_err(JournalError::Write)?;
+        // What a full disk left of a line has no end of line. The next line is written over it, and what is longer than that is cut when this is opened again.
+        self.file.write_all_at(&bytes, self.length).map_err(JournalError::Write)?;
         self.length += bytes.len() as u64;
         postern_danger::point!("journal.after");
         Ok(())

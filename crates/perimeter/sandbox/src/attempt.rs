@@ -31,7 +31,7 @@ impl Attempt {
 }
 
 /// Every attempt. No argument is an address but null, so none reads or writes memory of ours.
-pub const ALL: [Attempt; 14] = [
+pub const ALL: [Attempt; 15] = [
     attempt("execve", libc::SYS_execve, [0; 5]),
     attempt("execveat", libc::SYS_execveat, [-1, 0, 0, 0, 0]),
     // PTRACE_SEIZE of this process: EPERM from the kernel too, so it goes for a process that is not there (ESRCH).
@@ -49,6 +49,12 @@ pub const ALL: [Attempt; 14] = [
     // A page that can be written and executed.
     attempt("writable-program", libc::SYS_mmap, [0, 4096, 7, 0x22, -1]),
     attempt("signal", libc::SYS_kill, [0x7fff_ffff, 0, 0, 0, 0]),
+    // SO_LINGER, of no socket.
+    attempt(
+        "linger",
+        libc::SYS_setsockopt,
+        [-1, libc::SOL_SOCKET as libc::c_long, libc::SO_LINGER as libc::c_long, 0, 0],
+    ),
 ];
 
 const fn attempt(name: &'static str, number: libc::c_long, arguments: [libc::c_long; 5]) -> Attempt {

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -68,6 +68,8 @@ impl Lend {
 /// Everything that is to be lent, as it lies on the host before the perimeter starts.
 pub(crate) struct Lends {
     directory: Directory,
+    /// Whether anything in there may be lent, by its name.
+    lendable: bool,
     /// What loads, each with a zone of its own.
     lent: Vec<Lend>,
     /// Whether attacks on what is lent are made.
@@ -86,8 +88,10 @@ impl Lends {
         let wanted = probes.iter().flat_map(|probe| std::iter::once(&probe.attempt).chain(&probe.twin));
         let wanted: BTreeSet<Lend> = wanted.filter_map(|attempt| Lend::of(&names.fill(attempt), "lend")).collect();
         let lent = wanted.into_iter().filter(Lend::loads).collect();
-        let attacked = probes.iter().any(|probe| attempt::lent(&probe.attempt).is_some());
-        Ok(Self { directory, lent, attacked })
+        let plain = directory.path().join("plain").display().to_string();
+        let lendable = Lend { how: "read".to_owned(), path: plain }.loads();
+        let attacked = lendable && probes.iter().any(|probe| attempt::lent(&probe.attempt).is_some());
+        Ok(Self { directory, lendable, lent, attacked })
     }
 
     /// The document under test with a zone for each thing that is to be lent.
@@ -118,6 +122,13 @@ impl Lends {
 
 /// Makes the attempts.
 pub(crate) async fn attack(stand: &Stand, probes: &[Probe], seen: &mut BTreeMap<String, Evidence>) {
+    if !stand.lends.lendable {
+        let about = |probe: &&Probe| attempt::lends(&probe.attempt) || attempt::lent(&probe.attempt).is_some();
+        for probe in probes.iter().filter(about) {
+            seen.entry(probe.id.clone()).or_default().inside = Some(Outcome::new(NOTHING_LENDABLE));
+        }
+        return;
+    }
     let names = stand.lends.names(stand.directory());
     let mut known = BTreeMap::new();
     for probe in probes.iter().filter(|probe| attempt::lends(&probe.attempt)) {
@@ -179,12 +190,15 @@ async fn attack_what_is_lent(stand: &Stand, probes: &[Probe], seen: &mut BTreeMa
             let input = json!({"file_path": INSIDE_PATH, "content": PROGRAM});
             call(&mut session, "setup", "write", input).await;
             // Only now: what holds a socket or a pipe when a sandbox is built is not lent.
-            let _services = serve(stand.lends.directory.path());
+            let services = serve(stand.lends.directory.path());
             let own = meant.iter().map(|(probe, attempt)| Planned { id: &probe.id, attempt: attempt.clone() });
             let beside = twins.iter().map(|(id, attempt)| Planned { id, attempt: attempt.clone() });
             let printed = bash(&mut session, "lent", command(&plan(stand, false, own.chain(beside).collect()))).await;
             session.close().await;
-            printed
+            match services {
+                Ok(_served) => printed,
+                Err(error) => format!("no service of the host's could be made: {error}"),
+            }
         }
         Err(refused) => refused.to_string(),
     };
@@ -264,8 +278,14 @@ fn lay_out(at: &Path) -> std::io::Result<()> {
     }
     symlink("/etc", at.join("link"))?;
     // It stays when nobody listens any more.
-    drop(UnixListener::bind(at.join("services/inner/service"))?);
+    drop(listen(&at.join("services/inner"))?);
     pipe(&at.join("pipes/pipe"))
+}
+
+/// A service in this directory, by a short way to it: an address has room for a hundred bytes of a path.
+fn listen(directory: &Path) -> std::io::Result<UnixListener> {
+    let directory = fs::File::open(directory)?;
+    UnixListener::bind(format!("/proc/self/fd/{}/service", directory.as_raw_fd()))
 }
 
 fn pipe(at: &Path) -> std::io::Result<()> {
@@ -277,7 +297,7 @@ fn pipe(at: &Path) -> std::io::Result<()> {
 fn serve(at: &Path) -> std::io::Result<Vec<(UnixListener, OwnedFd)>> {
     let serve = |name: &str| {
         let service: PathBuf = at.join(name).join("service");
-        let listener = UnixListener::bind(&service)?;
+        let listener = listen(&at.join(name))?;
         fs::set_permissions(&service, Permissions::from_mode(0o777))?;
         pipe(&at.join(name).join("pipe"))?;
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -286,6 +306,10 @@ fn serve(at: &Path) -> std::io::Result<Vec<(UnixListener, OwnedFd)>> {
     };
     ["read", "write"].into_iter().map(serve).collect()
 }
+
+/// Where the run's directories lie in a place that is never lent.
+const NOTHING_LENDABLE: &str =
+    "skip not here: nothing below the temporary directory is ever lent; a run with another TMPDIR shows it";
 
 /// How the spawner says that it does not lend something.
 const REFUSALS: [&str; 4] = [" would show ", " is never lent", " is really ", " is not one below /dev"];
@@ -296,6 +320,18 @@ const MAPPED: [u128; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994];
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_to_be_lent_is_laid_out_below_a_long_path_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let long = directory.path().join("a".repeat(120));
+        fs::create_dir(&long).unwrap();
+        lay_out(&long).unwrap();
+        assert!(long.join("services/inner/service").exists());
+        let services = serve(&long).unwrap();
+        assert_eq!(services.len(), 2);
+        assert!(["read", "write"].iter().all(|name| long.join(name).join("service").exists()));
+    }
 
     #[test]
     fn what_a_zone_may_not_lend_by_its_name_is_not_loaded_and_what_it_may_is_a_zone_of_its_own() {

@@ -145,6 +145,7 @@ impl Zone {
             [
                 ("host", rule.host.covers(url.host())),
                 ("port", rule.ports.contains(&url.port())),
+                ("scheme", rule.scheme == url.scheme()),
                 ("repositories", rule.repositories == Repositories::Taken),
             ]
         };

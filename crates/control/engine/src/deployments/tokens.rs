@@ -37,8 +37,11 @@ impl Tokens {
             let ResourceParam::GithubRepository { url, authorization_token, .. } = resource else { continue };
             let token = authorization_token.take();
             // What is no URL is refused where a session is begun with it.
-            let Ok(url) = url.parse::<RepositoryUrl>() else { continue };
-            urls.push(url.to_string());
+            let Ok(parsed) = url.parse::<RepositoryUrl>() else { continue };
+            // Kept and shown as it is fetched: what else was written, an SSH user say, is not.
+            *url = parsed.to_string();
+            urls.push(url.clone());
+            let url = parsed;
             let Some(token) = token else { continue };
             match brought.iter().find(|(_, other, _)| *other == url) {
                 None => brought.push((index, url, token)),

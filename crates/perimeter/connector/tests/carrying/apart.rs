@@ -251,5 +251,4 @@ async fn an_edge_that_does_not_take_a_change_is_given_up() {
     // It hears everything and answers nothing.
     soon("the end of patience", attended).await.unwrap();
     drop(theirs);
-    assert_eq!(apart.try_open("echo.aaaa.tunnel.localhost").await.err(), Some(CarryError::UnknownHost));
 }

@@ -176,6 +176,11 @@ repositories = true
     assert_eq!(denied.reason, Reason::PlaceholderWrongScheme);
     let secure = RepositoryToken::new("sesrsc_1", "https://forge.local:3000/team/ledger".parse().unwrap());
     assert!(zone.grant_repository(&secure).unwrap_err().next_step.contains("scheme https, port 3000"));
+    let told = zone.explain_repository(secure.url());
+    assert!(
+        told.rules.iter().all(|rule| rule.matchers.contains(&("scheme", rule.rule == "none"))),
+        "the line is named"
+    );
     for elsewhere in ["10.0.0.0/8", "127.0.0.0/8\", \"10.0.0.0/8"] {
         let errors = listed(&load(&format!("{CODE}{}", local.replace("127.0.0.0/8", elsewhere))).unwrap_err());
         assert!(errors.contains("not sent in the clear"), "{errors}");
