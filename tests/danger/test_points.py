@@ -18,7 +18,8 @@ from conftest import Stack, placed, script, until
 PASSINGS = int(os.environ.get("POSTERN_PASSINGS", "2"))
 SEED = int(os.environ.get("POSTERN_SEED", "20261128"))
 FILE = "postern-danger-off"
-SETTLED_SECONDS = 90
+# A worker that does not hear that its claim was acknowledged leaves it to its lease: 90 s of a living server, and the look for it.
+SETTLED_SECONDS = 150
 # How often a session of these turns passes each point, from the start of the process on.
 POINTS = {
     "commit.before": 20, "commit.after": 20, "answer.before": 12, "answer.after": 12, "model.before": 6, "model.after": 6,
