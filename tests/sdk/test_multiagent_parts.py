@@ -70,15 +70,20 @@ def test_what_is_sent_is_merged_level_by_level_and_shown_whole(client: Anthropic
     assert update(5, subagents=OFF)["subagents"] == OFF
     coordinator = {"type": "coordinator", "agents": [{"type": "advisor", "model": "rehearsal-1"}]}
     assert shown(agents.with_raw_response.update(id, version=6, multiagent=coordinator)) == coordinator, "another type replaces"
-    with pytest.raises(BadRequestError, match="workflows_unsupported"):
-        agents.update(id, version=7, multiagent=parts())
-    assert agents.update(id, version=7, multiagent=None).multiagent is None
+    anew = shown(agents.with_raw_response.update(id, version=7, multiagent=parts()))
+    assert anew == parts(advisor=OFF, subagents=EVERYTHING_ELSE, workflows=EVERYTHING_ELSE), "everything has its default"
+    of_runs = {"type": "enabled", "inline_agents": OFF, "predefined_agents": [pinned]}
+    after = update(8, workflows={**of_runs, "predefined_agents": [pinned]})
+    assert after == parts(advisor=OFF, subagents=EVERYTHING_ELSE, workflows=of_runs)
+    assert update(9) == after
+    assert update(9, workflows=None)["workflows"] == EVERYTHING_ELSE, "null is the default, which is enabled"
+    assert agents.update(id, version=10, multiagent=None).multiagent is None
 
 
 @pytest.mark.parametrize("sent, why", [
-    ({}, "workflows_unsupported"),
-    ({"workflows": None}, "workflows_unsupported"),
-    ({"workflows": ON}, "workflows_unsupported"),
+    ({"workflows": {"type": "enabled", "inline_agents": OFF}}, r"multiagent\.workflows\.predefined_agents"),
+    ({"workflows": {"type": "enabled", "predefined_agents": [7]}}, r"workflows\.predefined_agents\[0\]"),
+    ({"workflows": {"type": "enabled", "predefined_agents": [{"type": "self"}] * 2}}, r"workflows\.predefined_agents\[1\]"),
     ({"workflows": OFF, "advisor": ON}, r"multiagent\.advisor\.model"),
     ({"workflows": OFF, "subagents": {"type": "enabled", "inline_agents": OFF}}, r"multiagent\.subagents\.predefined_agents"),
     ({"workflows": OFF, "subagents": {"type": "enabled", "predefined_agents": [{"type": "self"}] * 2}}, r"predefined_agents\[1\]"),

@@ -213,7 +213,7 @@ def test_an_agent_of_a_roster_reads_its_own_skill(client: Anthropic, postern: St
 
 
 @pytest.mark.parametrize("roster, code", [
-    ({"type": "multiagent_20261001"}, "workflows_unsupported"),
+    ({"type": "multiagent_20261001", "workflows": []}, r"multiagent\.workflows"),
     ({"type": "coordinator", "agents": []}, "1 to 20 agents"),
     ({"type": "coordinator", "agents": [{"type": "self"}, {"type": "self"}]}, "named already"),
     ({"type": "coordinator", "agents": [{"type": "self"}] * 21}, "1 to 20 agents"),

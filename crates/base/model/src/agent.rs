@@ -18,8 +18,9 @@ pub use inline::InlineAgent;
 pub use mcp::{MAX_MCP_SERVERS, McpServer, McpServerTag};
 pub use model_config::{Effort, EffortLevel, ModelConfig, ModelParam, Speed};
 pub use multiagent::{
-    HasRoster, MAX_ROSTER, MESSAGE_AGENT, Member, MemberFacts, MemberParam, Mind, Multiagent, START_AGENT,
-    SessionMultiagent, ThreadAgent, fitting_roster, fitting_roster_skills,
+    CHECK_WORKFLOW, CONTINUE_WORKFLOW, HasRoster, MAX_ROSTER, MESSAGE_AGENT, Member, MemberFacts, MemberParam, Mind,
+    Multiagent, START_AGENT, START_WORKFLOW, STOP_WORKFLOW, SessionMultiagent, ThreadAgent, WORKFLOW_TOOLS,
+    fitting_roster, fitting_roster_skills,
 };
 pub use parts::{AdvisorPart, InlineAgents, Parts, Spawning};
 

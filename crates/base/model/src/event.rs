@@ -8,16 +8,18 @@ mod outcome;
 mod preview;
 #[cfg(test)]
 mod tests;
+mod workflow;
 
 pub use client::{ClientEvent, MAX_EVENTS, SendEvents};
 pub use outcome::{DEFAULT_ITERATIONS, LONGEST_RUBRIC, OutcomeEvaluation, OutcomeProgress, OutcomeResult, Rubric};
 pub use preview::{ContentDelta, Preview, Previewable, PreviewedEvent};
+pub use workflow::{WorkflowError, WorkflowErrorKind, WorkflowPhase, WorkflowResult};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::content::Block;
-use crate::ids::{CredentialId, EventId, OutcomeId, ThreadId, VaultId};
+use crate::ids::{CredentialId, EventId, OutcomeId, ThreadId, VaultId, WorkflowPhaseId, WorkflowRunId};
 use crate::money::BudgetLimit;
 use crate::session::{SessionAgent, Usage};
 use crate::{Field, Timestamp};
@@ -155,7 +157,13 @@ pub enum EventBody {
         from_agent_name: Option<String>,
     },
     #[serde(rename = "session.thread_created")]
-    ThreadCreated { agent_name: String, session_thread_id: ThreadId },
+    ThreadCreated {
+        agent_name: String,
+        session_thread_id: ThreadId,
+        /// Null but for a thread of a workflow's run.
+        #[serde(default)]
+        workflow_run_id: Option<WorkflowRunId>,
+    },
     #[serde(rename = "session.status_running")]
     StatusRunning {},
     #[serde(rename = "session.status_rescheduled")]
@@ -216,10 +224,33 @@ pub enum EventBody {
         explanation: String,
         usage: ModelUsage,
     },
+    #[serde(rename = "workflow_run.created")]
+    WorkflowRunCreated {
+        workflow_run_id: WorkflowRunId,
+        name: String,
+        description: Option<String>,
+        phases: Vec<WorkflowPhase>,
+    },
+    #[serde(rename = "workflow_run.status_running")]
+    WorkflowRunRunning { workflow_run_id: WorkflowRunId },
+    #[serde(rename = "workflow_run.status_idle")]
+    WorkflowRunIdle { workflow_run_id: WorkflowRunId },
+    #[serde(rename = "workflow_run.phase_started")]
+    WorkflowRunPhaseStarted { workflow_run_id: WorkflowRunId, workflow_run_phase_id: WorkflowPhaseId },
+    #[serde(rename = "workflow_run.phase_ended")]
+    WorkflowRunPhaseEnded {
+        workflow_run_id: WorkflowRunId,
+        workflow_run_phase_id: WorkflowPhaseId,
+        phase_started_id: EventId,
+    },
+    #[serde(rename = "workflow_run.error")]
+    WorkflowRunError { error: WorkflowError, workflow_run_id: Option<WorkflowRunId> },
+    #[serde(rename = "workflow_run.status_ended")]
+    WorkflowRunEnded { workflow_run_id: WorkflowRunId, result: WorkflowResult },
 }
 
 impl EventBody {
-    /// Every type that a list may be filtered by (contract 1.5), those of parts that are not in this build included.
+    /// Every type that a list may be filtered by (contract 1.5).
     pub const TYPES: [&'static str; 41] = [
         "user.message",
         "user.interrupt",
@@ -302,6 +333,13 @@ impl EventBody {
             Self::SessionUsage { .. } => "session.usage",
             Self::ModelRequestStart {} => "span.model_request_start",
             Self::ModelRequestEnd { .. } => "span.model_request_end",
+            Self::WorkflowRunCreated { .. } => "workflow_run.created",
+            Self::WorkflowRunRunning { .. } => "workflow_run.status_running",
+            Self::WorkflowRunIdle { .. } => "workflow_run.status_idle",
+            Self::WorkflowRunPhaseStarted { .. } => "workflow_run.phase_started",
+            Self::WorkflowRunPhaseEnded { .. } => "workflow_run.phase_ended",
+            Self::WorkflowRunError { .. } => "workflow_run.error",
+            Self::WorkflowRunEnded { .. } => "workflow_run.status_ended",
         }
     }
 }

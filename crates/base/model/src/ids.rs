@@ -103,6 +103,10 @@ ids! {
     WorkId = "work_";
     /// An outcome that a user defined.
     OutcomeId = "outc_";
+    /// A run of a workflow.
+    WorkflowRunId = "wrun_";
+    /// A phase of a workflow.
+    WorkflowPhaseId = "wrph_";
     /// An API key's record, never the key itself.
     ApiKeyId = "apikey_";
     /// An environment key's record, never the key itself.

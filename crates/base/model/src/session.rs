@@ -8,7 +8,7 @@ use crate::agent::{
     SessionMultiagent,
 };
 use crate::event::{ClientEvent, OutcomeEvaluation};
-use crate::ids::{AgentId, DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId};
+use crate::ids::{AgentId, DeploymentId, EnvironmentId, SessionId, ThreadId, VaultId, WorkflowRunId};
 use crate::metadata::MetadataPatch;
 use crate::money::{BudgetLimit, MonetaryAmount};
 use crate::resource::{Resource, ResourceParam};
@@ -271,8 +271,8 @@ pub struct Thread {
     pub stats: Option<Stats>,
     /// Tokens; null until it was first idle after running.
     pub usage: Option<Usage>,
-    /// Always null.
-    pub workflow_run_id: Option<String>,
+    /// The run of a workflow that created it; null for any other.
+    pub workflow_run_id: Option<WorkflowRunId>,
 }
 
 /// The constant `session_thread`.

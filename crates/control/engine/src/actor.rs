@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use postern_model::Problem;
 use postern_model::event::{ClientEvent, Event, Previewable};
 use postern_model::ids::{SessionId, ThreadId};
+use postern_model::{Problem, Timestamp};
 use postern_session::{Author, Input, ModelEvent, Session};
 use postern_store::events::{After, Of, WAITING};
 use postern_store::sessions::Record;
@@ -117,6 +118,7 @@ impl Actor {
                     self.under_way(&thread).retry_at = None;
                     self.perform(Input::RetryDue(thread)).await.map(drop)
                 }
+                () = lapsed(self.session.next_lapse()) => self.perform(Input::Lapsed).await.map(drop),
                 () = tokio::time::sleep_until(linger) => if self.is_busy() { Ok(()) } else { Err(Over::Finished) },
             };
             if let Err(over) = done {
@@ -136,7 +138,8 @@ impl Actor {
     }
 
     fn is_busy(&mut self) -> bool {
-        self.under_way.values().any(UnderWay::is_busy) || !self.subscribers.is_empty()
+        let has_timers = self.session.has_open_runs();
+        has_timers || self.under_way.values().any(UnderWay::is_busy) || !self.subscribers.is_empty()
     }
 
     async fn take_news(&mut self, thread: ThreadId, news: News) -> Result<(), Over> {
@@ -282,6 +285,17 @@ async fn due(retry: Option<(Instant, ThreadId)>) -> ThreadId {
         Some((at, thread)) => {
             tokio::time::sleep_until(at).await;
             thread
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until a run's lifetime is over; for ever where no run is open.
+async fn lapsed(at: Option<Timestamp>) {
+    match at {
+        Some(at) => {
+            let left = Timestamp::now().duration_until(at);
+            tokio::time::sleep(Duration::try_from(left).unwrap_or_default()).await;
         }
         None => std::future::pending().await,
     }

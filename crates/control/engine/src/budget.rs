@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use postern_model::agent::ThreadAgent;
 use postern_model::money::BudgetLimit;
 use postern_model::session::SessionAgent;
 use postern_model::{Field, Problem};
@@ -23,14 +22,14 @@ impl Settings {
         }
     }
 
-    /// The same for the agents of its roster and its advisor, by the names of their models.
+    /// The same for the other agents of its session and its advisor, by the names of their models.
     pub(crate) fn prices_of_roster(&self, agent: &SessionAgent) -> BTreeMap<String, Prices> {
         let advisor = agent.advisor().map(|model| {
             let prices = Prices { agent: self.prices.get(model).copied(), ..Prices::default() };
             (model.to_owned(), prices)
         });
         // Agents that it defines itself may have its own model.
-        let members = agent.roster().iter().map(ThreadAgent::agent).chain([agent]);
+        let members = agent.others().chain([agent]);
         let members = members.map(|member| (member.model.id.clone(), self.prices_of(member)));
         // An agent that has the advisor's model is asked for by a judge and a grader too.
         advisor.into_iter().chain(members).collect()
@@ -39,11 +38,11 @@ impl Settings {
     /// Checks that whatever a session with this agent can spend can be counted.
     fn must_be_budgetable(&self, agent: &SessionAgent) -> Result<(), Problem> {
         let own = [Some(agent.model.id.as_str()), self.judge.as_deref(), self.grader.as_deref()];
-        let roster = agent.roster().iter().map(|member| member.agent().model.id.as_str());
+        let others = agent.others().map(|other| other.model.id.as_str());
         match own
             .into_iter()
             .flatten()
-            .chain(roster)
+            .chain(others)
             .chain(agent.advisor())
             .find(|model| !self.prices.contains_key(*model))
         {

@@ -90,6 +90,10 @@ impl Actor {
             let message = "The primary thread ends with its session: archive the session.";
             return Err(Problem::invalid(message).into());
         }
+        if self.session.is_of_open_run(thread) && status != SessionStatus::Terminated {
+            let message = "The thread is of a workflow run that is open; it is archived when the run is done with it.";
+            return Err(Problem::invalid(message).with_code("workflow_run_open").into());
+        }
         match status {
             SessionStatus::Idle => self.end_thread(id).await?,
             SessionStatus::Terminated => {}
@@ -162,6 +166,11 @@ impl Actor {
             Field::Null => return Err(Problem::invalid_at("agent", "cannot be cleared")),
             Field::Value(update) => update,
         };
+        if self.session.has_open_runs() {
+            let message =
+                "cannot be changed while a workflow run is open; wait for its end, or ask the agent to stop it";
+            return Err(Problem::invalid_at("agent", message).with_code("workflow_run_open"));
+        }
         if self.session.overall().status != SessionStatus::Idle {
             return Err(Problem::conflict("`agent` can be changed only while the session is idle."));
         }

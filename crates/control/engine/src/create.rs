@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use postern_model::agent::{AgentDefinition, McpServer, Multiagent, fitting_roster_skills};
+use postern_model::agent::{AgentDefinition, McpServer, fitting_roster_skills};
 use postern_model::environment::Environment;
 use postern_model::event::ClientEvent;
 use postern_model::ids::{AgentId, EnvironmentId, SessionId, ThreadId, VaultId, WorkspaceId};
@@ -94,9 +94,10 @@ pub(crate) async fn begin(
     let environment_id = environment(tx, workspace, &request.environment_id).await?;
     let agent = agent(tx, workspace, request.agent).await?;
     served(shared.settings.limits.web, &agent)?;
-    let of_roster: Vec<_> = agent.roster().iter().map(|member| member.agent().skills.as_slice()).collect();
-    let place = agent.multiagent.as_ref().map_or("multiagent", Multiagent::place);
-    fitting_roster_skills(place, &agent.skills, &of_roster)?;
+    if let Some(multiagent) = &agent.multiagent {
+        let of_others: Vec<_> = agent.others().map(|other| other.skills.as_slice()).collect();
+        fitting_roster_skills(multiagent, &agent.skills, &of_others)?;
+    }
     let skills = skills::summaries(tx, workspace, &agent.skills_of_all()).await.map_err(problem)?;
     let budget = budget::created(&shared.settings, &agent, request.budget)?;
     postern_store::vaults::check_usable(tx, workspace, &vault_ids).await.map_err(problem)?;
@@ -322,8 +323,7 @@ pub(crate) fn resolve_tools(tools: Field<Vec<ToolParam>>) -> Result<Vec<tool::To
 /// Checks that this server has every web tool that the agents of a session name: a session without one that its author counts
 /// on would be something else than was asked for.
 pub(crate) fn served(web: WebTools, agent: &SessionAgent) -> Result<(), Problem> {
-    let members = agent.roster().iter().map(|member| member.agent());
-    let mut agents = std::iter::once(agent).chain(members);
+    let mut agents = std::iter::once(agent).chain(agent.others());
     agents.try_for_each(|agent| {
         web.check(&agent.tools)
             .map_err(|problem| Problem { message: format!("agent {}: {}", agent.id, problem.message), ..problem })

@@ -111,7 +111,8 @@ impl Actor {
             && let Some(created) = self.session.thread(session_thread_id)
         {
             let created_at = event.processed_at.unwrap_or(now);
-            threads::create(tx, &self.log(thread), session_thread_id, &created.mind(), created_at).await?;
+            let of = threads::Beginning { mind: created.mind(), workflow_run_id: created.workflow_run_id().cloned() };
+            threads::create(tx, &self.log(thread), session_thread_id, &of, created_at).await?;
         }
         Ok(())
     }
@@ -125,6 +126,10 @@ impl Actor {
         let grown: BTreeSet<&ThreadId> = deeds.iter().filter(is_grown).map(|deed| &deed.thread).collect();
         for thread in grown.into_iter().filter_map(|id| self.session.thread(id)) {
             threads::save_progress(tx, thread.id(), &progress_of(thread), now).await?;
+            // A run is done with a thread when that is over, and nobody else archives it.
+            if thread.workflow_run_id().is_some() && thread.state().status == SessionStatus::Terminated {
+                threads::archive(tx, thread.id(), now).await?;
+            }
         }
         Ok(())
     }

@@ -80,6 +80,10 @@ impl After<'_> {
                 Ok(())
             }
             ClientEvent::UserInterrupt { session_thread_id: Some(thread) } => match self.session.position(thread) {
+                Some(at) if self.session.is_of_open_run(&self.session.threads[at]) => Err(Problem::invalid(
+                    "the thread is of a workflow run that is open; interrupt the session, or ask its agent to stop the run",
+                )
+                .with_code("workflow_run_open")),
                 Some(at) => {
                     self.interrupt(at);
                     Ok(())

@@ -91,7 +91,8 @@ impl Step<'_> {
             return Err("The session's budget is spent. The advisor was not asked.".to_owned());
         }
         let session_thread_id = self.chance.thread_id();
-        let created = EventBody::ThreadCreated { agent_name: ADVISOR.to_owned(), session_thread_id };
+        let (agent_name, workflow_run_id) = (ADVISOR.to_owned(), None);
+        let created = EventBody::ThreadCreated { agent_name, session_thread_id, workflow_run_id };
         self.append_with(created, marks::question(call));
         let (from_session_thread_id, from_agent_name) = (self.thread().id.clone(), None);
         let content = vec![Block::text(question)];

@@ -3,7 +3,7 @@
 //! The tools are the coordinator's; this server answers them at once, but for the one that asks an advisor. What one thread says to another is in the logs of
 //! both, and goes into the other's conversation with its next model request.
 
-use postern_model::agent::{ASK_ADVISOR, MESSAGE_AGENT, START_AGENT, ThreadAgent};
+use postern_model::agent::{ASK_ADVISOR, MESSAGE_AGENT, START_AGENT, ThreadAgent, WORKFLOW_TOOLS};
 use postern_model::content::Block;
 use postern_model::event::{Audience, EventBody};
 use postern_model::ids::{EventId, ThreadId};
@@ -16,6 +16,7 @@ use crate::machine::Step;
 use crate::marks;
 use crate::session::Session;
 use crate::thread::Thread;
+use crate::workflow;
 
 /// How many threads may work for a session at once.
 pub const MOST_THREADS: usize = 25;
@@ -35,6 +36,8 @@ pub(crate) enum Order {
     Tell { thread: String, message: String },
     /// The advisor is asked.
     Ask { question: String },
+    /// Something of a run of a workflow.
+    Workflow(workflow::Command),
 }
 
 impl Order {
@@ -43,6 +46,9 @@ impl Order {
     /// # Errors
     /// What the model is told.
     pub(crate) fn read(tool: &str, input: &Map<String, Value>) -> Result<Self, String> {
+        if let Some(command) = workflow::Command::read(tool, input) {
+            return Ok(Self::Workflow(command));
+        }
         let text = |key: &str| {
             let text = input.get(key).and_then(Value::as_str).filter(|text| !text.trim().is_empty());
             text.map(str::to_owned)
@@ -78,12 +84,14 @@ pub(crate) fn is_order(agent: &SessionAgent, tool: &str) -> bool {
 pub(crate) fn names(agent: &SessionAgent) -> Vec<&'static str> {
     let starts = !agent.roster().is_empty() || agent.defines_agents();
     let of_roster = if starts { &[START_AGENT, MESSAGE_AGENT][..] } else { &[] };
-    of_roster.iter().copied().chain(agent.advisor().map(|_| ASK_ADVISOR)).collect()
+    let of_workflows = if agent.of_workflows().is_some() { &WORKFLOW_TOOLS[..] } else { &[] };
+    of_roster.iter().copied().chain(agent.advisor().map(|_| ASK_ADVISOR)).chain(of_workflows.iter().copied()).collect()
 }
 
 /// The tools of a coordinator, as its model is told of them; empty for any other agent.
 pub fn definitions(agent: &SessionAgent) -> Vec<Value> {
-    of_roster(agent).into_iter().chain(agent.advisor().map(|_| of_advisor())).collect()
+    let of_workflows = workflow::definitions(agent);
+    of_roster(agent).into_iter().chain(agent.advisor().map(|_| of_advisor())).chain(of_workflows).collect()
 }
 
 fn of_advisor() -> Value {
@@ -151,7 +159,7 @@ fn of_roster(agent: &SessionAgent) -> Vec<Value> {
 impl Session {
     /// How many agents work for the primary thread's.
     fn working(&self) -> usize {
-        let agents = self.children().iter().filter(|thread| thread.question().is_none());
+        let agents = self.children().iter().filter(|thread| thread.question().is_none() && thread.errand().is_none());
         agents.filter(|thread| thread.state.status != SessionStatus::Terminated).count()
     }
 }
@@ -176,6 +184,7 @@ impl Step<'_> {
                 let text = self.started(at);
                 (at, message, text)
             }
+            Order::Workflow(command) => return self.command(command).map(Some),
             Order::Ask { question } => return self.ask_advisor(call, question).map(|()| None),
             Order::Start { agent, message } => {
                 let at = self.start_thread(&agent)?;
@@ -197,10 +206,12 @@ impl Step<'_> {
     }
 
     fn define_agent(&mut self, definition: Definition) -> Result<usize, String> {
-        definition.check(&self.thread().agent)?;
+        let own = &self.thread().agent;
+        definition.check(own, own.defines_agents(), own.roster())?;
         self.must_have_room()?;
         let session_thread_id = self.chance.thread_id();
-        let created = EventBody::ThreadCreated { agent_name: definition.name.clone(), session_thread_id };
+        let (agent_name, workflow_run_id) = (definition.name.clone(), None);
+        let created = EventBody::ThreadCreated { agent_name, session_thread_id, workflow_run_id };
         self.append_with(created, marks::inline(&definition));
         Ok(self.session.threads.len() - 1)
     }
@@ -222,7 +233,8 @@ impl Step<'_> {
         }
         self.must_have_room()?;
         let session_thread_id = self.chance.thread_id();
-        self.append(EventBody::ThreadCreated { agent_name: name.to_owned(), session_thread_id });
+        let (agent_name, workflow_run_id) = (name.to_owned(), None);
+        self.append(EventBody::ThreadCreated { agent_name, session_thread_id, workflow_run_id });
         Ok(self.session.threads.len() - 1)
     }
 
@@ -230,6 +242,9 @@ impl Step<'_> {
         let children = self.session.threads.iter().enumerate().skip(1);
         match children.into_iter().find(|(_, child)| child.id.as_str() == thread) {
             Some((_, child)) if child.question().is_some() => Err(advise::no_messages(thread)),
+            Some((_, child)) if child.errand().is_some() => {
+                Err(format!("Thread {thread} is of a workflow run, whose program alone speaks to it."))
+            }
             Some((_, child)) if child.state.status == SessionStatus::Terminated => {
                 Err(format!("Thread {thread} is over. Start an agent anew with `{START_AGENT}`."))
             }

@@ -11,6 +11,7 @@ use crate::input::{Effect, FailureKind, ModelFailure};
 use crate::machine::Step;
 use crate::marks::Mark;
 use crate::servers::closed;
+use crate::workflow::Outcome;
 
 impl Step<'_> {
     pub(crate) fn failed(&mut self, start: &EventId, failure: ModelFailure) {
@@ -49,17 +50,22 @@ impl Step<'_> {
             return self.idle(StopReason::RetriesExhausted {}, None);
         }
         self.give_up_thread(kind, message);
+        self.conduct_all();
         self.on(0, Self::settle);
         self.session_rests_too();
     }
 
     fn give_up_thread(&mut self, kind: SessionErrorKind, message: String) {
         let question = self.question();
-        if question.is_none() {
+        let is_errand = self.thread().errand().is_some();
+        if question.is_none() && !is_errand {
             self.report_failure(&format!("The agent's thread ended. {message}"));
         }
         self.error(kind, message.clone(), RetryStatus::Exhausted {});
         self.close_calls("The thread ended before the tool was run.");
+        if is_errand {
+            return self.end_errand(Outcome::Failed(message));
+        }
         self.terminate();
         if let Some(call) = question {
             let text = format!("The advisor did not answer: {message} Go on without advice.");
@@ -79,6 +85,7 @@ impl Step<'_> {
                 }
             });
         }
+        self.conduct_all();
         self.abandon(code, message);
         self.exhausted(SessionErrorKind::UnknownError, text);
     }
@@ -95,6 +102,7 @@ impl Step<'_> {
     }
 
     pub(crate) fn archive(&mut self) {
+        self.end_runs();
         for at in (0..self.session.threads.len()).rev() {
             self.on(at, |step| {
                 if step.state().status != SessionStatus::Terminated {

@@ -33,12 +33,13 @@ impl Definition {
         })
     }
 
-    /// Checks it against the agent that defines it, within the bounds that saved agents have.
+    /// Checks it against the agent that defines it and the others that may stand beside it, within the bounds that saved
+    /// agents have.
     ///
     /// # Errors
     /// What the model is told.
-    pub(crate) fn check(&self, own: &SessionAgent) -> Result<(), String> {
-        if !own.defines_agents() {
+    pub(crate) fn check(&self, own: &SessionAgent, may_define: bool, others: &[ThreadAgent]) -> Result<(), String> {
+        if !may_define {
             return Err("You cannot define agents. Start one by its name.".to_owned());
         }
         let description = self.description.as_deref().unwrap_or_default();
@@ -48,11 +49,11 @@ impl Definition {
             ("system", &self.system, MAX_SYSTEM),
         ] {
             if text.chars().count() > most || (text.trim().is_empty() && field != "description") {
-                return Err(format!("`{field}` of `{INLINE}` has 1 to {most} characters."));
+                return Err(format!("`{field}` of an agent has 1 to {most} characters."));
             }
         }
         let is_taken = |member: &ThreadAgent| member.agent().name == self.name;
-        if self.name == ADVISOR || self.name == own.name || own.roster().iter().any(is_taken) {
+        if self.name == ADVISOR || self.name == own.name || others.iter().any(is_taken) {
             return Err(format!("`{}` is another's name. Give the agent one of its own.", self.name));
         }
         match self.config(own) {
@@ -108,5 +109,5 @@ fn models(own: &SessionAgent) -> Vec<&str> {
 }
 
 fn configs(own: &SessionAgent) -> impl Iterator<Item = &ModelConfig> {
-    std::iter::once(&own.model).chain(own.roster().iter().map(|member| &member.agent().model))
+    std::iter::once(&own.model).chain(own.others().map(|other| &other.model))
 }

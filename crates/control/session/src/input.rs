@@ -85,6 +85,8 @@ pub enum Input {
         /// What that is.
         lacking: Lacking,
     },
+    /// The time has come that [`crate::Session::next_lapse`] says.
+    Lapsed,
     /// The session is archived; it must be idle.
     Archive,
     /// One of the threads that work for the session's agent is archived; it must be idle.

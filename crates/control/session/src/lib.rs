@@ -33,6 +33,7 @@ mod state;
 mod thread;
 mod tools;
 mod web;
+mod workflow;
 
 #[cfg(test)]
 mod tests;
@@ -57,6 +58,7 @@ pub use state::State;
 pub use thread::Thread;
 pub use tools::Permissions;
 pub use web::{WebErrorCode, WebFailure, WebOrder};
+pub use workflow::{MOST_RUNS, MOST_WORKING};
 
 /// What a closed call is answered with when an interrupt ended its turn (contract 3.11).
 pub const INTERRUPTED: &str = "Tool execution was interrupted before completion. Please retry.";

@@ -132,6 +132,7 @@ impl Step<'_> {
             }),
             None => {
                 self.take_in(echo);
+                self.pause_runs();
                 self.each(Self::interrupt);
             }
         }

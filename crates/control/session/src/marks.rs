@@ -1,11 +1,13 @@
 //! Notes that the loop keeps beside its own events, where the model's blocks are kept: what a model request was for and
 //! what became of the context. No client sees them; a log that is read back says with them what the model was sent.
 
+use postern_model::content::Block;
 use postern_model::ids::EventId;
 use postern_model::money::Price;
 use serde_json::{Value, json};
 
 use crate::inline::Definition;
+use crate::workflow::{Errand, Outcome, Program};
 
 /// One note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +24,7 @@ pub(crate) enum Mark {
     Missing,
     /// Beside the end of a turn that a budget paused: what comes next is the grader.
     Ungraded,
-    /// Beside the end of a turn: an interrupt ended it.
+    /// Beside the end of a turn: an interrupt ended it. Beside a run that became idle: an interrupt paused it.
     Interrupted,
 }
 
@@ -76,6 +78,50 @@ pub(crate) fn inline(agent: &Definition) -> Vec<Value> {
 pub(crate) fn read_inline(kept: Option<&[Value]>) -> Option<Definition> {
     let note = kept?.first().filter(|note| note["mark"] == "inline")?;
     serde_json::from_value(note["agent"].clone()).ok()
+}
+
+/// The note beside a run's beginning of what it does.
+pub(crate) fn workflow(program: &Program) -> Vec<Value> {
+    vec![json!({"mark": "workflow", "program": program})]
+}
+
+/// Reads that back.
+pub(crate) fn read_workflow(kept: Option<&[Value]>) -> Option<Program> {
+    let note = kept?.first().filter(|note| note["mark"] == "workflow")?;
+    serde_json::from_value(note["program"].clone()).ok()
+}
+
+/// The note beside a thread's beginning of what it does for a run.
+pub(crate) fn errand(errand: &Errand) -> Vec<Value> {
+    vec![json!({"mark": "errand", "errand": errand})]
+}
+
+/// Reads that back.
+pub(crate) fn read_errand(kept: Option<&[Value]>) -> Option<Errand> {
+    let note = kept?.first().filter(|note| note["mark"] == "errand")?;
+    serde_json::from_value(note["errand"].clone()).ok()
+}
+
+/// The note beside a thread's end of what it returned to its run.
+pub(crate) fn outcome(outcome: &Outcome) -> Vec<Value> {
+    vec![json!({"mark": "outcome", "outcome": outcome})]
+}
+
+/// Reads that back.
+pub(crate) fn read_outcome(kept: Option<&[Value]>) -> Option<Outcome> {
+    let note = kept?.first().filter(|note| note["mark"] == "outcome")?;
+    serde_json::from_value(note["outcome"].clone()).ok()
+}
+
+/// The note beside a run's end of what its agent is told.
+pub(crate) fn notice(content: &[Block]) -> Vec<Value> {
+    vec![json!({"mark": "notice", "content": content})]
+}
+
+/// Reads that back.
+pub(crate) fn read_notice(kept: Option<&[Value]>) -> Option<Vec<Block>> {
+    let note = kept?.first().filter(|note| note["mark"] == "notice")?;
+    serde_json::from_value(note["content"].clone()).ok()
 }
 
 /// The note of what the tokens of a request cost; comes after the other one.

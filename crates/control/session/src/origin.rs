@@ -14,6 +14,7 @@ use crate::inline::Definition;
 use crate::marks;
 use crate::session::Session;
 use crate::thread::Thread;
+use crate::workflow::{self, Errand};
 
 /// Why there is a thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,13 +26,27 @@ pub(crate) enum Origin {
     Question(EventId),
     /// An agent works in it that the session's agent defined.
     Inline(Definition),
+    /// An agent works in it for a run of a workflow.
+    Errand(Box<Errand>),
+}
+
+impl Origin {
+    /// What it does for a run of a workflow, if it does something for one.
+    pub(crate) fn errand(&self) -> Option<&Errand> {
+        match self {
+            Self::Errand(errand) => Some(errand),
+            Self::Roster | Self::Question(_) | Self::Inline(_) => None,
+        }
+    }
 }
 
 impl Session {
     /// A thread begins: its agent is the roster's of this name, the advisor, or the one that the note defines.
     pub(crate) fn begin_thread(&mut self, name: &str, id: &ThreadId, at: Option<Timestamp>, kept: Option<&[Value]>) {
-        let defined = marks::read_inline(kept).map(Origin::Inline);
-        let origin = marks::read_question(kept).map(Origin::Question).or(defined).unwrap_or_default();
+        let defined = || marks::read_inline(kept).map(Origin::Inline);
+        let sent = || marks::read_errand(kept).map(|errand| Origin::Errand(Box::new(errand)));
+        let origin =
+            marks::read_question(kept).map(Origin::Question).or_else(defined).or_else(sent).unwrap_or_default();
         // A log that names an agent which is not in the roster was not written by this code: nothing is run for it.
         let (agent, status) = match self.mind_of(name, &origin) {
             Some(agent) => (agent, SessionStatus::Idle),
@@ -54,6 +69,7 @@ impl Session {
         match origin {
             Origin::Question(_) => advise::agent(own).filter(|_| name == ADVISOR).map(Arc::new),
             Origin::Inline(definition) => definition.agent(own).filter(|agent| agent.name == name).map(Arc::new),
+            Origin::Errand(errand) => workflow::agent_of(errand, name, own).map(Arc::new),
             Origin::Roster => {
                 let member = own.roster().iter().find(|member| member.agent().name == name);
                 member.map(|member| Arc::new(member.agent().clone()))
@@ -67,8 +83,12 @@ impl Thread {
     pub fn mind(&self) -> Mind {
         match &self.state.origin {
             Origin::Question(_) => Mind::Advisor(advise::shown(&self.agent)),
-            Origin::Inline(_) => Mind::Inline(Box::new(InlineAgent::from((*self.agent).clone()))),
-            Origin::Roster => Mind::Agent(Box::new(ThreadAgent::from((*self.agent).clone()))),
+            Origin::Inline(_) | Origin::Errand(_) if self.is_inline() => {
+                Mind::Inline(Box::new(InlineAgent::from((*self.agent).clone())))
+            }
+            Origin::Roster | Origin::Inline(_) | Origin::Errand(_) => {
+                Mind::Agent(Box::new(ThreadAgent::from((*self.agent).clone())))
+            }
         }
     }
 
@@ -76,12 +96,16 @@ impl Thread {
     pub(crate) fn question(&self) -> Option<&EventId> {
         match &self.state.origin {
             Origin::Question(call) => Some(call),
-            Origin::Roster | Origin::Inline(_) => None,
+            Origin::Roster | Origin::Inline(_) | Origin::Errand(_) => None,
         }
     }
 
     /// Whether its agent was defined when it was started.
     pub fn is_inline(&self) -> bool {
-        matches!(self.state.origin, Origin::Inline(_))
+        match &self.state.origin {
+            Origin::Inline(_) => true,
+            Origin::Errand(errand) => errand.agent.is_some(),
+            Origin::Roster | Origin::Question(_) => false,
+        }
     }
 }

@@ -125,12 +125,19 @@ impl Step<'_> {
         if let Some(call) = self.question() {
             return self.advised(&call);
         }
+        if let Some(errand) = self.thread().errand().cloned() {
+            return self.returned(&errand);
+        }
         let Some(Outcome { id, iteration, .. }) = self.state().outcome.clone() else {
             self.report();
             return self.idle(StopReason::EndTurn {}, None);
         };
         if self.session.is_at_cap() {
             return self.pause_before_grading();
+        }
+        if self.session.has_open_runs() {
+            // What they come to is part of the work: the turn in which the agent hears of it is graded.
+            return self.idle(StopReason::EndTurn {}, None);
         }
         let price = self.thread().prices.of(Counsel::Grader);
         self.begin_costly(EventBody::OutcomeEvaluationStart { outcome_id: id, iteration }, None, price);

@@ -117,7 +117,7 @@ impl Session {
         if !lists.is_empty() {
             return (StopReason::RequiresAction { event_ids: lists.concat() }, None);
         }
-        if idle().any(|thread| thread.state.stop == Some(StopReason::BudgetReached {})) {
+        if self.has_unpaid_runs() || idle().any(|thread| thread.state.stop == Some(StopReason::BudgetReached {})) {
             return (StopReason::BudgetReached {}, None);
         }
         let primary = &self.threads[0].state;

@@ -64,6 +64,9 @@ impl Step<'_> {
                 if let Some(call) = self.question() {
                     return self.advised_nothing(&call, "The advisor refused to answer.");
                 }
+                if let Some(errand) = self.thread().errand().cloned() {
+                    return self.returned_nothing(&errand, "the model refused.");
+                }
                 self.report_failure("The model refused to go on with this. The agent can be told something else.");
                 if !self.is_primary() {
                     self.on(0, Self::settle);

@@ -20,6 +20,7 @@ use crate::overall::Overall;
 use crate::sightings::Sightings;
 use crate::spending::Prices;
 use crate::thread::Thread;
+use crate::workflow::Runs;
 
 /// One session's loop: that of its agent in the primary thread, and of each agent that works for it in one of its own.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Session {
     pub(crate) overall: Overall,
     /// The URLs that all threads were shown.
     pub(crate) sightings: Sightings,
+    /// The runs of workflows that have not ended.
+    pub(crate) runs: Runs,
     /// Never empty: the primary thread is the first, the others follow as they were created.
     pub(crate) threads: Vec<Thread>,
     /// How often MCP servers were asked for their tools.
@@ -49,6 +52,7 @@ impl Session {
             hears_system: false,
             overall: Overall::default(),
             sightings: Sightings::default(),
+            runs: Runs::default(),
             threads: vec![Thread::new(thread, agent, Prices::default(), None)],
             attempts: 0,
         }
@@ -114,11 +118,12 @@ impl Session {
 
     /// The one place where an event changes anything.
     pub(crate) fn apply(&mut self, at: usize, event: &Event, kept: Option<Vec<Value>>) {
-        if let EventBody::ThreadCreated { agent_name, session_thread_id } = &event.body {
+        if let EventBody::ThreadCreated { agent_name, session_thread_id, .. } = &event.body {
             self.begin_thread(agent_name, session_thread_id, event.processed_at, kept.as_deref());
         }
         self.overall.apply(event);
         self.sightings.apply(event);
+        self.apply_to_runs(at, event, kept.as_deref());
         self.threads[at].state.apply(event, kept);
     }
 
@@ -160,7 +165,11 @@ impl Step<'_> {
             return;
         }
         match input {
-            Input::Resume => self.each(Self::resume),
+            Input::Resume => {
+                self.each(Self::resume);
+                self.conduct_all();
+                self.lapse();
+            }
             Input::Events(events) => {
                 for event in events {
                     self.accept(event);
@@ -191,6 +200,7 @@ impl Step<'_> {
             }),
             Input::WorkFailed { code, message } => self.work_failed(&code, &message),
             Input::Missing { code, message, lacking } => self.missing(&code, &message, lacking),
+            Input::Lapsed => self.lapse(),
             Input::Archive => self.archive(),
             Input::ArchiveThread(thread) => self.at_thread(self.session.position(&thread), Self::archive_thread),
             Input::Updated { agent, budget, metadata, title } => {
@@ -203,6 +213,7 @@ impl Step<'_> {
                 }
                 self.append(EventBody::SessionUpdated { agent, budget, metadata, title });
                 if is_rebudgeted {
+                    self.wake_runs();
                     self.each(Self::settle);
                 }
             }

@@ -15,6 +15,7 @@ use crate::session::Session;
 use crate::sightings::Sightings;
 use crate::state::State;
 use crate::thread::Thread;
+use crate::workflow::Runs;
 
 /// The name of this build's fold: a digest of the sources that it is made of, another for every change of them.
 pub const FOLD: &str = env!("POSTERN_FOLD");
@@ -41,6 +42,7 @@ pub enum Unfit {
 struct Snapshot<'a> {
     overall: Cow<'a, Overall>,
     sightings: Cow<'a, Sightings>,
+    runs: Cow<'a, Runs>,
     threads: Vec<Part<'a>>,
 }
 
@@ -66,6 +68,7 @@ impl Session {
         let snapshot = Snapshot {
             overall: Cow::Borrowed(&self.overall),
             sightings: Cow::Borrowed(&self.sightings),
+            runs: Cow::Borrowed(&self.runs),
             threads: self.threads.iter().map(Part::of).collect(),
         };
         let mut bytes = Bounded(Vec::new());
@@ -79,7 +82,7 @@ impl Session {
     /// # Errors
     /// It is none of this session; then the session is as it was.
     pub fn restore(&mut self, snapshot: &str) -> Result<(), Unfit> {
-        let Snapshot { overall, sightings, threads } = serde_json::from_str(snapshot)?;
+        let Snapshot { overall, sightings, runs, threads } = serde_json::from_str(snapshot)?;
         let mut parts = threads.into_iter();
         let primary = parts.next().filter(|part| *part.id == self.threads[0].id).ok_or(Unfit::Stranger)?;
         let children = parts.map(|part| self.child(part)).collect::<Result<Vec<_>, _>>()?;
@@ -87,6 +90,7 @@ impl Session {
         self.threads.extend(children);
         self.overall = overall.into_owned();
         self.sightings = sightings.into_owned();
+        self.runs = runs.into_owned();
         Ok(())
     }
 

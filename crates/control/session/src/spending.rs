@@ -106,6 +106,7 @@ impl Step<'_> {
         if let Some(call) = self.question() {
             return self.advised_nothing(&call, "The session's budget is spent.");
         }
+        self.rest_runs();
         // What waited is in the conversation: the request that comes when the budget allows it takes it along.
         self.flush();
         self.idle(StopReason::BudgetReached {}, None);
@@ -113,6 +114,7 @@ impl Step<'_> {
 
     /// The same where the next request would be the grader's. A note says so.
     pub(crate) fn pause_before_grading(&mut self) {
+        self.rest_runs();
         self.flush();
         self.idle_with(StopReason::BudgetReached {}, None, Some(Mark::Ungraded));
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use postern_model::Timestamp;
-use postern_model::agent::{ADVISOR, ASK_ADVISOR};
+use postern_model::agent::{ADVISOR, ASK_ADVISOR, CONTINUE_WORKFLOW, STOP_WORKFLOW};
 use postern_model::content::Block;
 use postern_model::event::{
     Event, EventBody, ModelUsage, OutcomeEvaluation, Permission, RetryStatus, SessionError, StopDetails, StopReason,
@@ -47,6 +47,8 @@ pub struct State {
     pub(crate) queue: VecDeque<Event>,
     /// What other threads said and the conversation does not hold yet.
     pub(crate) inbox: VecDeque<Vec<Block>>,
+    /// What goes there with them, and wakes nobody by itself.
+    asides: VecDeque<Vec<Block>>,
     /// The last message of this turn.
     pub(crate) said: Vec<Block>,
     /// What the user said last, oldest first: what a judge measures calls by.
@@ -93,6 +95,7 @@ impl Default for State {
             answered: HashSet::new(),
             queue: VecDeque::new(),
             inbox: VecDeque::new(),
+            asides: VecDeque::new(),
             said: Vec::new(),
             intent: VecDeque::new(),
             has_new_input: false,
@@ -250,8 +253,9 @@ impl State {
             }
             EventBody::ThreadStatusRescheduled { .. } => self.become_status(SessionStatus::Rescheduling),
             EventBody::ThreadStatusTerminated { .. } => {
-                // Whatever was said to an advisor and by it: the answered call has what counts, and nobody asks it again.
-                if matches!(self.origin, Origin::Question(_)) {
+                // Whatever was said to an advisor or an agent of a run and by it: the answered call, or the run, has what counts,
+                // and nobody asks it again.
+                if matches!(self.origin, Origin::Question(_) | Origin::Errand(_)) {
                     self.conversation = Conversation::default();
                     self.said.clear();
                 }
@@ -282,7 +286,22 @@ impl State {
             EventBody::ThreadMessageReceived { content, from_session_thread_id, from_agent_name } => {
                 self.inbox.push_back(letter(content, from_session_thread_id, from_agent_name.as_deref()));
             }
+            EventBody::WorkflowRunEnded { .. } => self.inbox.extend(marks::read_notice(kept.as_deref())),
+            EventBody::WorkflowRunIdle { workflow_run_id }
+                if Mark::read(kept.as_deref()) == Some(Mark::Interrupted) =>
+            {
+                self.asides.push_back(vec![Block::text(format!(
+                    "[The user's interrupt paused workflow run {workflow_run_id}. `{CONTINUE_WORKFLOW}` has it go on and \
+                     `{STOP_WORKFLOW}` ends it, if that is what the user wants.]"
+                ))]);
+            }
             EventBody::AgentThinking {}
+            | EventBody::WorkflowRunCreated { .. }
+            | EventBody::WorkflowRunRunning { .. }
+            | EventBody::WorkflowRunIdle { .. }
+            | EventBody::WorkflowRunPhaseStarted { .. }
+            | EventBody::WorkflowRunPhaseEnded { .. }
+            | EventBody::WorkflowRunError { .. }
             | EventBody::ThreadMessageSent { .. }
             | EventBody::ThreadCreated { .. }
             | EventBody::OutcomeEvaluationOngoing { .. }
@@ -325,7 +344,7 @@ impl State {
 
     /// What other threads said goes into the conversation.
     fn empty_inbox(&mut self) {
-        for content in std::mem::take(&mut self.inbox) {
+        for content in std::mem::take(&mut self.asides).into_iter().chain(std::mem::take(&mut self.inbox)) {
             self.conversation.user(&content);
         }
     }

@@ -12,4 +12,6 @@ mod properties;
 mod servers;
 mod threads;
 mod web;
+mod workflow;
+mod workflow_properties;
 pub(crate) mod world;

@@ -43,6 +43,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (65, "deployment_tokens", include_str!("../migrations/sqlite/0065_deployment_tokens.sql")),
     (75, "affinity", include_str!("../migrations/sqlite/0075_affinity.sql")),
     (80, "lease_clock", include_str!("../migrations/sqlite/0080_lease_clock.sql")),
+    (81, "workflow_runs", include_str!("../migrations/sqlite/0081_workflow_runs.sql")),
 ];
 
 const READERS: u32 = 8;

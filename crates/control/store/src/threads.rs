@@ -1,7 +1,7 @@
 //! Threads as stored: whose agent works in each and what its part of the log comes to. What a thread *does* is in the log.
 
 use postern_model::agent::{Mind, ThreadAgent};
-use postern_model::ids::{SessionId, ThreadId};
+use postern_model::ids::{SessionId, ThreadId, WorkflowRunId};
 use postern_model::page::Cursor;
 use postern_model::session::{SessionStatus, Stats, Thread, ThreadTag, Usage};
 use postern_model::{Problem, Timestamp};
@@ -52,6 +52,7 @@ pub struct ThreadList {
 struct Stored {
     id: ThreadId,
     parent_id: Option<ThreadId>,
+    workflow_run_id: Option<WorkflowRunId>,
     /// Null for a primary thread.
     agent: Option<Mind>,
     /// Null for one that does what its session does.
@@ -61,20 +62,30 @@ struct Stored {
     archived_at: Option<Timestamp>,
 }
 
+/// What a thread begins with.
+#[derive(Clone, Debug)]
+pub struct Beginning {
+    /// Who thinks in it.
+    pub mind: Mind,
+    /// The run of a workflow that creates it, where one does.
+    pub workflow_run_id: Option<WorkflowRunId>,
+}
+
 /// Stores a thread that works for the one of this log.
 ///
 /// # Errors
 /// The database failed.
-pub async fn create(tx: &mut Tx, log: &Log, id: &ThreadId, agent: &Mind, now: Timestamp) -> Result<(), StoreError> {
+pub async fn create(tx: &mut Tx, log: &Log, id: &ThreadId, of: &Beginning, now: Timestamp) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO threads (workspace_id, id, session_id, parent_id, agent, created_at, updated_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
+        "INSERT INTO threads (workspace_id, id, session_id, parent_id, agent, workflow_run_id, created_at, updated_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",
     )
     .bind(log.workspace.as_str())
     .bind(id.as_str())
     .bind(log.session.as_str())
     .bind(log.thread.as_str())
-    .bind(json(agent))
+    .bind(json(&of.mind))
+    .bind(of.workflow_run_id.as_ref().map(WorkflowRunId::as_str))
     .bind(micros(now))
     .execute(&mut **tx)
     .await?;
@@ -179,7 +190,7 @@ pub async fn list(
 impl Stored {
     /// The thread as the contract shows it.
     fn render(self, session: &Record, now: Timestamp) -> Thread {
-        let Self { id, parent_id, agent, progress, created_at, updated_at, archived_at } = self;
+        let Self { id, parent_id, workflow_run_id, agent, progress, created_at, updated_at, archived_at } = self;
         let progress = progress.unwrap_or_else(|| of_session(session));
         let Progress { status, sums } = progress;
         let updated_at = updated_at.unwrap_or(session.updated_at);
@@ -200,7 +211,7 @@ impl Stored {
             archived_at: archived_at.or(session.archived_at),
             stats: sums.has_run.then_some(Stats { active_seconds, duration_seconds }),
             usage: sums.has_been_idle.then_some(Usage { active_seconds, ..sums.usage }),
-            workflow_run_id: None,
+            workflow_run_id,
         }
     }
 }
@@ -223,6 +234,7 @@ fn stored(row: &SqliteRow) -> Result<Stored, StoreError> {
     let status: Option<String> = row.try_get("status")?;
     let sums: Option<String> = row.try_get("progress")?;
     let agent: Option<String> = row.try_get("agent")?;
+    let run: Option<String> = row.try_get("workflow_run_id")?;
     let progress = match (status, sums) {
         (Some(status), Some(sums)) => Some(Progress {
             status: SessionStatus::parse(&status).ok_or(StoreError::Corrupt { what: "threads.status" })?,
@@ -233,6 +245,7 @@ fn stored(row: &SqliteRow) -> Result<Stored, StoreError> {
     Ok(Stored {
         id: parsed(ThreadId::parse(row.try_get("id")?), "threads.id")?,
         parent_id: optional_id(row.try_get("parent_id")?)?,
+        workflow_run_id: run.map(|id| parsed(WorkflowRunId::parse(&id), "threads.workflow_run_id")).transpose()?,
         agent: agent.map(|agent| from_json(&agent, "threads.agent")).transpose()?,
         progress,
         created_at: instant(row.try_get("created_at")?, "threads.created_at")?,

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::{ASK_ADVISOR, AgentDefinition, ExecutionIdentity, MAX_MCP_SERVERS, MESSAGE_AGENT, McpServer, START_AGENT};
+use super::{
+    ASK_ADVISOR, AgentDefinition, ExecutionIdentity, MAX_MCP_SERVERS, MESSAGE_AGENT, McpServer, START_AGENT,
+    WORKFLOW_TOOLS,
+};
 use crate::Problem;
 use crate::skill::{AgentSkill, MAX_SKILLS};
 use crate::tool::{Builtin, McpToolset, Tool, ToolParam, resolve};
@@ -28,15 +31,15 @@ pub(super) fn definition(agent: &AgentDefinition) -> Result<(), Problem> {
 
 /// Checks that no custom tool has the name of one that a coordinator has.
 fn free_names(tools: &[Tool]) -> Result<(), Problem> {
-    let taken = [START_AGENT, MESSAGE_AGENT, ASK_ADVISOR];
+    let taken = [&[START_AGENT, MESSAGE_AGENT, ASK_ADVISOR][..], &WORKFLOW_TOOLS].concat();
     let is_taken = |tool: &Tool| matches!(tool, Tool::Custom(tool) if taken.contains(&&*tool.name));
     match tools.iter().position(is_taken) {
         None => Ok(()),
         Some(index) => Err(Problem::invalid_at(
             &format!("tools[{index}].name"),
             format!(
-                "an agent with `multiagent` has `{START_AGENT}`, `{MESSAGE_AGENT}` and `{ASK_ADVISOR}`; give the custom tool \
-                 another name"
+                "an agent with `multiagent` has tools of these names: {}; give the custom tool another",
+                taken.join(", ")
             ),
         )),
     }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::advisor::{ADVISOR, Advisor, Team};
 use super::inline::InlineAgent;
-use super::parts::Parts;
+use super::parts::{self, Parts};
 use crate::Problem;
 use crate::ids::{AgentId, SkillId, SkillVersionId};
 use crate::session::SessionAgent;
@@ -17,13 +17,22 @@ use crate::skill::AgentSkill;
 
 /// The most agents a roster may name.
 pub const MAX_ROSTER: usize = 20;
-/// Where agents of a coordinator stand, and those of the other form.
+/// Where agents of a coordinator stand.
 const COORDINATED: &str = "multiagent.agents";
-pub(super) const PREDEFINED: &str = "multiagent.subagents.predefined_agents";
 /// The tool that gives an agent of the roster something to do, in a thread of its own.
 pub const START_AGENT: &str = "start_agent";
 /// The tool that says something to one that was started.
 pub const MESSAGE_AGENT: &str = "message_agent";
+/// The tool that starts a run of a workflow.
+pub const START_WORKFLOW: &str = "start_workflow";
+/// The tool that tells how a run is doing.
+pub const CHECK_WORKFLOW: &str = "check_workflow";
+/// The tool that has a run go on which an interrupt paused.
+pub const CONTINUE_WORKFLOW: &str = "continue_workflow";
+/// The tool that ends a run.
+pub const STOP_WORKFLOW: &str = "stop_workflow";
+/// All tools of an agent that may start runs.
+pub const WORKFLOW_TOOLS: [&str; 4] = [START_WORKFLOW, CHECK_WORKFLOW, CONTINUE_WORKFLOW, STOP_WORKFLOW];
 
 /// Whom an agent has work for it: as it is sent (of [`MemberParam`]), as it is stored and shown (of [`Member`]), and as a session
 /// has it (of [`ThreadAgent`]).
@@ -68,6 +77,35 @@ impl<T> Multiagent<T> {
         }
     }
 
+    /// The saved agents that its workflows may use; `None` where it may start none.
+    pub fn of_workflows(&self) -> Option<&[T]> {
+        match self {
+            Self::Parts(parts) if parts.workflows.is_enabled() => Some(parts.workflows.agents()),
+            Self::Coordinator { .. } | Self::Parts(_) => None,
+        }
+    }
+
+    /// Whether its workflows may define agents themselves.
+    pub fn workflows_define_agents(&self) -> bool {
+        matches!(self, Self::Parts(parts) if parts.workflows.defines_agents())
+    }
+
+    /// Every agent that it names, in the order that [`Multiagent::with`] takes them.
+    pub fn all(&self) -> impl Iterator<Item = &T> {
+        self.members().iter().chain(self.of_workflows().unwrap_or_default())
+    }
+
+    /// Its lists of agents, each with its place, for people.
+    pub fn lists(&self) -> Vec<(String, &[T])> {
+        match self {
+            Self::Coordinator { agents } => vec![(COORDINATED.to_owned(), &agents.agents)],
+            Self::Parts(parts) => vec![
+                (parts::predefined_of(parts::SUBAGENTS), parts.subagents.agents()),
+                (parts::predefined_of(parts::WORKFLOWS), parts.workflows.agents()),
+            ],
+        }
+    }
+
     /// The model that it may consult.
     pub fn advisor(&self) -> Option<&str> {
         match self {
@@ -84,15 +122,18 @@ impl<T> Multiagent<T> {
         }
     }
 
-    /// Where its list of agents stands, for people.
-    pub fn place(&self) -> &'static str {
-        match self {
-            Self::Coordinator { .. } => COORDINATED,
-            Self::Parts(_) => PREDEFINED,
+    /// Where the agent stands that [`Multiagent::all`] has at this index, for people.
+    pub fn place_of(&self, mut index: usize) -> String {
+        for (place, agents) in self.lists() {
+            if index < agents.len() {
+                return at(&place, index);
+            }
+            index -= agents.len();
         }
+        "multiagent".to_owned()
     }
 
-    /// The same with these agents.
+    /// The same with these agents, in the order of [`Multiagent::all`].
     #[must_use]
     pub fn with<U>(self, agents: Vec<U>) -> Multiagent<U> {
         match self {
@@ -124,7 +165,7 @@ impl Multiagent {
     }
 
     fn map(self, change: impl FnMut(Member) -> Member) -> Self {
-        let agents = self.members().iter().cloned().map(change).collect();
+        let agents = self.all().cloned().map(change).collect();
         self.with(agents)
     }
 }
@@ -159,7 +200,7 @@ impl Multiagent<MemberParam> {
     /// Reads what was sent, in place of `stored` or merged into it.
     ///
     /// # Errors
-    /// 400 naming the place; `workflows_unsupported` for what is not in this build.
+    /// 400 naming the place.
     pub fn parse(sent: &Value, stored: Option<&Multiagent>) -> Result<Self, Problem> {
         let Value::Object(fields) = sent else {
             return Err(Problem::invalid_at("multiagent", "must be an object"));
@@ -292,14 +333,19 @@ pub fn fitting_roster(place: &str, own_geo: Option<&str>, members: &[MemberFacts
 ///
 /// # Errors
 /// 400 `roster_skills_differ` naming the entry.
-pub fn fitting_roster_skills(place: &str, own: &[AgentSkill], members: &[&[AgentSkill]]) -> Result<(), Problem> {
+pub fn fitting_roster_skills<T>(
+    multiagent: &Multiagent<T>,
+    own: &[AgentSkill],
+    members: &[&[AgentSkill]],
+) -> Result<(), Problem> {
     let mut known: HashMap<&SkillId, &SkillVersionId> = own.iter().map(AgentSkill::parts).collect();
     for (index, member) in members.iter().enumerate() {
         for (skill, version) in member.iter().map(AgentSkill::parts) {
             if *known.entry(skill).or_insert(version) != version {
                 let message =
                     format!("another agent of the roster has another version of skill {skill}; give all the same");
-                return Err(Problem::invalid_at(&at(place, index), message).with_code("roster_skills_differ"));
+                let place = multiagent.place_of(index);
+                return Err(Problem::invalid_at(&place, message).with_code("roster_skills_differ"));
             }
         }
     }
@@ -352,6 +398,21 @@ impl SessionAgent {
         self.multiagent.as_ref().map(Multiagent::members).unwrap_or_default()
     }
 
+    /// The saved agents that its workflows may use; `None` where it may start none.
+    pub fn of_workflows(&self) -> Option<&[ThreadAgent]> {
+        self.multiagent.as_ref().and_then(Multiagent::of_workflows)
+    }
+
+    /// Whether its workflows may define agents themselves.
+    pub fn workflows_define_agents(&self) -> bool {
+        self.multiagent.as_ref().is_some_and(Multiagent::workflows_define_agents)
+    }
+
+    /// Every other agent that may work in its session, those of its workflows last; one may stand there twice.
+    pub fn others(&self) -> impl Iterator<Item = &SessionAgent> {
+        self.multiagent.iter().flat_map(Multiagent::all).map(ThreadAgent::agent)
+    }
+
     /// The model that it may consult.
     pub fn advisor(&self) -> Option<&str> {
         self.multiagent.as_ref().and_then(Multiagent::advisor)
@@ -362,10 +423,10 @@ impl SessionAgent {
         self.multiagent.as_ref().is_some_and(Multiagent::defines_agents)
     }
 
-    /// The skills that its worker shows in the sandbox: its own, then those of its roster, each once.
+    /// The skills that its worker shows in the sandbox: its own, then those of the others, each once.
     pub fn skills_of_all(&self) -> Vec<&AgentSkill> {
         let mut all: Vec<&AgentSkill> = Vec::new();
-        for skill in self.skills.iter().chain(self.roster().iter().flat_map(|agent| &agent.0.skills)) {
+        for skill in self.skills.iter().chain(self.others().flat_map(|agent| &agent.skills)) {
             if !all.contains(&skill) {
                 all.push(skill);
             }
@@ -379,7 +440,7 @@ impl SessionAgent {
         let Some(multiagent) = self.multiagent.clone() else { return self };
         let own = ThreadAgent::from(self.clone());
         let as_now = |member: &ThreadAgent| if member.0.id == self.id { own.clone() } else { member.clone() };
-        let agents = multiagent.members().iter().map(as_now).collect();
+        let agents = multiagent.all().map(as_now).collect();
         Self { multiagent: Some(multiagent.with(agents)), ..self }
     }
 }

@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::advisor;
-use super::multiagent::{self, MAX_ROSTER, Member, MemberParam, PREDEFINED, at, only};
+use super::multiagent::{self, MAX_ROSTER, Member, MemberParam, at, only};
 use crate::Problem;
 
 const ADVISOR: &str = "multiagent.advisor";
-const SUBAGENTS: &str = "multiagent.subagents";
-const WORKFLOWS: &str = "multiagent.workflows";
+pub(super) const SUBAGENTS: &str = "multiagent.subagents";
+pub(super) const WORKFLOWS: &str = "multiagent.workflows";
 
 /// The parts, with agents in one of the forms that they have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub struct Parts<T> {
     pub advisor: AdvisorPart,
     /// The agents that it may start.
     pub subagents: Spawning<T>,
-    /// Those that its workflows may use: always disabled, since there are none in this build.
+    /// Whether it may start runs of workflows, and the agents that these may use.
     pub workflows: Spawning<T>,
 }
 
@@ -62,10 +62,14 @@ pub enum InlineAgents {
 }
 
 impl<T> Parts<T> {
-    /// The same with these agents to start.
-    pub(super) fn with<U>(self, agents: Vec<U>) -> Parts<U> {
-        // Workflows name nobody: they are disabled.
-        Parts { advisor: self.advisor, subagents: self.subagents.with(agents), workflows: Spawning::Disabled {} }
+    /// The same with these agents: first those to start, then those of workflows, as many as there are of each.
+    pub(super) fn with<U>(self, mut agents: Vec<U>) -> Parts<U> {
+        let of_workflows = agents.split_off(agents.len().min(self.subagents.agents().len()));
+        Parts {
+            advisor: self.advisor,
+            subagents: self.subagents.with(agents),
+            workflows: self.workflows.with(of_workflows),
+        }
     }
 }
 
@@ -93,6 +97,11 @@ impl<T> Spawning<T> {
         matches!(self, Self::Enabled { inline_agents: InlineAgents::Enabled {}, .. })
     }
 
+    /// Whether agents may be started.
+    pub fn is_enabled(&self) -> bool {
+        matches!(self, Self::Enabled { .. })
+    }
+
     fn with<U>(self, predefined_agents: Vec<U>) -> Spawning<U> {
         match self {
             Self::Disabled {} => Spawning::Disabled {},
@@ -105,7 +114,7 @@ impl Parts<MemberParam> {
     /// What was sent, merged into what is stored.
     ///
     /// # Errors
-    /// 400 naming the place; `workflows_unsupported` where workflows would be enabled.
+    /// 400 naming the place.
     pub(super) fn parse(sent: &Map<String, Value>, stored: Option<&Parts<Member>>) -> Result<Self, Problem> {
         only("multiagent", sent, &["type", "advisor", "subagents", "workflows"])?;
         let parts = Self {
@@ -113,19 +122,13 @@ impl Parts<MemberParam> {
             subagents: spawning(SUBAGENTS, sent.get("subagents"), stored.map(|stored| &stored.subagents))?,
             workflows: spawning(WORKFLOWS, sent.get("workflows"), stored.map(|stored| &stored.workflows))?,
         };
-        if let Spawning::Enabled { inline_agents: InlineAgents::Disabled {}, predefined_agents } = &parts.subagents
-            && predefined_agents.is_empty()
-        {
-            let message = "must name an agent where `inline_agents` is disabled";
-            return Err(Problem::invalid_at(PREDEFINED, message));
-        }
-        match parts.workflows {
-            Spawning::Disabled {} => Ok(parts),
-            Spawning::Enabled { .. } => {
-                let message = "workflows are not in this build, and enabled unless they are disabled; send {\"type\":\"disabled\"}";
-                Err(Problem::invalid_at(WORKFLOWS, message).with_code("workflows_unsupported"))
+        for (place, part) in [(SUBAGENTS, &parts.subagents), (WORKFLOWS, &parts.workflows)] {
+            if part.is_enabled() && !part.defines_agents() && part.agents().is_empty() {
+                let message = "must name an agent where `inline_agents` is disabled";
+                return Err(Problem::invalid_at(&predefined_of(place), message));
             }
         }
+        Ok(parts)
     }
 }
 
@@ -181,7 +184,7 @@ fn spawning(
     match fields.get("predefined_agents") {
         None => {}
         Some(Value::Null) => predefined_agents = Vec::new(),
-        Some(sent) => predefined_agents = predefined(&format!("{place}.predefined_agents"), sent)?,
+        Some(sent) => predefined_agents = predefined(&predefined_of(place), sent)?,
     }
     Ok(Spawning::Enabled { inline_agents, predefined_agents })
 }
@@ -193,6 +196,11 @@ fn inline(place: &str, sent: &Value) -> Result<InlineAgents, Problem> {
         Switch::Disabled => InlineAgents::Disabled {},
         Switch::Enabled => InlineAgents::Enabled {},
     })
+}
+
+/// Where the saved agents of a part stand.
+pub(super) fn predefined_of(place: &str) -> String {
+    format!("{place}.predefined_agents")
 }
 
 fn predefined(place: &str, sent: &Value) -> Result<Vec<MemberParam>, Problem> {

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::marks::Mark;
 use crate::sightings::Sightings;
+use crate::workflow::Runs;
 use crate::{
     Author, Chance, Consultation, ContextLimits, Counsellor, Deed, Effect, FailureKind, Input, Limits, McpFailure,
     McpFailureKind, McpNews, Message, ModelEvent, ModelFailure, Overall, Prices, Response, ResponseBlock, ServerTool,
@@ -414,10 +415,10 @@ impl World {
 
     /// The log, read back, says what is in memory: whole, and from each snapshot on.
     pub(super) fn assert_log_says_everything(&self) {
-        let said = |session: &Session| -> (Overall, Sightings, Vec<(ThreadId, String, State)>) {
+        let said = |session: &Session| -> (Overall, Sightings, Runs, Vec<(ThreadId, String, State)>) {
             let threads = session.threads.iter();
             let states = threads.map(|thread| (thread.id.clone(), thread.agent.name.clone(), thread.state.clone()));
-            (session.overall().clone(), session.sightings.clone(), states.collect())
+            (session.overall().clone(), session.sightings.clone(), session.runs.clone(), states.collect())
         };
         let expected = said(&self.session);
         assert_eq!(said(&self.replayed()), expected, "the log says everything");

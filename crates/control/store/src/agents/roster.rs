@@ -24,15 +24,14 @@ pub async fn pin(
     sent: &Value,
 ) -> Result<Multiagent, StoreError> {
     let sent = Multiagent::parse(sent, own.and_then(|own| own.definition.multiagent.as_ref()))?;
-    let place = sent.place();
-    let mut agents = Vec::with_capacity(sent.members().len());
-    for (index, param) in sent.members().iter().enumerate() {
+    let mut agents = Vec::new();
+    for (index, param) in sent.all().enumerate() {
         let member = match param {
             MemberParam::Itself => Member::Itself {},
             MemberParam::Agent { id, .. } if own.is_some_and(|own| own.id.as_str() == id) => Member::Itself {},
             MemberParam::Agent { id, version } => {
                 let found = required(connection, workspace, id, *version).await;
-                let found = found.map_err(|error| at(place, index, error))?;
+                let found = found.map_err(|error| at(&sent.place_of(index), error))?;
                 Member::Agent { id: found.id, version: found.version }
             }
         };
@@ -53,22 +52,26 @@ pub async fn check(
 ) -> Result<(), StoreError> {
     let Some(multiagent) = &definition.multiagent else { return Ok(()) };
     let mut members = Vec::new();
-    for (index, member) in multiagent.members().iter().enumerate() {
+    for (index, member) in multiagent.all().enumerate() {
         members.push(match member {
             Member::Agent { id, version } if Some(id) != own => {
                 let found = required(connection, workspace, id.as_str(), Some(*version)).await;
-                Some(found.map_err(|error| at(multiagent.place(), index, error))?)
+                Some(found.map_err(|error| at(&multiagent.place_of(index), error))?)
             }
             Member::Agent { .. } | Member::Itself {} => None,
         });
     }
-    let all: Vec<_> = members.iter().map(|member| facts(definition, member.as_ref())).collect();
-    fitting_roster(multiagent.place(), definition.model.inference_geo.as_deref(), &all)?;
+    let mut all: Vec<_> = members.iter().map(|member| facts(definition, member.as_ref())).collect();
+    for (place, agents) in multiagent.lists() {
+        let others = all.split_off(agents.len());
+        fitting_roster(&place, definition.model.inference_geo.as_deref(), &all)?;
+        all = others;
+    }
     let skills: Vec<_> = members
         .iter()
         .map(|member| member.as_ref().map_or(&definition.skills, |agent| &agent.definition.skills).as_slice())
         .collect();
-    Ok(fitting_roster_skills(multiagent.place(), &definition.skills, &skills)?)
+    Ok(fitting_roster_skills(multiagent, &definition.skills, &skills)?)
 }
 
 /// What the rules between a roster's agents need of one; `None` is the agent that has it.
@@ -94,11 +97,11 @@ pub async fn snapshot(
 ) -> Result<SessionAgent, StoreError> {
     let Some(multiagent) = multiagent else { return Ok(agent) };
     let mut agents = Vec::new();
-    for (index, member) in multiagent.members().iter().enumerate() {
+    for (index, member) in multiagent.all().enumerate() {
         agents.push(match member {
             Member::Agent { id, version } if *id != agent.id => {
                 let found = required(connection, workspace, id.as_str(), Some(*version)).await;
-                let found = found.map_err(|error| at(multiagent.place(), index, error))?;
+                let found = found.map_err(|error| at(&multiagent.place_of(index), error))?;
                 ThreadAgent::from(SessionAgent::snapshot(found.id, found.version, found.definition))
             }
             Member::Agent { .. } | Member::Itself {} => ThreadAgent::from(agent.clone()),
@@ -122,11 +125,9 @@ async fn required(
     Ok(found)
 }
 
-fn at(place: &str, index: usize, error: StoreError) -> StoreError {
+fn at(place: &str, error: StoreError) -> StoreError {
     match error {
-        StoreError::Refused(problem) => {
-            Problem { message: format!("{place}[{index}]: {}", problem.message), ..problem }.into()
-        }
+        StoreError::Refused(problem) => Problem { message: format!("{place}: {}", problem.message), ..problem }.into(),
         other => other,
     }
 }

@@ -114,7 +114,11 @@ mod tests {
             assert_eq!(of_thread(&log(Some(&primary)), &body), Some((happening, &thread)));
             assert_eq!(of_thread(&log(None), &body), None, "the primary thread is its session");
         }
-        let created = EventBody::ThreadCreated { agent_name: agent_name.clone(), session_thread_id: thread.clone() };
+        let created = EventBody::ThreadCreated {
+            agent_name: agent_name.clone(),
+            session_thread_id: thread.clone(),
+            workflow_run_id: None,
+        };
         assert_eq!(of_thread(&log(None), &created), Some((Happening::SessionThreadCreated, &thread)));
     }
 }

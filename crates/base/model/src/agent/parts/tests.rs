@@ -12,11 +12,8 @@ fn parse(sent: Value, stored: Option<&Multiagent>) -> Result<Multiagent<MemberPa
     Multiagent::parse(&sent, stored)
 }
 
-/// What was sent with workflows disabled, as it is stored.
+/// What was sent, as it is stored.
 fn stored(mut sent: Value, before: Option<&Multiagent>) -> Multiagent {
-    if before.is_none() {
-        sent["workflows"] = off();
-    }
     sent["type"] = "multiagent_20261001".into();
     let parsed = parse(sent, before).unwrap();
     let member = |param: &MemberParam| match param {
@@ -25,7 +22,7 @@ fn stored(mut sent: Value, before: Option<&Multiagent>) -> Multiagent {
         }
         MemberParam::Itself => Member::Itself {},
     };
-    let members = parsed.members().iter().map(member).collect();
+    let members = parsed.all().map(member).collect();
     parsed.with(members)
 }
 
@@ -38,6 +35,7 @@ fn absent_keeps_null_is_the_default_and_another_type_begins_anew() {
     let first = json!({
         "advisor": {"type": "enabled", "model": "wise"},
         "subagents": {"type": "enabled", "inline_agents": off(), "predefined_agents": ["agent_1", {"type": "self"}]},
+        "workflows": off(),
     });
     let before = stored(first, None);
     let kept = on(off(), json!([agent("agent_1"), {"type": "self"}]));
@@ -76,6 +74,21 @@ fn absent_keeps_null_is_the_default_and_another_type_begins_anew() {
         assert_eq!(json!(after), expected, "{sent}");
         assert_eq!(serde_json::from_value::<Multiagent>(expected).unwrap(), after, "it reads back");
     }
+    // The same holds of workflows, whose agents are others.
+    for (sent, workflows) in [
+        (json!({}), off()),
+        (json!({"workflows": null}), on(enabled(), json!([]))),
+        (json!({"workflows": enabled()}), on(enabled(), json!([]))),
+        (
+            json!({"workflows": {"type": "enabled", "inline_agents": off(), "predefined_agents": ["agent_1", "agent_3"]}}),
+            on(off(), json!([agent("agent_1"), agent("agent_3")])),
+        ),
+    ] {
+        let after = stored(sent.clone(), Some(&before));
+        assert_eq!((&json!(after)["workflows"], &json!(after)["subagents"]), (&workflows, &kept), "{sent}");
+        assert_eq!(stored(json!({}), Some(&after)), after, "absent keeps");
+    }
+    assert_eq!(json!(stored(json!({}), None))["workflows"], on(enabled(), json!([])), "enabled is the default");
     // What was disabled has nothing to keep.
     let disabled = stored(json!({"subagents": off()}), None);
     let again = stored(json!({"subagents": enabled()}), Some(&disabled));
@@ -96,8 +109,13 @@ fn what_cannot_be_is_refused_with_its_place() {
         on
     };
     for (sent, place) in [
-        (json!({"workflows": null}), "multiagent.workflows:"),
-        (json!({"workflows": on(json!({}))}), "multiagent.workflows:"),
+        (json!({"workflows": on(json!({"inline_agents": {"type": "disabled"}}))}), "workflows.predefined_agents"),
+        (json!({"workflows": on(json!({"predefined_agents": [7]}))}), "workflows.predefined_agents[0]"),
+        (
+            json!({"workflows": on(json!({"predefined_agents": vec!["agent_1"; 21]}))}),
+            "multiagent.workflows.predefined_agents",
+        ),
+        (json!({"workflows": []}), "multiagent.workflows:"),
         (json!({"workflows": {}}), "multiagent.workflows.type"),
         (json!({"advisor": on(json!({}))}), "multiagent.advisor.model"),
         (json!({"advisor": on(json!({"model": ""}))}), "multiagent.advisor.model"),
@@ -117,11 +135,13 @@ fn what_cannot_be_is_refused_with_its_place() {
         ),
         (json!({"agents": []}), "multiagent.agents"),
     ] {
-        let mut whole = json!({"type": "multiagent_20261001", "workflows": off()});
+        let mut whole = json!({"type": "multiagent_20261001"});
         whole.as_object_mut().unwrap().extend(sent.as_object().unwrap().clone());
         let refused = parse(whole, None).unwrap_err();
         assert!(refused.message.contains(place), "{sent}: {}", refused.message);
     }
-    let absent = parse(json!({"type": "multiagent_20261001"}), None).unwrap_err();
-    assert_eq!(absent.error_code, Some("workflows_unsupported"), "enabled is the default");
+    let place = |index: usize| {
+        stored(json!({"workflows": on(json!({"predefined_agents": ["agent_1", "agent_2"]}))}), None).place_of(index)
+    };
+    assert_eq!(place(1), "multiagent.workflows.predefined_agents[1]");
 }
