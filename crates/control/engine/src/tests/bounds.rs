@@ -138,3 +138,13 @@ async fn a_reader_that_falls_behind_gets_no_more_previews_and_keeps_its_stream()
     assert_eq!(count("agent.message"), 1, "the event tells it all");
     assert!((450..=512).contains(&count("event_delta")), "{}", count("event_delta"));
 }
+
+#[tokio::test]
+async fn sixty_four_commands_wait_for_a_session() {
+    let stage = Stage::new().await;
+    let id = stage.session().await;
+    let shared = &stage.engine.shared;
+    for id in [id, SessionId::generate()] {
+        assert_eq!(shared.task(&id).max_capacity(), 64, "one that was just made, and one that is looked for");
+    }
+}
