@@ -110,11 +110,11 @@ async fn more_than_a_hundred_pieces_of_text_are_one() {
         fake.call().await.answers(Ok(postern_upstream::mcp::ToolResult { content, is_error: false }));
         stage.script.call().await.says("read").await;
         let log = stage.log(&id).await;
-        let results = log.iter().filter_map(|event| match &event.body {
+        let mut results = log.iter().filter_map(|event| match &event.body {
             EventBody::AgentMcpToolResult { content: Some(content), .. } => Some(content.len()),
             _ => None,
         });
-        assert_eq!(results.last(), Some(kept), "{sent}");
+        assert_eq!(results.next_back(), Some(kept), "{sent}");
     }
 }
 
