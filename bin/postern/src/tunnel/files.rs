@@ -159,4 +159,25 @@ mod tests {
         fs::remove_file(place.path().join("leaf.pem")).unwrap();
         assert!(files.renew_if_due().is_err());
     }
+
+    #[test]
+    fn a_certificate_with_less_than_thirty_days_left_is_renewed_where_the_authoritys_key_is() {
+        let place = tempfile::tempdir().unwrap();
+        let files = Files::make(place.path(), "tnl_x", "abc.tunnel.localhost").unwrap();
+        let key_pem = Secret::new(files.read("ca.key").unwrap());
+        let authority = OwnCa { certificate_pem: files.ca_certificate().unwrap(), key_pem };
+        let ends_in = |days: u64| {
+            let made = SystemTime::now() - std::time::Duration::from_secs((90 - days) * 86_400 - 3600);
+            let leaf = certificate::new_leaf(&authority, "abc.tunnel.localhost", made).unwrap();
+            files.write("leaf.pem", &leaf.certificate_pem).unwrap();
+        };
+        ends_in(30);
+        assert!(matches!(files.renew_if_due().unwrap(), Leaf::Good(30)));
+        ends_in(29);
+        assert!(matches!(files.renew_if_due().unwrap(), Leaf::Renewed));
+        assert!(matches!(files.renew_if_due().unwrap(), Leaf::Good(80..=90)));
+        ends_in(29);
+        fs::remove_file(place.path().join("ca.key")).unwrap();
+        assert!(matches!(files.renew_if_due().unwrap(), Leaf::Ends(29)));
+    }
 }

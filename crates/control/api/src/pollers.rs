@@ -102,4 +102,19 @@ mod tests {
         let pollers = Pollers::new(PRESENT, start);
         assert_eq!(pollers.note(&EnvironmentId::generate(), &"x".repeat(MAX_WORKER_ID + 1), start), "");
     }
+
+    #[test]
+    fn whoever_invents_worker_ids_is_counted_up_to_a_bound_and_keeps_sessions_for_fewer() {
+        let start = Instant::now();
+        let pollers = Pollers::new(PRESENT, start);
+        let here = EnvironmentId::generate();
+        let invented = (1..MAX_ENTRIES).map(|number| ((here.clone(), number.to_string()), start));
+        pollers.seen.lock().unwrap().extend(invented);
+        for worker in ["the last", "one more"] {
+            pollers.note(&here, worker, start);
+        }
+        assert_eq!(pollers.count(&here, start), 10_000);
+        assert_eq!(pollers.present(&here, start + PRESENT).map(|present| present.len()), Some(500));
+        assert_eq!(pollers.count(&here, start + WINDOW + Duration::from_millis(1)), 0);
+    }
 }

@@ -287,4 +287,24 @@ mod tests {
         let cut = tokio::time::timeout(Duration::from_millis(50), stream.read_u8()).await;
         assert!(cut.is_err(), "the stream is still open: {cut:?}");
     }
+
+    #[tokio::test]
+    async fn a_head_that_goes_on_beyond_its_bound_is_refused() {
+        let address = listening(4).await;
+        for (length, status) in [(60 << 10, "HTTP/1.1 200"), (132 << 10, "HTTP/1.1 431")] {
+            let request = format!("GET / HTTP/1.1\r\nhost: a\r\nx-long: {}\r\n\r\n", "x".repeat(length));
+            let answer = head(&mut sent(address, request.as_bytes()).await).await;
+            assert!(answer.starts_with(status), "{length}: {answer}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_is_not_sent_in_thirty_seconds_ends_the_connection() {
+        let address = listening(4).await;
+        let began = tokio::time::Instant::now();
+        let mut slow = sent(address, b"GET / HTTP/1.1\r\nx-slow: ").await;
+        assert_eq!(head(&mut slow).await, "", "it is answered nothing");
+        let lasted = began.elapsed();
+        assert!((30..=31).contains(&lasted.as_secs()), "{lasted:?}");
+    }
 }

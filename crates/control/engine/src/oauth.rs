@@ -49,6 +49,24 @@ impl Renewing {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// Lets so much time pass over what is remembered.
+    #[cfg(test)]
+    pub(crate) fn pass(&self, time: Duration) {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for mut last in all.values().filter_map(|turn| turn.try_lock().ok()) {
+            let before = |at: Instant| at.checked_sub(time).expect("the host runs for longer");
+            last.renewed = last.renewed.map(before);
+            last.failed = last.failed.take().map(|(at, why)| (before(at), why));
+        }
+    }
+
+    /// Remembers one more, and says how many there are.
+    #[cfg(test)]
+    pub(crate) fn remembers(&self, id: &CredentialId) -> usize {
+        self.turn(id);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     fn turn(&self, id: &CredentialId) -> Arc<Turns<Last>> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= REMEMBERED {

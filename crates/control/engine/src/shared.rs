@@ -118,7 +118,8 @@ impl Shared {
         Err(self.unavailable())
     }
 
-    fn task(self: &Arc<Self>, id: &SessionId) -> mpsc::Sender<Envelope> {
+    /// What the session's task is sent commands by; it is started where it is not there.
+    pub(crate) fn task(self: &Arc<Self>, id: &SessionId) -> mpsc::Sender<Envelope> {
         let mut sessions = self.sessions();
         if let Some(commands) = sessions.get(id)
             && !commands.is_closed()

@@ -1,6 +1,7 @@
 //! The engine over a real database and a scripted model.
 
 mod advisor;
+mod bounds;
 mod budgets;
 mod context;
 mod crash;

@@ -1,6 +1,7 @@
 //! Journeys through the loop, each told by the types of its events, and properties of every journey.
 
 mod advisor;
+mod bounds;
 mod budgets;
 mod context;
 mod inline;

@@ -10,6 +10,9 @@ use sqlx::Row;
 use crate::row::{micros, parsed};
 use crate::{Connection, Store, StoreError, Tx};
 
+#[cfg(test)]
+mod tests;
+
 /// The length of every piece but the last.
 const PIECE: usize = 1024 * 1024;
 /// How many pieces one transaction removes: the longest that anybody else waits for it.
@@ -124,7 +127,7 @@ impl Writer {
     /// The database failed; the sweeper takes it later.
     pub async fn abandon(self) -> Result<(), StoreError> {
         let mut tx = self.store.write().await?;
-        complete(&mut tx, &Blob { id: self.id, size_bytes: self.size }, Timestamp::UNIX_EPOCH).await?;
+        give_up(&mut tx, &self.id).await?;
         tx.commit().await
     }
 
@@ -136,11 +139,15 @@ impl Writer {
             .bind(&self.buffer[..])
             .execute(&mut *tx)
             .await?;
-        sqlx::query("UPDATE blobs SET size_bytes = ?2 WHERE id = ?1")
+        let grown = sqlx::query("UPDATE blobs SET size_bytes = ?2 WHERE id = ?1 AND complete_at IS NULL")
             .bind(&self.id)
             .bind(i64::try_from(self.size).unwrap_or(i64::MAX))
             .execute(&mut *tx)
             .await?;
+        // Nothing counts or removes the bytes of one that was given up.
+        if grown.rows_affected() == 0 {
+            return Err(too_long());
+        }
         // Again: others write too.
         if used(&mut tx, &self.workspace).await? > self.quota.workspace {
             return Err(no_room(self.quota.workspace));
@@ -165,11 +172,20 @@ async fn used(tx: &mut Tx, workspace: &WorkspaceId) -> Result<u64, StoreError> {
 /// Marks a blob as whole, in the transaction that stores what names it.
 ///
 /// # Errors
-/// The database failed.
+/// Refused with 400 `request_body_timeout` when its upload was given up; or the database failed.
 pub async fn complete(tx: &mut Tx, blob: &Blob, now: Timestamp) -> Result<(), StoreError> {
-    sqlx::query("UPDATE blobs SET complete_at = ?2 WHERE id = ?1")
+    let completed = sqlx::query("UPDATE blobs SET complete_at = ?2 WHERE id = ?1 AND complete_at IS NULL")
         .bind(&blob.id)
         .bind(micros(now))
+        .execute(&mut **tx)
+        .await?;
+    if completed.rows_affected() == 0 { Err(too_long()) } else { Ok(()) }
+}
+
+/// Leaves a blob that is being written to the sweeper; its writer is refused from now on.
+async fn give_up(tx: &mut Tx, id: &str) -> Result<(), StoreError> {
+    sqlx::query("UPDATE blobs SET complete_at = 0 WHERE id = ?1 AND complete_at IS NULL")
+        .bind(id)
         .execute(&mut **tx)
         .await?;
     Ok(())
@@ -211,6 +227,8 @@ pub async fn sweep(tx: &mut Tx, now: Timestamp) -> Result<bool, StoreError> {
     .fetch_optional(&mut **tx)
     .await?;
     let Some(id) = unnamed else { return Ok(false) };
+    // Its bytes go in several transactions: one that still arrives must not end with some of them gone.
+    give_up(tx, &id).await?;
     let removed = sqlx::query(
         "DELETE FROM blob_chunks WHERE blob_id = ?1 AND number IN \
            (SELECT number FROM blob_chunks WHERE blob_id = ?1 ORDER BY number LIMIT ?2)",
@@ -223,6 +241,10 @@ pub async fn sweep(tx: &mut Tx, now: Timestamp) -> Result<bool, StoreError> {
         sqlx::query("DELETE FROM blobs WHERE id = ?1").bind(&id).execute(&mut **tx).await?;
     }
     Ok(true)
+}
+
+fn too_long() -> StoreError {
+    Problem::invalid("The upload took longer than 2 hours and was given up.").with_code("request_body_timeout").into()
 }
 
 fn too_large(most: u64) -> StoreError {

@@ -10,7 +10,7 @@ use crate::repositories::{errors, poll};
 use crate::support::{Request, Server, issue_foreign_key, short};
 use crate::work::polled;
 
-const BOUNDARY: &str = "----postern-test";
+pub(crate) const BOUNDARY: &str = "----postern-test";
 
 /// A form of these parts: name, file name, bytes.
 pub(crate) fn upload(request: Request, parts: &[(&str, Option<&str>, &[u8])]) -> Request {

@@ -4,6 +4,7 @@
 
 mod authority;
 mod bad_input;
+mod bounds;
 mod clock;
 mod control;
 mod credentials;

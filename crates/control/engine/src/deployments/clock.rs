@@ -80,3 +80,17 @@ fn nap_until(next: Option<Timestamp>) -> Duration {
     let until = next.map_or(LONGEST_NAP, |next| Duration::try_from(next.duration_since(now())).unwrap_or_default());
     until.min(LONGEST_NAP)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_is_looked_at_within_half_a_minute_whatever_comes_due_when() {
+        let after = |seconds| now() + SignedDuration::from_secs(seconds);
+        assert_eq!(nap_until(None).as_secs(), 30);
+        assert_eq!(nap_until(Some(after(3600))).as_secs(), 30);
+        assert!(nap_until(Some(after(10))).as_secs() <= 10);
+        assert_eq!(nap_until(Some(after(-10))), Duration::ZERO);
+    }
+}

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::stage::{Stage, calls, kinds, settings};
 use crate::Settings;
 
-async fn stage() -> (Stage, SessionId) {
+pub(super) async fn stage() -> (Stage, SessionId) {
     let mut stage = Stage::new().await.with(Settings { judge: Some("the-judge".into()), ..settings() }).await;
     let auto = json!({"permission_policy": {"type": "auto"}});
     let toolset = json!({"type": "agent_toolset_20260401", "default_config": auto});
@@ -17,7 +17,7 @@ async fn stage() -> (Stage, SessionId) {
     (stage, id)
 }
 
-fn permission(log: &[postern_model::event::Event]) -> Value {
+pub(super) fn permission(log: &[postern_model::event::Event]) -> Value {
     let EventBody::AgentToolUse { evaluated_permission, .. } = &calls(log)[0].body else { panic!("a tool use") };
     json!(evaluated_permission)
 }

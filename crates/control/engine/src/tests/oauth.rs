@@ -1,5 +1,7 @@
 //! Renewing the tokens of OAuth credentials: once for all who want them, in the place of those they were asked with, and said aloud where it fails.
 
+mod bounds;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::stage::{Stage, kinds, settings};
 use crate::Settings;
 
-fn outcome() -> Value {
+pub(super) fn outcome() -> Value {
     json!({"type": "user.define_outcome", "description": "a program", "rubric": {"type": "text", "content": "it compiles"}})
 }
 
@@ -14,7 +14,7 @@ fn verdict(result: &str) -> String {
     json!({"result": result, "explanation": "because"}).to_string()
 }
 
-async fn shown(stage: &Stage, id: &postern_model::ids::SessionId) -> Value {
+pub(super) async fn shown(stage: &Stage, id: &postern_model::ids::SessionId) -> Value {
     let session = stage.engine.session(&stage.workspace, id).await.unwrap();
     serde_json::to_value(session.outcome_evaluations).unwrap()
 }

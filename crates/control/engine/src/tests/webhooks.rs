@@ -157,3 +157,30 @@ async fn a_letter_that_was_under_way_when_the_process_ended_is_still_to_be_deliv
     let claim = told[0].next_attempt_at.unwrap().duration_since(told[0].updated_at);
     assert_eq!(claim.as_secs(), 60, "it is posted again when its claim ends");
 }
+
+#[tokio::test]
+async fn no_more_than_thirty_two_letters_are_under_way_to_all_endpoints() {
+    let post = Post::new().await;
+    let mut webhooks = Vec::new();
+    for _ in 0..9 {
+        webhooks.push(post.webhook(&["session.created"]).await);
+    }
+    for _ in 0..4 {
+        post.stage.session().await;
+    }
+    let mut held = Vec::new();
+    while held.len() < 32 {
+        held.push(post.letter().await.1);
+    }
+    // Time enough for those that are due as well.
+    for webhook in &webhooks {
+        assert!(post.told(webhook).await.iter().all(|one| one.state == DeliveryState::Pending));
+    }
+    assert!(post.letters.lock().await.try_recv().is_err(), "the rest waits");
+    for answer in held {
+        answer.send(Ok(())).unwrap();
+    }
+    for _ in 0..4 {
+        post.letter().await.1.send(Ok(())).unwrap();
+    }
+}

@@ -14,7 +14,7 @@ const IDLE: [&str; 3] = ["session.thread_status_idle", "session.usage", "session
 const ASIDE: [&str; 2] = ["span.model_request_start", "span.model_request_end"];
 
 /// An agent whose tools are all judged but for `write`, which asks.
-fn judged_agent() -> Arc<SessionAgent> {
+pub(super) fn judged_agent() -> Arc<SessionAgent> {
     let mut agent = (*agent()).clone();
     for tool in &mut agent.tools {
         if let Tool::AgentToolset(toolset) = tool {

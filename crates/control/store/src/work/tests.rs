@@ -467,3 +467,23 @@ async fn session_of(queue: &Queue, item: &WorkId) -> SessionId {
     let found = work::find(&mut reader, &queue.environment, item).await.unwrap().unwrap();
     found.data.session().clone()
 }
+
+#[tokio::test]
+async fn a_lease_that_is_wished_for_lasts_five_seconds_to_five_minutes() {
+    let queue = Queue::new().await;
+    let id = queue.enqueue(&SessionId::generate()).await;
+    queue.claim("t").await.unwrap();
+    queue.acknowledge(&id).await.unwrap();
+    for (wish, lasts) in [(1, 5), (5, 5), (6, 6), (300, 300), (86_400, 300)] {
+        let desired_ttl = Some(Duration::from_secs(wish));
+        let beat = Beat { expected: None, desired_ttl, ttl: TTL, superseded: false };
+        let mut tx = queue.store.write().await.unwrap();
+        let answer = work::heartbeat(&mut tx, &queue.environment, &id, &beat).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(answer.ttl_seconds, lasts, "{wish}");
+        queue.advance(lasts - 1);
+        assert_eq!(queue.lease("t").await, Some(Lease::Alive), "{wish}");
+    }
+    queue.advance(1);
+    assert_eq!(queue.lease("t").await, Some(Lease::Ended));
+}

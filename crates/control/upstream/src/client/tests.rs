@@ -210,3 +210,75 @@ async fn what_is_not_in_the_list_is_asked_for_by_its_name_and_by_no_other_path()
     assert_eq!(heads[1], "GET /base/v1/models/m-latest HTTP/1.1");
     assert_eq!(heads[2], "GET /base/v1/models/..%2Fmessages%3Fx%3D1 HTTP/1.1");
 }
+
+/// A list with one model, of this size in all.
+fn list_of(size: usize) -> String {
+    let (head, tail) = (r#"{"data":[{"id":"m-1"}],"padding":""#, r#""}"#);
+    format!("{head}{}{tail}", "x".repeat(size - head.len() - tail.len()))
+}
+
+#[tokio::test]
+async fn a_list_of_models_is_read_up_to_four_mebibytes() {
+    for (size, id) in [(4 << 20, "m-1"), ((4 << 20) + 1, "fallback")] {
+        let (listener, client) = server().await;
+        let asked = tokio::spawn(async move {
+            let (mut socket, _) = request(&listener).await;
+            // A client that has read enough goes away.
+            let text = list_of(size);
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {size}\r\nconnection: close\r\n\r\n");
+            drop(socket.write_all([head.as_bytes(), text.as_bytes()].concat().as_slice()).await);
+        });
+        assert_eq!(client.models().await[0].id, id, "{size}");
+        asked.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_models_is_good_for_a_minute() {
+    let (listener, client) = server().await;
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = request(&listener).await;
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            answer(&mut socket, "200 OK", "", &list_of(100)).await;
+        }
+    });
+    for (passed, expected) in [(0, 1), (59, 1), (1, 2)] {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(passed)).await;
+        tokio::time::resume();
+        client.models().await;
+        assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), expected, "{passed}");
+    }
+}
+
+#[tokio::test]
+async fn of_an_answer_that_nobody_reads_256_pieces_are_kept() {
+    let (listener, client) = server().await;
+    let mut news = client.start(Bytes::from_static(b"{}"));
+    let (mut socket, _) = request(&listener).await;
+    let start = "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\
+        \"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n";
+    let piece = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\
+        \"delta\":{\"type\":\"text_delta\",\"text\":\"x\"}}\n\n";
+    let events = format!("{start}{}", piece.repeat(1000));
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+    let writing = tokio::spawn(async move {
+        socket.write_all(format!("{head}{events}").as_bytes()).await.unwrap();
+        socket
+    });
+    while news.len() < 256 {
+        tokio::task::yield_now().await;
+    }
+    let _socket = writing.await.unwrap();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(news.len(), 256, "the rest waits outside");
+    for _ in 0..1000 {
+        let piece = tokio::time::timeout(PATIENCE, news.recv()).await.unwrap();
+        assert_eq!(piece, Some(ModelEvent::Text { index: 0, text: "x".into() }));
+    }
+}

@@ -85,7 +85,7 @@ impl Connection {
         match sent {
             Ok(ServerResult::CallToolResult(answer)) => Ok(result::of_result(answer)),
             Ok(_) => Err(settled(McpFailure::protocol("it is not the result of a call"), &mark)),
-            Err(Unsent::Timeout) => Err(settled(McpFailure::timeout("the call", self.limits.call), &mark)),
+            Err(Unsent::Timeout) => Err(settled(mark.record.late("the call", self.limits.call), &mark)),
             Err(Unsent::Service(error)) => match (mark.record.failure(), error) {
                 (Some(failure), _) => {
                     if matches!(failure.code.as_str(), "session_expired" | "mcp_session_unknown") {
@@ -132,7 +132,7 @@ pub(super) async fn initialize(inner: Inner, patience: Duration) -> Result<Servi
     match tokio::time::timeout(patience, us.serve(transport)).await {
         Ok(Ok(service)) => Ok(service),
         Ok(Err(error)) => Err(record.failure().unwrap_or_else(|| of_initialize(via, &error))),
-        Err(_) => Err(record.failure().unwrap_or_else(|| McpFailure::timeout("`initialize`", patience))),
+        Err(_) => Err(record.failure().unwrap_or_else(|| record.late("`initialize`", patience))),
     }
 }
 
@@ -171,7 +171,7 @@ pub(super) async fn list_tools(
             Ok(Ok(ServerResult::ListToolsResult(page))) => page,
             Ok(Ok(_)) => return Err(McpFailure::protocol("it is not a list of tools")),
             Ok(Err(error)) => return Err(record.failure().unwrap_or_else(|| of_service(via, &error))),
-            Err(_) => return Err(McpFailure::timeout("`tools/list`", limits.initialize)),
+            Err(_) => return Err(record.late("`tools/list`", limits.initialize)),
         };
         for tool in answer.tools {
             let tool = McpTool {

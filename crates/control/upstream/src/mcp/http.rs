@@ -140,7 +140,7 @@ impl Http {
         let exchange = self.exchange(&outgoing, &mark.record, until);
         let answer = tokio::time::timeout_at(until.into(), exchange)
             .await
-            .unwrap_or_else(|_| Err(McpFailure::timeout("the request", patience)))?;
+            .unwrap_or_else(|_| Err(mark.record.late("the request", patience)))?;
         if let Some(timing) = answer.response.headers().get("server-timing").and_then(|value| value.to_str().ok()) {
             mark.record.set_server_timing(timing);
         }
@@ -163,7 +163,9 @@ impl Http {
             let (client, place) = match &inner.own {
                 Some(own) => (own.clone(), None),
                 None => {
+                    record.set_waiting(true);
                     let (client, place) = inner.reach.client(inner.via, &inner.target, outgoing.lane, until).await?;
+                    record.set_waiting(false);
                     (client, Some(place))
                 }
             };

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::McpFailure;
 
@@ -15,6 +16,7 @@ pub(super) struct Record {
 #[derive(Debug, Default)]
 struct Shared {
     sent: AtomicBool,
+    waiting: AtomicBool,
     failure: Mutex<Option<McpFailure>>,
     server_timing: Mutex<Option<String>>,
 }
@@ -27,6 +29,19 @@ impl Record {
 
     pub(super) fn was_sent(&self) -> bool {
         self.shared.sent.load(Ordering::SeqCst)
+    }
+
+    /// Says whether the request waits for a place among those to its host.
+    pub(super) fn set_waiting(&self, waiting: bool) {
+        self.shared.waiting.store(waiting, Ordering::SeqCst);
+    }
+
+    /// What it means that there is no answer in time. Several clocks run; whichever is first says the same.
+    pub(super) fn late(&self, what: &str, patience: Duration) -> McpFailure {
+        match self.shared.waiting.load(Ordering::SeqCst) {
+            true => McpFailure::busy(),
+            false => McpFailure::timeout(what, patience),
+        }
     }
 
     /// Keeps the first failure.

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
+mod bounds;
 mod calls;
 mod harness;
 mod hostile;

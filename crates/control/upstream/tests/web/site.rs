@@ -120,10 +120,15 @@ impl Site {
 
     /// One that dials public addresses and those of these ranges.
     pub(crate) fn browser(&self, allowed: &[&str], provider: Option<Provider>) -> Browser {
+        Browser::new(self.public(allowed), provider)
+    }
+
+    /// Public addresses and those of these ranges.
+    pub(crate) fn public(&self, allowed: &[&str]) -> Public {
         let allowed = allowed.iter().map(|range| range.parse().unwrap()).collect();
         let mut public = Public::new(allowed, self.roots.clone());
         public.dialer = Dialer::with_resolver(Arc::clone(&self.names) as Arc<dyn Resolver>);
-        Browser::new(public, provider)
+        public
     }
 
     /// What becomes of fetching this, by a browser that may dial the site.
@@ -162,7 +167,7 @@ async fn answer(
     let page = pages.lock().unwrap().get(path).cloned().unwrap_or(missing);
     if page.is_empty() {
         // Until the client gives up.
-        let _ = stream.read_u8().await;
+        while stream.read_u8().await.is_ok() {}
         return;
     }
     // A client that has read enough goes away.
