@@ -375,6 +375,18 @@ fn a_run_stays_within_its_limits() {
         |inner, _| json!({"type": "repeat", "at_most": 100, "steps": [inner]}),
     );
     assert_eq!(error_kind(&started(workflow(json!([idle])))), Some(WorkflowErrorKind::UnknownError));
+    // How deep a value nests that grows around itself.
+    let mut around = json!({"type": "set", "value": ["{{v}}"], "save_as": "v"});
+    around = json!({"type": "repeat", "at_most": 65, "steps": [around]});
+    let first = json!({"type": "set", "value": 0, "save_as": "v"});
+    let mut world = started(workflow(json!([first, around])));
+    world.answer(vec![text("It runs.")], Stop::EndTurn);
+    assert_eq!(error_kind(&world), Some(WorkflowErrorKind::ProgramError));
+    assert!(
+        knows(&world, None).contains("round[65].steps[0]: a value nests at most 64 deep"),
+        "{}",
+        knows(&world, None)
+    );
     // What its agents return.
     let mut world = started(many(100));
     for child in 0..70 {

@@ -17,6 +17,8 @@ const MOST_ITEMS: usize = 1000;
 const MOST_WORK: usize = 16 << 20;
 /// The longest prompt, in characters.
 const LONGEST_PROMPT: usize = 100_000;
+/// How deep a saved value may nest: whatever reads or drops one does so by recursion.
+const DEEPEST_VALUE: usize = 64;
 /// What a step costs that puts nothing together, in bytes.
 const STEP: usize = 64;
 
@@ -162,6 +164,9 @@ impl Walk<'_> {
             let Flow::Done(value) = self.step(&at, step, scope)? else { return Ok(Flow::Waits) };
             if let Some(name) = &step.save_as {
                 take(&mut self.left, weight(&value))?;
+                if is_deeper(&value, DEEPEST_VALUE) {
+                    return Err(Failure::Program(format!("{at}: a value nests at most {DEEPEST_VALUE} deep.")));
+                }
                 scope.set(name, value.clone());
             }
             last = value;
@@ -251,6 +256,15 @@ impl Walk<'_> {
             self.tasks.push(Task { place: at.to_owned(), agent, prompt, returns });
         }
         Ok(Flow::Waits)
+    }
+}
+
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    let within = |value: &Value| levels == 0 || is_deeper(value, levels - 1);
+    match value {
+        Value::Array(items) => items.iter().any(within),
+        Value::Object(fields) => fields.values().any(within),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
 
