@@ -113,12 +113,12 @@ impl Actor {
                 biased;
                 () = drain.cancelled() => Err(Over::Finished),
                 Some(envelope) = commands.recv() => self.obey(envelope).await,
+                () = lapsed(self.session.next_lapse()) => self.perform(Input::Lapsed).await.map(drop),
                 (thread, news) = under_way::next(&mut self.under_way) => self.take_news(thread, news).await,
                 thread = due(retry) => {
                     self.under_way(&thread).retry_at = None;
                     self.perform(Input::RetryDue(thread)).await.map(drop)
                 }
-                () = lapsed(self.session.next_lapse()) => self.perform(Input::Lapsed).await.map(drop),
                 () = tokio::time::sleep_until(linger) => if self.is_busy() { Ok(()) } else { Err(Over::Finished) },
             };
             if let Err(over) = done {

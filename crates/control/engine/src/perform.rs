@@ -167,6 +167,8 @@ impl Actor {
     pub(crate) fn show_and_begin(&mut self, deeds: Vec<Deed>) -> Performed {
         let ids = accepted(&deeds);
         let mut accepted = Vec::with_capacity(ids.len());
+        // Previews come by the hundred a second, and change nobody's status.
+        let is_grown = deeds.iter().any(|deed| matches!(deed.effect, Effect::Append(..)));
         for Deed { thread, effect } in deeds {
             match effect {
                 Effect::Append(event, audience) => {
@@ -196,7 +198,9 @@ impl Actor {
                 Effect::Accepted(_) | Effect::Keep(..) | Effect::EnsureWork => {}
             }
         }
-        self.forget_timers();
+        if is_grown {
+            self.forget_timers();
+        }
         Performed { accepted }
     }
 

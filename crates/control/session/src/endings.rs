@@ -47,7 +47,12 @@ impl Step<'_> {
         if self.is_primary() {
             self.error(kind, message, RetryStatus::Exhausted {});
             self.flush();
-            return self.idle(StopReason::RetriesExhausted {}, None);
+            self.idle(StopReason::RetriesExhausted {}, None);
+            if !self.state().notices.is_empty() {
+                // It has not read how a run ended: one more turn, which cannot come again for the same.
+                self.settle();
+            }
+            return;
         }
         self.give_up_thread(kind, message);
         self.conduct_all();
@@ -142,7 +147,7 @@ impl Step<'_> {
             return self.go_on_with_advice();
         }
         // A note only where it means something: what others said and was not heard yet wakes nobody now.
-        let mark = (!self.state().inbox.is_empty()).then_some(Mark::Interrupted);
+        let mark = self.state().has_mail().then_some(Mark::Interrupted);
         self.idle_with(StopReason::EndTurn {}, None, mark);
     }
 

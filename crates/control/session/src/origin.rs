@@ -14,7 +14,7 @@ use crate::inline::Definition;
 use crate::marks;
 use crate::session::Session;
 use crate::thread::Thread;
-use crate::workflow::{self, Errand};
+use crate::workflow::Errand;
 
 /// Why there is a thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,12 +41,12 @@ impl Origin {
 }
 
 impl Session {
-    /// A thread begins: its agent is the roster's of this name, the advisor, or the one that the note defines.
+    /// A thread begins: its agent is the roster's of this name, the advisor, the one that the note defines, or one of a run.
     pub(crate) fn begin_thread(&mut self, name: &str, id: &ThreadId, at: Option<Timestamp>, kept: Option<&[Value]>) {
         let defined = || marks::read_inline(kept).map(Origin::Inline);
-        let sent = || marks::read_errand(kept).map(|errand| Origin::Errand(Box::new(errand)));
+        let errand = || marks::read_errand(kept).map(|errand| Origin::Errand(Box::new(errand)));
         let origin =
-            marks::read_question(kept).map(Origin::Question).or_else(defined).or_else(sent).unwrap_or_default();
+            marks::read_question(kept).map(Origin::Question).or_else(defined).or_else(errand).unwrap_or_default();
         // A log that names an agent which is not in the roster was not written by this code: nothing is run for it.
         let (agent, status) = match self.mind_of(name, &origin) {
             Some(agent) => (agent, SessionStatus::Idle),
@@ -69,7 +69,7 @@ impl Session {
         match origin {
             Origin::Question(_) => advise::agent(own).filter(|_| name == ADVISOR).map(Arc::new),
             Origin::Inline(definition) => definition.agent(own).filter(|agent| agent.name == name).map(Arc::new),
-            Origin::Errand(errand) => workflow::agent_of(errand, name, own).map(Arc::new),
+            Origin::Errand(errand) => self.agent_of(errand, name),
             Origin::Roster => {
                 let member = own.roster().iter().find(|member| member.agent().name == name);
                 member.map(|member| Arc::new(member.agent().clone()))
@@ -104,7 +104,7 @@ impl Thread {
     pub fn is_inline(&self) -> bool {
         match &self.state.origin {
             Origin::Inline(_) => true,
-            Origin::Errand(errand) => errand.agent.is_some(),
+            Origin::Errand(errand) => errand.is_inline,
             Origin::Roster | Origin::Question(_) => false,
         }
     }

@@ -37,7 +37,7 @@ impl Step<'_> {
     /// Puts a response into the log, with what a judge said of its calls and what that cost.
     pub(crate) fn finish(&mut self, start: &EventId, response: Response, verdicts: Verdicts, aside: Option<Aside>) {
         let mut rendered = Rendered { verdicts, ..Rendered::default() };
-        let had_queue = !self.state().queue.is_empty() || !self.state().inbox.is_empty();
+        let had_queue = !self.state().queue.is_empty() || self.state().has_mail();
         let refusal = matches!(response.stop, Stop::Refusal(_));
         for (index, block) in response.blocks {
             self.render(index, block, refusal, &mut rendered);

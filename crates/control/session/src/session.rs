@@ -166,9 +166,10 @@ impl Step<'_> {
         }
         match input {
             Input::Resume => {
+                // First: nothing begins anew for a run whose time is over.
+                self.lapse();
                 self.each(Self::resume);
                 self.conduct_all();
-                self.lapse();
             }
             Input::Events(events) => {
                 for event in events {

@@ -30,7 +30,7 @@ impl Step<'_> {
             if waiting != *announced {
                 self.idle(StopReason::RequiresAction { event_ids: waiting }, None);
             }
-        } else if state.has_new_input || !state.queue.is_empty() || !state.inbox.is_empty() {
+        } else if state.has_new_input || !state.queue.is_empty() || state.has_mail() {
             self.flush();
             self.run();
             // A dormant session has no worker any more.

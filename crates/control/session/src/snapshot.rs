@@ -85,12 +85,21 @@ impl Session {
         let Snapshot { overall, sightings, runs, threads } = serde_json::from_str(snapshot)?;
         let mut parts = threads.into_iter();
         let primary = parts.next().filter(|part| *part.id == self.threads[0].id).ok_or(Unfit::Stranger)?;
-        let children = parts.map(|part| self.child(part)).collect::<Result<Vec<_>, _>>()?;
+        // Agents of threads that work for a run are those of its workflow, and all of one run are one.
+        self.runs = runs.into_owned();
+        for part in parts {
+            match self.child(part) {
+                Ok(child) => self.threads.push(child),
+                Err(unfit) => {
+                    self.runs = Runs::default();
+                    self.threads.truncate(1);
+                    return Err(unfit);
+                }
+            }
+        }
         self.threads[0].state = primary.state.into_owned();
-        self.threads.extend(children);
         self.overall = overall.into_owned();
         self.sightings = sightings.into_owned();
-        self.runs = runs.into_owned();
         Ok(())
     }
 

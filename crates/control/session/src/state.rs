@@ -47,7 +47,9 @@ pub struct State {
     pub(crate) queue: VecDeque<Event>,
     /// What other threads said and the conversation does not hold yet.
     pub(crate) inbox: VecDeque<Vec<Block>>,
-    /// What goes there with them, and wakes nobody by itself.
+    /// How runs of workflows ended, which the conversation does not hold yet either: whoever rests has a turn with it.
+    pub(crate) notices: VecDeque<Vec<Block>>,
+    /// What is told with the next request, and wakes nobody.
     asides: VecDeque<Vec<Block>>,
     /// The last message of this turn.
     pub(crate) said: Vec<Block>,
@@ -95,6 +97,7 @@ impl Default for State {
             answered: HashSet::new(),
             queue: VecDeque::new(),
             inbox: VecDeque::new(),
+            notices: VecDeque::new(),
             asides: VecDeque::new(),
             said: Vec::new(),
             intent: VecDeque::new(),
@@ -266,9 +269,13 @@ impl State {
                 self.has_new_input = false;
                 let mark = Mark::read(kept.as_deref());
                 self.ungraded = mark == Some(Mark::Ungraded);
-                // What was not heard before the turn was given up begins no turn of its own.
-                if mark == Some(Mark::Interrupted) || matches!(stop_reason, StopReason::RetriesExhausted {}) {
+                // What was not heard before the turn was given up begins no turn of its own, except how a run ended.
+                if mark == Some(Mark::Interrupted) {
                     self.empty_inbox();
+                } else if matches!(stop_reason, StopReason::RetriesExhausted {}) {
+                    let notices = std::mem::take(&mut self.notices);
+                    self.empty_inbox();
+                    self.notices = notices;
                 }
                 self.size.rest();
                 self.stop = Some(stop_reason.clone());
@@ -286,7 +293,7 @@ impl State {
             EventBody::ThreadMessageReceived { content, from_session_thread_id, from_agent_name } => {
                 self.inbox.push_back(letter(content, from_session_thread_id, from_agent_name.as_deref()));
             }
-            EventBody::WorkflowRunEnded { .. } => self.inbox.extend(marks::read_notice(kept.as_deref())),
+            EventBody::WorkflowRunEnded { .. } => self.notices.extend(marks::read_notice(kept.as_deref())),
             EventBody::WorkflowRunIdle { workflow_run_id }
                 if Mark::read(kept.as_deref()) == Some(Mark::Interrupted) =>
             {
@@ -312,6 +319,11 @@ impl State {
             | EventBody::SessionDeleted {}
             | EventBody::SessionUsage { .. } => {}
         }
+    }
+
+    /// Whether something was said to the thread that its conversation does not hold yet.
+    pub(crate) fn has_mail(&self) -> bool {
+        !self.inbox.is_empty() || !self.notices.is_empty()
     }
 
     /// Takes in the blocks that belong to the model request that just ended.
@@ -344,8 +356,10 @@ impl State {
 
     /// What other threads said goes into the conversation.
     fn empty_inbox(&mut self) {
-        for content in std::mem::take(&mut self.asides).into_iter().chain(std::mem::take(&mut self.inbox)) {
-            self.conversation.user(&content);
+        for letters in [&mut self.asides, &mut self.inbox, &mut self.notices] {
+            for content in std::mem::take(letters) {
+                self.conversation.user(&content);
+            }
         }
     }
 

@@ -12,6 +12,7 @@ mod text;
 mod tools;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use postern_model::Timestamp;
 use postern_model::agent::ThreadAgent;
@@ -29,7 +30,6 @@ pub(crate) use program::{Program, Returns};
 pub(crate) use runs::Runs;
 pub(crate) use tools::definitions;
 
-use crate::inline::Definition;
 use crate::machine::Step;
 use crate::marks::{self, Mark};
 use crate::session::Session;
@@ -43,8 +43,10 @@ use runs::{MOST_RESULTS, Pace, Run};
 pub const MOST_WORKING: usize = 64;
 /// The longest last message of an agent of a run, in bytes.
 const LONGEST_RESULT: usize = 64 << 10;
-/// The longest end of a run that its agent is told, in characters.
+/// The longest end of a run that its agent is told, in bytes.
 const LONGEST_END: usize = 100_000;
+/// How many agents of runs a session may start in all.
+const MOST_ERRANDS: usize = 10_000;
 
 /// What an agent of a run is there for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,8 +55,8 @@ pub(crate) struct Errand {
     /// The place of its step.
     place: String,
     returns: Returns,
-    /// How the workflow defined it, where it did.
-    pub(crate) agent: Option<Definition>,
+    /// Whether the workflow defines it; it is one of the saved ones otherwise.
+    pub(crate) is_inline: bool,
 }
 
 impl Session {
@@ -120,7 +122,7 @@ impl Step<'_> {
     fn conduct(&mut self, id: &WorkflowRunId) {
         let Some(run) = self.session.runs.find(id).filter(|run| run.pace == Pace::Running) else { return };
         if self.session.is_at_cap() {
-            return drop(self.on(0, |step| step.append(EventBody::WorkflowRunIdle { workflow_run_id: id.clone() })));
+            return self.rest_runs();
         }
         let Some(program) = &run.program else {
             let told = "It was begun by another version of this server. Start it anew.".to_owned();
@@ -134,6 +136,12 @@ impl Step<'_> {
         let progress = program.progress(Facts { began: &began, outcomes: &run.outcomes, working: &working, room });
         self.enter_phases(id, progress.phase);
         match progress.state {
+            Standing::Waits(tasks) if self.session.errands() + tasks.len() > MOST_ERRANDS => {
+                self.fail_run(
+                    id,
+                    Failure::Limit(format!("A session starts at most {MOST_ERRANDS} agents of runs in all.")),
+                );
+            }
             Standing::Waits(tasks) => tasks.into_iter().for_each(|task| self.begin_task(id, task)),
             Standing::Over(end) => {
                 let notice = self.notice(id, "it came to its end. Its result:", &end);
@@ -168,9 +176,9 @@ impl Step<'_> {
     fn begin_task(&mut self, id: &WorkflowRunId, task: Task) {
         let Task { place, agent, prompt, returns } = task;
         let program = self.session.runs.find(id).and_then(|run| run.program.as_ref());
-        let defined = program.and_then(|program| program.agents.iter().find(|defined| defined.name == agent)).cloned();
+        let is_inline = program.is_some_and(|program| program.agents.iter().any(|defined| defined.name == agent));
         let asked = vec![Block::text(prompt), Block::text(asked_for(&returns))];
-        let errand = Errand { run: id.clone(), place, returns, agent: defined };
+        let errand = Errand { run: id.clone(), place, returns, is_inline };
         let session_thread_id = self.chance.thread_id();
         let created =
             EventBody::ThreadCreated { agent_name: agent, session_thread_id, workflow_run_id: Some(id.clone()) };
@@ -259,9 +267,9 @@ impl Step<'_> {
     fn notice(&self, id: &WorkflowRunId, how: &str, text: &str) -> Vec<Block> {
         let name = self.session.runs.find(id).map_or("", |run| &run.name);
         let head = format!("[Workflow run {id} ({name:?}) has ended: {how}]");
-        let text = match text.char_indices().nth(LONGEST_END) {
-            Some((end, _)) => format!("{}\n[cut here: it has {} bytes]", &text[..end], text.len()),
-            None => text.to_owned(),
+        let text = match text.len() {
+            0..=LONGEST_END => text.to_owned(),
+            whole => format!("{}\n[cut here: it has {whole} bytes]", &text[..text.floor_char_boundary(LONGEST_END)]),
         };
         vec![Block::text(head), Block::text(text)]
     }
@@ -378,19 +386,41 @@ fn read(returns: &Returns, said: &str) -> Result<Value, String> {
     let Returns::Json(fields) = returns else { return Ok(said.into()) };
     let value: Value =
         serde_json::from_str(crate::judge::bare(said)).map_err(|_| "what it returned is no JSON value.".to_owned())?;
+    if text::is_deeper(&value, text::DEEPEST_VALUE) {
+        return Err(format!("what it returned nests more than {} deep.", text::DEEPEST_VALUE));
+    }
     match fields.iter().find(|field| value.get(field.as_str()).is_none()) {
         None => Ok(value),
         Some(field) => Err(format!("what it returned has no `{field}`.")),
     }
 }
 
-/// The agent that works in a thread with such an errand.
-pub(crate) fn agent_of(errand: &Errand, name: &str, own: &SessionAgent) -> Option<SessionAgent> {
-    match &errand.agent {
-        Some(definition) => definition.agent(own).filter(|agent| agent.name == name),
-        None => {
-            let saved = own.of_workflows()?.iter().map(ThreadAgent::agent);
-            saved.into_iter().find(|agent| agent.name == name).cloned()
+impl Session {
+    /// The agent of this name that works in a thread with such an errand: all of one run are one.
+    pub(crate) fn agent_of(&self, errand: &Errand, name: &str) -> Option<Arc<SessionAgent>> {
+        let own = &self.threads[0].agent;
+        let is_another = |thread: &&Thread| {
+            thread.agent.name == name && thread.errand().is_some_and(|other| other.run == errand.run)
+        };
+        if let Some(other) = self.threads.iter().rev().find(is_another) {
+            return Some(Arc::clone(&other.agent));
         }
+        if !errand.is_inline {
+            let mut saved = own.of_workflows()?.iter().map(ThreadAgent::agent);
+            return saved.find(|agent| agent.name == name).cloned().map(Arc::new);
+        }
+        match self.runs.find(&errand.run).and_then(|run| run.program.as_ref()) {
+            Some(program) => {
+                let defined = program.agents.iter().find(|defined| defined.name == name)?;
+                defined.agent(own).map(Arc::new)
+            }
+            // Of a run that is over, as its thread is: nobody works in it again.
+            None => Some(Arc::new(SessionAgent { name: name.to_owned(), multiagent: None, ..(**own).clone() })),
+        }
+    }
+
+    /// How many agents of runs it ever started.
+    fn errands(&self) -> usize {
+        self.threads.iter().filter(|thread| thread.errand().is_some()).count()
     }
 }

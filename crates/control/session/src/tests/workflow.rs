@@ -265,7 +265,9 @@ fn what_could_not_run_is_refused_with_its_place_and_nothing_begins() {
         });
         let (error, id) = error.expect("those who watch hear of it");
         assert_eq!((error.kind, id), (WorkflowErrorKind::ProgramError, None));
-        assert!(!error.message.contains("x{{") && run_events(&world) == ["error"]);
+        let shown = ["ghost", "mole", "dearest", "scout", "what", "shell"];
+        assert!(!shown.iter().any(|word| error.message.split(' ').any(|said| said == *word)), "{}", error.message);
+        assert_eq!(run_events(&world), ["error"]);
         world.answer(vec![text("Well.")], Stop::EndTurn);
         assert_eq!(world.last_stop(), StopReason::EndTurn {});
         world.assert_log_says_everything();
@@ -312,6 +314,15 @@ fn an_agent_that_fails_ends_the_run_unless_the_workflow_lets_it_go() {
         (|world| drop(world.child_answers(0, vec![text("cu")], Stop::MaxTokens)), "limit of output tokens"),
         (|world| says(world, 0, &"x".repeat((64 << 10) + 1)), "may have 65536"),
     ];
+    let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    for (said, why) in [("{", "is no JSON value"), ("[]", "has no `a`"), (&deep(66), "nests more than 64 deep")] {
+        let fields = if why.contains("has no") { json!(["a"]) } else { json!([]) };
+        let step = json!({"type": "agent", "agent": "scout", "prompt": "x", "returns": "json", "fields": fields});
+        let mut world = started(workflow(json!([step])));
+        world.answer(vec![text("It runs.")], Stop::EndTurn);
+        says(&mut world, 0, said);
+        assert!(knows(&world, None).contains(why), "{}", knows(&world, None));
+    }
     for (fail, why) in fails {
         let mut world = started(workflow(json!([ask("x"), ask("y")])));
         world.answer(vec![text("It runs.")], Stop::EndTurn);
@@ -356,12 +367,18 @@ fn a_run_stays_within_its_limits() {
     let blocks = (0..=MOST_RUNS).map(|_| begin(workflow(json!([ask("x")])))).collect();
     world.answer(blocks, Stop::ToolUse);
     let (text_, is_error) = told(&world);
-    assert!(is_error && text_.contains("10 runs are open"), "{text_}");
+    assert!(is_error && text_.contains("10 runs are open or"), "{text_}");
     let refused = world.log.iter().find_map(|event| match &event.body {
         EventBody::WorkflowRunError { error, workflow_run_id: None } => Some(error.kind),
         _ => None,
     });
     assert_eq!(refused, Some(WorkflowErrorKind::MaxWorkflowRunsError));
+    // Those that end while the agent speaks count as well.
+    let mut world = World::of(conductor(), limits());
+    world.say("go");
+    let at_once = || begin(workflow(json!([{"type": "set", "value": "x", "save_as": "v"}])));
+    world.answer((0..=MOST_RUNS).map(|_| at_once()).collect(), Stop::ToolUse);
+    assert!(told(&world).1 && !world.session.has_open_runs());
     // What values and prompts weigh together.
     let double = |n: usize| json!({"type": "set", "value": format!("{{{{v{n}}}}}{{{{v{n}}}}}"), "save_as": format!("v{}", n + 1)});
     let mut steps = vec![json!({"type": "set", "value": "x".repeat(1000), "save_as": "v0"})];
@@ -370,6 +387,11 @@ fn a_run_stays_within_its_limits() {
     assert_eq!(error_kind(&world), Some(WorkflowErrorKind::UnknownError));
     assert!(knows(&world, None).contains("more than 16777216 bytes"));
     // Loops without an agent.
+    // Conditions that look at much and change nothing.
+    let zeros = json!({"value": vec![0; 20_000], "equals": 1});
+    let looks = json!({"type": "if", "condition": zeros, "then": [{"type": "set", "value": 1, "save_as": "a"}]});
+    let looks = json!({"type": "repeat", "at_most": 100, "steps": [looks]});
+    assert_eq!(error_kind(&started(workflow(json!([looks])))), Some(WorkflowErrorKind::UnknownError));
     let idle = (0..4).fold(
         json!({"type": "set", "value": 1, "save_as": "a"}),
         |inner, _| json!({"type": "repeat", "at_most": 100, "steps": [inner]}),
@@ -415,11 +437,12 @@ fn a_run_that_outlives_its_time_ends_and_so_does_whatever_works_for_it() {
     assert_eq!(error_kind(&world), Some(WorkflowErrorKind::TimeoutError));
     assert!(world.session.next_lapse().is_none() && world.asks(0) && world.result(&bash).is_err());
     world.assert_log_says_everything();
-    // Also where nobody was there to see it.
+    // Also where nobody was there to see it: nothing begins anew for it.
     let mut world = started(one);
     world.seconds += 60;
-    world.crash();
+    let seen = world.crash();
     assert_eq!(error_kind(&world), Some(WorkflowErrorKind::TimeoutError));
+    assert_eq!(seen.iter().filter(|kind| **kind == "span.model_request_start").count(), 1, "the agent's own: {seen:?}");
     world.assert_log_says_everything();
 }
 
@@ -595,4 +618,37 @@ fn what_a_run_says_to_an_agent_and_at_its_end_has_bounds() {
         world.answer(vec![text("It runs.")], Stop::EndTurn);
         assert_eq!(knows(&world, None).contains("[cut here: it has 100001 bytes]"), is_cut);
     }
+}
+
+#[test]
+fn a_run_that_ends_with_its_agent_s_turn_is_told_in_one_more() {
+    // No worker can serve the session: the run's agent fails, and so does the turn of whoever started it.
+    let mut world = started(workflow(json!([ask("x")])));
+    world.answer(vec![text("It runs.")], Stop::EndTurn);
+    world.child_answers(0, vec![call("bash")], Stop::ToolUse);
+    world.input(Input::WorkFailed { code: "zone_none".into(), message: "Add a zone.".into() });
+    assert_eq!(error_kind(&world), Some(WorkflowErrorKind::ProgramError));
+    assert!(world.asks(0) && knows(&world, None).contains("zone_none"), "{}", knows(&world, None));
+    world.assert_log_says_everything();
+    // Its model fails for good while the run ends: one more turn, and no third.
+    let mut world = started(workflow(json!([ask("x")])));
+    says(&mut world, 0, "done");
+    world.fail(FailureKind::Billing);
+    assert!(world.asks(0) && knows(&world, None).contains("it came to its end"));
+    world.fail(FailureKind::Billing);
+    assert!(!world.asks(0) && world.last_stop() == StopReason::RetriesExhausted {});
+    world.assert_log_says_everything();
+}
+
+#[test]
+fn each_round_of_each_repeat_has_its_own_number() {
+    let inner =
+        json!({"type": "repeat", "at_most": 2, "steps": [{"type": "set", "value": "{{round}}", "save_as": "i"}]});
+    let note = json!({"type": "set", "value": "{{all}}{{i}}{{round}} ", "save_as": "all"});
+    let first = json!({"type": "set", "value": "", "save_as": "all"});
+    let outer =
+        json!({"type": "repeat", "at_most": 3, "until": {"value": "{{round}}", "equals": 3}, "steps": [inner, note]});
+    let mut world = started(workflow(json!([first, outer])));
+    world.answer(vec![text("It runs.")], Stop::EndTurn);
+    assert!(knows(&world, None).contains("21 22 23 "), "{}", knows(&world, None));
 }

@@ -265,6 +265,9 @@ fn settle(world: &mut World) {
 
 fn check(world: &World) {
     world.assert_log_says_everything();
+    nothing_is_graded_while_a_run_is_open(&world.log);
+    no_turn_ends_before_its_agent_has_heard_of_a_run_that_ended(world);
+    nobody_does_the_same_step_of_a_run_twice(world);
     each_run_is_told_from_its_beginning_to_its_end(&world.log);
     the_log_and_the_state_agree_on_what_is_open(world);
     nothing_works_for_a_run_that_is_over(world);
@@ -323,13 +326,54 @@ fn each_run_is_told_from_its_beginning_to_its_end(log: &[Event]) {
                         WorkflowResult::Error { error } => Some(error),
                         WorkflowResult::Completed {} | WorkflowResult::Stopped {} => None,
                     };
-                    assert_eq!(error, expected, "an error is told before the end, and no other");
+                    assert_eq!(error, expected, "an error is told before the end");
+                    let errors = kinds.iter().filter(|kind| **kind == "workflow_run.error").count();
+                    assert_eq!(errors, usize::from(expected.is_some()), "and no other");
                 }
                 _ => {}
             }
         }
         let once: HashSet<_> = entered.iter().collect();
         assert_eq!(once.len(), entered.len(), "each phase at most once");
+    }
+}
+
+fn nothing_is_graded_while_a_run_is_open(log: &[Event]) {
+    let mut open = 0;
+    for event in log {
+        match &event.body {
+            EventBody::WorkflowRunCreated { .. } => open += 1,
+            EventBody::WorkflowRunEnded { .. } => open -= 1,
+            EventBody::OutcomeEvaluationStart { .. } => assert_eq!(open, 0, "what a run comes to is part of the work"),
+            _ => {}
+        }
+    }
+}
+
+/// After a run's end with a notice, the session's agent is asked before the session rests at the end of a turn, unless somebody
+/// interrupts.
+fn no_turn_ends_before_its_agent_has_heard_of_a_run_that_ended(world: &World) {
+    let primary = world.session.primary().id();
+    let mut unheard = false;
+    for event in &world.log {
+        match &event.body {
+            EventBody::WorkflowRunEnded { .. } => {
+                unheard |= crate::marks::read_notice(world.kept.get(&event.id).map(Vec::as_slice)).is_some();
+            }
+            EventBody::ModelRequestStart {} if world.owners.get(&event.id) == Some(primary) => unheard = false,
+            EventBody::UserInterrupt { .. } => unheard = false,
+            EventBody::StatusIdle { stop_reason: StopReason::EndTurn {}, .. } => {
+                assert!(!unheard, "it has not heard of it")
+            }
+            _ => {}
+        }
+    }
+}
+
+fn nobody_does_the_same_step_of_a_run_twice(world: &World) {
+    let mut done = HashSet::new();
+    for errand in world.session.threads.iter().filter_map(|thread| thread.errand()) {
+        assert!(done.insert(json!(errand).to_string()), "{errand:?}");
     }
 }
 

@@ -108,12 +108,14 @@ impl Step<'_> {
             };
             return Err(malformed(format!("{at}: there is no agent `{unknown}`. {known}")));
         }
-        if self.session.runs.iter().count() >= MOST_RUNS {
+        // Those that ended while the agent spoke, which it has not heard of.
+        let unheard = self.state().notices.len();
+        if self.session.runs.iter().count() + unheard >= MOST_RUNS {
             return Err(Refused {
                 kind: WorkflowErrorKind::MaxWorkflowRunsError,
                 shown: "The session has as many open workflow runs as it may.",
                 told: format!(
-                    "{MOST_RUNS} runs are open, which is the most. Wait for one to end, or stop one with `{STOP_WORKFLOW}`."
+                    "{MOST_RUNS} runs are open or have just ended, which is the most. Wait for one to end, or stop one with `{STOP_WORKFLOW}`."
                 ),
             });
         }

@@ -7,20 +7,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::program::{Act, AgentStep, NOW, OnFailure, Program, ROUND, Returns, Step};
-use super::text::{Fault, Values, as_text, take, weight};
+use super::text::{DEEPEST_VALUE, Fault, Values, as_text, is_deeper, take, weight};
 
 /// How many agents a run may start.
 pub(crate) const MOST_AGENTS: usize = 1000;
 /// How many items a `for_each` may have.
 const MOST_ITEMS: usize = 1000;
-/// What one look at a run may put together, in bytes: the work that a workflow can make for this server.
+/// What one look at a run may cost, in bytes that are put together: the work that a workflow can make for this server.
 const MOST_WORK: usize = 16 << 20;
 /// The longest prompt, in characters.
 const LONGEST_PROMPT: usize = 100_000;
-/// How deep a saved value may nest: whatever reads or drops one does so by recursion.
-const DEEPEST_VALUE: usize = 64;
 /// What a step costs that puts nothing together, in bytes.
-const STEP: usize = 64;
+const STEP: usize = 512;
 
 /// What came of one agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,6 +206,7 @@ impl Walk<'_> {
                 Ok(all.flow())
             }
             Act::Repeat { at_most, until, steps } => {
+                let outer = scope.find(ROUND).cloned();
                 let mut last = Value::Null;
                 for round in 1..=*at_most {
                     scope.set(ROUND, round.into());
@@ -220,6 +219,7 @@ impl Walk<'_> {
                         break;
                     }
                 }
+                scope.set(ROUND, outer.unwrap_or_default());
                 Ok(Flow::Done(last))
             }
             Act::If { condition, then, otherwise } => {
@@ -256,15 +256,6 @@ impl Walk<'_> {
             self.tasks.push(Task { place: at.to_owned(), agent, prompt, returns });
         }
         Ok(Flow::Waits)
-    }
-}
-
-fn is_deeper(value: &Value, levels: usize) -> bool {
-    let within = |value: &Value| levels == 0 || is_deeper(value, levels - 1);
-    match value {
-        Value::Array(items) => items.iter().any(within),
-        Value::Object(fields) => fields.values().any(within),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
 

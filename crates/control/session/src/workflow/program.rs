@@ -1,5 +1,6 @@
-//! A workflow as the agent writes it: phases of steps, as data. Read once, and whatever could not run is refused with its
-//! place, so that nothing begins that is not well-formed.
+//! A workflow as the agent writes it: phases of steps, as data. Read once, and what is not well-formed, names no agent or uses a
+//! name that nothing saves is refused with its place; what turns out later (a field that an agent did not return, a branch that
+//! was not taken) ends the run.
 
 use std::collections::BTreeSet;
 

@@ -44,7 +44,7 @@ pub(crate) struct Run {
 pub(crate) enum Pace {
     /// It does.
     Running,
-    /// Not until the budget allows more.
+    /// Not until the budget allows more; so is one that was just created, until the next event says which it is.
     Unpaid,
     /// Not until the agent says so: an interrupt paused it.
     Interrupted,
@@ -67,7 +67,7 @@ impl Runs {
         self.0.iter().find(|run| run.id == *id)
     }
 
-    fn of(&mut self, id: &WorkflowRunId) -> Option<&mut Run> {
+    fn find_mut(&mut self, id: &WorkflowRunId) -> Option<&mut Run> {
         self.0.iter_mut().find(|run| run.id == *id)
     }
 
@@ -87,25 +87,25 @@ impl Runs {
                 bytes: 0,
             }),
             EventBody::WorkflowRunRunning { workflow_run_id } => {
-                if let Some(run) = self.of(workflow_run_id) {
+                if let Some(run) = self.find_mut(workflow_run_id) {
                     run.pace = Pace::Running;
                 }
             }
             EventBody::WorkflowRunIdle { workflow_run_id } => {
-                if let Some(run) = self.of(workflow_run_id) {
+                if let Some(run) = self.find_mut(workflow_run_id) {
                     let by_interrupt = marks::Mark::read(kept) == Some(marks::Mark::Interrupted);
                     run.pace = if by_interrupt { Pace::Interrupted } else { Pace::Unpaid };
                 }
             }
             EventBody::WorkflowRunPhaseStarted { workflow_run_id, workflow_run_phase_id } => {
-                if let Some(run) = self.of(workflow_run_id) {
+                if let Some(run) = self.find_mut(workflow_run_id) {
                     let at = run.phases.iter().position(|phase| phase.id == *workflow_run_phase_id);
                     run.open_phase = at.map(|at| (at, event.id.clone()));
                     run.entered = run.entered.max(at.map_or(0, |at| at + 1));
                 }
             }
             EventBody::WorkflowRunPhaseEnded { workflow_run_id, .. } => {
-                if let Some(run) = self.of(workflow_run_id) {
+                if let Some(run) = self.find_mut(workflow_run_id) {
                     run.open_phase = None;
                 }
             }
@@ -116,7 +116,7 @@ impl Runs {
 
     /// Takes in what came of an agent of a run.
     pub(crate) fn take(&mut self, id: &WorkflowRunId, place: &str, outcome: Outcome) {
-        if let Some(run) = self.of(id) {
+        if let Some(run) = self.find_mut(id) {
             run.bytes += match &outcome {
                 Outcome::Returned(value) => weight(value),
                 Outcome::Failed(reason) => reason.len(),

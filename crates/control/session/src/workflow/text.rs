@@ -10,6 +10,12 @@ pub(crate) trait Values {
     fn find(&self, name: &str) -> Option<&Value>;
 }
 
+/// How deep a value may nest that is saved or returned: whatever stores, reads or drops one does so by recursion, and a reader
+/// of stored JSON takes 128 levels.
+pub(crate) const DEEPEST_VALUE: usize = 64;
+/// What every part of a template or condition costs, in bytes.
+const PART: usize = 32;
+
 /// Why nothing came of a template or a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -71,6 +77,7 @@ impl Template {
     /// # Errors
     /// A place leads nowhere, or nothing is left.
     pub(crate) fn render(&self, values: &impl Values, left: &mut usize) -> Result<Value, Fault> {
+        take(left, PART)?;
         Ok(match self {
             Self::Text(pieces) => match pieces.as_slice() {
                 // Alone, it is the value itself.
@@ -108,6 +115,7 @@ impl Template {
 fn text(pieces: &[Piece], values: &impl Values, left: &mut usize) -> Result<String, Fault> {
     let mut whole = String::new();
     for piece in pieces {
+        take(left, PART)?;
         let more = match piece {
             Piece::Text(text) => text.clone(),
             Piece::Place(place) => as_text(place.find(values)?.as_ref()),
@@ -126,12 +134,21 @@ pub(crate) fn take(left: &mut usize, bytes: usize) -> Result<(), Fault> {
 
 /// What a value weighs, in bytes.
 pub(crate) fn weight(value: &Value) -> usize {
-    // As deep as what it was parsed from, and parsers bound that.
     match value {
         Value::String(text) => text.len() + 8,
         Value::Array(items) => items.iter().map(weight).sum::<usize>() + 8,
         Value::Object(fields) => fields.iter().map(|(key, value)| key.len() + weight(value)).sum::<usize>() + 8,
         Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+    }
+}
+
+/// Whether a value nests deeper than so many levels.
+pub(crate) fn is_deeper(value: &Value, levels: usize) -> bool {
+    let within = |value: &Value| levels == 0 || is_deeper(value, levels - 1);
+    match value {
+        Value::Array(items) => items.iter().any(within),
+        Value::Object(fields) => fields.values().any(within),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
 
@@ -270,6 +287,7 @@ impl Condition {
     /// # Errors
     /// As [`Template::render`]; or something that is no number is compared with one.
     pub(crate) fn holds(&self, values: &impl Values, left: &mut usize) -> Result<bool, Fault> {
+        take(left, PART)?;
         Ok(match self {
             Self::All(conditions) => {
                 for condition in conditions {
