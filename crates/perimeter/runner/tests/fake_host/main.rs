@@ -6,6 +6,7 @@ mod hostile;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use host::setting::{Double, PATIENCE, Setting, end_of_turn, event, remember_lease, three_tool_uses, tool, with};
 use host::{Poll, Script};
@@ -273,6 +274,30 @@ async fn a_rejected_key_ends_the_worker_and_trouble_does_not() {
     let ended = setting.worker().run(PATIENCE).await;
     assert!(matches!(ended, Ended::Rejected(_)), "{ended:?}");
     assert_eq!(setting.host.seen().polls, 2);
+}
+
+#[tokio::test]
+async fn an_acknowledgement_that_was_taken_and_not_answered_is_said_again_and_the_item_served_at_once() {
+    let setting = Setting::new(Script { unanswered_acks: 1, ..three_tool_uses() }).await;
+    setting.until_stopped(1).await;
+    assert_eq!(setting.calls(), ["sevt_1", "sevt_2", "sevt_3"]);
+    assert_eq!(setting.host.seen().acknowledged, 2);
+}
+
+#[tokio::test]
+async fn an_item_whose_acknowledgement_is_never_answered_is_given_up_before_another_worker_may_have_it() {
+    let setting = Setting::new(Script { unanswered_acks: usize::MAX, ..three_tool_uses() }).await;
+    let worker = setting.worker();
+    let drain = worker.drain();
+    let running = tokio::spawn(worker.run(PATIENCE));
+    setting.host.wait_for(|seen| seen.acknowledged > 1).await;
+    drain.start();
+    // A drain waits for what was claimed.
+    assert!(matches!(running.await.expect("it ended"), Ended::Drained));
+    setting.host.assert_no_violation();
+    let seen = setting.host.seen();
+    assert_eq!((seen.sessions_read, seen.heartbeats, seen.stops.len()), (0, 0, 0));
+    assert!(seen.acknowledged_after < Duration::from_secs(5), "{:?}", seen.acknowledged_after);
 }
 
 #[tokio::test]

@@ -5,10 +5,11 @@ pub(crate) mod setting;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll as Ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -53,6 +54,8 @@ pub(crate) struct Script {
     pub(crate) ttl_seconds: u64,
     /// The last heartbeat of a worker that was killed.
     pub(crate) earlier_heartbeat: Option<&'static str>,
+    /// So many acknowledgements are taken, and their connections end without an answer.
+    pub(crate) unanswered_acks: usize,
     pub(crate) conflict_after: Option<usize>,
     pub(crate) stopping_after: Option<usize>,
     pub(crate) failing_posts: usize,
@@ -80,6 +83,7 @@ impl Default for Script {
             page_size: 1_000,
             ttl_seconds: 300,
             earlier_heartbeat: None,
+            unanswered_acks: 0,
             conflict_after: None,
             stopping_after: None,
             failing_posts: 0,
@@ -99,6 +103,8 @@ impl Default for Script {
 pub(crate) struct Seen {
     pub(crate) polls: usize,
     pub(crate) acknowledged: usize,
+    /// How long after the item was handed out it was last acknowledged.
+    pub(crate) acknowledged_after: Duration,
     pub(crate) heartbeats: usize,
     pub(crate) conflicts: usize,
     pub(crate) sessions_read: usize,
@@ -115,6 +121,7 @@ struct State {
     events: Vec<Value>,
     streams: Vec<mpsc::UnboundedSender<Bytes>>,
     last_heartbeat: Option<String>,
+    handed_out: Instant,
     seen: Seen,
 }
 
@@ -135,6 +142,7 @@ impl Host {
             events: script.history.clone(),
             streams: Vec::new(),
             last_heartbeat: script.earlier_heartbeat.map(str::to_owned),
+            handed_out: Instant::now(),
             seen: Seen::default(),
             script,
         }));
@@ -191,7 +199,7 @@ async fn answer(
     request: Request<Incoming>,
     state: Arc<Mutex<State>>,
     tell: Arc<watch::Sender<u64>>,
-) -> Result<Response<Reply>, Infallible> {
+) -> io::Result<Response<Reply>> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let response = {
@@ -199,10 +207,11 @@ async fn answer(
         let (session, token) = (state.script.session, state.script.session_token);
         let violations = rules::check(&parts, &body, session, token);
         state.seen.violations.extend(violations);
-        state.answer(&parts.method, &parts.uri, &body)
+        let response = state.answer(&parts.method, &parts.uri, &body);
+        (!state.ends_unanswered(&parts.method, &parts.uri)).then_some(response)
     };
     tell.send_modify(|count| *count += 1);
-    Ok(response)
+    response.ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
 }
 
 impl State {
@@ -212,6 +221,7 @@ impl State {
             Some(rules::Route::Poll) => self.poll(),
             Some(rules::Route::Acknowledge) => {
                 self.seen.acknowledged += 1;
+                self.seen.acknowledged_after = self.handed_out.elapsed();
                 self.json(200, &item("starting", "session", self.script.session, None))
             }
             Some(rules::Route::Heartbeat) => self.heartbeat(uri.query().unwrap_or_default()),
@@ -237,8 +247,18 @@ impl State {
         }
     }
 
+    fn ends_unanswered(&mut self, method: &Method, uri: &http::Uri) -> bool {
+        let route = rules::route(method, uri.path(), self.script.session);
+        let ends = route == Some(rules::Route::Acknowledge) && self.script.unanswered_acks > 0;
+        self.script.unanswered_acks -= usize::from(ends);
+        ends
+    }
+
     fn poll(&mut self) -> Response<Reply> {
         self.seen.polls += 1;
+        if self.seen.polls <= self.script.polls.len() {
+            self.handed_out = Instant::now();
+        }
         let secret = self.script.session_token.map(rules::secret);
         match self.polls.pop_front().unwrap_or(Poll::Null) {
             Poll::Item => self.json(200, &item("queued", "session", self.script.session, secret)),
