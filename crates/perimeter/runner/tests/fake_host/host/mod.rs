@@ -58,6 +58,7 @@ pub(crate) struct Script {
     pub(crate) unanswered_acks: usize,
     pub(crate) conflict_after: Option<usize>,
     pub(crate) stopping_after: Option<usize>,
+    pub(crate) failing_stops: usize,
     pub(crate) failing_posts: usize,
     pub(crate) refused_posts: usize,
     pub(crate) failing_lists: usize,
@@ -86,6 +87,7 @@ impl Default for Script {
             unanswered_acks: 0,
             conflict_after: None,
             stopping_after: None,
+            failing_stops: 0,
             failing_posts: 0,
             refused_posts: 0,
             failing_lists: 0,
@@ -227,6 +229,10 @@ impl State {
             Some(rules::Route::Heartbeat) => self.heartbeat(uri.query().unwrap_or_default()),
             Some(rules::Route::Stop) => {
                 self.seen.stops.push(serde_json::from_slice(body).unwrap_or_default());
+                if self.script.failing_stops > 0 {
+                    self.script.failing_stops -= 1;
+                    return self.trouble();
+                }
                 self.json(200, &item("stopped", "session", self.script.session, None))
             }
             Some(rules::Route::Session) => {
@@ -311,7 +317,7 @@ impl State {
         }
         if self.script.failing_lists > 0 {
             self.script.failing_lists -= 1;
-            return self.json(503, &json!({"type": "error", "error": {"type": "api_error", "message": "later"}}));
+            return self.trouble();
         }
         if self.script.garbled_lists > 0 {
             self.script.garbled_lists -= 1;
@@ -342,7 +348,7 @@ impl State {
     fn post(&mut self, body: &[u8]) -> Response<Reply> {
         if self.script.failing_posts > 0 {
             self.script.failing_posts -= 1;
-            return self.json(503, &json!({"type": "error", "error": {"type": "api_error", "message": "later"}}));
+            return self.trouble();
         }
         if self.script.refused_posts > 0 {
             self.script.refused_posts -= 1;
@@ -371,6 +377,10 @@ impl State {
         let frame = Bytes::from(format!("event: {kind}\ndata: {event}\n\n"));
         self.streams.retain(|stream| stream.send(frame.clone()).is_ok());
         self.events.push(event);
+    }
+
+    fn trouble(&self) -> Response<Reply> {
+        self.json(503, &json!({"type": "error", "error": {"type": "api_error", "message": "later"}}))
     }
 
     fn json(&self, status: u16, value: &Value) -> Response<Reply> {
