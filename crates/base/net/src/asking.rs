@@ -141,4 +141,15 @@ mod tests {
         answer.add_answers([alias("a.test.", "b.test."), alias("b.test.", "a.test.")]);
         assert_eq!(found(&answer, name("a.test.")), [] as [IpAddr; 0]);
     }
+
+    #[test]
+    fn so_many_aliases_are_followed() {
+        for (aliases, expected) in [(MOST_ALIASES, vec![IpAddr::from([127, 0, 0, 3])]), (MOST_ALIASES + 1, vec![])] {
+            let mut answer = Message::response(1, OpCode::Query);
+            let named = |number: usize| format!("a{number}.test.");
+            answer.add_answers((0..aliases).map(|number| alias(&named(number), &named(number + 1))));
+            answer.add_answers([address(&named(aliases), 3)]);
+            assert_eq!(found(&answer, name("a0.test.")), expected, "{aliases}");
+        }
+    }
 }

@@ -388,6 +388,7 @@ impl Shared {
     {
         let (sender, connection) = http1::Builder::new()
             .max_headers(limits::HEADERS)
+            .max_header_size(limits::HEAD_BYTES)
             .max_buf_size(limits::HEAD_BYTES)
             .handshake(TokioIo::new(stream))
             .await

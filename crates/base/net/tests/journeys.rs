@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::Full;
 use postern_net::tls::TlsRoots;
 use postern_net::upgrade::Upgrade;
-use postern_net::{ClientError, DialError, Dialer, HttpClient, LookingUp, Resolver};
+use postern_net::{ClientError, DialError, Dialer, HttpClient, LookingUp, Resolver, limits};
 use postern_policy::{ConfiguredPermit, Endpoint, configured};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -384,4 +384,64 @@ async fn the_address_that_was_checked_is_the_one_that_is_dialled() {
         matches!(error, DialError::Denied { address, .. } if address.to_string() == "169.254.169.254"),
         "{error:?}"
     );
+}
+
+/// What a client makes of this answer.
+async fn answered(answer: String) -> Result<StatusCode, ClientError> {
+    let (url, _) = server(answer.into_bytes().leak()).await;
+    client(&url).request(get("/"), PATIENCE).await.map(|answer| answer.status())
+}
+
+#[tokio::test]
+async fn the_head_of_an_answer_has_so_many_bytes_and_headers() {
+    let of = |headers: &str| format!("HTTP/1.1 200 OK\r\n{headers}content-length: 2\r\n\r\nok");
+    let long = |bytes: usize| of(&format!("x: {}\r\n", "x".repeat(bytes)));
+    let many = |headers: usize| of(&"x: y\r\n".repeat(headers - 1));
+    for (answer, is_taken) in [
+        (long(limits::HEAD_BYTES - 1024), true),
+        (long(limits::HEAD_BYTES + 1024), false),
+        (many(limits::HEADERS), true),
+        (many(limits::HEADERS + 1), false),
+    ] {
+        let answer = answered(answer).await;
+        assert_eq!(answer.is_ok(), is_taken, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_an_answer_that_is_no_upgrade_the_beginning_is_read() {
+    let body = "x".repeat(200_000);
+    let answer = format!("HTTP/1.1 403 Forbidden\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let (url, _) = server(answer.into_bytes().leak()).await;
+    let answered = client(&url).upgrade("/", "echo/1", HeaderMap::new(), PATIENCE).await.unwrap();
+    let Upgrade::Answered { head, body } = answered else { panic!("it was refused") };
+    assert_eq!((head.status, body.len()), (StatusCode::FORBIDDEN, postern_net::upgrade::ANSWER_BYTES));
+}
+
+#[tokio::test]
+async fn so_many_idle_connections_are_kept() {
+    let (url, connections) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    let client = client(&url);
+    for made in [10, 12] {
+        let mut answers = Vec::new();
+        for _ in 0..10 {
+            answers.push(client.request(get("/"), PATIENCE).await.unwrap());
+        }
+        for answer in answers {
+            assert_eq!(answer.into_body().bytes(10).await.unwrap(), "ok");
+        }
+        assert_eq!(connections.load(Ordering::SeqCst), made, "eight of ten were used again");
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_certificates_is_read_up_to_a_bound() {
+    let (_, ca) = tls_server().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ca.pem");
+    let padded = |bytes: u64| format!("{ca}{}", "\n".repeat(usize::try_from(bytes).unwrap()));
+    std::fs::write(&path, padded(limits::CERTIFICATE_FILE_BYTES / 2)).unwrap();
+    assert!(TlsRoots::only_file(&path).is_ok());
+    std::fs::write(&path, padded(limits::CERTIFICATE_FILE_BYTES)).unwrap();
+    assert!(matches!(TlsRoots::only_file(&path), Err(postern_net::TlsError::Read { .. })));
 }

@@ -56,8 +56,12 @@ impl Connect for Maker {
 }
 
 fn client(maker: &Arc<Maker>, idle: usize) -> HttpClient {
+    client_that_keeps(maker, idle, Duration::from_secs(60))
+}
+
+fn client_that_keeps(maker: &Arc<Maker>, idle: usize, time: Duration) -> HttpClient {
     let authority = HeaderValue::from_static("inner.example");
-    HttpClient::made_by(Arc::clone(maker) as _, "inner".to_owned(), authority, idle, Duration::from_secs(60))
+    HttpClient::made_by(Arc::clone(maker) as _, "inner".to_owned(), authority, idle, time)
 }
 
 fn request() -> Request<Full<Bytes>> {
@@ -104,6 +108,16 @@ async fn connections_are_kept_up_to_the_bound() {
         assert_eq!(exchange(&unkept).await, "yes");
     }
     assert_eq!(maker.made.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn a_connection_that_lay_idle_for_its_time_is_not_used_again() {
+    let maker = Arc::new(Maker { answers: 100, ..Maker::default() });
+    let client = client_that_keeps(&maker, 1, Duration::ZERO);
+    for _ in 0..3 {
+        assert_eq!(exchange(&client).await, "yes");
+    }
+    assert_eq!(maker.made.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test]

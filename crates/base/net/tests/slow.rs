@@ -2,7 +2,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests play the peers")]
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,22 +49,38 @@ async fn of_many_addresses_a_bounded_number_is_considered() {
     assert_eq!(resolved.len(), limits::ADDRESSES);
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_address_that_does_not_accept_is_given_up_in_time() {
-    // A listener whose queue is full leaves further connections unanswered.
+/// A listener whose queue is full leaves further connections unanswered.
+async fn unanswering(at: &str) -> (SocketAddr, impl Sized) {
     let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket.bind(at.parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();
-    let address = listener.local_addr().unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut queued = Vec::new();
     for _ in 0..8 {
         queued.push(tokio::time::timeout(Duration::from_millis(50), TcpStream::connect(address)).await);
     }
+    (address, (listener, queued))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_does_not_accept_is_given_up_in_time() {
+    let (address, _full) = unanswering("127.0.0.1:0").await;
     let begun = Instant::now();
     let reached = Dialer::new().reach(&permit(&format!("http://{address}"))).await;
     assert!(matches!(reached, Err(DialError::ConnectSlow(_))), "{reached:?}");
     assert_eq!(begun.elapsed(), limits::CONNECT);
-    drop((listener, queued));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_address_is_tried_a_moment_after_the_one_before() {
+    let (address, _full) = unanswering("0.0.0.0:0").await;
+    let dialer = Dialer::with_resolver(Arc::new(Many));
+    let begun = Instant::now();
+    let reached = dialer.reach(&permit(&format!("http://many.test:{}", address.port()))).await;
+    assert!(matches!(reached, Err(DialError::ConnectSlow(_))), "{reached:?}");
+    let others = u32::try_from(limits::ADDRESSES - 1).unwrap();
+    assert_eq!(begun.elapsed(), limits::CONNECT_STAGGER * others + limits::CONNECT);
 }
 
 #[tokio::test(start_paused = true)]

@@ -168,4 +168,22 @@ mod tests {
         let (second, ()) = tokio::join!(notes.news(1), async { notes.add("tnl_b", "code", "two") });
         assert_eq!(second.iter().map(|one| (one.number, one.tunnel.as_str())).collect::<Vec<_>>(), [(2, "tnl_b")]);
     }
+
+    #[test]
+    fn so_many_notes_are_kept_for_the_server_and_told_at_once() {
+        let notes = Notes::default();
+        for number in 0..1024 + 3 {
+            notes.add(&format!("tnl_{number}"), "code", "what happened");
+        }
+        let mut told = Vec::new();
+        loop {
+            let more = notes.since(told.last().copied().unwrap_or(0));
+            assert!(more.len() <= 256);
+            match more.is_empty() {
+                true => break,
+                false => told.extend(more.iter().map(|note| note.number)),
+            }
+        }
+        assert_eq!((told.len(), told[0]), (1024, 4));
+    }
 }

@@ -134,3 +134,34 @@ fn texts<T: ToString>(errors: &[T]) -> Vec<String> {
 const ON_ITS_WAY: Duration = Duration::from_secs(15);
 /// Former documents that a worker may still go by; one that slept through more restarts.
 const FORMER: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn former_documents_count_for_calls_on_their_way_and_few_of_them_for_a_worker() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::at(directory.path());
+        let document = |number: usize| {
+            let text = format!("config = 1 # {number}\n");
+            DocumentText { file: "postern.toml".to_owned(), text, attachments: BTreeMap::new() }
+        };
+        let load = |number| Generation::load(document(number), &BTreeMap::new(), BTreeMap::new(), &store, None);
+        let digests =
+            |numbers: &[usize]| numbers.iter().map(|number| document_digest(&document(*number))).collect::<Vec<_>>();
+        let now = Instant::now();
+        let mut generations = Generations::new(load(0).unwrap());
+        for number in 1..=FORMER + 1 {
+            generations.succeed(load(number).unwrap(), now);
+        }
+        assert_eq!(generations.documents(), digests(&[5, 4, 3, 2, 1]));
+        let for_calls = |at: Instant| generations.for_calls(at).len();
+        let almost = ON_ITS_WAY - Duration::from_millis(1);
+        assert_eq!([now, now + almost, now + ON_ITS_WAY].map(for_calls), [5, 5, 1]);
+        generations.forget_former(now + almost);
+        assert_eq!(generations.documents().len(), 5);
+        generations.forget_former(now + ON_ITS_WAY);
+        assert_eq!(generations.documents(), digests(&[5]));
+    }
+}

@@ -153,4 +153,17 @@ mod tests {
         assert!(holds.freeze("sesn_1", Timestamp::now()).written.is_ok());
         assert!(Holds::open(&inner).unwrap().of("sesn_1").frozen.is_some());
     }
+
+    #[test]
+    fn a_hold_is_forgotten_after_a_year_and_not_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let now = Timestamp::now();
+        let days = |days: i64| now - SignedDuration::from_hours(24 * days);
+        let mut holds = Holds::open(directory.path()).unwrap();
+        holds.revoke("sesn_old", days(365));
+        holds.revoke("sesn_kept", days(364));
+        holds.freeze("sesn_new", now);
+        assert_eq!(holds.of("sesn_old"), Hold::default());
+        assert!(holds.of("sesn_kept").revoked.is_some());
+    }
 }

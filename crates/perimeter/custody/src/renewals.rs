@@ -104,3 +104,47 @@ const MOST: usize = 256;
 /// How long they are kept.
 const KEPT: SignedDuration = SignedDuration::from_hours(24);
 const FILE: &str = "renewed.json";
+
+#[cfg(test)]
+mod tests {
+    use postern_secret::seal::{Binding, SealedCredential};
+
+    use super::*;
+
+    fn sealed(text: &str) -> Sealed {
+        Sealed { version: 3, nonce: String::new(), ciphertext: text.to_owned(), wraps: Vec::new() }
+    }
+
+    fn parts(credential: usize) -> OauthParts {
+        let binding = Binding {
+            credential: format!("vcrd_{credential}"),
+            ..Binding::of_repository("wrkspc_default", "vlt_1", "", "wiki.example", "https://wiki.example/mcp")
+        };
+        let part = |text: &str| SealedCredential { binding: binding.clone(), sealed: sealed(text) };
+        OauthParts { access: part("access"), refresh: part("refresh"), client_secret: None }
+    }
+
+    fn renewed() -> Renewed {
+        Renewed { access: sealed("new"), refresh: Some(sealed("new")), expires_at_seconds: None }
+    }
+
+    #[test]
+    fn one_renewal_of_each_credential_is_kept_for_a_day_and_of_too_many_the_oldest_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let now = Timestamp::now();
+        let mut renewals = Renewals::open(directory.path()).unwrap();
+        for credential in [0, 0].into_iter().chain(1..MOST) {
+            renewals.keep(&parts(credential), &renewed(), now).unwrap();
+        }
+        assert!(renewals.of(&parts(0), now).is_some(), "what came again took no further place");
+        renewals.keep(&parts(MOST), &renewed(), now).unwrap();
+        let is_kept = |renewals: &Renewals, credential, at| renewals.of(&parts(credential), at).is_some();
+        assert_eq!([0, 1, MOST].map(|credential| is_kept(&renewals, credential, now)), [false, true, true]);
+
+        let almost = now + SignedDuration::from_hours(24) - SignedDuration::from_secs(1);
+        let day = now + SignedDuration::from_hours(24);
+        assert_eq!([almost, day].map(|at| is_kept(&renewals, 1, at)), [true, false]);
+        renewals.forget_old(day).unwrap();
+        assert!(Renewals::open(directory.path()).unwrap().kept.is_empty());
+    }
+}

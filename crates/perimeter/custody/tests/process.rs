@@ -14,6 +14,7 @@ use postern_custody::{
 use postern_exec::WireBytes;
 use postern_exec::asynchronous::Channel;
 use postern_exec::role::{self, First, Starter};
+use postern_exec::rpc::{CallError, Caller};
 use postern_policy::{Document, Zones};
 use serde::de::DeserializeOwned;
 
@@ -179,4 +180,54 @@ fn the_store_opens_while_nothing_runs() {
     let store = Store::open(directory.path()).unwrap();
     store.set("ledger-api", VALUE.as_bytes().to_vec(), false).unwrap();
     assert_eq!(Store::open(directory.path()).unwrap().list().unwrap()[0].name, "ledger-api");
+}
+
+/// Further connections to a custody, as `kind`.
+async fn attached(worker: &Client, kind: CallerKind) -> Channel {
+    let (ours, theirs) = Channel::pair().unwrap();
+    worker.attach(kind, theirs).await.unwrap();
+    ours
+}
+
+#[tokio::test]
+async fn a_connection_beyond_those_that_are_served_is_closed_until_one_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_log_child, _log_client, socket) = log(directory.path()).await;
+    let (mut child, worker) = begun(directory.path(), &socket).await;
+    drop(socket);
+    let connect = async || EgressClient::new(attached(&worker, CallerKind::Egress).await);
+    let mut served = Vec::new();
+    for _ in 0..64 {
+        let egress = connect().await;
+        egress.placeholders().await.unwrap();
+        served.push(egress);
+    }
+    assert!(connect().await.placeholders().await.is_err());
+    served.pop();
+    let again = async { while connect().await.placeholders().await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(20), again).await.expect("its place is free");
+    drop((worker, served));
+    assert!(child.end(Duration::from_secs(20)).await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_question_is_as_long_as_its_asker_needs_and_a_longer_one_ends_the_connection() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_log_child, _log_client, socket) = log(directory.path()).await;
+    let (mut child, worker) = begun(directory.path(), &socket).await;
+    drop(socket);
+    let (of_egress, of_gateway) = (512 << 10, 16 << 20);
+    for (kind, bytes, is_read) in [
+        (CallerKind::Egress, of_egress - 1024, true),
+        (CallerKind::Egress, of_egress, false),
+        (CallerKind::Gateway, of_gateway - 1024, true),
+        (CallerKind::Gateway, of_gateway, false),
+    ] {
+        let caller: Caller<String, u64> = Caller::new(attached(&worker, kind).await, 1 << 20);
+        let answer = caller.call("x".repeat(bytes)).await.unwrap_err();
+        // No question of custody's, which is said of what was read to its end.
+        assert_eq!(matches!(answer, CallError::Misread(_)), is_read, "{kind:?} {bytes}: {answer}");
+    }
+    drop(worker);
+    assert!(child.end(Duration::from_secs(20)).await.unwrap().success());
 }

@@ -124,3 +124,29 @@ fn denied(error: &CustodyError) -> Denial {
     };
     Denial::new(reason)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use postern_exec::asynchronous::Channel;
+    use postern_policy::document::DocumentText;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_custody_that_does_not_answer_is_waited_for_ten_seconds_and_twenty_for_a_document() {
+        let (ours, _silent) = Channel::pair().unwrap();
+        let custody = GatewayClient::new(ours);
+        let began = Instant::now();
+        let denial = Custodian::placeholders(&custody).await.err().unwrap();
+        assert_eq!((denial.reason, began.elapsed().as_secs()), (Reason::CustodyDenied, 10));
+
+        let document = DocumentText { file: String::new(), text: String::new(), attachments: BTreeMap::new() };
+        let reload = Reload { document, environments: BTreeMap::new(), snapshot: BTreeMap::new() };
+        let began = Instant::now();
+        assert!(Custodian::reload(&custody, reload).await.is_err());
+        assert_eq!(began.elapsed().as_secs(), 20);
+    }
+}

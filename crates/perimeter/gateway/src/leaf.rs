@@ -119,3 +119,26 @@ fn state(path: &Path) -> Option<(SystemTime, u64)> {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
 }
+
+#[cfg(test)]
+mod tests {
+    use postern_tunnel::certificate;
+
+    use super::*;
+
+    #[test]
+    fn a_leaf_that_is_too_long_is_not_used_and_the_former_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = certificate::new_ca("t1.tunnel.localhost", SystemTime::now()).unwrap();
+        crate::tests::write_leaf(directory.path(), &ca);
+        let leaf = Leaf::open(directory.path()).unwrap();
+        let (file, former) = (directory.path().join("leaf.pem"), leaf.settings());
+        let certificate = std::fs::read_to_string(&file).unwrap();
+        let padded = |bytes: u64| format!("{}\n{certificate}", "#".repeat(usize::try_from(bytes).unwrap()));
+        std::fs::write(&file, padded(limits::PEM_BYTES)).unwrap();
+        assert!(leaf.look().is_err());
+        assert!(Arc::ptr_eq(&former, &leaf.settings()));
+        std::fs::write(&file, padded(limits::PEM_BYTES / 2)).unwrap();
+        assert!(leaf.look().unwrap());
+    }
+}

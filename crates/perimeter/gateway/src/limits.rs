@@ -45,7 +45,8 @@ pub const DECODED_BYTES: u64 = 1 << 30;
 pub const POOL_PER_SESSION: usize = 32;
 /// How long an upstream connection may idle before it is not used again.
 pub const POOL_IDLE: Duration = Duration::from_secs(30);
-/// Secrets of one session and route that were replaced while it ran and are still recognised and scrubbed.
+/// Secrets of one session, all routes together, that are recognised and scrubbed: those that were replaced while it ran too.
+/// A further one is refused.
 pub const FORMER_SECRETS: usize = 16;
 /// Errors that `status` tells.
 pub const TROUBLES: usize = 32;

@@ -260,6 +260,41 @@ mod tests {
     }
 
     #[test]
+    fn so_many_sessions_are_kept_and_a_further_one_waits_until_one_is_forgotten() {
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        let ids = (0..limits::SESSIONS).map(|number| format!("sesn_{number}"));
+        sessions.table().present.extend(ids.map(|id| (id.clone(), Arc::new(Session::new(&id, now)))));
+        assert_eq!(sessions.enter("sesn_a", now).err().unwrap().reason, Reason::GatewayBusy);
+        assert!(sessions.enter("sesn_7", now).is_ok());
+        sessions.forget_idle(Duration::ZERO, now);
+        assert!(sessions.enter("sesn_a", now).is_ok());
+    }
+
+    #[test]
+    fn so_many_sessions_are_held_and_those_may_be_held_again() {
+        let sessions = Sessions::default();
+        for number in 0..limits::HELD_SESSIONS {
+            sessions.hold(&format!("sesn_{number}"), Held::Frozen).unwrap();
+        }
+        assert_eq!(sessions.hold("sesn_a", Held::Frozen).unwrap_err().reason, Reason::GatewayBusy);
+        sessions.hold("sesn_7", Held::Revoked).unwrap();
+        sessions.thaw("sesn_8");
+        sessions.hold("sesn_a", Held::Frozen).unwrap();
+    }
+
+    #[test]
+    fn so_many_secrets_of_a_session_are_known_and_no_further_one_is_used() {
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        let session = Arc::clone(&sessions.enter("sesn_a", now).unwrap().session);
+        let numbered = |number| vec![SecretBytes::new(format!("a-secret-of-the-wiki-{number:02}").into_bytes())];
+        for number in 0..limits::FORMER_SECRETS {
+            session.remember(numbered(number)).unwrap();
+        }
+        assert_eq!(session.remember(numbered(99)).unwrap_err().reason, Reason::CustodyDenied);
+        assert!((0..limits::FORMER_SECRETS).all(|number| session.remember(numbered(number)).is_ok()));
+    }
+
+    #[test]
     fn idle_sessions_are_forgotten_with_their_secrets_and_busy_ones_are_not() {
         let (sessions, now) = (Sessions::default(), Instant::now());
         let idle = Arc::clone(&sessions.enter("sesn_idle", now).unwrap().session);

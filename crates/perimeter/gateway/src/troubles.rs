@@ -57,4 +57,13 @@ mod tests {
         assert_eq!(list.iter().map(|one| one.code.as_str()).collect::<Vec<_>>(), ["other", "edge_unreachable"]);
         assert_eq!(list[1].message.len(), limits::TROUBLE_CHARACTERS);
     }
+    #[test]
+    fn only_the_last_are_kept() {
+        let troubles = Troubles::default();
+        for number in 0..=limits::TROUBLES {
+            troubles.note("edge_unreachable", number.to_string());
+        }
+        let list = troubles.list();
+        assert_eq!((list.len(), list[0].message.as_str()), (limits::TROUBLES, "1"));
+    }
 }

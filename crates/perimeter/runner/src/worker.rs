@@ -125,7 +125,7 @@ impl<P: Perimeter> Worker<P> {
                     let shared = Arc::clone(&self.shared);
                     self.drain.spawn(async move {
                         let _room = room;
-                        if acknowledged(&shared, &work.id).await {
+                        if acknowledged(&shared, &work.id, asked).await {
                             item::run(&shared, work, ours).await;
                         }
                     });
@@ -135,9 +135,9 @@ impl<P: Perimeter> Worker<P> {
     }
 }
 
-/// Whether the claim stands. One that cannot be acknowledged is handed out again by the server.
-async fn acknowledged<P>(shared: &Shared<P>, work: &str) -> bool {
-    match shared.remote.acknowledge(&shared.key, work).await {
+/// Whether the claim stands, of an item that was asked for then. One that cannot be acknowledged is handed out again by the server.
+async fn acknowledged<P>(shared: &Shared<P>, work: &str, asked: Instant) -> bool {
+    match acknowledge(shared, work, asked).await {
         Ok(()) => true,
         Err(error) => {
             tracing::warn!(work, error = chain(&error), "a claim could not be acknowledged");
@@ -147,6 +147,25 @@ async fn acknowledged<P>(shared: &Shared<P>, work: &str) -> bool {
             false
         }
     }
+}
+
+/// A server that died after it took an acknowledgement would leave the session to that lease, so what was not answered is
+/// asked again: it changes nothing where it was taken. Only as long as nobody else can have been handed the item.
+async fn acknowledge<P>(shared: &Shared<P>, work: &str, asked: Instant) -> Result<(), RemoteError> {
+    let first = shared.remote.acknowledge(&shared.key, work).await;
+    if !matches!(first, Err(RemoteError::Unreachable { .. })) {
+        return first;
+    }
+    let again = async {
+        loop {
+            tokio::time::sleep(ACKNOWLEDGE_PAUSE).await;
+            match shared.remote.acknowledge(&shared.key, work).await {
+                Err(RemoteError::Unreachable { .. }) => {}
+                answer => return answer,
+            }
+        }
+    };
+    tokio::time::timeout_at(asked + ACKNOWLEDGE_TIME, again).await.unwrap_or(first)
 }
 
 /// Our server holds a poll for its time and is asked again at once; another is given the official worker's pause of 1 to 3 s.
@@ -337,6 +356,9 @@ fn worker_name(places: &Places) -> String {
 /// An empty answer that came sooner is waited out, so that a server without long polling is not flooded.
 const SHORTEST_POLL: Duration = Duration::from_millis(900);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(250);
+/// An item that was handed out and not acknowledged is handed out anew after 5 s.
+const ACKNOWLEDGE_TIME: Duration = Duration::from_secs(4);
 /// A configuration with its files; custody takes more.
 const ORDER_LIMIT: usize = 1 << 20;
 const USAGE: u8 = 2;

@@ -367,4 +367,15 @@ mod tests {
         let variables: Vec<_> = zone.credentials().iter().filter_map(|one| one.env.as_deref()).collect();
         assert_eq!(variables, ["REAL_KEY", "VAULT_KEY", VARIABLE, VAULT_VARIABLE, REFRESH_VARIABLE]);
     }
+
+    #[test]
+    fn limits_are_brought_down_whatever_the_zone_says() {
+        let table = ["", "memory = \"64GiB\"\nprocesses = 100000\ndisk = \"1TiB\"\n"];
+        for written in table {
+            let mut sandbox: Table = toml::from_str(written).unwrap();
+            lower(&mut sandbox);
+            let now = ["memory", "processes", "disk"].map(|key| inline(&sandbox[key]));
+            assert_eq!(now, [r#""256MiB""#, "96", r#""64MiB""#], "{written}");
+        }
+    }
 }

@@ -258,11 +258,14 @@ mod tests {
         ] {
             assert!(!branch(name), "{name:?}");
         }
+        assert!(branch(&"a".repeat(MAX_BRANCH)) && !branch(&"a".repeat(MAX_BRANCH + 1)));
         let commit = |sha: &str| Checkout::Commit { sha: sha.to_owned() }.checked().is_ok();
         for (sha, holds) in [
             ("a".repeat(40), true),
             ("0".repeat(64), true),
             ("a".repeat(39), false),
+            ("a".repeat(41), false),
+            ("a".repeat(65), false),
             ("g".repeat(40), false),
             ("HEAD".to_owned(), false),
         ] {

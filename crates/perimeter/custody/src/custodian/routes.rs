@@ -263,8 +263,10 @@ struct Granted {
 
 impl RouteGrants {
     fn keep(&mut self, connection: u64, session: &str, name: &str, secret: SecretBytes, now: Instant) {
-        self.make_room();
         let key = (connection, session.to_owned());
+        if !self.sessions.contains_key(&key) {
+            self.make_room();
+        }
         let granted = self.sessions.entry(key).or_insert_with(|| Granted { used: now, secrets: HashMap::new() });
         granted.used = now;
         if granted.secrets.len() < MOST_SECRETS || granted.secrets.contains_key(name) {
@@ -317,3 +319,36 @@ impl RouteGrants {
 const IDLE: Duration = Duration::from_secs(15 * 60);
 const MOST_SESSIONS: usize = 4096;
 const MOST_SECRETS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret() -> SecretBytes {
+        SecretBytes::new(b"the-wiki's-0wn-s3cret-token".to_vec())
+    }
+
+    #[test]
+    fn of_too_many_sessions_the_one_that_was_used_least_recently_goes_and_none_for_one_that_is_known() {
+        let (mut grants, begun) = (RouteGrants::default(), Instant::now());
+        for number in 0..MOST_SESSIONS {
+            let at = begun + Duration::from_millis(number as u64);
+            grants.keep(1, &format!("sesn_{number}"), "wiki", secret(), at);
+        }
+        let later = begun + Duration::from_secs(60);
+        grants.keep(1, "sesn_1", "wiki", secret(), later);
+        assert_eq!(grants.known(1, "sesn_0").len(), 1, "nobody came besides");
+        grants.keep(1, "sesn_new", "wiki", secret(), later);
+        let known = ["sesn_0", "sesn_1", "sesn_2", "sesn_new"].map(|session| grants.known(1, session).len());
+        assert_eq!(known, [0, 1, 1, 1]);
+    }
+
+    #[test]
+    fn so_many_secrets_of_a_session_are_kept() {
+        let (mut grants, now) = (RouteGrants::default(), Instant::now());
+        for number in 0..=MOST_SECRETS {
+            grants.keep(1, "sesn_1", &format!("route-{number}"), secret(), now);
+        }
+        assert_eq!(grants.known(1, "sesn_1").len(), MOST_SECRETS);
+    }
+}

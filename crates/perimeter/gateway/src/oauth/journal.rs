@@ -125,3 +125,66 @@ fn replace(file: &Path, kept: &[KeptAnswer]) -> io::Result<()> {
     std::fs::rename(&temporary, file)?;
     File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
+
+#[cfg(test)]
+mod tests {
+    use postern_secret::{Secret, seal::Wrap};
+
+    use super::*;
+
+    const PERIMETER: &str = "0909090909090909090909090909090909090909090909090909090909090909";
+
+    fn parts(credential: &str) -> OauthParts {
+        let part = |kind: &str| {
+            let binding = Binding {
+                client_id: None,
+                credential: credential.to_owned(),
+                hosts: Vec::new(),
+                injection: None,
+                kind: kind.to_owned(),
+                mcp_url: None,
+                refresh: None,
+                secret_name: None,
+                token_endpoint: None,
+                vault: "vlt_1".to_owned(),
+                workspace: "wrkspc_default".to_owned(),
+            };
+            let perimeter_id = "pmtr_1".to_owned();
+            let wrap = Wrap { perimeter_id, public_key: PERIMETER.to_owned(), enc: String::new(), key: String::new() };
+            let ciphertext = credential.to_owned();
+            SealedCredential {
+                sealed: Sealed { version: 3, nonce: String::new(), ciphertext, wraps: vec![wrap] },
+                binding,
+            }
+        };
+        OauthParts { access: part("mcp_oauth"), refresh: part("mcp_oauth.refresh_token"), client_secret: None }
+    }
+
+    fn keep(journal: &Journal, credential: &str) {
+        let access = Secret::new(b"an-access-token-0123".to_vec());
+        journal.keep(&parts(credential), &Tokens { access, refresh: None, expires_in_seconds: None }, None).unwrap();
+    }
+
+    #[test]
+    fn one_answer_of_each_credential_is_kept_and_of_too_many_the_oldest_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("answers.json");
+        let open = || Journal::at(file.clone(), PERIMETER.parse().unwrap()).unwrap();
+        let journal = open();
+        keep(&journal, "vcrd_0");
+        keep(&journal, "vcrd_0");
+        let first = journal.kept.lock().unwrap().clone();
+        assert_eq!(first.len(), 1);
+        // As if the others had come one by one.
+        let others = (0..limits::KEPT_ANSWERS)
+            .map(|number| KeptAnswer { parts: parts(&format!("vcrd_{number}")), ..first[0].clone() });
+        replace(&file, &others.collect::<Vec<_>>()).unwrap();
+
+        let journal = open();
+        keep(&journal, "vcrd_last");
+        let kept = open().kept.into_inner().unwrap();
+        let of = |answer: &KeptAnswer| answer.parts.refresh.binding.credential.clone();
+        assert_eq!(kept.len(), limits::KEPT_ANSWERS);
+        assert_eq!((of(&kept[0]), of(&kept[limits::KEPT_ANSWERS - 1])), ("vcrd_1".to_owned(), "vcrd_last".to_owned()));
+    }
+}

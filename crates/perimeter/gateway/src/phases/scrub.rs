@@ -147,6 +147,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn of_encodings_on_one_another_three_are_taken_off() {
+        for (tokens, is_taken) in
+            [("gzip, br, zstd", true), ("gzip, identity, br, zstd", true), ("gzip, gzip, gzip, gzip", false)]
+        {
+            let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(tokens))]);
+            let refused = Cleaner::new(Arc::default(), &headers, 1 << 20).err().map(|denial| denial.reason);
+            assert_eq!(refused, (!is_taken).then_some(Reason::EncodingUnsupported), "{tokens}");
+        }
+    }
+
+    #[test]
     fn a_secret_that_becomes_known_on_the_way_is_taken_out_too_and_the_former_one_still() {
         let (old, new) = ("the-f0rmer-secret-0f-the-wiki", "the-rotated-s3cret-of-the-wiki");
         let known = |text: &str| vec![SecretBytes::new(text.as_bytes().to_vec())];

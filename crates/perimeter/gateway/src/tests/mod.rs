@@ -1,5 +1,6 @@
 //! Tests of the whole request path: a real inner TLS client, a real upstream on loopback, decisions by the real zones.
 
+mod bounds;
 mod handover;
 mod held;
 mod hostile;
@@ -11,3 +12,5 @@ mod reflection;
 mod refusals;
 mod stand;
 mod streams;
+
+pub(crate) use stand::write_leaf;

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -30,7 +30,7 @@ use super::stand::{
     Behaviour, CLIENT_SECRET, DOMAIN, PERIMETER, REFRESH_TOKEN, Reply as Answer, SECRET, Seen, Stand, document, order,
     serve_upstream, whole,
 };
-use crate::{control::Handler, process};
+use crate::{control::Handler, limits, process};
 
 /// A stand whose gateway lists a token endpoint that answers as a test says.
 struct Login {
@@ -543,4 +543,28 @@ async fn an_mcp_server_that_fails_otherwise_is_shown_scrubbed_and_nothing_is_ref
     let validated = login.validate(login.parts(basic())).await;
     assert_eq!((validated.status, validated.mcp_probe.unwrap().http_response), (Verdict::Unknown, None), "not reached");
     assert_eq!(validated.reason.unwrap().code, "upstream_unreachable");
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_or_too_much_to_a_validation_tells_nothing_of_the_credential() {
+    let long =
+        |bytes: usize| move |_: &Seen| json("200 OK", &super::stand::result(&"x".repeat(bytes)).replace(":7", ":1"));
+    type Answers = Box<dyn Fn(&Seen) -> Answer + Send + Sync>;
+    let table: [(&str, Answers, &str); 3] = [
+        ("silent", Box::new(|_| Answer::Hang(Vec::new())), "initialize"),
+        ("too long", Box::new(long(limits::VALIDATION_BYTES)), "initialize"),
+        ("long", Box::new(long(limits::VALIDATION_BYTES / 2)), "tools/list"),
+    ];
+    for (what, answers, method) in table {
+        let upstream = Stand::new(answers).await;
+        let login = Login::before(upstream.port, |_| tokens()).await;
+        let began = Instant::now();
+        let validated = login.validate(login.parts(basic())).await;
+        assert!(began.elapsed() < Duration::from_secs(10), "{what}");
+        assert_eq!(
+            (validated.status, validated.mcp_probe.unwrap().method.as_str()),
+            (Verdict::Unknown, method),
+            "{what}"
+        );
+    }
 }

@@ -18,7 +18,7 @@ const JSON: &str = "content-type: application/json\r\n";
 /// What a server does with a request.
 type Behaving = Box<dyn Fn() -> Reply + Send + Sync>;
 
-fn good() -> Call {
+pub(super) fn good() -> Call {
     Call::tool("search", &json!({}))
 }
 
@@ -195,7 +195,7 @@ async fn an_event_that_is_never_whole_counts_among_what_answers_may_take() {
 }
 
 /// The head of a call whose body follows in chunks.
-fn chunked(stand: &Stand) -> Vec<u8> {
+pub(super) fn chunked(stand: &Stand) -> Vec<u8> {
     let token = stand.signer.sign(&good().claims).unwrap();
     let head = format!(
         "POST /mcp HTTP/1.1\r\nhost: wiki.{DOMAIN}\r\npostern-identity: {token}\r\n{JSON}transfer-encoding: chunked\r\n\r\n"

@@ -20,6 +20,7 @@ use postern_audit::{Decision, Kind, Memory, Record};
 use postern_custody::{
     FreshTokens, KeptAnswer, KnownPlaceholder, RefreshGrant, Refreshing, Reload, Renewed, RouteGrant,
 };
+use postern_net::Dialer;
 use postern_policy::{Denial, Reason, document::DocumentText};
 use postern_secret::{Placeholder, Secret, SecretBytes, seal::Sealed};
 use postern_tunnel::{
@@ -418,7 +419,7 @@ pub(super) fn environments() -> BTreeMap<String, String> {
     BTreeMap::from([("default".to_owned(), "env_1".to_owned())])
 }
 
-pub(super) fn write_leaf(directory: &Path, ca: &OwnCa) {
+pub(crate) fn write_leaf(directory: &Path, ca: &OwnCa) {
     let leaf = certificate::new_leaf(ca, DOMAIN, SystemTime::now()).unwrap();
     std::fs::write(directory.join("leaf.pem"), &leaf.certificate_pem).unwrap();
     std::fs::write(directory.join("leaf.key"), exposed(&leaf.key_pem)).unwrap();
@@ -479,6 +480,18 @@ impl Stand {
     /// The same after the process was killed and started again.
     pub(super) fn restarted(mut self) -> Self {
         self.gateway = gateway(self.port, self.directory.path(), &self.audit, &self.custody, &self.signer);
+        self
+    }
+
+    /// The same with other times.
+    pub(super) fn bounded(mut self, change: impl FnOnce(&mut Bounds)) -> Self {
+        change(&mut Arc::get_mut(&mut self.gateway).unwrap().bounds);
+        self
+    }
+
+    /// The same with another way to look names up.
+    pub(super) fn resolving(mut self, dialer: Dialer) -> Self {
+        Arc::get_mut(&mut self.gateway).unwrap().dialer = dialer;
         self
     }
 

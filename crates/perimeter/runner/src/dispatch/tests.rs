@@ -464,3 +464,14 @@ proptest! {
         let _ = SessionEvent::read(&json!([kind]));
     }
 }
+
+#[test]
+fn the_tool_use_of_an_answer_is_looked_for_among_the_newest() {
+    for (between, is_found) in [(NEWEST - 1, true), (NEWEST, false)] {
+        let later = (0..between).map(|number| tool(&format!("later_{number}")));
+        let history: Vec<_> = std::iter::once(tool("first")).chain(later).chain([result("first")]).collect();
+        let mut machine = Machine::after(&history);
+        assert_eq!(machine.dispatch.worked_before(), is_found, "{between}");
+        assert_eq!(machine.said(), ["run later_0"], "what is answered does not run again");
+    }
+}

@@ -231,3 +231,13 @@ async fn a_refusal_of_the_perimeter_is_said_with_its_reason() {
         assert_eq!(setting.calls(), Vec::<String>::new());
     }
 }
+
+#[tokio::test]
+async fn an_answer_that_is_too_long_is_asked_for_five_times_and_given_up_with_a_reason() {
+    let long = Value::from("x".repeat(8 << 20));
+    let setting = Setting::new(Script { definitions: vec![long], ours: true, ..three_tool_uses() }).await;
+    setting.until_stopped(1).await;
+    let seen = setting.host.seen();
+    assert_eq!((seen.sessions_read, &seen.stops[0]["error"]["code"]), (5, &json!("session_unreadable")));
+    assert_eq!(setting.calls(), Vec::<String>::new());
+}

@@ -6,6 +6,7 @@ mod hostile;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use host::setting::{Double, PATIENCE, Setting, end_of_turn, event, remember_lease, three_tool_uses, tool, with};
 use host::{Poll, Script};
@@ -276,6 +277,30 @@ async fn a_rejected_key_ends_the_worker_and_trouble_does_not() {
 }
 
 #[tokio::test]
+async fn an_acknowledgement_that_was_taken_and_not_answered_is_said_again_and_the_item_served_at_once() {
+    let setting = Setting::new(Script { unanswered_acks: 1, ..three_tool_uses() }).await;
+    setting.until_stopped(1).await;
+    assert_eq!(setting.calls(), ["sevt_1", "sevt_2", "sevt_3"]);
+    assert_eq!(setting.host.seen().acknowledged, 2);
+}
+
+#[tokio::test]
+async fn an_item_whose_acknowledgement_is_never_answered_is_given_up_before_another_worker_may_have_it() {
+    let setting = Setting::new(Script { unanswered_acks: usize::MAX, ..three_tool_uses() }).await;
+    let worker = setting.worker();
+    let drain = worker.drain();
+    let running = tokio::spawn(worker.run(PATIENCE));
+    setting.host.wait_for(|seen| seen.acknowledged > 1).await;
+    drain.start();
+    // A drain waits for what was claimed.
+    assert!(matches!(running.await.expect("it ended"), Ended::Drained));
+    setting.host.assert_no_violation();
+    let seen = setting.host.seen();
+    assert_eq!((seen.sessions_read, seen.heartbeats, seen.stops.len()), (0, 0, 0));
+    assert!(seen.acknowledged_after < Duration::from_secs(5), "{:?}", seen.acknowledged_after);
+}
+
+#[tokio::test]
 async fn a_hostile_session_id_makes_no_directory() {
     let script = Script { session: "../../escape", ours: true, ..Script::default() };
     let setting = Setting::new(script).await;
@@ -311,4 +336,52 @@ async fn an_item_that_went_to_another_worker_meanwhile_is_left_to_it() {
     let seen = setting.host.seen();
     assert_eq!((setting.calls().len(), seen.sessions_read, seen.stops.len()), (0, 0, 0));
     assert!(!setting.journal().with_file_name("lease").exists());
+}
+
+/// Waits until a tool use runs.
+async fn until_a_tool_use_runs(setting: &Setting) {
+    let calls = Arc::clone(&setting.perimeter.calls);
+    setting.host.wait_for(move |_| !calls.lock().expect("not poisoned").is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_has_no_room_asks_for_no_further_item() {
+    let slow = Arc::new(tokio::sync::Notify::new());
+    let script = Script {
+        polls: vec![Poll::Item, Poll::Item],
+        history: vec![tool("sevt_1", "bash")],
+        after_result: vec![vec![end_of_turn("sevt_2")]],
+        ..Script::default()
+    };
+    let setting = Setting::with(script, Double { slow: Some(Arc::clone(&slow)), ..Double::default() }).await;
+    let worker = setting.worker_of(1);
+    let drain = worker.drain();
+    let running = tokio::spawn(worker.run(PATIENCE));
+    until_a_tool_use_runs(&setting).await;
+    assert_eq!(setting.host.seen().polls, 1);
+    slow.notify_one();
+    setting.host.wait_for(|seen| seen.stops.len() == 2).await;
+    drain.start();
+    assert!(matches!(running.await.expect("it ended"), Ended::Drained));
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_a_running_tool_use_as_long_as_it_may() {
+    let slow = Arc::new(tokio::sync::Notify::new());
+    let setting = Setting::with(three_tool_uses(), Double { slow: Some(slow), ..Double::default() }).await;
+    let worker = setting.worker();
+    let drain = worker.drain();
+    let running = tokio::spawn(worker.run(Duration::from_millis(200)));
+    until_a_tool_use_runs(&setting).await;
+    drain.start();
+    let ended = tokio::time::timeout(PATIENCE, running).await.expect("it does not wait for ever");
+    assert!(matches!(ended.expect("it ended"), Ended::DrainedLate(1)));
+}
+
+#[tokio::test]
+async fn an_item_that_cannot_be_stopped_is_left_after_five_tries() {
+    let script = Script { history: vec![end_of_turn("sevt_1")], failing_stops: usize::MAX, ..Script::default() };
+    let setting = Setting::new(script).await;
+    setting.until_stopped(5).await;
+    assert_eq!(setting.host.seen().stops.len(), 5);
 }

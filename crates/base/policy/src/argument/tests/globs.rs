@@ -96,3 +96,17 @@ fn a_text_made_to_be_slow_is_decided_all_the_same() {
     assert!(!"x*".parse::<Glob>().unwrap().matches(&long));
     assert!("**".parse::<Glob>().unwrap().matches(&long));
 }
+
+#[test]
+fn a_glob_is_short_and_has_few_wildcards() {
+    for (glob, is_taken) in [
+        ("x".repeat(256), true),
+        ("x".repeat(257), false),
+        ("?".repeat(16), true),
+        ("?".repeat(17), false),
+        ("a*".repeat(16), true),
+        ("a*".repeat(17), false),
+    ] {
+        assert_eq!(glob.parse::<Glob>().is_ok(), is_taken, "{glob}");
+    }
+}

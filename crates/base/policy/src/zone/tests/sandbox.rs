@@ -114,3 +114,15 @@ fn what_one_sandbox_writes_is_no_other_ones_cache_or_system() {
     let read = r#"mounts = [{ host = "/srv/cache/pip", at = "/data", access = "read" }]"#;
     assert!(load(&sandboxes(&[read, &write("/srv/cache/pip")])).is_ok(), "what is only read may be another's to write");
 }
+
+#[test]
+fn a_sandbox_has_eight_to_a_million_processes() {
+    let read = |processes: u32| load(&sandboxes(&[&format!("processes = {processes}")]));
+    for processes in [8, 1_000_000] {
+        assert_eq!(read(processes).unwrap().named("z0").unwrap().sandbox().processes, Some(processes));
+    }
+    for processes in [7, 1_000_001] {
+        let errors = read(processes).map(|_| ()).unwrap_err();
+        assert!(errors[0].to_string().contains("processes must be from 8 to 1000000"), "{errors:?}");
+    }
+}

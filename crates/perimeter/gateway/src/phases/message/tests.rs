@@ -67,6 +67,33 @@ fn what_is_not_one_plain_message_is_refused() {
 }
 
 #[test]
+fn nesting_names_and_ids_are_bounded() {
+    let nested = |levels: usize| {
+        // The message is one level, its parameters are the next.
+        let (open, close) = ("[".repeat(levels - 2), "]".repeat(levels - 2));
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"a":{open}{close}}}}}"#)
+    };
+    let method = |bytes: usize| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{}"}}"#, "m".repeat(bytes));
+    let tool = |bytes: usize| {
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{}"}}}}"#, "t".repeat(bytes))
+    };
+    let id = |bytes: usize| format!(r#"{{"jsonrpc":"2.0","id":"{}","method":"ping"}}"#, "i".repeat(bytes));
+    let answered = |bytes: usize| format!(r#"{{"jsonrpc":"2.0","id":"{}","result":{{}}}}"#, "i".repeat(bytes));
+    type Message<'a> = &'a dyn Fn(usize) -> String;
+    let table: [(&str, Message<'_>, usize); 5] = [
+        ("nesting", &nested, limits::JSON_DEPTH),
+        ("a method", &method, limits::NAME_BYTES),
+        ("a tool", &tool, limits::NAME_BYTES),
+        ("an id", &id, limits::ID_BYTES),
+        ("an answer's id", &answered, limits::ID_BYTES),
+    ];
+    for (what, message, most) in table {
+        assert!(post(&message(most)).is_ok(), "{what}");
+        assert_eq!(post(&message(most + 1)).unwrap_err().reason, Reason::RequestMalformed, "{what}");
+    }
+}
+
+#[test]
 fn plain_messages_are_what_they_say() {
     let call = post(
         r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"search","arguments":{"q":1},"_meta":{}}}"#,

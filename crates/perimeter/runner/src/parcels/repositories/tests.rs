@@ -97,3 +97,34 @@ fn what_git_and_the_exit_say_is_one_of_five_kinds_each_with_a_next_step() {
         assert!(fault.message.contains(words) && fault.message.contains("Next step"), "{said}: {}", fault.message);
     }
 }
+
+/// A sandbox in which git does not come to an end.
+struct Endless(usize);
+
+impl Hands for Endless {
+    async fn run(&mut self, _: &ToolCall, _: impl Future<Output = Result<(), Outcome>> + Send) -> Outcome {
+        self.0 += 1;
+        Outcome { is_error: false, content: vec![Block::text("[postern] clone: still")] }
+    }
+
+    async fn passes(&mut self, _: crate::hands::Passage) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn close(self) {}
+}
+
+#[tokio::test]
+async fn a_clone_that_does_not_end_is_waited_for_ten_minutes_and_given_up() {
+    let mut hands = Endless(0);
+    let fault = run(&wanted(None), &mut hands).await.unwrap_err();
+    assert_eq!((fault.kind, hands.0), (RepositoryCloneError, 7), "six that wait, and one that removes");
+    assert_eq!(WAIT * WAITS, Duration::from_secs(600));
+}
+
+#[test]
+fn of_what_git_said_the_end_is_told() {
+    let fault = fault::of(&wanted(None), Some(10), &format!("{}the end", "#".repeat(5_000)));
+    assert_eq!(fault.message.matches('#').count() + "the end".len(), 600);
+    assert!(fault.message.ends_with("#the end"), "{}", fault.message);
+}

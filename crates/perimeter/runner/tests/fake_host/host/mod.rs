@@ -5,10 +5,11 @@ pub(crate) mod setting;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll as Ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -53,8 +54,11 @@ pub(crate) struct Script {
     pub(crate) ttl_seconds: u64,
     /// The last heartbeat of a worker that was killed.
     pub(crate) earlier_heartbeat: Option<&'static str>,
+    /// So many acknowledgements are taken, and their connections end without an answer.
+    pub(crate) unanswered_acks: usize,
     pub(crate) conflict_after: Option<usize>,
     pub(crate) stopping_after: Option<usize>,
+    pub(crate) failing_stops: usize,
     pub(crate) failing_posts: usize,
     pub(crate) refused_posts: usize,
     pub(crate) failing_lists: usize,
@@ -80,8 +84,10 @@ impl Default for Script {
             page_size: 1_000,
             ttl_seconds: 300,
             earlier_heartbeat: None,
+            unanswered_acks: 0,
             conflict_after: None,
             stopping_after: None,
+            failing_stops: 0,
             failing_posts: 0,
             refused_posts: 0,
             failing_lists: 0,
@@ -99,6 +105,8 @@ impl Default for Script {
 pub(crate) struct Seen {
     pub(crate) polls: usize,
     pub(crate) acknowledged: usize,
+    /// How long after the item was handed out it was last acknowledged.
+    pub(crate) acknowledged_after: Duration,
     pub(crate) heartbeats: usize,
     pub(crate) conflicts: usize,
     pub(crate) sessions_read: usize,
@@ -115,6 +123,7 @@ struct State {
     events: Vec<Value>,
     streams: Vec<mpsc::UnboundedSender<Bytes>>,
     last_heartbeat: Option<String>,
+    handed_out: Instant,
     seen: Seen,
 }
 
@@ -135,6 +144,7 @@ impl Host {
             events: script.history.clone(),
             streams: Vec::new(),
             last_heartbeat: script.earlier_heartbeat.map(str::to_owned),
+            handed_out: Instant::now(),
             seen: Seen::default(),
             script,
         }));
@@ -191,7 +201,7 @@ async fn answer(
     request: Request<Incoming>,
     state: Arc<Mutex<State>>,
     tell: Arc<watch::Sender<u64>>,
-) -> Result<Response<Reply>, Infallible> {
+) -> io::Result<Response<Reply>> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let response = {
@@ -199,10 +209,11 @@ async fn answer(
         let (session, token) = (state.script.session, state.script.session_token);
         let violations = rules::check(&parts, &body, session, token);
         state.seen.violations.extend(violations);
-        state.answer(&parts.method, &parts.uri, &body)
+        let response = state.answer(&parts.method, &parts.uri, &body);
+        (!state.ends_unanswered(&parts.method, &parts.uri)).then_some(response)
     };
     tell.send_modify(|count| *count += 1);
-    Ok(response)
+    response.ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
 }
 
 impl State {
@@ -212,11 +223,16 @@ impl State {
             Some(rules::Route::Poll) => self.poll(),
             Some(rules::Route::Acknowledge) => {
                 self.seen.acknowledged += 1;
+                self.seen.acknowledged_after = self.handed_out.elapsed();
                 self.json(200, &item("starting", "session", self.script.session, None))
             }
             Some(rules::Route::Heartbeat) => self.heartbeat(uri.query().unwrap_or_default()),
             Some(rules::Route::Stop) => {
                 self.seen.stops.push(serde_json::from_slice(body).unwrap_or_default());
+                if self.script.failing_stops > 0 {
+                    self.script.failing_stops -= 1;
+                    return self.trouble();
+                }
                 self.json(200, &item("stopped", "session", self.script.session, None))
             }
             Some(rules::Route::Session) => {
@@ -237,8 +253,18 @@ impl State {
         }
     }
 
+    fn ends_unanswered(&mut self, method: &Method, uri: &http::Uri) -> bool {
+        let route = rules::route(method, uri.path(), self.script.session);
+        let ends = route == Some(rules::Route::Acknowledge) && self.script.unanswered_acks > 0;
+        self.script.unanswered_acks -= usize::from(ends);
+        ends
+    }
+
     fn poll(&mut self) -> Response<Reply> {
         self.seen.polls += 1;
+        if self.seen.polls <= self.script.polls.len() {
+            self.handed_out = Instant::now();
+        }
         let secret = self.script.session_token.map(rules::secret);
         match self.polls.pop_front().unwrap_or(Poll::Null) {
             Poll::Item => self.json(200, &item("queued", "session", self.script.session, secret)),
@@ -291,7 +317,7 @@ impl State {
         }
         if self.script.failing_lists > 0 {
             self.script.failing_lists -= 1;
-            return self.json(503, &json!({"type": "error", "error": {"type": "api_error", "message": "later"}}));
+            return self.trouble();
         }
         if self.script.garbled_lists > 0 {
             self.script.garbled_lists -= 1;
@@ -322,7 +348,7 @@ impl State {
     fn post(&mut self, body: &[u8]) -> Response<Reply> {
         if self.script.failing_posts > 0 {
             self.script.failing_posts -= 1;
-            return self.json(503, &json!({"type": "error", "error": {"type": "api_error", "message": "later"}}));
+            return self.trouble();
         }
         if self.script.refused_posts > 0 {
             self.script.refused_posts -= 1;
@@ -351,6 +377,10 @@ impl State {
         let frame = Bytes::from(format!("event: {kind}\ndata: {event}\n\n"));
         self.streams.retain(|stream| stream.send(frame.clone()).is_ok());
         self.events.push(event);
+    }
+
+    fn trouble(&self) -> Response<Reply> {
+        self.json(503, &json!({"type": "error", "error": {"type": "api_error", "message": "later"}}))
     }
 
     fn json(&self, status: u16, value: &Value) -> Response<Reply> {

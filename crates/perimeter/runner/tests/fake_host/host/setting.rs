@@ -75,12 +75,18 @@ impl Setting {
     }
 
     pub(crate) fn worker(&self) -> Worker<Double> {
+        self.worker_of(4)
+    }
+
+    /// A worker that serves so many sessions at one time.
+    pub(crate) fn worker_of(&self, sessions: usize) -> Worker<Double> {
         let endpoint = self.host.url().parse().expect("an endpoint");
         let permit = postern_policy::permit::configured(&endpoint);
         let http = HttpClient::new(permit, &TlsRoots::Platform).expect("a client");
         let remote = Remote::new(http, super::ENVIRONMENT, "box-0123456789ab");
         let places = Arc::new(Places::new(self.data.path()));
-        Worker::new(remote, Bearer::new(super::KEY.into()), self.perimeter.clone(), places, 4).with_max_idle(IDLE)
+        Worker::new(remote, Bearer::new(super::KEY.into()), self.perimeter.clone(), places, sessions)
+            .with_max_idle(IDLE)
     }
 
     /// Runs a worker until the host saw this many stops, then drains it.
