@@ -26,3 +26,4 @@ mod system_messages;
 mod threads;
 mod web;
 mod webhooks;
+mod workflow;

@@ -38,7 +38,7 @@ fn free_names(tools: &[Tool]) -> Result<(), Problem> {
         Some(index) => Err(Problem::invalid_at(
             &format!("tools[{index}].name"),
             format!(
-                "an agent with `multiagent` has tools of these names: {}; give the custom tool another",
+                "an agent with `multiagent` has tools of these names: {}; give the custom tool another name",
                 taken.join(", ")
             ),
         )),

@@ -315,7 +315,7 @@ fn an_agent_that_fails_ends_the_run_unless_the_workflow_lets_it_go() {
         (|world| says(world, 0, &"x".repeat((64 << 10) + 1)), "may have 65536"),
     ];
     let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
-    for (said, why) in [("{", "is no JSON value"), ("[]", "has no `a`"), (&deep(66), "nests more than 64 deep")] {
+    for (said, why) in [("{", "is no JSON value"), ("[]", "has no `a`"), (&deep(65), "nests more than 64 deep")] {
         let fields = if why.contains("has no") { json!(["a"]) } else { json!([]) };
         let step = json!({"type": "agent", "agent": "scout", "prompt": "x", "returns": "json", "fields": fields});
         let mut world = started(workflow(json!([step])));
@@ -404,11 +404,7 @@ fn a_run_stays_within_its_limits() {
     let mut world = started(workflow(json!([first, around])));
     world.answer(vec![text("It runs.")], Stop::EndTurn);
     assert_eq!(error_kind(&world), Some(WorkflowErrorKind::ProgramError));
-    assert!(
-        knows(&world, None).contains("round[65][0]: a value nests at most 64 deep"),
-        "{}",
-        knows(&world, None)
-    );
+    assert!(knows(&world, None).contains("round[65][0]: a value nests at most 64 deep"), "{}", knows(&world, None));
     // What its agents return.
     let mut world = started(many(100));
     for child in 0..70 {

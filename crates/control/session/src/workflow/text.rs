@@ -142,10 +142,11 @@ pub(crate) fn weight(value: &Value) -> usize {
     }
 }
 
-/// Whether a value nests deeper than so many levels.
+/// Whether lists and objects nest deeper in one another than so many levels.
 pub(crate) fn is_deeper(value: &Value, levels: usize) -> bool {
-    let within = |value: &Value| levels == 0 || is_deeper(value, levels - 1);
+    let within = |value: &Value| is_deeper(value, levels - 1);
     match value {
+        Value::Array(_) | Value::Object(_) if levels == 0 => true,
         Value::Array(items) => items.iter().any(within),
         Value::Object(fields) => fields.values().any(within),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
