@@ -39,6 +39,8 @@ pub(crate) struct Actor {
     pub(crate) folded: i64,
     pub(crate) subscribers: Subscribers,
     pub(crate) under_way: BTreeMap<ThreadId, UnderWay>,
+    /// When a lifetime is over, as the store has it.
+    pub(crate) lapses_at: Option<Timestamp>,
 }
 
 /// Why a session's task ends.
@@ -97,6 +99,7 @@ impl Actor {
             folded: 0,
             subscribers: Subscribers::default(),
             under_way: BTreeMap::new(),
+            lapses_at: None,
         }
     }
 
@@ -138,8 +141,7 @@ impl Actor {
     }
 
     fn is_busy(&mut self) -> bool {
-        let has_timers = self.session.has_open_runs();
-        has_timers || self.under_way.values().any(UnderWay::is_busy) || !self.subscribers.is_empty()
+        self.under_way.values().any(UnderWay::is_busy) || !self.subscribers.is_empty()
     }
 
     async fn take_news(&mut self, thread: ThreadId, news: News) -> Result<(), Over> {

@@ -71,9 +71,11 @@ impl Actor {
         Ok(())
     }
 
-    /// Stores the agents of threads that are copies of the session's, which was changed.
+    /// Stores the agents of threads that are copies of the session's, which was changed; those of runs are over, and stay as
+    /// they were.
     async fn save_copies(&self, tx: &mut Tx) -> Result<(), StoreError> {
-        let is_copy = |thread: &&Thread| thread.agent().id == self.record.agent.id;
+        let own = &self.record.agent.id;
+        let is_copy = |thread: &&Thread| thread.agent().id == *own && thread.workflow_run_id().is_none();
         for thread in self.session.children().iter().filter(is_copy) {
             threads::save_agent(tx, thread.id(), &thread.mind()).await?;
         }

@@ -28,6 +28,7 @@ pub(crate) async fn load(shared: &Arc<Shared>, id: &SessionId) -> Result<Option<
         actor.session.replay(&entry.thread, &entry.event, entry.kept);
     }
     actor.next_shown = actor.next;
+    actor.lapses_at = actor.session.next_lapse();
     for call in &started {
         actor.session.replay_started(call);
     }

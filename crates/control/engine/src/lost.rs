@@ -6,13 +6,17 @@ use std::sync::Arc;
 use postern_model::Problem;
 use postern_model::ids::{EnvironmentId, SessionId, WorkId};
 use postern_model::work::{Work, WorkError, WorkState};
-use postern_store::Jump;
 use postern_store::work::{self, Lost, LostCause};
+use postern_store::{Jump, StoreError, sessions};
 use tracing::{error, warn};
 
 use crate::command::Command;
+use crate::create::now;
 use crate::problem;
 use crate::shared::Shared;
+
+/// How many sessions are woken before others get their turn.
+const OVERDUE_AT_ONCE: u32 = 50;
 
 /// Settles what is lost anywhere until the engine drains, and says when the wall clock was set.
 pub(crate) async fn keep_settled(shared: Arc<Shared>) {
@@ -27,12 +31,27 @@ pub(crate) async fn keep_settled(shared: Arc<Shared>) {
         if let Err(problem) = settle(&shared, None).await {
             warn!(%problem, "lost work items could not be settled; it is tried again");
         }
+        if let Err(error) = wake_overdue(&shared).await {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "sessions with overdue runs were not woken; it is tried again"
+            );
+        }
         tokio::select! {
             biased;
             () = drain.cancelled() => return,
             () = tokio::time::sleep(shared.settings.settle_every) => {}
         }
     }
+}
+
+/// Wakes the sessions with a run of a workflow whose lifetime is over: one in which nothing goes on is in nobody's memory.
+async fn wake_overdue(shared: &Arc<Shared>) -> Result<(), StoreError> {
+    let mut reader = shared.store.read().await?;
+    let overdue = sessions::overdue(&mut reader, now(), OVERDUE_AT_ONCE).await?;
+    drop(reader);
+    overdue.iter().for_each(|session| shared.wake(session));
+    Ok(())
 }
 
 /// Ends items that no worker will end, of one environment or of all, and tells the sessions of these and of those whose end

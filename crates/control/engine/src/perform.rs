@@ -85,6 +85,11 @@ impl Actor {
         }
         events::append(tx, &appended, now).await?;
         self.save_threads(tx, deeds, now).await?;
+        let lapses_at = self.session.next_lapse();
+        if lapses_at != self.lapses_at {
+            sessions::save_lapse(tx, &self.record.id, lapses_at).await?;
+            self.lapses_at = lapses_at;
+        }
         self.record.progress = self.progress();
         self.record.updated_at = now;
         sessions::save_progress(tx, &self.record.id, &self.record.progress, now).await

@@ -49,7 +49,7 @@ impl Step<'_> {
             self.flush();
             self.idle(StopReason::RetriesExhausted {}, None);
             if !self.state().notices.is_empty() {
-                // It has not read how a run ended: one more turn, which cannot come again for the same.
+                // It has not read how a run ended: one more turn, and none after that.
                 self.settle();
             }
             return;

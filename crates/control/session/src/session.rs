@@ -167,9 +167,12 @@ impl Step<'_> {
         match input {
             Input::Resume => {
                 // First: nothing begins anew for a run whose time is over.
-                self.lapse();
+                let is_overdue = self.end_overdue_runs();
                 self.each(Self::resume);
                 self.conduct_all();
+                if is_overdue {
+                    self.on(0, Self::session_rests_too);
+                }
             }
             Input::Events(events) => {
                 for event in events {

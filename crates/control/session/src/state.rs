@@ -269,13 +269,16 @@ impl State {
                 self.has_new_input = false;
                 let mark = Mark::read(kept.as_deref());
                 self.ungraded = mark == Some(Mark::Ungraded);
-                // What was not heard before the turn was given up begins no turn of its own, except how a run ended.
-                if mark == Some(Mark::Interrupted) {
-                    self.empty_inbox();
-                } else if matches!(stop_reason, StopReason::RetriesExhausted {}) {
+                // What was not heard before the turn was given up begins no turn of its own, except how a run ended; and of two
+                // turns in a row that are given up the second leaves nothing to begin another.
+                let is_given_up = matches!(stop_reason, StopReason::RetriesExhausted {});
+                let is_first = self.stop.as_ref().is_none_or(|before| before != stop_reason);
+                if is_given_up && is_first {
                     let notices = std::mem::take(&mut self.notices);
                     self.empty_inbox();
                     self.notices = notices;
+                } else if is_given_up || mark == Some(Mark::Interrupted) {
+                    self.empty_inbox();
                 }
                 self.size.rest();
                 self.stop = Some(stop_reason.clone());

@@ -304,8 +304,16 @@ impl Step<'_> {
         }
     }
 
-    /// Ends the runs whose lifetime is over.
+    /// Ends the runs whose lifetime is over, and has the agent hear of it.
     pub(crate) fn lapse(&mut self) {
+        if self.end_overdue_runs() {
+            self.on(0, Self::settle);
+            self.session_rests_too();
+        }
+    }
+
+    /// Ends the runs whose lifetime is over; whether there was one.
+    pub(crate) fn end_overdue_runs(&mut self) -> bool {
         let over: Vec<_> =
             self.session.runs.iter().filter(|run| run.ends() <= self.now).map(|run| run.id.clone()).collect();
         for id in &over {
@@ -314,10 +322,7 @@ impl Step<'_> {
             let error = WorkflowError { kind: WorkflowErrorKind::TimeoutError, message };
             self.end_run(id, WorkflowResult::Error { error }, Some(notice));
         }
-        if !over.is_empty() {
-            self.on(0, Self::settle);
-            self.session_rests_too();
-        }
+        !over.is_empty()
     }
 
     /// An interrupt pauses every run that goes on, until the agent says so. On one that waits for the budget it has no effect, as

@@ -287,6 +287,32 @@ pub async fn save_progress(tx: &mut Tx, id: &SessionId, progress: &Progress, now
     Ok(())
 }
 
+/// Stores when the lifetime of a run of a workflow is over; `None` where none is open.
+///
+/// # Errors
+/// The database failed.
+pub async fn save_lapse(tx: &mut Tx, id: &SessionId, at: Option<Timestamp>) -> Result<(), StoreError> {
+    sqlx::query("UPDATE sessions SET lapses_at = ?2 WHERE id = ?1")
+        .bind(id.as_str())
+        .bind(at.map(micros))
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Sessions with a run of a workflow whose lifetime is over, the longest overdue first, this many at most.
+///
+/// # Errors
+/// The database failed.
+pub async fn overdue(connection: &mut Connection, now: Timestamp, most: u32) -> Result<Vec<SessionId>, StoreError> {
+    let rows = sqlx::query("SELECT id FROM sessions WHERE lapses_at <= ?1 ORDER BY lapses_at, id LIMIT ?2")
+        .bind(micros(now))
+        .bind(i64::from(most))
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(|row| parsed(SessionId::parse(row.try_get("id")?), "sessions.id")).collect()
+}
+
 /// Stores what a caller may change, and the archival.
 ///
 /// # Errors

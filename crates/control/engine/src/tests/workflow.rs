@@ -1,11 +1,13 @@
 //! Workflows: what is stored of a run and its threads, and what a restart makes of it.
 
+use std::time::Duration;
+
 use postern_model::ids::SessionId;
 use postern_model::session::SessionStatus;
 use postern_session::{ResponseBlock, Stop};
 use serde_json::{Value, json};
 
-use super::stage::{Call, Stage, kinds, settings};
+use super::stage::{Call, PATIENCE, Stage, kinds, settings};
 use crate::{Settings, ThreadQuery};
 
 /// How many model requests a journey may take before the test has failed.
@@ -74,6 +76,16 @@ async fn wait_for_more(stage: &Stage, id: &SessionId, seen: usize) {
     panic!("the model's answer is not stored");
 }
 
+/// Waits until the log has this, without asking the session.
+async fn logged(stage: &Stage, id: &SessionId, kind: &str) {
+    let looked = async {
+        while !kinds(&stage.log(id).await).contains(&kind) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looked).await.expect("it is in the log");
+}
+
 #[tokio::test]
 async fn after_a_crash_at_any_commit_of_a_run_every_agent_has_worked_once() {
     let mut crashes = 0;
@@ -133,6 +145,37 @@ async fn a_run_s_threads_are_archived_when_it_is_done_with_them_and_whatever_the
     let call = stage.script.call().await;
     assert!(call.body["messages"].to_string().contains(&deepest()), "what they returned was told");
     call.says("done").await;
+}
+
+#[tokio::test]
+async fn an_overdue_run_ends_also_where_nobody_asks_for_its_session() {
+    let mut stage = Stage::new().await;
+    let lookup = json!({"type": "custom", "name": "lookup", "description": "d", "input_schema": {"type": "object"}});
+    let parts = json!({"type": "multiagent_20261001", "subagents": {"type": "disabled"}});
+    stage.use_agent(json!({"model": "m", "name": "chief", "tools": [lookup], "multiagent": parts})).await;
+    let id = stage.session().await;
+    stage.say(&id, "go").await;
+    let workflow = json!({"name": "wait", "lifetime_seconds": 1, "agents": [{"name": "mole", "system": "You dig."}],
+        "phases": [{"name": "one", "steps": [{"type": "agent", "agent": "mole", "prompt": "dig"}]}]});
+    let uses = |name: &str, input: Value| {
+        let Value::Object(input) = input else { panic!("an object") };
+        vec![ResponseBlock::ToolUse { name: name.into(), input: Ok(input) }]
+    };
+    stage.script.call().await.answers(uses("start_workflow", workflow), Stop::ToolUse).await;
+    for _ in 0..2 {
+        let call = stage.script.call().await;
+        match call.body["system"].to_string().contains("You dig.") {
+            true => call.answers(uses("lookup", json!({})), Stop::ToolUse).await,
+            false => call.says("it runs").await,
+        }
+    }
+    logged(&stage, &id, "session.status_idle").await;
+    // Another process: nothing of the session goes on, so nobody reads its log.
+    stage.restart().await;
+    logged(&stage, &id, "workflow_run.status_ended").await;
+    let call = stage.script.call().await;
+    assert!(call.body["messages"].to_string().contains("its lifetime is over"));
+    call.says("too late").await;
 }
 
 #[tokio::test]

@@ -113,7 +113,7 @@ fn contracts() -> Value {
             {"name": "Read", "description": "One each.", "steps": [
                 {"type": "for_each", "items": "{{files}}", "as": "file", "save_as": "findings", "steps": [
                     {"type": "agent", "agent": "scout", "prompt": "Read {{file}}.", "returns": "json",
-                     "fields": ["clause"], "on_failure": "null"}]}]},
+                     "fields": ["clause"], "on_failure": "continue"}]}]},
         ],
         "result": {"read": "{{files}}", "first": "{{findings.0.clause}}", "all": "{{findings}}"},
     })
@@ -239,6 +239,10 @@ fn what_could_not_run_is_refused_with_its_place_and_nothing_begins() {
             "phases[0].steps[0].condition: a condition is",
         ),
         (
+            step(json!({"type": "agent", "agent": "scout", "prompt": "x", "returns": "json", "fields": vec!["a"; 65]})),
+            "phases[0].steps[0].fields: at most 64",
+        ),
+        (
             step(json!({"type": "agent", "agent": "scout", "prompt": "x", "fields": ["a"]})),
             "`fields` are of an agent that returns `json`",
         ),
@@ -334,7 +338,7 @@ fn an_agent_that_fails_ends_the_run_unless_the_workflow_lets_it_go() {
         assert_eq!(world.session.children().len(), 1);
         world.assert_log_says_everything();
         let mut lenient = ask("x");
-        lenient["on_failure"] = "null".into();
+        lenient["on_failure"] = "continue".into();
         lenient["save_as"] = "first".into();
         let mut world = started(workflow(json!([lenient, ask("then {{first}}")])));
         fail(&mut world);
@@ -439,6 +443,15 @@ fn a_run_that_outlives_its_time_ends_and_so_does_whatever_works_for_it() {
     let seen = world.crash();
     assert_eq!(error_kind(&world), Some(WorkflowErrorKind::TimeoutError));
     assert_eq!(seen.iter().filter(|kind| **kind == "span.model_request_start").count(), 1, "the agent's own: {seen:?}");
+    // And where its agent was at rest: it is asked once.
+    let mut world = started(workflow(json!([{"type": "agent", "agent": "scout", "prompt": "x"}])));
+    world.answer(vec![text("It runs.")], Stop::EndTurn);
+    world.seconds += 24 * 60 * 60;
+    let seen = world.crash();
+    assert_eq!(error_kind(&world), Some(WorkflowErrorKind::TimeoutError));
+    let asked = seen.iter().filter(|kind| kind.starts_with("span.model_request")).collect::<Vec<_>>();
+    // The run's agent was being asked when the process died.
+    assert_eq!(asked, [&"span.model_request_end", &"span.model_request_start"], "{seen:?}");
     world.assert_log_says_everything();
 }
 
@@ -631,8 +644,13 @@ fn a_run_that_ends_with_its_agent_s_turn_is_told_in_one_more() {
     says(&mut world, 0, "done");
     world.fail(FailureKind::Billing);
     assert!(world.asks(0) && knows(&world, None).contains("it came to its end"));
+    // Nor for a run that ends in the turn that came for the first: it is told with whatever comes next.
+    world.answer(vec![begin(workflow(json!([ask("x")])))], Stop::ToolUse);
+    says(&mut world, 1, "twice");
     world.fail(FailureKind::Billing);
     assert!(!world.asks(0) && world.last_stop() == StopReason::RetriesExhausted {});
+    world.send(json!([{"type": "user.interrupt"}])).unwrap();
+    assert!(!world.asks(0) && knows(&world, None).contains("twice"));
     world.assert_log_says_everything();
 }
 

@@ -88,7 +88,7 @@ fn some(n: usize) -> Value {
         2 => workflow(json!([{"type": "repeat", "at_most": 3, "until": {"value": "{{v}}", "contains": "done"},
             "steps": [asks("text", json!({"save_as": "v"}))]}])),
         3 => workflow(json!([{"type": "parallel", "branches": [
-            [asks("json", json!({"on_failure": "null"}))], [asks("text", json!({"on_failure": "null"}))]]}])),
+            [asks("json", json!({"on_failure": "continue"}))], [asks("text", json!({"on_failure": "continue"}))]]}])),
         _ => workflow(json!([ask("{{nothing}}")])),
     };
     whole["lifetime_seconds"] = 300.into();

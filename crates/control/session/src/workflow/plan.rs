@@ -241,7 +241,7 @@ impl Walk<'_> {
                 take(&mut self.left, weight(value))?;
                 return Ok(Flow::Done(value.clone()));
             }
-            (Some(Outcome::Failed(_)), OnFailure::Null) => return Ok(Flow::Done(Value::Null)),
+            (Some(Outcome::Failed(_)), OnFailure::Continue) => return Ok(Flow::Done(Value::Null)),
             (Some(Outcome::Failed(reason)), OnFailure::Fail) => {
                 return Err(Failure::Program(format!("{at}: the agent `{}` failed: {reason}", step.agent)));
             }

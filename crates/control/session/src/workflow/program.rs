@@ -18,6 +18,8 @@ const MOST_PHASES: usize = 32;
 const MOST_STEPS: usize = 200;
 /// How deep steps may stand in one another.
 const DEEPEST: usize = 8;
+/// How many fields an agent may be asked for.
+const MOST_FIELDS: usize = 64;
 /// How often a `repeat` may repeat.
 const MOST_ROUNDS: u64 = 100;
 /// The longest lifetime, and the one of a run that names none, in seconds.
@@ -103,7 +105,7 @@ pub(crate) enum OnFailure {
     #[default]
     Fail,
     /// It goes on; the step's value is null.
-    Null,
+    Continue,
 }
 
 impl From<Program> for Map<String, Value> {
@@ -308,6 +310,9 @@ impl Reader {
         let read = StepSource::deserialize(source).map_err(|error| format!("{at}: {error}"))?;
         let (act, save_as) = match read {
             StepSource::Agent { agent, prompt, returns, fields, on_failure, save_as } => {
+                if fields.len() > MOST_FIELDS || fields.iter().any(|field| field.is_empty() || field.len() > NAME) {
+                    return Err(format!("{at}.fields: at most {MOST_FIELDS} names of 1 to {NAME} bytes."));
+                }
                 let returns = match returns {
                     ReturnsSource::Json => Returns::Json(fields),
                     ReturnsSource::Text if fields.is_empty() => Returns::Text,

@@ -8,7 +8,7 @@ use postern_model::ids::{EventId, WorkflowRunId};
 use serde::{Deserialize, Serialize};
 
 use super::plan::Outcome;
-use super::program::Program;
+use super::program::{LONGEST_LIFETIME, Program};
 use super::text::weight;
 use crate::marks;
 
@@ -53,7 +53,7 @@ pub(crate) enum Pace {
 impl Run {
     /// When its lifetime is over.
     pub(crate) fn ends(&self) -> Timestamp {
-        let lifetime = self.program.as_ref().map_or(0, |program| program.lifetime);
+        let lifetime = self.program.as_ref().map_or(LONGEST_LIFETIME, |program| program.lifetime);
         self.began + std::time::Duration::from_secs(lifetime)
     }
 }

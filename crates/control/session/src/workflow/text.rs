@@ -14,7 +14,7 @@ pub(crate) trait Values {
 /// of stored JSON takes 128 levels.
 pub(crate) const DEEPEST_VALUE: usize = 64;
 /// What every part of a template or condition costs, in bytes.
-const PART: usize = 32;
+const PART: usize = 128;
 
 /// Why nothing came of a template or a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,8 +93,12 @@ impl Template {
                 Value::Array(items.collect::<Result<_, _>>()?)
             }
             Self::Object(fields) => {
-                let fields = fields.iter().map(|(key, value)| Ok((key.clone(), value.render(values, left)?)));
-                Value::Object(fields.collect::<Result<Map<_, _>, Fault>>()?)
+                let mut rendered = Map::new();
+                for (key, value) in fields {
+                    take(left, key.len())?;
+                    rendered.insert(key.clone(), value.render(values, left)?);
+                }
+                Value::Object(rendered)
             }
             Self::Plain(plain) => plain.clone(),
         })

@@ -164,8 +164,9 @@ impl Http {
                 Some(own) => (own.clone(), None),
                 None => {
                     record.set_waiting(true);
-                    let (client, place) = inner.reach.client(inner.via, &inner.target, outgoing.lane, until).await?;
+                    let reached = inner.reach.client(inner.via, &inner.target, outgoing.lane, until).await;
                     record.set_waiting(false);
+                    let (client, place) = reached?;
                     (client, Some(place))
                 }
             };
