@@ -10,8 +10,6 @@ use crate::{Settings, ThreadQuery};
 
 /// How many model requests a journey may take before the test has failed.
 const REQUESTS: usize = 20;
-/// How often the log may be looked at for one of them.
-const LOOKS: usize = 100_000;
 
 async fn use_advised(stage: &mut Stage) {
     let roster = json!({"type": "coordinator", "agents": [{"type": "advisor", "model": "wise"}]});
@@ -114,20 +112,9 @@ async fn drive(stage: &Stage, id: &SessionId) {
             (false, true) => call.says("done").await,
             (false, false) => asks(call).await,
         }
-        wait_for_more(stage, id, seen).await;
+        stage.wait_for_more(id, seen).await;
     }
     panic!("it does not come to rest");
-}
-
-/// Waits until the model's answer is stored, or the engine is dead.
-async fn wait_for_more(stage: &Stage, id: &SessionId, seen: usize) {
-    for _ in 0..LOOKS {
-        if stage.engine.shared.drain.is_cancelled() || stage.log(id).await.len() > seen {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
-    panic!("the model's answer is not stored");
 }
 
 #[tokio::test]

@@ -24,6 +24,8 @@ use tokio::time::timeout;
 
 use crate::{Author, Engine, EventQuery, Frame, Limits, Of, Settings, Subscription, Surroundings};
 
+/// How often a log may be looked at for one answer.
+const LOOKS: usize = 100_000;
 /// Longer than anything here takes: a test that waits this long has failed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -216,6 +218,17 @@ impl Stage {
         let content = json!([{"type": "text", "text": "out"}]);
         let events = json!([{"type": "user.tool_result", "tool_use_id": call.id, "content": content}]);
         self.send_as(id, events, Author::Worker).await
+    }
+
+    /// Waits until a model's answer is stored, or the engine is dead.
+    pub(super) async fn wait_for_more(&self, id: &SessionId, seen: usize) {
+        for _ in 0..LOOKS {
+            if self.engine.shared.drain.is_cancelled() || self.log(id).await.len() > seen {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("the model's answer is not stored");
     }
 
     pub(super) async fn log(&self, id: &SessionId) -> Vec<Event> {
