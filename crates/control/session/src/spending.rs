@@ -124,11 +124,12 @@ impl Step<'_> {
         if self.session.is_at_cap() {
             return;
         }
-        let is_ungraded = self.state().ungraded;
+        // Who heard something new meanwhile works on before its work is graded.
+        let is_graded = self.state().ungraded && !self.state().has_mail();
         self.run();
         // A dormant session has no worker any more.
         self.ensure_work();
-        if is_ungraded { self.end_of_turn() } else { self.settle() }
+        if is_graded { self.end_of_turn() } else { self.settle() }
     }
 
     pub(crate) fn is_paused(&self) -> bool {

@@ -558,6 +558,26 @@ fn an_outcome_is_graded_when_no_run_is_open() {
 }
 
 #[test]
+fn an_outcome_that_the_budget_kept_from_being_graded_is_not_graded_before_its_agent_has_heard_of_its_run() {
+    let mut world = World::of(conductor(), limits()).paying(Some(20));
+    world
+        .send(json!([{"type": "user.define_outcome", "description": "d", "rubric": {"type": "text", "content": "r"}}]))
+        .unwrap();
+    world.answer(vec![begin(workflow(json!([ask("x")])))], Stop::ToolUse);
+    says(&mut world, 0, "done");
+    world.answer(vec![text("It runs.")], Stop::EndTurn);
+    assert_eq!(world.last_stop(), StopReason::BudgetReached {});
+    assert_eq!(result(&world), None, "the run waits too");
+    world.crash();
+    world.rebudget(Some(1000));
+    assert_eq!(result(&world), Some(WorkflowResult::Completed {}));
+    assert!(world.consulting.is_none() && world.asks(0), "it has not heard what its run came to");
+    world.answer(vec![text("Here it is.")], Stop::EndTurn);
+    assert!(world.consulting.is_some());
+    world.assert_log_says_everything();
+}
+
+#[test]
 fn what_asks_in_a_run_asks_those_who_watch_and_an_archived_session_has_no_open_run() {
     let mut world = started(workflow(json!([ask("x")])));
     world.answer(vec![text("It runs.")], Stop::EndTurn);
