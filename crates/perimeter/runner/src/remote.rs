@@ -151,6 +151,15 @@ impl RemoteError {
         matches!(self, Self::Garbled { .. } | Self::Stream(_))
     }
 
+    /// Whether it may have been done all the same: nobody answered, or somebody between, or the server failed on the way.
+    pub(crate) fn may_be_done(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { status, .. } => *status >= 500,
+            Self::Garbled { .. } | Self::Disk { .. } | Self::Credential | Self::Stream(_) => false,
+        }
+    }
+
     /// When the server wants to be asked again.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -149,18 +149,18 @@ async fn acknowledged<P>(shared: &Shared<P>, work: &str, asked: Instant) -> bool
     }
 }
 
-/// A server that died after it took an acknowledgement would leave the session to that lease, so what was not answered is
-/// asked again: it changes nothing where it was taken. Only as long as nobody else can have been handed the item.
+/// A server that died after it took an acknowledgement would leave the session to that lease, so what was not answered
+/// by it is asked again: it changes nothing where it was taken. Only as long as nobody else can have been handed the item.
 async fn acknowledge<P>(shared: &Shared<P>, work: &str, asked: Instant) -> Result<(), RemoteError> {
     let first = shared.remote.acknowledge(&shared.key, work).await;
-    if !matches!(first, Err(RemoteError::Unreachable { .. })) {
+    if !first.as_ref().is_err_and(RemoteError::may_be_done) {
         return first;
     }
     let again = async {
         loop {
             tokio::time::sleep(ACKNOWLEDGE_PAUSE).await;
             match shared.remote.acknowledge(&shared.key, work).await {
-                Err(RemoteError::Unreachable { .. }) => {}
+                Err(error) if error.may_be_done() => {}
                 answer => return answer,
             }
         }

@@ -285,6 +285,14 @@ async fn an_acknowledgement_that_was_taken_and_not_answered_is_said_again_and_th
 }
 
 #[tokio::test]
+async fn an_acknowledgement_that_a_proxy_answers_for_a_server_that_is_away_is_said_again() {
+    let setting = Setting::new(Script { failing_acks: 2, ..three_tool_uses() }).await;
+    setting.until_stopped(1).await;
+    assert_eq!(setting.calls(), ["sevt_1", "sevt_2", "sevt_3"]);
+    assert_eq!(setting.host.seen().acknowledged, 3);
+}
+
+#[tokio::test]
 async fn an_item_whose_acknowledgement_is_never_answered_is_given_up_before_another_worker_may_have_it() {
     let setting = Setting::new(Script { unanswered_acks: usize::MAX, ..three_tool_uses() }).await;
     let worker = setting.worker();

@@ -56,6 +56,8 @@ pub(crate) struct Script {
     pub(crate) earlier_heartbeat: Option<&'static str>,
     /// So many acknowledgements are taken, and their connections end without an answer.
     pub(crate) unanswered_acks: usize,
+    /// So many are taken after those, and somebody between us and the host answers that there is trouble.
+    pub(crate) failing_acks: usize,
     pub(crate) conflict_after: Option<usize>,
     pub(crate) stopping_after: Option<usize>,
     pub(crate) failing_stops: usize,
@@ -85,6 +87,7 @@ impl Default for Script {
             ttl_seconds: 300,
             earlier_heartbeat: None,
             unanswered_acks: 0,
+            failing_acks: 0,
             conflict_after: None,
             stopping_after: None,
             failing_stops: 0,
@@ -224,6 +227,10 @@ impl State {
             Some(rules::Route::Acknowledge) => {
                 self.seen.acknowledged += 1;
                 self.seen.acknowledged_after = self.handed_out.elapsed();
+                if self.script.failing_acks > 0 {
+                    self.script.failing_acks -= 1;
+                    return self.trouble();
+                }
                 self.json(200, &item("starting", "session", self.script.session, None))
             }
             Some(rules::Route::Heartbeat) => self.heartbeat(uri.query().unwrap_or_default()),
