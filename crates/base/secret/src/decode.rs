@@ -128,6 +128,79 @@ pub fn decode_bounded(encoding: Encoding, encoded: &[u8], ceiling: u64) -> Resul
     Ok(decoded)
 }
 
+/// Takes several encodings off one body, one after the other, in pieces: what encodings on top of each other make of a
+/// little is bounded like what one makes of it.
+pub struct Decoders {
+    decoders: Vec<Decoder>,
+    budget: Budget,
+    spent: Option<DecodeError>,
+}
+
+impl Decoders {
+    /// For these encodings, the outermost first. Neither the body nor what stands between two of them may have more
+    /// than `ceiling` bytes.
+    #[must_use]
+    pub fn new(encodings: &[Encoding], ceiling: u64) -> Self {
+        let decoders: Vec<_> = encodings.iter().map(|encoding| Decoder::new(*encoding, ceiling)).collect();
+        let ceiling = ceiling.saturating_mul(decoders.len() as u64);
+        Self { decoders, budget: Budget { ceiling, taken: 0, given: 0 }, spent: None }
+    }
+
+    /// Whether there is nothing to take off.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.decoders.is_empty()
+    }
+
+    /// As [`Decoder::push`].
+    ///
+    /// # Errors
+    /// As [`Decoder::push`]; also where all encodings together give more per input than honest data has.
+    pub fn push(&mut self, encoded: &[u8]) -> Result<Vec<u8>, DecodeError> {
+        if let Some(error) = self.spent {
+            return Err(error);
+        }
+        self.budget.taken += encoded.len() as u64;
+        let mut output = Vec::new();
+        let pushed = through(&mut self.decoders, encoded, &mut output, &mut self.budget);
+        self.spent = pushed.err();
+        pushed.map(|()| output)
+    }
+
+    /// As [`Decoder::finish`], of each.
+    ///
+    /// # Errors
+    /// As [`Decoder::finish`].
+    pub fn finish(&mut self) -> Result<(), DecodeError> {
+        match self.spent {
+            Some(error) => Err(error),
+            None => self.decoders.iter_mut().try_for_each(Decoder::finish),
+        }
+    }
+}
+
+/// What each gives counts: a layer that grows and a next one that shrinks again cost the same work.
+fn through(
+    decoders: &mut [Decoder],
+    encoded: &[u8],
+    output: &mut Vec<u8>,
+    budget: &mut Budget,
+) -> Result<(), DecodeError> {
+    let Some((first, inner)) = decoders.split_first_mut() else {
+        output.extend_from_slice(encoded);
+        return Ok(());
+    };
+    for piece in encoded.chunks(PIECE) {
+        let decoded = first.push(piece)?;
+        budget.give(decoded.len())?;
+        match inner.is_empty() && output.is_empty() {
+            true => *output = decoded,
+            false => through(inner, &decoded, output, budget)?,
+        }
+    }
+    Ok(())
+}
+
 /// How much may still be given.
 struct Budget {
     ceiling: u64,
@@ -157,6 +230,8 @@ const RATIO_FREE: u64 = 1024 * 1024;
 const WINDOW_LIMIT: u64 = 8 * 1024 * 1024;
 /// How much is decoded at once.
 const STEP: usize = 16 * 1024;
+/// Encoded bytes that one decoder is given at once: what they decode to is held in memory.
+pub const PIECE: usize = 4096;
 
 #[cfg(test)]
 mod tests;

@@ -135,6 +135,24 @@ fn bombs_end_at_the_ceiling_or_the_ratio() {
 }
 
 #[test]
+fn encodings_on_one_another_grow_no_more_than_one() {
+    let zeros = vec![0; 64 * 1024 * 1024];
+    let mut stacked = Decoders::new(&[Encoding::Gzip, Encoding::Gzip], CEILING);
+    assert_eq!(stacked.push(&gzip(&gzip(&zeros))), Err(DecodeError::Ratio));
+    assert_eq!(stacked.push(b"x"), Err(DecodeError::Ratio), "it is spent");
+    // Nor does what shrinks again: each layer's work counts.
+    let nothing = gzip(b"").repeat(300_000);
+    let mut stacked = Decoders::new(&[Encoding::Gzip, Encoding::Gzip, Encoding::Gzip], CEILING);
+    assert_eq!(stacked.push(&gzip(&gzip(&nothing))), Err(DecodeError::Ratio));
+    let mut honest = Decoders::new(&[Encoding::Gzip, Encoding::Zstd, Encoding::Deflate], CEILING);
+    let body = text().repeat(2000);
+    let encoded = gzip(&zstd(&zlib(&body)));
+    let decoded: Vec<u8> = encoded.chunks(1000).flat_map(|chunk| honest.push(chunk).unwrap()).collect();
+    assert!(decoded == body && honest.finish().is_ok());
+    assert_eq!(Decoders::new(&[], 1).push(b"as it is"), Ok(b"as it is".to_vec()));
+}
+
+#[test]
 fn a_zstd_frame_with_a_huge_window_is_refused() {
     let frame = [0x28, 0xB5, 0x2F, 0xFD, 0x00, 31 << 3];
     assert_eq!(decode_bounded(Encoding::Zstd, &frame, CEILING), Err(DecodeError::Window));

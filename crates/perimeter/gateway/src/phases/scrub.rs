@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use postern_policy::{Denial, Reason};
 use postern_secret::{
-    decode::{DecodeError, Decoder, Encoding},
+    decode::{DecodeError, Decoders, Encoding, PIECE},
     scrub::Scrubber,
 };
 
@@ -15,7 +15,7 @@ use crate::{keyring::Keyring, limits};
 
 /// Takes secrets out of one body as it comes.
 pub(crate) struct Cleaner {
-    decoders: Vec<Decoder>,
+    decoders: Decoders,
     keyring: Arc<Keyring>,
     scrubber: Scrubber,
     /// By scrubbers before this one.
@@ -27,7 +27,7 @@ impl Cleaner {
     pub(crate) fn new(keyring: Arc<Keyring>, headers: &HeaderMap, most: u64) -> Result<Self, Denial> {
         framing(headers)?;
         let ceiling = most.min(limits::DECODED_BYTES);
-        let decoders = encodings(headers)?.into_iter().map(|encoding| Decoder::new(encoding, ceiling)).collect();
+        let decoders = Decoders::new(&encodings(headers)?, ceiling);
         let scrubber = Scrubber::with(keyring.plan().clone());
         Ok(Self { decoders, keyring, scrubber, replaced: 0 })
     }
@@ -52,11 +52,8 @@ impl Cleaner {
         }
         let mut clean = Vec::new();
         // In small steps: what each decodes to is held in memory.
-        for step in chunk.chunks(STEP_BYTES) {
-            let mut decoded = step.to_vec();
-            for decoder in &mut self.decoders {
-                decoded = decoder.push(&decoded).map_err(not_decoded)?;
-            }
+        for piece in chunk.chunks(PIECE) {
+            let decoded = self.decoders.push(piece).map_err(not_decoded)?;
             clean.extend(self.scrubber.push(&decoded));
         }
         Ok(clean)
@@ -64,7 +61,7 @@ impl Cleaner {
 
     /// What was held back, at the end.
     pub(crate) fn finish(&mut self) -> Result<Vec<u8>, Denial> {
-        self.decoders.iter_mut().try_for_each(Decoder::finish).map_err(not_decoded)?;
+        self.decoders.finish().map_err(not_decoded)?;
         Ok(self.scrubber.finish())
     }
 
@@ -137,7 +134,6 @@ fn not_decoded(error: DecodeError) -> Denial {
 
 /// What goes on of an answer's headers. Lengths and encodings are the gateway's own.
 const CARRIED: &[&str] = &["content-type", "mcp-protocol-version", "cache-control", "retry-after", "allow"];
-const STEP_BYTES: usize = 4096;
 const SHORT: usize = 300;
 
 #[cfg(test)]
