@@ -79,7 +79,7 @@ fn foreign_headers(evidence: &Evidence<'_>) -> Vec<ForeignCredential> {
 }
 
 /// Gateways hand `X_Api_Key` and `X-Api-Key` to their programs under one name.
-fn same_header(sent: &str, listed: &str) -> bool {
+pub(crate) fn same_header(sent: &str, listed: &str) -> bool {
     sent.len() == listed.len()
         && sent.bytes().zip(listed.bytes()).all(|(sent, listed)| sent == listed || (sent == b'_' && listed == b'-'))
 }

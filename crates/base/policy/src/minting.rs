@@ -17,7 +17,8 @@ static ENDPOINTS: LazyLock<Vec<Endpoint>> = LazyLock::new(|| {
         .map(|line| {
             let ([method, host, path], reason) =
                 crate::data::columns(line).expect("the shipped list is read whole by a test");
-            Endpoint { method, host, path: path.parse().expect("the shipped globs are read by a test"), reason }
+            let path = path.to_ascii_lowercase().parse().expect("the shipped globs are read by a test");
+            Endpoint { method, host, path, reason }
         })
         .collect()
 });
@@ -25,7 +26,7 @@ static ENDPOINTS: LazyLock<Vec<Endpoint>> = LazyLock::new(|| {
 /// Why this endpoint is on the reviewed list, where it is.
 #[must_use]
 pub fn minted_at(host: &Host, method: &Method, path: &CanonicalPath) -> Option<&'static str> {
-    let path = without_trailing_slash(path);
+    let path = as_routers_read_it(path);
     ENDPOINTS
         .iter()
         .find(|endpoint| {
@@ -35,15 +36,12 @@ pub fn minted_at(host: &Host, method: &Method, path: &CanonicalPath) -> Option<&
         .map(|endpoint| endpoint.reason)
 }
 
-/// Routers commonly take `/token/` for `/token`.
-fn without_trailing_slash(path: &CanonicalPath) -> CanonicalPath {
-    let text = path.as_str();
-    match text.strip_suffix('/') {
-        Some(shorter) if !shorter.is_empty() => {
-            shorter.parse().expect("a canonical path stays one without its last slash")
-        }
-        _ => path.clone(),
-    }
+/// Routers commonly take `/token/` and `/token;a=b` for `/token`, and some of them `/Token`: rather one path too many.
+fn as_routers_read_it(path: &CanonicalPath) -> CanonicalPath {
+    let segments = path.as_str().split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+    let text = segments.collect::<Vec<_>>().join("/").to_ascii_lowercase();
+    let text = text.strip_suffix('/').filter(|shorter| !shorter.is_empty()).unwrap_or(&text);
+    text.parse().unwrap_or_else(|_| path.clone())
 }
 
 fn host_matches(pattern: &str, host: &Host) -> bool {
@@ -78,12 +76,17 @@ mod tests {
         let table = [
             ("idp.internal", "POST", "/oauth/token", true),
             ("idp.internal", "POST", "/oauth/token/", true),
+            ("idp.internal", "POST", "/OAuth/Token", true),
+            ("idp.internal", "POST", "/oauth;x=1/token;a=b", true),
+            ("idp.internal", "POST", "/oauth/token;/", true),
+            ("idp.internal", "POST", "/oauth/token;x", true),
             ("idp.internal", "GET", "/oauth/token", false),
             ("idp.internal", "POST", "/oauth/tokens", false),
             ("sts.amazonaws.com", "GET", "/", true),
             ("sts.eu-central-1.amazonaws.com", "POST", "/", true),
             ("s3.eu-central-1.amazonaws.com", "PUT", "/object", false),
             ("api.github.com", "POST", "/app/installations/1/access_tokens", true),
+            ("iam.googleapis.com", "POST", "/v1/projects/p/serviceAccounts/s/keys", true),
             ("api.github.com", "GET", "/user/keys", false),
             ("api.github.com", "GET", "/repos/a/b/contents/x", false),
             ("github.com.evil.example", "POST", "/login/oauth/access_token", false),

@@ -1,7 +1,7 @@
 //! Headers and parameters that ask an upstream to act on another method, path or host than the one decided on.
 //! The list is data (`data/overrides.txt`). Bodies are not looked at (a stated limit).
 
-use crate::foreign::{Kind, keys, listed_in, read_list};
+use crate::foreign::{Kind, keys, listed_in, read_list, same_header};
 use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
 
@@ -23,7 +23,7 @@ static LIST: LazyLock<Vec<(Kind, &'static str, &'static str)>> =
 pub fn find(headers: &http::HeaderMap, query: Option<&[u8]>) -> Vec<Override> {
     let in_headers = LIST
         .iter()
-        .filter(|(kind, name, _)| *kind == Kind::Header && headers.contains_key(*name))
+        .filter(|(kind, name, _)| *kind == Kind::Header && headers.keys().any(|sent| same_header(sent.as_str(), name)))
         .map(|(_, name, _)| Override::Header((*name).to_owned()));
     let in_query = query
         .into_iter()
@@ -50,6 +50,15 @@ mod tests {
             };
             assert_eq!(found.len(), 1, "{name}");
             assert!(reason.len() > 10, "{name}");
+        }
+    }
+
+    #[test]
+    fn underscores_do_not_hide_a_header() {
+        for name in ["x_http_method_override", "x-http_method-override", "x_original_url", "x_forwarded_host"] {
+            let mut headers = http::HeaderMap::new();
+            headers.insert(http::HeaderName::from_static(name), "DELETE".parse().unwrap());
+            assert_eq!(find(&headers, None), [Override::Header(name.replace('_', "-"))]);
         }
     }
 

@@ -2,8 +2,8 @@
 
 use crate::document::{Item, Table};
 
-/// From when on an action of the zone may follow its record. Stated here, kept by whoever writes records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// From when on an action of the zone may follow its record. Stated here, kept by whoever writes records. The stricter is the greater.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AuditMode {
     /// From the write on.
     #[default]

@@ -132,8 +132,9 @@ impl Zone {
     #[must_use]
     pub fn explain_grant(&self, name: &CredentialName) -> Explanation<GrantPermit> {
         let injected = self.credential(name).is_some_and(|credential| !credential.inject.is_empty());
-        let matchers = |rule: &Rule| [("credential", rule.credential.as_ref() == Some(name)), ("inject", injected)];
-        let naming = self.rules.iter().filter(|rule| rule.credential.as_ref() == Some(name));
+        let names = |rule: &Rule| rule.credentials().any(|used| used == name);
+        let matchers = |rule: &Rule| [("credential", names(rule)), ("inject", injected)];
+        let naming = self.rules.iter().filter(|rule| names(rule));
         let rules = naming.map(|rule| self.account(&rule.id, &matchers(rule))).collect();
         Explanation { decided: self.grant(name), rules, cedar: CedarWord::NotAsked }
     }

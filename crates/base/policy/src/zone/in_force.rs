@@ -2,7 +2,7 @@
 //! whatever it asks for must be allowed by the zone that would cover it now as well: a narrowing counts at once, a
 //! widening when the session is opened anew, and where no zone covers it any more nothing is allowed.
 
-use super::{Zone, shadow};
+use super::{AuditMode, Zone, shadow};
 use crate::permit::{ConnectPermit, PassPermit, Permit, ToolPermit};
 use crate::reason::Denial;
 use crate::repository::RepositoryToken;
@@ -58,6 +58,15 @@ impl ZoneInForce {
     #[must_use]
     pub fn opened(&self) -> &Arc<Zone> {
         &self.opened
+    }
+
+    /// The stricter of what both promise about records.
+    #[must_use]
+    pub fn audit(&self) -> AuditMode {
+        match &self.since {
+            Since::Changed(later) => self.opened.audit().max(later.audit()),
+            Since::Unchanged | Since::Uncovered(_) => self.opened.audit(),
+        }
     }
 
     /// [`Zone::request`] of both.

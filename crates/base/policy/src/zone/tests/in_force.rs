@@ -1,7 +1,7 @@
 use super::properties::{addresses, requests};
 use super::*;
 use crate::reason::Reason;
-use crate::zone::ZoneInForce;
+use crate::zone::{AuditMode, ZoneInForce};
 use proptest::prelude::*;
 use std::sync::LazyLock;
 
@@ -36,6 +36,20 @@ fn a_narrowing_counts_at_once_and_a_widening_does_not() {
     assert_eq!((reason(&wider, post), reason(&wider, evil)), (None, Some(Reason::HostNotAllowed)));
     let back = narrower.succeeded(Ok(zone(LEDGER)));
     assert_eq!(reason(&back, post), None, "what is as it was is allowed as it was");
+}
+
+#[test]
+fn what_either_zone_promises_about_records_is_kept() {
+    let on_disk = LEDGER.replacen("[zone.ledger]\n", "[zone.ledger]\naudit = \"disk\"\n", 1);
+    assert_ne!(on_disk, LEDGER);
+    let (written, disk) = (AuditMode::Written, AuditMode::Disk);
+    for (opened, later, expected) in
+        [(written, written, written), (written, disk, disk), (disk, written, disk), (disk, disk, disk)]
+    {
+        let of = |mode| zone(if mode == disk { &on_disk } else { LEDGER });
+        let running = ZoneInForce::new(of(opened)).succeeded(Ok(of(later)));
+        assert_eq!(running.audit(), expected, "{opened:?} {later:?}");
+    }
 }
 
 #[test]
