@@ -1,7 +1,8 @@
 //! Ending in good order: one signal that work should end, and a wait until it has.
 
 use std::future::Future;
-use std::task::{Context, Waker};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -53,6 +54,16 @@ impl Drain {
         }
     }
 
+    /// Does a task as whoever waits for it would, and to its end even where nobody waits any more: what is left of it then is a task that
+    /// [`Drain::finish`] waits for.
+    pub fn outlasting<F>(&self, task: F) -> Outlasting<F>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        Outlasting { tasks: self.tasks.clone(), task: Some(Box::pin(task)) }
+    }
+
     /// Runs a task that simply ends at its next await when the drain starts; nothing after that await happens.
     pub fn spawn_until_drain<F>(&self, task: F) -> JoinHandle<Option<F::Output>>
     where
@@ -96,6 +107,45 @@ impl Drain {
     }
 }
 
+/// See [`Drain::outlasting`].
+pub struct Outlasting<F>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    tasks: TaskTracker,
+    task: Option<Pin<Box<F>>>,
+}
+
+impl<F> Future for Outlasting<F>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let Some(task) = &mut self.task else { return Poll::Pending };
+        let done = task.as_mut().poll(context);
+        if done.is_ready() {
+            self.task = None;
+        }
+        done
+    }
+}
+
+impl<F> Drop for Outlasting<F>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            self.tasks.spawn(task);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +167,28 @@ mod tests {
         assert!(heard.try_recv().is_err());
         assert_eq!(drain.finish(Duration::from_secs(20)).await, Drained::Clean);
         assert_eq!([heard.try_recv().unwrap(), heard.try_recv().unwrap()].map(|(_, what)| what), ["ended"; 2]);
+    }
+
+    #[tokio::test]
+    async fn what_outlasts_whoever_waits_is_done_to_its_end() {
+        let drain = Drain::new();
+        let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let task = |name: &'static str| {
+            let said = said.clone();
+            async move {
+                tokio::task::yield_now().await;
+                said.send(name).unwrap();
+                name
+            }
+        };
+        assert_eq!(drain.outlasting(task("waited for")).await, "waited for");
+        let mut given_up = Box::pin(drain.outlasting(task("given up")));
+        assert!(given_up.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        drop(given_up);
+        drop(drain.outlasting(task("never begun")));
+        assert_eq!(drain.finish(Duration::from_secs(20)).await, Drained::Clean);
+        let all: Vec<_> = std::iter::from_fn(|| heard.try_recv().ok()).collect();
+        assert_eq!(all, ["waited for", "given up", "never begun"]);
     }
 
     #[tokio::test]

@@ -116,6 +116,8 @@ pub const BODY_PREVIEW_BYTES: usize = postern_policy::location::BODY_BYTES;
 pub const READ_BYTES: usize = 32 * 1024;
 /// Bytes of an answer's body that go on in one piece with its head, where they came with it; a longer one streams.
 pub const AT_ONCE_BYTES: usize = 64 * 1024;
+/// Bytes of an encoded request body that wait until it is certain what they decode to.
+pub const WAITING_BYTES: u64 = 1024 * 1024;
 /// Bytes of a request body in all.
 pub const REQUEST_BODY_BYTES: u64 = 1 << 30;
 /// Bytes of a form after its encoding is taken off, in which foreign credentials are looked for; a longer form is

@@ -380,12 +380,12 @@ fn exposed(secret: &SecretBytes) -> &[u8] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const SECRET: &str = "a-secret-of-the-ledger-01";
 
-    fn recogniser(placeholder: &Placeholder) -> Recogniser {
+    pub(crate) fn recogniser(placeholder: &Placeholder) -> Recogniser {
         let credential = CredentialName::new("ledger");
         let issued = IssuedPlaceholder {
             session: "sesn_1".into(),

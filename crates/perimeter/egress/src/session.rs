@@ -10,7 +10,7 @@ use std::{
 
 use postern_audit::{Ration, Recorder};
 use postern_net::{Dialer, Drain};
-use postern_policy::{CredentialName, Denial, Host, Permit, Reason, Zone, ZoneInForce};
+use postern_policy::{AuditMode, CredentialName, Denial, Host, Permit, Reason, Zone, ZoneInForce};
 use postern_secret::{Placeholder, SecretBytes};
 use tokio::sync::Semaphore;
 
@@ -125,6 +125,11 @@ impl Session {
             cookies: Mutex::default(),
             injected: Mutex::default(),
         }
+    }
+
+    /// From when on what is done may follow its record.
+    pub(crate) fn audit(&self) -> AuditMode {
+        self.in_force.read().unwrap_or_else(PoisonError::into_inner).audit()
     }
 
     /// The zone that decides: as it was opened, narrowed by what would cover the session now.

@@ -138,7 +138,7 @@ fn room(session: &Session) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit
     Some((own, total))
 }
 
-async fn no_room(session: &Session, stream: &TcpStream) {
+async fn no_room(session: &Arc<Session>, stream: &TcpStream) {
     let named = named_or_local(session, stream);
     refuse::connection(session, &named, "tcp", &Denial::new(Reason::LimitConnections)).await;
 }
@@ -245,7 +245,7 @@ async fn refused_datagrams(session: Arc<Session>, socket: UnixDatagram) {
     }
 }
 
-async fn refused_datagram(session: &Session, destination: SocketAddr) {
+async fn refused_datagram(session: &Arc<Session>, destination: SocketAddr) {
     let named = identify::destination(session, destination).unwrap_or_else(|_| at(destination));
     refuse::connection(session, &named, "udp", &Denial::new(Reason::UdpRefused)).await;
 }

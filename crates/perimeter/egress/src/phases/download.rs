@@ -57,7 +57,8 @@ pub(crate) async fn answer(
     }
     let (pipe, body) = body::pipe();
     let idle = session.perimeter.bounds.body_idle;
-    let mut download = Download { cleaner, arriving, pipe, pending: pending.hand_over(), idle };
+    let mut download =
+        Download { session: session.clone(), cleaner, arriving, pipe, pending: pending.hand_over(), idle };
     let (task_session, named) = (session.clone(), asked.named.clone());
     session.spawn(async move {
         let _open = open;
@@ -92,6 +93,7 @@ fn at_once(pending: &mut Pending, arriving: Arriving, cleaner: &mut Cleaner) -> 
 
 /// A response body on its way to the sandbox.
 struct Download {
+    session: Arc<Session>,
     cleaner: Cleaner,
     arriving: Arriving,
     pipe: Pipe,
@@ -119,6 +121,10 @@ impl Download {
         loop {
             let frame = timeout(self.idle, self.arriving.frame());
             let Ok(frame) = frame.await else { return Err(Denial::new(Reason::LimitTime)) };
+            let held = self.cleaner.follow(self.session.keyring())?;
+            if self.put(held).await.is_err() {
+                return Ok(self.abandoned());
+            }
             match frame {
                 None => return self.end(Bytes::new(), None).await,
                 Some(Err(_)) => {

@@ -12,10 +12,9 @@ use super::{
     forward::{self, Dialled},
     identify::{self, Asked},
     inject::{self, Grants},
-    inspect::{self, Preview},
+    inspect::{self, Preview, Unread},
     intercept::Line,
-    record::{self, Pending},
-    refuse,
+    record, refuse,
     streams::Open,
     upgrade::{self, Wanted},
     upload::{self, Upload},
@@ -32,7 +31,7 @@ struct Refused {
     denial: Denial,
     destination: Destination,
     caused_by: Option<u64>,
-    unread: Option<Incoming>,
+    unread: Option<Unread>,
 }
 
 /// Answers a request: with the upstream's scrubbed answer, or with a recorded refusal.
@@ -54,7 +53,7 @@ pub(crate) async fn exchange(line: &Line, request: Request<Incoming>, open: Opti
 /// Refuses a request before anything of it is looked at.
 pub(crate) async fn refuse(line: &Line, request: Request<Incoming>, denial: Denial) -> Response<Body> {
     let (parts, unread) = request.into_parts();
-    line.session.spawn(inspect::discard(unread, line.session.perimeter.bounds.refused_body));
+    line.session.spawn(inspect::discard(Unread::Body(unread), line.session.perimeter.bounds.refused_body));
     let shows = refuse::Shows::of(&parts.headers);
     shows.shown(refuse::request(&line.session, outline(line, &parts), denial, None).await)
 }
@@ -71,7 +70,7 @@ async fn carry(
     let recogniser = session.recogniser();
     let asked = match admit(line, &parts) {
         Ok(asked) => asked,
-        Err(denial) => return Err(refused(denial, outline(line, &parts), None, Some(incoming))),
+        Err(denial) => return Err(refused(denial, outline(line, &parts), None, Some(Unread::Body(incoming)))),
     };
     let destination = record::of_request(&asked);
     postern_danger::when_off!("late-names", {
@@ -80,29 +79,41 @@ async fn carry(
     // Decided once on the head alone: a refused request is not asked for its body.
     let first = match decide::decide(session, &recogniser, &asked, &parts, &[], &Form::None) {
         Ok(permit) => permit,
-        Err(denial) => return Err(refused(denial, destination, None, Some(incoming))),
+        Err(denial) => return Err(refused(denial, destination, None, Some(Unread::Body(incoming)))),
     };
     let kind = BodyKind::stated(&parts.headers).filter(|kind| session.zone.injects_into(&asked.named.host, *kind));
     let preview = inspect::preview(&recogniser, &parts.headers, incoming, &session.perimeter.bounds, kind)
         .await
-        .map_err(|denial| refused(denial, destination.clone(), None, None))?;
+        .map_err(|(denial, unread)| refused(denial, destination.clone(), None, unread.map(Unread::Body)))?;
     let (permit, upload) = with_body(line, &recogniser, &asked, &parts, first, preview)
-        .map_err(|(denial, unread)| refused(denial, destination.clone(), None, unread))?;
-    let early = |denial| refused(denial, destination.clone(), None, None);
-    let grants = inject::grant(session, &permit).await.map_err(early)?;
+        .map_err(|(denial, unread)| refused(denial, destination.clone(), None, unread.map(Unread::Body)))?;
+    let handshake = match handshake::handshake(&parts) {
+        Ok(handshake) => handshake.filter(|_| permit.upgrade() == Upgrade::WebSocket),
+        Err(denial) => return Err(refused(denial, destination, None, upload.into_unread())),
+    };
+    let grants = match inject::grant(session, &permit).await {
+        Ok(grants) => grants,
+        Err(denial) => return Err(refused(denial, destination, None, upload.into_unread())),
+    };
     if !permit.injections().is_empty() {
         session.note_injected(permit.host());
     }
-    let (request, upload) = outgoing(line, &parts, &asked, &permit, &grants, upload).map_err(early)?;
+    let (request, upload) = outgoing(line, &parts, &asked, &permit, &grants, upload)
+        .map_err(|denial| refused(denial, destination.clone(), None, None))?;
     let destination = record::of_permitted(session, &asked, &permit);
-    let allowed = record::allowed(session, &destination, &permit, &grants).await.map_err(early)?;
-    grants.in_force().map_err(|denial| refused(denial, destination.clone(), Some(allowed), None))?;
-    drop(grants);
     let dialled = Dialled::default();
-    let mut pending = Pending::new(session, allowed, destination.clone(), dialled.clone());
+    let mut pending = match record::allowed(session, &destination, &permit, &grants, &dialled).await {
+        Ok(pending) => pending,
+        Err(denial) => return Err(refused(denial, destination, None, upload.into_unread())),
+    };
+    let allowed = pending.allowed();
     let late = |(denial, unread)| refused(denial, dialled.note(destination.clone()), Some(allowed), unread);
-    let handshake = handshake::handshake(&parts).map_err(early)?;
-    let answered = match handshake.filter(|_| permit.upgrade() == Upgrade::WebSocket) {
+    if let Err(denial) = grants.in_force() {
+        pending.forget();
+        return Err(late((denial, upload.into_unread())));
+    }
+    drop(grants);
+    let answered = match handshake {
         Some(handshake) => {
             let wanted = Wanted { handshake, agent, open };
             let answer = upgrade::answer(line, &mut pending, &asked, &permit, request, wanted, &dialled).await;
@@ -150,7 +161,7 @@ fn outline(line: &Line, parts: &Parts) -> Destination {
     destination
 }
 
-fn refused(denial: Denial, destination: Destination, caused_by: Option<u64>, unread: Option<Incoming>) -> Box<Refused> {
+fn refused(denial: Denial, destination: Destination, caused_by: Option<u64>, unread: Option<Unread>) -> Box<Refused> {
     Box::new(Refused { denial, destination, caused_by, unread })
 }
 

@@ -10,10 +10,14 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use postern_policy::{BodyKind, Denial, Found, Place, Reason, location};
-use postern_secret::decode::{DecodeError, Decoder, Encoding};
+use postern_secret::decode::{DecodeError, Decoders, Encoding, PIECE};
 use tokio::time::timeout;
 
-use super::{decide::Form, places, trailers};
+use super::{
+    decide::Form,
+    places, trailers,
+    upload::{Interrupted, Uploading},
+};
 use crate::{
     limits::{self, Bounds},
     messages::{self, End, Messages},
@@ -60,20 +64,14 @@ pub(crate) async fn preview(
     mut incoming: Incoming,
     bounds: &Bounds,
     kind: Option<BodyKind>,
-) -> Result<Preview, Denial> {
+) -> Result<Preview, (Denial, Option<Incoming>)> {
     if incoming.is_end_stream() {
         return Ok(Preview::Whole(Bytes::new(), None));
     }
-    if incoming.size_hint().lower() > bounds.request_body_bytes {
-        return Err(Denial::new(Reason::LimitBody));
-    }
-    let encodings = encodings(headers)?;
-    if encodings.len() > 1 {
-        return Err(Denial::advising(Reason::EncodingUnsupported, "send the body in one encoding at most"));
-    }
-    if messages::compressed(headers) {
-        return Err(Denial::advising(Reason::EncodingUnsupported, "send messages that are not compressed one by one"));
-    }
+    let encodings = match readable(headers, &incoming, bounds) {
+        Ok(encodings) => encodings,
+        Err(denial) => return Err((denial, Some(incoming))),
+    };
     let idle = bounds.body_idle;
     let messages = Messages::of(headers).filter(|_| encodings.is_empty());
     let mut reader = Reader::new(recogniser, encodings, bounds);
@@ -102,13 +100,28 @@ pub(crate) async fn preview(
             Ok(Some(bytes)) => passed.extend_from_slice(&bytes),
             Ok(None) => return Ok(Preview::Whole(passed.into(), reader.trailers)),
             Err(Stopped::Recognised(found)) => return Ok(Preview::Recognised(found, Some(incoming))),
-            Err(Stopped::Denied(denial)) => return Err(denial),
-            Err(Stopped::Broken) => return Err(Denial::new(Reason::RequestMalformed)),
+            Err(Stopped::Denied(denial)) => return Err((denial, Some(incoming))),
+            Err(Stopped::Broken) => return Err((Denial::new(Reason::RequestMalformed), None)),
         }
         if reader.taken >= limits::BODY_PREVIEW_BYTES as u64 {
             return Ok(Preview::Begun(passed.into(), Box::new(Inspection { incoming, reader, idle })));
         }
     }
+}
+
+/// The encodings of a body that can be looked into, in the order in which they are to be taken off.
+fn readable(headers: &HeaderMap, incoming: &Incoming, bounds: &Bounds) -> Result<Vec<Encoding>, Denial> {
+    if incoming.size_hint().lower() > bounds.request_body_bytes {
+        return Err(Denial::new(Reason::LimitBody));
+    }
+    let encodings = encodings(headers)?;
+    if encodings.len() > 1 {
+        return Err(Denial::advising(Reason::EncodingUnsupported, "send the body in one encoding at most"));
+    }
+    if messages::compressed(headers) {
+        return Err(Denial::advising(Reason::EncodingUnsupported, "send messages that are not compressed one by one"));
+    }
+    Ok(encodings)
 }
 
 /// A body as far as it was read before anything in it was looked at.
@@ -150,9 +163,24 @@ impl Inspection {
     }
 }
 
+/// What a client still sends of a refused request.
+pub(crate) enum Unread {
+    /// The rest of its body.
+    Body(Incoming),
+    /// An upload that has nowhere to go any more, which its next bytes end.
+    Upload(Uploading),
+}
+
 /// Reads what a refused client still sends, within bounds, so that it gets to read the refusal.
-pub(crate) async fn discard(mut incoming: Incoming, within: Duration) {
+pub(crate) async fn discard(unread: Unread, within: Duration) {
     let reading = async {
+        let mut incoming = match unread {
+            Unread::Body(incoming) => incoming,
+            Unread::Upload(upload) => match upload.await {
+                Err(Interrupted { unread: Some(incoming), .. }) => incoming,
+                Ok(()) | Err(Interrupted { unread: None, .. }) => return,
+            },
+        };
         let mut taken = 0;
         while let Some(Ok(frame)) = incoming.frame().await {
             taken += frame.data_ref().map_or(0, Bytes::len);
@@ -217,7 +245,7 @@ pub(crate) fn encodings(headers: &HeaderMap) -> Result<Vec<Encoding>, Denial> {
 /// What a whole body says that may be a form, however it is encoded.
 pub(crate) fn form(headers: &HeaderMap, body: &Bytes) -> Form {
     let unwrapped = || {
-        let mut unwrapping = Unwrapping::new(&encodings(headers).ok()?, limits::FORM_BYTES);
+        let mut unwrapping = Decoders::new(&encodings(headers).ok()?, limits::FORM_BYTES);
         let decoded = unwrapping.push(body).ok()?;
         unwrapping.finish().ok()?;
         Some(decoded.into())
@@ -236,46 +264,18 @@ pub(crate) fn is_form(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Takes encodings off, one after the other.
-pub(crate) struct Unwrapping(Vec<Decoder>);
-
-impl Unwrapping {
-    /// For these encodings, the outermost first.
-    pub(crate) fn new(encodings: &[Encoding], ceiling: u64) -> Self {
-        Self(encodings.iter().map(|encoding| Decoder::new(*encoding, ceiling)).collect())
-    }
-
-    /// Whether there is nothing to take off.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// What a chunk decodes to.
-    pub(crate) fn push(&mut self, chunk: &[u8]) -> Result<Vec<u8>, DecodeError> {
-        let mut decoded = chunk.to_vec();
-        for decoder in &mut self.0 {
-            decoded = decoder.push(&decoded)?;
-        }
-        Ok(decoded)
-    }
-
-    /// Whether the end is an end of the encoded text too.
-    pub(crate) fn finish(&mut self) -> Result<(), DecodeError> {
-        self.0.iter_mut().try_for_each(Decoder::finish)
-    }
-}
-
 /// Reads one body. Where it is encoded, the raw chunks wait until the decoded text that they end in has been released.
 pub(crate) struct Reader {
     recogniser: Recogniser,
     stream: StreamRecogniser,
     /// In the place of `stream`, for a body that is made of messages.
     messages: Option<(Messages, InspectedParts)>,
-    unwrapping: Unwrapping,
+    unwrapping: Decoders,
     /// Reads an encoded body as it is.
     as_sent: StreamRecogniser,
     raw: VecDeque<Waiting>,
     taken: u64,
+    gone_on: u64,
     limit: u64,
     cleared: u64,
     decoded: u64,
@@ -292,10 +292,11 @@ impl Reader {
             recogniser: recogniser.clone(),
             stream: recogniser.stream(),
             messages: None,
-            unwrapping: Unwrapping::new(&encodings, bounds.decoded_body_bytes),
+            unwrapping: Decoders::new(&encodings, bounds.decoded_body_bytes),
             as_sent: recogniser.stream(),
             raw: VecDeque::new(),
             taken: 0,
+            gone_on: 0,
             limit: bounds.request_body_bytes,
             cleared: 0,
             decoded: 0,
@@ -316,7 +317,7 @@ impl Reader {
             return self.read(&chunk);
         }
         let mut released = 0;
-        for step in chunk.chunks(STEP_BYTES) {
+        for step in chunk.chunks(PIECE) {
             let decoded = Bytes::from(self.unwrapping.push(step).map_err(undecodable)?);
             self.decoded += decoded.len() as u64;
             released += self.read(&decoded)?.len() as u64;
@@ -324,7 +325,14 @@ impl Reader {
         let cleared = self.as_sent.push(&chunk);
         self.cleared += cleared.map_err(|_| self.stopped_at(&chunk))?.len() as u64;
         self.raw.push_back(Waiting { chunk, end: self.taken, decoded: self.decoded });
-        Ok(self.release(released))
+        let passed = self.release(released);
+        self.gone_on += passed.len() as u64;
+        // What decodes to nothing never tells whether what waits before it may go on.
+        if self.taken - self.gone_on > limits::WAITING_BYTES {
+            let step = "send the body without an encoding: this one says nothing for too long";
+            return Err(Stopped::Denied(Denial::advising(Reason::EncodingUnsupported, step)));
+        }
+        Ok(passed)
     }
 
     /// Ends the body and gives the rest.
@@ -418,7 +426,5 @@ pub(crate) fn not_decoded(error: DecodeError) -> Denial {
     })
 }
 
-/// Encoded bytes that are decoded at once: what they decode to is held in memory.
-pub(crate) const STEP_BYTES: usize = 4096;
 /// Encodings on top of each other that are taken off.
 const ENCODINGS: usize = 3;

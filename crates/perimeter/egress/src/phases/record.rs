@@ -53,6 +53,11 @@ impl Pending {
         Self { session: Some(session.clone()), cut, allowed, destination, dialled, outcome: Outcome::default() }
     }
 
+    /// The number of the record that it began with.
+    pub(crate) fn allowed(&self) -> u64 {
+        self.allowed
+    }
+
     /// The same for another task; this one has nothing to say any more.
     pub(crate) fn hand_over(&mut self) -> Self {
         Self {
@@ -112,15 +117,17 @@ impl Drop for Pending {
     }
 }
 
-/// A request is about to be forwarded, with the secrets whose use is recorded before it. Answers the record's number.
+/// A request is about to be forwarded, with the secrets whose use is recorded before it. One that is given up meanwhile is
+/// recorded to its end.
 pub(crate) async fn allowed(
-    session: &Session,
+    session: &Arc<Session>,
     destination: &Destination,
     permit: &Permit,
     grants: &Grants,
-) -> Result<u64, Denial> {
+    dialled: &Dialled,
+) -> Result<Pending, Denial> {
     if postern_danger::off!("audit-before-act") {
-        return Ok(0);
+        return Ok(Pending::new(session, 0, destination.clone(), dialled.clone()));
     }
     let mut record = under(session, Kind::EgressRequest, permit);
     record.rule = Some(permit.rule().to_owned());
@@ -134,8 +141,14 @@ pub(crate) async fn allowed(
         ..under(session, Kind::CredentialUse, permit)
     };
     let records = grants.unrecorded().map(used).chain([record]).collect();
-    // The request waits for the answer: until then its record may wait for others.
-    taken(session, session.perimeter.audit.record_with_others(records).await)
+    let (session, destination, dialled) = (session.clone(), destination.clone(), dialled.clone());
+    let drain = session.drain.clone();
+    let begun = async move {
+        // The request waits for the answer: until then its record may wait for others.
+        let allowed = taken(&session, session.perimeter.audit.record_with_others(records).await)?;
+        Ok(Pending::new(&session, allowed, destination, dialled))
+    };
+    drain.outlasting(begun).await
 }
 
 fn under(session: &Session, kind: Kind, permit: &Permit) -> Record {
@@ -144,8 +157,21 @@ fn under(session: &Session, kind: Kind, permit: &Permit) -> Record {
     record
 }
 
-/// A request or connection is about to be refused, or one that was allowed is cut off, which is always written.
+/// A request or connection is about to be refused, or one that was allowed is cut off, which is always written. Nobody has
+/// to wait for it: a client that hangs up hears nothing, and is on record, alarm and all.
 pub(crate) async fn refused(
+    session: &Arc<Session>,
+    kind: Kind,
+    destination: Destination,
+    denial: &Denial,
+    caused_by: Option<u64>,
+) -> Result<(), Denial> {
+    let (session, denial) = (session.clone(), denial.clone());
+    let drain = session.drain.clone();
+    drain.outlasting(async move { refusal(&session, kind, destination, &denial, caused_by).await }).await
+}
+
+async fn refusal(
     session: &Session,
     kind: Kind,
     destination: Destination,
@@ -252,7 +278,7 @@ pub(crate) fn base(session: &Session, kind: Kind, decision: Decision) -> Record 
     record.agent.clone_from(&session.agent);
     record.tool_use = session.tool_use();
     record.zone = Some(session.zone.name().to_owned());
-    record.durability = match session.zone.audit() {
+    record.durability = match session.audit() {
         AuditMode::Written => Durability::Written,
         AuditMode::Disk => Durability::Disk,
     };

@@ -1,6 +1,8 @@
 //! Phase: the one place where a refusal becomes an answer: recorded, then told to the agent with its reason and the
 //! next step, as problem details (RFC 9457) where there is a response, else in the session's list of refusals.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use postern_audit::{Destination, Kind};
 use postern_policy::{Denial, Reason};
@@ -102,7 +104,7 @@ struct Problem<'a> {
 
 /// Records a refused request and answers it.
 pub(crate) async fn request(
-    session: &Session,
+    session: &Arc<Session>,
     destination: Destination,
     denial: Denial,
     caused_by: Option<u64>,
@@ -117,7 +119,7 @@ pub(crate) async fn request(
 }
 
 /// Records a refused connection, which has no response to say so in.
-pub(crate) async fn connection(session: &Session, named: &Named, scheme: &str, denial: &Denial) {
+pub(crate) async fn connection(session: &Arc<Session>, named: &Named, scheme: &str, denial: &Denial) {
     let destination = record::of_connection(named, scheme);
     // Where the log fails the connection is closed all the same: that is the refusal.
     let _unrecorded = record::refused(session, Kind::EgressConnect, destination, denial, None).await;

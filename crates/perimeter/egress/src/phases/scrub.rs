@@ -6,11 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
 use postern_policy::{Denial, Host, Reason};
-use postern_secret::scrub::Scrubber;
+use postern_secret::{
+    decode::{Decoders, PIECE},
+    scrub::Scrubber,
+};
 
 use super::{
     forward::is_hop,
-    inspect::{STEP_BYTES, Unwrapping, encodings, not_decoded},
+    inspect::{encodings, not_decoded},
 };
 use crate::{
     messages::{self, End, Messages},
@@ -21,10 +24,13 @@ use crate::{
 
 /// Takes secrets out of one body as it streams.
 pub(crate) struct Cleaner {
-    unwrapping: Unwrapping,
+    unwrapping: Decoders,
     scrubber: Body,
     keyring: Arc<Keyring>,
-    in_trailers: u64,
+    /// By scrubbers before this one, and in trailers.
+    elsewhere: u64,
+    /// Of a body that passes in an encoding, for nothing was to be looked for in it.
+    is_opaque: bool,
 }
 
 /// How a body is scrubbed.
@@ -70,13 +76,15 @@ pub(crate) fn head<B>(session: &Session, host: &Host, response: &Response<B>) ->
         head.headers_mut().remove("content-md5");
     }
     let cleaner = Cleaner {
-        unwrapping: Unwrapping::new(&encodings, session.perimeter.bounds.decoded_body_bytes),
+        unwrapping: Decoders::new(&encodings, session.perimeter.bounds.decoded_body_bytes),
         scrubber: match Messages::of(headers).filter(|_| encodings.is_empty()) {
             Some(messages) => Body::Messages(messages, ScrubbedParts::new(keyring.scrub())),
             None => Body::Text(Scrubber::with(keyring.scrub().clone())),
         },
+        is_opaque: keyring.is_empty()
+            && (messages::compressed(headers) || headers.contains_key(header::CONTENT_ENCODING)),
         keyring,
-        in_trailers: 0,
+        elsewhere: 0,
     };
     Ok(CleanHead { head, scrubbed, cleaner })
 }
@@ -95,11 +103,29 @@ impl Cleaner {
         self.unwrapping.is_empty()
     }
 
+    /// Takes out from here on what the session knows now: an upstream may reflect a secret of a request that began later
+    /// than this answer. Gives what may go on of what was held back; a session that ended and forgot leaves the former
+    /// secrets in force.
+    pub(crate) fn follow(&mut self, keyring: Arc<Keyring>) -> Result<Bytes, Denial> {
+        if Arc::ptr_eq(&self.keyring, &keyring) || keyring.is_empty() {
+            return Ok(Bytes::new());
+        }
+        if self.is_opaque {
+            let step = "ask again: the session got a secret while this encoded answer was on its way";
+            return Err(Denial::advising(Reason::EncodingUnsupported, step));
+        }
+        self.elsewhere += self.scrubber.replaced();
+        let held = Bytes::from(self.scrubber.finish());
+        self.scrubber.begin_anew(&keyring);
+        self.keyring = keyring;
+        self.scrubber.push(&held)
+    }
+
     /// A chunk in pieces that may be decoded at once.
     pub(crate) fn steps(&self, mut chunk: Bytes) -> Vec<Bytes> {
         let mut steps = Vec::new();
-        while !self.unwrapping.is_empty() && chunk.len() > STEP_BYTES {
-            steps.push(chunk.split_to(STEP_BYTES));
+        while !self.unwrapping.is_empty() && chunk.len() > PIECE {
+            steps.push(chunk.split_to(PIECE));
         }
         steps.push(chunk);
         steps
@@ -123,13 +149,13 @@ impl Cleaner {
     /// What may go on of what follows the body.
     pub(crate) fn trailers(&mut self, trailers: &HeaderMap) -> HeaderMap {
         let mut clean = HeaderMap::new();
-        self.in_trailers += clean_headers(&self.keyring, trailers, &mut clean);
+        self.elsewhere += clean_headers(&self.keyring, trailers, &mut clean);
         clean
     }
 
     /// Secrets put back to placeholders so far.
     pub(crate) fn scrubbed(&self) -> u64 {
-        self.scrubber.replaced() + self.in_trailers
+        self.scrubber.replaced() + self.elsewhere
     }
 }
 
@@ -153,6 +179,13 @@ impl Body {
             chunk = after;
         }
         Ok(clean.into())
+    }
+
+    fn begin_anew(&mut self, keyring: &Keyring) {
+        match self {
+            Self::Text(scrubber) => *scrubber = Scrubber::with(keyring.scrub().clone()),
+            Self::Messages(_, parts) => *parts = ScrubbedParts::new(keyring.scrub()),
+        }
     }
 
     fn finish(&mut self) -> Vec<u8> {
@@ -215,5 +248,31 @@ fn note_cookies(session: &Session, host: &Host, headers: &HeaderMap) {
     for cookie in headers.get_all(header::SET_COOKIE).iter().filter_map(|value| value.to_str().ok()) {
         let pair = cookie.split(';').next().unwrap_or_default().trim();
         session.note_cookie(host, pair);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postern_secret::Placeholder;
+
+    use super::*;
+    use crate::recognise::tests::recogniser;
+
+    #[test]
+    fn an_encoded_answer_that_nothing_was_looked_for_in_ends_when_there_is_something_to_look_for() {
+        let nothing = Keyring::empty();
+        let one_key = || recogniser(&Placeholder::issue(24, None)).keyring;
+        let mut cleaner = Cleaner {
+            unwrapping: Decoders::new(&[], 1024),
+            scrubber: Body::Text(Scrubber::with(nothing.scrub().clone())),
+            keyring: nothing.clone(),
+            elsewhere: 0,
+            is_opaque: true,
+        };
+        assert_eq!(cleaner.follow(nothing).unwrap(), Bytes::new());
+        let denial = cleaner.follow(one_key()).unwrap_err();
+        assert_eq!(denial.reason, Reason::EncodingUnsupported);
+        cleaner.is_opaque = false;
+        assert!(cleaner.follow(one_key()).is_ok());
     }
 }

@@ -82,18 +82,16 @@ pub(crate) async fn serve<S: Stream>(line: Arc<Line>, stream: S) {
     match ending {
         Ending::Served(Ok(())) => {}
         Ending::Served(Err(error)) => unserved(&line, &error).await,
-        Ending::Idle | Ending::TooLong(By::Us) => {
-            connection.as_mut().graceful_shutdown();
-            // A client that does not say goodbye is left without.
-            let _silent = timeout(limits::FAREWELL, connection).await;
-        }
-        // What comes after it would be refused unseen, so nothing does.
-        Ending::TooLong(By::Library) => {
-            refused(&line, Reason::LimitHeaders).await;
+        Ending::Idle | Ending::TooLong(_) => {
+            // What comes after it would be refused unseen, so nothing does.
+            if matches!(ending, Ending::TooLong(By::Library)) {
+                refused(&line, Reason::LimitHeaders).await;
+            }
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 _ended = connection => {}
-                () = none_left(left) => {}
+                // What was asked before the client heard of it is answered. One that does not say goodbye is left without.
+                () = idle(left, limits::FAREWELL) => {}
             }
         }
         Ending::Overrun => refused(&line, Reason::LimitRate).await,
@@ -155,12 +153,6 @@ async fn record_resets(line: Arc<Line>, mut seen: watch::Receiver<Seen>) {
         }
         recorded = malformed;
     }
-}
-
-/// Waits until every stream has ended, and a moment for the client's goodbye.
-async fn none_left(mut open: watch::Receiver<usize>) {
-    let _gone = open.wait_for(|open| *open == 0).await.map(drop);
-    tokio::time::sleep(limits::FAREWELL).await;
 }
 
 async fn refused(line: &Line, reason: Reason) {

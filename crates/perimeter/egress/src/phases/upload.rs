@@ -11,7 +11,7 @@ use tokio::time::{error::Elapsed, timeout};
 
 use super::{
     forward::{self, Dialled, Sent},
-    inspect::{Inspection, Stopped},
+    inspect::{Inspection, Stopped, Unread},
     trailers,
 };
 use crate::{
@@ -34,7 +34,17 @@ pub(crate) type Uploading = Pin<Box<dyn Future<Output = Result<(), Interrupted>>
 pub(crate) struct Interrupted {
     /// Why.
     pub(crate) stopped: Stopped,
-    unread: Option<Incoming>,
+    pub(crate) unread: Option<Incoming>,
+}
+
+impl Upload {
+    /// What of the client's body is unread.
+    pub(crate) fn into_unread(self) -> Option<Unread> {
+        match self {
+            Self::Whole(..) => None,
+            Self::Begun(_, inspection) => inspection.into_unread().map(Unread::Body),
+        }
+    }
 }
 
 /// Sends the request, and the rest of a long body beside waiting for the answer.
@@ -44,7 +54,7 @@ pub(crate) async fn send(
     mut head: Parts,
     upload: Upload,
     dialled: &Dialled,
-) -> Result<(Sent, Option<Uploading>), (Denial, Option<Incoming>)> {
+) -> Result<(Sent, Option<Uploading>), (Denial, Option<Unread>)> {
     let (begun, inspection) = match upload {
         Upload::Whole(bytes, trailers) => {
             let body = match trailers.and_then(trailers::passed_on) {
@@ -54,7 +64,8 @@ pub(crate) async fn send(
             };
             keep_length_of_empty(&mut head);
             let sent = forward::send(session, permit, Request::from_parts(head, body), dialled);
-            return in_time(timeout(session.perimeter.bounds.response_head, sent).await).map(|sent| (sent, None));
+            let sent = timeout(session.perimeter.bounds.response_head, sent).await;
+            return in_time(sent).map(|sent| (sent, None)).map_err(|denial| (denial, None));
         }
         Upload::Begun(bytes, inspection) => (bytes, inspection),
     };
@@ -70,17 +81,23 @@ pub(crate) async fn send(
         uploaded = &mut uploading => {
             match uploaded {
                 // An upstream may stop reading and answer all the same; if it does not, `sending` says so.
-                Ok(()) | Err(Interrupted { stopped: Stopped::Broken, .. }) => {}
-                Err(Interrupted { stopped, unread }) => return Err((refusal(&stopped), unread)),
+                Ok(()) => in_time(sending.await).map(|sent| (sent, None)).map_err(|denial| (denial, None)),
+                Err(Interrupted { stopped: Stopped::Broken, unread }) => {
+                    let unread = unread.map(Unread::Body);
+                    in_time(sending.await).map(|sent| (sent, None)).map_err(|denial| (denial, unread))
+                }
+                Err(Interrupted { stopped, unread }) => Err((refusal(&stopped), unread.map(Unread::Body))),
             }
-            in_time(sending.await).map(|sent| (sent, None))
         }
-        sent = &mut sending => in_time(sent).map(|sent| (sent, Some(uploading))),
+        sent = &mut sending => match in_time(sent) {
+            Ok(sent) => Ok((sent, Some(uploading))),
+            Err(denial) => Err((denial, Some(Unread::Upload(uploading)))),
+        },
     }
 }
 
-fn in_time(sent: Result<Result<Sent, Denial>, Elapsed>) -> Result<Sent, (Denial, Option<Incoming>)> {
-    sent.unwrap_or_else(|_| Err(Denial::new(Reason::LimitTime))).map_err(|denial| (denial, None))
+fn in_time(sent: Result<Result<Sent, Denial>, Elapsed>) -> Result<Sent, Denial> {
+    sent.unwrap_or_else(|_| Err(Denial::new(Reason::LimitTime)))
 }
 
 /// A body that was read whole is framed anew; a stated length of zero is kept for methods that expect one.

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use postern_audit::{Kind, Record};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
 
 use super::{
-    stand::{PATIENCE, Stand, Way, get, post, read_head, talk},
+    stand::{PATIENCE, Seen, Stand, Way, get, post, read_head, read_response, talk},
     upstream::whole,
 };
 use crate::limits::{self, Bounds};
@@ -424,4 +424,41 @@ async fn a_url_and_a_host_that_differ_in_anything_but_spelling_are_refused() {
             assert_eq!(seen.reason().as_deref(), reason, "{url} {host}");
         }
     }
+}
+
+#[tokio::test]
+async fn an_encoded_body_that_says_nothing_is_not_kept_without_end() {
+    let stand = Stand::start().await;
+    // What may begin a placeholder waits for what follows it, and what follows decodes to nothing.
+    let begins = b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x00\x04\x00\xfb\xffpstn";
+    let head = "POST /v1/x HTTP/1.1\r\nhost: api.test\r\ncontent-encoding: gzip\r\ncontent-length: 100000000\r\n\r\n";
+    let request = [head.as_bytes(), begins, &b"\0\0\0\xff\xff".repeat(400_000)].concat();
+    let seen = stand.send(Way::Redirect, "https", "api.test", 443, &request).await;
+    assert_eq!(seen.reason().as_deref(), Some("encoding_unsupported"), "{}", seen.head);
+    assert!(stand.upstream.received().is_empty());
+}
+
+#[tokio::test]
+async fn a_long_upload_that_cannot_be_carried_is_read_so_that_its_client_hears_why() {
+    let stand = Stand::start().await;
+    for (scheme, host, port, reason) in
+        [("http", "closed.test", 80, "upstream_unreachable"), ("https", "untrusted.test", 443, "upstream_untrusted")]
+    {
+        let body = vec![b'x'; 12 * 1024 * 1024];
+        let head = format!("POST / HTTP/1.1\r\nhost: {host}\r\ncontent-length: {}\r\n\r\n", body.len());
+        let whole = [head.as_bytes(), &body].concat();
+        let stream = stand.towards(Way::Redirect, host, port).await;
+        let seen = match scheme {
+            "https" => sent_whole(&mut stand.tls(stream, host).await.unwrap(), &whole).await,
+            _ => sent_whole(&mut { stream }, &whole).await,
+        };
+        assert_eq!(seen.reason().as_deref(), Some(reason), "{host}: {}", seen.head);
+    }
+}
+
+/// Reads the answer after the last byte was taken, as simple clients do.
+async fn sent_whole<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, request: &[u8]) -> Seen {
+    timeout(PATIENCE, stream.write_all(request)).await.expect("in time").expect("all of it is taken");
+    timeout(PATIENCE, stream.flush()).await.expect("in time").expect("all of it is taken");
+    read_response(stream).await
 }

@@ -12,6 +12,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::{
     stand::{PATIENCE, SECRET, Stand, Way},
+    upstream::whole,
     upstream_http2::answer,
 };
 use crate::limits::{self, Bounds};
@@ -22,6 +23,7 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
@@ -520,6 +522,21 @@ async fn a_stream_whose_body_stalls_is_refused_in_time_and_alone() {
     let id = raw.request(&GET).await;
     assert_eq!(raw.end(id).await, End::Answered);
     assert_eq!(raw.end(stalled).await, End::Refused("limit_time".to_owned()));
+}
+
+#[tokio::test]
+async fn what_is_asked_while_an_idle_connection_is_being_ended_is_answered() {
+    let stand = Stand::with(Bounds { request_head: Duration::from_millis(200), ..Bounds::default() }).await;
+    stand.upstream.replies(|_| vec![Vec::new(), whole("200 OK", &[], b"hello")]);
+    let mut raw = Raw::connect(&stand).await;
+    while raw.frame().await.expect("a farewell").0 != GOAWAY {}
+    // It had left when the farewell came.
+    let id = raw.request(&GET).await;
+    let unanswered = timeout(2 * limits::FAREWELL, raw.end(id)).await;
+    assert!(unanswered.is_err(), "{unanswered:?}");
+    stand.upstream.gate.add_permits(1);
+    assert_eq!(raw.end(id).await, End::Answered);
+    raw.closed().await;
 }
 
 #[tokio::test]

@@ -2,22 +2,25 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use postern_audit::{Kind, Memory, Record, Recorder, Recording};
+use postern_audit::{Memory, Record, Recorder, Recording};
 use tokio::sync::Semaphore;
 
 type Act = Box<dyn Fn(&Record) + Send>;
+type Which = fn(&Record) -> bool;
 
 /// Before a memory.
 pub(super) struct Between {
     memory: Memory,
     act: Mutex<Option<Act>>,
-    /// Of outcomes that may be answered.
-    outcomes: Semaphore,
+    withheld: Mutex<Which>,
+    /// Open as long as nothing is withheld.
+    answers: Semaphore,
 }
 
 impl Between {
     pub(super) fn before(memory: Memory) -> Self {
-        Self { memory, act: Mutex::default(), outcomes: Semaphore::new(Semaphore::MAX_PERMITS) }
+        let answers = Semaphore::new(Semaphore::MAX_PERMITS);
+        Self { memory, act: Mutex::default(), withheld: Mutex::new(|_| false), answers }
     }
 
     /// Does this whenever something was recorded, before whoever had it recorded goes on.
@@ -25,27 +28,29 @@ impl Between {
         *self.act.lock().unwrap() = Some(Box::new(act));
     }
 
-    /// Answers outcomes no more: they are written, and nobody hears of it.
-    pub(super) fn withhold_outcomes(&self) {
-        self.outcomes.forget_permits(Semaphore::MAX_PERMITS);
+    /// Answers these records no more: they are written, and nobody hears of it.
+    pub(super) fn withhold(&self, which: Which) {
+        *self.withheld.lock().unwrap() = which;
+        self.answers.forget_permits(Semaphore::MAX_PERMITS);
     }
 
-    /// Answers them again.
-    pub(super) fn answer_outcomes(&self) {
-        self.outcomes.add_permits(Semaphore::MAX_PERMITS);
+    /// Answers them after all.
+    pub(super) fn answer(&self) {
+        self.answers.add_permits(Semaphore::MAX_PERMITS);
     }
 }
 
 impl Recorder for Between {
     fn record_all(&self, records: Vec<Record>) -> Recording<'_> {
         Box::pin(async move {
-            let outcome = records.iter().any(|record| record.kind == Kind::EgressOutcome);
+            let which = *self.withheld.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_withheld = records.iter().any(which);
             let written = self.memory.record_all(records.clone()).await;
             if let Some(act) = &*self.act.lock().unwrap_or_else(PoisonError::into_inner) {
                 records.iter().for_each(act);
             }
-            if outcome {
-                let _answered = self.outcomes.acquire().await;
+            if is_withheld {
+                let _answered = self.answers.acquire().await;
             }
             written
         })

@@ -9,9 +9,14 @@ use std::{
     },
 };
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
 use super::{
-    stand::{SECRET, Stand, Way, get},
-    upstream::whole,
+    stand::{PATIENCE, SECRET, Stand, Way, get, read_head},
+    upstream::{chunked, dechunk, whole},
 };
 
 const ROUNDS: usize = 6;
@@ -89,4 +94,42 @@ async fn a_former_secret_of_another_length_is_scrubbed_and_the_answer_keeps_its_
     let again = format!("Bearer {reflected}");
     let seen = stand.get(Way::Redirect, "https", "api.test", 443, "/v1/x", &[("authorization", &again)]).await;
     assert_eq!(seen.reason().as_deref(), Some("placeholder_unresolved"), "{reflected}");
+}
+
+#[tokio::test]
+async fn a_secret_that_comes_while_an_answer_is_on_its_way_is_taken_out_of_its_rest() {
+    let stand = Stand::start().await;
+    let later = value(3);
+    let [first, rest] = ["early ".to_owned(), format!("{later} late {later}")];
+    let reply = {
+        let mut pieces = chunked(&[], first.as_bytes(), 64);
+        let (end, ended) = (pieces.pop().unwrap(), chunked(&[], rest.as_bytes(), 64));
+        pieces.push(Vec::new());
+        pieces.extend(ended.into_iter().skip(1).filter(|piece| *piece != end));
+        pieces.push(end);
+        pieces
+    };
+    stand.upstream.replies(move |request| match request.head.contains("/v1/long") {
+        true => reply.clone(),
+        false => vec![whole("200 OK", &[], b"hello")],
+    });
+    let stream = stand.towards(Way::Redirect, "api.test", 443).await;
+    let mut stream = stand.tls(stream, "api.test").await.unwrap();
+    stream.write_all(&get("https", "api.test", 443, "/v1/long", &[])).await.unwrap();
+    stream.flush().await.unwrap();
+    read_head(&mut stream).await;
+    stand.custody.secrets.lock().unwrap().insert("key".to_owned(), later.clone());
+    assert_eq!(super::stand::talk_anew(&stand).await, format!("Bearer {later}"));
+    stand.upstream.gate.add_permits(1);
+    let mut body = Vec::new();
+    while !body.ends_with(b"0\r\n\r\n") {
+        let mut piece = [0; 4096];
+        let count = timeout(PATIENCE, stream.read(&mut piece)).await.expect("the rest in time").unwrap();
+        assert!(count > 0, "cut short: {}", String::from_utf8_lossy(&body));
+        body.extend_from_slice(&piece[..count]);
+    }
+    let said = String::from_utf8(dechunk(&body)).unwrap();
+    assert!(said.starts_with("early ") && said.contains(" late "), "{said}");
+    assert_eq!(said.len(), first.len() + rest.len());
+    assert!(!said.contains(&later), "{said}");
 }

@@ -1,10 +1,12 @@
 //! Placeholders and secrets where they must not be: refused, recorded, alarmed, and nothing reaches the upstream.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use postern_audit::{Decision, Kind};
+use postern_audit::{Decision, Kind, Record};
 use postern_secret::renderings;
 
-use super::stand::{SECRET, Seen, Stand, WAYS, Way, get, post};
+use tokio::{io::AsyncWriteExt, time::timeout};
+
+use super::stand::{PATIENCE, SECRET, Seen, Stand, WAYS, Way, bearer, get, post};
 
 async fn assert_alarmed(stand: &Stand, from: usize, seen: &Seen, reason: &str, row: &str) {
     assert_eq!(seen.reason().as_deref(), Some(reason), "{row}: {} {}", seen.head, seen.text());
@@ -219,4 +221,54 @@ async fn something_of_ours_that_decodes_as_basic_by_chance_is_still_seen() {
     let value = format!("Basic {text}");
     let seen = stand.get(Way::Redirect, "https", "other.test", 443, "/", &[("authorization", &value)]).await;
     assert_alarmed(&stand, 0, &seen, "placeholder_wrong_session", "basic by chance").await;
+}
+
+/// Sends a request and hangs up as soon as this record of it is written; gives the records once this one is there too.
+async fn hung_up(stand: &Stand, authorization: &str, first: fn(&Record) -> bool, then: Kind) -> Vec<Record> {
+    let (written, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    stand.recorder.whenever(move |record| {
+        if first(record) {
+            written.send(()).unwrap();
+        }
+    });
+    stand.recorder.withhold(first);
+    let session = stand.session();
+    let before = session.connections.available_permits();
+    let stream = stand.towards(Way::Redirect, "api.test", 443).await;
+    let mut stream = stand.tls(stream, "api.test").await.unwrap();
+    let request = get("https", "api.test", 443, "/v1/x", &[("authorization", authorization)]);
+    stream.write_all(&request).await.unwrap();
+    stream.flush().await.unwrap();
+    timeout(PATIENCE, heard.recv()).await.expect("a record in time").unwrap();
+    drop(stream);
+    let gone_and_recorded = async {
+        while session.connections.available_permits() < before {
+            tokio::task::yield_now().await;
+        }
+        stand.recorder.answer();
+        while stand.record(then, 0).is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, gone_and_recorded).await.expect("what follows is recorded");
+    stand.audit.records()
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_is_alarmed_about_all_the_same() {
+    let stand = Stand::start().await;
+    let real = format!("Bearer {SECRET}");
+    let records = hung_up(&stand, &real, |record| record.decision == Decision::Deny, Kind::Alarm).await;
+    let alarm = records.iter().find(|record| record.kind == Kind::Alarm).unwrap();
+    assert_eq!(alarm.reason.as_deref(), Some("real_secret_seen"));
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_up_while_it_is_recorded_has_an_outcome() {
+    let stand = Stand::start().await;
+    let first = |record: &Record| record.kind == Kind::EgressRequest;
+    let records = hung_up(&stand, &bearer(&stand), first, Kind::EgressOutcome).await;
+    let outcome = records.iter().find(|record| record.kind == Kind::EgressOutcome).unwrap();
+    assert_eq!(outcome.outcome.as_deref(), Some("given up by the client"));
+    assert!(stand.upstream.received().is_empty());
 }

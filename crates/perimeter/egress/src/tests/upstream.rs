@@ -14,6 +14,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
+    sync::Semaphore,
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -57,6 +58,8 @@ pub(super) struct Upstream {
     /// Connections so far.
     pub(super) connections: Arc<AtomicUsize>,
     reply: Arc<Mutex<Reply>>,
+    /// An empty piece of a reply waits for one of its permits.
+    pub(super) gate: Arc<Semaphore>,
     /// Its side of HTTP/2, once it speaks it.
     pub(super) http2: Http2,
     /// What it does on a WebSocket, once it speaks it.
@@ -80,6 +83,7 @@ impl Upstream {
             reply: Arc::new(Mutex::new(Arc::new(|_: &Received| vec![whole("200 OK", &[], b"hello")]))),
             http2: Http2::default(),
             websocket: WebSocket::default(),
+            gate: Arc::new(Semaphore::new(0)),
         };
         tokio::spawn(accept(https, Some(acceptor), upstream.clone(), records.clone()));
         tokio::spawn(accept(http, None, upstream.clone(), records));
@@ -201,6 +205,9 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         let pieces = reply(&request);
         upstream.received.lock().unwrap().push(request);
         for piece in pieces {
+            if piece.is_empty() {
+                upstream.gate.acquire().await.unwrap().forget();
+            }
             if stream.write_all(&piece).await.is_err() || stream.flush().await.is_err() {
                 return;
             }
