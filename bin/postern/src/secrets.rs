@@ -132,9 +132,12 @@ mod tests {
 
     #[test]
     fn more_than_a_mebibyte_is_refused_for_that_and_not_read_to_its_end() {
-        let whole = vec![b'x'; 1 << 20];
-        assert_eq!(piped(&whole[..]).unwrap().len(), 1 << 20);
-        let refused = piped(std::io::repeat(b'x')).unwrap_err();
+        let largest = vec![b'x'; 1 << 20];
+        assert_eq!(piped(&largest[..]).unwrap().len(), 1 << 20);
+        let endless = vec![b'x'; 4 << 20];
+        let mut unread = &endless[..];
+        let refused = piped(&mut unread).unwrap_err();
         assert!(matches!(refused, NotRead::TooLong), "{refused}");
+        assert_eq!(unread.len(), (3 << 20) - 1);
     }
 }
