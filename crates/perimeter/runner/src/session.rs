@@ -396,7 +396,7 @@ async fn follow(
 ) -> Result<(), RemoteError> {
     // The receiver lives as long as this future: both are branches of one select.
     let _ = inputs.send(Input::HistoryBegins).await;
-    let read = history(subject, inputs).await;
+    let read = history(subject, inputs, PAGES).await;
     let history = if read.is_ok() { History::Complete } else { History::Failed };
     let _ = inputs.send(Input::HistoryEnds(history)).await;
     // Without it what is open is not known, however well the stream goes on: both are begun anew.
@@ -409,9 +409,9 @@ async fn follow(
     Ok(())
 }
 
-async fn history(subject: Subject<'_>, inputs: &mpsc::Sender<Input>) -> Result<(), RemoteError> {
+async fn history(subject: Subject<'_>, inputs: &mpsc::Sender<Input>, pages: usize) -> Result<(), RemoteError> {
     let mut cursor: Option<String> = None;
-    for _ in 0..PAGES {
+    for _ in 0..pages {
         let page = subject.remote.events(subject.key, subject.session, cursor.as_deref()).await?;
         for event in &page.data {
             let _ = inputs.send(Input::History(SessionEvent::read(event))).await;
@@ -445,3 +445,6 @@ const RECONNECT: Backoff = Backoff {
     cap: Duration::from_secs(10),
     retry_after_cap: Duration::from_secs(300),
 };
+
+#[cfg(test)]
+mod tests;
