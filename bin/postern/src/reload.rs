@@ -77,9 +77,9 @@ mod tests {
         let file = directory.path().join("postern.toml");
         std::fs::write(&file, format!("config = 1\n# {}\n", "x".repeat(1 << 20))).unwrap();
         let configuration = crate::config::read_file(&file).unwrap();
-        let (mut ours, theirs) = Channel::pair().unwrap();
+        let ((mut ours, theirs), names) = (Channel::pair().unwrap(), BTreeMap::new());
         let mut worker = Channel::new(theirs).unwrap();
-        let told = super::worker(&mut ours, &configuration, &BTreeMap::new());
+        let told = super::worker(&mut ours, &configuration, &names);
         let told = tokio::time::timeout(Duration::from_secs(10), told).await.expect("nothing is sent or waited for");
         assert!(!told);
         drop(ours);
