@@ -6,8 +6,8 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use postern_exec::role::{self, Roles, StartError, Starter, Supervisor};
 use postern_exec::ChannelError;
+use postern_exec::role::{self, Roles, StartError, Starter, Supervisor};
 use postern_exec::rpc::{self, CallError, Caller};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
@@ -174,8 +174,7 @@ async fn first_message_of(bytes: usize) -> (StartError, String) {
     let configuration = Configuration { text: "x".repeat(bytes - frame), behaviour: Behaviour::Serve };
     let (mut read, write) = std::io::pipe().unwrap();
     // What it sees of itself is longer than what it was told.
-    let started =
-        role::start_and_wait::<_, Seen>("role_under_test", &configuration, &itself(), &[write.as_fd()]).await;
+    let started = role::start_and_wait::<_, Seen>("role_under_test", &configuration, &itself(), &[write.as_fd()]).await;
     drop(write);
     let mut written = String::new();
     read.read_to_string(&mut written).unwrap();

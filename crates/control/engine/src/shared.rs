@@ -176,7 +176,7 @@ impl Shared {
         Problem::internal()
     }
 
-    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, mpsc::Sender<Envelope>>> {
+    pub(crate) fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, mpsc::Sender<Envelope>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
