@@ -176,7 +176,7 @@ impl Shared {
         Problem::internal()
     }
 
-    pub(crate) fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, mpsc::Sender<Envelope>>> {
+    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, mpsc::Sender<Envelope>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

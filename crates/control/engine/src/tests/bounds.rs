@@ -148,37 +148,3 @@ async fn sixty_four_commands_wait_for_a_session() {
         assert_eq!(shared.task(&id).max_capacity(), 64, "one that was just made, and one that is looked for");
     }
 }
-
-#[tokio::test]
-async fn a_session_under_which_the_store_failed_is_loaded_anew_ten_seconds_later() {
-    let mut stage = Stage::new().await;
-    let id = stage.session().await;
-    stage.restart().await;
-    let shared = std::sync::Arc::clone(&stage.engine.shared);
-    shared.store.close().await;
-    let is_there = || shared.sessions().contains_key(&id);
-    shared.wake(&id);
-    assert!(is_there());
-    tokio::time::timeout(PATIENCE, async {
-        while is_there() {
-            tokio::task::yield_now().await
-        }
-    })
-    .await
-    .expect("its task ends");
-    // It fails again: seen is that it is tried.
-    let tried = async || {
-        let mut tried = false;
-        for _ in 0..200 {
-            tokio::task::yield_now().await;
-            tried |= is_there();
-        }
-        tried
-    };
-    assert!(!tried().await, "at once");
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(9)).await;
-    assert!(!tried().await, "too soon");
-    tokio::time::advance(Duration::from_secs(2)).await;
-    assert!(tried().await, "it is tried again");
-}
