@@ -44,6 +44,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (75, "affinity", include_str!("../migrations/sqlite/0075_affinity.sql")),
     (80, "lease_clock", include_str!("../migrations/sqlite/0080_lease_clock.sql")),
     (81, "workflow_runs", include_str!("../migrations/sqlite/0081_workflow_runs.sql")),
+    (84, "webhook_backlog", include_str!("../migrations/sqlite/0084_webhook_backlog.sql")),
 ];
 
 const READERS: u32 = 8;
