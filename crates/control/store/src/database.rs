@@ -45,6 +45,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (80, "lease_clock", include_str!("../migrations/sqlite/0080_lease_clock.sql")),
     (81, "workflow_runs", include_str!("../migrations/sqlite/0081_workflow_runs.sql")),
     (84, "webhook_backlog", include_str!("../migrations/sqlite/0084_webhook_backlog.sql")),
+    (85, "gone_sessions", include_str!("../migrations/sqlite/0085_gone_sessions.sql")),
 ];
 
 const READERS: u32 = 8;

@@ -4,6 +4,7 @@
 //! goes back to the queue. Whatever is decided by time is decided on the lease clock, columns `_tick`; the wall's time, columns
 //! `_at`, is only shown. Never says *what* there is to do: the session's log does.
 
+pub(crate) mod gone;
 mod lease;
 #[cfg(test)]
 mod properties;
@@ -11,6 +12,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+pub use gone::sweep;
 pub use lease::{Beat, acknowledge, heartbeat, stop};
 pub use read::{HandedOut, ended_in_vain, find, handed_out, list, live, stats};
 

@@ -487,3 +487,44 @@ async fn a_lease_that_is_wished_for_lasts_five_seconds_to_five_minutes() {
     queue.advance(1);
     assert_eq!(queue.lease("t").await, Some(Lease::Ended));
 }
+
+#[tokio::test]
+async fn what_a_deleted_session_leaves_in_the_queue_says_nothing_and_is_gone_after_a_day() {
+    let queue = Queue::new().await;
+    let (gone, stays) = (SessionId::generate(), SessionId::generate());
+    let failure = WorkError { code: "e".into(), message: "the plan".into() };
+    for session in [&gone, &stays] {
+        let item = queue.enqueue(session).await;
+        queue.claim_as("host-1", Some(&[]), session.as_str()).await.unwrap();
+        queue.acknowledge(&item).await.unwrap();
+        let mut tx = queue.store.write().await.unwrap();
+        let patch = serde_json::from_str(r#"{"k":"v"}"#).unwrap();
+        work::update(&mut tx, &queue.environment, &item, &patch).await.unwrap();
+        work::note_failure(&mut tx, &item, &failure).await.unwrap();
+        work::stop_all(&mut tx, session).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    let mut tx = queue.store.write().await.unwrap();
+    crate::sessions::delete(&mut tx, &WorkspaceId::default(), &gone, queue.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    let said =
+        "SELECT session_id, metadata || COALESCE(failure, '') || COALESCE(worker, '') || COALESCE(home, '') FROM work";
+    let mut reader = queue.store.read().await.unwrap();
+    let said: Vec<(String, String)> = sqlx::query_as(said).fetch_all(&mut *reader).await.unwrap();
+    drop(reader);
+    for (session, text) in said {
+        assert_eq!(text == "{}", session == gone.as_str(), "{session}: {text}");
+    }
+    for (seconds, left) in [(24 * 3600, [2, 2]), (1, [1, 1]), (400 * 24 * 3600, [1, 1])] {
+        queue.advance(seconds);
+        let mut tx = queue.store.write().await.unwrap();
+        assert!(!work::sweep(&mut tx, queue.now()).await.unwrap());
+        tx.commit().await.unwrap();
+        let mut reader = queue.store.read().await.unwrap();
+        for (table, left) in ["work", "session_tokens"].into_iter().zip(left) {
+            let count = format!("SELECT COUNT(*) FROM {table}");
+            let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(count)).fetch_one(&mut *reader).await.unwrap();
+            assert_eq!(count, left, "{table} after {seconds} s more");
+        }
+    }
+}
