@@ -46,6 +46,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (81, "workflow_runs", include_str!("../migrations/sqlite/0081_workflow_runs.sql")),
     (84, "webhook_backlog", include_str!("../migrations/sqlite/0084_webhook_backlog.sql")),
     (85, "gone_sessions", include_str!("../migrations/sqlite/0085_gone_sessions.sql")),
+    (86, "memory_bytes", include_str!("../migrations/sqlite/0086_memory_bytes.sql")),
 ];
 
 const READERS: u32 = 8;
