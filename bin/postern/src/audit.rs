@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use postern_audit::{Decision, Destination, Entry, Kind};
 
 use crate::cli::{AuditVerb, Place};
+use crate::config;
 use crate::failure::{Failure, Or, chain};
 
 /// Runs the verb.
@@ -13,14 +14,17 @@ use crate::failure::{Failure, Or, chain};
 /// [`Failure::NotHeld`] when the chain or a signature is broken, naming the first broken record.
 pub(crate) fn run(verb: &AuditVerb) -> Result<(), Failure> {
     match verb {
-        AuditVerb::Verify { path, place } => verify(&path.clone().unwrap_or_else(|| log_of(place))),
-        AuditVerb::Show { session, json, place } => show(&log_of(place), session.as_deref(), *json),
+        AuditVerb::Verify { path, place } => verify(&path.clone().map_or_else(|| log_of(place), Ok)?),
+        AuditVerb::Show { session, json, place } => show(&log_of(place)?, session.as_deref(), *json),
     }
 }
 
-/// The log of a data directory.
-pub(crate) fn log_of(place: &Place) -> PathBuf {
-    place.data_dir.join("perimeter/audit")
+/// The log that the configuration names, or that of the data directory.
+///
+/// # Errors
+/// The configuration is not usable.
+pub(crate) fn log_of(place: &Place) -> Result<PathBuf, Failure> {
+    config::read(place).map(|configuration| configuration.audit_dir(&place.data_dir))
 }
 
 #[expect(clippy::print_stdout, reason = "the verdict is the command's result")]
@@ -96,4 +100,23 @@ pub(crate) fn line(entry: &Entry) -> String {
 /// The kind as the log spells it.
 pub(crate) fn kind_of(kind: Kind) -> String {
     serde_json::to_value(kind).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_that_is_read_is_the_one_that_the_configuration_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("postern.toml");
+        let data_dir = directory.path().join("data");
+        for (text, expected) in
+            [("[audit]\ndir = \"log\"\n", directory.path().join("log")), ("", data_dir.join("perimeter/audit"))]
+        {
+            std::fs::write(&config, format!("config = 1\n{text}")).unwrap();
+            let place = Place { config: Some(config.clone()), data_dir: data_dir.clone() };
+            assert_eq!(log_of(&place).unwrap(), expected);
+        }
+    }
 }

@@ -211,7 +211,7 @@ pub(crate) struct AuditArguments {
 pub(crate) enum AuditVerb {
     /// Check the hash chain and the signed checkpoints.
     Verify {
-        /// A directory or file; the data directory's audit log unless given.
+        /// A directory or file; the audit log of the configuration or the data directory unless given.
         path: Option<PathBuf>,
         #[command(flatten)]
         place: Place,

@@ -6,7 +6,7 @@ use postern_custody::store::{Removed, Store, StoreError};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use crate::cli::{Place, SecretsVerb};
-use crate::data::Data;
+use crate::config;
 use crate::failure::{Failure, Or, chain};
 
 const LONGEST_VALUE: u64 = 1 << 20;
@@ -39,9 +39,9 @@ pub(crate) fn run(verb: &SecretsVerb) -> Result<(), Failure> {
     Ok(())
 }
 
-fn store(place: &Place) -> Result<Store, Failure> {
-    let data = Data::open(&place.data_dir)?;
-    Store::open(&data.perimeter().join("custody")).or_misused("open the store")
+/// The store that the configuration names.
+pub(crate) fn store(place: &Place) -> Result<Store, Failure> {
+    Store::open(&config::custody_of(place)?).or_misused("open the store")
 }
 
 fn refused(error: StoreError) -> Failure {

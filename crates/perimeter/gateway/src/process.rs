@@ -103,11 +103,11 @@ async fn start(config: GatewayConfig, executing: Starter, configured: Configured
     let settings = keeper::Settings {
         starter: executing.clone(),
         perimeter: perimeter.join("keeper"),
-        audit: config.audit_dir.unwrap_or_else(|| perimeter.join("audit")),
+        audit: config.audit_dir,
         custody: postern_custody::Configuration {
             document: config.document,
             environments: config.environments,
-            directory: config.custody_dir.unwrap_or_else(|| perimeter.join("custody")),
+            directory: config.custody_dir,
             snapshot: config.variables,
         },
     };

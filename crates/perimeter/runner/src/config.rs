@@ -28,10 +28,10 @@ pub struct WorkerConfig {
     pub environments: BTreeMap<String, String>,
     /// The data directory; everything of ours lies in `perimeter/` below it.
     pub data_dir: PathBuf,
-    /// Where the audit log lies; `<data>/perimeter/audit` unless said.
-    pub audit_dir: Option<PathBuf>,
-    /// Where custody's store lies; `<data>/perimeter/custody` unless said.
-    pub custody_dir: Option<PathBuf>,
+    /// Where the audit log lies.
+    pub audit_dir: PathBuf,
+    /// Where custody's store lies.
+    pub custody_dir: PathBuf,
     /// Keys, secrets and texts of ours that the configuration names: nothing that a zone lends may show them.
     #[serde(default)]
     pub kept: Vec<PathBuf>,
