@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
 use super::*;
-use crate::log::Log;
+use crate::log::{Log, OpenError};
 use crate::record::{Decision, Record};
 
 const START: &str = "2026-11-20T23:59:50Z";
@@ -143,24 +143,50 @@ fn a_line_without_its_end_is_named() {
 }
 
 /// Rewrites a record and every hash after it, as someone without the key could.
-#[test]
-fn a_rewritten_chain_breaks_at_the_next_signature() {
-    let directory = tempfile::tempdir().unwrap();
-    written(directory.path(), 5);
-    let file = log_files(directory.path()).remove(0);
-    let entries: Vec<_> = crate::reader::entries(&file).unwrap().map(Result::unwrap).collect();
-    let mut previous = entries[3].previous.clone();
-    let mut all = lines(&file);
-    for (index, entry) in entries.iter().enumerate().skip(3) {
+fn rewrite_from(file: &Path, at: usize) {
+    let entries: Vec<_> = crate::reader::entries(file).unwrap().map(Result::unwrap).collect();
+    let mut previous = entries[at].previous.clone();
+    let mut all = lines(file);
+    for (index, entry) in entries.iter().enumerate().skip(at) {
         let mut record = entry.record.clone();
-        if index == 3 {
+        if index == at {
             record.decision = Decision::Allow;
         }
         let mut line = Vec::new();
         previous = crate::line::compose(&mut line, entry.seq, entry.ts, &previous, &record);
         all[index] = String::from_utf8(line).unwrap().trim_end().to_owned();
     }
-    write_lines(&file, &all);
+    write_lines(file, &all);
+}
+
+#[test]
+fn a_rewritten_chain_is_not_gone_on_with_and_signed_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = Log::open(directory.path(), start()).unwrap();
+    let record = || Record::new(Kind::EgressRequest, Decision::Deny);
+    log.append_all(vec![record(), record(), record()], start()).unwrap();
+    let signed = log.checkpoint(start()).unwrap() - 1;
+    log.append(record(), start()).unwrap();
+    log.take_sync().unwrap().run().unwrap();
+    drop(log);
+    let file = log_files(directory.path()).remove(0);
+    rewrite_from(&file, 3);
+    let refused = Log::open(directory.path(), start()).err().unwrap();
+    assert!(matches!(refused, OpenError::Rewritten { signed: at, .. } if at == signed), "{refused}");
+    assert_eq!(
+        verify(directory.path()).unwrap_err().problem,
+        Problem::Unsigned,
+        "nor was it signed before it was refused"
+    );
+}
+
+#[test]
+fn a_rewritten_chain_breaks_at_the_next_signature() {
+    let directory = tempfile::tempdir().unwrap();
+    written(directory.path(), 5);
+    let file = log_files(directory.path()).remove(0);
+    rewrite_from(&file, 3);
+    let all = lines(&file);
     let broken = verify(directory.path()).unwrap_err();
     assert_eq!(broken.problem, Problem::Unsigned, "{broken}");
     assert_eq!(broken.line as usize, all.len() - 1, "the record that checkpoint.json signs is the one before the last");
