@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::sync::{Checkpoint, Pending};
 use super::{FILE_PREFIX, FILE_SUFFIX, Log, LogError, create, day};
-use crate::key::{Head, SigningKey};
+use crate::key::{Head, PRIVATE_FILE, PUBLIC_FILE, SigningKey};
 use crate::line::{self, Entry, GENESIS, LONGEST_RECORD};
 use crate::reader::{Lines, parse};
 use crate::record::{Decision, Kind, Record};
@@ -81,7 +81,9 @@ impl Log {
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(system)?;
         let lock = lock(directory)?;
         let files = files(directory).map_err(system)?;
-        if !files.is_empty() && !directory.join(crate::key::PUBLIC_FILE).exists() {
+        let lacks = |name| !directory.join(name).exists();
+        // Before a key is made: a new one would take the place of the public half that verifies what there is.
+        if !files.is_empty() && (lacks(PUBLIC_FILE) || lacks(PRIVATE_FILE)) {
             return Err(OpenError::Incomplete { directory: directory.to_owned(), missing: "key" });
         }
         let key = SigningKey::open_or_make(directory).map_err(system)?;

@@ -86,7 +86,7 @@ fn an_unterminated_last_line_is_cut_and_a_record_says_so() {
 fn a_log_that_does_not_look_as_it_was_left_is_not_continued() {
     type Damage = fn(&std::path::Path);
     type Expected = fn(&OpenError) -> bool;
-    let table: [(&str, Damage, Expected); 5] = [
+    let table: [(&str, Damage, Expected); 6] = [
         (
             "last line changed",
             |d| replace_in(&newest(d), "\"seq\":4", "\"seq\":5"),
@@ -98,6 +98,11 @@ fn a_log_that_does_not_look_as_it_was_left_is_not_continued() {
             |e| matches!(e, OpenError::Shortened { last: 2, signed: 4, .. }),
         ),
         ("key removed", |d| fs::remove_file(d.join("key.pub")).unwrap(), |e| matches!(e, OpenError::Incomplete { .. })),
+        (
+            "private key removed",
+            |d| fs::remove_file(d.join("key.pkcs8")).unwrap(),
+            |e| matches!(e, OpenError::Incomplete { missing: "key", .. }),
+        ),
         (
             "checkpoint removed",
             |d| fs::remove_file(d.join("checkpoint.json")).unwrap(),
@@ -119,8 +124,10 @@ fn a_log_that_does_not_look_as_it_was_left_is_not_continued() {
         if what == "last line changed" {
             keep_lines(&newest(directory.path()), 4);
         }
+        let public = fs::read(directory.path().join("key.pub")).ok();
         let error = Log::open(directory.path(), now()).err().expect(what);
         assert!(expected(&error), "{what}: {error}");
+        assert_eq!(fs::read(directory.path().join("key.pub")).ok(), public, "{what}: no other key is put beside it");
     }
 }
 
