@@ -62,6 +62,8 @@ struct Spawner<'a> {
     /// Which sandboxes are stopped, each with those of its processes that were stopped before.
     paused: BTreeMap<String, HashSet<pause::Member>>,
     gauge: Gauge,
+    /// When the memory of all was last counted.
+    counted: Option<Instant>,
 }
 
 impl<'a> Spawner<'a> {
@@ -111,6 +113,7 @@ impl<'a> Spawner<'a> {
             running: BTreeMap::new(),
             paused: BTreeMap::new(),
             gauge: Gauge::default(),
+            counted: None,
         })
     }
 
@@ -148,7 +151,7 @@ impl<'a> Spawner<'a> {
             let watched = !self.running.is_empty();
             let timeout = match (ahead, watched) {
                 (true, _) => Some(QUIET),
-                (false, true) => Some(watchdog::INTERVAL),
+                (false, true) => Some(self.gauge.pause()),
                 (false, false) => None,
             };
             let woken = self.poll(timeout)?;
@@ -283,8 +286,7 @@ impl<'a> Spawner<'a> {
 
     /// Ends what is over a limit that the kernel does not hold here.
     fn watch(&mut self) {
-        let memory = if self.memory_held { Vec::new() } else { self.over_memory() };
-        for session in memory {
+        for session in self.over_memory(Instant::now()) {
             self.end_because(&session, Ending::Over(Limit::Memory));
         }
         if let Some(session) = self.over_disk().filter(|_| !postern_danger::off!("disk-watchdog")) {
@@ -292,7 +294,12 @@ impl<'a> Spawner<'a> {
         }
     }
 
-    fn over_memory(&self) -> Vec<String> {
+    fn over_memory(&mut self, now: Instant) -> Vec<String> {
+        let is_early = self.counted.is_some_and(|last| now.duration_since(last) < watchdog::INTERVAL);
+        if self.memory_held || is_early {
+            return Vec::new();
+        }
+        self.counted = Some(now);
         let census = Census::take();
         let over =
             |running: &Running| census.resident_bytes(builder::number(running.process.id)) > running.memory_bytes;
