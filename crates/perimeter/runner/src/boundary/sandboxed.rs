@@ -186,7 +186,7 @@ impl SandboxHands {
         if self.inside.is_some() {
             return Ok(());
         }
-        let spec = self.spec()?;
+        let spec = self.spec().await?;
         // Said before the question: whoever gives up waiting for its answer still leaves.
         self.entered = true;
         let sandbox = self.parts.spawner.build(spec).await.inspect_err(|error| self.tell_build_error(error))?;
@@ -213,10 +213,11 @@ impl SandboxHands {
         );
     }
 
-    fn spec(&self) -> Result<Spec, Box<dyn std::error::Error + Send + Sync>> {
+    async fn spec(&self) -> Result<Spec, Box<dyn std::error::Error + Send + Sync>> {
         let place = self.parts.places.of(&self.facts.session)?;
         let kernel_uid = self.parts.places.kernel_uid(&place)?;
-        postern_sandbox::workspace::prepare(&place.workspace, kernel_uid)?;
+        let workspace = place.workspace.clone();
+        tokio::task::spawn_blocking(move || postern_sandbox::workspace::prepare(&workspace, kernel_uid)).await??;
         let limits = self.zone.sandbox();
         let packages = match limits.packages {
             Packages::None => None,
