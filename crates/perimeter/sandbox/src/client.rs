@@ -159,10 +159,10 @@ impl Shared {
             return Err(BuildError::spawner_gone());
         };
         match answer {
-            Answer::Built { pid, controls } if descriptors.len() > Network::SOCKETS => {
+            Answer::Built { pid, controls, open } if descriptors.len() > Network::SOCKETS => {
                 let tools = descriptors.remove(0);
                 let network = Network::from_descriptors(descriptors).expect("the count was checked in this match arm");
-                Ok(Sandbox { session, tools, network, controls, pid, exit })
+                Ok(Sandbox { session, tools, network, controls, open, pid, exit })
             }
             Answer::NotBuilt(error) => {
                 self.waiting().exits.remove(&session);

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::builder::{self, Running, Tools};
+use crate::builder::{self, Handed, Running, Tools};
 use crate::cgroup::{self, Controller, Pool};
 use crate::clocks::Clocks;
 use crate::control::{ControlStatus, unsatisfied};
@@ -192,9 +193,9 @@ impl<'a> Spawner<'a> {
     fn answer(&mut self, id: u64, ask: Ask) -> Result<(), ChannelError> {
         match ask {
             Ask::Build(spec) => match self.build(*spec) {
-                Ok(Built { pid, controls, descriptors }) => {
+                Ok(Built { pid, controls, open, descriptors }) => {
                     let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-                    let answer = Answer::Built { pid, controls };
+                    let answer = Answer::Built { pid, controls, open };
                     self.worker.send(&Told::Answer { id, answer }, &borrowed)
                 }
                 Err(error) => self.worker.send(&Told::Answer { id, answer: Answer::NotBuilt(error) }, &[]),
@@ -262,8 +263,9 @@ impl<'a> Spawner<'a> {
         let (running, handed) = builder::build(&self.tools, &mut self.stubs, &mut self.pool, &request)?;
         let pid = builder::number(running.process.id);
         self.running.insert(request.spec.session, running);
-        let descriptors = std::iter::once(handed.tools).chain(handed.sockets).collect();
-        Ok(Built { pid, controls, descriptors })
+        let Handed { tools, sockets, open } = handed;
+        let descriptors = std::iter::once(tools).chain(sockets).collect();
+        Ok(Built { pid, controls, open, descriptors })
     }
 
     /// Ends a sandbox, or buries one that ended, and tells.
@@ -335,6 +337,7 @@ const QUIET: Duration = Duration::from_millis(20);
 struct Built {
     pid: u32,
     controls: Vec<ControlStatus>,
+    open: Vec<PathBuf>,
     descriptors: Vec<OwnedFd>,
 }
 

@@ -191,6 +191,13 @@ impl SandboxHands {
         self.entered = true;
         let sandbox = self.parts.spawner.build(spec).await.inspect_err(|error| self.tell_build_error(error))?;
         let ending = sandbox.ending();
+        if !sandbox.open.is_empty() {
+            tracing::warn!(
+                session = self.facts.session,
+                open = ?sandbox.open,
+                "a file system at or below what is lent to be read knows no maps of users: sockets in it stay within reach"
+            );
+        }
         self.record_sandbox(&sandbox).await?;
         let Sandbox { tools, network, controls, .. } = sandbox;
         self.parts.egress.attach(&self.facts.session, handed_over(network)).await?;
