@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 use crate::definition::{facts, read_session, unreadable};
 use crate::dispatch::{End, MAX_IDLE};
 use crate::hands::{Hands, Outcome, Passage, Perimeter, Refused, SessionFacts, ToolCall};
-use crate::journal::Journal;
+use crate::journal::{Journal, JournalError};
 use crate::lease::{Beat, Lease, LeaseEnd};
 use crate::parcels::{self, Parcels, Server};
 use crate::place::{HeldLease, Place, Places};
 use crate::remote::{Bearer, Remote, RemoteError, WorkItem};
-use crate::session::{self, Kept, LeaseView, Patience, Served, Subject, chain, lease_end, random};
+use crate::session::{self, JOURNAL_FULL, Kept, LeaseView, Patience, Served, Subject, chain, lease_end, random};
 
 /// What all items of a worker share.
 pub(crate) struct Shared<P> {
@@ -235,7 +235,7 @@ async fn open<P: Perimeter>(
         return Ok(None);
     }
     let place = shared.places.of(subject.session).map_err(|error| no_place(&error))?;
-    let journal = Journal::open(&place.journal).map_err(|error| no_place(&error))?;
+    let journal = Journal::open(&place.journal).map_err(|error| no_journal(&error))?;
     let judged = facts(subject, &session);
     let hands = match (files(&place, &journal), &judged) {
         (Ok(()), Ok(facts)) => shared.perimeter.open(facts.clone()).await,
@@ -310,6 +310,14 @@ fn no_place(error: &(dyn std::error::Error + 'static)) -> Refused {
     Refused {
         code: "worker_storage".to_owned(),
         message: "the worker cannot keep this session on its disk. Next step: an operator reads the worker's log, which has the cause.".to_owned(),
+    }
+}
+
+fn no_journal(error: &JournalError) -> Refused {
+    let JournalError::Full(why) = error else { return no_place(error) };
+    Refused {
+        code: "journal_full".to_owned(),
+        message: format!("the worker's journal of this session has {why}. Next step: {JOURNAL_FULL}."),
     }
 }
 
