@@ -13,7 +13,7 @@ fn file(path: &str) -> Value {
     })
 }
 
-fn store(mount_path: &str) -> Value {
+pub(super) fn store(mount_path: &str) -> Value {
     json!({
         "type": "memory_store", "memory_store_id": "memstore_1", "access": "read_write", "name": "n", "mount_path": mount_path,
     })
@@ -64,7 +64,7 @@ fn what_was_given_is_readable_by_the_sandboxs_user_whatever_the_umask() {
 }
 
 /// Hands whose log takes nothing.
-struct Unrecorded;
+pub(super) struct Unrecorded;
 
 impl Hands for Unrecorded {
     async fn run(&mut self, _call: &ToolCall, _ready: impl Future<Output = Result<(), Outcome>> + Send) -> Outcome {
@@ -99,9 +99,9 @@ async fn nothing_passes_that_is_not_on_record() {
 }
 
 /// Hands that note what passes, and whether its place was there already.
-struct Noting {
-    at: std::path::PathBuf,
-    passed: Vec<Passage>,
+pub(super) struct Noting {
+    pub(super) at: std::path::PathBuf,
+    pub(super) passed: Vec<Passage>,
 }
 
 impl Hands for Noting {
@@ -118,31 +118,49 @@ impl Hands for Noting {
     async fn close(self) {}
 }
 
-/// A server of one skill, `pdf`, with this archive; how often it is asked.
-fn skill_server(archive: Vec<u8>) -> (Remote, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
-    use std::io::{BufRead, BufReader, Write};
+/// A server that answers method and path, and what was sent, with a status and a text.
+pub(crate) fn server(mut answer: impl FnMut(&str, &[u8]) -> (u16, Vec<u8>) + Send + 'static) -> Remote {
+    use std::io::{BufRead, BufReader, Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-    let asked = std::sync::Arc::<std::sync::atomic::AtomicUsize>::default();
-    let count = std::sync::Arc::clone(&asked);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-            let line = lines.next().unwrap().unwrap();
-            lines.find(|line| line.as_ref().unwrap().is_empty());
-            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            let (status, body) = match line.split(' ').nth(1).unwrap() {
-                "/v1/skills/skill_1/versions/skillver_1" => ("200 OK", br#"{"id":"skillver_1","name":"pdf"}"#.to_vec()),
-                "/v1/skills/skill_1/versions/skillver_1/content" => ("200 OK", archive.clone()),
-                _ => ("404 Not Found", br#"{"error":{"message":"it is gone"}}"#.to_vec()),
-            };
-            write!(stream, "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len()).unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let head: Vec<String> =
+                reader.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
+            let Some(first) = head.first() else { continue };
+            let length =
+                head.iter().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            let mut sent = vec![0; length.unwrap_or(0)];
+            reader.read_exact(&mut sent).unwrap();
+            let (status, body) = answer(first.strip_suffix(" HTTP/1.1").unwrap(), &sent);
+            write!(
+                stream,
+                "HTTP/1.1 {status} Said\r\nconnection: close\r\nretry-after: 0\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            )
+            .unwrap();
             stream.write_all(&body).unwrap();
         }
     });
     let http = HttpClient::new(postern_policy::permit::configured(&endpoint), &TlsRoots::Platform).unwrap();
-    (Remote::new(http, "env_1", "worker"), asked)
+    Remote::new(http, "env_1", "worker")
+}
+
+/// A server of one skill, `pdf`, with this archive; how often it is asked.
+fn skill_server(archive: Vec<u8>) -> (Remote, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    let asked = std::sync::Arc::<std::sync::atomic::AtomicUsize>::default();
+    let count = std::sync::Arc::clone(&asked);
+    let remote = server(move |asked, _| {
+        count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        match asked {
+            "GET /v1/skills/skill_1/versions/skillver_1" => (200, br#"{"id":"skillver_1","name":"pdf"}"#.to_vec()),
+            "GET /v1/skills/skill_1/versions/skillver_1/content" => (200, archive.clone()),
+            _ => (404, br#"{"error":{"message":"it is gone"}}"#.to_vec()),
+        }
+    });
+    (remote, asked)
 }
 
 fn archive(members: &[(&str, &str)]) -> Vec<u8> {
@@ -217,4 +235,27 @@ async fn a_skill_that_cannot_be_had_is_named_and_the_others_are_there() {
         assert_eq!((is_there, hands.passed.len()), (expected.len() == 1, usize::from(expected.len() == 1)));
         parcels.bring(subject, &of_skills(&[]), &mut hands).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_file_takes_the_place_of_a_directory_in_which_others_lay() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Places::new(directory.path()).of("sesn_1").unwrap();
+    let parcels = Parcels::new(place.clone(), None, true, Server::Ours).unwrap();
+    let remote = server(|_, _| (200, b"text".to_vec()));
+    let key = Bearer::new("key".into());
+    let subject = Subject { remote: &remote, key: &key, session: "sesn_1" };
+    let uploads = place.given.join("uploads");
+    for (before, path) in [("none", "data/x/y/z"), ("data/x/y/z", "data"), ("data", "data/z")] {
+        let mut hands = Noting { at: uploads.join("none"), passed: Vec::new() };
+        let session = json!({"resources": [file(&format!("/mnt/session/uploads/{path}"))]});
+        assert_eq!(parcels.bring(subject, &session, &mut hands).await.unwrap(), [""; 0], "{path}");
+        assert_eq!((fs::read(uploads.join(path)).unwrap(), uploads.join(before).is_file()), (b"text".to_vec(), false));
+    }
+    // An earlier build left directories.
+    fs::create_dir(uploads.join("left")).unwrap();
+    let session = json!({"resources": [file("/mnt/session/uploads/left")]});
+    let mut hands = Noting { at: uploads.join("none"), passed: Vec::new() };
+    parcels.bring(subject, &session, &mut hands).await.unwrap();
+    assert!(uploads.join("left").is_file());
 }
