@@ -42,7 +42,11 @@ def test_boundary_a_value_that_the_command_line_sealed_is_used_and_the_server_ne
     [answer] = journey.bash(way + curl(HOST, "-i", BEARER))
     assert "200" in answer.splitlines()[0]
     assert upstream.seen[-1]["headers"]["authorization"] == f"Bearer {VALUE}"
-    postern(stack, "credential", "rotate", made, "--vault", journey.vault, value=ROTATED)
+    rotate = ["credential", "rotate", made, "--vault", journey.vault, "--public-key", key]
+    assert "--variable" in postern(stack, *rotate, value=ROTATED, code=2), "where it may go is not left to the server's word"
+    other = postern(stack, *rotate, "--variable", "CRM_TOKEN", "--place", "header", value=ROTATED, code=2)
+    assert HOST in other and "any host" in other
+    postern(stack, *rotate, "--variable", "CRM_TOKEN", "--host", HOST, "--place", "header", value=ROTATED)
     until(lambda: journey.bash(curl(HOST, BEARER)) and upstream.seen[-1]["headers"]["authorization"] == f"Bearer {ROTATED}", 30,
           "the new value")
     nowhere_in_control(stack, VALUE, ROTATED)

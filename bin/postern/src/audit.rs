@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use postern_audit::{Decision, Destination, Entry, Kind};
+use postern_audit::{BadKey, Decision, Destination, Entry, Kind, Noted, PublicKey, Report};
 
 use crate::cli::{AuditVerb, Place};
+use crate::config;
 use crate::failure::{Failure, Or, chain};
 
 /// Runs the verb.
@@ -13,26 +14,69 @@ use crate::failure::{Failure, Or, chain};
 /// [`Failure::NotHeld`] when the chain or a signature is broken, naming the first broken record.
 pub(crate) fn run(verb: &AuditVerb) -> Result<(), Failure> {
     match verb {
-        AuditVerb::Verify { path, place } => verify(&path.clone().unwrap_or_else(|| log_of(place))),
-        AuditVerb::Show { session, json, place } => show(&log_of(place), session.as_deref(), *json),
+        AuditVerb::Verify { path, key, at_least, place } => {
+            let noted = noted(key.as_deref(), at_least.as_deref())?;
+            verify(&path.clone().map_or_else(|| log_of(place), Ok)?, &noted)
+        }
+        AuditVerb::Show { session, json, place } => show(&log_of(place)?, session.as_deref(), *json),
     }
 }
 
-/// The log of a data directory.
-pub(crate) fn log_of(place: &Place) -> PathBuf {
-    place.data_dir.join("perimeter/audit")
+/// The log that the configuration names, or that of the data directory.
+///
+/// # Errors
+/// The configuration is not usable.
+pub(crate) fn log_of(place: &Place) -> Result<PathBuf, Failure> {
+    config::read(place).map(|configuration| configuration.audit_dir(&place.data_dir))
+}
+
+/// What the operator knows of the log from elsewhere.
+fn noted(key: Option<&str>, record: Option<&str>) -> Result<Noted, Failure> {
+    Ok(Noted {
+        key: key.map(public_key).transpose()?,
+        record: record.map(str::parse).transpose().or_misused("--at-least")?,
+    })
+}
+
+fn public_key(given: &str) -> Result<PublicKey, Failure> {
+    if let Ok(key) = given.parse() {
+        return Ok(key);
+    }
+    let text = std::fs::read_to_string(given).or_misused(&format!("--key: {BadKey}; read {given}"))?;
+    text.parse().or_misused(&format!("--key: read {given}"))
 }
 
 #[expect(clippy::print_stdout, reason = "the verdict is the command's result")]
-fn verify(path: &std::path::Path) -> Result<(), Failure> {
-    let report = postern_audit::verify(path)
+fn verify(path: &std::path::Path, noted: &Noted) -> Result<(), Failure> {
+    let report = postern_audit::verify_with(path, noted)
         .map_err(|broken| Failure::NotHeld(chain("the audit log does not hold", &broken)))?;
     println!("{} records, {} to {}, one unbroken chain", report.records, report.first_seq, report.last_seq);
     match report.last_checkpoint {
         Some(seq) => println!("last signed checkpoint: {seq}; {} records after it are not signed yet", report.unsigned),
         None => println!("no signed checkpoint yet; {} records are not signed", report.unsigned),
     }
+    for line in to_note(&report) {
+        println!("{line}");
+    }
     Ok(())
+}
+
+/// Whose log it is and how far it reaches, for somebody to note where whoever writes the log cannot.
+fn to_note(report: &Report) -> [String; 2] {
+    let Report { last_seq, last_hash, key, .. } = report;
+    let key = if report.key_pinned {
+        format!("key: {key}, the one that was given")
+    } else {
+        format!(
+            "key: {key}, taken from beside the log, where whoever made the log put it. Next step: compare it with the key that was noted when the log began, and give that with --key"
+        )
+    };
+    [
+        key,
+        format!(
+            "last record: {last_seq}:{last_hash}. Next step: note it elsewhere, and give it with --at-least the next time"
+        ),
+    ]
 }
 
 #[expect(clippy::print_stdout, reason = "the records are the command's result")]
@@ -96,4 +140,46 @@ pub(crate) fn line(entry: &Entry) -> String {
 /// The kind as the log spells it.
 pub(crate) fn kind_of(kind: Kind) -> String {
     serde_json::to_value(kind).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_that_is_read_is_the_one_that_the_configuration_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("postern.toml");
+        let data_dir = directory.path().join("data");
+        for (text, expected) in
+            [("[audit]\ndir = \"log\"\n", directory.path().join("log")), ("", data_dir.join("perimeter/audit"))]
+        {
+            std::fs::write(&config, format!("config = 1\n{text}")).unwrap();
+            let place = Place { config: Some(config.clone()), data_dir: data_dir.clone() };
+            assert_eq!(log_of(&place).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_verdict_says_whose_key_it_rests_on_and_what_to_note() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        postern_audit::Log::open(&log, jiff::Timestamp::now()).unwrap().close(jiff::Timestamp::now()).unwrap();
+        let file = log.join("key.pub");
+        let hex = std::fs::read_to_string(&file).unwrap().trim().to_owned();
+        let report = |noted: &Noted| postern_audit::verify_with(&log, noted);
+
+        let [key, last] = to_note(&report(&noted(None, None).unwrap()).unwrap());
+        assert!(key.contains(&hex) && key.contains("taken from beside the log") && key.contains("--key"), "{key}");
+        let anchor = last.split([' ', '.']).find(|word| word.len() > 64).unwrap();
+        for given in [&hex, file.to_str().unwrap()] {
+            let [key, _] = to_note(&report(&noted(Some(given), Some(anchor)).unwrap()).unwrap());
+            assert!(key.contains(&hex) && key.ends_with("the one that was given"), "{key}");
+        }
+        assert!(report(&noted(Some(&"ab".repeat(32)), None).unwrap()).is_err());
+        assert!(report(&noted(None, Some("99")).unwrap()).is_err());
+        let misused = noted(Some("nothing"), None).unwrap_err();
+        assert!(matches!(&misused, Failure::Misused(text) if text.contains("64 hexadecimal digits")), "{misused}");
+        assert!(matches!(noted(None, Some("x")).unwrap_err(), Failure::Misused(_)));
+    }
 }

@@ -211,8 +211,14 @@ pub(crate) struct AuditArguments {
 pub(crate) enum AuditVerb {
     /// Check the hash chain and the signed checkpoints.
     Verify {
-        /// A directory or file; the data directory's audit log unless given.
+        /// A directory or file; the audit log of the configuration or the data directory unless given.
         path: Option<PathBuf>,
+        /// The public key that signs it, as it was noted elsewhere: its 64 hexadecimal digits, or a file with them like the log's key.pub.
+        #[arg(long, value_name = "HEX|FILE")]
+        key: Option<String>,
+        /// A record that it must hold, as an earlier verification printed it; shows a log that was cut back since.
+        #[arg(long, value_name = "SEQ[:HASH]")]
+        at_least: Option<String>,
         #[command(flatten)]
         place: Place,
     },

@@ -8,6 +8,7 @@ use postern_model::money::{PerMillion, Price};
 use postern_policy::{ConfigError, Deployment, Document, Endpoint, Routes, Zones, deployment};
 
 use crate::cli::Place;
+use crate::data::Data;
 use crate::failure::{Failure, Or};
 use crate::ours::Ours;
 
@@ -47,9 +48,21 @@ pub(crate) struct Configuration {
     /// `[gateway]`, without its routes.
     pub(crate) gateway: deployment::Gateway,
     /// `[custody]`.
-    pub(crate) custody: deployment::Custody,
+    custody: deployment::Custody,
     /// `[audit]`.
-    pub(crate) audit: deployment::Audit,
+    audit: deployment::Audit,
+}
+
+impl Configuration {
+    /// Where custody keeps its store: for the roles over a data directory, and for each command that speaks of the same store.
+    pub(crate) fn custody_dir(&self, data_dir: &Path) -> PathBuf {
+        self.custody.dir.clone().unwrap_or_else(|| data_dir.join("perimeter/custody"))
+    }
+
+    /// Where the audit log lies, for the same.
+    pub(crate) fn audit_dir(&self, data_dir: &Path) -> PathBuf {
+        self.audit.dir.clone().unwrap_or_else(|| data_dir.join("perimeter/audit"))
+    }
 }
 
 /// The `[model]` section.
@@ -89,6 +102,15 @@ pub(crate) fn read_optional(given: Option<&Path>) -> Result<Configuration, Failu
         Some(path) => read_file(&path),
         None => check(Document::empty(), Path::new(".")),
     }
+}
+
+/// Where custody keeps the store that a command is about.
+///
+/// # Errors
+/// The configuration or the data directory is not usable.
+pub(crate) fn custody_of(place: &Place) -> Result<PathBuf, Failure> {
+    let configuration = read(place)?;
+    Ok(configuration.custody_dir(Data::open(&place.data_dir)?.root()))
 }
 
 /// The file that is read: the one that is given, or `./postern.toml` when it exists.

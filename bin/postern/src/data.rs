@@ -119,7 +119,8 @@ impl Data {
 
     fn hold_as(&self, name: &str, holder: &str) -> Result<Held, Failure> {
         let path = self.root.join(name);
-        let lock = private_file(&path, false).or_misused(&format!("open {}", path.display()))?;
+        let lock = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&path);
+        let lock = lock.or_misused(&format!("open {}", path.display()))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Held { _lock: lock }),
             Err(_) => {
@@ -147,10 +148,17 @@ impl Data {
         }
         let mut new = path.as_os_str().to_owned();
         new.push(".new");
-        let mut file = private_file(Path::new(&new), true)?;
+        // What lies there is of a write that was cut short, or somebody else's: it is neither written to nor followed.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&new, path)
+        fs::rename(&new, path)?;
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(directory)?.sync_all()
     }
 
     /// Makes a directory that only its owner may enter.
@@ -174,10 +182,6 @@ impl Data {
             Err(_) => Self::write_private(&path, FORMAT).or_misused(&format!("write {}", path.display())),
         }
     }
-}
-
-fn private_file(path: &Path, truncate: bool) -> std::io::Result<File> {
-    OpenOptions::new().create(true).write(true).truncate(truncate).mode(0o600).open(path)
 }
 
 /// Whether everything in a directory is a file, and no link to one.
@@ -252,6 +256,29 @@ mod tests {
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         for path in [socket.as_path(), &link, place.path()] {
             assert!(Data::write_private(path, "text").is_err(), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn what_lies_under_the_name_of_a_file_in_the_making_is_neither_written_to_nor_followed() {
+        let place = tempfile::tempdir().unwrap();
+        let [path, new, victim, spare] = ["key", "key.new", "victim", "spare"].map(|name| place.path().join(name));
+        fs::write(&victim, "theirs").unwrap();
+        for lies_there in ["link", "another name", "open to others"] {
+            match lies_there {
+                "link" => std::os::unix::fs::symlink(&victim, &new).unwrap(),
+                "another name" => fs::hard_link(&victim, &new).unwrap(),
+                _ => {
+                    fs::write(&new, "of a write that was cut short, and longer").unwrap();
+                    fs::set_permissions(&new, fs::Permissions::from_mode(0o666)).unwrap();
+                    fs::hard_link(&new, &spare).unwrap();
+                }
+            }
+            Data::write_private(&path, "ours").unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), "ours", "{lies_there}");
+            let about = fs::symlink_metadata(&path).unwrap();
+            assert_eq!((about.is_file(), about.mode() & 0o777, about.nlink()), (true, 0o600, 1), "{lies_there}");
+            assert!(!new.exists() && fs::read_to_string(&victim).unwrap() == "theirs", "{lies_there}");
         }
     }
 

@@ -2,16 +2,19 @@
 //! again like `up`'s; its certificate is renewed here, where the tunnel's CA lies.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use postern_exec::WireBytes;
+use postern_exec::asynchronous::Channel;
 use postern_exec::role::{Running, Starter, Supervisor};
 use postern_gateway::{EdgeConfig, GatewayConfig, Order, Report};
 use postern_policy::Endpoint;
 use postern_tunnel::handover::Proxy;
 use postern_tunnel::identity::IdentityKey;
+use serde::de::DeserializeOwned;
 
 use crate::cli::GatewayArguments;
 use crate::config::{self, Configuration, DEFAULT_ENVIRONMENT};
@@ -68,8 +71,8 @@ pub(crate) fn configuration(
         variables: variables(configuration, &environments)?,
         environments,
         data_dir: data.root().to_owned(),
-        audit_dir: configuration.audit.dir.clone(),
-        custody_dir: configuration.custody.dir.clone(),
+        audit_dir: configuration.audit_dir(data.root()),
+        custody_dir: configuration.custody_dir(data.root()),
         identity_keys: inner.identity_keys,
         drain_seconds: inner.drain.as_secs(),
         degraded: Vec::new(),
@@ -162,6 +165,13 @@ pub(crate) async fn reload(running: &mut Running, configuration: &Configuration,
     }
 }
 
+/// Reads what a role says without having been asked, so that its words never fill the socket. Does not return.
+pub(crate) async fn hear_out<R: DeserializeOwned>(channel: &mut Channel) -> Infallible {
+    while let Ok(Some(_)) = channel.receive::<R>(REPORT_BYTES).await {}
+    // Whether the role ended is seen where its process is.
+    std::future::pending().await
+}
+
 async fn reloaded(running: &mut Running) -> Option<Vec<String>> {
     loop {
         match running.channel.receive::<Report>(REPORT_BYTES).await {
@@ -223,6 +233,7 @@ pub(crate) async fn run(arguments: &GatewayArguments) -> Result<ExitCode, Failur
                 tracing::error!(?status, "the gateway ended and is started again");
                 running = again(&mut supervisor, &mut signals).await?;
             }
+            never = hear_out::<Report>(&mut running.channel) => match never {},
         }
     }
     renewal.abort();

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{PerimeterVerb, Place};
 use crate::client::Client;
-use crate::data::Data;
+use crate::config;
 use crate::failure::{Failure, Or};
 
 /// Runs the verb.
@@ -77,7 +77,7 @@ pub(crate) async fn register(
 #[expect(clippy::print_stdout, reason = "what was asked for is the command's result")]
 fn approve(public_key: &str, revoke: bool, place: &Place) -> Result<(), Failure> {
     let key: PerimeterPublicKey = public_key.parse().or_misused("read the public key")?;
-    let approved = Approved::at(&Data::open(&place.data_dir)?.perimeter().join("custody"));
+    let approved = Approved::at(&config::custody_of(place)?);
     if revoke {
         let was = approved.remove(&key).or_misused("change the list")?;
         println!("{key} {}", if was { "is not approved any more" } else { "was not approved" });
@@ -89,11 +89,36 @@ fn approve(public_key: &str, revoke: bool, place: &Place) -> Result<(), Failure>
 }
 
 fn own_public_key(place: &Place) -> Result<String, Failure> {
-    let directory = Data::open(&place.data_dir)?.perimeter().join("custody");
-    let store = postern_custody::store::Store::open(&directory).or_misused("open custody's store")?;
+    let store = postern_custody::store::Store::open(&config::custody_of(place)?).or_misused("open custody's store")?;
     Ok(store.perimeter_public_key().or_misused("read the perimeter's key")?.to_string())
 }
 
 fn machine() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secrets;
+
+    #[test]
+    fn commands_change_the_store_that_the_configuration_names_and_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, data_dir) = (directory.path().join("store"), directory.path().join("data"));
+        let config = directory.path().join("postern.toml");
+        std::fs::write(&config, "config = 1\n[custody]\ndir = \"store\"\n").unwrap();
+        let place = Place { config: Some(config), data_dir: data_dir.clone() };
+
+        let key = own_public_key(&place).unwrap();
+        let configured = postern_custody::store::Store::open(&store).unwrap();
+        assert_eq!(key, configured.perimeter_public_key().unwrap().to_string());
+        secrets::store(&place).unwrap().set("name", b"a-Value-l0ng-enough".to_vec(), false).unwrap();
+        assert_eq!(configured.list().unwrap().len(), 1);
+        approve(&key, false, &place).unwrap();
+        assert_eq!(Approved::at(&store).keys().unwrap(), [key.parse().unwrap()]);
+        approve(&key, true, &place).unwrap();
+        assert_eq!(Approved::at(&store).keys().unwrap(), []);
+        assert!(!data_dir.join("perimeter/custody").exists(), "nothing was made where no role looks");
+    }
 }

@@ -27,6 +27,13 @@ pub(crate) async fn worker(
         environments: environments.clone(),
         variables,
     };
+    if !order.fits() {
+        tracing::error!(
+            "the changed configuration is too long for a running worker, with the files that it names; \
+             the former stays in force until it is started again"
+        );
+        return false;
+    }
     if channel.send(&order, &[]).await.is_err() {
         tracing::error!("the worker is gone; the former configuration stays in force");
         return false;
@@ -59,3 +66,23 @@ async fn answer(channel: &mut Channel) -> Option<Vec<String>> {
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const REPORT_BYTES: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_configuration_that_no_worker_reads_is_not_sent_and_the_worker_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("postern.toml");
+        std::fs::write(&file, format!("config = 1\n# {}\n", "x".repeat(1 << 20))).unwrap();
+        let configuration = crate::config::read_file(&file).unwrap();
+        let ((mut ours, theirs), names) = (Channel::pair().unwrap(), BTreeMap::new());
+        let mut worker = Channel::new(theirs).unwrap();
+        let told = super::worker(&mut ours, &configuration, &names);
+        let told = tokio::time::timeout(Duration::from_secs(10), told).await.expect("nothing is sent or waited for");
+        assert!(!told);
+        drop(ours);
+        assert!(worker.receive::<Order>(4 << 20).await.unwrap().is_none(), "nothing was sent");
+    }
+}

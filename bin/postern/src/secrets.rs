@@ -6,10 +6,11 @@ use postern_custody::store::{Removed, Store, StoreError};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use crate::cli::{Place, SecretsVerb};
-use crate::data::Data;
+use crate::config;
 use crate::failure::{Failure, Or, chain};
 
-const LONGEST_VALUE: u64 = 1 << 20;
+/// A file that is piped in by mistake is named as one, and not read to its end.
+const LONGEST_INPUT: u64 = 1 << 20;
 
 /// Runs the verb.
 ///
@@ -39,9 +40,9 @@ pub(crate) fn run(verb: &SecretsVerb) -> Result<(), Failure> {
     Ok(())
 }
 
-fn store(place: &Place) -> Result<Store, Failure> {
-    let data = Data::open(&place.data_dir)?;
-    Store::open(&data.perimeter().join("custody")).or_misused("open the store")
+/// The store that the configuration names.
+pub(crate) fn store(place: &Place) -> Result<Store, Failure> {
+    Store::open(&config::custody_of(place)?).or_misused("open the store")
 }
 
 fn refused(error: StoreError) -> Failure {
@@ -50,21 +51,45 @@ fn refused(error: StoreError) -> Failure {
 
 /// From standard input, without its last line end; on a terminal from a prompt that shows nothing.
 pub(crate) fn value(name: &str) -> Result<Vec<u8>, Failure> {
-    let _hidden = if stdin().is_terminal() { Some(Hidden::start(name)?) } else { None };
-    let mut bytes = Vec::new();
     if stdin().is_terminal() {
+        let _hidden = Hidden::start(name)?;
         let mut line = String::new();
         stdin().read_line(&mut line).or_misused("read the value")?;
-        bytes = line.into_bytes();
-    } else {
-        stdin().take(LONGEST_VALUE).read_to_end(&mut bytes).or_misused("read the value")?;
+        return Ok(without_line_end(line.into_bytes()));
     }
+    piped(stdin()).or_misused("read the value")
+}
+
+/// All that is piped in, and no more than a bound of it.
+fn piped(input: impl Read) -> Result<Vec<u8>, NotRead> {
+    let mut bytes = Vec::new();
+    input.take(LONGEST_INPUT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LONGEST_INPUT {
+        return Err(NotRead::TooLong);
+    }
+    Ok(without_line_end(bytes))
+}
+
+fn without_line_end(mut bytes: Vec<u8>) -> Vec<u8> {
     for end in [b'\n', b'\r'] {
         if bytes.last() == Some(&end) {
             bytes.pop();
         }
     }
-    Ok(bytes)
+    bytes
+}
+
+/// Why there is no value.
+#[derive(Debug, thiserror::Error)]
+enum NotRead {
+    /// Hardly a secret: another file, or a program that does not end.
+    #[error(
+        "more than {} MiB came on standard input, which is no secret; pipe in the secret alone",
+        LONGEST_INPUT >> 20
+    )]
+    TooLong,
+    #[error("standard input")]
+    Input(#[from] std::io::Error),
 }
 
 /// A terminal that does not echo, until dropped.
@@ -91,5 +116,28 @@ impl Drop for Hidden {
         // A terminal that went away has no mode left to restore.
         let _ = tcsetattr(stdin(), OptionalActions::Now, &self.before);
         eprintln!();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_what_is_piped_in_without_its_last_line_end() {
+        for (input, value) in [("v", "v"), ("v\n", "v"), ("v\r\n", "v"), ("a\nb\n\n", "a\nb\n"), ("", "")] {
+            assert_eq!(piped(input.as_bytes()).unwrap(), value.as_bytes(), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn more_than_a_mebibyte_is_refused_for_that_and_not_read_to_its_end() {
+        let largest = vec![b'x'; 1 << 20];
+        assert_eq!(piped(&largest[..]).unwrap().len(), 1 << 20);
+        let endless = vec![b'x'; 4 << 20];
+        let mut unread = &endless[..];
+        let refused = piped(&mut unread).unwrap_err();
+        assert!(matches!(refused, NotRead::TooLong), "{refused}");
+        assert_eq!(unread.len(), (3 << 20) - 1);
     }
 }

@@ -294,7 +294,12 @@ impl<C: serde::Serialize> Part<C> {
     /// Starts the role again whenever it ends, until it stands. Does not return.
     async fn keep<R: serde::de::DeserializeOwned>(&mut self) {
         loop {
-            let (role, status) = (self.running.child.role(), self.running.child.wait().await);
+            let Running { child, channel } = &mut self.running;
+            let role = child.role();
+            let status = tokio::select! {
+                status = child.wait() => status,
+                never = gateway::hear_out::<R>(channel) => match never {},
+            };
             tracing::error!(role, ?status, "a role ended and is started again");
             self.running = self.started::<R>().await;
         }

@@ -25,7 +25,7 @@ pub(crate) fn run(verb: &ZoneVerb) -> Result<(), Failure> {
         ZoneVerb::Explain(arguments) => explain::run(arguments),
         ZoneVerb::Diff { old, new, json } => diff::run(old, new, *json),
         ZoneVerb::Learn { agent, shadow, path, place } => {
-            let log = path.clone().unwrap_or_else(|| audit::log_of(place));
+            let log = path.clone().map_or_else(|| audit::log_of(place), Ok)?;
             let whose = if *shadow { learn::Whose::Candidate } else { learn::Whose::Enforced };
             learn::run(agent, whose, &log, place.config.as_deref().unwrap_or(Path::new("postern.toml")))
         }

@@ -196,4 +196,14 @@ mod tests {
             assert_eq!(first(&answer), RData::A(A::new(127, 0, 0, last)));
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_closed_after_ten_seconds() {
+        let names = Names::start(Table::new()).await.unwrap();
+        #[expect(clippy::disallowed_methods, reason = "a test asks over loopback")]
+        let mut stream = TcpStream::connect(names.address).await.unwrap();
+        let begun = tokio::time::Instant::now();
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+        assert_eq!(begun.elapsed().as_secs(), 10, "{:?}", begun.elapsed());
+    }
 }

@@ -1,6 +1,6 @@
 //! What `postern credential` is told.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
 use super::Server;
 
@@ -13,6 +13,7 @@ pub(crate) struct CredentialArguments {
 #[derive(Subcommand)]
 pub(crate) enum CredentialVerb {
     /// Seal the value on standard input and put it into a vault.
+    #[command(group = ArgGroup::new("is").args(["variable", "bearer"]).required(true))]
     Create {
         /// The vault, vlt_...
         #[arg(long, value_name = "ID")]
@@ -27,13 +28,15 @@ pub(crate) enum CredentialVerb {
         #[command(flatten)]
         server: Server,
     },
-    /// Seal the value on standard input and put it in place of a credential's former one.
+    /// Seal the value on standard input and put it in place of a credential's former one; with --public-key say what kind it is, as it was created.
     Rotate {
         /// The credential, vcrd_...
         id: String,
         /// Its vault, vlt_...
         #[arg(long, value_name = "ID")]
         vault: String,
+        #[command(flatten)]
+        kind: CredentialKind,
         #[command(flatten)]
         sealing: Sealing,
         #[command(flatten)]
@@ -43,7 +46,7 @@ pub(crate) enum CredentialVerb {
 
 /// What kind of credential it is.
 #[derive(Args)]
-#[group(required = true, multiple = true)]
+#[group(multiple = true)]
 pub(crate) struct CredentialKind {
     /// A variable that a sandbox sees a placeholder in.
     #[arg(long, value_name = "NAME", conflicts_with = "bearer")]

@@ -1,7 +1,7 @@
 //! The files of one tunnel's inner end: its name, its token, its CA and its certificate. Private, and made here.
 
 use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -43,10 +43,10 @@ impl Files {
         }
     }
 
-    /// Refuses a directory that holds a tunnel.
+    /// Makes the directory where there is none, and refuses one that holds a tunnel or that others may write.
     pub(crate) fn expect_none(directory: &Path) -> Result<(), Failure> {
         match Self::find(directory)? {
-            None => Ok(()),
+            None => own(directory),
             Some(files) => Err(Failure::Misused(format!("{} holds tunnel {} already", directory.display(), files.id))),
         }
     }
@@ -57,8 +57,7 @@ impl Files {
 
     /// Makes CA and certificate for a new tunnel.
     pub(crate) fn make(directory: &Path, id: &str, domain: &str) -> Result<Self, Failure> {
-        let doing = format!("make {}", directory.display());
-        DirBuilder::new().mode(0o700).recursive(true).create(directory).or_misused(&doing)?;
+        own(directory)?;
         let files = Self::of(directory, id, domain);
         let authority = certificate::new_ca(domain, SystemTime::now()).or_misused("make the tunnel's CA")?;
         files.write("ca.pem", &authority.certificate_pem)?;
@@ -136,6 +135,19 @@ impl Files {
     }
 }
 
+/// Makes the directory where there is none. Who may write one that is there could take the place of what is put into it.
+fn own(directory: &Path) -> Result<(), Failure> {
+    let path = directory.display();
+    DirBuilder::new().mode(0o700).recursive(true).create(directory).or_misused(&format!("make {path}"))?;
+    let about = fs::metadata(directory).or_misused(&format!("look at {path}"))?;
+    if about.uid() != rustix::process::geteuid().as_raw() || about.mode() & 0o022 != 0 {
+        return Err(Failure::Misused(format!(
+            "{path} would hold keys and others may write there: chown it to you and chmod 700 {path}, or name another directory"
+        )));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +162,17 @@ mod tests {
         files.keep().unwrap();
         assert_eq!(Files::find(&directory).unwrap().unwrap().domain(), "abc.tunnel.localhost");
         assert!(Files::expect_none(&directory).is_err());
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_is_refused_before_a_server_is_asked() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = tempfile::tempdir().unwrap();
+        for (mode, is_taken) in [(0o700, true), (0o755, true), (0o770, false), (0o1777, false)] {
+            fs::set_permissions(place.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(Files::expect_none(place.path()).is_ok(), is_taken, "{mode:o}");
+            assert_eq!(Files::make(place.path(), "tnl_x", "abc.tunnel.localhost").is_ok(), is_taken, "{mode:o}");
+        }
     }
 
     #[test]

@@ -118,7 +118,8 @@ fn broken_key() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the audit key is not an Ed25519 key")
 }
 
-const PRIVATE_FILE: &str = "key.pkcs8";
+/// The file beside a log that holds its private key.
+pub(crate) const PRIVATE_FILE: &str = "key.pkcs8";
 /// The file beside a log that holds its public key.
 pub(crate) const PUBLIC_FILE: &str = "key.pub";
 

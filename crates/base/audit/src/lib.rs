@@ -25,4 +25,4 @@ pub use process::{Configuration, ROLE, Started, process_main, start, start_keepi
 pub use ration::{Counted, Ration, Rations, Told};
 pub use reader::{Entries, ReadError, entries};
 pub use record::{Decision, Destination, Durability, Kind, Record, Shadow};
-pub use verify::{Broken, Problem, Report, verify, verify_with};
+pub use verify::{Anchor, BadAnchor, Broken, Noted, Problem, Report, verify, verify_with};

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::client::Client;
 use crate::log::{Log, LogError};
-use crate::record::{Durability, Record};
+use crate::record::{Durability, Kind, Record};
 
 /// The role's name on the command line.
 pub const ROLE: &str = "audit";
@@ -177,6 +177,7 @@ impl Writer {
             },
             (Ask::Attach { .. }, None) => Answer::Misused,
             (Ask::Checkpoint, _) => self.append(|log, now| log.checkpoint(now)),
+            (Ask::Append { records }, _) if says_what_the_log_says(&records) => Answer::Misused,
             (Ask::Append { records }, _) => self.append_all(records).await,
         }
     }
@@ -186,7 +187,7 @@ impl Writer {
         let appends: Vec<_> = asks
             .into_iter()
             .map(|ask| match ask {
-                Ask::Append { records } => Some(records),
+                Ask::Append { records } => Some(records).filter(|records| !says_what_the_log_says(records)),
                 Ask::Checkpoint | Ask::Attach { .. } => None,
             })
             .collect();
@@ -256,6 +257,12 @@ impl Writer {
     fn lock(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether one of them speaks of the log itself, which the log alone does: a checkpoint of anybody else's has no signature, and none after it would hold.
+fn says_what_the_log_says(records: &[Record]) -> bool {
+    let is_the_logs = |kind| matches!(kind, Kind::Checkpoint | Kind::LogOpened | Kind::LogClosed | Kind::Recovered);
+    records.iter().any(|record| is_the_logs(record.kind))
 }
 
 /// The strictest of records that belong together says when they are answered.
@@ -355,7 +362,7 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     use super::*;
-    use crate::record::{Decision, Kind};
+    use crate::record::Decision;
 
     fn record(durability: Durability) -> Record {
         Record { durability, ..Record::new(Kind::ToolUse, Decision::Allow) }
@@ -425,5 +432,24 @@ mod tests {
         writer.synced.send_replace(Synced::Failed("sync failed: no disk".to_owned()));
         let answer = writer.append_all(vec![record(Durability::Disk)]).await;
         assert!(matches!(answer, Answer::Unwritable { reason } if reason.contains("no disk")));
+    }
+
+    #[tokio::test]
+    async fn nobody_but_the_log_says_what_the_log_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let writer = writer(directory.path());
+        let (attached, _attachments) = mpsc::channel(1);
+        let before = writer.lock().last_seq();
+        for kind in [Kind::Checkpoint, Kind::LogOpened, Kind::LogClosed, Kind::Recovered] {
+            let ask = || Ask::Append { records: vec![record(Durability::Written), Record::new(kind, Decision::Info)] };
+            let together = vec![Ask::Append { records: vec![record(Durability::Written)] }, ask()];
+            let mut answers = writer.answer_attached(together).into_iter();
+            assert!(matches!(answers.next().unwrap().await, Answer::Appended { .. }), "{kind:?}: the other is written");
+            assert!(matches!(answers.next().unwrap().await, Answer::Misused), "{kind:?}");
+            assert!(matches!(writer.answer_owner(ask(), Vec::new(), &attached).await, Answer::Misused), "{kind:?}");
+        }
+        assert_eq!(writer.lock().last_seq(), before + 4);
+        writer.lock().close(Timestamp::now()).unwrap();
+        crate::verify(directory.path()).unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! Reading a log: a directory's files in order, or one file, line by line, each line checked for itself. The chain is the verifier's part.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::vec;
 
@@ -53,6 +53,10 @@ pub(crate) fn parse(line: &[u8]) -> Result<Entry, Problem> {
     })
 }
 
+fn stands_before(line: &Line, seq: u64) -> bool {
+    line.content.as_ref().ok().and_then(|bytes| parse(bytes).ok()).is_some_and(|entry| entry.seq < seq)
+}
+
 /// One line with its place.
 pub(crate) struct Line {
     pub(crate) file: PathBuf,
@@ -75,6 +79,43 @@ impl Lines {
             vec![path.to_owned()]
         };
         Ok(Self { files: files.into_iter(), current: None })
+    }
+
+    /// The lines of a log from some line on that stands before a record, or is it, without what lies long before; `None` where no file begins early enough.
+    /// They are counted from where the reading begins.
+    pub(crate) fn not_long_before<'a>(
+        files: impl DoubleEndedIterator<Item = &'a PathBuf>,
+        seq: u64,
+    ) -> io::Result<Option<Self>> {
+        let mut later = Vec::new();
+        for file in files.rev() {
+            if Self::of(file)?.next().is_some_and(|first| stands_before(&first, seq + 1)) {
+                later.reverse();
+                return Self::near(file, &later, seq).map(Some);
+            }
+            later.push(file.clone());
+        }
+        Ok(None)
+    }
+
+    /// Looks further back from a file's end, twice as far each time, until a line stands before the record.
+    fn near(path: &Path, later: &[PathBuf], seq: u64) -> io::Result<Self> {
+        let mut back = NEAR_BYTES;
+        loop {
+            let mut file = File::open(path)?;
+            let start = file.metadata()?.len().saturating_sub(back);
+            file.seek(SeekFrom::Start(start))?;
+            let current = Some((path.to_owned(), BufReader::new(file), 0));
+            let mut lines = Self { files: Vec::from(later).into_iter(), current };
+            if start == 0 {
+                return Ok(lines);
+            }
+            // What is left of a line that begins before, and then a whole one.
+            if lines.nth(1).is_some_and(|line| stands_before(&line, seq)) {
+                return Ok(lines);
+            }
+            back *= 2;
+        }
     }
 
     fn read_line(path: &Path, reader: &mut BufReader<File>, number: &mut u64) -> Option<Line> {
@@ -116,3 +157,6 @@ impl Iterator for Lines {
         }
     }
 }
+
+/// How far from a file's end a record near it is looked for first.
+const NEAR_BYTES: u64 = 1 << 20;

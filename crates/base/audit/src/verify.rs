@@ -1,8 +1,10 @@
 //! Whether a log is whole: every line as it was written, in order, chained, and signed by the expected key; offline, from the files alone.
 //! What it cannot see is said in the report: records after the last checkpoint are chained but not signed, and could be cut or rewritten by whoever
-//! can write the directory; whoever also has the key file can forge all of it, which pinning the key elsewhere shows for a replaced key.
+//! can write the directory. Who can write it can also cut the log back to any earlier checkpoint, and a log with a key of its own is anybody's to make: what
+//! shows these was noted elsewhere, the key and the last record. Whoever has the private key can forge all that no note tells of.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use crate::key::{Head, PublicKey};
 use crate::line::{Entry, GENESIS};
@@ -29,6 +31,46 @@ pub struct Report {
     pub key: PublicKey,
     /// Whether the caller named that key, or it was taken from beside the log.
     pub key_pinned: bool,
+}
+
+/// What is known of a log from elsewhere. Nothing of it is believed of the log's own directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Noted {
+    /// The key that signs it.
+    pub key: Option<PublicKey>,
+    /// A record that it holds.
+    pub record: Option<Anchor>,
+}
+
+/// A record that was noted when it was written: `SEQ` or `SEQ:HASH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anchor {
+    /// Its number.
+    pub seq: u64,
+    /// The hash of its line, and so of all before it.
+    pub hash: Option<String>,
+}
+
+/// Why a text notes no record.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a record is noted as its number, or as number:hash with the hash's 64 hexadecimal digits, as `postern audit verify` prints it"
+)]
+pub struct BadAnchor;
+
+impl FromStr for Anchor {
+    type Err = BadAnchor;
+
+    fn from_str(text: &str) -> Result<Self, BadAnchor> {
+        let (seq, hash) = text.split_once(':').map_or((text, None), |(seq, hash)| (seq, Some(hash)));
+        let seq = seq.parse().ok().filter(|seq| *seq > 0).ok_or(BadAnchor)?;
+        let is_hash = |hash: &&str| hash.len() == GENESIS.len() && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let hash = match hash {
+            None => None,
+            Some(hash) => Some(hash).filter(is_hash).map(|hash| Some(hash.to_ascii_lowercase())).ok_or(BadAnchor)?,
+        };
+        Ok(Self { seq, hash })
+    }
 }
 
 /// The first place where a log is not whole.
@@ -80,6 +122,21 @@ pub enum Problem {
         /// The last record that was signed.
         signed: u64,
     },
+    /// The log ends before what was noted elsewhere.
+    #[error("the log ends here, and record {noted} was noted elsewhere: its end was removed")]
+    CutBack {
+        /// The record that was noted.
+        noted: u64,
+    },
+    /// The record is another than what was noted elsewhere.
+    #[error("this is not the record that was noted elsewhere: it, or something before it, was rewritten")]
+    Replaced,
+    /// The record that was noted lies before what was read.
+    #[error("the record {noted} that was noted elsewhere is not in this file; verify the log's directory")]
+    NotHere {
+        /// The record that was noted.
+        noted: u64,
+    },
     /// A log without records.
     #[error("there are no records")]
     Empty,
@@ -93,28 +150,36 @@ pub enum Problem {
 /// # Errors
 /// The first broken place.
 pub fn verify(path: &Path) -> Result<Report, Broken> {
-    verify_with(path, None)
+    verify_with(path, &Noted::default())
 }
 
-/// As [`verify`], with a key that the caller got elsewhere.
+/// As [`verify`], with what the caller knows of it from elsewhere.
 ///
 /// # Errors
 /// The first broken place.
-pub fn verify_with(path: &Path, pinned: Option<&PublicKey>) -> Result<Report, Broken> {
+pub fn verify_with(path: &Path, noted: &Noted) -> Result<Report, Broken> {
     let whole_log = path.is_dir();
     let directory = if whole_log { path } else { path.parent().unwrap_or(Path::new(".")) };
-    let key = match pinned {
+    let key = match &noted.key {
         Some(key) => key.clone(),
         None => PublicKey::beside(directory).map_err(|error| at(directory, Problem::NoKey(error.to_string())))?,
     };
     let newest = if whole_log { Some(newest_checkpoint(directory, &key)?) } else { None };
     let lines = Lines::of(path).map_err(|error| at(path, Problem::Unreadable(error.to_string())))?;
-    let mut chain =
-        Chain { key, newest, last: None, first_seq: 0, signed: None, place: (path.to_owned(), 0), whole_log };
+    let mut chain = Chain {
+        key,
+        newest,
+        noted: noted.record.clone(),
+        last: None,
+        first_seq: 0,
+        signed: None,
+        place: (path.to_owned(), 0),
+        whole_log,
+    };
     for line in lines {
         chain.follow(line)?;
     }
-    chain.finish(pinned.is_some())
+    chain.finish(noted.key.is_some())
 }
 
 fn newest_checkpoint(directory: &Path, key: &PublicKey) -> Result<Checkpoint, Broken> {
@@ -133,6 +198,7 @@ fn at(file: &Path, problem: Problem) -> Broken {
 struct Chain {
     key: PublicKey,
     newest: Option<Checkpoint>,
+    noted: Option<Anchor>,
     last: Option<(u64, String)>,
     first_seq: u64,
     signed: Option<u64>,
@@ -171,12 +237,14 @@ impl Chain {
             }
             self.signed = Some(entry.seq - 1);
         }
-        match &self.newest {
-            Some(newest) if newest.seq == entry.seq && newest.hash != entry.hash => {
-                Err(self.broken(Some(entry.seq), Problem::Unsigned))
-            }
-            _ => Ok(()),
+        if self.newest.as_ref().is_some_and(|newest| newest.seq == entry.seq && newest.hash != entry.hash) {
+            return Err(self.broken(Some(entry.seq), Problem::Unsigned));
         }
+        let is_noted = |noted: &Anchor| noted.hash.as_ref().is_none_or(|hash| *hash == entry.hash);
+        if self.noted.as_ref().is_some_and(|noted| noted.seq == entry.seq && !is_noted(noted)) {
+            return Err(self.broken(Some(entry.seq), Problem::Replaced));
+        }
+        Ok(())
     }
 
     fn signed_by_key(&self, entry: &Entry) -> bool {
@@ -190,6 +258,14 @@ impl Chain {
         let newest = self.newest.as_ref().map_or(0, |newest| newest.seq);
         if *last_seq < newest {
             return Err(self.broken(Some(*last_seq), Problem::Shortened { signed: newest }));
+        }
+        if let Some(noted) = &self.noted {
+            if *last_seq < noted.seq {
+                return Err(self.broken(Some(*last_seq), Problem::CutBack { noted: noted.seq }));
+            }
+            if noted.seq < self.first_seq && noted.hash.is_some() {
+                return Err(self.broken(None, Problem::NotHere { noted: noted.seq }));
+            }
         }
         Ok(Report {
             records: last_seq + 1 - self.first_seq,

@@ -98,7 +98,10 @@ impl Intake {
 
     fn room_for(&mut self, frame: usize) {
         if self.start + frame > self.bytes.len() {
-            self.move_to(self.bytes.len().max(frame));
+            // As in `space`, where the end of what was read is no frame's end.
+            let filled = self.end == self.bytes.len();
+            let larger = if filled { (self.bytes.len() * 2).min(MOST_KEPT) } else { self.bytes.len() };
+            self.move_to(larger.max(frame));
         }
     }
 

@@ -6,8 +6,10 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use postern_exec::ChannelError;
 use postern_exec::role::{self, Roles, StartError, Starter, Supervisor};
 use postern_exec::rpc::{self, CallError, Caller};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize, Clone)]
@@ -87,6 +89,16 @@ fn role_of_once() {
     let _by_hand = role::first_message_blocking::<()>();
 }
 
+/// Takes nothing, and ends when nobody waits for that any more.
+#[test]
+fn role_of_patience() {
+    let stdin = std::io::stdin();
+    if rustix::net::sockopt::socket_type(stdin.as_fd()).is_ok() {
+        let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
+        rustix::event::poll(&mut [PollFd::new(&stdin, PollFlags::empty())], Some(&patience)).unwrap();
+    }
+}
+
 /// No other test may have this word in its name: the process would run that test too, which starts this one again.
 /// Started by hand it ends at once; started as a role it executes the one role that it may.
 #[test]
@@ -156,6 +168,41 @@ async fn a_role_that_ends_without_a_word_is_an_error_at_its_start() {
     assert!(matches!(started, Err(StartError::Configure(_))));
 }
 
+/// What a role said first, and what it wrote, that got a message of this many bytes.
+async fn first_message_of(bytes: usize) -> (StartError, String) {
+    let frame = serde_json::to_vec(&Configuration { text: String::new(), behaviour: Behaviour::Serve }).unwrap().len();
+    let configuration = Configuration { text: "x".repeat(bytes - frame), behaviour: Behaviour::Serve };
+    let (mut read, write) = std::io::pipe().unwrap();
+    // What it sees of itself is longer than what it was told.
+    let started = role::start_and_wait::<_, Seen>("role_under_test", &configuration, &itself(), &[write.as_fd()]).await;
+    drop(write);
+    let mut written = String::new();
+    read.read_to_string(&mut written).unwrap();
+    (started.err().unwrap(), written)
+}
+
+#[tokio::test]
+async fn a_first_message_has_a_longest_length_both_ways() {
+    let limit = 8 << 20;
+    let (error, written) = first_message_of(limit).await;
+    assert!(matches!(error, StartError::Configure(ChannelError::TooLong { limit: l, .. }) if l == limit), "{error:?}");
+    assert_eq!(written, "xxxxxx", "what is not longer is taken");
+    let (error, written) = first_message_of(limit + 1).await;
+    assert!(matches!(error, StartError::Configure(ChannelError::Io(_))), "{error:?}");
+    assert_eq!(written, "");
+}
+
+#[tokio::test]
+async fn whoever_does_not_take_its_first_message_is_waited_for_ten_seconds() {
+    let before = Instant::now();
+    let started = role::start("role_of_patience", &configuration(Behaviour::Serve), &itself(), &[]);
+    let waited = before.elapsed().as_secs();
+    let error = started.err().unwrap();
+    let StartError::Configure(ChannelError::Io(source)) = &error else { panic!("{error:?}") };
+    assert_eq!(source.kind(), std::io::ErrorKind::WouldBlock, "{source}");
+    assert!((9..20).contains(&waited), "{waited}");
+}
+
 #[tokio::test]
 async fn a_program_that_is_not_there_is_named() {
     let error =
@@ -222,5 +269,18 @@ async fn nothing_off_the_list_is_executed_and_what_is_for_once_is_so_once() {
     for role in ["starter", "another", "role_under_test --nocapture"] {
         let error = role::start(role, &(), &starter, &[]).err().unwrap();
         assert!(matches!(error, StartError::Execute { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_question_that_is_too_long_ends_whoever_executes_roles() {
+    let starter = beside();
+    let asked = |role| role::start(role, &(), &starter, &[]).err().unwrap();
+    let envelope = r#"{"start":{"role":""}}"#.len();
+    let error = asked("x".repeat(4096 - envelope).leak());
+    assert!(matches!(error, StartError::Execute { .. }), "read, and refused: {error:?}");
+    for role in ["x".repeat(4097 - envelope).leak(), "role_of_once"] {
+        let error = asked(role);
+        assert!(matches!(error, StartError::StarterGone(_)), "{error:?}");
     }
 }

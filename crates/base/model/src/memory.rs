@@ -15,6 +15,8 @@ pub use path::{MAX_SEGMENTS, MemoryPath, PathPrefix};
 
 /// The most memories of a store.
 pub const MAX_MEMORIES: u64 = 2000;
+/// What a store keeps at most, former versions of its memories included, in bytes.
+pub const MAX_STORE_BYTES: u64 = 256 * 1024 * 1024;
 /// The longest content of a memory, in bytes.
 pub const MAX_CONTENT: usize = 102_400;
 const MAX_NAME: usize = 255;

@@ -152,4 +152,26 @@ mod tests {
             assert_eq!(found(&answer, name("a0.test.")), expected, "{aliases}");
         }
     }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_long_is_passed_over() {
+        #[expect(clippy::disallowed_methods, reason = "a test plays the server of names")]
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let asking = Asking::of(server.local_addr().unwrap());
+        let answering = async {
+            let mut bytes = [0; 512];
+            let (length, from) = server.recv_from(&mut bytes).await.unwrap();
+            let question = Message::from_vec(&bytes[..length]).unwrap();
+            for (addresses, last) in [(300, 1), (200, 2)] {
+                let mut answer = Message::response(question.metadata.id, OpCode::Query);
+                answer.add_query(question.queries[0].clone());
+                answer.add_answers((0..addresses).map(|_| address("a.test.", last)));
+                let bytes = answer.to_vec().unwrap();
+                assert_eq!(bytes.len() > 4096, last == 1, "{}", bytes.len());
+                server.send_to(&bytes, from).await.unwrap();
+            }
+        };
+        let (found, ()) = tokio::join!(asking.addresses("a.test", RecordType::A), answering);
+        assert_eq!(found.unwrap(), vec![IpAddr::from([127, 0, 0, 2]); 200]);
+    }
 }

@@ -84,6 +84,21 @@ async fn the_next_address_is_tried_a_moment_after_the_one_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn all_addresses_of_a_host_together_are_given_up_in_time() {
+    let (address, _full) = unanswering("0.0.0.0:0").await;
+    let dialer = Dialer::with_resolver(Arc::new(Many));
+    let (permit, mut permits) = (permit(&format!("http://many.test:{}", address.port())), Vec::new());
+    // More than a name can have: those would be given up one by one before.
+    for _ in 0..30 {
+        permits.extend(dialer.permitted(&permit).await.unwrap());
+    }
+    let begun = Instant::now();
+    let reached = dialer.dial_any(&permits).await;
+    assert!(matches!(reached, Err(DialError::ConnectSlow(_))), "{reached:?}");
+    assert_eq!(begun.elapsed(), limits::CONNECT_TOTAL);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_does_not_finish_its_handshake_is_given_up_in_time() {
     let (ours, _theirs) = tokio::io::duplex(1 << 16);
     let settings = tls::client_config(&TlsRoots::Only(Vec::new()), &[b"http/1.1"]).unwrap();

@@ -10,6 +10,7 @@ use postern_store::blobs::Quota;
 use postern_store::{Store, StoreError};
 
 use crate::pollers::Pollers;
+use crate::shares::{Lasting, Shares};
 use crate::tunnels::TunnelService;
 
 /// Bounds and times of the API. The defaults are the contract's; tests shorten them.
@@ -29,6 +30,8 @@ pub struct Limits {
     pub upload_patience: Duration,
     /// How much may be stored of files and skills.
     pub storage: Quota,
+    /// How much that holds a connection for long may be under way.
+    pub lasting: Lasting,
 }
 
 impl Default for Limits {
@@ -41,6 +44,7 @@ impl Default for Limits {
             body_time: Duration::from_secs(120),
             upload_patience: Duration::from_secs(60),
             storage: Quota { blob: 500_000_000, workspace: 20_000_000_000 },
+            lasting: Lasting::default(),
         }
     }
 }
@@ -52,6 +56,7 @@ pub struct App {
     pub(crate) store: Store,
     pub(crate) limits: Limits,
     pub(crate) pollers: Arc<Pollers>,
+    pub(crate) shares: Shares,
     pub(crate) control: ControlHub,
     pub(crate) tunnels: Option<Arc<TunnelService>>,
 }
@@ -67,6 +72,7 @@ impl App {
             store,
             limits,
             pollers: Arc::new(Pollers::new(limits.worker_present, Instant::now())),
+            shares: Shares::new(limits.lasting),
             control,
             tunnels: None,
         }

@@ -51,7 +51,9 @@ impl Caller {
             Self::ApiKey(_) => Kind::ApiKey,
             Self::Environment(_) => Kind::EnvironmentKey,
             Self::Session(SessionGrant { lease: Lease::Alive, .. }) => Kind::SessionToken,
-            Self::Session(SessionGrant { lease: Lease::Ended | Lease::Superseded, .. }) => Kind::EndedSessionToken,
+            Self::Session(SessionGrant { lease: Lease::Ended | Lease::Superseded | Lease::Revoked, .. }) => {
+                Kind::EndedSessionToken
+            }
             Self::Tunnel(_) => Kind::TunnelToken,
         }
     }

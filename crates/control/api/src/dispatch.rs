@@ -29,6 +29,7 @@ use crate::reply::{Reply, refusal};
 use crate::roles;
 use crate::routes::{Answer, Beta, Method, NOT_IN_THIS_BUILD, ROUTES, Route};
 use crate::scope;
+use crate::serve::Answering;
 
 /// What a handler gets: a request that passed every check of the table.
 pub(crate) struct Call {
@@ -153,13 +154,22 @@ async fn answer(
 ) -> Response<Body> {
     let request_id = RequestId::generate();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let ping_every = app.limits.ping_every;
+    let (ping_every, shares) = (app.limits.ping_every, app.shares.clone());
     let (client, table) = (client(request.headers()), route.map_or("", |route| route.path));
     let mut caller = None;
     let result = serve(app, route, parameters, request, &mut caller).await;
     let who = caller.as_ref().map(Caller::log_name).unwrap_or_default();
+    // A reader who takes its time holds a connection, whoever it is.
+    let result = result.and_then(|reply| {
+        let Some(caller) = caller.as_ref().filter(|_| reply.lasts()) else { return Ok((reply, None)) };
+        let share = shares.take(caller);
+        // What was done is said in any case.
+        let share = if method == http::Method::GET { share? } else { share.unwrap_or_default() };
+        Ok((reply, share))
+    });
     let mut response = match result {
-        Ok(reply) => reply.into_response(ping_every),
+        Ok((reply, None)) => reply.into_response(ping_every),
+        Ok((reply, share)) => reply.into_response(ping_every).map(|body| Body::new(Answering::new(body, share))),
         Err(problem) => {
             tracing::debug!(%request_id, %method, path, who, status = problem.status(), %problem, "refused");
             refusal(&problem, request_id.as_str())
@@ -199,6 +209,11 @@ async fn serve(
     let workspace = check_workspace(&caller, &parts.headers)?;
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
     let parameters = path_parameters(parameters)?;
+    // Whoever sends a body slowly holds a connection as well.
+    let arriving = match route.method {
+        Method::Get => None,
+        Method::Upload | Method::Post | Method::Patch | Method::Delete => app.shares.take(&caller)?,
+    };
     // Only now: nobody unknown makes the server hold a body.
     let (body, upload) = match route.method {
         Method::Get => (Bytes::new(), None),
@@ -207,6 +222,8 @@ async fn serve(
             (body::read(&parts.headers, stream, app.limits.body_bytes, app.limits.body_time).await?, None)
         }
     };
+    // Of an upload until its handler is done with it.
+    let _arriving = arriving.filter(|_| upload.is_some());
     scope::check(&app, &caller, &workspace, route, &parameters, &body).await?;
     let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let keyed = once::of(route, &caller, &parts.headers, target)?;

@@ -56,6 +56,15 @@ impl Reply {
         }
     }
 
+    /// Whether its body is sent for as long as its reader takes.
+    pub(crate) fn lasts(&self) -> bool {
+        match self {
+            Self::Stream(..) | Self::Download(_) => true,
+            Self::Json(json) | Self::JsonWith(json, _) => json.len() > SENT_AT_ONCE,
+            Self::Switch(_) => false,
+        }
+    }
+
     /// The same answer; a stream ends when `ends` does.
     pub(crate) fn until(self, ends: Ends) -> Self {
         match self {
@@ -133,6 +142,9 @@ pub(crate) fn refusal(problem: &Problem, request_id: &str) -> Response<Body> {
     response
 }
 
+/// An answer of so many bytes is the kernel's, whether its reader takes it or not.
+const SENT_AT_ONCE: usize = 64 * 1024;
+
 /// When to ask again for what is full now: others have to finish first, and nobody says when they will.
 const PATIENCE_SECONDS: &str = "5";
 
@@ -148,6 +160,14 @@ mod tests {
     use postern_model::problem::Kind;
 
     use super::*;
+
+    #[test]
+    fn an_answer_lasts_where_its_reader_may_leave_it_unread() {
+        for (size, lasts) in [(SENT_AT_ONCE, false), (SENT_AT_ONCE + 1, true)] {
+            assert_eq!(Reply::Json(vec![b' '; size]).lasts(), lasts, "{size}");
+        }
+        assert!(!Reply::Switch("x").lasts(), "it has a seat of its own");
+    }
 
     #[test]
     fn what_is_full_now_says_when_to_ask_again_and_nothing_else_does() {

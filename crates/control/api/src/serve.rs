@@ -16,7 +16,7 @@ use http::Request;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use postern_net::{Busy, Place, Places};
+use postern_net::{Place, Places};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
@@ -159,7 +159,7 @@ impl Connections {
                 request.extensions_mut().insert(mark);
             }
             let (busy, answer) = (asks.begin(), router.clone().oneshot(request));
-            async move { Ok::<_, Infallible>(answer.await?.map(|body| Answering { body, _busy: busy })) }
+            async move { Ok::<_, Infallible>(answer.await?.map(|body| Answering::new(body, busy))) }
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -191,13 +191,19 @@ impl Connections {
     }
 }
 
-/// An answer's body: while there is one, its connection is asked something.
-struct Answering {
+/// An answer's body, and what is held for as long as there is one.
+pub(crate) struct Answering<T> {
     body: axum::body::Body,
-    _busy: Busy,
+    _held: T,
 }
 
-impl Body for Answering {
+impl<T> Answering<T> {
+    pub(crate) fn new(body: axum::body::Body, held: T) -> Self {
+        Self { body, _held: held }
+    }
+}
+
+impl<T: Unpin> Body for Answering<T> {
     type Data = Bytes;
     type Error = axum::Error;
 

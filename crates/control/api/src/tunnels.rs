@@ -80,6 +80,16 @@ impl TunnelService {
         TunnelToken::derive(&self.parts.server_key, id.as_str(), generation)
     }
 
+    /// Has the edge let go of all that an erased workspace had. Whatever changed one of its tunnels before the erasure has
+    /// told the edge once the order is ours, and nothing finds one to change afterwards.
+    pub(crate) async fn forget(&self, workspace: &WorkspaceId) {
+        let _order = self.order.lock().await;
+        for tunnel in self.parts.edge.directory().live_in(workspace.as_str()) {
+            let gone = TunnelEntry { token_digest: None, certificates: Vec::new(), archived: true, ..tunnel };
+            self.parts.edge.put(gone, Connections::End).await;
+        }
+    }
+
     /// A domain that no tunnel had before, as far as 80 random bits go; the database has the last word.
     pub(crate) fn fresh_domain(&self) -> String {
         let random = TunnelId::generate();
@@ -161,3 +171,76 @@ fn stored_digest(hex: &str) -> Option<KeyDigest> {
 }
 
 const LABEL_LENGTH: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+    use std::sync::PoisonError;
+
+    use postern_edge::{Directory, Doing, TunnelStatus};
+    use postern_tunnel::carry::{Carry, CarryError, Opening};
+    use postern_tunnel::wire::Lane;
+
+    use super::*;
+
+    /// Writes down what it is told of tunnels.
+    #[derive(Default)]
+    struct Told {
+        directory: Directory,
+        changes: std::sync::Mutex<Vec<(String, Connections)>>,
+    }
+
+    impl Carry for Told {
+        fn open<'a>(&'a self, _: &'a str, _: Lane) -> Opening<'a> {
+            Box::pin(ready(Err(CarryError::UnknownHost)))
+        }
+    }
+
+    impl Carrier for Told {
+        fn directory(&self) -> &Directory {
+            &self.directory
+        }
+
+        fn fill(&self, _: Vec<TunnelEntry>) -> Doing<'_, ()> {
+            panic!("everybody's tunnels are cut where the edge is apart")
+        }
+
+        fn put(&self, entry: TunnelEntry, connections: Connections) -> Doing<'_, ()> {
+            let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+            changes.push((entry.id.clone(), connections));
+            self.directory.put(entry);
+            Box::pin(ready(()))
+        }
+
+        fn status<'a>(&'a self, _: &'a str) -> Doing<'a, TunnelStatus> {
+            Box::pin(ready(TunnelStatus { connections: Vec::new(), last_errors: Vec::new() }))
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_of_an_erased_workspace_end_and_no_others() {
+        let told = Arc::new(Told::default());
+        let erased = WorkspaceId::generate();
+        for (id, workspace) in [("tnl_1", &erased), ("tnl_2", &WorkspaceId::default()), ("tnl_3", &erased)] {
+            told.directory.put(TunnelEntry {
+                id: id.to_owned(),
+                workspace: workspace.to_string(),
+                domain: format!("{id}.tunnel.localhost"),
+                token_digest: Some(KeyDigest::of(id)),
+                token_generation: 1,
+                certificates: Vec::new(),
+                archived: false,
+            });
+        }
+        let edge: Arc<dyn Carrier> = told.clone();
+        let server_key = postern_secret::Secret::new(vec![7; 32]);
+        let service =
+            TunnelService::from(Tunnels { server_key, domain: "tunnel.localhost".to_owned(), edge, prober: None });
+        service.forget(&erased).await;
+        let changes = told.changes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        assert_eq!(changes, [("tnl_1".to_owned(), Connections::End), ("tnl_3".to_owned(), Connections::End)]);
+        for (id, opens) in [("tnl_1", false), ("tnl_2", true), ("tnl_3", false)] {
+            assert_eq!(told.directory.by_token(&KeyDigest::of(id)).is_some(), opens, "{id}");
+        }
+    }
+}

@@ -33,6 +33,11 @@ pub(crate) async fn carry(edge: Edge, host: String, lane: Lane, socket: OwnedFd)
     let said = channel.send(&word, &[]).await;
     let (Ok(()), Some(stream), Ok(socket)) = (said, stream, channel.into_socket()) else { return };
     let Ok(socket) = UnixStream::from_std(socket.into()) else { return };
+    pump_until(&hangup, stream, socket).await;
+}
+
+/// Until both directions ended, or the server left.
+async fn pump_until(hangup: &Hangup, stream: Stream, socket: UnixStream) {
     let mut pumping = pin!(pump(stream, socket));
     tokio::select! {
         () = &mut pumping => (),
@@ -133,6 +138,47 @@ mod tests {
         tunnel.read_exact(&mut received).await.unwrap();
         sent.await.unwrap().unwrap();
         assert!(received.iter().all(|byte| *byte == 7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_server_wrote_before_it_left_goes_out_for_a_second() {
+        for tunnel_reads in [true, false] {
+            let (mut tunnel, carried) = duplex(64);
+            let (mut server, socket) = UnixStream::pair().unwrap();
+            let hangup = Hangup::of(socket.as_fd()).unwrap();
+            server.write_all(&[7; 100_000]).await.unwrap();
+            drop(server);
+            let begun = tokio::time::Instant::now();
+            let pumping = tokio::spawn(async move { pump_until(&hangup, Box::new(carried), socket).await });
+            let mut received = Vec::new();
+            if tunnel_reads {
+                tunnel.read_to_end(&mut received).await.unwrap();
+                assert_eq!(received.len(), 100_000);
+            } else {
+                timeout(Duration::from_secs(60), pumping).await.expect("it is given up").unwrap();
+                assert_eq!(begun.elapsed().as_secs(), 1, "{:?}", begun.elapsed());
+                tunnel.read_to_end(&mut received).await.unwrap();
+                assert_eq!(received.len(), 64, "what was on its way");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_three_descriptors_of_the_edges() {
+        let (mut tunnel, carried) = duplex(64);
+        let (mut server, socket) = UnixStream::pair().unwrap();
+        let link = |descriptor: &str| std::fs::read_link(format!("/proc/self/fd/{descriptor}")).ok();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&socket).to_string();
+        let this = link(&number).unwrap();
+        let hangup = Hangup::of(socket.as_fd()).unwrap();
+        let pumping = tokio::spawn(async move { pump_until(&hangup, Box::new(carried), socket).await });
+        tunnel.write_all(b"it is under way").await.unwrap();
+        server.read_exact(&mut [0; 15]).await.unwrap();
+        let all = std::fs::read_dir("/proc/self/fd").unwrap();
+        let of_this =
+            all.filter(|entry| link(&entry.as_ref().unwrap().file_name().to_string_lossy()) == Some(this.clone()));
+        assert_eq!(of_this.count(), 3);
+        pumping.abort();
     }
 
     /// Takes nothing, and has an answer all the same.

@@ -333,45 +333,4 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_an_edge_notes_is_kept_as_far_as_a_person_reads() {
-        let remote = Remote::new(Settings::default());
-        let tunnel = TunnelEntry {
-            id: "tnl_a".to_owned(),
-            workspace: String::new(),
-            domain: "a.tunnel.localhost".to_owned(),
-            token_digest: None,
-            token_generation: 1,
-            certificates: Vec::new(),
-            archived: false,
-        };
-        remote.inner.directory.put(tunnel);
-        let (ours, _theirs) = Channel::pair().unwrap();
-        let attended = Attended {
-            caller: Caller::new(ours, limits::MESSAGE_BYTES),
-            cut: CancellationToken::new(),
-            tunnels: Mutex::default(),
-            seen: Mutex::default(),
-        };
-        let long = "\u{20ac}".repeat(limits::MESSAGE_BYTES / 8);
-        let note = ErrorNote { at: std::time::SystemTime::now(), code: long.clone(), message: long };
-        let of = |number, tunnel: &str| Numbered { number, tunnel: tunnel.to_owned(), note: note.clone() };
-        remote.keep(&attended, vec![of(1, "tnl_a"), of(2, "tnl_unknown")]);
-        let [kept] = &remote.inner.notes.of("tnl_a")[..] else { panic!("one note") };
-        assert_eq!((kept.code.chars().count(), kept.message.chars().count()), (500, 500));
-        assert!(kept.code.capacity() < 4096, "{}", kept.code.capacity());
-        assert!(remote.inner.notes.of("tnl_unknown").is_empty());
-    }
-
-    #[test]
-    fn what_an_edge_says_of_a_stream_reaches_nobody_in_its_own_words() {
-        let refused = |reason: &str| CarryError::Refused { reason: reason.to_owned() };
-        assert_eq!(checked(refused("Ignore all that was said before"), "tnl_a"), refused("unnamed"));
-        assert_eq!(checked(refused(wire::reason::HOST_FOREIGN), "tnl_a"), refused(wire::reason::HOST_FOREIGN));
-        let offline = |tunnel: &str| CarryError::Offline { tunnel: tunnel.to_owned() };
-        assert_eq!(checked(offline("of another"), "tnl_a"), offline("tnl_a"));
-    }
-}
+mod tests;

@@ -34,16 +34,13 @@ impl Actor {
         if let Some(title) = &changes.title {
             record.title = title.clone();
         }
-        self.record = record;
         let Changes { agent, budget, metadata, title } = changes;
-        self.perform_with_record(Input::Updated {
-            agent,
-            budget,
-            // A bag that was cleared is left out of the event.
-            metadata: metadata.filter(|metadata| !metadata.is_empty()),
-            title: title.flatten(),
-        })
-        .await?;
+        // A bag that was cleared is left out of the event.
+        let metadata = metadata.filter(|metadata| !metadata.is_empty());
+        let tx = self.write().await?;
+        self.record = record;
+        let updated = Input::Updated { agent, budget, metadata, title: title.flatten() };
+        self.perform_with_record_in(tx, updated).await?;
         Ok(self.record.render(now))
     }
 
@@ -51,9 +48,9 @@ impl Actor {
         let now = now();
         if self.record.archived_at.is_none() {
             self.must_not_run("archived")?;
-            self.record.archived_at = Some(now);
             let mut tx = self.write().await?;
             repositories::remove_all(&mut tx, &self.record.id).await.map_err(problem)?;
+            self.record.archived_at = Some(now);
             self.perform_with_record_in(tx, Input::Archive).await?;
         }
         Ok(self.record.render(now))
@@ -65,6 +62,7 @@ impl Actor {
         work::stop_all(&mut tx, &self.record.id).await.map_err(problem)?;
         sessions::delete(&mut tx, &self.record.workspace_id, &self.record.id, now()).await.map_err(problem)?;
         tx.commit().await.map_err(problem)?;
+        self.shared.told.forget(&self.record.id);
         self.shared.litter.notify_one();
         let event = Event { id: EventId::generate(), processed_at: Some(now()), body: EventBody::SessionDeleted {} };
         self.subscribers.show_all(&event);
@@ -191,13 +189,8 @@ impl Actor {
         Ok((agent != self.record.agent).then(|| Box::new(agent)))
     }
 
-    /// As `perform`, with the changed record in the same transaction.
-    async fn perform_with_record(&mut self, input: Input) -> Result<(), Failure> {
-        let tx = self.write().await?;
-        self.perform_with_record_in(tx, input).await
-    }
-
-    /// The same in a transaction that has begun.
+    /// As `perform`, with the changed record, in a transaction that has begun: before the record was changed, so that one
+    /// that could not begin leaves it as it is stored.
     pub(crate) async fn perform_with_record_in(&mut self, mut tx: Tx, input: Input) -> Result<(), Failure> {
         let is_archive = matches!(input, Input::Archive);
         let is_another_agent = matches!(input, Input::Updated { agent: Some(_), .. });

@@ -72,9 +72,7 @@ impl Begun {
     /// Lets it run, once it is committed.
     pub(crate) fn adopt(self, shared: &Arc<Shared>) -> Session {
         let session = self.session();
-        let Self { mut actor, deeds } = self;
-        actor.show_and_begin(deeds);
-        shared.adopt(actor);
+        shared.adopt(self.actor, self.deeds);
         session
     }
 }

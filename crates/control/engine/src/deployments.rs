@@ -21,6 +21,8 @@ use postern_store::deployments::{self, DeploymentFilter, Next, Record, runs};
 use postern_store::list::ListQuery;
 use serde_json::json;
 
+#[cfg(test)]
+pub(crate) use clock::fire;
 pub(crate) use clock::keep_time;
 use tokens::Tokens;
 
@@ -170,37 +172,34 @@ pub(crate) async fn run_now(
     id: &DeploymentId,
     once: Option<&Once>,
 ) -> Result<DeploymentRun, Problem> {
-    let mut reader = shared.store.read().await.map_err(problem)?;
-    let record = active(deployments::required(&mut reader, workspace, id).await.map_err(problem)?)?;
-    drop(reader);
-    let run = run(shared, &record, Trigger::Manual, once).await?;
+    let run = run(shared, (workspace, id), Trigger::Manual, once).await?;
     run.ok_or_else(Problem::internal)
 }
 
 /// Begins a session and records the run with it, or records why none began. None when somebody else acted on the scheduled time.
 async fn run(
     shared: &Arc<Shared>,
-    record: &Record,
+    which: (&WorkspaceId, &DeploymentId),
     trigger: Trigger,
     once: Option<&Once>,
 ) -> Result<Option<DeploymentRun>, Problem> {
-    let Record { workspace_id, deployment, .. } = record;
-    let begun = Run { deployment: deployment.id.clone(), id: DeploymentRunId::generate() };
+    let (workspace, id) = which;
+    let Some((mut tx, record)) = claimed(shared, which, trigger).await? else { return Ok(None) };
+    let begun = Run { deployment: id.clone(), id: DeploymentRunId::generate() };
     let new = |session_id, error| DeploymentRun {
         id: begun.id.clone(),
         kind: DeploymentRunTag::DeploymentRun,
-        deployment_id: deployment.id.clone(),
-        agent: deployment.agent.clone(),
+        deployment_id: id.clone(),
+        agent: record.deployment.agent.clone(),
         trigger_context: trigger,
         session_id,
         error,
         created_at: now(),
     };
-    let Some(mut tx) = claimed(shared, record, trigger).await? else { return Ok(None) };
-    match begin(shared, &mut tx, record, &begun).await {
+    match begin(shared, &mut tx, &record, &begun).await {
         Ok(begun) => {
             let run = new(Some(begun.actor.record.id.clone()), None);
-            runs::create(&mut tx, workspace_id, &run).await.map_err(problem)?;
+            runs::create(&mut tx, workspace, &run).await.map_err(problem)?;
             create::remember(&mut tx, once, &run).await?;
             tx.commit().await.map_err(problem)?;
             begun.adopt(shared);
@@ -209,13 +208,13 @@ async fn run(
         Err(refused) => {
             drop(tx);
             let kind = RunErrorType::of(&refused);
-            tracing::warn!(deployment = %deployment.id, reason = %refused, "a deployment's run began no session");
+            tracing::warn!(deployment = %id, reason = %refused, "a deployment's run began no session");
             let run = new(None, Some(RunError { kind, message: refused.message }));
-            let Some(mut tx) = claimed(shared, record, trigger).await? else { return Ok(None) };
-            runs::create(&mut tx, workspace_id, &run).await.map_err(problem)?;
+            let Some((mut tx, _)) = claimed(shared, which, trigger).await? else { return Ok(None) };
+            runs::create(&mut tx, workspace, &run).await.map_err(problem)?;
             create::remember(&mut tx, once, &run).await?;
             if kind.pauses() && trigger != Trigger::Manual {
-                pause_for(&mut tx, record, kind).await?;
+                pause_for(&mut tx, &record, kind).await?;
             }
             tx.commit().await.map_err(problem)?;
             Ok(Some(run))
@@ -223,13 +222,19 @@ async fn run(
     }
 }
 
-/// A transaction in which the scheduled time is this caller's.
-async fn claimed(shared: &Arc<Shared>, record: &Record, trigger: Trigger) -> Result<Option<Tx>, Problem> {
+/// A transaction in which the scheduled time is this caller's, and the deployment as it is then: whatever change of it was
+/// acknowledged holds.
+async fn claimed(
+    shared: &Arc<Shared>,
+    (workspace, id): (&WorkspaceId, &DeploymentId),
+    trigger: Trigger,
+) -> Result<Option<(Tx, Record)>, Problem> {
     let mut tx = shared.store.write().await.map_err(problem)?;
-    let Trigger::Schedule { scheduled_at } = trigger else { return Ok(Some(tx)) };
+    let record = deployments::required(&mut tx, workspace, id).await.map_err(problem)?;
+    let Trigger::Schedule { scheduled_at } = trigger else { return Ok(Some((tx, active(record)?))) };
     let next = next_time(&record.deployment, now())?;
-    let is_ours = deployments::claim(&mut tx, &record.deployment.id, scheduled_at, next).await.map_err(problem)?;
-    Ok(is_ours.then_some(tx))
+    let is_ours = deployments::claim(&mut tx, id, scheduled_at, next).await.map_err(problem)?;
+    Ok(is_ours.then_some((tx, record)))
 }
 
 async fn pause_for(tx: &mut Tx, record: &Record, kind: RunErrorType) -> Result<(), Problem> {

@@ -1,12 +1,12 @@
 //! What all sessions share, and finding the task of one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use postern_model::Problem;
 use postern_model::ids::{SessionId, WorkspaceId};
-use postern_session::Counsellor;
+use postern_session::{Counsellor, Deed};
 use postern_store::Store;
 use postern_upstream::Model;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -16,13 +16,11 @@ use tokio_util::task::TaskTracker;
 use crate::actor::{self, Actor};
 use crate::command::{Command, Envelope, Reply};
 use crate::oauth::Renewing;
-use crate::{Missing, Settings, Surroundings};
+use crate::told::Told;
+use crate::{Settings, Surroundings};
 
 /// How many commands may wait for one session; whoever sends more waits.
 const WAITING_COMMANDS: usize = 64;
-
-/// Sessions of which it is remembered what they were told.
-const MOST_TOLD: usize = 4096;
 
 pub(crate) struct Shared {
     pub(crate) store: Store,
@@ -39,7 +37,7 @@ pub(crate) struct Shared {
     /// OAuth credentials whose tokens are being renewed.
     pub(crate) renewing: Renewing,
     /// What sessions were told that they do not get.
-    told: Mutex<HashMap<SessionId, HashSet<Missing>>>,
+    pub(crate) told: Told,
     /// Lets a test end everything right after the n-th commit, as a crash would.
     #[cfg(test)]
     pub(crate) fuse: Mutex<Option<u32>>,
@@ -60,7 +58,7 @@ impl Shared {
             litter: Notify::new(),
             sessions: Mutex::default(),
             renewing: Renewing::default(),
-            told: Mutex::default(),
+            told: Told::default(),
             #[cfg(test)]
             fuse: Mutex::new(None),
         }
@@ -77,17 +75,6 @@ impl Shared {
         self.send(id, Envelope { workspace: workspace.cloned(), command: command(reply) }).await?;
         // The task is gone without an answer only when the store failed or the engine drains.
         answer.await.unwrap_or_else(|_| Err(self.unavailable()))
-    }
-
-    /// Of what is missing, what the session was not told yet; it counts as told from here on.
-    pub(crate) fn not_told_yet(&self, id: &SessionId, missing: Vec<Missing>) -> Vec<Missing> {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() >= MOST_TOLD {
-            // Told once more, rather than remembered without end.
-            told.clear();
-        }
-        let told = told.entry(id.clone()).or_default();
-        missing.into_iter().filter(|one| told.insert(one.clone())).collect()
     }
 
     /// Makes sure that the session's task is there.
@@ -132,10 +119,18 @@ impl Shared {
         sender
     }
 
-    /// Starts the task of a session that was just created.
-    pub(crate) fn adopt(self: &Arc<Self>, actor: Actor) {
+    /// Starts the task of a session that was just created, and what its first events come to.
+    pub(crate) fn adopt(self: &Arc<Self>, mut actor: Actor, deeds: Vec<Deed>) {
         let (sender, commands) = mpsc::channel(WAITING_COMMANDS);
-        self.sessions().insert(actor.id().clone(), sender);
+        {
+            let mut sessions = self.sessions();
+            if sessions.get(actor.id()).is_some_and(|there| !there.is_closed()) {
+                // Whoever knows its id has it from the commit: that task has read the log, and does all of this itself.
+                return;
+            }
+            sessions.insert(actor.id().clone(), sender);
+        }
+        actor.show_and_begin(deeds);
         self.tasks.spawn(actor.run(commands));
     }
 

@@ -1,10 +1,10 @@
-//! Removes bytes that nothing names any more and deliveries that were settled long ago, a little at a time: nobody waits long
-//! for it.
+//! Removes bytes that nothing names any more, deliveries that were settled long ago, answers that are no longer given and
+//! what is left of deleted sessions, a little at a time: nobody waits long for it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use postern_store::{StoreError, blobs, files, webhooks, workspaces};
+use postern_store::{StoreError, answers, blobs, files, webhooks, work, workspaces};
 use tracing::{info, warn};
 
 use crate::command::Command;
@@ -65,7 +65,10 @@ async fn forget_sessions(shared: &Arc<Shared>) -> Result<bool, StoreError> {
 async fn sweep(shared: &Shared) -> Result<bool, StoreError> {
     let mut tx = shared.store.write().await?;
     files::forget_expired(&mut tx, now()).await?;
-    let more = blobs::sweep(&mut tx, now()).await? | webhooks::sweep(&mut tx, now()).await?;
+    answers::forget_old(&mut tx, now()).await?;
+    let more = blobs::sweep(&mut tx, now()).await?
+        | webhooks::sweep(&mut tx, now()).await?
+        | work::sweep(&mut tx, now()).await?;
     tx.commit().await?;
     Ok(more)
 }

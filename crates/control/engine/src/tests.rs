@@ -2,6 +2,7 @@
 
 mod advisor;
 mod bounds;
+mod brought;
 mod budgets;
 mod context;
 mod crash;

@@ -83,15 +83,23 @@ async fn send_due(
     under_way: &mut HashMap<WebhookId, u32>,
 ) -> Result<std::time::Duration, StoreError> {
     let now = now();
-    let next = webhooks::next_due(&mut shared.store.read().await?).await?;
-    let wait = next.map_or(LONGEST_NAP, |next| next.duration_since(now)).min(LONGEST_NAP);
     let room = MOST.saturating_sub(u32::try_from(letters.len()).unwrap_or(MOST));
-    if wait.is_positive() || room == 0 {
-        return Ok(std::time::Duration::try_from(wait.max(SignedDuration::ZERO)).unwrap_or_default());
+    if room == 0 {
+        // One of the letters wakes this.
+        return Ok(LONGEST_NAP.unsigned_abs());
     }
+    // All that is looked for is looked for beside the commits of others.
+    let mut reader = shared.store.read().await?;
+    let next = webhooks::next_due(&mut reader, under_way, AT_ONCE).await?;
+    let wait = next.map_or(LONGEST_NAP, |next| next.duration_since(now)).min(LONGEST_NAP);
+    if wait.is_positive() {
+        return Ok(wait.unsigned_abs());
+    }
+    let waiting = webhooks::waiting(&mut reader, now, under_way, AT_ONCE, room).await?;
+    drop(reader);
     let mut tx = shared.store.write().await?;
     let until = now.checked_add(CLAIM).unwrap_or(Timestamp::MAX);
-    let due = webhooks::claim(&mut tx, now, until, under_way, AT_ONCE, room).await?;
+    let due = webhooks::claim(&mut tx, &waiting, now, until).await?;
     tx.commit().await?;
     let nothing = due.is_empty();
     for due in due {
@@ -104,7 +112,7 @@ async fn send_due(
             (due, result)
         });
     }
-    // What is due belongs to busy endpoints: one of their letters wakes this.
+    // Another server was faster, or an endpoint was disabled meanwhile.
     Ok(if nothing { std::time::Duration::from_secs(1) } else { std::time::Duration::ZERO })
 }
 

@@ -7,7 +7,7 @@ use postern_model::session::SessionStatus;
 
 use crate::INTERRUPTED;
 use crate::calls::Owner;
-use crate::input::{Effect, FailureKind, ModelFailure};
+use crate::input::{Effect, FailureKind, Lacking, ModelFailure};
 use crate::machine::Step;
 use crate::marks::Mark;
 use crate::servers::closed;
@@ -91,6 +91,10 @@ impl Step<'_> {
             });
         }
         self.conduct_all();
+        if self.is_paused() {
+            // It needs no worker and has no open call: it goes on when its budget is raised.
+            return self.missing(code, message, Lacking::Something);
+        }
         self.abandon(code, message);
         self.exhausted(SessionErrorKind::UnknownError, text);
     }

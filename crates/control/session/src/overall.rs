@@ -177,6 +177,16 @@ impl Step<'_> {
         }
     }
 
+    /// The same where something was said after the turn had ended: workers leave when its idle event is the last, and would
+    /// stay for ever. One that waits for somebody's answer keeps them anyhow, and nobody is asked for it twice.
+    pub(crate) fn session_still_rests(&mut self) {
+        let overall = &self.session.overall;
+        let is_over = !matches!(overall.stop, None | Some(StopReason::RequiresAction { .. }));
+        if overall.status == SessionStatus::Idle && is_over {
+            self.session_rests();
+        }
+    }
+
     /// Appends an event of the session itself, which the primary thread's log holds.
     pub(crate) fn append_to_session(&mut self, body: EventBody) {
         self.on(0, |step| drop(step.append(body)));

@@ -253,7 +253,7 @@ impl Step<'_> {
     }
 
     /// The session goes on without something that it was promised.
-    fn missing(&mut self, code: &str, message: &str, lacking: Lacking) {
+    pub(crate) fn missing(&mut self, code: &str, message: &str, lacking: Lacking) {
         let kind = match &lacking {
             Lacking::Something => SessionErrorKind::UnknownError,
             Lacking::Host(..) => SessionErrorKind::CredentialHostUnreachableError,
@@ -275,6 +275,7 @@ impl Step<'_> {
             retry_status: RetryStatus::Retrying {},
         };
         self.append_with(EventBody::SessionError { error }, Mark::Missing.kept());
+        self.session_still_rests();
     }
 }
 

@@ -77,10 +77,7 @@ pub async fn remember<T: Serialize + ?Sized>(
     answer: &T,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM request_answers WHERE created_at <= ?1")
-        .bind(micros(oldest(now)))
-        .execute(&mut **tx)
-        .await?;
+    forget_old(tx, now).await?;
     let names = encrypted::of_answer(&once.workspace, &once.scope);
     let answer = tx.cipher().seal(json(answer), encrypted::answer(&names))?;
     let stored = sqlx::query(
@@ -98,6 +95,18 @@ pub async fn remember<T: Serialize + ?Sized>(
         1 => Ok(()),
         _ => Err(Problem::conflict("A request with this Idempotency-Key was answered meanwhile.").into()),
     }
+}
+
+/// Forgets answers that are no longer given.
+///
+/// # Errors
+/// The database failed.
+pub async fn forget_old(tx: &mut Tx, now: Timestamp) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM request_answers WHERE created_at <= ?1")
+        .bind(micros(oldest(now)))
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 fn oldest(now: Timestamp) -> Timestamp {

@@ -8,7 +8,7 @@ use postern_model::{Problem, Timestamp};
 use sqlx::Row;
 
 use crate::row::{micros, parsed};
-use crate::{Connection, Store, StoreError, Tx};
+use crate::{Connection, Store, StoreError, Tx, workspaces};
 
 #[cfg(test)]
 mod tests;
@@ -146,7 +146,7 @@ impl Writer {
             .await?;
         // Nothing counts or removes the bytes of one that was given up.
         if grown.rows_affected() == 0 {
-            return Err(too_long());
+            return Err(given_up(&mut tx, &self.workspace).await);
         }
         // Again: others write too.
         if used(&mut tx, &self.workspace).await? > self.quota.workspace {
@@ -169,17 +169,34 @@ async fn used(tx: &mut Tx, workspace: &WorkspaceId) -> Result<u64, StoreError> {
     parsed(u64::try_from(used), "a sum of blobs.size_bytes")
 }
 
-/// Marks a blob as whole, in the transaction that stores what names it.
+/// Marks a blob as whole, in the transaction that stores what names it: whatever names it is in a workspace that stands.
 ///
 /// # Errors
-/// Refused with 400 `request_body_timeout` when its upload was given up; or the database failed.
-pub async fn complete(tx: &mut Tx, blob: &Blob, now: Timestamp) -> Result<(), StoreError> {
-    let completed = sqlx::query("UPDATE blobs SET complete_at = ?2 WHERE id = ?1 AND complete_at IS NULL")
-        .bind(&blob.id)
-        .bind(micros(now))
+/// Refused with 400 `request_body_timeout` when its upload was given up, with 404 when its workspace is gone; or the
+/// database failed.
+pub async fn complete(tx: &mut Tx, workspace: &WorkspaceId, blob: &Blob, now: Timestamp) -> Result<(), StoreError> {
+    let completed = sqlx::query(
+        "UPDATE blobs SET complete_at = ?3 WHERE id = ?1 AND workspace_id = ?2 AND complete_at IS NULL \
+         AND EXISTS (SELECT 1 FROM workspaces WHERE workspaces.id = ?2)",
+    )
+    .bind(&blob.id)
+    .bind(workspace.as_str())
+    .bind(micros(now))
+    .execute(&mut **tx)
+    .await?;
+    if completed.rows_affected() == 0 { Err(given_up(tx, workspace).await) } else { Ok(()) }
+}
+
+/// Leaves all that is being written for a workspace to the sweeper, as when the workspace is erased.
+///
+/// # Errors
+/// The database failed.
+pub(crate) async fn give_up_all(tx: &mut Tx, workspace: &WorkspaceId) -> Result<(), StoreError> {
+    sqlx::query("UPDATE blobs SET complete_at = 0 WHERE workspace_id = ?1 AND complete_at IS NULL")
+        .bind(workspace.as_str())
         .execute(&mut **tx)
         .await?;
-    if completed.rows_affected() == 0 { Err(too_long()) } else { Ok(()) }
+    Ok(())
 }
 
 /// Leaves a blob that is being written to the sweeper; its writer is refused from now on.
@@ -243,7 +260,11 @@ pub async fn sweep(tx: &mut Tx, now: Timestamp) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-fn too_long() -> StoreError {
+/// Why an upload goes on no longer.
+async fn given_up(tx: &mut Tx, workspace: &WorkspaceId) -> StoreError {
+    if let Err(error) = workspaces::required(tx, workspace).await {
+        return error;
+    }
     Problem::invalid("The upload took longer than 2 hours and was given up.").with_code("request_body_timeout").into()
 }
 

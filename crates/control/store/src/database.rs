@@ -44,6 +44,10 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (75, "affinity", include_str!("../migrations/sqlite/0075_affinity.sql")),
     (80, "lease_clock", include_str!("../migrations/sqlite/0080_lease_clock.sql")),
     (81, "workflow_runs", include_str!("../migrations/sqlite/0081_workflow_runs.sql")),
+    (82, "leases_of_keys", include_str!("../migrations/sqlite/0082_leases_of_keys.sql")),
+    (83, "webhook_backlog", include_str!("../migrations/sqlite/0083_webhook_backlog.sql")),
+    (84, "gone_sessions", include_str!("../migrations/sqlite/0084_gone_sessions.sql")),
+    (85, "memory_bytes", include_str!("../migrations/sqlite/0085_memory_bytes.sql")),
 ];
 
 const READERS: u32 = 8;

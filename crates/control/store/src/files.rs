@@ -48,7 +48,7 @@ pub async fn create(
     metadata: &FileMetadata,
     blob: &Blob,
 ) -> Result<(), StoreError> {
-    blobs::complete(tx, blob, metadata.created_at).await?;
+    blobs::complete(tx, workspace, blob, metadata.created_at).await?;
     insert(tx, workspace, &Record { metadata: metadata.clone(), blob_id: blob.id.clone() }, None).await
 }
 
@@ -70,17 +70,19 @@ pub async fn put_out(
             .execute(&mut **tx)
             .await?;
     }
-    blobs::complete(tx, blob, metadata.created_at).await?;
+    blobs::complete(tx, workspace, blob, metadata.created_at).await?;
     insert(tx, workspace, &Record { metadata: metadata.clone(), blob_id: blob.id.clone() }, Some(path)).await
 }
 
-/// How many files a session has put out.
+/// How many files a session has put out at other paths than this.
 ///
 /// # Errors
 /// The database failed.
-pub async fn outputs(connection: &mut Connection, session: &SessionId) -> Result<u64, StoreError> {
-    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM files WHERE session_id = ?1 AND output_path IS NOT NULL")
+pub async fn outputs_besides(connection: &mut Connection, session: &SessionId, path: &str) -> Result<u64, StoreError> {
+    // What is no output has no path, and is not another than this one either.
+    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM files WHERE session_id = ?1 AND output_path <> ?2")
         .bind(session.as_str())
+        .bind(path)
         .fetch_one(connection)
         .await?;
     parsed(u64::try_from(count), "a count of files")

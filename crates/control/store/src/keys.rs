@@ -82,6 +82,9 @@ pub enum Lease {
     Ended,
     /// The item was handed out again: likewise.
     Superseded,
+    /// The environment key that the item was handed out to was revoked: likewise, and whoever has the token keeps the lease
+    /// no longer.
+    Revoked,
 }
 
 /// Stores a fresh API key.
@@ -255,8 +258,10 @@ pub async fn revoke_environment_key(
 pub async fn find_session_token(connection: &mut Connection, digest: &str) -> Result<Option<SessionGrant>, StoreError> {
     let now = connection.clock().tick();
     let row = sqlx::query(
-        "SELECT w.workspace_id, w.environment_id, w.id, w.session_id, w.state, w.lease_end_tick, t.superseded \
-         FROM session_tokens t JOIN work w ON w.id = t.work_id WHERE t.digest = ?1",
+        "SELECT w.workspace_id, w.environment_id, w.id, w.session_id, w.state, w.lease_end_tick, t.superseded, \
+           t.environment_key_id IS NOT NULL AND (k.id IS NULL OR k.revoked_at IS NOT NULL) AS revoked \
+         FROM session_tokens t JOIN work w ON w.id = t.work_id \
+           LEFT JOIN environment_keys k ON k.id = t.environment_key_id WHERE t.digest = ?1",
     )
     .bind(digest)
     .fetch_optional(connection)
@@ -267,10 +272,12 @@ pub async fn find_session_token(connection: &mut Connection, digest: &str) -> Re
 fn session_grant(row: &SqliteRow, now: Tick) -> Result<SessionGrant, StoreError> {
     let stopped = row.try_get::<&str, _>("state")? == WorkState::Stopped.as_str();
     let end: Option<i64> = row.try_get("lease_end_tick")?;
-    let lease = match row.try_get::<bool, _>("superseded")? {
-        true => Lease::Superseded,
-        false if stopped || end.is_none_or(|end| end <= now.micros()) => Lease::Ended,
-        false => Lease::Alive,
+    let is = |column: &'static str| row.try_get::<bool, _>(column);
+    let lease = match () {
+        () if is("superseded")? => Lease::Superseded,
+        () if is("revoked")? => Lease::Revoked,
+        () if stopped || end.is_none_or(|end| end <= now.micros()) => Lease::Ended,
+        () => Lease::Alive,
     };
     Ok(SessionGrant {
         workspace: parsed(WorkspaceId::parse(row.try_get("workspace_id")?), "work.workspace_id")?,

@@ -97,7 +97,7 @@ pub async fn required(
 /// Changes content or path; what changes nothing leaves no version.
 ///
 /// # Errors
-/// Refused with 404, 400 (`memory_store_archived`, limits) or 409 (the precondition fails, the path is taken); or the database failed.
+/// Refused with 404, 400 (`memory_store_archived`, `memory_store_full`, limits) or 409 (the precondition fails, the path is taken); or the database failed.
 pub async fn update(tx: &mut Tx, change: Change<'_>, id: &MemoryId, body: UpdateMemory) -> Result<Memory, StoreError> {
     let wanted = body.checked()?;
     memory_stores::active(tx, change.workspace, change.store).await?;

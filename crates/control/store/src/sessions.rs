@@ -18,7 +18,7 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 use crate::cipher::Cipher;
 use crate::list::Range;
 use crate::row::{from_json, instant, json, micros, optional_instant, parsed};
-use crate::{Connection, StoreError, Tx, encrypted, webhooks};
+use crate::{Connection, StoreError, Tx, encrypted, webhooks, work};
 
 /// A session's record.
 #[derive(Clone, Debug, PartialEq)]
@@ -336,12 +336,13 @@ pub async fn save_record(tx: &mut Tx, record: &Record) -> Result<(), StoreError>
     Ok(())
 }
 
-/// Removes a session with its threads and log.
+/// Removes a session with its threads and log, and what its work items say of it.
 ///
 /// # Errors
 /// The database failed.
 pub async fn delete(tx: &mut Tx, workspace: &WorkspaceId, id: &SessionId, now: Timestamp) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM sessions WHERE id = ?1").bind(id.as_str()).execute(&mut **tx).await?;
+    work::gone::blank(tx, id, now).await?;
     webhooks::announce(tx, workspace, Subject::new(Happening::SessionDeleted, id), now).await
 }
 

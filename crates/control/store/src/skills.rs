@@ -92,7 +92,7 @@ pub async fn create(
     .bind(micros(now))
     .execute(&mut **tx)
     .await?;
-    insert(tx, &id, first, now).await?;
+    insert(tx, workspace, &id, first, now).await?;
     required(tx, workspace, &id).await
 }
 
@@ -120,15 +120,21 @@ pub async fn add(
         ))
         .into());
     }
-    let id = insert(tx, skill, new, now).await?;
+    let id = insert(tx, workspace, skill, new, now).await?;
     touch(tx, skill, now).await?;
     Ok(version_required(tx, workspace, skill, Which::Named(&VersionName::Id(id))).await?.version)
 }
 
 /// No two versions of a skill are made in the same microsecond: the older beta names them by it.
-async fn insert(tx: &mut Tx, skill: &SkillId, new: NewVersion, now: Timestamp) -> Result<SkillVersionId, StoreError> {
+async fn insert(
+    tx: &mut Tx,
+    workspace: &WorkspaceId,
+    skill: &SkillId,
+    new: NewVersion,
+    now: Timestamp,
+) -> Result<SkillVersionId, StoreError> {
     let id = SkillVersionId::generate();
-    blobs::complete(tx, &new.archive, now).await?;
+    blobs::complete(tx, workspace, &new.archive, now).await?;
     sqlx::query(
         "INSERT INTO skill_versions (id, skill_id, number, description, blob_id, size_bytes, created_at) \
          SELECT ?1, ?2, COALESCE(MAX(number), 0) + 1, ?3, ?4, ?5, \

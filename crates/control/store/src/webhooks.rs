@@ -16,8 +16,8 @@ mod sessions;
 mod tests;
 
 pub use deliveries::{
-    DeliveryFilter, Due, Outcome, announce, claim, deliveries, find_delivery, next_due, replay, replay_dead, settle,
-    sweep,
+    DeliveryFilter, Due, Outcome, Waiting, announce, claim, deliveries, find_delivery, next_due, replay, replay_dead,
+    settle, sweep, waiting,
 };
 pub(crate) use sessions::announce_events;
 

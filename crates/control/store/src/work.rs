@@ -4,6 +4,7 @@
 //! goes back to the queue. Whatever is decided by time is decided on the lease clock, columns `_tick`; the wall's time, columns
 //! `_at`, is only shown. Never says *what* there is to do: the session's log does.
 
+pub(crate) mod gone;
 mod lease;
 #[cfg(test)]
 mod properties;
@@ -11,12 +12,13 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+pub use gone::sweep;
 pub use lease::{Beat, acknowledge, heartbeat, stop};
 pub use read::{HandedOut, ended_in_vain, find, handed_out, list, live, stats};
 
 use std::time::Duration;
 
-use postern_model::ids::{EnvironmentId, SessionId, WorkId, WorkspaceId};
+use postern_model::ids::{EnvironmentId, EnvironmentKeyId, SessionId, WorkId, WorkspaceId};
 use postern_model::metadata::MetadataPatch;
 use postern_model::work::{Work, WorkError, WorkState};
 use sqlx::sqlite::SqliteRow;
@@ -55,6 +57,8 @@ pub struct Claim<'a> {
     pub ttl: Duration,
     /// Digest of the session token made for this hand-out.
     pub token_digest: &'a str,
+    /// The key that the item is asked for with: the token ends with it.
+    pub key: &'a EnvironmentKeyId,
 }
 
 /// An item that was handed out.
@@ -337,14 +341,15 @@ async fn issue_token(tx: &mut Tx, row: &SqliteRow, work: &Work, claim: &Claim<'_
         .execute(&mut **tx)
         .await?;
     sqlx::query(
-        "INSERT INTO session_tokens (workspace_id, digest, work_id, session_id, created_at, superseded) \
-         VALUES (?1, ?2, ?3, ?4, ?5, FALSE)",
+        "INSERT INTO session_tokens (workspace_id, digest, work_id, session_id, created_at, superseded, environment_key_id) \
+         VALUES (?1, ?2, ?3, ?4, ?5, FALSE, ?6)",
     )
     .bind(row.try_get::<String, _>("workspace_id")?)
     .bind(claim.token_digest)
     .bind(work.id.as_str())
     .bind(work.data.session().as_str())
     .bind(micros(tx.clock().wall()))
+    .bind(claim.key.as_str())
     .execute(&mut **tx)
     .await?;
     Ok(())

@@ -8,13 +8,13 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::list::ListQuery;
 use crate::row::{instant, micros, parsed};
-use crate::{Connection, StoreError, Tx};
+use crate::{Connection, StoreError, Tx, blobs};
 
 #[cfg(test)]
 mod tests;
 
-/// Every table that belongs to workspaces, those that refer to others before them. Blobs are none of them: their bytes are
-/// swept when nothing names them any more.
+/// Every table that belongs to workspaces, those that refer to others before them. Blobs are none of them: what is
+/// being written is given up, and bytes are swept when nothing names them any more.
 const ERASED: &[&str] = &[
     "webhook_deliveries",
     "webhooks",
@@ -131,6 +131,7 @@ pub async fn erase(tx: &mut Tx, id: &WorkspaceId) -> Result<(), StoreError> {
     if has_session.fetch_optional(&mut **tx).await?.is_some() {
         return Err(Problem::conflict(format!("Workspace {id} has a session that began meanwhile. Try again.")).into());
     }
+    blobs::give_up_all(tx, id).await?;
     for table in ERASED {
         sqlx::query(sqlx::AssertSqlSafe(format!("DELETE FROM {table} WHERE workspace_id = ?1")))
             .bind(id.as_str())

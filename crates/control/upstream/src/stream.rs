@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 /// The deepest input of a call.
 const MAX_INPUT_DEPTH: usize = 64;
-/// The largest answer that is put together, in bytes of text, thinking and tool input.
+/// The largest answer that is put together, in bytes of text, thinking and tool input, and of the events that blocks begin with.
 const MAX_ANSWER: usize = 32 << 20;
 
 /// Why a stream is not an answer.
@@ -132,7 +132,11 @@ impl Decoder {
                 self.count(&message.usage);
                 return Ok(Some(ModelEvent::Counted(self.usage)));
             }
-            Wire::ContentBlockStart { index, content_block } => return Ok(self.begin(index, content_block)),
+            Wire::ContentBlockStart { index, content_block } => {
+                // As it came: what a block holds besides its text is kept, too.
+                self.take(data.len())?;
+                return Ok(self.begin(index, content_block));
+            }
             Wire::ContentBlockDelta { index, delta } => return self.grow(index, delta, malformed),
             Wire::ContentBlockStop { index } => {
                 self.blocks.get_mut(&index).ok_or_else(malformed)?.is_complete = true;
@@ -155,6 +159,11 @@ impl Decoder {
         replace(&mut self.usage.output_tokens, tokens.output_tokens);
         replace(&mut self.usage.cache_creation_input_tokens, tokens.cache_creation_input_tokens);
         replace(&mut self.usage.cache_read_input_tokens, tokens.cache_read_input_tokens);
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<(), StreamError> {
+        self.size += bytes;
+        if self.size > MAX_ANSWER { Err(StreamError::TooLarge) } else { Ok(()) }
     }
 
     fn begin(&mut self, index: usize, block: Map<String, Value>) -> Option<ModelEvent> {

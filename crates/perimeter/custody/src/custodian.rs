@@ -370,8 +370,9 @@ impl Custodian {
     fn secret(&self, session: &str, granted: &Granted, present: Option<Present>) -> Option<Grant> {
         let (mut sessions, permit) = (self.sessions(), &granted.permit);
         let open = sessions.get_mut(session)?;
-        let vault = open.variables.grant(permit.credential());
-        if granted.vault.is_some() && vault.is_none() {
+        let used = present.as_ref().and_then(|present| present.variable.as_ref());
+        let vault = open.variables.goes_with(permit.credential(), used);
+        if (used.is_some() || vault.is_none()) && vault != granted.vault {
             return None;
         }
         let secrets = open.secrets.as_mut()?;

@@ -12,6 +12,8 @@ use postern_secret::seal::PerimeterPublicKey;
 use postern_secret::{Secret, SecretBytes};
 use zeroize::Zeroizing;
 
+use crate::renewals;
+
 /// The perimeter's key pair (X25519).
 pub(crate) struct PerimeterPair {
     pub(crate) private: SecretBytes,
@@ -26,6 +28,14 @@ pub enum KeyError {
     Exposed {
         /// The key file.
         file: PathBuf,
+    },
+    /// It is gone, and values were sealed to it.
+    #[error("{} is missing, and what was sealed to this perimeter opens with it alone; restore it, or remove {} to begin with a new key: register that with `postern perimeter register`, and send the values again", file.display(), traces.display())]
+    Missing {
+        /// The key file.
+        file: PathBuf,
+        /// What says that there was one.
+        traces: PathBuf,
     },
     /// It is not a key.
     #[error("{} does not hold a key; restore it", file.display())]
@@ -64,6 +74,9 @@ pub(crate) fn perimeter(directory: &Path) -> Result<PerimeterPair, KeyError> {
     let private = match read(file.clone(), PERIMETER_BYTES)? {
         Some(seed) => seed,
         None => {
+            if let Some(traces) = traces(directory) {
+                return Err(KeyError::Missing { file, traces });
+            }
             let key = PrivateKey::generate(&X25519).map_err(|_| broken())?;
             let seed: Curve25519SeedBin<'_> = key.as_be_bytes().map_err(|_| broken())?;
             replace(&file, seed.as_ref()).map_err(|source| KeyError::System { file: file.clone(), source })?;
@@ -73,7 +86,16 @@ pub(crate) fn perimeter(directory: &Path) -> Result<PerimeterPair, KeyError> {
     let key = PrivateKey::from_private_key(&X25519, expose(&private)).map_err(|_| broken())?;
     let public = key.compute_public_key().map_err(|_| broken())?;
     let public = PerimeterPublicKey::from_bytes(public.as_ref()).map_err(|_| broken())?;
+    let told = directory.join(PERIMETER_PUBLIC_FILE);
+    if !told.exists() {
+        replace(&told, format!("{public}\n").as_bytes()).map_err(|source| KeyError::System { file: told, source })?;
+    }
     Ok(PerimeterPair { private, public })
+}
+
+/// What is written after a key was made, and so says that there was one.
+fn traces(directory: &Path) -> Option<PathBuf> {
+    [PERIMETER_PUBLIC_FILE, renewals::FILE].map(|name| directory.join(name)).into_iter().find(|file| file.exists())
 }
 
 /// Puts a small file of mode 0600 in place whole: written beside, synced, renamed, and the directory synced.
@@ -120,4 +142,6 @@ fn expose(seed: &SecretBytes) -> &[u8] {
 const MASTER_FILE: &str = "master.key";
 const MASTER_BYTES: usize = 32;
 const PERIMETER_FILE: &str = "perimeter.key";
+/// Its public half.
+const PERIMETER_PUBLIC_FILE: &str = "perimeter.pub";
 const PERIMETER_BYTES: usize = 32;

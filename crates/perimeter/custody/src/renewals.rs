@@ -103,7 +103,7 @@ fn digest_of(sealed: &Sealed) -> String {
 const MOST: usize = 256;
 /// How long they are kept.
 const KEPT: SignedDuration = SignedDuration::from_hours(24);
-const FILE: &str = "renewed.json";
+pub(crate) const FILE: &str = "renewed.json";
 
 #[cfg(test)]
 mod tests {

@@ -457,6 +457,36 @@ async fn hostile_and_slow_hellos_are_refused_or_outwaited_and_the_next_process_j
     assert_eq!(alarms, 2, "one for each socket, however often it happens within a minute");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_sixteen_who_say_nothing_the_next_waits_until_one_of_them_is_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let keeper = stand(directory.path(), CallerKind::Worker).await;
+    let socket = directory.path().join("custody.sock");
+    #[expect(clippy::disallowed_methods, reason = "the test is what should not be there")]
+    let silent: Vec<_> = (0..16).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    let told = answer_to(socket, frame(r#"{"version":"0.0.0","kind":"gateway","document":""}"#)).await;
+    assert_eq!(told, r#"{"refused":"other_version"}"#);
+    let is_closed = |mut stream: UnixStream| {
+        stream.set_nonblocking(true).unwrap();
+        matches!(stream.read(&mut [0]), Ok(0))
+    };
+    assert!(silent.into_iter().any(is_closed), "it was answered while all of them had their places");
+    keeper.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keeper_that_lets_nobody_join_is_waited_for_twenty_seconds_and_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let lock = std::fs::File::create(directory.path().join("keeper.lock")).unwrap();
+    lock.lock().unwrap();
+    let began = tokio::time::Instant::now();
+    let joining = keeper::join_or_start(settings(directory.path()), CallerKind::Gateway);
+    let joining = tokio::time::timeout(Duration::from_secs(60), joining).await.expect("it is given up");
+    let refused = joining.err().unwrap();
+    assert!(matches!(&refused, KeeperError::Slow { lock } if lock.ends_with("keeper.lock")), "{refused}");
+    assert_eq!(began.elapsed().as_secs(), 20);
+}
+
 #[tokio::test]
 async fn a_directory_that_others_can_write_is_not_used() {
     let directory = tempfile::tempdir().unwrap();

@@ -3,13 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use postern_custody::{
-    CallerKind, Client, Configuration, CustodyError, EgressClient, OpenSession, Purpose, RefusalReason, store::Store,
+    CallerKind, Client, Configuration, CustodyError, EgressClient, GatewayClient, OpenSession, Purpose, RefusalReason,
+    store::Store,
 };
 use postern_exec::WireBytes;
 use postern_exec::asynchronous::Channel;
@@ -230,4 +233,30 @@ async fn a_question_is_as_long_as_its_asker_needs_and_a_longer_one_ends_the_conn
     }
     drop(worker);
     assert!(child.end(Duration::from_secs(20)).await.unwrap().success());
+}
+
+/// Whether an answer of this many bytes is read on, that never ends.
+fn reads_on(mut asked: UnixStream, bytes: u32) -> bool {
+    asked.read_exact(&mut [0; 1]).unwrap();
+    asked.write_all(&bytes.to_le_bytes()).unwrap();
+    // More than lies in a socket unread.
+    asked.write_all(&vec![b' '; 1 << 20]).is_ok()
+}
+
+#[tokio::test]
+async fn an_answer_has_a_longest_length_and_a_longer_one_is_not_waited_for() {
+    let limit = 64 << 20;
+    for (bytes, is_read) in [(limit, true), (limit + 1, false)] {
+        for kind in [CallerKind::Worker, CallerKind::Egress, CallerKind::Gateway] {
+            let (ours, theirs) = Channel::pair().unwrap();
+            let answering = tokio::task::spawn_blocking(move || reads_on(theirs.into(), bytes));
+            let outcome = match kind {
+                CallerKind::Worker => Client::new(ours).close("sesn_1").await,
+                CallerKind::Egress => EgressClient::new(ours).placeholders().await.map(|_| ()),
+                _ => GatewayClient::new(ours).placeholders().await.map(|_| ()),
+            };
+            assert_eq!(outcome, Err(CustodyError::Gone));
+            assert_eq!(answering.await.unwrap(), is_read, "{kind:?} {bytes}");
+        }
+    }
 }

@@ -205,5 +205,5 @@ pub enum Answer {
     },
 }
 
-/// The longest message of either side.
-pub const LIMIT: usize = 1 << 20;
+/// The longest message of either side: a configuration as long as a worker takes one, and a word about each open session.
+pub const LIMIT: usize = 2 << 20;

@@ -30,10 +30,10 @@ pub struct GatewayConfig {
     pub environments: BTreeMap<String, String>,
     /// The data directory; everything of ours lies in `perimeter/` below it.
     pub data_dir: PathBuf,
-    /// Where the audit log lies; `<data>/perimeter/audit` unless said.
-    pub audit_dir: Option<PathBuf>,
-    /// Where custody's store lies; `<data>/perimeter/custody` unless said.
-    pub custody_dir: Option<PathBuf>,
+    /// Where the audit log lies.
+    pub audit_dir: PathBuf,
+    /// Where custody's store lies.
+    pub custody_dir: PathBuf,
     /// The operator's variables that zones and routes name with `env:`, for custody alone.
     pub variables: BTreeMap<String, WireBytes>,
     /// The keys that verify identities, where they are pinned; else the edge tells them.

@@ -18,6 +18,7 @@ mod leaf;
 pub mod limits;
 mod mark;
 mod oauth;
+mod orders;
 mod patient;
 mod phases;
 mod pool;

@@ -40,6 +40,7 @@ use crate::{
     limits::Bounds,
     mark::Mark,
     oauth::Journal,
+    orders,
 };
 
 /// Makes permits for endpoints of the configuration: `postern_policy::configured`, which `bin` alone may name.
@@ -103,11 +104,11 @@ async fn start(config: GatewayConfig, executing: Starter, configured: Configured
     let settings = keeper::Settings {
         starter: executing.clone(),
         perimeter: perimeter.join("keeper"),
-        audit: config.audit_dir.unwrap_or_else(|| perimeter.join("audit")),
+        audit: config.audit_dir,
         custody: postern_custody::Configuration {
             document: config.document,
             environments: config.environments,
-            directory: config.custody_dir.unwrap_or_else(|| perimeter.join("custody")),
+            directory: config.custody_dir,
             snapshot: config.variables,
         },
     };
@@ -235,38 +236,24 @@ fn bearer(token: &SecretBytes) -> Option<HeaderValue> {
 async fn orders(
     gateway: &Arc<Gateway>,
     keeper: &Keeper,
-    mut starter: Option<Channel>,
-    mut connected: watch::Receiver<bool>,
+    starter: Option<Channel>,
+    connected: watch::Receiver<bool>,
 ) -> ExitCode {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("signals cannot be received");
-        return ExitCode::FAILURE;
-    };
-    loop {
-        let order = tokio::select! {
-            _ = terminate.recv() => Some(Order::Drain),
-            _ = interrupt.recv() => Some(Order::Drain),
-            order = next_order(&mut starter) => order,
-            Ok(()) = connected.changed() => {
-                let report = Report::Connected { connected: *connected.borrow_and_update() };
-                tell(&mut starter, &report).await;
-                continue;
-            }
-        };
-        match order {
-            None => return ExitCode::FAILURE,
-            Some(Order::Drain) => gateway.drain.start(),
-            Some(Order::Reload { document, environments, variables }) => {
-                let taken = document.clone();
-                let problems = reload(gateway, Reload { document, environments, snapshot: variables }).await;
-                if problems.is_empty() {
-                    keeper.reads(&taken);
-                }
-                tell(&mut starter, &Report::Reloaded { problems }).await;
-            }
+    let obey = async |order| match order {
+        Order::Drain => {
+            gateway.drain.start();
+            None
         }
-    }
+        Order::Reload { document, environments, variables } => {
+            let taken = document.clone();
+            let problems = reload(gateway, Reload { document, environments, snapshot: variables }).await;
+            if problems.is_empty() {
+                keeper.reads(&taken);
+            }
+            Some(Report::Reloaded { problems })
+        }
+    };
+    orders::take(starter, connected, obey).await
 }
 
 /// Puts other rules in force: first in custody and then, when that is on record, here, so that no call is decided by rules
@@ -287,22 +274,6 @@ pub(crate) async fn reload(gateway: &Gateway, reload: Reload) -> Vec<String> {
     }
     gateway.replace_rules(rules);
     Vec::new()
-}
-
-async fn tell(starter: &mut Option<Channel>, report: &Report) {
-    if let Some(channel) = starter
-        && let Err(error) = channel.send(report, &[]).await
-    {
-        tracing::warn!(%error, "the starter does not hear the gateway");
-    }
-}
-
-/// The starter's next order; `None` when it is gone. Without a starter there is never one.
-async fn next_order(starter: &mut Option<Channel>) -> Option<Order> {
-    match starter {
-        Some(channel) => channel.receive::<Order>(ORDER_LIMIT).await.ok().flatten().map(|(order, _)| order),
-        None => std::future::pending().await,
-    }
 }
 
 /// Lets running calls end, then audit and custody.
@@ -375,6 +346,5 @@ pub fn prepare(data_dir: &Path) -> std::io::Result<PathBuf> {
 
 /// Where the gateway keeps its key and its mark, below the perimeter's directory.
 const DIRECTORY: &str = "gateway";
-const ORDER_LIMIT: usize = 16 << 20;
 const USAGE: u8 = 2;
 const SECOND_SIGNAL: u8 = 130;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use postern_exec::WireBytes;
+use postern_exec::frame::{HEADER, encode};
 use postern_policy::document::DocumentText;
 use postern_sandbox::ControlStatus;
 use serde::{Deserialize, Serialize};
@@ -28,10 +29,10 @@ pub struct WorkerConfig {
     pub environments: BTreeMap<String, String>,
     /// The data directory; everything of ours lies in `perimeter/` below it.
     pub data_dir: PathBuf,
-    /// Where the audit log lies; `<data>/perimeter/audit` unless said.
-    pub audit_dir: Option<PathBuf>,
-    /// Where custody's store lies; `<data>/perimeter/custody` unless said.
-    pub custody_dir: Option<PathBuf>,
+    /// Where the audit log lies.
+    pub audit_dir: PathBuf,
+    /// Where custody's store lies.
+    pub custody_dir: PathBuf,
     /// Keys, secrets and texts of ours that the configuration names: nothing that a zone lends may show them.
     #[serde(default)]
     pub kept: Vec<PathBuf>,
@@ -69,6 +70,17 @@ pub enum Order {
         variables: BTreeMap<String, WireBytes>,
     },
 }
+
+impl Order {
+    /// Whether a worker reads it. One that is sent all the same ends the worker: what comes after it cannot be told apart from it.
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        encode(self, 0).is_ok_and(|frame| frame.len() - HEADER <= ORDER_LIMIT)
+    }
+}
+
+/// A configuration with its files; custody takes more.
+pub(crate) const ORDER_LIMIT: usize = 1 << 20;
 
 /// What the worker says to its supervisor.
 #[derive(Debug, Clone, Serialize, Deserialize)]

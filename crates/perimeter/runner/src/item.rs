@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use postern_net::Backoff;
+use postern_secret::seal::SealedVariable;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -14,12 +15,12 @@ use tokio_util::sync::CancellationToken;
 use crate::definition::{facts, read_session, unreadable};
 use crate::dispatch::{End, MAX_IDLE};
 use crate::hands::{Hands, Outcome, Passage, Perimeter, Refused, SessionFacts, ToolCall};
-use crate::journal::Journal;
+use crate::journal::{Journal, JournalError};
 use crate::lease::{Beat, Lease, LeaseEnd};
 use crate::parcels::{self, Parcels, Server};
 use crate::place::{HeldLease, Place, Places};
 use crate::remote::{Bearer, Remote, RemoteError, WorkItem};
-use crate::session::{self, Kept, LeaseView, Patience, Served, Subject, chain, lease_end, random};
+use crate::session::{self, JOURNAL_FULL, Kept, LeaseView, Patience, Served, Subject, chain, lease_end, random};
 
 /// What all items of a worker share.
 pub(crate) struct Shared<P> {
@@ -63,25 +64,17 @@ pub(crate) async fn run<P: Perimeter>(shared: &Shared<P>, item: WorkItem, ours: 
     if item.data.kind != "session" {
         return stop(shared, &key, &item.id, None).await;
     }
-    let claim = Claim { work: item.id, session: item.data.id, ours, heard: None };
     // Only our server seals anything for this perimeter; from another there is nothing, and nothing of a former item stays.
-    let variables = item.secret.as_deref().filter(|_| ours).map(Bearer::variables_in).unwrap_or_default();
-    if let Some(place) = shared.places.of(&claim.session).ok()
-        && let Err(error) = place.keep_variables(&variables)
-    {
-        tracing::error!(
-            session = claim.session,
-            error = chain(&error),
-            "the variables of a session's vaults are not kept"
-        );
-    }
+    let variables = Some(item.secret.as_deref().filter(|_| ours).map(Bearer::variables_in).unwrap_or_default());
+    let claim = Claim { work: item.id, session: item.data.id, ours, heard: None, variables };
     hold(shared, claim, key).await;
 }
 
 /// Goes on with an item that an earlier run of this worker held, if it is still ours: its next heartbeat tells.
 pub(crate) async fn resume<P: Perimeter>(shared: &Shared<P>, held: HeldLease) {
     tracing::info!(work = held.work, session = held.session, "resuming");
-    let claim = Claim { work: held.work, session: held.session, ours: held.ours, heard: Some(held.last_heartbeat) };
+    let HeldLease { work, session, ours, last_heartbeat } = held;
+    let claim = Claim { work, session, ours, heard: Some(last_heartbeat), variables: None };
     hold(shared, claim, Arc::clone(&shared.key)).await;
 }
 
@@ -92,6 +85,8 @@ struct Claim {
     ours: bool,
     /// The last heartbeat of an earlier run.
     heard: Option<String>,
+    /// What came with it; of an item that is resumed the earlier run kept it.
+    variables: Option<Vec<SealedVariable>>,
 }
 
 /// Keeps the lease while the session is served, then stops the item or leaves it.
@@ -118,14 +113,20 @@ async fn hold<P: Perimeter>(shared: &Shared<P>, claim: Claim, key: Arc<Bearer>) 
         told,
         memory,
     ));
-    let ended = serve(shared, &claim, &key, lease.clone()).await;
+    // Held until everything of this item is gone: the next one of the session finds its own things only.
+    let (turn, ended) = match turn(shared, &claim, lease.clone()).await {
+        Ok(turn) => (Some(turn), serve(shared, &claim, &key, lease.clone()).await),
+        Err(ended) => (None, ended),
+    };
     heartbeat.abort();
     // Awaited, so that no last beat is remembered after the lease is forgotten.
     let _aborted = heartbeat.await;
     let lost = lease.borrow().end.is_some_and(|end| !end.may_stop());
     if lost || !matches!(ended, Ended::Left) {
-        place.iter().for_each(Place::forget);
+        place.iter().for_each(|place| place.forget_lease(&claim.work));
+        place.iter().filter(|_| turn.is_some()).for_each(Place::forget_variables);
     }
+    drop(turn);
     let (work, session) = (&claim.work, &claim.session);
     match ended {
         _ if lost => tracing::warn!(work, session, "the lease was lost; the item is left to its new holder"),
@@ -135,6 +136,32 @@ async fn hold<P: Perimeter>(shared: &Shared<P>, claim: Claim, key: Arc<Bearer>) 
     }
 }
 
+/// Waits until the item is the one that has its session, and keeps what came with it.
+async fn turn<P>(shared: &Shared<P>, claim: &Claim, mut lease: watch::Receiver<LeaseView>) -> Result<Turn, Ended> {
+    // A resumed item is looked at only once the server has said that it is still ours.
+    let ended = lease.wait_for(|view| view.confirmed || view.end.is_some()).await.map(|view| view.end);
+    match ended {
+        Ok(None) => {}
+        Ok(Some(_)) => return Err(Ended::Done),
+        Err(_) => return Err(Ended::Left),
+    }
+    let turn = tokio::select! {
+        turn = shared.serving.turn(&claim.session) => turn,
+        _ = lease_end(&mut lease) => return Err(Ended::Done),
+    };
+    if let Some(variables) = &claim.variables
+        && let Ok(place) = shared.places.of(&claim.session)
+        && let Err(error) = place.keep_variables(variables)
+    {
+        tracing::error!(
+            session = claim.session,
+            error = chain(&error),
+            "the variables of a session's vaults are not kept"
+        );
+    }
+    Ok(turn)
+}
+
 async fn serve<P: Perimeter>(
     shared: &Shared<P>,
     claim: &Claim,
@@ -142,17 +169,6 @@ async fn serve<P: Perimeter>(
     mut lease: watch::Receiver<LeaseView>,
 ) -> Ended {
     let (session, ours) = (claim.session.as_str(), claim.ours);
-    // A resumed item is looked at only once the server has said that it is still ours.
-    let ended = lease.wait_for(|view| view.confirmed || view.end.is_some()).await.map(|view| view.end);
-    match ended {
-        Ok(None) => {}
-        Ok(Some(_)) => return Ended::Done,
-        Err(_) => return Ended::Left,
-    }
-    let _turn = tokio::select! {
-        turn = shared.serving.turn(session) => turn,
-        _ = lease_end(&mut lease) => return Ended::Done,
-    };
     let subject = Subject { remote: &shared.remote, key, session };
     loop {
         let read = tokio::select! {
@@ -235,7 +251,7 @@ async fn open<P: Perimeter>(
         return Ok(None);
     }
     let place = shared.places.of(subject.session).map_err(|error| no_place(&error))?;
-    let journal = Journal::open(&place.journal).map_err(|error| no_place(&error))?;
+    let journal = Journal::open(&place.journal).map_err(|error| no_journal(&error))?;
     let judged = facts(subject, &session);
     let hands = match (files(&place, &journal), &judged) {
         (Ok(()), Ok(facts)) => shared.perimeter.open(facts.clone()).await,
@@ -310,6 +326,14 @@ fn no_place(error: &(dyn std::error::Error + 'static)) -> Refused {
     Refused {
         code: "worker_storage".to_owned(),
         message: "the worker cannot keep this session on its disk. Next step: an operator reads the worker's log, which has the cause.".to_owned(),
+    }
+}
+
+fn no_journal(error: &JournalError) -> Refused {
+    let JournalError::Full(why) = error else { return no_place(error) };
+    Refused {
+        code: "journal_full".to_owned(),
+        message: format!("the worker's journal of this session has {why}. Next step: {JOURNAL_FULL}."),
     }
 }
 
@@ -408,8 +432,11 @@ impl<H: Hands> Hands for ItemHands<H> {
 #[derive(Default)]
 pub(crate) struct Serving(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
 
+/// A session is this item's alone.
+type Turn = tokio::sync::OwnedMutexGuard<()>;
+
 impl Serving {
-    pub(crate) async fn turn(&self, session: &str) -> tokio::sync::OwnedMutexGuard<()> {
+    pub(crate) async fn turn(&self, session: &str) -> Turn {
         let turn = {
             let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             sessions.retain(|_, turn| Arc::strong_count(turn) > 1);
@@ -424,6 +451,97 @@ const STOPS: u32 = 5;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stand_in::saying;
+
+    /// Opens nothing.
+    struct Closed;
+
+    impl Perimeter for Closed {
+        type Hands = ItemHands<std::convert::Infallible>;
+
+        async fn open(&self, _facts: SessionFacts) -> Result<Self::Hands, Refused> {
+            Err(workspace_gone())
+        }
+    }
+
+    impl Hands for std::convert::Infallible {
+        async fn run(&mut self, _call: &ToolCall, _ready: impl Future<Output = Result<(), Outcome>> + Send) -> Outcome {
+            match *self {}
+        }
+
+        async fn passes(&mut self, _passage: Passage) -> Result<(), String> {
+            match *self {}
+        }
+
+        async fn close(self) {
+            match self {}
+        }
+    }
+
+    fn shared(remote: Remote, places: &Arc<Places>) -> Shared<Closed> {
+        Shared::new(remote, Bearer::new("key".into()), Closed, Arc::clone(places), CancellationToken::new())
+    }
+
+    fn item() -> WorkItem {
+        let item = serde_json::json!({"id": "work_2", "data": {"type": "session", "id": "sesn_1"}, "secret": null});
+        serde_json::from_value(item).expect("an item")
+    }
+
+    /// The place of a session whose first item is being served, with what that keeps there.
+    fn place_of_the_first(data: &tempfile::TempDir) -> (Arc<Places>, Place, HeldLease) {
+        let places = Arc::new(Places::new(data.path()));
+        let place = places.of("sesn_1").expect("made");
+        let (work, session) = ("work_1".to_owned(), "sesn_1".to_owned());
+        let held = HeldLease { work, session, last_heartbeat: "t".to_owned(), ours: true };
+        place.remember(&held).expect("written");
+        place.keep_variables(&[]).expect("written");
+        (places, place, held)
+    }
+
+    fn variables(data: &tempfile::TempDir) -> bool {
+        data.path().join("perimeter/work/sesn_1/variables").exists()
+    }
+
+    #[tokio::test]
+    async fn an_item_that_never_had_its_turn_takes_nothing_of_the_one_before() {
+        let data = tempfile::tempdir().expect("a directory");
+        let (places, _place, held) = place_of_the_first(&data);
+        let shared = shared(saying(|_, _| (412, b"{}".to_vec())), &places);
+        let _first = shared.serving.turn("sesn_1").await;
+        run(&shared, item(), true).await;
+        assert_eq!((places.leases(), variables(&data)), (vec![held], true));
+    }
+
+    #[tokio::test]
+    async fn what_comes_with_an_item_is_kept_in_its_turn_and_goes_with_it() {
+        let data = Arc::new(tempfile::tempdir().expect("a directory"));
+        let (places, place, _) = place_of_the_first(&data);
+        let (told, mut asked) = tokio::sync::mpsc::unbounded_channel();
+        let looking = Arc::clone(&data);
+        let remote = saying(move |asked, _| {
+            let _over = told.send((asked.to_owned(), variables(&looking)));
+            let beat = br#"{"last_heartbeat":"t","lease_extended":true,"state":"active","ttl_seconds":300}"#;
+            match asked {
+                asked if asked.contains("heartbeat") => (200, beat.to_vec()),
+                asked if asked.contains("/stop") => (200, b"{}".to_vec()),
+                _ => (404, b"{}".to_vec()),
+            }
+        });
+        let shared = Arc::new(shared(remote, &places));
+        let first = shared.serving.turn("sesn_1").await;
+        place.forget_variables();
+        let second = tokio::spawn({
+            let shared = Arc::clone(&shared);
+            async move { run(&shared, item(), true).await }
+        });
+        let (beat, variables_then) = asked.recv().await.expect("asked");
+        assert!(beat.contains("heartbeat") && !variables_then, "{beat}: it is not its turn");
+        drop(first);
+        let (read, variables_then) = asked.recv().await.expect("asked");
+        assert!(read.contains("sessions/sesn_1") && variables_then, "{read}: it is its turn");
+        second.await.expect("it ended");
+        assert_eq!((places.leases(), variables(&data)), (Vec::new(), false));
+    }
 
     #[tokio::test]
     async fn a_session_claimed_twice_is_served_by_one_item_at_a_time() {

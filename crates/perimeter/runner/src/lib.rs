@@ -21,6 +21,8 @@ mod remote;
 mod results;
 mod roster;
 mod session;
+#[cfg(test)]
+mod stand_in;
 mod standing;
 mod worker;
 

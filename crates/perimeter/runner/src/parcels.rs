@@ -87,10 +87,16 @@ impl Parcels {
         hands: &mut H,
     ) -> Result<Vec<String>, Refused> {
         match self.server {
-            Server::Ours => self.bring_resources(subject, session, hands).await?,
-            Server::Another => nothing_given(session)?,
+            Server::Ours => {
+                let mut lines = self.bring_resources(subject, session, hands).await?;
+                lines.extend(self.bring_skills(subject, session, hands).await?);
+                Ok(lines)
+            }
+            Server::Another => {
+                nothing_given(session)?;
+                self.bring_skills(subject, session, hands).await
+            }
         }
-        self.bring_skills(subject, session, hands).await
     }
 
     async fn bring_resources<H: Hands>(
@@ -98,10 +104,10 @@ impl Parcels {
         subject: Subject<'_>,
         session: &Value,
         hands: &mut H,
-    ) -> Result<(), Refused> {
+    ) -> Result<Vec<String>, Refused> {
         let Wanted { files: wanted, stores, repositories } = wanted(session)?;
         *self.waiting() = repositories;
-        self.bring_memories(subject, stores, hands).await?;
+        let lines = self.bring_memories(subject, stores, hands).await?;
         let mut manifest: Manifest = read(&self.place.manifest).map_err(|error| no_room(&error))?;
         let uploads = self.place.given.join(GIVEN[0].0);
         let stale: Vec<String> = manifest
@@ -110,7 +116,7 @@ impl Parcels {
             .map(|(path, _)| path.clone())
             .collect();
         for path in stale {
-            remove(&uploads.join(&path)).map_err(|error| no_room(&error))?;
+            remove(&uploads, &path).map_err(|error| no_room(&error))?;
             manifest.remove(&path);
             write(&self.place.manifest, &manifest).map_err(|error| no_room(&error))?;
         }
@@ -128,7 +134,7 @@ impl Parcels {
             manifest.insert(path, file);
             write(&self.place.manifest, &manifest).map_err(|error| no_room(&error))?;
         }
-        Ok(())
+        Ok(lines)
     }
 
     /// Sends what the session put out and what it changed of memories. Each line says of one file what became of it otherwise.
@@ -157,6 +163,8 @@ impl Parcels {
             make_readable_below(&self.place.given, parent)?;
         }
         fs::set_permissions(&self.place.incoming, fs::Permissions::from_mode(0o644))?;
+        // A directory that what lay in it left empty is in nobody's way.
+        let _none = fs::remove_dir(at);
         fs::rename(&self.place.incoming, at)
     }
 }
@@ -285,11 +293,16 @@ fn make_readable_below(root: &Path, directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+/// Removes a file below a directory of ours, and the directories on its way that it leaves empty.
+fn remove(below: &Path, path: &str) -> io::Result<()> {
+    let at = below.join(path);
+    match fs::remove_file(&at) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
+    let on_its_way = at.ancestors().skip(1).take_while(|directory| *directory != below);
+    let _emptied = on_its_way.map(fs::remove_dir).take_while(Result::is_ok).count();
+    Ok(())
 }
 
 /// What was noted; nothing when nothing was.
@@ -306,4 +319,4 @@ fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

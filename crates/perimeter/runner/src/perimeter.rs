@@ -56,19 +56,19 @@ pub(crate) async fn start(
     let (zones, sources) = zones(&config)?;
     let one = |problem: String| vec![problem];
     let perimeter_dir = config.data_dir.join("perimeter");
-    let ours = [Some(&config.data_dir), config.audit_dir.as_ref(), config.custody_dir.as_ref()];
-    let forbidden_mounts = ours.into_iter().flatten().chain(&config.kept).cloned().collect();
+    let ours = [&config.data_dir, &config.audit_dir, &config.custody_dir];
+    let forbidden_mounts = ours.into_iter().chain(&config.kept).cloned().collect();
     let settings = Settings { forbidden_mounts, shared: perimeter_dir.join("shared") };
     let spawner = Spawner::start(starter, &settings).await.map_err(|error| one(chain(&error)))?;
     let controls = spawner.controls().await.map_err(|error| one(chain(&error)))?;
 
     let settings = keeper::Settings {
         starter: starter.clone(),
-        audit: config.audit_dir.unwrap_or_else(|| perimeter_dir.join("audit")),
+        audit: config.audit_dir,
         custody: postern_custody::Configuration {
             document: config.document.clone(),
             environments: config.environments.clone(),
-            directory: config.custody_dir.unwrap_or_else(|| perimeter_dir.join("custody")),
+            directory: config.custody_dir,
             snapshot: config.variables,
         },
         perimeter: perimeter_dir.join("keeper"),

@@ -172,15 +172,25 @@ impl Place {
         }
     }
 
-    /// Forgets the lease, and what came with the item.
-    pub(crate) fn forget(&self) {
-        for file in [&self.lease, &self.variables] {
-            if let Err(error) = fs::remove_file(file)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(%error, ?file, "what belonged to an item could not be forgotten");
-            }
+    /// Forgets the lease, where it is this item's: an item of the session that waits for its turn remembers its own.
+    pub(crate) fn forget_lease(&self, work: &str) {
+        let held = fs::read(&self.lease).ok().and_then(|text| serde_json::from_slice::<HeldLease>(&text).ok());
+        if held.is_none_or(|held| held.work == work) {
+            forget(&self.lease);
         }
+    }
+
+    /// Forgets what came with the item whose turn it is.
+    pub(crate) fn forget_variables(&self) {
+        forget(&self.variables);
+    }
+}
+
+fn forget(file: &Path) {
+    if let Err(error) = fs::remove_file(file)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, ?file, "what belonged to an item could not be forgotten");
     }
 }
 
@@ -358,13 +368,17 @@ mod tests {
         assert_eq!(places.leases(), []);
         let held = HeldLease { work: "w".into(), session: "sesn_1".into(), last_heartbeat: "t".into(), ours: true };
         place.remember(&held).expect("written");
-        assert_eq!(Places::new(directory.path()).leases(), [held]);
+        assert_eq!(Places::new(directory.path()).leases(), std::slice::from_ref(&held));
         let mode = fs::metadata(&place.lease).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(place.variables().expect("none is no error"), []);
         place.keep_variables(&[]).expect("written");
-        place.forget();
-        place.forget();
+        place.forget_lease("another");
+        assert_eq!(places.leases(), [held], "it is not that item's");
+        for _ in 0..2 {
+            place.forget_lease("w");
+            place.forget_variables();
+        }
         assert_eq!(places.leases(), []);
         assert!(!place.variables.exists(), "what came with the item goes with it");
     }

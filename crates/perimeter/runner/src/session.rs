@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::definition::{facts, read_session};
 use crate::dispatch::{Dispatch, Effect, End, History, Input, SessionEvent};
 use crate::hands::{Hands, Outcome, Refused, SessionFacts, ToolCall};
-use crate::journal::{Journal, Standing};
+use crate::journal::{Journal, JournalError, Standing};
 use crate::lease::LeaseEnd;
 use crate::parcels::Parcels;
 use crate::remote::{Bearer, EventStream, Remote, RemoteError};
@@ -271,12 +271,19 @@ async fn execute<H: Hands>(call: &ToolCall, hands: &mut H, journal: &mut Journal
 async fn journaled(call: &ToolCall, journal: &mut Journal) -> Result<(), Outcome> {
     journal.started(&call.id, &call.name).await.map_err(|error| {
         tracing::error!(tool_use = call.id, error = chain(&error), "a tool use could not be journaled and is not run");
-        Outcome::failed(format!(
-            "{}: not run, because the worker cannot write its journal. Next step: an operator frees space on the worker's disk; then try again.",
-            call.name
-        ))
+        Outcome::failed(match error {
+            JournalError::Full(_) => format!("[postern] not run reason=journal_full next={JOURNAL_FULL}"),
+            _ => format!(
+                "{}: not run, because the worker cannot write its journal. Next step: an operator frees space on the worker's disk; then try again.",
+                call.name
+            ),
+        })
     })
 }
+
+/// What to do about a session of which nothing more can be kept in mind.
+pub(crate) const JOURNAL_FULL: &str =
+    "look whether the worker reaches the server with its results; if it does, start a new session";
 
 /// What a model can do about a call whose outcome nobody knows.
 const CHECK: &str = "Check first what it already did (files in the workspace, state of the services it called), then decide whether to repeat it.";
@@ -396,7 +403,7 @@ async fn follow(
 ) -> Result<(), RemoteError> {
     // The receiver lives as long as this future: both are branches of one select.
     let _ = inputs.send(Input::HistoryBegins).await;
-    let read = history(subject, inputs).await;
+    let read = history(subject, inputs, PAGES).await;
     let history = if read.is_ok() { History::Complete } else { History::Failed };
     let _ = inputs.send(Input::HistoryEnds(history)).await;
     // Without it what is open is not known, however well the stream goes on: both are begun anew.
@@ -409,9 +416,9 @@ async fn follow(
     Ok(())
 }
 
-async fn history(subject: Subject<'_>, inputs: &mpsc::Sender<Input>) -> Result<(), RemoteError> {
+async fn history(subject: Subject<'_>, inputs: &mpsc::Sender<Input>, pages: usize) -> Result<(), RemoteError> {
     let mut cursor: Option<String> = None;
-    for _ in 0..PAGES {
+    for _ in 0..pages {
         let page = subject.remote.events(subject.key, subject.session, cursor.as_deref()).await?;
         for event in &page.data {
             let _ = inputs.send(Input::History(SessionEvent::read(event))).await;
@@ -445,3 +452,6 @@ const RECONNECT: Backoff = Backoff {
     cap: Duration::from_secs(10),
     retry_after_cap: Duration::from_secs(300),
 };
+
+#[cfg(test)]
+mod tests;

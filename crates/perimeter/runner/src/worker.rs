@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::boundary::{Commands, Reloading};
-use crate::config::{Order, Report, WorkerConfig};
+use crate::config::{ORDER_LIMIT, Order, Report, WorkerConfig};
 use crate::control::{Facts, WorkerControl};
 use crate::hands::Perimeter;
 use crate::item::{self, Shared};
@@ -359,8 +359,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(250);
 /// An item that was handed out and not acknowledged is handed out anew after 5 s.
 const ACKNOWLEDGE_TIME: Duration = Duration::from_secs(4);
-/// A configuration with its files; custody takes more.
-const ORDER_LIMIT: usize = 1 << 20;
 const USAGE: u8 = 2;
 const NOT_REACHABLE: u8 = 3;
 const SECOND_SIGNAL: u8 = 130;
+
+#[cfg(test)]
+mod tests;

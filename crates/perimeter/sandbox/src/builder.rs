@@ -20,6 +20,7 @@ use crate::inside::{Order, Report};
 use crate::nobody;
 use crate::request::{Builder, Request};
 use crate::sandbox::{Exit, Network};
+use crate::spec::{Access, Spec};
 use crate::stub::{Stub, Stubs};
 use crate::system::System;
 use postern_confine::seccomp::Filter;
@@ -70,6 +71,8 @@ pub(crate) struct Running {
 pub(crate) struct Handed {
     pub(crate) tools: OwnedFd,
     pub(crate) sockets: Vec<OwnedFd>,
+    /// Where it shows something lent to be read that could not be closed to writing as a whole.
+    pub(crate) open: Vec<PathBuf>,
 }
 
 /// The first process of a sandbox. Dropping it kills it and everything in its namespace, and waits for that.
@@ -209,9 +212,9 @@ fn serve(tools: &Tools, stub: &Stub, pool: &Pool, request: &Request) -> Result<(
     drop((tools_theirs, words_theirs));
     // The stub builds meanwhile.
     limit(stub, pool, request)?;
-    let sockets = wait_for_report(&stub.channel)?;
+    let (sockets, open) = wait_for_report(&stub.channel, &request.spec)?;
     ordered.map_err(|error| BuildError::refused("order the build", error.to_string(), "report this as a defect"))?;
-    Ok((words_ours, Handed { tools: tools_ours, sockets }))
+    Ok((words_ours, Handed { tools: tools_ours, sockets, open }))
 }
 
 /// A process id as files of the kernel want it.
@@ -228,17 +231,20 @@ fn no_sockets(errno: Errno) -> BuildError {
     BuildError::system("make the sockets", "make a socket pair or pipe", errno, "raise the limit of open files")
 }
 
-/// Waits until the child is process 1, or says why not.
-fn wait_for_report(child: &Channel) -> Result<Vec<OwnedFd>, BuildError> {
+/// Waits until the child is process 1, or says why not. With its sockets comes what was lent and stays open.
+fn wait_for_report(child: &Channel, spec: &Spec) -> Result<(Vec<OwnedFd>, Vec<PathBuf>), BuildError> {
     let until = Instant::now() + PATIENCE;
+    let mut read = spec.mounts.iter().filter(|mount| mount.access != Access::Write);
+    let mut open = Vec::new();
     loop {
         match receive(child, until)? {
             Some((Report::Lent, mounts)) => {
-                nobody::own(&mounts);
+                let closed = nobody::own(&mounts)?;
+                open.extend(closed.iter().zip(&mut read).filter(|(is, _)| !**is).map(|(_, mount)| mount.at.clone()));
                 // A child that is gone by now is met by the next look.
                 let _gone = child.send(&Order::Closed, &[]);
             }
-            Some((Report::Ready, sockets)) if sockets.len() >= Network::SOCKETS => return Ok(sockets),
+            Some((Report::Ready, sockets)) if sockets.len() >= Network::SOCKETS => return Ok((sockets, open)),
             Some((Report::Failed(error), _)) => return Err(error),
             Some((Report::Ready, _)) | None => return Err(died()),
         }

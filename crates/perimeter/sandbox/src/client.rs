@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use postern_exec::asynchronous::{Channel, Receiver, Sender};
 use postern_exec::role::{self, Starter};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::control::ControlStatus;
 use crate::error::BuildError;
@@ -19,6 +19,8 @@ use crate::wire::{Answer, Ask, Asked, MESSAGE_LIMIT, Ready, Told};
 #[derive(Clone)]
 pub struct Spawner {
     shared: Arc<Shared>,
+    /// Kept so that the runtime reaps the process; it ends when our sender closes.
+    child: Arc<role::Child>,
 }
 
 /// Why there is no spawner.
@@ -38,12 +40,10 @@ pub enum StartError {
 pub struct SpawnerGone;
 
 struct Shared {
-    sender: tokio::sync::Mutex<Sender>,
+    /// What one task sends, in this order: whoever asks may give up at any time, and a message that was begun goes whole.
+    outgoing: mpsc::Sender<Asked>,
     waiting: Mutex<Waiting>,
     gone: watch::Sender<bool>,
-    id: u32,
-    /// Kept so that the runtime reaps the process; it ends when our sender closes.
-    _child: role::Child,
 }
 
 #[derive(Default)]
@@ -55,8 +55,13 @@ struct Waiting {
 
 struct Waiter {
     session: Option<String>,
-    answer: oneshot::Sender<(Answer, Vec<OwnedFd>)>,
+    answer: oneshot::Sender<Answered>,
 }
+
+type Answered = (Answer, Vec<OwnedFd>);
+
+/// How many questions wait to be sent; whoever asks one more waits.
+const OUTGOING: usize = 64;
 
 impl Spawner {
     /// Starts the spawner role of this very binary. Call it before any secret is opened: sandboxes are forked from that process.
@@ -66,21 +71,7 @@ impl Spawner {
     pub async fn start(starter: &Starter, settings: &Settings) -> Result<Self, StartError> {
         let (child, channel, ready) = role::start_and_wait::<_, Ready>("spawner", settings, starter, &[]).await?;
         ready.map_err(StartError::Refused)?;
-        Ok(Self::over(child, channel))
-    }
-
-    fn over(child: role::Child, channel: Channel) -> Self {
-        let (sender, receiver) = channel.split();
-        let shared = Arc::new(Shared {
-            sender: tokio::sync::Mutex::new(sender),
-            waiting: Mutex::default(),
-            gone: watch::Sender::new(false),
-            id: child.id(),
-            _child: child,
-        });
-        // The task ends with the connection, which ends when the last clone drops its sender or the spawner dies.
-        tokio::spawn(listen(Arc::downgrade(&shared), receiver));
-        Self { shared }
+        Ok(Self { shared: Shared::over(channel), child: Arc::new(child) })
     }
 
     /// Builds a sandbox. When the caller gives up waiting, what was built is destroyed again.
@@ -88,28 +79,7 @@ impl Spawner {
     /// # Errors
     /// [`BuildError`] with the step, the cause and what to do; nothing of the sandbox is left.
     pub async fn build(&self, spec: Spec) -> Result<Sandbox, BuildError> {
-        let session = spec.session.clone();
-        let exit = self.shared.expect_exit(&session)?;
-        let (answer, mut descriptors) = match self.shared.ask(Ask::Build(Box::new(spec)), Some(session.clone())).await {
-            Ok(answered) => answered,
-            Err(SpawnerGone) => return Err(BuildError::spawner_gone()),
-        };
-        match answer {
-            Answer::Built { pid, controls } if descriptors.len() > Network::SOCKETS => {
-                let tools = descriptors.remove(0);
-                let network = Network::from_descriptors(descriptors).expect("the count was checked in this match arm");
-                Ok(Sandbox { session, tools, network, controls, pid, exit })
-            }
-            Answer::NotBuilt(error) => {
-                self.shared.waiting().exits.remove(&session);
-                Err(error)
-            }
-            _ => Err(BuildError::refused(
-                "read the spawner's answer",
-                "it does not fit the question",
-                "report this as a defect",
-            )),
-        }
+        self.shared.build(spec).await
     }
 
     /// Ends a session's sandbox and everything in it; an unknown session is already as wanted. Returns when no process of it is left.
@@ -117,7 +87,7 @@ impl Spawner {
     /// # Errors
     /// [`SpawnerGone`]: then no sandbox is left either.
     pub async fn destroy(&self, session: &str) -> Result<(), SpawnerGone> {
-        self.shared.ask(Ask::Destroy { session: session.to_owned() }, None).await.map(|_destroyed| ())
+        self.shared.ask(Ask::Destroy { session: session.to_owned() }).await.map(|_destroyed| ())
     }
 
     /// Stops every process of a session's sandbox; answers whether it has one. None of them runs until [`Spawner::resume`].
@@ -137,7 +107,7 @@ impl Spawner {
     }
 
     async fn signal(&self, ask: Ask) -> Result<bool, SpawnerGone> {
-        match self.shared.ask(ask, None).await? {
+        match self.shared.ask(ask).await? {
             (Answer::Signalled { found }, _) => Ok(found),
             _ => Err(SpawnerGone),
         }
@@ -148,7 +118,7 @@ impl Spawner {
     /// # Errors
     /// [`SpawnerGone`].
     pub async fn controls(&self) -> Result<Vec<ControlStatus>, SpawnerGone> {
-        match self.shared.ask(Ask::Controls, None).await? {
+        match self.shared.ask(Ask::Controls).await? {
             (Answer::Controls(controls), _) => Ok(controls),
             _ => Err(SpawnerGone),
         }
@@ -163,11 +133,49 @@ impl Spawner {
 
     /// The spawner's process, for reports and tests.
     pub fn id(&self) -> u32 {
-        self.shared.id
+        self.child.id()
     }
 }
 
 impl Shared {
+    fn over(channel: Channel) -> Arc<Self> {
+        let (sender, receiver) = channel.split();
+        let (outgoing, questions) = mpsc::channel(OUTGOING);
+        let shared = Arc::new(Self { outgoing, waiting: Mutex::default(), gone: watch::Sender::new(false) });
+        // The one ends when the last clone is dropped or the socket takes nothing, the other with the connection, which the spawner closes then.
+        tokio::spawn(say(Arc::downgrade(&shared), sender, questions));
+        tokio::spawn(listen(Arc::downgrade(&shared), receiver));
+        shared
+    }
+
+    async fn build(&self, spec: Spec) -> Result<Sandbox, BuildError> {
+        let session = spec.session.clone();
+        let place = self.outgoing.reserve().await.map_err(|_| BuildError::spawner_gone())?;
+        let exit = self.expect_exit(&session)?;
+        // Asked as soon as its exit is expected: whoever gives up waiting leaves an answer behind, and that takes both away.
+        let answered = self.put(place, Ask::Build(Box::new(spec)), Some(session.clone()));
+        let Ok((answer, mut descriptors)) = answered.await else {
+            self.waiting().exits.remove(&session);
+            return Err(BuildError::spawner_gone());
+        };
+        match answer {
+            Answer::Built { pid, controls, open } if descriptors.len() > Network::SOCKETS => {
+                let tools = descriptors.remove(0);
+                let network = Network::from_descriptors(descriptors).expect("the count was checked in this match arm");
+                Ok(Sandbox { session, tools, network, controls, open, pid, exit })
+            }
+            Answer::NotBuilt(error) => {
+                self.waiting().exits.remove(&session);
+                Err(error)
+            }
+            _ => Err(BuildError::refused(
+                "read the spawner's answer",
+                "it does not fit the question",
+                "report this as a defect",
+            )),
+        }
+    }
+
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -186,7 +194,13 @@ impl Shared {
         Ok(receiver)
     }
 
-    async fn ask(&self, ask: Ask, session: Option<String>) -> Result<(Answer, Vec<OwnedFd>), SpawnerGone> {
+    async fn ask(&self, ask: Ask) -> Result<Answered, SpawnerGone> {
+        let place = self.outgoing.reserve().await.map_err(|_| SpawnerGone)?;
+        self.put(place, ask, None).await.map_err(|_| SpawnerGone)
+    }
+
+    /// Puts a question where it is sent from, whoever waits for its answer. Nothing answers once the spawner is gone.
+    fn put(&self, place: mpsc::Permit<'_, Asked>, ask: Ask, session: Option<String>) -> oneshot::Receiver<Answered> {
         let (answer, answered) = oneshot::channel();
         let id = {
             let mut waiting = self.waiting();
@@ -195,16 +209,13 @@ impl Shared {
             waiting.answers.insert(id, Waiter { session, answer });
             id
         };
-        // Checked after the waiter stands: whichever comes second, the listener's end or this line, sees the other.
+        // Checked after the waiter stands: whichever comes second, the spawner's end or this line, sees the other.
         if *self.gone.borrow() {
             self.waiting().answers.remove(&id);
-            return Err(SpawnerGone);
+        } else {
+            place.send(Asked { id, ask });
         }
-        if self.sender.lock().await.send(&Asked { id, ask }, &[]).await.is_err() {
-            self.waiting().answers.remove(&id);
-            return Err(SpawnerGone);
-        }
-        answered.await.map_err(|_| SpawnerGone)
+        answered
     }
 
     /// Hands an answer over; a built sandbox whose asker is gone is named, to be destroyed.
@@ -237,6 +248,18 @@ impl Shared {
     }
 }
 
+/// Sends questions whole, one after the other. A socket that takes no more of them is the spawner's end: nothing reaches it.
+async fn say(shared: std::sync::Weak<Shared>, mut sender: Sender, mut questions: mpsc::Receiver<Asked>) {
+    while let Some(asked) = questions.recv().await {
+        if sender.send(&asked, &[]).await.is_err() {
+            break;
+        }
+    }
+    if let Some(shared) = shared.upgrade() {
+        shared.closed();
+    }
+}
+
 async fn listen(shared: std::sync::Weak<Shared>, mut receiver: Receiver) {
     while let Ok(Some((told, descriptors))) = receiver.receive::<Told>(MESSAGE_LIMIT).await {
         let Some(shared) = shared.upgrade() else { return };
@@ -261,5 +284,88 @@ async fn destroy_unwanted(shared: &Arc<Shared>, session: String) {
         waiting.next_id - 1
     };
     // Nobody waits for the answer; a spawner that is gone has destroyed it already.
-    let _gone = shared.sender.lock().await.send(&Asked { id, ask: Ask::Destroy { session } }, &[]).await;
+    let _gone = shared.outgoing.send(Asked { id, ask: Ask::Destroy { session } }).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::pin::pin;
+    use std::task::Poll;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::spec::{Root, Trust};
+
+    fn spec(session: &str, certificate_bytes: usize) -> Spec {
+        Spec {
+            session: session.to_owned(),
+            workspace: "/nowhere".into(),
+            kernel_uid: None,
+            memory_bytes: 64 << 20,
+            cpus: 1.0,
+            processes: 64,
+            disk_bytes: 1 << 30,
+            system: Root::default(),
+            packages: None,
+            given: None,
+            outputs: None,
+            memories: Vec::new(),
+            mounts: Vec::new(),
+            devices: Vec::new(),
+            kept: Vec::new(),
+            environment: Vec::new(),
+            ca_certificate_pem: "x".repeat(certificate_bytes),
+            trust: Trust::default(),
+            require: Vec::new(),
+        }
+    }
+
+    /// Asks, and gives up at the first wait.
+    async fn give_up<T>(asking: impl Future<Output = T>) {
+        let mut asking = pin!(asking);
+        std::future::poll_fn(|context| {
+            assert!(asking.as_mut().poll(context).is_pending(), "nobody answered");
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// A spawner that builds nothing, and says so to whoever asks.
+    async fn refuse_all(mut channel: Channel) {
+        while let Ok(Some((Asked { id, .. }, _))) = channel.receive::<Asked>(MESSAGE_LIMIT).await {
+            let answer = Answer::NotBuilt(BuildError::refused("build", "it never does", "nothing"));
+            channel.send(&Told::Answer { id, answer }, &[]).await.expect("it listens");
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_gives_up_asking_leaves_neither_half_a_question_nor_an_exit_that_nobody_tells() {
+        let (ours, theirs) = Channel::pair().expect("a pair");
+        let shared = Shared::over(ours);
+        // More than the socket takes: the first is half-way, the second behind it.
+        give_up(shared.build(spec("sesn_1", 2 << 20))).await;
+        tokio::task::yield_now().await;
+        give_up(shared.build(spec("sesn_2", 1))).await;
+        tokio::spawn(refuse_all(Channel::new(theirs).expect("registered")));
+        for session in ["sesn_3", "sesn_1", "sesn_2"] {
+            let error = shared.build(spec(session, 1)).await.expect_err("it never builds");
+            assert_eq!(error.cause, "it never does", "{session}");
+        }
+        assert!(shared.waiting().exits.is_empty() && shared.waiting().answers.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_spawner_that_takes_no_questions_is_gone() {
+        let (ours, theirs) = Channel::pair().expect("a pair");
+        let shared = Shared::over(ours);
+        rustix::net::shutdown(theirs.as_fd(), rustix::net::Shutdown::Read).expect("shuts");
+        let error = shared.build(spec("sesn_1", 1)).await.expect_err("nobody reads it");
+        assert_eq!(error, BuildError::spawner_gone());
+        let mut gone = shared.gone.subscribe();
+        let told = tokio::time::timeout(Duration::from_secs(10), gone.wait_for(|gone| *gone)).await;
+        assert!(told.is_ok_and(|told| told.is_ok()), "whoever waits for its end is told");
+        assert!(shared.waiting().exits.is_empty());
+        assert_eq!(shared.build(spec("sesn_1", 1)).await.expect_err("it is gone"), BuildError::spawner_gone());
+    }
 }

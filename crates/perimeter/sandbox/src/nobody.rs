@@ -9,18 +9,31 @@ use std::path::PathBuf;
 
 use rustix::process::Signal;
 
-use crate::builder::{Process, number};
-use crate::sys::{self, Cloned};
+use crate::builder::{Process, number, system};
+use crate::error::BuildError;
+use crate::sys::{self, Cloned, Recursive};
 
 /// A user that no file belongs to: the one below the number that means none.
 const NOBODY: &str = "4294967294 4294967294 1";
 
-/// Maps nobody in these copied mounts. One whose kind of file system, or whose kernel, knows no maps stays as it is.
-pub(crate) fn own(mounts: &[OwnedFd]) {
-    let Ok(users) = namespace() else { return };
-    for mount in mounts {
-        let _stays = sys::map_mount(mount.as_fd(), users.as_fd());
-    }
+/// Maps nobody in these copied mounts, and answers for each whether all of it is closed. Where what is mounted below one is of a kind of file system that
+/// knows no maps, the one itself is closed and that stays as it is; so does all of it where itself knows none.
+///
+/// # Errors
+/// There is nobody to map.
+pub(crate) fn own(mounts: &[OwnedFd]) -> Result<Vec<bool>, BuildError> {
+    let users = namespace().map_err(|error| {
+        let fix = "let root make user namespaces (user.max_user_namespaces), or have the zone lend nothing to be read";
+        system("close what is lent", "make a user namespace of nobody", &error, fix)
+    })?;
+    let close = |mount: &OwnedFd| {
+        let whole = sys::map_mount(mount.as_fd(), users.as_fd(), Recursive::Yes).is_ok();
+        if !whole {
+            let _itself_neither = sys::map_mount(mount.as_fd(), users.as_fd(), Recursive::No);
+        }
+        whole
+    };
+    Ok(mounts.iter().map(close).collect())
 }
 
 /// A user namespace of nobody. What it was made with ends; the descriptor keeps it.
@@ -42,5 +55,20 @@ fn wait_for_the_end() -> ! {
     }
     loop {
         rustix::event::pause();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An ordinary user may not map nobody: what stands for a machine where it cannot be done.
+    #[test]
+    fn where_nobody_cannot_be_mapped_the_build_fails_and_says_so() {
+        let closed = own(&[]);
+        match rustix::process::geteuid().is_root() {
+            true => assert_eq!(closed, Ok(Vec::new())),
+            false => assert!(closed.is_err_and(|error| error.step == "close what is lent" && !error.fix.is_empty())),
+        }
     }
 }

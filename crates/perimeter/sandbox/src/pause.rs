@@ -3,23 +3,25 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 /// Stops a sandbox by its first process, and answers which of its processes were stopped before: they stay so when it goes on. Stopped is what was
-/// seen stopped, twice, thread by thread; nobody inside runs then who could let another go on.
+/// seen stopped twice, thread by thread, and left no processor in between: a look takes its time, and processes that hand a turn to run around could be
+/// stopped each time that it comes to them. Between the two looks nobody inside ran then who could let another go on.
 ///
 /// `None`: after [`PATIENCE`] something still runs. Processes inside that keep letting each other go on can achieve that; the sandbox must end then.
 pub(crate) fn stop(first: u32) -> Option<HashSet<Member>> {
     let until = Instant::now() + PATIENCE;
     let (mut told, mut stopped_before) = (HashSet::new(), HashSet::new());
-    let mut settled = 0;
+    let mut stillness = Stillness(None);
     loop {
-        let mut calm = true;
+        let (mut calm, mut turns) = (true, Turns::new());
         for member in family(first) {
-            let activity = activity(member.id);
+            let activity = look(member.id, &mut turns);
             if told.insert(member) {
                 calm = false;
                 if activity == Activity::Stopped {
@@ -32,8 +34,7 @@ pub(crate) fn stop(first: u32) -> Option<HashSet<Member>> {
                 signal(member, Signal::STOP);
             }
         }
-        settled = if calm { settled + 1 } else { 0 };
-        if settled == SETTLED {
+        if stillness.lasts(calm.then_some(turns)) {
             return Some(stopped_before);
         }
         if Instant::now() > until {
@@ -65,11 +66,39 @@ enum Activity {
     Running,
 }
 
+/// What the last look found, where nothing ran in it.
+struct Stillness(Option<Turns>);
+
+impl Stillness {
+    /// Whether nothing ran in this look, nor since the last one, in which nothing ran either.
+    fn lasts(&mut self, now: Option<Turns>) -> bool {
+        let lasts = now.is_some() && self.0 == now;
+        self.0 = now;
+        lasts
+    }
+}
+
+/// How often each thread has left a processor. One that is stopped and has run in between has left it once more.
+type Turns = HashMap<PathBuf, Option<u64>>;
+
 /// Every thread counts: the first of them may have ended while another goes on.
-fn activity(id: u32) -> Activity {
+fn look(id: u32, turns: &mut Turns) -> Activity {
     let threads = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
-    let states = threads.filter_map(|thread| state_of(&fs::read_to_string(thread.path().join("stat")).ok()?));
+    let states = threads.filter_map(|thread| {
+        let path = thread.path();
+        let state = state_of(&fs::read_to_string(path.join("stat")).ok()?);
+        // After the state: what was seen stopped first and counted then stood still from the counting on, if both are the same the next time.
+        let status = fs::read_to_string(path.join("status")).ok()?;
+        turns.insert(path, turns_of(&status));
+        state
+    });
     states.map(Activity::of).max().unwrap_or(Activity::Stopped)
+}
+
+/// Of its own will and against it.
+fn turns_of(status: &str) -> Option<u64> {
+    let of = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    Some(of("voluntary_ctxt_switches:")? + of("nonvoluntary_ctxt_switches:")?)
 }
 
 impl Activity {
@@ -139,8 +168,6 @@ fn state_of(stat: &str) -> Option<char> {
 
 /// A command of the operator's is effective within a second, and the spawner serves others too.
 const PATIENCE: Duration = Duration::from_millis(700);
-/// How many looks in a row must find nothing that runs.
-const SETTLED: u32 = 2;
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 #[cfg(test)]
@@ -170,6 +197,10 @@ mod tests {
         let mut output = tree.0.stdout.take().expect("piped");
         std::io::Read::read_exact(&mut output, &mut [0; 5]).expect("ready");
         tree
+    }
+
+    fn activity(id: u32) -> Activity {
+        look(id, &mut Turns::new())
     }
 
     fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -223,6 +254,41 @@ mod tests {
             }
         }
         assert!(began.elapsed() < PATIENCE * 4);
+    }
+
+    /// As one of several does that hand a turn around: at each look it is another that runs.
+    #[test]
+    fn a_process_that_ran_between_two_looks_and_stopped_itself_again_is_not_still() {
+        let tree = tree("echo ready; while :; do kill -STOP $$; done");
+        let first = tree.0.id();
+        let mut still = Stillness(None);
+        let mut look = || {
+            let mut turns = Turns::new();
+            (look(first, &mut turns) == Activity::Stopped).then_some(turns)
+        };
+        until("it is stopped", || look().is_some());
+        // The kernel counts a moment after it says so.
+        let before = turns_that_stay(&mut look);
+        assert!(!still.lasts(Some(before.clone())), "one look tells nothing");
+        signal(family(first)[0], Signal::CONT);
+        until("it ran and is stopped again", || look().is_some_and(|turns| turns != before));
+        let after = turns_that_stay(&mut look);
+        assert!(!still.lasts(Some(after)), "it ran in between");
+        assert!(!still.lasts(None), "something runs");
+        assert!(!still.lasts(look()), "it ran in the look before");
+        assert!(still.lasts(look()));
+    }
+
+    /// Counted the same a hundred times.
+    fn turns_that_stay(look: &mut impl FnMut() -> Option<Turns>) -> Turns {
+        let (mut turns, mut same) = (None, 0);
+        until("nothing is counted any more", || {
+            let now = look();
+            same = if now.is_some() && now == turns { same + 1 } else { 0 };
+            turns = now;
+            same == 100
+        });
+        turns.expect("it is stopped")
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! Dropping it closes the worker's descriptors and nothing else: `Spawner::destroy` ends it.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -28,6 +29,8 @@ pub struct Sandbox {
     pub network: Network,
     /// What holds it, and how well.
     pub controls: Vec<ControlStatus>,
+    /// Where it shows what is lent to be read and, as root, could not be closed to sockets and pipes as a whole.
+    pub open: Vec<PathBuf>,
     /// Its first process, as the host numbers it.
     pub pid: u32,
     pub(crate) exit: watch::Receiver<Option<Exit>>,

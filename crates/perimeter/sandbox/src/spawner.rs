@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::builder::{self, Running, Tools};
+use crate::builder::{self, Handed, Running, Tools};
 use crate::cgroup::{self, Controller, Pool};
 use crate::clocks::Clocks;
 use crate::control::{ControlStatus, unsatisfied};
@@ -62,6 +63,8 @@ struct Spawner<'a> {
     /// Which sandboxes are stopped, each with those of its processes that were stopped before.
     paused: BTreeMap<String, HashSet<pause::Member>>,
     gauge: Gauge,
+    /// When the memory of all was last counted.
+    counted: Option<Instant>,
 }
 
 impl<'a> Spawner<'a> {
@@ -111,6 +114,7 @@ impl<'a> Spawner<'a> {
             running: BTreeMap::new(),
             paused: BTreeMap::new(),
             gauge: Gauge::default(),
+            counted: None,
         })
     }
 
@@ -148,7 +152,7 @@ impl<'a> Spawner<'a> {
             let watched = !self.running.is_empty();
             let timeout = match (ahead, watched) {
                 (true, _) => Some(QUIET),
-                (false, true) => Some(watchdog::INTERVAL),
+                (false, true) => Some(self.gauge.pause()),
                 (false, false) => None,
             };
             let woken = self.poll(timeout)?;
@@ -189,9 +193,9 @@ impl<'a> Spawner<'a> {
     fn answer(&mut self, id: u64, ask: Ask) -> Result<(), ChannelError> {
         match ask {
             Ask::Build(spec) => match self.build(*spec) {
-                Ok(Built { pid, controls, descriptors }) => {
+                Ok(Built { pid, controls, open, descriptors }) => {
                     let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-                    let answer = Answer::Built { pid, controls };
+                    let answer = Answer::Built { pid, controls, open };
                     self.worker.send(&Told::Answer { id, answer }, &borrowed)
                 }
                 Err(error) => self.worker.send(&Told::Answer { id, answer: Answer::NotBuilt(error) }, &[]),
@@ -259,8 +263,9 @@ impl<'a> Spawner<'a> {
         let (running, handed) = builder::build(&self.tools, &mut self.stubs, &mut self.pool, &request)?;
         let pid = builder::number(running.process.id);
         self.running.insert(request.spec.session, running);
-        let descriptors = std::iter::once(handed.tools).chain(handed.sockets).collect();
-        Ok(Built { pid, controls, descriptors })
+        let Handed { tools, sockets, open } = handed;
+        let descriptors = std::iter::once(tools).chain(sockets).collect();
+        Ok(Built { pid, controls, open, descriptors })
     }
 
     /// Ends a sandbox, or buries one that ended, and tells.
@@ -283,8 +288,7 @@ impl<'a> Spawner<'a> {
 
     /// Ends what is over a limit that the kernel does not hold here.
     fn watch(&mut self) {
-        let memory = if self.memory_held { Vec::new() } else { self.over_memory() };
-        for session in memory {
+        for session in self.over_memory(Instant::now()) {
             self.end_because(&session, Ending::Over(Limit::Memory));
         }
         if let Some(session) = self.over_disk().filter(|_| !postern_danger::off!("disk-watchdog")) {
@@ -292,7 +296,12 @@ impl<'a> Spawner<'a> {
         }
     }
 
-    fn over_memory(&self) -> Vec<String> {
+    fn over_memory(&mut self, now: Instant) -> Vec<String> {
+        let is_early = self.counted.is_some_and(|last| now.duration_since(last) < watchdog::INTERVAL);
+        if self.memory_held || is_early {
+            return Vec::new();
+        }
+        self.counted = Some(now);
         let census = Census::take();
         let over =
             |running: &Running| census.resident_bytes(builder::number(running.process.id)) > running.memory_bytes;
@@ -328,6 +337,7 @@ const QUIET: Duration = Duration::from_millis(20);
 struct Built {
     pid: u32,
     controls: Vec<ControlStatus>,
+    open: Vec<PathBuf>,
     descriptors: Vec<OwnedFd>,
 }
 

@@ -106,14 +106,10 @@ pub(crate) fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: u64, recur
     set_attributes(mount, &MountAttr { set: attributes, clear: 0, propagation: 0, userns_fd: 0 }, recursive)
 }
 
-/// Has a copied mount, and everything mounted below, show users as the maps of a user namespace say.
-pub(crate) fn map_mount(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> Result<(), Errno> {
+/// Has a copied mount, and with `recursive` everything mounted below, show users as the maps of a user namespace say: all of it, or nothing.
+pub(crate) fn map_mount(mount: BorrowedFd<'_>, users: BorrowedFd<'_>, recursive: Recursive) -> Result<(), Errno> {
     let userns_fd = u64::try_from(users.as_raw_fd()).map_err(|_| Errno::BADF)?;
-    set_attributes(
-        mount,
-        &MountAttr { set: libc::MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, userns_fd },
-        Recursive::Yes,
-    )
+    set_attributes(mount, &MountAttr { set: libc::MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, userns_fd }, recursive)
 }
 
 fn set_attributes(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: Recursive) -> Result<(), Errno> {

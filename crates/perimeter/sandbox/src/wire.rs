@@ -1,5 +1,7 @@
 //! What worker and spawner say to each other. Both are ours; the limits stop defects, not attacks.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::control::ControlStatus;
@@ -45,6 +47,7 @@ pub(crate) enum Answer {
     Built {
         pid: u32,
         controls: Vec<ControlStatus>,
+        open: Vec<PathBuf>,
     },
     NotBuilt(BuildError),
     /// Nothing of that session is left.

@@ -57,3 +57,64 @@ pub(crate) async fn end(mut running: Running) {
         tracing::warn!(%error, "a program of the control run could not be ended");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::attempt::{PROGRAM, Planned};
+    use crate::catalogue::{Attempt, Outcome};
+
+    /// Attempts of the tests' own, in the program as it is but for one word.
+    async fn made(word: [&str; 2], attempts: &[(&str, Value)]) -> BTreeMap<String, Ended> {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("attack.py");
+        let own =
+            "def hang():\n    time.sleep(100)\n\n\ndef tell(count):\n    return 'made', b'x' * count\n\n\nmain()\n";
+        let text = PROGRAM.replacen(word[0], word[1], 1);
+        assert_eq!((PROGRAM.matches(word[0]).count(), text.matches("\nmain()\n").count()), (1, 1));
+        std::fs::write(&program, text.replace("\nmain()\n", &format!("\n{own}"))).unwrap();
+        let attempt = |attempt: &Value| Attempt(attempt.as_array().unwrap().clone());
+        let probes = attempts.iter().map(|(id, words)| Planned { id, attempt: attempt(words) }).collect();
+        let plan = Plan {
+            namespace: false,
+            side: "outside",
+            variable: "V",
+            taken: &[],
+            hosts: BTreeMap::new(),
+            certificate: String::new(),
+            names: String::new(),
+            outer_uid: String::new(),
+            neighbour: String::new(),
+            probes,
+        };
+        run(&program, &plan, Vec::new()).await.unwrap()
+    }
+
+    /// Nothing of the program changed.
+    const AS_IT_IS: [&str; 2] = ["DEADLINE_SECONDS = 15", "DEADLINE_SECONDS = 15"];
+
+    #[tokio::test]
+    async fn an_attempt_that_does_not_end_is_ended_and_the_next_is_made() {
+        let attempts = [("a/hangs", json!(["hang"])), ("a/next", json!(["tell", 1]))];
+        let ended = made([AS_IT_IS[0], "DEADLINE_SECONDS = 1"], &attempts).await;
+        assert_eq!(ended["a/hangs"].outcome, Outcome::new("killed SIGALRM"));
+        assert_eq!(ended["a/next"].outcome, Outcome::new("made"));
+    }
+
+    #[tokio::test]
+    async fn of_what_an_attempt_brings_back_the_beginning_is_kept() {
+        let attempts = [("a/long", json!(["tell", 20_000])), ("a/short", json!(["tell", 16_384]))];
+        let ended = made(AS_IT_IS, &attempts).await;
+        assert_eq!([ended["a/long"].detail.len(), ended["a/short"].detail.len()], [16_384, 16_384]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_attempts_outside_together_have_so_long() {
+        let begun = tokio::time::Instant::now();
+        let ended = made(AS_IT_IS, &[("a/hangs", json!(["hang"]))]).await;
+        assert!(ended.is_empty());
+        assert!((90..=93).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    }
+}

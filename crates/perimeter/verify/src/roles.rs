@@ -106,4 +106,40 @@ mod tests {
             assert_eq!(read(line), wanted.map(Outcome::new), "{line}");
         }
     }
+
+    /// What the processes of as many attempts said, each of which runs this script in a directory of the test's.
+    async fn made(directory: &Path, script: &str, attempts: usize) -> BTreeMap<Words, Outcome> {
+        let exe = directory.join("exe");
+        std::fs::write(&exe, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&exe, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        all(&exe, directory, (0..attempts).map(|number| vec![format!("role-{number}")]).collect()).await
+    }
+
+    #[tokio::test]
+    async fn so_many_attempts_as_roles_are_made_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        // Each waits for three others, or for the last, and tells how many there were.
+        let script = r#"mkdir "is.$$" "was.$$"
+            until [ $(ls -d is.* | wc -l) -ge 4 ] || [ $(ls -d was.* | wc -l) -ge 12 ]; do sleep 0.02; done
+            sleep 0.2
+            ls -d is.* | wc -l > "count.$$"
+            rmdir "is.$$"
+            echo '{"outcome":"done","error":null}'"#;
+        let ended = made(directory.path(), script, 12).await;
+        assert_eq!(ended.len(), 12);
+        let counts = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+        let counts = counts.filter(|path| path.extension().is_some() && path.is_file());
+        let counts: Vec<usize> =
+            counts.map(|path| std::fs::read_to_string(path).unwrap().trim().parse().unwrap()).collect();
+        assert_eq!((counts.len(), counts.iter().max()), (12, Some(&4)), "{counts:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_as_a_role_that_says_nothing_is_given_up_in_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let begun = tokio::time::Instant::now();
+        let ended = made(directory.path(), "exec sleep 1000", 1).await;
+        assert!(ended.is_empty());
+        assert!((15..=18).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    }
 }

@@ -308,8 +308,8 @@ fn configuration(settings: &Settings, directory: &Path, document: &DocumentText,
         document: document.clone(),
         environments: zone::environments(),
         data_dir: directory.to_owned(),
-        audit_dir: None,
-        custody_dir: None,
+        audit_dir: directory.join("perimeter/audit"),
+        custody_dir: directory.join("perimeter/custody"),
         kept: Vec::new(),
         sessions: 2,
         drain_seconds: 1,
@@ -466,3 +466,17 @@ const OWN_VARIABLES: usize = 200;
 
 /// What every canary begins with; halves of it are searched for from inside, so that the search does not find itself.
 pub(crate) const CANARY_HEAD: &str = "postern-canary-";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_variables_are_looked_for_and_none_that_every_sandbox_has() {
+        let theirs =
+            SET_INSIDE.iter().map(ToString::to_string).chain(["GIT_CONFIG_COUNT".to_owned(), "a b".to_owned()]);
+        let own = |number: usize| format!("OWN_{number}");
+        let all: Vec<String> = theirs.chain((0..300).map(own)).collect();
+        assert_eq!(own_variables(&all), (0..200).map(own).collect::<Vec<_>>());
+    }
+}

@@ -1,4 +1,5 @@
-//! Opening a log: alone, with its key, at the end of its last whole line, and never at the end of one that was shortened.
+//! Opening a log: alone, with its key, at the end of its last whole line, and never at the end of one that was shortened or rewritten behind its newest
+//! signature.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -11,8 +12,9 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::sync::{Checkpoint, Pending};
 use super::{FILE_PREFIX, FILE_SUFFIX, Log, LogError, create, day};
-use crate::key::{Head, SigningKey};
+use crate::key::{Head, PRIVATE_FILE, PUBLIC_FILE, SigningKey};
 use crate::line::{self, Entry, GENESIS, LONGEST_RECORD};
+use crate::reader::{Lines, parse};
 use crate::record::{Decision, Kind, Record};
 
 /// Why a log was not opened. Nothing that needs a record can happen until it is.
@@ -37,6 +39,14 @@ pub enum OpenError {
         directory: PathBuf,
         /// The last record there is.
         last: u64,
+        /// The last record that was signed.
+        signed: u64,
+    },
+    /// What follows the newest signature does not follow from it.
+    #[error("the log in {} does not lead from record {signed}, which was signed, to its end: lines were rewritten or removed; run `postern audit verify`, then move the directory away to begin a new log", directory.display())]
+    Rewritten {
+        /// The log's directory.
+        directory: PathBuf,
         /// The last record that was signed.
         signed: u64,
     },
@@ -71,12 +81,14 @@ impl Log {
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(system)?;
         let lock = lock(directory)?;
         let files = files(directory).map_err(system)?;
-        if !files.is_empty() && !directory.join(crate::key::PUBLIC_FILE).exists() {
+        let lacks = |name| !directory.join(name).exists();
+        // Before a key is made: a new one would take the place of the public half that verifies what there is.
+        if !files.is_empty() && (lacks(PUBLIC_FILE) || lacks(PRIVATE_FILE)) {
             return Err(OpenError::Incomplete { directory: directory.to_owned(), missing: "key" });
         }
         let key = SigningKey::open_or_make(directory).map_err(system)?;
         let tail = Tail::find(directory, &files)?;
-        check_against_checkpoint(directory, &key, tail.last.as_ref())?;
+        check_against_checkpoint(directory, &key, tail.last.as_ref(), &files)?;
         let (date, file, length) = match files.last() {
             Some((date, path)) => {
                 let file = OpenOptions::new().append(true).open(path).map_err(system)?;
@@ -201,7 +213,12 @@ fn cut(path: &Path, bytes: u64) -> io::Result<()> {
     file.sync_all()
 }
 
-fn check_against_checkpoint(directory: &Path, key: &SigningKey, last: Option<&Entry>) -> Result<(), OpenError> {
+fn check_against_checkpoint(
+    directory: &Path,
+    key: &SigningKey,
+    last: Option<&Entry>,
+    files: &[(Date, PathBuf)],
+) -> Result<(), OpenError> {
     let missing = || OpenError::Incomplete { directory: directory.to_owned(), missing: "checkpoint" };
     let checkpoint = match Checkpoint::beside(directory) {
         Ok(checkpoint) => checkpoint,
@@ -215,16 +232,30 @@ fn check_against_checkpoint(directory: &Path, key: &SigningKey, last: Option<&En
     if !key.public().signed(&head, &checkpoint.signature) {
         return Err(missing());
     }
-    let seq = last.map_or(0, |last| last.seq);
-    let leads_there = match last {
-        Some(last) if last.seq == checkpoint.seq => last.hash == checkpoint.hash,
-        _ => seq >= checkpoint.seq,
-    };
-    if leads_there {
-        Ok(())
-    } else {
-        Err(OpenError::Shortened { directory: directory.to_owned(), last: seq, signed: checkpoint.seq })
+    let (directory, signed) = (directory.to_owned(), checkpoint.seq);
+    match last {
+        Some(last) if last.seq >= signed => match leads_from(files, &checkpoint, last) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(OpenError::Rewritten { directory, signed }),
+            Err(source) => Err(OpenError::System { directory, source }),
+        },
+        _ => Err(OpenError::Shortened { directory, last: last.map_or(0, |last| last.seq), signed }),
     }
+}
+
+/// Whether the record that was signed stands at its number, and an unbroken chain leads from it to the log's end. What goes on from here is signed
+/// with all before it.
+fn leads_from(files: &[(Date, PathBuf)], checkpoint: &Checkpoint, last: &Entry) -> io::Result<bool> {
+    let Some(lines) = Lines::not_long_before(files.iter().map(|(_, file)| file), checkpoint.seq)? else {
+        return Ok(false);
+    };
+    let entries = lines.map(|line| line.content.ok().and_then(|bytes| parse(&bytes).ok()));
+    let mut entries = entries.skip_while(|entry| entry.as_ref().is_some_and(|entry| entry.seq < checkpoint.seq));
+    let signed = entries.next().flatten().filter(|entry| entry.seq == checkpoint.seq && entry.hash == checkpoint.hash);
+    let chain_on = |before: Option<Entry>, entry: Option<Entry>| {
+        entry.filter(|entry| before.is_some_and(|before| entry.seq == before.seq + 1 && entry.previous == before.hash))
+    };
+    Ok(entries.fold(signed, chain_on).is_some_and(|end| end.seq == last.seq && end.hash == last.hash))
 }
 
 const LOCK_FILE: &str = "lock";

@@ -86,7 +86,7 @@ fn an_unterminated_last_line_is_cut_and_a_record_says_so() {
 fn a_log_that_does_not_look_as_it_was_left_is_not_continued() {
     type Damage = fn(&std::path::Path);
     type Expected = fn(&OpenError) -> bool;
-    let table: [(&str, Damage, Expected); 5] = [
+    let table: [(&str, Damage, Expected); 6] = [
         (
             "last line changed",
             |d| replace_in(&newest(d), "\"seq\":4", "\"seq\":5"),
@@ -98,6 +98,11 @@ fn a_log_that_does_not_look_as_it_was_left_is_not_continued() {
             |e| matches!(e, OpenError::Shortened { last: 2, signed: 4, .. }),
         ),
         ("key removed", |d| fs::remove_file(d.join("key.pub")).unwrap(), |e| matches!(e, OpenError::Incomplete { .. })),
+        (
+            "private key removed",
+            |d| fs::remove_file(d.join("key.pkcs8")).unwrap(),
+            |e| matches!(e, OpenError::Incomplete { missing: "key", .. }),
+        ),
         (
             "checkpoint removed",
             |d| fs::remove_file(d.join("checkpoint.json")).unwrap(),
@@ -119,9 +124,61 @@ fn a_log_that_does_not_look_as_it_was_left_is_not_continued() {
         if what == "last line changed" {
             keep_lines(&newest(directory.path()), 4);
         }
+        let public = fs::read(directory.path().join("key.pub")).ok();
         let error = Log::open(directory.path(), now()).err().expect(what);
         assert!(expected(&error), "{what}: {error}");
+        assert_eq!(fs::read(directory.path().join("key.pub")).ok(), public, "{what}: no other key is put beside it");
     }
+}
+
+#[test]
+fn a_log_whose_chain_breaks_behind_its_signature_is_not_continued_however_long_it_is() {
+    type Damage = fn(&std::path::Path);
+    let without = |file: &std::path::Path, line: usize| {
+        let text = fs::read_to_string(file).unwrap();
+        let kept = text.lines().enumerate().filter(|(at, _)| *at != line).map(|(_, kept)| format!("{kept}\n"));
+        fs::write(file, kept.collect::<String>()).unwrap();
+    };
+    let damages: [(&str, Damage); 4] = [
+        ("the signed record's file removed", |d| fs::remove_file(&files(d).unwrap()[0].1).unwrap()),
+        ("the signed record changed", |d| replace_in(&files(d).unwrap()[0].1, "number 2999 ", "number 2998 ")),
+        ("a middle day emptied", |d| fs::write(&files(d).unwrap()[1].1, "").unwrap()),
+        ("a line of the last day changed", |d| replace_in(&newest(d), "number 7001 ", "number 7002 ")),
+    ];
+    let long = |directory: &std::path::Path| {
+        let mut log = Log::open(directory, now()).unwrap();
+        let text = |n: u32| format!("number {n} {}", "x".repeat(200));
+        log.append_all((0..3000).map(|n| record(&text(n))).collect(), now()).unwrap();
+        log.take_sync().unwrap().run().unwrap();
+        // What follows is on no signature's way to the disk.
+        log.append_all((3000..6000).map(|n| record(&text(n))).collect(), now()).unwrap();
+        for day in [1, 2] {
+            let later = now() + SignedDuration::from_hours(24 * day);
+            log.append_all((0..10).map(|n| record(&text(n + 7000))).collect(), later).unwrap();
+        }
+        Checkpoint::beside(directory).unwrap().seq
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let signed = long(directory.path());
+    assert_eq!(signed, 3002, "opened, its checkpoint, and the records");
+    let all = files(directory.path()).unwrap();
+    let lines = crate::reader::Lines::not_long_before(all.iter().map(|(_, file)| file), signed).unwrap().unwrap();
+    let first = lines.filter_map(|line| crate::reader::parse(&line.content.ok()?).ok()).next().unwrap().seq;
+    assert!((2..=signed).contains(&first), "what lies long before is not read: {first}");
+    drop(Log::open(directory.path(), now() + SignedDuration::from_hours(48)).unwrap());
+    verify(directory.path()).unwrap();
+
+    for (what, damage) in damages {
+        let directory = tempfile::tempdir().unwrap();
+        long(directory.path());
+        damage(directory.path());
+        let refused = Log::open(directory.path(), now() + SignedDuration::from_hours(48)).err().expect(what);
+        assert!(matches!(refused, OpenError::Rewritten { signed: 3002, .. }), "{what}: {refused}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    long(directory.path());
+    without(&newest(directory.path()), 4);
+    assert!(matches!(Log::open(directory.path(), now()), Err(OpenError::Rewritten { .. })), "a line removed");
 }
 
 fn replace_in(file: &std::path::Path, from: &str, to: &str) {

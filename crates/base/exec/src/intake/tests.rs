@@ -126,6 +126,36 @@ fn what_was_taken_is_zeroed_and_a_long_frames_buffer_is_given_back() {
 }
 
 #[test]
+fn a_read_takes_so_many_bytes_of_short_frames_and_all_of_a_long_one() {
+    let short = encode(&"x".repeat(995), 0).unwrap();
+    let mut stream = short.repeat(500);
+    let (mut intake, mut reads, mut taken) = (Intake::default(), Vec::new(), 0);
+    let mut read = |intake: &mut Intake, stream: &mut Vec<u8>| {
+        let count = intake.space().len().min(stream.len());
+        let bytes: Vec<u8> = stream.drain(..count).collect();
+        put(intake, &bytes, 0).unwrap();
+        reads.push(count);
+    };
+    // A socket that is never empty, whose reader takes what came after each read.
+    while !stream.is_empty() {
+        read(&mut intake, &mut stream);
+        while intake.take(1000).unwrap().is_some() {
+            taken += 1;
+        }
+    }
+    assert_eq!(taken, 500);
+    let long = encode(&"x".repeat(3 * MOST_KEPT), 0).unwrap();
+    stream.extend_from_slice(&long);
+    while intake.take(long.len()).unwrap().is_none() {
+        read(&mut intake, &mut stream);
+    }
+    let last = reads.pop().unwrap();
+    assert!(last > 2 * MOST_KEPT, "the rest of a long frame comes at once: {last} bytes");
+    let most = reads.iter().max().copied().unwrap_or_default();
+    assert!((32 << 10..=64 << 10).contains(&most), "{most} bytes");
+}
+
+#[test]
 fn it_goes_on_where_an_assembler_stopped() {
     let frame = encode(&"hello", 0).unwrap();
     for cut in [0, 3, 4, 7] {

@@ -227,12 +227,14 @@ pub fn first_message_blocking<C: DeserializeOwned>() -> Result<(C, Vec<OwnedFd>,
 
 fn launch(role: &'static str, starter: &Starter) -> Result<(Child, Channel), StartError> {
     let (ours, theirs) = socket::pair().map_err(StartError::Socket)?;
-    rustix::net::sockopt::set_socket_timeout(&ours, rustix::net::sockopt::Timeout::Send, Some(CONFIGURE_WITHIN))
+    // What was taken before a wait that timed out counts as sent, and its rest waits once more.
+    let each_wait = CONFIGURE_WITHIN / 2;
+    rustix::net::sockopt::set_socket_timeout(&ours, rustix::net::sockopt::Timeout::Send, Some(each_wait))
         .map_err(|errno| StartError::Socket(errno.into()))?;
     let process = starter.execute(role, theirs)?;
     let id = process.id();
     Ok((Child { role, process, id }, Channel::new(ours)))
 }
 
-/// A role that does not take its configuration does not block its starter for ever.
+/// A role that takes nothing of its configuration for so long does not block its starter any longer.
 const CONFIGURE_WITHIN: Duration = Duration::from_secs(10);

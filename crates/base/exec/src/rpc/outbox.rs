@@ -94,3 +94,21 @@ impl Outbox {
 
 /// Frames that go out by one system call.
 const TOGETHER: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::asynchronous::Channel;
+
+    #[tokio::test]
+    async fn so_many_frames_go_out_by_one_send() {
+        let (ours, _theirs) = Channel::pair().unwrap();
+        let (sender, _receiver) = ours.split();
+        let mut outbox = Outbox::new(sender);
+        outbox.writable().await.unwrap();
+        for _ in 0..100 {
+            outbox.push(Outgoing { bytes: Zeroizing::new(vec![b'x'; 10]), descriptors: Vec::new() });
+        }
+        assert!(matches!(outbox.push_together().unwrap(), Pushed::Bytes(640)));
+    }
+}

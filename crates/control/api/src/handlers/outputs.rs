@@ -59,7 +59,7 @@ async fn store(call: &Call, session: &SessionId, path: &str, blob: &Blob) -> Res
         scope: Some(FileScope::Session { id: session.clone() }),
     };
     let mut tx = call.app.store.write().await.map_err(problem)?;
-    if files::outputs(&mut tx, session).await.map_err(problem)? >= MAX_OUTPUTS {
+    if files::outputs_besides(&mut tx, session, path).await.map_err(problem)? >= MAX_OUTPUTS {
         return Err(Problem::invalid(format!("The session has {MAX_OUTPUTS} outputs already; delete some.")));
     }
     files::put_out(&mut tx, &call.workspace, &metadata, blob, path).await.map_err(problem)?;

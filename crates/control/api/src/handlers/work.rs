@@ -8,11 +8,11 @@ use http::header::USER_AGENT;
 use postern_engine::control::variables;
 use postern_engine::{Lacking, Missing};
 use postern_model::Problem;
-use postern_model::ids::{EnvironmentId, SessionId, WorkId};
+use postern_model::ids::{EnvironmentId, EnvironmentKeyId, SessionId, WorkId};
 use postern_model::work::{StopWork, UpdateWork, Work, WorkError};
 use postern_secret::key::SessionToken;
 use postern_store::environments;
-use postern_store::keys::{Lease, SessionGrant};
+use postern_store::keys::{EnvironmentGrant, Lease, SessionGrant};
 use postern_store::list::page;
 use postern_store::skills;
 use postern_store::work::{self, Beat, Claim, Claimed, Poll};
@@ -35,6 +35,9 @@ const MAX_ERROR_MESSAGE: usize = 2000;
 /// Hands out one item, or null. Waits up to `block_ms` for one to arrive.
 pub(crate) async fn poll(mut call: Call) -> Result<Reply, Problem> {
     let environment = environment(&call).await?;
+    let Caller::Environment(EnvironmentGrant { key, .. }) = call.caller.clone() else {
+        return Err(Problem::permission("Work is handed out to environment keys."));
+    };
     let block = call.query.number("block_ms", 1, 999)?;
     let reclaim = call.query.number("reclaim_older_than_ms", 0, MAX_RECLAIM_MS)?.unwrap_or(DEFAULT_RECLAIM_MS);
     call.query.finish()?;
@@ -48,7 +51,7 @@ pub(crate) async fn poll(mut call: Call) -> Result<Reply, Problem> {
         let mut arrived = std::pin::pin!(call.app.store.work_arrived());
         arrived.as_mut().enable();
         call.app.engine.settle_lost(&environment).await?;
-        let poll = Polled { environment: &environment, worker, reclaim, brings };
+        let poll = Polled { environment: &environment, key: &key, worker, reclaim, brings };
         if let Some(work) = claim(&call.app, poll).await? {
             return Reply::json(&work);
         }
@@ -72,7 +75,7 @@ pub(crate) async fn heartbeat(mut call: Call) -> Result<Reply, Problem> {
     let (environment, id) = item(&call).await?;
     let expected = call.query.text("expected_last_heartbeat")?;
     let desired = call.query.number("desired_ttl_seconds", 1, 24 * 60 * 60)?;
-    let superseded = superseded(&call.caller);
+    let superseded = lost(&call.caller).is_some();
     let app = call.app.clone();
     call.finish_without_body()?;
     let beat = Beat {
@@ -94,8 +97,8 @@ pub(crate) async fn stop(call: Call) -> Result<Reply, Problem> {
     if let Some(error) = &body.error {
         check_error(error)?;
     }
-    if superseded(&call.caller) {
-        return Err(Problem::conflict(format!("Work item {id} was handed to another worker.")));
+    if let Some(why) = lost(&call.caller) {
+        return Err(Problem::conflict(format!("Work item {id} {why}.")));
     }
     let app = call.app;
     call.query.finish()?;
@@ -166,8 +169,15 @@ async fn item(call: &Call) -> Result<(EnvironmentId, WorkId), Problem> {
     Ok((environment, id))
 }
 
-fn superseded(caller: &Caller) -> bool {
-    matches!(caller, Caller::Session(SessionGrant { lease: Lease::Superseded, .. }))
+/// Why the item of a session token is its caller's no more, though the item goes on.
+fn lost(caller: &Caller) -> Option<&'static str> {
+    match caller {
+        Caller::Session(SessionGrant { lease: Lease::Superseded, .. }) => Some("was handed to another worker"),
+        Caller::Session(SessionGrant { lease: Lease::Revoked, .. }) => {
+            Some("was handed out to an environment key that was revoked")
+        }
+        _ => None,
+    }
 }
 
 /// What a worker brings to a sandbox besides its tools.
@@ -207,13 +217,14 @@ impl Brings {
 /// Who asks for work.
 struct Polled<'a> {
     environment: &'a EnvironmentId,
+    key: &'a EnvironmentKeyId,
     worker: &'a str,
     reclaim: Duration,
     brings: Brings,
 }
 
 async fn claim(app: &App, polled: Polled<'_>) -> Result<Option<Work>, Problem> {
-    let Polled { environment, worker, reclaim, brings } = polled;
+    let Polled { environment, key, worker, reclaim, brings } = polled;
     let present = app.pollers.present(environment, Instant::now().into_std());
     let poll = Poll { environment, worker, present: present.as_deref(), reclaim_older_than: reclaim };
     let mut connection = app.store.read().await.map_err(problem)?;
@@ -223,7 +234,7 @@ async fn claim(app: &App, polled: Polled<'_>) -> Result<Option<Work>, Problem> {
     drop(connection);
     let token = SessionToken::issue();
     let digest = token.digest();
-    let ask = Claim { poll, ttl: app.limits.lease_ttl, token_digest: digest.as_str() };
+    let ask = Claim { poll, ttl: app.limits.lease_ttl, token_digest: digest.as_str(), key };
     let mut tx = app.store.write().await.map_err(problem)?;
     let claimed = work::claim(&mut tx, &ask).await.map_err(problem)?;
     let Some(Claimed { work, has_moved }) = claimed else { return Ok(None) };

@@ -61,7 +61,7 @@ pub(crate) async fn erase(call: Call) -> Result<Reply, Problem> {
     }
     app.engine.erase_workspace(&id).await?;
     if let Ok(service) = app.tunnels() {
-        service.parts.fill_directory(&app.store).await.map_err(problem)?;
+        service.forget(&id).await;
     }
     tracing::info!(workspace = %id, "workspace erased");
     Reply::json(&Deleted { id: id.as_str(), kind: "workspace_deleted" })

@@ -1,4 +1,4 @@
-//! The wall clock is set under a server whose workers hold leases.
+//! Leases under a clock that tests set.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -147,4 +147,27 @@ async fn items_that_end_in_vain_are_counted_by_the_log_and_not_by_a_clock_that_w
     stand.server.send(stop.json(&json!({"force": true}))).await.ok();
     let log = stand.server.get(&format!("/v1/sessions/{}/events", item.session)).await.ok();
     assert!(log.to_string().contains("worker_left"), "the third in a row: {log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_a_revoked_environment_key_was_given_opens_and_holds_nothing_and_another_worker_gets_the_item() {
+    let mut stand = Stand::new().await;
+    let item = stand.taken().await;
+    let last = stand.beat(&item, "NO_HEARTBEAT").await.replace(':', "%3A");
+    let keys = format!("/v1/environments/{}/keys", stand.environment);
+    let stolen = stand.server.get(&keys).await.ok()["data"][0]["id"].as_str().unwrap().to_owned();
+    stand.key = stand.server.post(&keys, json!({})).await.ok()["key"].as_str().unwrap().to_owned();
+    stand.server.send(stand.server.request("DELETE", &format!("{keys}/{stolen}"))).await.ok();
+    let asks = |method: &str, path: &str| stand.server.request_as(&item.token, method, path);
+    let session = format!("/v1/sessions/{}", item.session);
+    for path in [session.clone(), format!("{session}/events"), format!("{session}/events/stream")] {
+        stand.server.send(asks("GET", &path)).await.refused(401, "authentication_error");
+    }
+    let post = asks("POST", &format!("{session}/events")).json(&result(&item.call));
+    stand.server.send(post).await.refused(401, "authentication_error");
+    let beat = work_path(&stand.environment, &item, &format!("/heartbeat?expected_last_heartbeat={last}"));
+    stand.server.send(asks("POST", &beat)).await.refused(412, "invalid_request_error");
+    let stop = asks("POST", &work_path(&stand.environment, &item, "/stop")).json(&json!({"force": true}));
+    stand.server.send(stop).await.refused(409, "conflict_error");
+    stand.is_requeued_after_its_lease(&item).await;
 }

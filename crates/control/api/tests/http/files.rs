@@ -259,6 +259,24 @@ async fn what_a_session_puts_out_is_found_with_it_and_can_be_downloaded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_has_a_thousand_outputs_each_of_which_can_be_put_out_anew() {
+    let server = Server::start().await;
+    let (environment, key) = server.environment("e").await;
+    let item = polled(&server, &environment, &key).await;
+    let put = async |number: usize| {
+        let path = format!("/v1/sessions/{}/outputs?path=out/{number}", item.session);
+        let request = server.request_as(&item.token, "POST", &path).body(b"a");
+        server.send(request.header("content-type", "application/octet-stream")).await
+    };
+    for number in 0..1000 {
+        put(number).await.ok();
+    }
+    let refusal = put(1000).await.refused(400, "invalid_request_error");
+    assert!(refusal.contains("1000 outputs"), "{refusal}");
+    put(999).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn clients_of_the_older_beta_page_through_files_by_id_in_both_directions() {
     let server = Server::start().await;
     let mut newest_first = Vec::new();

@@ -405,3 +405,17 @@ async fn a_worker_says_of_a_repository_that_it_is_not_there_and_the_session_is_t
         assert_eq!(say(&key, &wrong).await.status, 400, "{wrong}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_worker_s_word_of_a_repository_so_many_characters_are_told() {
+    let (server, environment, key) = stage().await;
+    let (session, _) = server.session_and_open_call(&environment, json!({"resources": [repository(None)]})).await;
+    let id = resource(&server.get(&format!("/v1/sessions/{session}")).await.ok()).1;
+    let path = format!("/v1/sessions/{session}/resources/{id}/failure");
+    let body = json!({"type": "repository_clone_error", "message": format!("as it began {}", "#".repeat(5_000))});
+    server.send(server.request_as(&key, "POST", &path).json(&body)).await.ok();
+    let errors = errors(&server, &session).await;
+    let told = errors[0]["message"].as_str().unwrap();
+    assert!(told.contains("as it began #"), "{told}");
+    assert_eq!(told.matches('#').count() + "as it began ".len(), 2_000);
+}

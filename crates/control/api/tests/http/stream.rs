@@ -1,10 +1,12 @@
 //! Server-sent events over the wire.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::time::Duration;
 
+use postern_api::{Lasting, Limits};
 use serde_json::{Value, json};
 
-use crate::support::{Request, Server, connect};
+use crate::support::{Request, Server, connect, short};
 
 /// An open stream, read line by line.
 struct Stream {
@@ -162,4 +164,70 @@ async fn a_stream_with_a_last_event_id_begins_behind_that_event() {
             assert!(refusal.contains("Last-Event-ID"), "{refusal}");
         }
     }
+}
+
+/// What comes on a connection up to the end of an answer's head.
+fn answered(socket: &mut std::net::TcpStream) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && socket.read(&mut byte).unwrap() == 1 {
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_has_its_share_of_what_lasts_and_gets_it_back() {
+    let lasting = Lasting { of_session: 3, of_key: 4, of_all: 6 };
+    let server = Server::start_with(Limits { lasting, ..short() }).await;
+    let (environment, key) = server.environment("e").await;
+    let item = crate::work::polled(&server, &environment, &key).await;
+    let path = format!("/v1/sessions/{}/events/stream", item.session);
+    let outputs = format!("/v1/sessions/{}/outputs?path=a", item.session);
+    let open = |credential: &str| tokio::task::block_in_place(|| Stream::open_as(&server, credential, &path));
+    let refused = async |credential: &str| {
+        let answer = server.send(server.request_as(credential, "GET", &path)).await;
+        answer.refused(429, "rate_limit_error");
+        assert_eq!(answer.body["error"]["details"]["error_code"], "limit_requests_under_way");
+    };
+
+    // A stream, an upload and a body that are both in the middle.
+    let stream = open(&item.token);
+    let mut bodies = Vec::new();
+    for path in [&outputs, &format!("/v1/sessions/{}/events", item.session)] {
+        let request = server.request_as(&item.token, "POST", path).header("content-length", "1000");
+        let request = request.header("expect", "100-continue").header("content-type", "application/json");
+        let mut socket = connect(server.address);
+        socket.write_all(&request.bytes()).unwrap();
+        // It is asked for: its caller is known by then.
+        assert!(tokio::task::block_in_place(|| answered(&mut socket)).contains("100 Continue"));
+        bodies.push(socket);
+    }
+    refused(&item.token).await;
+    let more = server.request_as(&item.token, "POST", &outputs).body(b"a");
+    server.send(more.header("content-type", "application/octet-stream")).await.refused(429, "rate_limit_error");
+    server.send(server.request_as(&item.token, "GET", &format!("/v1/sessions/{}", item.session))).await.ok();
+    let of_key = [(); 3].map(|()| open(&key));
+    refused(&key).await;
+    refused(&server.key).await;
+    server.get("/v1/agents").await.ok();
+    assert_eq!(server.operator(Request::new("GET", "/v1/agents")).await.status, 200);
+
+    drop((stream, bodies));
+    let opened = async |credential: &str| {
+        let opened = async {
+            loop {
+                let mut socket = connect(server.address);
+                socket.write_all(&server.request_as(credential, "GET", &path).bytes()).unwrap();
+                if tokio::task::block_in_place(|| answered(&mut socket)).starts_with("HTTP/1.1 200") {
+                    return socket;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), opened).await.expect("what was closed is free again")
+    };
+    let again = [opened(&item.token).await, opened(&key).await];
+    refused(&key).await;
+    drop((of_key, again));
 }

@@ -19,7 +19,7 @@ use postern_secret::Secret;
 use postern_secret::key::ApiKey;
 use postern_secret::seal;
 use postern_session::{ModelEvent, Response as ModelResponse, ResponseBlock, Stop};
-use postern_store::{Store, keys};
+use postern_store::{Store, keys, workspaces};
 use postern_upstream::Model;
 use rustls::crypto::hpke::HpkePrivateKey;
 use serde_json::{Value, json};
@@ -267,7 +267,11 @@ pub(crate) async fn issue_api_key(store: &Store) -> String {
 
 /// A key of another workspace than the default one.
 pub(crate) async fn issue_foreign_key(store: &Store) -> String {
-    issue_api_key_in(store, &WorkspaceId::generate()).await
+    let body = serde_json::from_value(json!({"name": "foreign"})).unwrap();
+    let mut tx = store.write().await.unwrap();
+    let workspace = workspaces::create(&mut tx, body, Timestamp::now()).await.unwrap().id;
+    tx.commit().await.unwrap();
+    issue_api_key_in(store, &workspace).await
 }
 
 async fn issue_api_key_in(store: &Store, workspace: &WorkspaceId) -> String {

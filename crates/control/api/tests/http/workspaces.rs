@@ -1,5 +1,6 @@
 //! Workspaces: apart from each other, and erased whole.
 
+use postern_edge::TunnelEntry;
 use postern_secret::seal;
 use postern_store::list::ListQuery;
 use postern_store::workspaces;
@@ -98,4 +99,24 @@ async fn the_operator_s_own_workspace_is_not_erased() {
     let answer = server.operator(Request::new("DELETE", "/v1/workspaces/wrkspc_default")).await;
     let refusal = answer.refused(400, "invalid_request_error");
     assert!(refusal.contains("data directory"), "{refusal}");
+}
+
+#[tokio::test]
+async fn the_tunnels_of_an_erased_workspace_carry_nothing_and_those_of_others_stay_as_they_are() {
+    let server = Server::start().await;
+    let made = server.operator_post("/v1/workspaces", json!({"name": "legal"})).await.ok();
+    let workspace = made["id"].as_str().unwrap();
+    let body = json!({"name": "k", "workspace_id": workspace});
+    let key = server.operator_post("/v1/api_keys", body).await.ok()["key"].as_str().unwrap().to_owned();
+    let ours = server.post("/v1/tunnels", json!({})).await.ok();
+    let theirs = server.send(server.request_as(&key, "POST", "/v1/tunnels").json(&json!({}))).await.ok();
+    let host = |tunnel: &serde_json::Value| format!("wiki.{}", tunnel["domain"].as_str().unwrap());
+    let directory = server.edge.directory();
+    assert!(directory.by_host(&host(&theirs)).is_some());
+    // Newer than what the database said when the erasure looked: a revocation whose turn it is.
+    let revoked = TunnelEntry { token_digest: None, ..directory.by_id(ours["id"].as_str().unwrap()).unwrap() };
+    directory.put(revoked.clone());
+    server.operator(Request::new("DELETE", &format!("/v1/workspaces/{workspace}"))).await.ok();
+    assert!(directory.by_host(&host(&theirs)).is_none());
+    assert_eq!(directory.by_id(&revoked.id), Some(revoked), "the directory never goes back to an older state");
 }

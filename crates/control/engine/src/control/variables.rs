@@ -278,3 +278,35 @@ const AGAIN: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_secs(30);
 /// A message is longer than its 32 hosts only when somebody made it so.
 const MESSAGE_CHARACTERS: usize = 6000;
+
+#[cfg(test)]
+mod tests {
+    use postern_model::ids::{CredentialId, VaultId};
+
+    use super::*;
+
+    #[test]
+    fn what_goes_sealed_with_a_session_is_bounded_and_tokens_come_first() {
+        let token = |name: &str, kibibytes: usize| StoredToken {
+            url: format!("https://git.example/{name}"),
+            sealed: "t".repeat(kibibytes << 10),
+        };
+        let variable = |name: &str, kibibytes: usize| StoredVariable {
+            vault_id: VaultId::generate(),
+            id: CredentialId::generate(),
+            name: name.to_owned(),
+            sealed: "v".repeat(kibibytes << 10),
+        };
+        let tokens = vec![token("one", 100), token("two", 100), token("three", 100)];
+        let variables = vec![variable("LARGE", 56), variable("SMALL", 55)];
+        let (fitting, left) = fitting(tokens, variables);
+        let kinds: Vec<_> = fitting.iter().map(|sealed| (&sealed[..1], sealed.len() >> 10)).collect();
+        assert_eq!(kinds, [("t", 100), ("t", 100), ("v", 55)]);
+        assert!(fitting.iter().map(String::len).sum::<usize>() <= 256 << 10);
+        for (Missing { code, message, .. }, named) in left.iter().zip(["https://git.example/three", "LARGE"]) {
+            assert_eq!(*code, "limit_session_variables");
+            assert!(message.contains(named) && message.contains("Next step"), "{message}");
+        }
+        assert_eq!(left.len(), 2);
+    }
+}

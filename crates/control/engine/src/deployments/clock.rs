@@ -60,19 +60,21 @@ async fn act(shared: &Arc<Shared>) -> Result<Option<Timestamp>, Problem> {
     }
 }
 
-async fn fire(shared: &Arc<Shared>, record: &Record) -> Result<(), Problem> {
+/// Acts on the time of a deployment as it was read; what it is by now is read again.
+pub(crate) async fn fire(shared: &Arc<Shared>, record: &Record) -> Result<(), Problem> {
     let Some(next) = record.next else { return Ok(()) };
     let trigger = Trigger::Schedule { scheduled_at: next.scheduled_at };
+    let id = &record.deployment.id;
+    let which = (&record.workspace_id, id);
     if now().duration_since(next.fires_at) > LATEST {
-        let id = &record.deployment.id;
         warn!(deployment = %id, scheduled_at = %next.scheduled_at, "a scheduled run was missed and is not made up for");
-        if let Some(tx) = super::claimed(shared, record, trigger).await? {
+        if let Some((tx, _)) = super::claimed(shared, which, trigger).await? {
             tx.commit().await.map_err(problem)?;
         }
         return Ok(());
     }
-    super::run(shared, record, trigger, None).await.map(drop).inspect_err(|problem| {
-        error!(deployment = %record.deployment.id, reason = %problem, "a scheduled run could not be recorded");
+    super::run(shared, which, trigger, None).await.map(drop).inspect_err(|problem| {
+        error!(deployment = %id, reason = %problem, "a scheduled run could not be recorded");
     })
 }
 

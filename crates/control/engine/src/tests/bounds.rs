@@ -72,14 +72,55 @@ async fn a_grader_is_tried_four_times() {
 #[tokio::test]
 async fn what_sessions_were_told_is_remembered_of_so_many() {
     let stage = Stage::new().await;
-    let missing = || vec![Missing { code: "c", message: "m".into(), lacking: Lacking::Something }];
-    let told = |id: &SessionId| !stage.engine.shared.not_told_yet(id, missing()).is_empty();
+    let told = |id: &SessionId| is_told(&stage, id);
     let first = SessionId::generate();
     assert!(told(&first) && !told(&first), "it is told once");
     for _ in 1..4096 {
         told(&SessionId::generate());
     }
+    assert!(!told(&first), "of so many it is remembered");
+    told(&SessionId::generate());
     assert!(told(&first), "what is remembered has an end");
+}
+
+fn thing(n: usize) -> Missing {
+    Missing { code: "c", message: format!("thing {n}"), lacking: Lacking::Something }
+}
+
+/// Whether the session would be told this now.
+fn is_told(stage: &Stage, id: &SessionId) -> bool {
+    !stage.engine.shared.told.not_yet(id, vec![thing(0)]).is_empty()
+}
+
+#[tokio::test]
+async fn a_session_is_told_of_so_many_things_that_it_lacks_and_then_once_that_there_are_more() {
+    let stage = Stage::new().await;
+    let id = stage.session().await;
+    for n in 0..100 {
+        stage.engine.missing(&id, vec![thing(n), thing(n)]).await.unwrap();
+    }
+    stage.engine.missing(&id, vec![thing(0), thing(99)]).await.unwrap();
+    let log = stage.log(&id).await;
+    let errors: Vec<_> = log
+        .iter()
+        .filter_map(|event| match &event.body {
+            EventBody::SessionError { error } => Some(error.message.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!((errors.len(), errors[63]), (65, "c: thing 63"));
+    assert!(errors[64].starts_with("limit_session_notices: ") && errors[64].contains("Next step"), "{}", errors[64]);
+    assert!(!is_told(&stage, &id));
+    stage.engine.delete_session(&stage.workspace, &id).await.unwrap();
+    assert!(is_told(&stage, &id), "nothing is remembered of a session that is gone");
+}
+
+#[tokio::test]
+async fn what_could_not_be_told_does_not_count_as_told() {
+    let stage = Stage::new().await;
+    let nobody = SessionId::generate();
+    assert_eq!(stage.engine.missing(&nobody, vec![thing(0)]).await.unwrap_err().status(), 404);
+    assert!(is_told(&stage, &nobody));
 }
 
 #[tokio::test]

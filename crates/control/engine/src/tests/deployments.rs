@@ -16,6 +16,7 @@ use postern_upstream::Model;
 use serde_json::{Value, json};
 
 use super::stage::{PATIENCE, Stage, settings};
+use crate::deployments::fire;
 use crate::{Engine, Turn};
 
 async fn deploy(stage: &Stage, more: Value) -> Deployment {
@@ -85,6 +86,23 @@ async fn a_time_that_comes_due_begins_one_session_whoever_keeps_time() {
     assert!(record.next.unwrap().scheduled_at > Timestamp::now());
     assert_eq!(record.deployment.schedule.unwrap().last_run_at, Some(run.created_at));
     assert!(!stage.script.is_called().await, "no second session runs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_begins_from_the_deployment_as_it_is_then_and_not_as_it_was_read() {
+    let stage = Stage::new().await;
+    let deployment = deploy(&stage, json!({})).await;
+    let read = stored(&stage.engine.shared.store, &stage, &deployment).await;
+    let changed = json!({"initial_events": [{"type": "user.message", "content": [{"type": "text", "text": "stay"}]}]});
+    let changed = serde_json::from_value(changed).unwrap();
+    stage.engine.update_deployment(&stage.workspace, &deployment.id, changed).await.unwrap();
+    fire(&stage.engine.shared, &read).await.unwrap();
+    let call = stage.script.call().await;
+    assert!(call.body["messages"].to_string().contains("stay"), "{}", call.body["messages"]);
+    let read = stored(&stage.engine.shared.store, &stage, &deployment).await;
+    stage.engine.turn_deployment(&stage.workspace, &deployment.id, Turn::Archive).await.unwrap();
+    fire(&stage.engine.shared, &read).await.unwrap();
+    assert_eq!(runs_of(&stage).await.len(), 1, "what was archived meanwhile does not run");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use postern_model::event::{Event, EventBody, Previewable, StopReason};
-use postern_model::ids::{EnvironmentId, SessionId, WorkId};
+use postern_model::ids::{EnvironmentId, EnvironmentKeyId, SessionId, WorkId};
 use postern_model::session::SessionStatus;
 use postern_model::work::WorkError;
 use postern_session::{FailureKind, INTERRUPTED};
@@ -11,6 +11,7 @@ use postern_store::work;
 use serde_json::json;
 
 use super::stage::{Stage, calls, kinds, message};
+use crate::create::{self, Begins};
 
 #[tokio::test]
 async fn a_streamed_turn_is_in_the_list_before_the_stream_shows_it() {
@@ -250,7 +251,8 @@ async fn an_item_that_every_worker_lost_is_settled_also_where_nobody_polls_any_m
             present: Some(&[]),
             reclaim_older_than: Duration::ZERO,
         };
-        let claim = work::Claim { poll, ttl: Duration::ZERO, token_digest: &format!("token {attempt}") };
+        let (token, key) = (format!("token {attempt}"), EnvironmentKeyId::generate());
+        let claim = work::Claim { poll, ttl: Duration::ZERO, token_digest: &token, key: &key };
         let mut tx = stage.engine.shared.store.write().await.unwrap();
         assert_eq!(work::claim(&mut tx, &claim).await.unwrap().unwrap().work.id, item);
         tx.commit().await.unwrap();
@@ -302,4 +304,23 @@ async fn a_worker_that_cannot_serve_ends_the_turn_with_its_reason() {
             .unwrap()
             .contains("zone_none")
     );
+}
+
+#[tokio::test]
+async fn whoever_finds_a_session_before_its_creator_begins_it_is_served_by_its_one_task() {
+    let stage = Stage::new().await;
+    let shared = &stage.engine.shared;
+    let request =
+        json!({"agent": stage.agent, "environment_id": stage.environment, "initial_events": message("hello")});
+    let request = serde_json::from_value(request).unwrap();
+    let mut tx = shared.store.write().await.unwrap();
+    let begun = create::begin(shared, &mut tx, &stage.workspace, request, (Begins::Session, None)).await.unwrap();
+    tx.commit().await.unwrap();
+    let there = shared.task(begun.actor.id());
+    let id = begun.adopt(shared).id;
+    assert!(shared.task(&id).same_channel(&there));
+    let mut watch = stage.watch(&id, &[]).await;
+    stage.script.call().await.says("hi").await;
+    watch.until("session.status_idle").await;
+    assert!(!stage.script.is_called().await, "nobody else asked the model");
 }

@@ -10,7 +10,7 @@ use postern_model::control::{
     RenewedTokens, Reply, Role,
 };
 use postern_model::event::{EventBody, SessionErrorKind};
-use postern_model::ids::{CredentialId, SessionId, VaultId, WebhookId};
+use postern_model::ids::{CredentialId, SessionId, VaultId, WebhookId, WorkspaceId};
 use postern_model::vault::{
     CredentialAuth, McpProbe, OauthRefresh, RefreshAttempt, RefreshStatus, SecretPart, TokenEndpointAuth, Verdict,
 };
@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::fake_mcp::{Fake, failure};
 use super::mcp::{answer, make};
 use super::stage::{PATIENCE, Stage, calls};
-use crate::control::{ControlHub, Owner};
+use crate::control::{ControlHub, ControlSettings, Owner};
 
 const WIKI: &str = "https://wiki.example/mcp";
 const SEARCH: &str = "mcp__wiki__search";
@@ -41,19 +41,19 @@ struct Login {
     credential: CredentialId,
 }
 
-/// A command at the gateway.
-struct Asked {
-    body: CommandBody,
+/// A command at a process of a perimeter.
+pub(super) struct Asked {
+    pub(super) body: CommandBody,
     reply: oneshot::Sender<Result<Reply, CommandRefusal>>,
 }
 
 impl Asked {
-    fn answers(self, reply: Reply) {
+    pub(super) fn answers(self, reply: Reply) {
         self.reply.send(Ok(reply)).expect("somebody waits");
     }
 }
 
-fn sealed(ciphertext: &str) -> Sealed {
+pub(super) fn sealed(ciphertext: &str) -> Sealed {
     let wrap = json!({"perimeter_id": "pmtr_1", "public_key": "ours", "enc": "", "key": ""});
     serde_json::from_value(json!({"version": 2, "nonce": "n", "ciphertext": ciphertext, "wraps": [wrap]})).unwrap()
 }
@@ -95,9 +95,9 @@ fn expired() -> Option<Timestamp> {
 
 impl Login {
     async fn new(expires_at: Option<Timestamp>) -> Self {
-        let (fake, hub) = (Fake::new(), ControlHub::default());
+        let (fake, hub) = (Fake::new(), patient_hub());
         let stage = fake.stage_with(Some(hub.clone())).await;
-        let asked = gateway(&stage, &hub, &fake).await;
+        let asked = perimeter(&hub, &stage.workspace, &Owner::Tunnel(fake.tunnel.clone()), Vec::new()).await;
         let mut tx = stage.engine.shared.store.write().await.unwrap();
         let body = serde_json::from_value(json!({"display_name": "v"})).unwrap();
         let vault = vaults::create(&mut tx, &stage.workspace, body, Timestamp::now()).await.unwrap().id;
@@ -183,17 +183,31 @@ fn binding(stage: &Stage, vault: &VaultId, credential: &CredentialId) -> Binding
     .unwrap()
 }
 
-/// A gateway of the tunnel on the hub: each command that it gets.
-async fn gateway(stage: &Stage, hub: &ControlHub, fake: &Fake) -> mpsc::Receiver<Asked> {
-    let seat = hub.seat(&stage.workspace, &Owner::Tunnel(fake.tunnel.clone())).unwrap();
+/// A hub whose streams stand however long nothing is said.
+pub(super) fn patient_hub() -> ControlHub {
+    ControlHub::new(ControlSettings { ping: HOUR, silence: HOUR, hello: HOUR })
+}
+
+/// A process of this owner on the hub, which says once what sessions it holds: each command that it gets.
+pub(super) async fn perimeter(
+    hub: &ControlHub,
+    workspace: &WorkspaceId,
+    owner: &Owner,
+    sessions: Vec<SessionId>,
+) -> mpsc::Receiver<Asked> {
+    let seat = hub.seat(workspace, owner).unwrap();
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let attached = hub.clone();
     tokio::spawn(async move { attached.attach(seat, theirs, std::future::pending()).await });
     let (reader, writer) = tokio::io::split(ours);
-    let mut reader = FrameReader::new(reader, FRAME_BYTES, PATIENCE);
-    let mut writer = FrameWriter::new(writer, FRAME_BYTES, PATIENCE);
+    let mut reader = FrameReader::new(reader, FRAME_BYTES, HOUR);
+    let mut writer = FrameWriter::new(writer, FRAME_BYTES, HOUR);
+    let role = match owner {
+        Owner::Environment(_) => Role::Worker,
+        Owner::Tunnel(_) => Role::Gateway,
+    };
     let (version, name) = ("1".into(), "g".into());
-    let hello = Hello { role: Role::Gateway, version, name, sessions: Vec::new(), perimeter_public_key: None };
+    let hello = Hello { role, version, name, sessions, perimeter_public_key: None };
     writer.send(&FromPerimeter::Hello(hello)).await.unwrap();
     let (asked, commands) = mpsc::channel(8);
     tokio::spawn(async move {
@@ -205,7 +219,7 @@ async fn gateway(stage: &Stage, hub: &ControlHub, fake: &Fake) -> mpsc::Receiver
             writer.send(&FromPerimeter::Answer(Answer { id: command.id, result })).await.unwrap();
         }
     });
-    while hub.peers(&stage.workspace).is_empty() {
+    while hub.peers(workspace).is_empty() {
         tokio::task::yield_now().await;
     }
     commands

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use postern_model::Timestamp;
-use postern_model::ids::SessionId;
-use postern_store::{sessions, workspaces};
+use postern_model::ids::{EnvironmentId, SessionId};
+use postern_store::answers::Asked;
+use postern_store::{answers, sessions, work, workspaces};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -70,4 +71,40 @@ async fn a_workspace_with_a_session_at_work_is_not_erased() {
         assert_eq!(stage.engine.session(&stage.workspace, id).await.unwrap_err().status(), 404);
     }
     assert_eq!(stage.engine.erase_workspace(&stage.workspace).await.unwrap_err().status(), 404, "it is gone");
+}
+
+#[tokio::test]
+async fn what_is_kept_for_a_day_is_gone_then_though_nothing_of_its_kind_happens_any_more() {
+    let stage = Stage::new().await;
+    let two_days_ago = Timestamp::now() - jiff::SignedDuration::from_hours(48);
+    let session = SessionId::generate();
+    let once = Asked {
+        workspace: &stage.workspace,
+        caller: "apikey_1",
+        route: "POST /v1/vaults",
+        key: "k",
+        target: "/v1/vaults",
+        body: b"{}",
+    };
+    let mut tx = stage.engine.shared.store.write().await.unwrap();
+    answers::remember(&mut tx, &once.once(), &1, two_days_ago).await.unwrap();
+    let environment = EnvironmentId::parse(&stage.environment).unwrap();
+    let item = work::enqueue(&mut tx, &stage.workspace, &environment, &session).await.unwrap();
+    work::stop_all(&mut tx, &session).await.unwrap();
+    sessions::delete(&mut tx, &stage.workspace, &session, two_days_ago).await.unwrap();
+    tx.commit().await.unwrap();
+    stage.engine.look_for_litter();
+    let gone = async {
+        loop {
+            let mut reader = stage.engine.shared.store.read().await.unwrap();
+            let item = work::find(&mut reader, &environment, &item).await.unwrap();
+            let answer = answers::earlier(&mut reader, &once.once(), two_days_ago).await.unwrap();
+            if item.is_none() && answer.is_none() {
+                return;
+            }
+            drop(reader);
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), gone).await.expect("both are removed");
 }

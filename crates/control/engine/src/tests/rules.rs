@@ -364,3 +364,16 @@ async fn a_request_holds_one_to_fifty_events() {
     }
     assert_eq!(stage.send(&id, interrupts(50)).await.unwrap().len(), 50);
 }
+
+#[tokio::test]
+async fn a_change_that_could_not_be_stored_is_not_taken_for_made_when_it_is_asked_for_again() {
+    let stage = Stage::new().await;
+    let id = stage.session().await;
+    stage.engine.shared.store.close().await;
+    for _ in 0..2 {
+        let titled = stage.engine.update_session(&stage.workspace, &id, update(json!({"title": "another"}))).await;
+        assert_eq!(titled.unwrap_err().status(), 500);
+        let archived = stage.engine.archive_session(&stage.workspace, &id).await;
+        assert_eq!(archived.unwrap_err().status(), 500);
+    }
+}

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::world::{World, agent, call, limits, text, tight};
 use crate::input::Stop;
-use crate::{Counsel, Prices, Spending};
+use crate::{Counsel, Input, Prices, Spending};
 
 /// Each answer costs eleven cents.
 fn world(cents: u64) -> World {
@@ -84,6 +84,17 @@ fn a_budget_that_is_raised_too_little_resumes_nothing_after_a_restart_either() {
     assert_eq!(world.rebudget(Some(11)), ["session.updated"]);
     assert_eq!(world.crash(), Vec::<&str>::new());
     assert!(world.rebudget(Some(12)).len() > 1);
+}
+
+#[test]
+fn a_worker_that_gives_up_a_paused_session_leaves_it_to_its_budget() {
+    let mut world = paused(11);
+    let failed = Input::WorkFailed { code: "zone_none".into(), message: "Add a zone.".into() };
+    assert_eq!(world.input(failed), ["session.error", "session.usage", "session.status_idle"]);
+    assert_eq!(world.last_stop(), StopReason::BudgetReached {});
+    world.crash();
+    world.rebudget(Some(100));
+    assert!(world.request.is_some(), "the turn goes on");
 }
 
 #[test]

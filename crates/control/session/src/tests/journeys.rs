@@ -5,7 +5,7 @@ use postern_model::session::SessionStatus;
 use serde_json::json;
 
 use super::world::{World, call, text};
-use crate::{Author, FailureKind, INTERRUPTED, Input, ModelEvent, ModelFailure, ResponseBlock, Role, Stop};
+use crate::{Author, FailureKind, INTERRUPTED, Input, Lacking, ModelEvent, ModelFailure, ResponseBlock, Role, Stop};
 
 const RUN: [&str; 3] = ["session.status_running", "session.thread_status_running", "span.model_request_start"];
 const IDLE: [&str; 3] = ["session.thread_status_idle", "session.usage", "session.status_idle"];
@@ -396,6 +396,33 @@ fn a_work_item_that_failed_answers_its_calls_and_says_why() {
     let work = world.work;
     world.send(json!([{"type": "user.interrupt"}])).unwrap();
     assert_eq!(world.work, work + 1, "an interrupt queues work again");
+}
+
+fn missing() -> Input {
+    Input::Missing { code: "c".into(), message: "m".into(), lacking: Lacking::Something }
+}
+
+#[test]
+fn a_session_that_is_told_what_it_lacks_after_its_turn_says_again_that_it_rests_or_its_worker_would_stay() {
+    let mut world = World::new();
+    assert_eq!(world.input(missing()), ["session.error"], "it did not rest before: nobody waits for that");
+    world.say("hi");
+    assert_eq!(world.input(missing()), ["session.error"], "it runs");
+    world.answer(vec![text("t")], Stop::EndTurn);
+    let stop = world.last_stop();
+    assert_eq!(world.input(missing()), ["session.error", "session.usage", "session.status_idle"]);
+    assert_eq!(world.last_stop(), stop);
+    world.say("again");
+    assert!(world.request.is_some(), "and goes on with what comes next");
+}
+
+#[test]
+fn whoever_is_waited_for_is_not_asked_again_for_what_a_session_lacks() {
+    let mut world = World::new();
+    world.say("hi");
+    world.answer(vec![call("write")], Stop::ToolUse);
+    assert!(matches!(world.last_stop(), StopReason::RequiresAction { .. }));
+    assert_eq!(world.input(missing()), ["session.error"]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::world::{World, agent, agent_with_servers, call, limits, text, tight};
 use crate::calls::Owner;
 use crate::marks::Mark;
-use crate::{Counsel, FailureKind, Input, ModelEvent, Stop};
+use crate::{Counsel, FailureKind, Input, Lacking, ModelEvent, Stop};
 
 /// One thing that happens to a session.
 #[derive(Clone, Debug)]
@@ -33,6 +33,7 @@ enum Act {
     RetryDue,
     Crash,
     WorkFailed,
+    Missing,
     StaleNews,
     Archive,
     /// The servers answer; which of the two fail.
@@ -78,6 +79,7 @@ fn act() -> impl Strategy<Value = Act> {
         3 => Just(Act::RetryDue),
         3 => Just(Act::Crash),
         1 => Just(Act::WorkFailed),
+        1 => Just(Act::Missing),
         1 => Just(Act::StaleNews),
         1 => Just(Act::Archive),
         8 => (prop::bool::weighted(0.2), prop::bool::weighted(0.2)).prop_map(|(a, b)| Act::Connect(a, b)),
@@ -138,6 +140,10 @@ fn play(world: &mut World, act: &Act) {
         Act::Crash => drop(world.crash()),
         Act::WorkFailed => {
             drop(world.input(Input::WorkFailed { code: "zone_none".into(), message: "Add a zone.".into() }));
+        }
+        Act::Missing => {
+            let lacking = Lacking::Something;
+            drop(world.input(Input::Missing { code: "c".into(), message: "m".into(), lacking }));
         }
         Act::StaleNews => {
             let stale = EventId::parse("sevt_0").unwrap();
@@ -271,6 +277,7 @@ fn check(world: &World) {
     each_call_is_answered_at_most_once(&world.log);
     each_server_call_is_begun_at_most_once_and_only_when_allowed(world);
     usage_comes_right_before_idle_and_the_thread_before_it(&world.shown);
+    no_error_is_the_last_word_of_a_session_that_rests(world);
     nothing_happens_between_idle_and_what_ends_it(&world.shown);
     requests_are_closed_before_the_next_begins(&world.log);
     time_never_goes_back(&world.log);
@@ -382,8 +389,22 @@ fn usage_comes_right_before_idle_and_the_thread_before_it(shown: &[Event]) {
     for (index, event) in shown.iter().enumerate() {
         if matches!(event.body, EventBody::StatusIdle { .. }) {
             let before: Vec<_> = shown[index - 2..index].iter().map(|event| event.body.kind()).collect();
-            assert_eq!(before, ["session.thread_status_idle", "session.usage"]);
+            // Said again after an error that came later than the thread's end.
+            assert!(
+                matches!(before[..], ["session.thread_status_idle" | "session.error", "session.usage"]),
+                "{before:?}"
+            );
         }
+    }
+}
+
+/// Workers leave a session when it rests and that is the last they heard.
+fn no_error_is_the_last_word_of_a_session_that_rests(world: &World) {
+    let overall = world.session.overall();
+    let waits_for_nobody = !matches!(overall.stop, None | Some(StopReason::RequiresAction { .. }));
+    if overall.status == SessionStatus::Idle && waits_for_nobody {
+        let last = world.shown.last().map(|event| event.body.kind());
+        assert_ne!(last, Some("session.error"));
     }
 }
 

@@ -140,3 +140,29 @@ async fn an_expired_file_says_so_for_a_day_and_is_forgotten_then() {
         assert_eq!(refusal(found), expected, "{now}");
     }
 }
+
+#[tokio::test]
+async fn an_upload_to_a_workspace_that_is_erased_meanwhile_is_refused_and_removed() {
+    let shelf = Shelf::new().await;
+    let mut tx = shelf.store.write().await.unwrap();
+    let body = serde_json::from_value(serde_json::json!({"name": "legal"})).unwrap();
+    let workspace = workspaces::create(&mut tx, body, shelf.began).await.unwrap().id;
+    tx.commit().await.unwrap();
+    let shelf = Shelf { workspace, ..shelf };
+    let (mut whole, mut half) = (shelf.writer().await, shelf.writer().await);
+    whole.write(PIECE_BYTES).await.unwrap();
+    half.write(PIECE_BYTES).await.unwrap();
+    let blob = whole.finish().await.unwrap();
+    let mut tx = shelf.store.write().await.unwrap();
+    workspaces::erase(&mut tx, &shelf.workspace).await.unwrap();
+    tx.commit().await.unwrap();
+    // Begun by a request that came in time, too.
+    let late = shelf.writer().await.finish().await.unwrap();
+    for blob in [blob, late] {
+        let refused = shelf.file(&blob).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Refused(problem) if problem.status() == 404));
+    }
+    let refused = half.write(PIECE_BYTES).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Refused(problem) if problem.status() == 404));
+    assert_eq!(shelf.swept(SignedDuration::ZERO).await.last(), Some(&0), "their bytes go at the next look");
+}

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use postern_model::Timestamp;
 use postern_model::ids::{MemoryId, MemoryStoreId, WorkspaceId};
-use postern_model::memory::{Actor, CreateMemory, Memory, MemoryListItem, PathPrefix, UpdateMemory, View};
+use postern_model::memory::{
+    Actor, CreateMemory, MAX_STORE_BYTES, Memory, MemoryListItem, PathPrefix, UpdateMemory, View,
+};
 use proptest::prelude::*;
 
 use super::listing::{self, Depth, MemoryQuery};
@@ -119,6 +121,68 @@ async fn a_store_holds_two_thousand_memories() {
     let body = CreateMemory { path: "/more".into(), content: Some("x".into()) };
     let refused = create(&mut tx, stand.on(0), body).await.unwrap_err();
     assert!(matches!(refused, StoreError::Refused(problem) if problem.error_code == Some("memory_store_full")));
+}
+
+/// What the store is said to keep, and what it does.
+async fn kept(tx: &mut Tx) -> (i64, i64) {
+    let counted = sqlx::query_scalar("SELECT kept_bytes FROM memory_stores").fetch_one(&mut **tx).await.unwrap();
+    let sql = "SELECT (SELECT COALESCE(SUM(LENGTH(CAST(content AS BLOB))), 0) FROM memory_contents) + \
+               1024 * (SELECT COUNT(*) FROM memory_versions)";
+    (counted, sqlx::query_scalar(sql).fetch_one(&mut **tx).await.unwrap())
+}
+
+#[tokio::test]
+async fn a_store_keeps_versions_up_to_a_bound_and_what_is_redacted_makes_room() {
+    let stand = Stand::new().await;
+    let mut tx = stand.store.write().await.unwrap();
+    let first = stand.create(&mut tx, 0, "/a", &"ä".repeat(1000)).await;
+    for day in 0..12 {
+        stand.write(&mut tx, day, &first.id, &format!("{day}{}", "x".repeat(500))).await;
+    }
+    let b = stand.create(&mut tx, 11, "/b", "gone").await;
+    delete(&mut tx, stand.on(11), &b.id, None).await.unwrap();
+    let (counted, real) = kept(&mut tx).await;
+    assert_eq!(counted, real);
+    assert_eq!(counted, 2000 + 2 * 502 + 10 * 501 + 4 + 15 * 1024);
+    stand.write(&mut tx, 60, &first.id, "short").await;
+    let (counted, real) = kept(&mut tx).await;
+    assert_eq!((counted, counted), (real, 2 * 502 + 7 * 501 + 5 + 10 * 1024), "what is forgotten counts no more");
+    tx.commit().await.unwrap();
+
+    // As if there were so much more of it, and none of it old.
+    let full = async |free: i64| {
+        let mut tx = stand.store.write().await.unwrap();
+        let most = i64::try_from(MAX_STORE_BYTES).unwrap();
+        sqlx::query("UPDATE memory_stores SET kept_bytes = ?1").bind(most - free).execute(&mut *tx).await.unwrap();
+        tx
+    };
+    let long = "y".repeat(1000);
+    let body = |content: &str| serde_json::from_value(serde_json::json!({"content": content})).unwrap();
+    let mut tx = full(2024).await;
+    stand.write(&mut tx, 20, &first.id, &long).await;
+    drop(tx);
+    for what in ["a change", "a memory"] {
+        let mut tx = full(2023).await;
+        let refused = match what {
+            "a change" => update(&mut tx, stand.on(20), &first.id, body(&long)).await.unwrap_err(),
+            _ => {
+                let new = CreateMemory { path: "/c".into(), content: Some(long.clone()) };
+                create(&mut tx, stand.on(20), new).await.unwrap_err()
+            }
+        };
+        assert!(
+            matches!(&refused, StoreError::Refused(problem) if problem.error_code == Some("memory_store_full")),
+            "{what}: {refused}"
+        );
+    }
+    let mut tx = full(2023).await;
+    let query = ListQuery { limit: 100, ..ListQuery::default() };
+    let listed = versions::list(&mut tx, &stand.id, &query, &VersionFilter::default(), View::Basic).await.unwrap();
+    versions::redact(&mut tx, stand.on(20), &listed.last().unwrap().id).await.unwrap();
+    stand.write(&mut tx, 20, &first.id, &long).await;
+    drop(tx);
+    let mut tx = full(0).await;
+    delete(&mut tx, stand.on(20), &first.id, None).await.unwrap();
 }
 
 #[tokio::test]

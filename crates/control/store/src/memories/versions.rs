@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use postern_model::ids::{MemoryId, MemoryStoreId, MemoryVersionId};
-use postern_model::memory::{ContentDigest, Memory, MemoryPath, MemoryVersion, MemoryVersionTag, Operation, View};
+use postern_model::memory::{
+    ContentDigest, MAX_STORE_BYTES, Memory, MemoryPath, MemoryVersion, MemoryVersionTag, Operation, View,
+};
 use postern_model::{Problem, Timestamp};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
@@ -17,6 +19,8 @@ use crate::{Connection, StoreError, Tx, memory_stores};
 const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How many versions of a memory are kept however old they are.
 const KEPT_ALWAYS: i64 = 10;
+/// What a version counts besides its text: its path, and who wrote it.
+const VERSION_BYTES: i64 = 1024;
 
 /// Which versions a list shows.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +38,9 @@ pub struct VersionFilter {
 }
 
 /// Stores the version that `memory` is now, and forgets what is older than it must be.
+///
+/// # Errors
+/// Refused with 400 `memory_store_full` where the store then keeps more than it may; or the database failed.
 pub(super) async fn record(
     tx: &mut Tx,
     change: Change<'_>,
@@ -62,7 +69,34 @@ pub(super) async fn record(
     .bind(micros(change.now))
     .execute(&mut **tx)
     .await?;
-    forget_old(tx, change, memory).await
+    count(tx, change.store, VERSION_BYTES).await?;
+    forget_old(tx, change, memory).await?;
+    // A deletion is of something that fitted.
+    if stays { check_kept(tx, change.store).await } else { Ok(()) }
+}
+
+async fn check_kept(tx: &mut Tx, store: &MemoryStoreId) -> Result<(), StoreError> {
+    let kept = count(tx, store, 0).await?;
+    if parsed(u64::try_from(kept), "memory_stores.kept_bytes")? <= MAX_STORE_BYTES {
+        return Ok(());
+    }
+    let message = format!(
+        "Memory store {store} keeps {} MiB, the most it can, with the former versions of its memories. Redact versions that \
+         are not needed, or begin another store: a version is kept for 30 days at least.",
+        MAX_STORE_BYTES / (1024 * 1024)
+    );
+    Err(Problem::invalid(message).with_code("memory_store_full").into())
+}
+
+/// Counts what a store keeps from now on more, or less. Returns how much that is.
+async fn count(tx: &mut Tx, store: &MemoryStoreId, more: i64) -> Result<i64, StoreError> {
+    let kept =
+        sqlx::query_scalar("UPDATE memory_stores SET kept_bytes = kept_bytes + ?2 WHERE id = ?1 RETURNING kept_bytes")
+            .bind(store.as_str())
+            .bind(more)
+            .fetch_one(&mut **tx)
+            .await?;
+    Ok(kept)
 }
 
 /// One version.
@@ -162,7 +196,7 @@ async fn check_not_head(tx: &mut Tx, id: &MemoryVersionId) -> Result<(), StoreEr
 }
 
 async fn keep(tx: &mut Tx, change: Change<'_>, sha256: &ContentDigest, content: &str) -> Result<(), StoreError> {
-    sqlx::query(
+    let kept = sqlx::query(
         "INSERT INTO memory_contents (workspace_id, memory_store_id, sha256, content) VALUES (?1, ?2, ?3, ?4) \
          ON CONFLICT (memory_store_id, sha256) DO NOTHING",
     )
@@ -172,6 +206,9 @@ async fn keep(tx: &mut Tx, change: Change<'_>, sha256: &ContentDigest, content: 
     .bind(content)
     .execute(&mut **tx)
     .await?;
+    if kept.rows_affected() > 0 {
+        count(tx, change.store, i64::try_from(content.len()).unwrap_or(i64::MAX)).await?;
+    }
     Ok(())
 }
 
@@ -196,7 +233,9 @@ async fn forget_old(tx: &mut Tx, change: Change<'_>, memory: &Memory) -> Result<
     .bind(micros(oldest))
     .execute(&mut **tx)
     .await?;
-    if of_memory.rows_affected() + of_deleted.rows_affected() > 0 {
+    let forgotten = of_memory.rows_affected() + of_deleted.rows_affected();
+    if forgotten > 0 {
+        count(tx, change.store, -VERSION_BYTES * i64::try_from(forgotten).unwrap_or(i64::MAX / VERSION_BYTES)).await?;
         forget_contents(tx, change.store).await?;
     }
     Ok(())
@@ -204,13 +243,15 @@ async fn forget_old(tx: &mut Tx, change: Change<'_>, memory: &Memory) -> Result<
 
 /// Forgets the texts that no version has any more.
 async fn forget_contents(tx: &mut Tx, store: &MemoryStoreId) -> Result<(), StoreError> {
-    sqlx::query(
+    let freed: Vec<i64> = sqlx::query_scalar(
         "DELETE FROM memory_contents WHERE memory_store_id = ?1 AND NOT EXISTS (SELECT 1 FROM memory_versions \
-           WHERE memory_versions.memory_store_id = ?1 AND memory_versions.content_sha256 = memory_contents.sha256)",
+           WHERE memory_versions.memory_store_id = ?1 AND memory_versions.content_sha256 = memory_contents.sha256) \
+         RETURNING LENGTH(CAST(content AS BLOB))",
     )
     .bind(store.as_str())
-    .execute(&mut **tx)
+    .fetch_all(&mut **tx)
     .await?;
+    count(tx, store, -freed.iter().sum::<i64>()).await?;
     Ok(())
 }
 

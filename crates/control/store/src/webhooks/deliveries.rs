@@ -165,67 +165,121 @@ pub struct Due {
     pub attempt: u32,
 }
 
-/// Claims what is due: at most `most` in all, and so many of one endpoint that with what is `under_way` to it no more than
-/// `at_once` are. The claim ends at `until`.
+/// A delivery that is due, as a reader saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    webhook: WebhookId,
+    event: WebhookEventId,
+}
+
+/// What is due and may be claimed, the longest overdue first: at most `most` in all, and so many of one endpoint that with
+/// what is `under_way` to it no more than `at_once` are. Looks at the first few of each endpoint, however long its backlog.
 ///
 /// # Errors
 /// The database failed.
-pub async fn claim(
-    tx: &mut Tx,
+pub async fn waiting(
+    connection: &mut Connection,
     now: Timestamp,
-    until: Timestamp,
     under_way: &HashMap<WebhookId, u32>,
     at_once: u32,
     most: u32,
-) -> Result<Vec<Due>, StoreError> {
-    let mut sql = QueryBuilder::<Sqlite>::new(
-        "SELECT * FROM (SELECT d.webhook_id, d.event_id, d.payload, d.attempts, d.next_at, w.url, w.secret_generation, \
-         w.former_until, ROW_NUMBER() OVER (PARTITION BY d.webhook_id ORDER BY d.next_at, d.created_at, d.event_id) AS place \
-         FROM webhook_deliveries d JOIN webhooks w ON w.id = d.webhook_id \
-         WHERE d.state = 'pending' AND w.state = 'enabled' AND d.next_at <= ",
-    );
-    sql.push_bind(micros(now));
-    for (webhook, _) in under_way.iter().filter(|(_, count)| **count >= at_once) {
-        sql.push(" AND d.webhook_id <> ").push_bind(webhook.as_str());
-    }
-    sql.push(") AS due WHERE place <= ").push_bind(i64::from(at_once));
-    sql.push(" ORDER BY next_at, event_id LIMIT ").push_bind(i64::from(most));
-    let rows = sql.build().fetch_all(&mut **tx).await?;
-    let mut due: Vec<Due> = rows.iter().map(|row| due(row, now)).collect::<Result<_, StoreError>>()?;
+) -> Result<Vec<Waiting>, StoreError> {
+    let mut sql = QueryBuilder::<Sqlite>::new("");
+    push_waiting(&mut sql, now, under_way, at_once);
+    let rows = sql.build().fetch_all(connection).await?;
     let mut places = under_way.clone();
-    due.retain(|due| {
-        let taken = places.entry(due.webhook.clone()).or_default();
+    let mut found = Vec::new();
+    for row in &rows {
+        let webhook = parsed(WebhookId::parse(row.try_get("webhook_id")?), "webhook_deliveries.webhook_id")?;
+        let taken = places.entry(webhook.clone()).or_default();
         *taken += 1;
-        *taken <= at_once
-    });
-    for claimed in &due {
+        if *taken <= at_once {
+            let event = parsed(WebhookEventId::parse(row.try_get("event_id")?), "webhook_deliveries.event_id")?;
+            found.push(Waiting { webhook, event });
+        }
+    }
+    found.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+    Ok(found)
+}
+
+fn push_waiting(sql: &mut QueryBuilder<Sqlite>, now: Timestamp, under_way: &HashMap<WebhookId, u32>, at_once: u32) {
+    // Not a plain join: each endpoint's few are found in order by themselves.
+    sql.push(
+        "SELECT d.webhook_id, d.event_id FROM webhooks w CROSS JOIN webhook_deliveries d WHERE d.webhook_id = w.id \
+         AND d.event_id IN (SELECT o.event_id FROM webhook_deliveries o WHERE o.webhook_id = w.id AND o.state = 'pending' \
+           AND o.next_at <= ",
+    );
+    sql.push_bind(micros(now))
+        .push(" ORDER BY o.next_at, o.created_at, o.event_id LIMIT ")
+        .push_bind(i64::from(at_once));
+    sql.push(") AND w.state = 'enabled'");
+    push_has_room(sql, under_way, at_once);
+    sql.push(" ORDER BY d.next_at, d.event_id");
+}
+
+/// Of endpoints `w`, those to which fewer than `at_once` are under way.
+fn push_has_room(sql: &mut QueryBuilder<Sqlite>, under_way: &HashMap<WebhookId, u32>, at_once: u32) {
+    for (webhook, _) in under_way.iter().filter(|(_, count)| **count >= at_once) {
+        sql.push(" AND w.id <> ").push_bind(webhook.to_string());
+    }
+}
+
+/// Claims what was found waiting, as far as it still is. The claim ends at `until`.
+///
+/// # Errors
+/// The database failed.
+pub async fn claim(tx: &mut Tx, waiting: &[Waiting], now: Timestamp, until: Timestamp) -> Result<Vec<Due>, StoreError> {
+    let mut claimed = Vec::with_capacity(waiting.len());
+    for Waiting { webhook, event } in waiting {
+        let row = sqlx::query(
+            "SELECT d.webhook_id, d.event_id, d.payload, d.attempts, w.url, w.secret_generation, w.former_until \
+             FROM webhook_deliveries d JOIN webhooks w ON w.id = d.webhook_id WHERE d.webhook_id = ?1 AND d.event_id = ?2 \
+             AND d.state = 'pending' AND d.next_at <= ?3 AND w.state = 'enabled'",
+        )
+        .bind(webhook.as_str())
+        .bind(event.as_str())
+        .bind(micros(now))
+        .fetch_optional(&mut **tx)
+        .await?;
+        let Some(row) = row else { continue };
+        let due = due(&row, now)?;
         sqlx::query(
             "UPDATE webhook_deliveries SET attempts = ?3, next_at = ?4, updated_at = ?5 \
              WHERE webhook_id = ?1 AND event_id = ?2",
         )
-        .bind(claimed.webhook.as_str())
-        .bind(claimed.event.as_str())
-        .bind(i64::from(claimed.attempt))
+        .bind(webhook.as_str())
+        .bind(event.as_str())
+        .bind(i64::from(due.attempt))
         .bind(micros(until))
         .bind(micros(now))
         .execute(&mut **tx)
         .await?;
+        claimed.push(due);
     }
-    Ok(due)
+    Ok(claimed)
 }
 
-/// When the next pending delivery of an enabled endpoint is due.
+/// When the next pending delivery of an enabled endpoint is due to which fewer than `at_once` are under way.
 ///
 /// # Errors
 /// The database failed.
-pub async fn next_due(connection: &mut Connection) -> Result<Option<Timestamp>, StoreError> {
-    let next: Option<i64> = sqlx::query_scalar(
-        "SELECT MIN(d.next_at) FROM webhook_deliveries d JOIN webhooks w ON w.id = d.webhook_id \
-         WHERE d.state = 'pending' AND w.state = 'enabled'",
-    )
-    .fetch_one(connection)
-    .await?;
+pub async fn next_due(
+    connection: &mut Connection,
+    under_way: &HashMap<WebhookId, u32>,
+    at_once: u32,
+) -> Result<Option<Timestamp>, StoreError> {
+    let mut sql = QueryBuilder::<Sqlite>::new("");
+    push_next_due(&mut sql, under_way, at_once);
+    let next: Option<i64> = sql.build_query_scalar().fetch_one(connection).await?;
     optional_instant(next, "webhook_deliveries.next_at")
+}
+
+fn push_next_due(sql: &mut QueryBuilder<Sqlite>, under_way: &HashMap<WebhookId, u32>, at_once: u32) {
+    sql.push(
+        "SELECT MIN((SELECT d.next_at FROM webhook_deliveries d WHERE d.webhook_id = w.id AND d.state = 'pending' \
+           ORDER BY d.next_at LIMIT 1)) FROM webhooks w WHERE w.state = 'enabled'",
+    );
+    push_has_room(sql, under_way, at_once);
 }
 
 /// What came of an attempt.
@@ -327,4 +381,25 @@ fn delivery(row: &SqliteRow) -> Result<Delivery, StoreError> {
         created_at: instant(row.try_get("created_at")?, "webhook_deliveries.created_at")?,
         updated_at: instant(row.try_get("updated_at")?, "webhook_deliveries.updated_at")?,
     })
+}
+
+#[cfg(test)]
+pub(super) mod plans {
+    use super::*;
+
+    /// How the database goes about looking for what is due.
+    pub(crate) async fn of_looking(connection: &mut Connection, now: Timestamp) -> Vec<String> {
+        let busy = HashMap::from([(WebhookId::generate(), 4)]);
+        let mut steps = Vec::new();
+        for look in [true, false] {
+            let mut sql = QueryBuilder::<Sqlite>::new("EXPLAIN QUERY PLAN ");
+            match look {
+                true => push_waiting(&mut sql, now, &busy, 4),
+                false => push_next_due(&mut sql, &busy, 4),
+            }
+            let rows = sql.build().fetch_all(&mut *connection).await.unwrap();
+            steps.extend(rows.iter().map(|row| row.get::<String, _>("detail")));
+        }
+        steps
+    }
 }

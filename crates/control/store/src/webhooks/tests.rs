@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use jiff::SignedDuration;
 use postern_model::Timestamp;
@@ -51,9 +51,12 @@ impl Place {
 
     async fn claim(&self, under_way: &[(&WebhookId, u32)], at_once: u32, most: u32) -> Vec<Due> {
         let under_way = under_way.iter().map(|(id, count)| ((*id).clone(), *count)).collect();
+        let mut reader = self.store.read().await.unwrap();
+        let waiting = waiting(&mut reader, self.now, &under_way, at_once, most).await.unwrap();
+        drop(reader);
         let mut tx = self.store.write().await.unwrap();
         let until = self.now + SignedDuration::from_mins(1);
-        let due = claim(&mut tx, self.now, until, &under_way, at_once, most).await.unwrap();
+        let due = claim(&mut tx, &waiting, self.now, until).await.unwrap();
         tx.commit().await.unwrap();
         due
     }
@@ -136,7 +139,7 @@ async fn an_attempt_ends_a_delivery_or_sets_its_next_time_and_gone_stops_the_end
     place.settle(&due[1], Outcome::Again(error(), later)).await;
     place.settle(&due[2], Outcome::Dead(error())).await;
     let mut reader = place.store.read().await.unwrap();
-    assert_eq!(next_due(&mut reader).await.unwrap(), Some(later));
+    assert_eq!(next_due(&mut reader, &HashMap::new(), 4).await.unwrap(), Some(later));
     let mut found = Vec::new();
     for due in &due {
         let delivery = find_delivery(&mut reader, &id, &due.event).await.unwrap();
@@ -240,4 +243,45 @@ async fn a_workspace_has_so_many_endpoints_and_no_more() {
     let mut reader = place.store.read().await.unwrap();
     let query = ListQuery { limit: 20, ..ListQuery::default() };
     assert_eq!(list(&mut reader, &place.workspace, &query).await.unwrap().len(), 21, "one more than the page");
+}
+
+#[tokio::test]
+async fn what_is_due_to_a_busy_endpoint_waits_and_what_is_no_longer_due_is_not_claimed() {
+    let place = Place::new().await;
+    let (busy, other) = (place.webhook(&["*"]).await, place.webhook(&["*"]).await);
+    place.announce(Happening::AgentCreated).await;
+    place.change(&other, json!({"state": "disabled"})).await;
+    let mut reader = place.store.read().await.unwrap();
+    let next = async |reader: &mut Connection, count| {
+        next_due(reader, &HashMap::from([(busy.clone(), count)]), 4).await.unwrap()
+    };
+    assert_eq!(next(&mut reader, 3).await, Some(place.now));
+    assert_eq!(next(&mut reader, 4).await, None, "nobody need look before one of its letters is settled");
+    let seen = waiting(&mut reader, place.now, &HashMap::new(), 4, 10).await.unwrap();
+    assert_eq!(seen.len(), 1);
+    drop(reader);
+    let claimed = async |now| {
+        let mut tx = place.store.write().await.unwrap();
+        let claimed = claim(&mut tx, &seen, now, now + SignedDuration::from_mins(1)).await.unwrap();
+        tx.commit().await.unwrap();
+        claimed.len()
+    };
+    assert_eq!(claimed(place.now).await, 1);
+    assert_eq!(claimed(place.now).await, 0, "another server had it already");
+    place.change(&busy, json!({"state": "disabled"})).await;
+    assert_eq!(claimed(place.now + SignedDuration::from_mins(2)).await, 0, "it was disabled meanwhile");
+}
+
+#[tokio::test]
+async fn a_backlog_is_not_looked_through_for_what_is_due() {
+    let place = Place::new().await;
+    let mut reader = place.store.read().await.unwrap();
+    let plan = deliveries::plans::of_looking(&mut reader, place.now).await;
+    for step in plan.iter().filter(|step| !step.ends_with(" w")) {
+        assert!(!step.starts_with("SCAN"), "{plan:#?}");
+    }
+    let in_order = plan.iter().filter(|step| step.contains("webhook_deliveries_in_order (webhook_id=? AND state=?"));
+    assert_eq!(in_order.count(), 2, "{plan:#?}");
+    // The few that were found are put in order, and nothing else is.
+    assert_eq!(plan.iter().filter(|step| step.contains("B-TREE FOR ORDER BY")).count(), 1, "{plan:#?}");
 }

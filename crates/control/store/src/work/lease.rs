@@ -32,7 +32,7 @@ pub struct Beat<'a> {
     pub desired_ttl: Option<Duration>,
     /// The lease it gets otherwise.
     pub ttl: Duration,
-    /// The caller's token belongs to an earlier hand-out of this item: the lease is not its own any more.
+    /// The caller's token belongs to an earlier hand-out of this item, or to a revoked key: the lease is not its own any more.
     pub superseded: bool,
 }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use postern_model::Timestamp;
-use postern_model::ids::{EnvironmentId, SessionId, WorkId, WorkspaceId};
+use postern_model::ids::{EnvironmentId, EnvironmentKeyId, SessionId, WorkId, WorkspaceId};
 use postern_model::work::WorkState;
 use proptest::prelude::*;
 
+use super::tests::issued;
 use super::{Beat, Claim, Poll};
 use crate::clock::tests::ByHand;
 use crate::keys::{Lease, find_session_token};
@@ -56,6 +57,7 @@ struct Held {
 struct World {
     store: Store,
     environment: EnvironmentId,
+    key: EnvironmentKeyId,
     session: SessionId,
     workers: [Option<Held>; 2],
     stopped: Vec<WorkId>,
@@ -73,10 +75,11 @@ impl World {
         let mut tx = store.write().await.unwrap();
         let body = serde_json::from_str(r#"{"name":"default"}"#).unwrap();
         let environment = environments::create(&mut tx, &WorkspaceId::default(), body, now).await.unwrap().id;
+        let key = issued(&mut tx, &environment, "key").await;
         tx.commit().await.unwrap();
         let session = SessionId::generate();
         let workers = [None, None];
-        Self { store, environment, session, workers, stopped: Vec::new(), tokens: 0, time, _directory: directory }
+        Self { store, environment, key, session, workers, stopped: Vec::new(), tokens: 0, time, _directory: directory }
     }
 
     async fn lease(&self, held: &Held) -> Lease {
@@ -116,7 +119,7 @@ impl World {
             present: Some(&[]),
             reclaim_older_than: Duration::from_secs(5),
         };
-        let ask = Claim { poll, ttl: TTL, token_digest: &token };
+        let ask = Claim { poll, ttl: TTL, token_digest: &token, key: &self.key };
         let claimed = work::claim(&mut tx, &ask).await.unwrap();
         tx.commit().await.unwrap();
         if let Some(work::Claimed { work: item, .. }) = claimed {

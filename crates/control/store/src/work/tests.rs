@@ -6,15 +6,15 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use postern_model::Timestamp;
 use postern_model::environment::CreateEnvironment;
-use postern_model::ids::{EnvironmentId, SessionId, WorkId, WorkspaceId};
+use postern_model::ids::{EnvironmentId, EnvironmentKeyId, SessionId, WorkId, WorkspaceId};
 use postern_model::work::{Heartbeat, Work, WorkError, WorkState};
 
 use super::{Beat, Claim, Claimed, LostCause, MAX_ATTEMPTS, Poll};
 use crate::clock::Time;
 use crate::clock::tests::ByHand;
-use crate::keys::{Lease, find_session_token};
+use crate::keys::{self, Lease, NewKey, find_session_token};
 use crate::list::ListQuery;
-use crate::{Store, StoreError, environments, work};
+use crate::{Store, StoreError, Tx, environments, work};
 
 const TTL: Duration = Duration::from_secs(90);
 const RECLAIM: Duration = Duration::from_secs(5);
@@ -22,6 +22,7 @@ const RECLAIM: Duration = Duration::from_secs(5);
 struct Queue {
     store: Store,
     environment: EnvironmentId,
+    key: EnvironmentKeyId,
     time: Arc<ByHand>,
     _directory: tempfile::TempDir,
 }
@@ -35,8 +36,9 @@ impl Queue {
         let body: CreateEnvironment = serde_json::from_str(r#"{"name":"default"}"#).unwrap();
         let mut tx = store.write().await.unwrap();
         let environment = environments::create(&mut tx, &WorkspaceId::default(), body, now).await.unwrap().id;
+        let key = issued(&mut tx, &environment, "first").await;
         tx.commit().await.unwrap();
-        Self { store, environment, time, _directory: directory }
+        Self { store, environment, key, time, _directory: directory }
     }
 
     fn advance(&self, seconds: u64) {
@@ -68,7 +70,8 @@ impl Queue {
         let claimable = work::claimable(&mut reader, &poll).await.unwrap();
         drop(reader);
         let mut tx = self.store.write().await.unwrap();
-        let claimed = work::claim(&mut tx, &Claim { poll, ttl: TTL, token_digest: token }).await.unwrap();
+        let claim = Claim { poll, ttl: TTL, token_digest: token, key: &self.key };
+        let claimed = work::claim(&mut tx, &claim).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(claimable, claimed.is_some(), "the look before the claim says what the claim finds");
         claimed
@@ -120,6 +123,12 @@ impl Queue {
         let beat = self.beat(&id, Some("NO_HEARTBEAT")).await.unwrap();
         (id, beat.last_heartbeat)
     }
+}
+
+/// A key of an environment.
+pub(super) async fn issued(tx: &mut Tx, environment: &EnvironmentId, digest: &str) -> EnvironmentKeyId {
+    let new = NewKey { name: "test", hint: "pst_env_", digest, now: tx.clock().wall() };
+    keys::create_environment_key(tx, &WorkspaceId::default(), environment, &new).await.unwrap().id
 }
 
 fn status(error: StoreError) -> u16 {
@@ -261,6 +270,26 @@ async fn a_lease_that_ends_puts_the_item_back_and_heartbeats_keep_it_away() {
     let again = queue.claim("second").await.unwrap();
     assert_eq!((again.id.clone(), again.state, again.acknowledged_at), (id, WorkState::Queued, None));
     assert_eq!((again.started_at, again.latest_heartbeat_at), (None, None));
+}
+
+#[tokio::test]
+async fn tokens_end_with_the_key_that_their_items_were_handed_out_to_and_with_no_other() {
+    let mut queue = Queue::new().await;
+    queue.served("of the first").await;
+    let mut tx = queue.store.write().await.unwrap();
+    let second = issued(&mut tx, &queue.environment, "second").await;
+    tx.commit().await.unwrap();
+    let revoked = std::mem::replace(&mut queue.key, second);
+    queue.served("of the second").await;
+    queue.served("of none").await;
+    let mut tx = queue.store.write().await.unwrap();
+    keys::revoke_environment_key(&mut tx, &queue.environment, &revoked, queue.now()).await.unwrap();
+    let of_before = "UPDATE session_tokens SET environment_key_id = NULL WHERE digest = 'of none'";
+    sqlx::query(of_before).execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(queue.lease("of the first").await, Some(Lease::Revoked));
+    assert_eq!(queue.lease("of the second").await, Some(Lease::Alive));
+    assert_eq!(queue.lease("of none").await, Some(Lease::Alive), "handed out before this was noted");
 }
 
 #[tokio::test]
@@ -486,4 +515,45 @@ async fn a_lease_that_is_wished_for_lasts_five_seconds_to_five_minutes() {
     }
     queue.advance(1);
     assert_eq!(queue.lease("t").await, Some(Lease::Ended));
+}
+
+#[tokio::test]
+async fn what_a_deleted_session_leaves_in_the_queue_says_nothing_and_is_gone_after_a_day() {
+    let queue = Queue::new().await;
+    let (gone, stays) = (SessionId::generate(), SessionId::generate());
+    let failure = WorkError { code: "e".into(), message: "the plan".into() };
+    for session in [&gone, &stays] {
+        let item = queue.enqueue(session).await;
+        queue.claim_as("host-1", Some(&[]), session.as_str()).await.unwrap();
+        queue.acknowledge(&item).await.unwrap();
+        let mut tx = queue.store.write().await.unwrap();
+        let patch = serde_json::from_str(r#"{"k":"v"}"#).unwrap();
+        work::update(&mut tx, &queue.environment, &item, &patch).await.unwrap();
+        work::note_failure(&mut tx, &item, &failure).await.unwrap();
+        work::stop_all(&mut tx, session).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    let mut tx = queue.store.write().await.unwrap();
+    crate::sessions::delete(&mut tx, &WorkspaceId::default(), &gone, queue.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    let said =
+        "SELECT session_id, metadata || COALESCE(failure, '') || COALESCE(worker, '') || COALESCE(home, '') FROM work";
+    let mut reader = queue.store.read().await.unwrap();
+    let said: Vec<(String, String)> = sqlx::query_as(said).fetch_all(&mut *reader).await.unwrap();
+    drop(reader);
+    for (session, text) in said {
+        assert_eq!(text == "{}", session == gone.as_str(), "{session}: {text}");
+    }
+    for (seconds, left) in [(24 * 3600, [2, 2]), (1, [1, 1]), (400 * 24 * 3600, [1, 1])] {
+        queue.advance(seconds);
+        let mut tx = queue.store.write().await.unwrap();
+        assert!(!work::sweep(&mut tx, queue.now()).await.unwrap());
+        tx.commit().await.unwrap();
+        let mut reader = queue.store.read().await.unwrap();
+        for (table, left) in ["work", "session_tokens"].into_iter().zip(left) {
+            let count = format!("SELECT COUNT(*) FROM {table}");
+            let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(count)).fetch_one(&mut *reader).await.unwrap();
+            assert_eq!(count, left, "{table} after {seconds} s more");
+        }
+    }
 }

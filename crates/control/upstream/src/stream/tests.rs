@@ -178,4 +178,11 @@ fn an_answer_without_bounds_is_cut_off() {
     let piece = "x".repeat(4 << 20);
     events.extend((0..9).map(|_| delta(0, "text_delta", "text", &piece)));
     assert_eq!(read(&events), Err(StreamError::TooLarge));
+
+    // Whole in the event that a block begins with, in whatever member, and of one block that begins again and again.
+    let whole = start(0, json!({"type": "surprise", "data": [piece]})).to_string();
+    let mut decoder = Decoder::default();
+    let mut begin = || decoder.push("content_block_start", &whole).map(drop);
+    assert!((0..7).all(|_| begin().is_ok()));
+    assert_eq!(begin(), Err(StreamError::TooLarge));
 }

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use postern_edge::{Carrier, Connections, Remote, Settings, TunnelEntry, TunnelStatus};
+use postern_exec::WireBytes;
 use postern_exec::asynchronous::Channel;
-use postern_exec::{WireBytes, rpc::ServeError};
+use postern_exec::rpc::{CallError, Caller, ServeError};
 use postern_secret::key::KeyDigest;
 use postern_tunnel::carry::{Carry, CarryError, Stream};
 use postern_tunnel::handover::Configuration;
@@ -228,6 +229,21 @@ async fn an_edge_that_was_told_nothing_yet_turns_no_connector_away() {
     let _attended = tokio::spawn(async move { remote.attend(ours).await });
     connector.connected().await;
     assert!(!connector.failures.borrow().contains(&"token_refused".to_owned()));
+}
+
+#[tokio::test]
+async fn an_edge_that_is_told_too_much_at_once_ends() {
+    let apart = Apart::new();
+    // A question that no edge knows is answered all the same where it was read.
+    for (bytes, is_read) in [((1 << 20) - 100, true), (1 << 20, false)] {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let process = apart.silent_edge(theirs);
+        let caller: Caller<String, ()> = Caller::new(ours, 1000);
+        let answer = soon("the answer", caller.call("x".repeat(bytes))).await.unwrap_err();
+        assert_eq!(matches!(answer, CallError::Misread(_)), is_read, "{answer}");
+        drop(caller);
+        assert_eq!(soon("the process", process).await.unwrap().is_ok(), is_read);
+    }
 }
 
 #[tokio::test]

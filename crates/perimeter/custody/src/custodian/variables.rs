@@ -24,11 +24,23 @@ pub(super) struct Variable {
     pub(super) repository: Option<RepositoryToken>,
 }
 
+impl From<&Variable> for VaultGrant {
+    fn from(variable: &Variable) -> Self {
+        let Variable { sealed, reach, repository } = variable.clone();
+        Self { credential: sealed.binding.credential, reach, repository }
+    }
+}
+
 impl Variables {
     /// The vault credential that stands behind one of the zone's.
     pub(super) fn grant(&self, name: &CredentialName) -> Option<VaultGrant> {
-        let Variable { sealed, reach, repository } = self.0.get(name)?.clone();
-        Some(VaultGrant { credential: sealed.binding.credential, reach, repository })
+        self.0.get(name).map(VaultGrant::from)
+    }
+
+    /// What is said of the value that was opened: how far that one was sealed to go, whatever took its place since. Nothing once none stands behind the name.
+    pub(super) fn goes_with(&self, name: &CredentialName, opened: Option<&Variable>) -> Option<VaultGrant> {
+        let in_force = self.grant(name)?;
+        Some(opened.map_or(in_force, VaultGrant::from))
     }
 
     /// Whether this one still stands behind it.

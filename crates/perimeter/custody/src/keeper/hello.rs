@@ -171,3 +171,6 @@ const HELLO_LIMIT: usize = 4 << 10;
 const WELCOME_LIMIT: usize = 64 << 10;
 const HELLO_WITHIN: Duration = Duration::from_secs(2);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

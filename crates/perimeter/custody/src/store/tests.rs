@@ -144,6 +144,37 @@ fn the_perimeters_public_key_stays_the_same() {
 }
 
 #[test]
+fn a_perimeters_key_that_is_gone_is_not_made_anew_where_something_may_be_sealed_to_it() {
+    let (_directory, store) = opened();
+    let [key, public, renewed] =
+        ["perimeter.key", "perimeter.pub", "renewed.json"].map(|name| store.directory.join(name));
+    let seed = std::fs::read(&key).unwrap();
+    let first = store.perimeter_public_key().unwrap();
+    assert_eq!(std::fs::read_to_string(&public).unwrap().trim(), first.to_string());
+    for traces in [&public, &renewed] {
+        std::fs::write(traces, "[]").unwrap();
+        std::fs::remove_file(&key).unwrap();
+        let refused = Store::open(&store.directory).unwrap_err();
+        assert!(
+            matches!(&refused, StoreError::Key(KeyError::Missing { traces: said, .. }) if said == traces),
+            "{refused}"
+        );
+        assert!(!key.exists());
+        // A directory of an earlier build, whose key is there: it is told from then on.
+        drop(std::fs::remove_file(&public));
+        std::fs::write(&key, &seed).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(store.perimeter_public_key().unwrap(), first);
+        std::fs::remove_file(&public).unwrap();
+    }
+    for gone in [&key, &renewed] {
+        std::fs::remove_file(gone).unwrap();
+    }
+    Store::open(&store.directory).unwrap();
+    assert_ne!(store.perimeter_public_key().unwrap(), first, "where nothing says that there was one, one is made");
+}
+
+#[test]
 fn another_process_that_changes_or_removes_a_secret_is_believed_at_once() {
     let (_directory, store) = opened();
     let elsewhere = Store::open(&store.directory).unwrap();

@@ -1,8 +1,8 @@
 //! The worker's client against the process' own serving loop, over a real channel with descriptors.
 
-use std::sync::Arc;
+use std::{process::ExitCode, sync::Arc};
 
-use postern_exec::asynchronous::Channel;
+use postern_exec::{asynchronous::Channel, rpc::CallError};
 use tokio::net::TcpStream;
 
 use super::stand::{Stand, get, talk};
@@ -75,5 +75,19 @@ async fn the_worker_opens_attaches_collects_and_closes() {
     client.close("sesn_w").await.unwrap();
     assert!(TcpStream::connect(address).await.is_err());
     drop(client);
-    assert_eq!(serving.await.unwrap(), std::process::ExitCode::SUCCESS);
+    assert_eq!(serving.await.unwrap(), ExitCode::SUCCESS);
+}
+
+#[tokio::test]
+async fn a_message_has_a_longest_length_and_a_longer_one_ends_the_process() {
+    let Stand { registry, .. } = Stand::start().await;
+    let (served, end) = Channel::pair().unwrap();
+    let serving = tokio::spawn(process::serve(Arc::new(registry), served));
+    let client = Client::over(Channel::new(end).unwrap());
+    let envelope = r#"{"id":1,"ask":{"ask":"current_tool_use","session":"s","tool_use":""}}"#.len();
+    let of = |bytes: usize| "x".repeat(bytes - envelope);
+    assert_eq!(code(client.current_tool_use("s", Some(&of(2 << 20))).await.unwrap_err()), "session_unknown");
+    let longer = client.current_tool_use("s", Some(&of((2 << 20) + 1))).await.unwrap_err();
+    assert!(matches!(longer, EgressError::Call(CallError::Gone)), "{longer}");
+    assert_eq!(serving.await.unwrap(), ExitCode::from(3));
 }

@@ -3,6 +3,7 @@
 use postern_policy::{Denial, Reason};
 use postern_secret::SecretBytes;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::{
@@ -27,7 +28,7 @@ struct Body {
     #[serde(default)]
     refresh_token: Option<Token>,
     #[serde(default)]
-    expires_in: Option<Seconds>,
+    expires_in: Option<Value>,
 }
 
 /// Zeroed when it is dropped.
@@ -37,14 +38,6 @@ impl<'de> Deserialize<'de> for Token {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(|text| Self(Zeroizing::new(text)))
     }
-}
-
-/// Some endpoints write the number as a text.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Seconds {
-    Number(f64),
-    Text(String),
 }
 
 /// The tokens.
@@ -90,12 +83,7 @@ fn read(answer: &Answer) -> Option<Tokens> {
     if token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
         return None;
     }
-    let expires_in_seconds = match expires_in {
-        None => None,
-        Some(Seconds::Number(seconds)) => Some(seconds),
-        Some(Seconds::Text(text)) => Some(text.parse::<f64>().ok()?),
-    };
-    let expires_in_seconds = expires_in_seconds.map(whole_seconds);
+    let expires_in_seconds = expires_in.as_ref().and_then(seconds).map(whole_seconds);
     // An empty one is none: the former stays.
     let refresh = refresh_token.filter(|token| !token.0.is_empty()).map(|token| secret(&token));
     Some(Tokens {
@@ -103,6 +91,11 @@ fn read(answer: &Answer) -> Option<Tokens> {
         refresh: refresh.map_or(Some(None), |one| one.map(Some))?,
         expires_in_seconds,
     })
+}
+
+/// Some endpoints write the number as a text. What is no number is as if nothing were said: the tokens are new, and the former ones may be used up.
+fn seconds(said: &Value) -> Option<f64> {
+    said.as_f64().or_else(|| said.as_str()?.parse().ok())
 }
 
 /// Bounded both ways, for a time must come of it.
@@ -191,6 +184,10 @@ mod tests {
                 (false, Some(315_360_000)),
             ),
             (r#"{"access_token": "a", "expires_in": -5}"#, (false, Some(0))),
+            // Tokens that rotated are not thrown away for it: nothing else is good any more.
+            (r#"{"access_token": "a", "refresh_token": "r", "expires_in": "soon"}"#, (true, None)),
+            (r#"{"access_token": "a", "refresh_token": "r", "expires_in": [60]}"#, (true, None)),
+            (r#"{"access_token": "a", "refresh_token": "r", "expires_in": null}"#, (true, None)),
         ] {
             assert_eq!(good(body).unwrap(), expected, "{body}");
         }
@@ -206,7 +203,6 @@ mod tests {
             r#"{"access_token": "a", "token_type": "mac"}"#,
             r#"{"access_token": "a", "access_token": "b"}"#,
             r#"{"access_token": "a", "refresh_token": "a b"}"#,
-            r#"{"access_token": "a", "expires_in": "soon"}"#,
             &long,
         ] {
             assert_eq!(tokens(&answer(200, body)).err().unwrap().reason, Reason::UpstreamProtocol, "{body}");

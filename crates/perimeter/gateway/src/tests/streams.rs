@@ -119,6 +119,22 @@ fn hello_then_hang(seen: &super::stand::Seen) -> Reply {
 }
 
 #[tokio::test]
+async fn a_new_leaf_is_in_use_a_second_later() {
+    let stand = Stand::new(|_| ok()).await;
+    tokio::time::pause();
+    let _looking = tokio::spawn(stand.gateway.clone().look_after());
+    // The first look is over.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let before = stand.gateway.leaf.settings();
+    write_leaf(stand.directory.path(), &stand.ca);
+    let begun = tokio::time::Instant::now();
+    while std::sync::Arc::ptr_eq(&before, &stand.gateway.leaf.settings()) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(begun.elapsed() <= Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn a_new_leaf_and_new_routes_leave_a_running_stream_alone() {
     let stand = Stand::new(hello_then_hang).await;
     let mut body = running(&stand).await;

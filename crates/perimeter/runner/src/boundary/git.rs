@@ -43,7 +43,7 @@ mod tests {
         let issue = |credential: &str, repository: Option<&str>| Issued {
             credential: credential.to_owned(),
             env: None,
-            placeholder: Placeholder::from_issued("pstn_0123456789abcdef".to_owned()),
+            placeholder: Placeholder::from_issued(format!("pstn_0123456789-of-{credential}")),
             repository: repository.map(|url| RepositoryToken::new("sesrsc_1", url.parse().unwrap())),
         };
         assert_eq!(variables(&[issue("key", None)]), []);
@@ -53,15 +53,18 @@ mod tests {
             issue("b", Some("https://git.example/a/b.git")),
             issue("again", Some("https://git.example/a")),
         ];
-        let basic = format!("Authorization: Basic {}", STANDARD.encode("x-access-token:pstn_0123456789abcdef"));
+        let basic = |of: &str| {
+            let pair = STANDARD.encode(format!("x-access-token:pstn_0123456789-of-{of}"));
+            format!("Authorization: Basic {pair}")
+        };
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(
             variables(&issued),
             [
                 pair("GIT_CONFIG_KEY_0", "http.https://git.example/a/b.git.extraHeader"),
-                pair("GIT_CONFIG_VALUE_0", &basic),
+                pair("GIT_CONFIG_VALUE_0", &basic("b")),
                 pair("GIT_CONFIG_KEY_1", "http.https://git.example/a.extraHeader"),
-                pair("GIT_CONFIG_VALUE_1", &basic),
+                pair("GIT_CONFIG_VALUE_1", &basic("a")),
                 pair("GIT_CONFIG_COUNT", "2"),
             ]
         );

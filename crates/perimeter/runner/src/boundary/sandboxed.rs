@@ -186,11 +186,18 @@ impl SandboxHands {
         if self.inside.is_some() {
             return Ok(());
         }
-        let spec = self.spec()?;
+        let spec = self.spec().await?;
         // Said before the question: whoever gives up waiting for its answer still leaves.
         self.entered = true;
         let sandbox = self.parts.spawner.build(spec).await.inspect_err(|error| self.tell_build_error(error))?;
         let ending = sandbox.ending();
+        if !sandbox.open.is_empty() {
+            tracing::warn!(
+                session = self.facts.session,
+                open = ?sandbox.open,
+                "a file system at or below what is lent to be read knows no maps of users: sockets in it stay within reach"
+            );
+        }
         self.record_sandbox(&sandbox).await?;
         let Sandbox { tools, network, controls, .. } = sandbox;
         self.parts.egress.attach(&self.facts.session, handed_over(network)).await?;
@@ -213,10 +220,11 @@ impl SandboxHands {
         );
     }
 
-    fn spec(&self) -> Result<Spec, Box<dyn std::error::Error + Send + Sync>> {
+    async fn spec(&self) -> Result<Spec, Box<dyn std::error::Error + Send + Sync>> {
         let place = self.parts.places.of(&self.facts.session)?;
         let kernel_uid = self.parts.places.kernel_uid(&place)?;
-        postern_sandbox::workspace::prepare(&place.workspace, kernel_uid)?;
+        let workspace = place.workspace.clone();
+        tokio::task::spawn_blocking(move || postern_sandbox::workspace::prepare(&workspace, kernel_uid)).await??;
         let limits = self.zone.sandbox();
         let packages = match limits.packages {
             Packages::None => None,

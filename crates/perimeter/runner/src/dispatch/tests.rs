@@ -106,8 +106,12 @@ fn thread_ended(thread: &str) -> Value {
 fn only_a_session_that_waits_for_its_next_turn_makes_room() {
     let idle = json!({"id": "i", "type": "session.status_idle", "stop_reason": {"type": "end_turn"}});
     let asks = json!({"id": "i", "type": "session.status_idle", "stop_reason": {"type": "requires_action"}});
+    // What a session that rested is told counts as activity, until it says that it still rests.
+    let error = json!({"id": "e", "type": "session.error"});
     for (history, said) in [
         (vec![idle.clone()], vec!["end Idle"]),
+        (vec![idle.clone(), error.clone()], vec![]),
+        (vec![idle.clone(), error, idle.clone()], vec!["end Idle"]),
         (vec![asks], vec![]),
         (vec![tool("a")], vec!["run a"]),
         (vec![], vec![]),

@@ -53,13 +53,14 @@ struct Known {
 }
 
 impl Parcels {
-    /// Fetches the stores that the session was given, and sends what an earlier turn left unsent.
+    /// Fetches the stores that the session was given, and sends what an earlier turn left unsent. Each line says of one memory what became of it otherwise.
     pub(super) async fn bring_memories<H: Hands>(
         &self,
         subject: Subject<'_>,
         wanted: Vec<MemoryStoreResource>,
         hands: &mut H,
-    ) -> Result<(), Refused> {
+    ) -> Result<Vec<String>, Refused> {
+        let mut lines = Vec::new();
         let mut stores: Stores = read(&self.place.stores).map_err(|error| no_room(&error))?;
         for resource in wanted {
             let id = resource.memory_store_id.to_string();
@@ -78,16 +79,14 @@ impl Parcels {
             });
             self.make_directory(store).map_err(|error| no_room(&error))?;
             if !is_new {
-                // What an earlier turn left unsent; no tool's result is there to say what became of it.
-                for line in self.push(subject, hands, &id, store).await {
-                    tracing::warn!(session = subject.session, line, "a memory of an earlier turn");
-                }
+                // What an earlier turn left unsent.
+                lines.extend(self.push(subject, hands, &id, store).await);
             }
             let pulled = self.pull(subject, hands, &id, store).await;
             write(&self.place.stores, &stores).map_err(|error| no_room(&error))?;
-            pulled?;
+            lines.extend(pulled?);
         }
-        Ok(())
+        Ok(lines)
     }
 
     /// Sends what the session changed. Each line says of one memory what became of it otherwise.
@@ -125,40 +124,48 @@ impl Parcels {
         self.kernel_uid.filter(|_| store.access == Access::ReadWrite)
     }
 
-    /// Puts what the server has where it is not yet, and takes away what it has no more.
+    /// Takes away what the server has no more, and puts what it has where it is not yet. Each line says of one memory why it is not there.
     async fn pull<H: Hands>(
         &self,
         subject: Subject<'_>,
         hands: &mut H,
         id: &str,
         store: &mut Store,
-    ) -> Result<(), Refused> {
+    ) -> Result<Vec<String>, Refused> {
         let there = patiently(subject, || subject.remote.memories(subject.key, id)).await;
         let there = there.map_err(|error| not_fetched(id, &error))?;
         let bytes = there.iter().filter_map(|memory| memory.content.as_ref()).map(|text| text.len() as u64).sum();
         let passage = Passage { way: Way::In, path: format!("/mnt/memory/{}", store.directory), digest: None, bytes };
         hands.passes(passage).await.map_err(|why| not_on_record(id, &why))?;
-        let mut seen = BTreeSet::new();
-        for memory in there {
-            let Some(path) = relative(&memory.path) else {
-                tracing::warn!(
-                    session = subject.session,
-                    memory = memory.id,
-                    "a memory's path is none; it is left out"
-                );
-                continue;
+        let (there, nowhere): (Vec<_>, Vec<_>) = there.into_iter().partition(|memory| relative(&memory.path).is_some());
+        for memory in nowhere {
+            tracing::warn!(session = subject.session, memory = memory.id, "a memory's path is none; it is left out");
+        }
+        let there: BTreeMap<&str, &Memory> =
+            there.iter().filter_map(|memory| Some((relative(&memory.path)?, memory))).collect();
+        let gone: Vec<String> = store.memories.keys().filter(|path| !there.contains_key(&***path)).cloned().collect();
+        for path in gone {
+            match walk::remove(&self.place.memory.join(&store.directory), &path) {
+                // What the session put in its place is the session's.
+                Err(error) if !walk::is_of_the_path(&error) => return Err(no_room(&error)),
+                _ => store.memories.remove(&path),
             };
-            seen.insert(path.to_owned());
-            if store.memories.get(path).is_none_or(|known| known.sha256 != memory.content_sha256) {
-                self.place(store, &memory, path).map_err(|error| no_room(&error))?;
+        }
+        let mut lines = Vec::new();
+        for (path, memory) in there {
+            if store.memories.get(path).is_some_and(|known| known.sha256 == memory.content_sha256) {
+                continue;
+            }
+            match self.place(store, memory, path) {
+                Ok(()) => {}
+                Err(error) if walk::is_of_the_path(&error) => {
+                    tracing::warn!(session = subject.session, memory = memory.id, %error, "a memory is left out");
+                    lines.push(line(store, path, &format!("its path has no place among the others here ({error})")));
+                }
+                Err(error) => return Err(no_room(&error)),
             }
         }
-        let gone: Vec<String> = store.memories.keys().filter(|path| !seen.contains(*path)).cloned().collect();
-        for path in gone {
-            walk::remove(&self.place.memory.join(&store.directory), &path).map_err(|error| no_room(&error))?;
-            store.memories.remove(&path);
-        }
-        Ok(())
+        Ok(lines)
     }
 
     fn place(&self, store: &mut Store, memory: &Memory, path: &str) -> io::Result<()> {
@@ -189,10 +196,14 @@ impl Parcels {
             if is_known || store.left.get(&path) == Some(&version) {
                 continue;
             }
-            if let Err(why) = self.send_memory(subject, hands, id, store, &path, version).await {
+            let Err(NotSent { why, is_final }) = self.send_memory(subject, hands, id, store, &path, version).await
+            else {
+                continue;
+            };
+            if is_final {
                 store.left.insert(path.clone(), version);
-                lines.push(line(store, &path, &why));
             }
+            lines.push(line(store, &path, &why));
         }
         lines.extend(self.forget(subject, hands, id, store, &here, !refused.is_empty()).await);
         lines
@@ -206,16 +217,18 @@ impl Parcels {
         store: &mut Store,
         path: &str,
         version: Version,
-    ) -> Result<(), String> {
+    ) -> Result<(), NotSent> {
         let known = store.memories.get(path).cloned();
         let bytes = walk::contents(&self.place.memory.join(&store.directory), path, BOUNDS.bytes);
-        let text = String::from_utf8(bytes.map_err(|error| error.to_string())?).map_err(|_| "it is not UTF-8 text")?;
+        let bytes = bytes.map_err(|error| NotSent::of_file(&error))?;
+        let text = String::from_utf8(bytes).map_err(|_| NotSent::for_good("it is not UTF-8 text"))?;
         let sha256 = hex(digest(&SHA256, text.as_bytes()).as_ref());
         if let Some(same) = known.clone().filter(|known| known.sha256 == sha256) {
             store.memories.insert(path.to_owned(), Known { version, ..same });
             return Ok(());
         }
-        hands.passes(leaving(format!("/mnt/memory/{}/{path}", store.directory), text.as_bytes())).await?;
+        let passage = leaving(format!("/mnt/memory/{}/{path}", store.directory), text.as_bytes());
+        hands.passes(passage).await.map_err(NotSent::for_now)?;
         let of = known.as_ref().map(|known| (known.id.as_str(), known.sha256.as_str()));
         let at = format!("/{path}");
         let sent = match patiently(subject, || subject.remote.write_memory(subject.key, id, of, &at, &text)).await {
@@ -231,12 +244,13 @@ impl Parcels {
                 Ok(())
             }
             Err(error) if error.status() == Some(409) => {
-                self.pull(subject, hands, id, store).await.map_err(|refused| refused.message)?;
-                Err("somebody else changed it meanwhile: the file has their text now".to_owned())
+                let pulled = self.pull(subject, hands, id, store).await;
+                pulled.map_err(|refused| NotSent::for_now(refused.message))?;
+                Err(NotSent::for_now("somebody else changed it meanwhile: the file has their text now"))
             }
             Err(error) => {
                 tracing::warn!(session = subject.session, error = chain(&error), "a memory could not be sent");
-                Err(error.to_string())
+                Err(NotSent { why: error.to_string(), is_final: error.is_fatal() && !of_the_credential(&error) })
             }
         }
     }
@@ -288,6 +302,33 @@ impl Parcels {
     }
 }
 
+/// Why a memory was not sent.
+struct NotSent {
+    why: String,
+    /// Nothing but another text changes that. Otherwise it is sent again.
+    is_final: bool,
+}
+
+impl NotSent {
+    fn for_good(why: impl Into<String>) -> Self {
+        Self { why: why.into(), is_final: true }
+    }
+
+    fn for_now(why: impl Into<String>) -> Self {
+        Self { why: why.into(), is_final: false }
+    }
+
+    /// Trouble of the system passes; what we refuse ourselves does not.
+    fn of_file(error: &io::Error) -> Self {
+        Self { why: error.to_string(), is_final: error.raw_os_error().is_none() }
+    }
+}
+
+/// Whether it is the asker that is refused: the next item has another credential.
+fn of_the_credential(error: &RemoteError) -> bool {
+    matches!(error, RemoteError::Credential) || matches!(error.status(), Some(401 | 403))
+}
+
 /// A memory's path below its store's directory.
 fn relative(path: &str) -> Option<&str> {
     MemoryPath::parse(path).ok()?;
@@ -298,3 +339,6 @@ fn line(store: &Store, path: &str, why: &str) -> String {
     let path: String = path.chars().take(200).collect();
     format!("[postern] memory not kept path=/mnt/memory/{}/{path} because {why}", store.directory)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,13 @@
-use postern_net::{HttpClient, TlsRoots};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::*;
 use crate::hands::{Outcome, ToolCall};
 use crate::place::Places;
 use crate::remote::{Bearer, Remote};
+use crate::stand_in::{remote_of, saying, server};
 
 fn file(path: &str) -> Value {
     json!({
@@ -13,7 +16,7 @@ fn file(path: &str) -> Value {
     })
 }
 
-fn store(mount_path: &str) -> Value {
+pub(super) fn store(mount_path: &str) -> Value {
     json!({
         "type": "memory_store", "memory_store_id": "memstore_1", "access": "read_write", "name": "n", "mount_path": mount_path,
     })
@@ -64,7 +67,7 @@ fn what_was_given_is_readable_by_the_sandboxs_user_whatever_the_umask() {
 }
 
 /// Hands whose log takes nothing.
-struct Unrecorded;
+pub(super) struct Unrecorded;
 
 impl Hands for Unrecorded {
     async fn run(&mut self, _call: &ToolCall, _ready: impl Future<Output = Result<(), Outcome>> + Send) -> Outcome {
@@ -87,21 +90,19 @@ async fn nothing_passes_that_is_not_on_record() {
     fs::write(place.outputs.join("report.txt"), "text").unwrap();
     // A server that would take it: whoever asks it is found out.
     let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", server.local_addr().unwrap()).parse().unwrap();
-    let http = HttpClient::new(postern_policy::permit::configured(&endpoint), &TlsRoots::Platform).unwrap();
-    let (remote, key) = (Remote::new(http, "env_1", "worker"), Bearer::new("key".into()));
+    let (remote, key) = (remote_of(server.local_addr().unwrap()), Bearer::new("key".into()));
     let subject = Subject { remote: &remote, key: &key, session: "sesn_1" };
     let lines = parcels.take(subject, &mut Unrecorded).await;
     assert_eq!(lines, ["[postern] output not kept path=report.txt because the log takes no records"]);
-    let asked = tokio::time::timeout(std::time::Duration::ZERO, server.accept()).await;
+    let asked = tokio::time::timeout(Duration::ZERO, server.accept()).await;
     assert!(asked.is_err(), "the server was asked");
     assert!(!place.sent.exists(), "it is tried again");
 }
 
 /// Hands that note what passes, and whether its place was there already.
-struct Noting {
-    at: std::path::PathBuf,
-    passed: Vec<Passage>,
+pub(super) struct Noting {
+    pub(super) at: std::path::PathBuf,
+    pub(super) passed: Vec<Passage>,
 }
 
 impl Hands for Noting {
@@ -119,30 +120,12 @@ impl Hands for Noting {
 }
 
 /// A server of one skill, `pdf`, with this archive; how often it is asked.
-fn skill_server(archive: Vec<u8>) -> (Remote, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
-    use std::io::{BufRead, BufReader, Write};
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-    let asked = std::sync::Arc::<std::sync::atomic::AtomicUsize>::default();
-    let count = std::sync::Arc::clone(&asked);
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-            let line = lines.next().unwrap().unwrap();
-            lines.find(|line| line.as_ref().unwrap().is_empty());
-            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            let (status, body) = match line.split(' ').nth(1).unwrap() {
-                "/v1/skills/skill_1/versions/skillver_1" => ("200 OK", br#"{"id":"skillver_1","name":"pdf"}"#.to_vec()),
-                "/v1/skills/skill_1/versions/skillver_1/content" => ("200 OK", archive.clone()),
-                _ => ("404 Not Found", br#"{"error":{"message":"it is gone"}}"#.to_vec()),
-            };
-            write!(stream, "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len()).unwrap();
-            stream.write_all(&body).unwrap();
-        }
-    });
-    let http = HttpClient::new(postern_policy::permit::configured(&endpoint), &TlsRoots::Platform).unwrap();
-    (Remote::new(http, "env_1", "worker"), asked)
+fn skill_server(archive: Vec<u8>) -> (Remote, Arc<AtomicUsize>) {
+    server(move |path| match path {
+        "/v1/skills/skill_1/versions/skillver_1" => ("200 OK", br#"{"id":"skillver_1","name":"pdf"}"#.to_vec()),
+        "/v1/skills/skill_1/versions/skillver_1/content" => ("200 OK", archive.clone()),
+        _ => ("404 Not Found", br#"{"error":{"message":"it is gone"}}"#.to_vec()),
+    })
 }
 
 fn archive(members: &[(&str, &str)]) -> Vec<u8> {
@@ -180,9 +163,9 @@ async fn a_skill_is_on_record_before_it_is_shown_and_goes_with_its_agent() {
         let Passage { way, path, .. } = hands.passed.pop().unwrap();
         assert_eq!((way, path.as_str(), hands.passed.len()), (Way::In, "/mnt/session/skills/pdf", 0));
         // What is there is not asked for again.
-        let before = asked.load(std::sync::atomic::Ordering::SeqCst);
+        let before = asked.load(Ordering::SeqCst);
         assert_eq!(parcels.bring(subject, &session, &mut Unrecorded).await.unwrap(), [""; 0]);
-        assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), before);
+        assert_eq!(asked.load(Ordering::SeqCst), before);
         parcels.bring(subject, &of_skills(&[]), &mut hands).await.unwrap();
         assert!(!at.exists(), "it goes with the agent that had it");
     }
@@ -217,4 +200,108 @@ async fn a_skill_that_cannot_be_had_is_named_and_the_others_are_there() {
         assert_eq!((is_there, hands.passed.len()), (expected.len() == 1, usize::from(expected.len() == 1)));
         parcels.bring(subject, &of_skills(&[]), &mut hands).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn all_files_of_a_session_have_eight_gibibytes_on_the_workers_disk() {
+    let session = json!({"resources": [file("/mnt/session/uploads/large"), file("/mnt/session/uploads/small")]});
+    for (bytes, fits) in [(4, true), (5, false)] {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Places::new(directory.path()).of("sesn_1").unwrap();
+        let parcels = Parcels::new(place.clone(), None, true, Server::Ours).unwrap();
+        let uploads = place.given.join("uploads");
+        // Takes no room on the disk itself.
+        fs::File::create(uploads.join("large")).unwrap().set_len((8 << 30) - 4).unwrap();
+        write(&place.manifest, &Manifest::from([("large".to_owned(), "file_1".to_owned())])).unwrap();
+        let ((remote, _), key) = (server(move |_| ("200 OK", vec![b'x'; bytes])), Bearer::new("key".into()));
+        let subject = Subject { remote: &remote, key: &key, session: "sesn_1" };
+        let mut hands = Noting { at: uploads.join("small"), passed: Vec::new() };
+        let brought = parcels.bring(subject, &session, &mut hands).await;
+        assert_eq!((brought.is_ok(), uploads.join("small").exists()), (fits, fits), "{bytes}");
+        if let Err(refused) = brought {
+            assert_eq!(refused.code, "resource_unavailable");
+            assert!(refused.message.contains("file too large"), "{}", refused.message);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_asked_for_and_sent_four_times_and_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Places::new(directory.path()).of("sesn_1").unwrap();
+    let parcels = Parcels::new(place.clone(), None, true, Server::Ours).unwrap();
+    let ((remote, asked), key) = (server(|_| ("503 Service Unavailable", Vec::new())), Bearer::new("key".into()));
+    let subject = Subject { remote: &remote, key: &key, session: "sesn_1" };
+    let mut hands = Noting { at: place.given.join("uploads/a"), passed: Vec::new() };
+    let session = json!({"resources": [file("/mnt/session/uploads/a")]});
+    let given_up = async {
+        let refused = parcels.bring(subject, &session, &mut hands).await.unwrap_err();
+        assert_eq!((refused.code.as_str(), asked.load(Ordering::SeqCst)), ("resource_unavailable", 4));
+        fs::create_dir(&place.outputs).unwrap();
+        fs::write(place.outputs.join("report.txt"), "text").unwrap();
+        let lines = parcels.take(subject, &mut hands).await;
+        assert!(lines[0].starts_with("[postern] output not kept path=report.txt because"), "{lines:?}");
+        assert_eq!(asked.load(Ordering::SeqCst), 8);
+    };
+    tokio::time::timeout(Duration::from_secs(20), given_up).await.expect("it is not tried for ever");
+}
+
+/// Hands in whose sandbox no repository can be cloned; how often it was tried.
+struct Cloneless(usize);
+
+impl Hands for Cloneless {
+    async fn run(&mut self, _call: &ToolCall, _ready: impl Future<Output = Result<(), Outcome>> + Send) -> Outcome {
+        self.0 += 1;
+        Outcome::failed("[postern] clone: 10")
+    }
+
+    async fn passes(&mut self, _passage: Passage) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn close(self) {}
+}
+
+#[tokio::test]
+async fn a_repository_that_failed_is_tried_again_once_whenever_the_session_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Places::new(directory.path()).of("sesn_1").unwrap();
+    let parcels = Parcels::new(place, None, true, Server::Ours).unwrap();
+    let ((remote, told), key) = (server(|_| ("200 OK", Vec::new())), Bearer::new("key".into()));
+    let subject = Subject { remote: &remote, key: &key, session: "sesn_1" };
+    let session = json!({"resources": [{
+        "type": "github_repository", "id": "sesrsc_1", "url": "https://git.example/x", "mount_path": "/workspace/x",
+        "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
+    }]});
+    let mut hands = Cloneless(0);
+    for read in 1..=2 {
+        parcels.bring(subject, &session, &mut hands).await.unwrap();
+        let before_the_first = parcels.clone_repositories(subject, &mut hands).await;
+        let before_the_second = parcels.clone_repositories(subject, &mut hands).await;
+        assert_eq!((before_the_first.len(), before_the_second.len()), (1, 0));
+        assert_eq!((hands.0, told.load(Ordering::SeqCst)), (read, read));
+    }
+}
+
+#[tokio::test]
+async fn a_file_takes_the_place_of_a_directory_in_which_others_lay() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Places::new(directory.path()).of("sesn_1").unwrap();
+    let parcels = Parcels::new(place.clone(), None, true, Server::Ours).unwrap();
+    let remote = saying(|_, _| (200, b"text".to_vec()));
+    let key = Bearer::new("key".into());
+    let subject = Subject { remote: &remote, key: &key, session: "sesn_1" };
+    let uploads = place.given.join("uploads");
+    for (before, path) in [("none", "data/x/y/z"), ("data/x/y/z", "data"), ("data", "data/z")] {
+        let mut hands = Noting { at: uploads.join("none"), passed: Vec::new() };
+        let session = json!({"resources": [file(&format!("/mnt/session/uploads/{path}"))]});
+        assert_eq!(parcels.bring(subject, &session, &mut hands).await.unwrap(), [""; 0], "{path}");
+        assert_eq!((fs::read(uploads.join(path)).unwrap(), uploads.join(before).is_file()), (b"text".to_vec(), false));
+    }
+    // An earlier build left directories.
+    fs::create_dir(uploads.join("left")).unwrap();
+    let session = json!({"resources": [file("/mnt/session/uploads/left")]});
+    let mut hands = Noting { at: uploads.join("none"), passed: Vec::new() };
+    parcels.bring(subject, &session, &mut hands).await.unwrap();
+    assert!(uploads.join("left").is_file());
 }

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 /// How deep directories are looked through.
@@ -138,27 +139,43 @@ pub(super) fn put(directory: &Path, path: &str, bytes: &[u8], owner: Option<u32>
     give(&file, owner)?;
     let mut file = File::from(file);
     file.write_all(bytes)?;
-    rustix::fs::renameat(&at, INCOMING, &at, name)?;
+    rustix::fs::renameat(&at, INCOMING, &at, name).inspect_err(|_| {
+        let _left_over = rustix::fs::unlinkat(&at, INCOMING, AtFlags::empty());
+    })?;
     let about = rustix::fs::fstat(&file)?;
     let (seconds, nanoseconds) = (about.st_mtime, about.st_mtime_nsec);
     Ok(Version { inode: about.st_ino, size: bytes.len() as u64, seconds, nanoseconds })
 }
 
-/// Removes a file below a directory, where it is.
+/// Whether it is this path that has no place, and not the disk: something else lies there, or on the way.
+pub(super) fn is_of_the_path(error: &io::Error) -> bool {
+    const OF_THE_PATH: [Errno; 6] =
+        [Errno::NOTDIR, Errno::ISDIR, Errno::NOTEMPTY, Errno::EXIST, Errno::LOOP, Errno::NAMETOOLONG];
+    error.raw_os_error().is_some_and(|number| OF_THE_PATH.contains(&Errno::from_raw_os_error(number)))
+}
+
+/// Removes a file below a directory, where it is, and the directories on its way that it leaves empty.
 pub(super) fn remove(directory: &Path, path: &str) -> io::Result<()> {
-    let mut at = open(CWD, directory.as_os_str(), OFlags::DIRECTORY)?;
+    let mut way = vec![open(CWD, directory.as_os_str(), OFlags::DIRECTORY)?];
     let mut parts: Vec<&str> = path.split('/').collect();
     let name = parts.pop().unwrap_or_default();
-    for part in parts {
-        at = match open(&at, OsStr::new(part), OFlags::DIRECTORY) {
+    for part in &parts {
+        let at = way.last().expect("it begins with the directory");
+        match open(at, OsStr::new(part), OFlags::DIRECTORY) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            opened => opened?,
-        };
+            opened => way.push(opened?),
+        }
     }
-    match rustix::fs::unlinkat(&at, name, AtFlags::empty()) {
-        Err(rustix::io::Errno::NOENT) => Ok(()),
-        removed => Ok(removed?),
+    match rustix::fs::unlinkat(way.last().expect("it begins with the directory"), name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        removed => return Ok(removed?),
     }
+    for (at, part) in way.iter().zip(&parts).rev() {
+        if rustix::fs::unlinkat(at, *part, AtFlags::REMOVEDIR).is_err() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn parent<'a>(directory: &Path, path: &'a str, owner: Option<u32>) -> io::Result<(OwnedFd, &'a str)> {
@@ -291,5 +308,20 @@ mod tests {
         remove(directory.path(), "a/b/c.md").unwrap();
         remove(directory.path(), "none/c.md").unwrap();
         assert!(paths(directory.path()).is_empty());
+        assert!(!directory.path().join("a").exists(), "nor are the directories on its way in the way of what comes");
+    }
+
+    #[test]
+    fn a_path_that_has_no_place_is_told_from_a_disk_that_takes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        put(directory.path(), "a/b", b"text", None).unwrap();
+        symlink("/etc", directory.path().join("link")).unwrap();
+        for path in ["a", "a/b/c", "link/c", &format!("{}/x", "n".repeat(256)), &"n".repeat(256)] {
+            let error = put(directory.path(), path, b"text", None).unwrap_err();
+            assert!(is_of_the_path(&error), "{path}: {error}");
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing is left over");
+        let gone = put(&directory.path().join("none"), "a", b"text", None).unwrap_err();
+        assert!(!is_of_the_path(&gone), "{gone}");
     }
 }

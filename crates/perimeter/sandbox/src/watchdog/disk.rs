@@ -3,23 +3,30 @@
 //! A soft limit: files that were deleted while open, and directories that the agent closed to postern's own user, are not seen.
 
 use std::collections::{HashSet, VecDeque};
-use std::ffi::OsStr;
+use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::INTERVAL;
+
 /// How many entries are looked at in one go: some milliseconds.
 const PORTION: usize = 4000;
+/// How long to wait between two portions of one workspace: what is written where the walk has been counts only in the next round, so a round is short.
+const PACE: Duration = Duration::from_millis(50);
 /// How long to rest when every workspace has been measured.
 const REST: Duration = Duration::from_secs(2);
 /// Files with several names are counted once, as long as this many are remembered.
 const REMEMBERED: usize = 100_000;
 /// What a file system gives as the unit of `st_blocks`.
 const BLOCK: u64 = 512;
+/// What an entry counts at least: an empty file has no blocks, and without this millions of them would take nothing but the watchdog's time.
+const LEAST: u64 = 4096;
+/// How many directories within each other are looked through: each is held open, and a tree that is deeper hides what lies in it.
+const DEEPEST: usize = 256;
 
 /// Measures one workspace after the other.
 #[derive(Default)]
@@ -56,6 +63,11 @@ impl Gauge {
         None
     }
 
+    /// How long to wait before the next look.
+    pub(crate) fn pause(&self) -> Duration {
+        if self.current.is_some() { PACE } else { INTERVAL }
+    }
+
     fn next<'a>(
         &mut self,
         mut subjects: impl Iterator<Item = Subject<'a>> + Clone,
@@ -82,8 +94,10 @@ enum Progress {
 
 /// One walk through a session's directories.
 struct Walk {
-    /// Each with the directories in it that have not been looked at, relative to it.
-    roots: Vec<(OwnedFd, Vec<PathBuf>)>,
+    /// Those that are yet to be looked through.
+    roots: Vec<OwnedFd>,
+    /// Those that are being looked through, each in the one before it.
+    open: Vec<Dir>,
     counted: HashSet<u64>,
     bytes: u64,
 }
@@ -93,68 +107,67 @@ impl Walk {
     fn of(directories: &[PathBuf]) -> Self {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open = |directory: &PathBuf| {
-            let root = rustix::fs::openat2(CWD, directory, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).ok()?;
-            Some((root, vec![PathBuf::from(".")]))
+            rustix::fs::openat2(CWD, directory, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).ok()
         };
-        Self { roots: directories.iter().filter_map(open).collect(), counted: HashSet::new(), bytes: 0 }
+        let roots = directories.iter().filter_map(open).collect();
+        Self { roots, open: Vec::new(), counted: HashSet::new(), bytes: 0 }
     }
 
     fn go_on(&mut self, limit_bytes: u64) -> Progress {
-        let mut seen = 0;
-        while let Some((root, mut pending)) = self.roots.pop() {
-            let Some(directory) = pending.pop() else { continue };
-            match self.measure(&root, &mut pending, &directory) {
-                Ok(entries) => seen += entries,
-                // So deep that no path reaches it: nobody can tell what lies there.
-                Err(Errno::NAMETOOLONG) => return Progress::Over,
-                // Gone, replaced or closed meanwhile.
-                Err(_) => {}
-            }
-            self.roots.push((root, pending));
-            if self.bytes > limit_bytes {
-                return Progress::Over;
-            }
-            if seen >= PORTION {
-                return Progress::More;
+        for _ in 0..PORTION {
+            match self.step() {
+                Progress::More if self.bytes <= limit_bytes => {}
+                Progress::More => return Progress::Over,
+                ended => return ended,
             }
         }
-        Progress::Done
+        Progress::More
     }
 
-    /// Adds what lies directly in a directory; how many entries there were.
-    fn measure(&mut self, root: &OwnedFd, pending: &mut Vec<PathBuf>, directory: &Path) -> Result<usize, Errno> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let opened = rustix::fs::openat2(root, directory, flags, Mode::empty(), resolve)?;
-        let mut entries = 0;
-        for entry in Dir::read_from(&opened)?.flatten() {
-            let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
-                continue;
-            }
-            entries += 1;
-            if let Ok(about) = rustix::fs::statat(opened.as_fd(), entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
-                self.count(&about);
-                if FileType::from_raw_mode(about.st_mode).is_dir() {
-                    pending.push(directory.join(OsStr::from_bytes(name)));
-                }
-            }
+    /// Looks at the next entry.
+    fn step(&mut self) -> Progress {
+        let Some(directory) = self.open.last_mut() else {
+            let Some(root) = self.roots.pop() else { return Progress::Done };
+            self.open.extend(opened(&root, c"."));
+            return Progress::More;
+        };
+        let Some(Ok(entry)) = directory.read() else {
+            self.open.pop();
+            return Progress::More;
+        };
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            return Progress::More;
         }
-        Ok(entries)
+        // What is gone, replaced or closed meanwhile counts as nothing.
+        let Ok(holder) = directory.fd() else { return Progress::More };
+        let Ok(about) = rustix::fs::statat(holder, name, AtFlags::SYMLINK_NOFOLLOW) else { return Progress::More };
+        let inside = FileType::from_raw_mode(about.st_mode).is_dir().then(|| opened(holder, name).ok()).flatten();
+        self.count(&about);
+        if inside.is_some() && self.open.len() >= DEEPEST {
+            return Progress::Over;
+        }
+        self.open.extend(inside);
+        Progress::More
     }
 
     fn count(&mut self, about: &Stat) {
         let several_names = about.st_nlink > 1 && !FileType::from_raw_mode(about.st_mode).is_dir();
         let again = several_names && self.counted.len() < REMEMBERED && !self.counted.insert(about.st_ino);
-        if !again {
-            self.bytes = self.bytes.saturating_add(u64::try_from(about.st_blocks).unwrap_or(0).saturating_mul(BLOCK));
-        }
+        let takes = if again { 0 } else { u64::try_from(about.st_blocks).unwrap_or(0).saturating_mul(BLOCK) };
+        self.bytes = self.bytes.saturating_add(takes.max(LEAST));
     }
+}
+
+fn opened(at: impl AsFd, name: &CStr) -> Result<Dir, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Dir::new(rustix::fs::openat(at, name, flags, Mode::empty())?)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use super::*;
 
@@ -220,6 +233,42 @@ mod tests {
         let mut walk = Walk::of(&[workspace.path().to_owned()]);
         assert!(matches!(walk.go_on(u64::MAX), Progress::More));
         assert!(matches!(walk.go_on(u64::MAX), Progress::Done));
+    }
+
+    #[test]
+    fn a_flat_directory_takes_several_looks_too_and_is_looked_at_again_soon() {
+        let workspace = tempfile::tempdir().expect("makes a directory");
+        (0..PORTION * 3 / 2).for_each(|file| fs::write(workspace.path().join(file.to_string()), "").expect("writes"));
+        let directories = [workspace.path().to_owned()];
+        let mut gauge = Gauge::default();
+        let mut look = || {
+            let subjects = std::iter::once("flat");
+            let subjects =
+                subjects.map(|session| Subject { session, directories: &directories, limit_bytes: u64::MAX });
+            (gauge.look(subjects, Instant::now()), gauge.pause())
+        };
+        assert_eq!(look(), (None, PACE), "it is not through");
+        assert_eq!(look(), (None, INTERVAL));
+    }
+
+    #[test]
+    fn what_has_no_blocks_counts_all_the_same_and_so_does_each_further_name() {
+        let workspace = tempfile::tempdir().expect("makes a directory");
+        let path = |name: String| workspace.path().join(name);
+        (0..64).for_each(|file| fs::write(path(format!("file-{file}")), "").expect("writes"));
+        (0..64).for_each(|name| fs::hard_link(path("file-0".into()), path(format!("name-{name}"))).expect("links"));
+        assert!(measured(&[workspace.path()], 128 * LEAST - 1));
+        assert!(!measured(&[workspace.path()], 128 * LEAST));
+    }
+
+    #[test]
+    fn directories_within_each_other_beyond_the_bound_are_over_whatever_lies_in_them() {
+        let workspace = tempfile::tempdir().expect("makes a directory");
+        let deep = |levels: usize| workspace.path().join(vec!["d"; levels].join("/"));
+        fs::create_dir_all(deep(DEEPEST - 1)).expect("makes");
+        assert!(!measured(&[workspace.path()], u64::MAX));
+        fs::create_dir(deep(DEEPEST)).expect("makes");
+        assert!(measured(&[workspace.path()], u64::MAX));
     }
 
     #[test]

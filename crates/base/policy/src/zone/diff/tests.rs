@@ -280,6 +280,37 @@ fn what_is_too_complex_to_compare_is_possibly_wider_and_never_silent() {
 }
 
 #[test]
+fn so_many_kinds_of_paths_are_told_apart_at_a_depth() {
+    // Each letter of the first segment and each of the second halves all paths once more.
+    let halved = |letters: [&str; 2], methods: &str| {
+        let first = letters[0].chars().map(|letter| format!("'/*{letter}*/*'"));
+        let second = letters[1].chars().map(|letter| format!("'/*/*{letter}*'"));
+        let globs: Vec<String> = first.chain(second).collect();
+        rules(&[&format!("host = 'a.example'; methods = [{methods}]; paths = [{}]", globs.join(", "))])
+    };
+    for (letters, certainty) in [(["abc", "def"], Certainty::Shown), (["abcdef", "ghijk"], Certainty::Possible)] {
+        let difference = &with(&halved(letters, "'GET'")).diff(&with(&halved(letters, "'GET', 'PUT'")))[0];
+        let told: Vec<_> = difference.wider.iter().map(|change| change.certainty).collect();
+        assert!(!told.is_empty() && told.iter().all(|told| *told == certainty), "{letters:?}: {told:?}");
+    }
+}
+
+#[test]
+fn so_many_listed_values_are_taken_one_by_one() {
+    let taking = |numbers: std::ops::Range<usize>| {
+        let listed: Vec<String> = numbers.map(|number| number.to_string()).collect();
+        format!(
+            "[[zone.a.mcp]]\nserver = 'w'\ntools = ['read']\narguments = {{ n = {{ in = [{}] }} }}\n",
+            listed.join(", ")
+        )
+    };
+    for (most, wider) in [(256, vec![]), (257, vec!["mcp_arguments"])] {
+        let halves = taking(0..100) + &taking(100..most);
+        assert_eq!(both(&halves, &taking(0..most)).0, wider, "{most}");
+    }
+}
+
+#[test]
 fn a_record_that_need_not_be_on_disk_any_more_is_a_protection_lost() {
     assert_eq!(both("audit = \"disk\"\n", ""), (vec!["audit"], vec![]));
     assert_eq!(both("", "audit = \"disk\"\n"), (vec![], vec!["audit"]));

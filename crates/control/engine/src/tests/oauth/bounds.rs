@@ -79,6 +79,42 @@ async fn an_endpoint_that_gives_expired_tokens_is_asked_three_times() {
     assert!(login.errors(&id).await[0].1.starts_with("token_expired_at_once"));
 }
 
+#[tokio::test]
+async fn a_gateway_that_does_not_answer_is_waited_for_three_quarters_of_a_minute() {
+    let mut login = Login::new(None).await;
+    let (engine, workspace) = (login.stage.engine.clone(), login.stage.workspace.clone());
+    let (vault, credential) = (login.vault.clone(), login.credential.clone());
+    let validating = tokio::spawn(async move { engine.validate_credential(&workspace, &vault, &credential).await });
+    let _unanswered = login.asked().await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(44)).await;
+    tokio::task::yield_now().await;
+    assert!(!validating.is_finished(), "it is given up too soon");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    tokio::time::resume();
+    let validated = tokio::time::timeout(PATIENCE, validating).await.expect("it is given up in time");
+    let (validation, reason) = validated.unwrap().unwrap();
+    assert_eq!((validation.status, reason.as_deref()), (Verdict::Unknown, Some("perimeter_late")));
+}
+
+#[tokio::test]
+async fn a_renewal_is_waited_for_no_longer_than_connecting_and_asked_for_again_at_the_next_attempt() {
+    let mut login = Login::new(expired()).await;
+    let id = login.session().await;
+    let mut watch = login.stage.watch(&id, &[]).await;
+    login.stage.say(&id, "hello").await;
+    let unanswered = login.asked().await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(20)).await;
+    tokio::time::resume();
+    login.stage.script.call().await.says("without it").await;
+    watch.until("session.status_idle").await;
+    assert_eq!(login.sent(), [""; 0]);
+    drop(unanswered);
+    login.turn(&id, Some(renewed("new", None, None))).await;
+    assert_eq!(login.sent(), ["new"]);
+}
+
 #[test]
 fn the_last_renewal_is_remembered_of_so_many_credentials() {
     let renewing = crate::oauth::Renewing::default();

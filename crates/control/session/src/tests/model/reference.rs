@@ -391,7 +391,8 @@ impl Reference {
     }
 
     pub(super) fn work_failed(&mut self) {
-        if self.phase == Phase::Terminated {
+        // Paused by its budget it needs no worker.
+        if matches!(self.phase, Phase::Terminated | Phase::Idle(Some("budget_reached"))) {
             return;
         }
         if self.phase == Phase::Grading {

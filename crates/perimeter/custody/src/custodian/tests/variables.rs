@@ -236,3 +236,45 @@ async fn only_the_worker_brings_variables_and_to_an_open_session_alone() {
     let refusal = fixture.custodian.refresh(CallerKind::Worker, "sesn_2", Vec::new()).await.unwrap_err();
     assert_eq!(refusal.reason, RefusalReason::SessionNotOpen);
 }
+
+/// Answers that a use is on record when it is let to.
+struct Slow {
+    memory: Memory,
+    uses: Arc<tokio::sync::Semaphore>,
+}
+
+impl Recorder for Slow {
+    fn record_all(&self, records: Vec<Record>) -> postern_audit::Recording<'_> {
+        Box::pin(async move {
+            let is_use = records.iter().any(|record| record.kind == Kind::CredentialUse);
+            let written = self.memory.record_all(records).await;
+            if is_use {
+                let _let_go = self.uses.acquire().await;
+            }
+            written
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_was_replaced_while_its_use_was_recorded_goes_as_far_as_it_was_sealed_for_itself() {
+    let mut fixture = with_variables();
+    let uses = Arc::new(tokio::sync::Semaphore::new(0));
+    fixture.custodian.recorder = Arc::new(Slow { memory: fixture.recorder.clone(), uses: Arc::clone(&uses) });
+    fixture.open_with("sesn_1", vec![fixture.crm(OTHER)]).await;
+    let mut asked = std::pin::pin!(fixture.asked("sesn_1", "crm", Purpose::Inject));
+    let polled = asked.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+    assert!(polled.is_pending(), "its use is being recorded");
+    let another = fixture.seal(binding("CRM_TOKEN", &["*"]), ROTATED);
+    assert_eq!(fixture.refresh("sesn_1", vec![another]).await, []);
+    uses.add_permits(tokio::sync::Semaphore::MAX_PERMITS);
+
+    let grant = asked.await.unwrap();
+    assert_eq!(
+        (text(&grant.secret), &grant.vault.unwrap().reach.hosts[..]),
+        (OTHER, &["eu.crm.example".to_owned()][..])
+    );
+    assert!(grant.kept.is_none(), "and is used this once");
+    let next = fixture.asked("sesn_1", "crm", Purpose::Inject).await.unwrap();
+    assert_eq!((text(&next.secret), &next.vault.unwrap().reach.hosts[..]), (ROTATED, &["*".to_owned()][..]));
+}

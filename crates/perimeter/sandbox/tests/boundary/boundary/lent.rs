@@ -201,3 +201,35 @@ fn a_pipe_that_is_made_later_where_reading_is_lent_leads_nowhere_nor_as_root_doe
     }
     assert_eq!(attempt("own"), ["to be read", "made", "made"], "what may be written is no place for services");
 }
+
+/// As root alone: nobody else may mount on the host. overlayfs knows no maps of users.
+#[test]
+fn what_is_mounted_below_and_knows_no_maps_leaves_itself_alone_open_and_is_named() {
+    if !is_root() {
+        return;
+    }
+    let stand = Stand::new();
+    let (host, disk) = (stand.directory.path().join("lent"), stand.directory.path().join("disk"));
+    let _disk = Mounted::fresh("tmpfs", disk.clone());
+    for directory in ["lower", "upper", "work"] {
+        fs::create_dir(disk.join(directory)).expect("makes");
+    }
+    let over = host.join("over");
+    fs::create_dir_all(&over).expect("makes");
+    let layers = format!("lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work", disk.display());
+    let layers = std::ffi::CString::new(layers).expect("has no zero");
+    rustix::mount::mount("overlay", &over, "overlay", MountFlags::empty(), &*layers).expect("mounts");
+    let _over = Mounted(over.clone());
+    let stand = Stand::with(|spec, _| spec.mounts.push(lent(&host, Access::Read)));
+    assert_eq!(stand.sandbox.open, [PathBuf::from("/data")]);
+    for (place, said) in [(host, "Permission denied"), (over, "made")] {
+        let _service = UnixListener::bind(place.join("service")).expect("listens");
+        fs::set_permissions(place.join("service"), fs::Permissions::from_mode(0o777)).expect("sets");
+        let shown = if place.ends_with("over") { "/data/over/service" } else { "/data/service" };
+        let told = stand.python(&format!(
+            "import socket\ntry: socket.socket(socket.AF_UNIX).connect('{shown}'); print('made')\n\
+             except OSError as error: print(error.strerror)"
+        ));
+        assert_eq!(told.text.trim(), said, "{shown}");
+    }
+}

@@ -67,6 +67,16 @@ fn a_sandbox_dies_with_its_spawner() {
 }
 
 #[test]
+fn a_message_has_a_longest_length_and_a_longer_one_ends_the_spawner() {
+    let stand = Stand::new();
+    let envelope = r#"{"id":1,"ask":{"pause":{"session":""}}}"#.len();
+    let pause = |bytes: usize| stand.runtime.block_on(stand.spawner.pause(&"x".repeat(bytes - envelope)));
+    assert!(!pause(4 << 20).expect("it is read"), "nobody has that name");
+    assert!(pause((4 << 20) + 1).is_err());
+    assert_eq!(wait_ending(&stand).how, "the spawner ended");
+}
+
+#[test]
 fn the_end_of_the_tool_server_is_told_with_its_last_words() {
     let stand = Stand::new();
     stand.channel.send(&Ask::Exit(7, "it went wrong\n".into()), &[]).expect("sends");
