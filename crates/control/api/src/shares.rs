@@ -22,7 +22,7 @@ pub struct Lasting {
 
 impl Default for Lasting {
     fn default() -> Self {
-        Self { of_session: 32, of_key: 128, of_all: 768 }
+        Self { of_session: 32, of_key: 384, of_all: 768 }
     }
 }
 
@@ -142,7 +142,7 @@ mod tests {
         let refused = shares.take(&session("work_1")).unwrap_err();
         assert_eq!((refused.status(), refused.error_code), (429, Some("limit_requests_under_way")));
         assert_eq!(all_of(&shares, &session("work_2")).len(), 32, "another token has its own");
-        for (key, count) in [128, 128, 128, 128, 128, 96].into_iter().enumerate() {
+        for (key, count) in [384, 352].into_iter().enumerate() {
             let own = all_of(&shares, &environment());
             assert_eq!(own.len(), count, "key {key}");
             held.extend(own);
