@@ -2,11 +2,11 @@
 //! An item's failure ends the item and never the worker.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use postern_net::Backoff;
-use postern_secret::seal::SealedVariable;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -65,8 +65,12 @@ pub(crate) async fn run<P: Perimeter>(shared: &Shared<P>, item: WorkItem, ours: 
         return stop(shared, &key, &item.id, None).await;
     }
     // Only our server seals anything for this perimeter; from another there is nothing, and nothing of a former item stays.
-    let variables = Some(item.secret.as_deref().filter(|_| ours).map(Bearer::variables_in).unwrap_or_default());
-    let claim = Claim { work: item.id, session: item.data.id, ours, heard: None, variables };
+    let variables = item.secret.as_deref().filter(|_| ours).map(Bearer::variables_in).unwrap_or_default();
+    let claim = Claim { work: item.id, session: item.data.id, ours, heard: None };
+    // Before anything else: a worker that is killed while the item waits for its turn goes on with it, and gets none of this again.
+    if let Ok(place) = shared.places.of(&claim.session) {
+        unkept(&claim, place.keep_coming(&claim.work, variables));
+    }
     hold(shared, claim, key).await;
 }
 
@@ -74,7 +78,7 @@ pub(crate) async fn run<P: Perimeter>(shared: &Shared<P>, item: WorkItem, ours: 
 pub(crate) async fn resume<P: Perimeter>(shared: &Shared<P>, held: HeldLease) {
     tracing::info!(work = held.work, session = held.session, "resuming");
     let HeldLease { work, session, ours, last_heartbeat } = held;
-    let claim = Claim { work, session, ours, heard: Some(last_heartbeat), variables: None };
+    let claim = Claim { work, session, ours, heard: Some(last_heartbeat) };
     hold(shared, claim, Arc::clone(&shared.key)).await;
 }
 
@@ -85,8 +89,6 @@ struct Claim {
     ours: bool,
     /// The last heartbeat of an earlier run.
     heard: Option<String>,
-    /// What came with it; of an item that is resumed the earlier run kept it.
-    variables: Option<Vec<SealedVariable>>,
 }
 
 /// Keeps the lease while the session is served, then stops the item or leaves it.
@@ -124,6 +126,7 @@ async fn hold<P: Perimeter>(shared: &Shared<P>, claim: Claim, key: Arc<Bearer>) 
     let lost = lease.borrow().end.is_some_and(|end| !end.may_stop());
     if lost || !matches!(ended, Ended::Left) {
         place.iter().for_each(|place| place.forget_lease(&claim.work));
+        place.iter().for_each(|place| place.forget_coming(&claim.work));
         place.iter().filter(|_| turn.is_some()).for_each(Place::forget_variables);
     }
     drop(turn);
@@ -149,17 +152,17 @@ async fn turn<P>(shared: &Shared<P>, claim: &Claim, mut lease: watch::Receiver<L
         turn = shared.serving.turn(&claim.session) => turn,
         _ = lease_end(&mut lease) => return Err(Ended::Done),
     };
-    if let Some(variables) = &claim.variables
-        && let Ok(place) = shared.places.of(&claim.session)
-        && let Err(error) = place.keep_variables(variables)
-    {
-        tracing::error!(
-            session = claim.session,
-            error = chain(&error),
-            "the variables of a session's vaults are not kept"
-        );
+    if let Ok(place) = shared.places.of(&claim.session) {
+        unkept(claim, place.take_coming(&claim.work));
     }
     Ok(turn)
+}
+
+fn unkept(claim: &Claim, kept: io::Result<()>) {
+    if let Err(error) = kept {
+        let (session, error) = (&claim.session, chain(&error));
+        tracing::error!(session, error, "the variables of a session's vaults are not kept");
+    }
 }
 
 async fn serve<P: Perimeter>(
@@ -510,6 +513,30 @@ mod tests {
         let _first = shared.serving.turn("sesn_1").await;
         run(&shared, item(), true).await;
         assert_eq!((places.leases(), variables(&data)), (vec![held], true));
+    }
+
+    #[tokio::test]
+    async fn an_item_whose_worker_was_killed_before_its_turn_has_what_came_with_it_when_it_is_resumed() {
+        let data = Arc::new(tempfile::tempdir().expect("a directory"));
+        let (places, place, held) = place_of_the_first(&data);
+        place.forget_variables();
+        place.keep_coming("work_2", Vec::new()).expect("written");
+        let (told, mut asked) = tokio::sync::mpsc::unbounded_channel();
+        let looking = Arc::clone(&data);
+        let remote = saying(move |asked, _| {
+            let _over = told.send((asked.to_owned(), variables(&looking)));
+            let beat = br#"{"last_heartbeat":"t","lease_extended":true,"state":"active","ttl_seconds":300}"#;
+            match asked {
+                asked if asked.contains("heartbeat") => (200, beat.to_vec()),
+                asked if asked.contains("/stop") => (200, b"{}".to_vec()),
+                _ => (404, b"{}".to_vec()),
+            }
+        });
+        let shared = shared(remote, &places);
+        resume(&shared, HeldLease { work: "work_2".to_owned(), ..held }).await;
+        let all: Vec<_> = std::iter::from_fn(|| asked.try_recv().ok()).collect();
+        assert!(all.iter().any(|(asked, there)| asked.contains("sessions/sesn_1") && *there), "{all:?}");
+        assert!(!variables(&data) && !data.path().join("perimeter/work/sesn_1/coming").exists());
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,packages,given,outputs,memory,journal,manifest,repositories,skills,sent,stores,kernel_uid,lease,variables,results,frozen,revoked}`. Workspaces
+//! Where sessions live on this host: `<data>/perimeter/work/<session id>/{workspace,packages,given,outputs,memory,journal,manifest,repositories,skills,sent,stores,kernel_uid,lease,variables,coming,results,frozen,revoked}`. Workspaces
 //! outlive the worker, and so does its name (`<data>/perimeter/work/.worker/name`).
 //! Never makes a path from a name it did not check: session ids come from a server that may be hostile.
 
@@ -58,7 +58,16 @@ pub(crate) struct Place {
     lease: PathBuf,
     /// The variables of its vaults and the tokens of its repositories, sealed.
     variables: PathBuf,
+    /// The same of an item that waits for its turn.
+    coming: PathBuf,
     directory: PathBuf,
+}
+
+/// What came with an item that waits for its turn.
+#[derive(Serialize, Deserialize)]
+struct Coming {
+    work: String,
+    variables: Vec<SealedVariable>,
 }
 
 /// What stays of a command, so that a worker that is started again still obeys it.
@@ -110,6 +119,7 @@ impl Place {
             kernel_uid: directory.join("kernel_uid"),
             lease: directory.join("lease"),
             variables: directory.join("variables"),
+            coming: directory.join("coming"),
             directory,
         }
     }
@@ -161,6 +171,48 @@ impl Place {
     /// Keeps what the session's vaults have, sealed as it came, in place of what was kept before. Blocks.
     pub(crate) fn keep_variables(&self, sealed: &[SealedVariable]) -> io::Result<()> {
         replace(&self.variables, &serde_json::to_vec(sealed)?)
+    }
+
+    /// The same, said later than what came with any item, one that waits for its turn included. Blocks.
+    pub(crate) fn renew_variables(&self, sealed: &[SealedVariable]) -> io::Result<()> {
+        if let Some(coming) = self.read_coming()? {
+            self.keep_coming(&coming.work, sealed.to_vec())?;
+        }
+        self.keep_variables(sealed)
+    }
+
+    /// The same of an item that waits for its turn. Blocks.
+    pub(crate) fn keep_coming(&self, work: &str, variables: Vec<SealedVariable>) -> io::Result<()> {
+        replace(&self.coming, &serde_json::to_vec(&Coming { work: work.to_owned(), variables })?)
+    }
+
+    /// It is this item's turn: what came with it takes the place of what was kept before. What it had already taken, before its worker was killed,
+    /// stays. Blocks.
+    pub(crate) fn take_coming(&self, work: &str) -> io::Result<()> {
+        if let Some(coming) = self.coming(work)? {
+            self.keep_variables(&coming.variables)?;
+            forget(&self.coming);
+        }
+        Ok(())
+    }
+
+    /// Forgets what came with an item that never had its turn.
+    pub(crate) fn forget_coming(&self, work: &str) {
+        if !matches!(self.coming(work), Ok(None)) {
+            forget(&self.coming);
+        }
+    }
+
+    fn coming(&self, work: &str) -> io::Result<Option<Coming>> {
+        Ok(self.read_coming()?.filter(|coming| coming.work == work))
+    }
+
+    fn read_coming(&self) -> io::Result<Option<Coming>> {
+        match fs::read(&self.coming) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// What was kept. Blocks.
@@ -359,6 +411,31 @@ mod tests {
         let after_restart = Places { kernel_uids: KernelUids::PerSession, ..Places::new(directory.path()) };
         assert_eq!(uid(&after_restart, "b"), Some(100_001));
         assert_eq!(uid(&after_restart, "c"), Some(100_002));
+    }
+
+    #[test]
+    fn what_came_with_an_item_waits_for_its_turn_and_what_is_said_later_takes_its_place() {
+        let (_directory, places) = places(KernelUids::Ours);
+        let place = places.of("sesn_1").expect("made");
+        let sealed = |host: &str| -> Vec<SealedVariable> {
+            let binding = serde_json::json!({"credential": "vcrd_1", "hosts": [host], "kind": "environment_variable", "vault": "v", "workspace": "w"});
+            let sealed = serde_json::json!({"version": 1, "nonce": "", "ciphertext": "", "wraps": []});
+            let credential = serde_json::json!({"binding": binding, "sealed": sealed});
+            let places = serde_json::json!({"body": false, "header": true});
+            let one = serde_json::json!({"credential": credential, "hosts": [host], "places": places});
+            vec![serde_json::from_value(one).expect("a sealed value")]
+        };
+        place.keep_variables(&sealed("first")).expect("written");
+        place.keep_coming("work_2", sealed("second")).expect("written");
+        place.take_coming("work_1").expect("it is another's");
+        place.forget_coming("work_1");
+        assert_eq!(place.variables().expect("read"), sealed("first"));
+        place.renew_variables(&sealed("later")).expect("written");
+        place.take_coming("work_2").expect("written");
+        assert_eq!(place.variables().expect("read"), sealed("later"));
+        place.renew_variables(&sealed("last")).expect("written");
+        place.take_coming("work_2").expect("it was taken, and stays");
+        assert_eq!(place.variables().expect("read"), sealed("last"));
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl Commands {
     ) -> Result<Vec<Withheld>, CommandRefusal> {
         let _alone = self.parts.openings.turn(session.as_str()).await;
         let sent = variables.clone();
-        let kept = tokio::task::spawn_blocking(move || place.keep_variables(&sent)).await;
+        let kept = tokio::task::spawn_blocking(move || place.renew_variables(&sent)).await;
         match self.parts.custody.refresh(session.as_str(), variables).await {
             Ok(withheld) => {
                 let kept = kept.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
