@@ -33,6 +33,14 @@ impl Stage {
         metadata.id.to_string()
     }
 
+    async fn another_workspace(&self) -> WorkspaceId {
+        let body = serde_json::from_value(json!({"name": "another"})).unwrap();
+        let mut tx = self.engine.shared.store.write().await.unwrap();
+        let workspace = postern_store::workspaces::create(&mut tx, body, Timestamp::now()).await.unwrap();
+        tx.commit().await.unwrap();
+        workspace.id
+    }
+
     async fn store_file(&self, workspace: &WorkspaceId, bytes: &[u8], metadata: &FileMetadata) {
         let store = &self.engine.shared.store;
         let quota = Quota { blob: 1 << 30, workspace: 1 << 30 };
@@ -178,7 +186,7 @@ async fn results_of_tools_may_be_files_of_their_session_and_a_worker_names_no_ot
 async fn what_no_model_could_read_is_refused_with_its_place() {
     let stage = Stage::new().await;
     let (id, other) = (stage.session().await, stage.session().await);
-    let foreign = stage.file(&WorkspaceId::generate(), PNG, None).await;
+    let foreign = stage.file(&stage.another_workspace().await, PNG, None).await;
     let expired = stage.own(PNG).await;
     stage.expire_file(&expired).await;
     for (block, status, part) in [

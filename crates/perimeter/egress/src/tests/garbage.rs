@@ -225,7 +225,9 @@ fn no_request_panics_hangs_or_carries_anything_of_ours_out() {
     };
     // Whole first: that something arrives is no matter of luck.
     corpus.iter().cloned().for_each(&play);
+    let (whole, injections) = arrived.get();
+    assert!(whole > 3 && injections > 0, "hardly anything arrived: {whole} requests, {injections} injections");
     run(150, &inputs(corpus), play);
-    let (requests, injections) = arrived.get();
-    assert!(requests > 10 && injections > 0, "hardly anything arrived: {requests} requests, {injections} injections");
+    let (requests, _) = arrived.get();
+    assert!(requests > whole, "of what was garbled nothing arrived: {requests} requests");
 }
