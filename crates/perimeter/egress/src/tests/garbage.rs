@@ -226,7 +226,7 @@ fn no_request_panics_hangs_or_carries_anything_of_ours_out() {
     // Whole first: that something arrives is no matter of luck.
     corpus.iter().cloned().for_each(&play);
     let (whole, injections) = arrived.get();
-    assert!(whole > 3 && injections > 0, "hardly anything arrived: {whole} requests, {injections} injections");
+    assert!(whole > 1 && injections > 0, "hardly anything arrived: {whole} requests, {injections} injections");
     run(150, &inputs(corpus), play);
     let (requests, _) = arrived.get();
     assert!(requests > whole, "of what was garbled nothing arrived: {requests} requests");
