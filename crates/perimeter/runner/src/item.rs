@@ -453,6 +453,8 @@ const STOPS: u32 = 5;
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc;
+
     use super::*;
     use crate::stand_in::saying;
 
@@ -505,6 +507,22 @@ mod tests {
         data.path().join("perimeter/work/sesn_1/variables").exists()
     }
 
+    /// A server that keeps every lease and knows no session; what it is asked, and whether variables were kept then.
+    fn lease_keeper(data: &Arc<tempfile::TempDir>) -> (Remote, mpsc::UnboundedReceiver<(String, bool)>) {
+        let (told, asked) = mpsc::unbounded_channel();
+        let data = Arc::clone(data);
+        let remote = saying(move |asked, _| {
+            let _over = told.send((asked.to_owned(), variables(&data)));
+            let beat = br#"{"last_heartbeat":"t","lease_extended":true,"state":"active","ttl_seconds":300}"#;
+            match asked {
+                asked if asked.contains("heartbeat") => (200, beat.to_vec()),
+                asked if asked.contains("/stop") => (200, b"{}".to_vec()),
+                _ => (404, b"{}".to_vec()),
+            }
+        });
+        (remote, asked)
+    }
+
     #[tokio::test]
     async fn an_item_that_never_had_its_turn_takes_nothing_of_the_one_before() {
         let data = tempfile::tempdir().expect("a directory");
@@ -521,17 +539,7 @@ mod tests {
         let (places, place, held) = place_of_the_first(&data);
         place.forget_variables();
         place.keep_coming("work_2", Vec::new()).expect("written");
-        let (told, mut asked) = tokio::sync::mpsc::unbounded_channel();
-        let looking = Arc::clone(&data);
-        let remote = saying(move |asked, _| {
-            let _over = told.send((asked.to_owned(), variables(&looking)));
-            let beat = br#"{"last_heartbeat":"t","lease_extended":true,"state":"active","ttl_seconds":300}"#;
-            match asked {
-                asked if asked.contains("heartbeat") => (200, beat.to_vec()),
-                asked if asked.contains("/stop") => (200, b"{}".to_vec()),
-                _ => (404, b"{}".to_vec()),
-            }
-        });
+        let (remote, mut asked) = lease_keeper(&data);
         let shared = shared(remote, &places);
         resume(&shared, HeldLease { work: "work_2".to_owned(), ..held }).await;
         let all: Vec<_> = std::iter::from_fn(|| asked.try_recv().ok()).collect();
@@ -543,17 +551,7 @@ mod tests {
     async fn what_comes_with_an_item_is_kept_in_its_turn_and_goes_with_it() {
         let data = Arc::new(tempfile::tempdir().expect("a directory"));
         let (places, place, _) = place_of_the_first(&data);
-        let (told, mut asked) = tokio::sync::mpsc::unbounded_channel();
-        let looking = Arc::clone(&data);
-        let remote = saying(move |asked, _| {
-            let _over = told.send((asked.to_owned(), variables(&looking)));
-            let beat = br#"{"last_heartbeat":"t","lease_extended":true,"state":"active","ttl_seconds":300}"#;
-            match asked {
-                asked if asked.contains("heartbeat") => (200, beat.to_vec()),
-                asked if asked.contains("/stop") => (200, b"{}".to_vec()),
-                _ => (404, b"{}".to_vec()),
-            }
-        });
+        let (remote, mut asked) = lease_keeper(&data);
         let shared = Arc::new(shared(remote, &places));
         let first = shared.serving.turn("sesn_1").await;
         place.forget_variables();
