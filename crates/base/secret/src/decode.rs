@@ -77,7 +77,7 @@ impl Decoder {
             Encoding::Brotli => Inner::Brotli(Box::new(brotli::Brotli::new())),
             Encoding::Zstd => Inner::Zstd(Box::new(zstd::Zstd::new())),
         };
-        Self { inner, budget: Budget { ceiling, taken: 0, given: 0 }, spent: None }
+        Self { inner, budget: Budget::new(ceiling), spent: None }
     }
 
     /// Takes encoded bytes and returns what they decode to.
@@ -88,7 +88,7 @@ impl Decoder {
         if let Some(error) = self.spent {
             return Err(error);
         }
-        self.budget.taken += encoded.len() as u64;
+        self.budget.take(encoded.len());
         let mut output = Vec::new();
         let pushed = match &mut self.inner {
             Inner::Flate(flate) => flate.push(encoded, &mut output, &mut self.budget),
@@ -107,7 +107,7 @@ impl Decoder {
         if let Some(error) = self.spent {
             return Err(error);
         }
-        let complete = self.budget.taken == 0
+        let complete = self.budget.all.taken == 0
             || match &self.inner {
                 Inner::Flate(flate) => flate.is_complete(),
                 Inner::Brotli(brotli) => brotli.is_complete(),
@@ -143,7 +143,7 @@ impl Decoders {
     pub fn new(encodings: &[Encoding], ceiling: u64) -> Self {
         let decoders: Vec<_> = encodings.iter().map(|encoding| Decoder::new(*encoding, ceiling)).collect();
         let ceiling = ceiling.saturating_mul(decoders.len() as u64);
-        Self { decoders, budget: Budget { ceiling, taken: 0, given: 0 }, spent: None }
+        Self { decoders, budget: Budget::new(ceiling), spent: None }
     }
 
     /// Whether there is nothing to take off.
@@ -160,7 +160,7 @@ impl Decoders {
         if let Some(error) = self.spent {
             return Err(error);
         }
-        self.budget.taken += encoded.len() as u64;
+        self.budget.take(encoded.len());
         let mut output = Vec::new();
         let pushed = through(&mut self.decoders, encoded, &mut output, &mut self.budget);
         self.spent = pushed.err();
@@ -204,17 +204,35 @@ fn through(
 /// How much may still be given.
 struct Budget {
     ceiling: u64,
+    all: Account,
+    /// What was taken last, and what it gave: who gave little for much before has nothing saved up.
+    last: Account,
+}
+
+#[derive(Default)]
+struct Account {
     taken: u64,
     given: u64,
 }
 
 impl Budget {
+    fn new(ceiling: u64) -> Self {
+        Self { ceiling, all: Account::default(), last: Account::default() }
+    }
+
+    /// Accounts for `count` more bytes of input.
+    fn take(&mut self, count: usize) {
+        self.all.taken += count as u64;
+        self.last = Account { taken: count as u64, given: 0 };
+    }
+
     /// Accounts for `count` more bytes of output.
     fn give(&mut self, count: usize) -> Result<(), DecodeError> {
-        self.given += count as u64;
-        if self.given > self.ceiling {
+        self.all.given += count as u64;
+        self.last.given += count as u64;
+        if self.all.given > self.ceiling {
             Err(DecodeError::Ceiling(self.ceiling))
-        } else if self.given > RATIO_FREE && self.given / RATIO_LIMIT > self.taken {
+        } else if self.all.is_beyond(RATIO_FREE) || self.last.is_beyond(AT_ONCE) {
             Err(DecodeError::Ratio)
         } else {
             Ok(())
@@ -222,10 +240,18 @@ impl Budget {
     }
 }
 
+impl Account {
+    fn is_beyond(&self, free: u64) -> bool {
+        self.given > free && self.given / RATIO_LIMIT > self.taken
+    }
+}
+
 /// Deflate itself cannot exceed 1032; brotli and zstd can reach millions.
 const RATIO_LIMIT: u64 = 1100;
 /// Below this size no ratio matters.
 const RATIO_FREE: u64 = 1024 * 1024;
+/// Below this size no ratio matters of what is given at once: the end of a frame gives a whole window.
+const AT_ONCE: u64 = 2 * WINDOW_LIMIT;
 /// RFC 8878 asks decoders for 8 MiB; brotli's largest regular window is 16 MiB.
 const WINDOW_LIMIT: u64 = 8 * 1024 * 1024;
 /// How much is decoded at once.

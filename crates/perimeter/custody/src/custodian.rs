@@ -391,9 +391,19 @@ impl Custodian {
     async fn record(&self, record: Record) -> Result<u64, Refusal> {
         postern_danger::when_off!("audit-before-act", { return Ok(0) });
         self.recorder
-            .record(record)
+            .record(self.as_promised(record))
             .await
             .map_err(|error| Refusal::new(RefusalReason::AuditUnavailable, error.to_string()))
+    }
+
+    /// As safe as the zone that a session was opened with wants its records, and as the one of that name in force does.
+    fn as_promised(&self, mut record: Record) -> Record {
+        let now = lock(&self.generations).now();
+        let in_force = record.zone.as_deref().and_then(|name| now.zones.named(name));
+        if in_force.is_some_and(|zone| zone.audit() == AuditMode::Disk) {
+            record.durability = Durability::Disk;
+        }
+        record
     }
 
     async fn note_refusal(&self, refusal: &Refusal, session: &str, zone: Option<&Zone>, agent: Option<&str>) {
@@ -412,7 +422,7 @@ impl Custodian {
         record.credential.clone_from(&refusal.credential);
         record.reason = Some(refusal.reason.code().to_owned());
         record.next_step = Some(refusal.next_step.clone());
-        if let Err(error) = self.recorder.record(record).await {
+        if let Err(error) = self.recorder.record(self.as_promised(record)).await {
             tracing::error!(%error, reason = refusal.reason.code(), "a refusal could not be recorded");
         }
     }

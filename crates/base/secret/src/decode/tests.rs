@@ -152,6 +152,40 @@ fn encodings_on_one_another_grow_no_more_than_one() {
     assert_eq!(Decoders::new(&[], 1).push(b"as it is"), Ok(b"as it is".to_vec()));
 }
 
+/// Bytes that nothing makes shorter.
+fn noise(count: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_u32;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state.to_le_bytes()[1]
+    };
+    std::iter::repeat_with(next).take(count).collect()
+}
+
+#[test]
+fn who_gave_little_for_much_has_nothing_saved_up() {
+    // A frame of RFC 8878: blocks as they are, then some of one byte repeated, 4 bytes for 128 KiB each.
+    let noise = noise(2 * 1024 * 1024);
+    let block = |kind: usize, size: usize| (size << 3 | kind << 1).to_le_bytes()[..3].to_vec();
+    let honest: Vec<u8> =
+        noise.chunks(128 * 1024).flat_map(|part| [block(0, part.len()), part.to_vec()].concat()).collect();
+    let frame = [&[0x28, 0xB5, 0x2F, 0xFD, 0x00, 10 << 3][..], &honest].concat();
+    let repeated = [block(1, 128 * 1024), vec![0]].concat();
+    let mut decoder = Decoder::new(Encoding::Zstd, 1 << 30);
+    decoder.push(&frame).unwrap();
+    assert_eq!(
+        decoder.push(&repeated.repeat(100)).map(|given| given.len() > 8 << 20),
+        Ok(true),
+        "a window's worth is honest"
+    );
+    assert_eq!(decoder.push(&repeated.repeat(PIECE / 4)), Err(DecodeError::Ratio));
+    let mut stacked = Decoders::new(&[Encoding::Gzip, Encoding::Gzip], 1 << 30);
+    stacked.push(&gzip(&gzip(&noise))).unwrap();
+    assert_eq!(stacked.push(&gzip(&gzip(&vec![0; 64 << 20]))), Err(DecodeError::Ratio));
+}
+
 #[test]
 fn a_zstd_frame_with_a_huge_window_is_refused() {
     let frame = [0x28, 0xB5, 0x2F, 0xFD, 0x00, 31 << 3];

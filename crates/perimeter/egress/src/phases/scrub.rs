@@ -27,7 +27,7 @@ pub(crate) struct Cleaner {
     unwrapping: Decoders,
     scrubber: Body,
     keyring: Arc<Keyring>,
-    /// By scrubbers before this one, and in trailers.
+    /// In trailers.
     elsewhere: u64,
     /// Of a body that passes in an encoding, for nothing was to be looked for in it.
     is_opaque: bool,
@@ -35,8 +35,8 @@ pub(crate) struct Cleaner {
 
 /// How a body is scrubbed.
 enum Body {
-    /// As one text.
-    Text(Scrubber),
+    /// As one text, with what scrubbers before this one replaced in it.
+    Text(Scrubber, u64),
     /// Message by message: none waits for the next.
     Messages(Messages, ScrubbedParts),
 }
@@ -79,7 +79,7 @@ pub(crate) fn head<B>(session: &Session, host: &Host, response: &Response<B>) ->
         unwrapping: Decoders::new(&encodings, session.perimeter.bounds.decoded_body_bytes),
         scrubber: match Messages::of(headers).filter(|_| encodings.is_empty()) {
             Some(messages) => Body::Messages(messages, ScrubbedParts::new(keyring.scrub())),
-            None => Body::Text(Scrubber::with(keyring.scrub().clone())),
+            None => Body::Text(Scrubber::with(keyring.scrub().clone()), 0),
         },
         is_opaque: keyring.is_empty()
             && (messages::compressed(headers) || headers.contains_key(header::CONTENT_ENCODING)),
@@ -114,11 +114,9 @@ impl Cleaner {
             let step = "ask again: the session got a secret while this encoded answer was on its way";
             return Err(Denial::advising(Reason::EncodingUnsupported, step));
         }
-        self.elsewhere += self.scrubber.replaced();
-        let held = Bytes::from(self.scrubber.finish());
-        self.scrubber.begin_anew(&keyring);
+        let clean = self.scrubber.follow(&keyring)?;
         self.keyring = keyring;
-        self.scrubber.push(&held)
+        Ok(clean)
     }
 
     /// A chunk in pieces that may be decoded at once.
@@ -162,7 +160,7 @@ impl Cleaner {
 impl Body {
     fn push(&mut self, chunk: &Bytes) -> Result<Bytes, Denial> {
         let (messages, parts) = match self {
-            Self::Text(scrubber) => {
+            Self::Text(scrubber, _) => {
                 let clear = chunk.slice(..scrubber.clear(chunk));
                 return Ok(joined(&clear, scrubber.push(&chunk[clear.len()..])));
             }
@@ -181,23 +179,28 @@ impl Body {
         Ok(clean.into())
     }
 
-    fn begin_anew(&mut self, keyring: &Keyring) {
+    fn follow(&mut self, keyring: &Keyring) -> Result<Bytes, Denial> {
         match self {
-            Self::Text(scrubber) => *scrubber = Scrubber::with(keyring.scrub().clone()),
-            Self::Messages(_, parts) => *parts = ScrubbedParts::new(keyring.scrub()),
+            Self::Text(scrubber, by_former) => {
+                let held = scrubber.finish();
+                *by_former += scrubber.replaced();
+                *scrubber = Scrubber::with(keyring.scrub().clone());
+                Ok(scrubber.push(&held).into())
+            }
+            Self::Messages(_, parts) => Ok(parts.follow(keyring.scrub()).map_err(|Split| split())?.into()),
         }
     }
 
     fn finish(&mut self) -> Vec<u8> {
         match self {
-            Self::Text(scrubber) => scrubber.finish(),
+            Self::Text(scrubber, _) => scrubber.finish(),
             Self::Messages(_, parts) => parts.end(),
         }
     }
 
     fn replaced(&self) -> u64 {
         match self {
-            Self::Text(scrubber) => scrubber.replaced(),
+            Self::Text(scrubber, by_former) => scrubber.replaced() + by_former,
             Self::Messages(_, parts) => parts.replaced(),
         }
     }
@@ -264,7 +267,7 @@ mod tests {
         let one_key = || recogniser(&Placeholder::issue(24, None)).keyring;
         let mut cleaner = Cleaner {
             unwrapping: Decoders::new(&[], 1024),
-            scrubber: Body::Text(Scrubber::with(nothing.scrub().clone())),
+            scrubber: Body::Text(Scrubber::with(nothing.scrub().clone()), 0),
             keyring: nothing.clone(),
             elsewhere: 0,
             is_opaque: true,

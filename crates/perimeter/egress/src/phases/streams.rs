@@ -5,11 +5,14 @@
 use std::{
     convert::Infallible,
     error::Error as _,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::TokioIo;
 use postern_net::resets::{self, By, Resets, Seen};
@@ -32,6 +35,8 @@ pub(crate) struct Open(#[expect(dead_code, reason = "held for what its end does"
 
 struct Held {
     streams: Arc<Streams>,
+    /// Whether the connection stays for it.
+    counts: bool,
     _room: OwnedSemaphorePermit,
 }
 
@@ -41,6 +46,10 @@ struct Streams {
     given_up: Mutex<GivenUp>,
     /// Said once the client gave up too many.
     overrun: watch::Sender<bool>,
+    /// Whether an answer was passed on that says a head is too long.
+    passed_too_long: AtomicBool,
+    /// When the client was told that the connection ends.
+    last_call: OnceLock<Instant>,
 }
 
 struct GivenUp {
@@ -63,9 +72,10 @@ enum Ending {
 /// Serves HTTP/2 until the connection ends.
 pub(crate) async fn serve<S: Stream>(line: Arc<Line>, stream: S) {
     let streams = Arc::new(Streams::default());
-    let (open, left, overrun) = (streams.open.subscribe(), streams.open.subscribe(), streams.overrun.subscribe());
+    let (open, left) = (streams.open.subscribe(), streams.open.subscribe());
+    let overrun = || overrun_by(streams.overrun.subscribe());
     let service = service_fn({
-        let line = line.clone();
+        let (line, streams) = (line.clone(), streams.clone());
         move |request| respond(line.clone(), streams.clone(), request)
     });
     let (stream, seen) = Resets::on(stream);
@@ -77,21 +87,24 @@ pub(crate) async fn serve<S: Stream>(line: Arc<Line>, stream: S) {
         served = connection.as_mut() => Ending::Served(served),
         () = idle(open, line.session.perimeter.bounds.request_head) => Ending::Idle,
         by = resets::too_long(seen) => Ending::TooLong(by),
-        () = overrun_by(overrun) => Ending::Overrun,
+        () = overrun() => Ending::Overrun,
     };
     match ending {
         Ending::Served(Ok(())) => {}
         Ending::Served(Err(error)) => unserved(&line, &error).await,
         Ending::Idle | Ending::TooLong(_) => {
-            // What comes after it would be refused unseen, so nothing does.
-            if matches!(ending, Ending::TooLong(By::Library)) {
+            // What comes after it would be refused unseen, so nothing does. Without content it may be an upstream's too.
+            let is_ours = !streams.passed_too_long.load(Ordering::Relaxed);
+            if matches!(ending, Ending::TooLong(By::Library)) && is_ours {
                 refused(&line, Reason::LimitHeaders).await;
             }
             connection.as_mut().graceful_shutdown();
+            streams.last_call.get_or_init(Instant::now);
             tokio::select! {
                 _ended = connection => {}
                 // What was asked before the client heard of it is answered. One that does not say goodbye is left without.
                 () = idle(left, limits::FAREWELL) => {}
+                () = overrun() => refused(&line, Reason::LimitRate).await,
             }
         }
         Ending::Overrun => refused(&line, Reason::LimitRate).await,
@@ -127,6 +140,9 @@ async fn respond(
     // Boxed: the library moves what it is given several times.
     let response = Box::pin(exchange::exchange(&line, request, Some(open))).await;
     answering.done();
+    if response.status() == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE {
+        streams.passed_too_long.store(true, Ordering::Relaxed);
+    }
     Ok(response)
 }
 
@@ -184,14 +200,20 @@ impl Default for Streams {
             open: watch::Sender::new(0),
             given_up: Mutex::new(GivenUp { since: Instant::now(), count: 0 }),
             overrun: watch::Sender::new(false),
+            passed_too_long: AtomicBool::new(false),
+            last_call: OnceLock::new(),
         }
     }
 }
 
 impl Streams {
     fn begin(streams: &Arc<Self>, room: OwnedSemaphorePermit) -> Open {
-        streams.open.send_modify(|open| *open += 1);
-        Open(Arc::new(Held { streams: streams.clone(), _room: room }))
+        // What comes when the client must have heard, or does not want to, does not keep the connection.
+        let counts = streams.last_call.get().is_none_or(|told| told.elapsed() < limits::FAREWELL);
+        if counts {
+            streams.open.send_modify(|open| *open += 1);
+        }
+        Open(Arc::new(Held { streams: streams.clone(), counts, _room: room }))
     }
 
     fn given_up(&self) {
@@ -208,7 +230,9 @@ impl Streams {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.streams.open.send_modify(|open| *open -= 1);
+        if self.counts {
+            self.streams.open.send_modify(|open| *open -= 1);
+        }
     }
 }
 

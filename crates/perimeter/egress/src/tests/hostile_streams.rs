@@ -13,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 use super::{
     stand::{PATIENCE, SECRET, Stand, Way},
     upstream::whole,
-    upstream_http2::answer,
+    upstream_http2::{Answer, answer},
 };
 use crate::limits::{self, Bounds};
 
@@ -309,6 +309,17 @@ async fn a_head_that_is_too_long_is_on_record_and_the_last_of_its_connection() {
     assert_eq!(hosts, ["api.test", "api.test"]);
 }
 
+#[tokio::test]
+async fn what_an_upstream_finds_too_long_is_no_refusal_of_ours() {
+    let stand = Stand::start().await;
+    stand.upstream.http2.replies(|_| Answer { status: 431, ..Answer::default() });
+    let mut raw = Raw::connect(&stand).await;
+    let id = raw.request(&GET).await;
+    assert_eq!(raw.end(id).await, End::Bare);
+    raw.closed().await;
+    assert!(stand.audit.records().iter().all(|record| record.reason.is_none()));
+}
+
 /// A request whose fields are spread over frames of 10,000 bytes.
 async fn in_frames(raw: &mut Raw, block: &[u8]) -> u32 {
     let id = raw.next;
@@ -537,6 +548,22 @@ async fn what_is_asked_while_an_idle_connection_is_being_ended_is_answered() {
     stand.upstream.gate.add_permits(1);
     assert_eq!(raw.end(id).await, End::Answered);
     raw.closed().await;
+}
+
+#[tokio::test]
+async fn a_client_that_will_not_hear_that_its_connection_ends_does_not_keep_it() {
+    let stand = with_bounds(Bounds { request_head: Duration::from_millis(200), ..Bounds::default() }).await;
+    let mut raw = Raw::connect(&stand).await;
+    while raw.frame().await.expect("a farewell").0 != GOAWAY {}
+    let asking = async {
+        loop {
+            let id = raw.request(&GET).await;
+            if raw.end(id).await == End::Closed {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, asking).await.expect("an end in time");
 }
 
 #[tokio::test]

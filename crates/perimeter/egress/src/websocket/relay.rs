@@ -146,7 +146,6 @@ struct Down {
     /// What the message begins with, until some of it was sent.
     begins: Opcode,
     received_bytes: u64,
-    scrubbed: u64,
 }
 
 impl Down {
@@ -159,7 +158,6 @@ impl Down {
             keyring,
             session,
             received_bytes: 0,
-            scrubbed: 0,
         }
     }
 
@@ -192,11 +190,11 @@ impl Down {
 
     fn data(&mut self, begins: Option<Opcode>, bytes: &[u8], last: bool) -> Result<Option<Bytes>, Denial> {
         if let Some(opcode) = begins {
-            self.learn();
             self.begins = opcode;
         }
         self.received_bytes += bytes.len() as u64;
-        let mut clean = self.messages.push(bytes).map_err(|Split| scrub::split())?;
+        let mut clean = self.learn().map_err(|Split| scrub::split())?;
+        clean.extend(self.messages.push(bytes).map_err(|Split| scrub::split())?);
         if last {
             clean.extend(self.messages.end());
         }
@@ -214,19 +212,22 @@ impl Down {
         Ok(frame::render(opcode, true, None, &clean))
     }
 
-    /// Takes up secrets that came since.
-    fn learn(&mut self) {
+    /// Takes up secrets that came since. Gives what may pass by now of what was held back; a session that ended and
+    /// forgot leaves the former secrets in force.
+    fn learn(&mut self) -> Result<Vec<u8>, Split> {
         let keyring = self.session.keyring();
-        if !Arc::ptr_eq(&keyring, &self.keyring) {
-            self.scrubbed = self.scrubbed();
-            self.messages = ScrubbedParts::new(keyring.scrub());
-            self.controls = ScrubbedParts::new(keyring.scrub());
-            self.keyring = keyring;
+        if Arc::ptr_eq(&keyring, &self.keyring) || keyring.is_empty() {
+            return Ok(Vec::new());
         }
+        // Nothing of a control frame is ever held back.
+        self.controls.follow(keyring.scrub())?;
+        let clean = self.messages.follow(keyring.scrub())?;
+        self.keyring = keyring;
+        Ok(clean)
     }
 
     fn scrubbed(&self) -> u64 {
-        self.scrubbed + self.messages.replaced() + self.controls.replaced()
+        self.messages.replaced() + self.controls.replaced()
     }
 }
 
@@ -280,13 +281,10 @@ impl Up {
 
     fn data(&mut self, begins: Option<Opcode>, bytes: &[u8], last: bool) -> Result<Option<Bytes>, Denial> {
         if let Some(opcode) = begins {
-            self.learn();
             self.begins = opcode;
         }
         self.remember(bytes);
-        let rest = |parts: &mut InspectedParts| if last { parts.end() } else { Ok(Vec::new()) };
-        let passed = self.messages.push(bytes).and_then(|passed| Ok([passed, rest(&mut self.messages)?].concat()));
-        let passed = passed.map_err(|Recognised| self.recognised())?;
+        let passed = self.pass(bytes, last).map_err(|Recognised| self.recognised())?;
         if passed.is_empty() && !last {
             return Ok(None);
         }
@@ -301,13 +299,16 @@ impl Up {
         masked(opcode, true, payload)
     }
 
-    /// Takes up placeholders and secrets that came since.
-    fn learn(&mut self) {
+    /// What may go on by now of a message, with placeholders and secrets that came since.
+    fn pass(&mut self, bytes: &[u8], last: bool) -> Result<Vec<u8>, Recognised> {
         let recogniser = self.session.recogniser();
-        if !self.messages.is_for(&recogniser) {
-            self.messages = InspectedParts::new(&recogniser);
-            self.controls = InspectedParts::new(&recogniser);
+        self.controls.follow(&recogniser)?;
+        let mut passed = self.messages.follow(&recogniser)?;
+        passed.extend(self.messages.push(bytes)?);
+        if last {
+            passed.extend(self.messages.end()?);
         }
+        Ok(passed)
     }
 
     fn remember(&mut self, text: &[u8]) {

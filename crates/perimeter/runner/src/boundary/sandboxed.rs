@@ -336,7 +336,7 @@ impl SandboxHands {
         record.session = Some(self.facts.session.clone());
         record.agent = Some(self.facts.agent());
         record.zone = Some(self.zone.name().to_owned());
-        record.durability = match self.zone.audit() {
+        record.durability = match self.parts.zones.of(&self.facts.session, &self.zone).audit() {
             AuditMode::Written => Durability::Written,
             AuditMode::Disk => Durability::Disk,
         };
