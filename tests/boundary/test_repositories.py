@@ -171,6 +171,27 @@ def test_boundary_a_branch_and_a_commit_are_checked_out(stack: Stack, known: Git
     assert commit.splitlines()[:2] == [first, "the ledger"], commit
 
 
+def test_boundary_submodules_and_large_files_are_not_fetched(stack: Stack, known: GitServer, tmp_path):
+    bare, work = known.root / "team/ledger.git", tmp_path / "work"
+    known.git("clone", "--quiet", "--branch", "main", str(bare), str(work), at=tmp_path)
+    (work / ".gitmodules").write_text(f'[submodule "payroll"]\n\tpath = payroll\n\turl = {PAYROLL}\n')
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 5\n"
+    (work / "large").write_text(pointer)
+    (work / ".gitattributes").write_text("large filter=lfs diff=lfs merge=lfs -text\n")
+    of_payroll = known.git("rev-parse", "main", at=known.root / "team/payroll.git").strip()
+    known.git("update-index", "--add", "--cacheinfo", f"160000,{of_payroll},payroll", at=work)
+    known.git("add", ".gitmodules", ".gitattributes", "large", at=work)
+    known.git(*WHO.split(), "commit", "--quiet", "-m", "with others", at=work)
+    known.git("push", "--quiet", "origin", "HEAD:refs/heads/with-others", at=work)
+    journey = given(stack, repository(checkout={"type": "branch", "name": "with-others"}))
+    before = len(known.asked)
+    [states, large] = journey.bash("git -C ledger submodule status; ls -A ledger/payroll", "cat ledger/large")
+    assert states.startswith("-" + of_payroll) and len(states.splitlines()) == 1, states
+    assert large == pointer, large
+    assert journey.errors() == []
+    assert not [asked for asked in known.asked[before:] if "payroll" in asked or "lfs" in asked]
+
+
 def test_boundary_a_public_repository_needs_no_token(stack: Stack, known: GitServer):
     journey = given(stack, repository(f"https://{HOST}/public/handbook.git", token=None))
     [read] = journey.bash("cat handbook/README; env | grep -c GIT_CONFIG")

@@ -9,17 +9,13 @@ use postern_runner::{Order, Report};
 use crate::config::Configuration;
 use crate::roles::variables;
 
-/// Asks the worker at the other end, and waits for its answer. Returns whether it did.
-pub(crate) async fn worker(
-    channel: &mut Channel,
-    configuration: &Configuration,
-    environments: &BTreeMap<String, String>,
-) -> bool {
+/// What a running worker is told, if it can be. To be asked before anybody else is told the same.
+pub(crate) fn order(configuration: &Configuration, environments: &BTreeMap<String, String>) -> Option<Order> {
     let variables = match variables(configuration, environments) {
         Ok(variables) => variables,
         Err(failure) => {
             tracing::error!(%failure, "the worker keeps the former configuration");
-            return false;
+            return None;
         }
     };
     let order = Order::Reload {
@@ -32,9 +28,14 @@ pub(crate) async fn worker(
             "the changed configuration is too long for a running worker, with the files that it names; \
              the former stays in force until it is started again"
         );
-        return false;
+        return None;
     }
-    if channel.send(&order, &[]).await.is_err() {
+    Some(order)
+}
+
+/// Asks the worker at the other end, and waits for its answer. Returns whether it did.
+pub(crate) async fn worker(channel: &mut Channel, order: &Order) -> bool {
+    if channel.send(order, &[]).await.is_err() {
         tracing::error!("the worker is gone; the former configuration stays in force");
         return false;
     }
@@ -71,18 +72,14 @@ const REPORT_BYTES: usize = 1 << 20;
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_configuration_that_no_worker_reads_is_not_sent_and_the_worker_stays() {
+    #[test]
+    fn a_configuration_that_no_worker_reads_is_no_order() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("postern.toml");
-        std::fs::write(&file, format!("config = 1\n# {}\n", "x".repeat(1 << 20))).unwrap();
-        let configuration = crate::config::read_file(&file).unwrap();
-        let ((mut ours, theirs), names) = (Channel::pair().unwrap(), BTreeMap::new());
-        let mut worker = Channel::new(theirs).unwrap();
-        let told = super::worker(&mut ours, &configuration, &names);
-        let told = tokio::time::timeout(Duration::from_secs(10), told).await.expect("nothing is sent or waited for");
-        assert!(!told);
-        drop(ours);
-        assert!(worker.receive::<Order>(4 << 20).await.unwrap().is_none(), "nothing was sent");
+        for (length, is_read) in [(1 << 10, true), (1 << 20, false)] {
+            std::fs::write(&file, format!("config = 1\n# {}\n", "x".repeat(length))).unwrap();
+            let configuration = crate::config::read_file(&file).unwrap();
+            assert_eq!(order(&configuration, &BTreeMap::new()).is_some(), is_read, "{length}");
+        }
     }
 }

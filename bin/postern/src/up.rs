@@ -23,7 +23,7 @@ use crate::client::Client;
 use crate::config::{self, Configuration, DEFAULT_ENVIRONMENT};
 use crate::data::Data;
 use crate::failure::{Failure, Or};
-use crate::roles::{Service, keep_memory_private, variables, worker_configuration};
+use crate::roles::{Service, keep_memory_private, worker_configuration};
 use crate::server::{
     DEFAULT_TUNNEL_DOMAIN, EdgeFacts, EdgePart, Plane, ServerConfiguration, ServerReady, WebConfiguration,
 };
@@ -247,18 +247,25 @@ impl Up {
             Ok(configuration) => configuration,
             Err(failure) => return tracing::error!(%failure, "the former configuration stays in force"),
         };
+        let ids = BTreeMap::from([(DEFAULT_ENVIRONMENT.to_owned(), self.ready.environment_id.clone())]);
+        // Before the gateway is told: where one cannot take it up, neither does.
+        let Some(order) = reload::order(&configuration, &ids) else { return };
         if let Some(gateway) = &mut self.gateway
             && !gateway::reload(&mut gateway.running, &configuration, gateway.supervisor.configuration()).await
         {
             return;
         }
         if let Some(worker) = &mut self.worker {
-            let ids = BTreeMap::from([(DEFAULT_ENVIRONMENT.to_owned(), self.ready.environment_id.clone())]);
             let kept = worker.supervisor.configuration();
-            if reload::worker(&mut worker.running.channel, &configuration, &ids).await
-                && let Ok(variables) = variables(&configuration, &ids)
-            {
-                (kept.document, kept.variables) = (configuration.document.text().clone(), variables);
+            let taken_up = reload::worker(&mut worker.running.channel, &order).await;
+            match order {
+                Order::Reload { document, variables, .. } if taken_up => {
+                    (kept.document, kept.variables) = (document, variables);
+                }
+                _ if self.gateway.is_some() => tracing::error!(
+                    "the gateway goes by the changed configuration and the worker by the former: mend it and reload again"
+                ),
+                _ => {}
             }
         }
     }

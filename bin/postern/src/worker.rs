@@ -66,7 +66,11 @@ pub(crate) fn run(arguments: &WorkerArguments) -> Result<ExitCode, Failure> {
             loop {
                 hangup.wait().await;
                 match config::read(&arguments.place) {
-                    Ok(changed) => drop(reload::worker(&mut ours, &changed, &environments).await),
+                    Ok(changed) => {
+                        if let Some(order) = reload::order(&changed, &environments) {
+                            let _logged = reload::worker(&mut ours, &order).await;
+                        }
+                    }
                     Err(failure) if !shared.is_empty() => {
                         tracing::error!(%failure, next = REPLACED, "the former configuration stays in force");
                     }

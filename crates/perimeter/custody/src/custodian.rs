@@ -396,16 +396,6 @@ impl Custodian {
             .map_err(|error| Refusal::new(RefusalReason::AuditUnavailable, error.to_string()))
     }
 
-    /// As safe as the zone that a session was opened with wants its records, and as the one of that name in force does.
-    fn as_promised(&self, mut record: Record) -> Record {
-        let now = lock(&self.generations).now();
-        let in_force = record.zone.as_deref().and_then(|name| now.zones.named(name));
-        if in_force.is_some_and(|zone| zone.audit() == AuditMode::Disk) {
-            record.durability = Durability::Disk;
-        }
-        record
-    }
-
     async fn note_refusal(&self, refusal: &Refusal, session: &str, zone: Option<&Zone>, agent: Option<&str>) {
         let record = about(refusal.reason.kind(), Decision::Deny, session, zone, agent);
         self.note(refusal, record).await;

@@ -4,7 +4,10 @@
 use std::{
     collections::{BTreeSet, HashMap},
     future::Future,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -82,6 +85,8 @@ pub(crate) struct Session {
     /// What it shares with others.
     pub(crate) perimeter: Arc<Perimeter>,
     in_force: RwLock<ZoneInForce>,
+    /// How often that changed.
+    changes: AtomicU64,
     keyring: RwLock<Arc<Keyring>>,
     /// Client certificates granted so far.
     identities: Mutex<HashMap<CredentialName, Arc<Identity>>>,
@@ -107,6 +112,7 @@ impl Session {
             agent,
             zone: Arc::clone(in_force.opened()),
             in_force: RwLock::new(in_force),
+            changes: AtomicU64::new(0),
             authority,
             names: Mutex::default(),
             placeholders,
@@ -138,10 +144,16 @@ impl Session {
     }
 
     /// The configuration changed, and selects this zone for the session now. Counts for every request that is decided
-    /// from now on; one that was permitted goes on to its end.
+    /// from now on; one that was permitted and recorded goes on to its end.
     pub(crate) fn succeeded(&self, selected: Result<Arc<Zone>, Denial>) {
         let mut in_force = self.in_force.write().unwrap_or_else(PoisonError::into_inner);
         *in_force = in_force.succeeded(selected);
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often the zone that decides has changed: what was decided before a change is decided again.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// Both lists of what is to be recognised, as of now.

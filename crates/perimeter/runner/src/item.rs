@@ -66,10 +66,13 @@ pub(crate) async fn run<P: Perimeter>(shared: &Shared<P>, item: WorkItem, ours: 
     }
     // Only our server seals anything for this perimeter; from another there is nothing, and nothing of a former item stays.
     let variables = item.secret.as_deref().filter(|_| ours).map(Bearer::variables_in).unwrap_or_default();
-    let claim = Claim { work: item.id, session: item.data.id, ours, heard: None };
+    let handout = format!("{:016x}", random());
+    let claim = Claim { work: item.id, handout, session: item.data.id, ours, heard: None };
     // Before anything else: a worker that is killed while the item waits for its turn goes on with it, and gets none of this again.
-    if let Ok(place) = shared.places.of(&claim.session) {
-        unkept(&claim, place.keep_coming(&claim.work, variables));
+    let kept = shared.places.of(&claim.session).map(|place| place.keep_coming(&claim.handout, variables));
+    if let Ok(Err(error)) = kept {
+        let refused = unkept(&claim, &error);
+        return stop(shared, &key, &claim.work, ours.then_some(&refused)).await;
     }
     hold(shared, claim, key).await;
 }
@@ -77,14 +80,15 @@ pub(crate) async fn run<P: Perimeter>(shared: &Shared<P>, item: WorkItem, ours: 
 /// Goes on with an item that an earlier run of this worker held, if it is still ours: its next heartbeat tells.
 pub(crate) async fn resume<P: Perimeter>(shared: &Shared<P>, held: HeldLease) {
     tracing::info!(work = held.work, session = held.session, "resuming");
-    let HeldLease { work, session, ours, last_heartbeat } = held;
-    let claim = Claim { work, session, ours, heard: Some(last_heartbeat) };
+    let HeldLease { work, handout, session, ours, last_heartbeat } = held;
+    let claim = Claim { work, handout, session, ours, heard: Some(last_heartbeat) };
     hold(shared, claim, Arc::clone(&shared.key)).await;
 }
 
 /// An item that is ours, or was when this worker last heard.
 struct Claim {
     work: String,
+    handout: String,
     session: String,
     ours: bool,
     /// The last heartbeat of an earlier run.
@@ -101,6 +105,7 @@ async fn hold<P: Perimeter>(shared: &Shared<P>, claim: Claim, key: Arc<Bearer>) 
             place,
             HeldLease {
                 work: claim.work.clone(),
+                handout: claim.handout.clone(),
                 session: claim.session.clone(),
                 last_heartbeat: String::new(),
                 ours: claim.ours,
@@ -125,8 +130,8 @@ async fn hold<P: Perimeter>(shared: &Shared<P>, claim: Claim, key: Arc<Bearer>) 
     let _aborted = heartbeat.await;
     let lost = lease.borrow().end.is_some_and(|end| !end.may_stop());
     if lost || !matches!(ended, Ended::Left) {
-        place.iter().for_each(|place| place.forget_lease(&claim.work));
-        place.iter().for_each(|place| place.forget_coming(&claim.work));
+        place.iter().for_each(|place| place.forget_lease(&claim.handout));
+        place.iter().for_each(|place| place.forget_coming(&claim.handout));
         place.iter().filter(|_| turn.is_some()).for_each(Place::forget_variables);
     }
     drop(turn);
@@ -152,17 +157,16 @@ async fn turn<P>(shared: &Shared<P>, claim: &Claim, mut lease: watch::Receiver<L
         turn = shared.serving.turn(&claim.session) => turn,
         _ = lease_end(&mut lease) => return Err(Ended::Done),
     };
-    if let Ok(place) = shared.places.of(&claim.session) {
-        unkept(claim, place.take_coming(&claim.work));
+    match shared.places.of(&claim.session).map(|place| place.take_coming(&claim.handout)) {
+        // What was kept before is of a former item, and counts no more.
+        Ok(Err(error)) => Err(Ended::Failed(unkept(claim, &error))),
+        Ok(Ok(())) | Err(_) => Ok(turn),
     }
-    Ok(turn)
 }
 
-fn unkept(claim: &Claim, kept: io::Result<()>) {
-    if let Err(error) = kept {
-        let (session, error) = (&claim.session, chain(&error));
-        tracing::error!(session, error, "the variables of a session's vaults are not kept");
-    }
+fn unkept(claim: &Claim, error: &io::Error) -> Refused {
+    tracing::error!(session = claim.session, "the variables of a session's vaults are not kept");
+    no_place(error)
 }
 
 async fn serve<P: Perimeter>(
@@ -496,8 +500,8 @@ mod tests {
     fn place_of_the_first(data: &tempfile::TempDir) -> (Arc<Places>, Place, HeldLease) {
         let places = Arc::new(Places::new(data.path()));
         let place = places.of("sesn_1").expect("made");
-        let (work, session) = ("work_1".to_owned(), "sesn_1".to_owned());
-        let held = HeldLease { work, session, last_heartbeat: "t".to_owned(), ours: true };
+        let (work, handout, session) = ("work_1".to_owned(), "first".to_owned(), "sesn_1".to_owned());
+        let held = HeldLease { work, handout, session, last_heartbeat: "t".to_owned(), ours: true };
         place.remember(&held).expect("written");
         place.keep_variables(&[]).expect("written");
         (places, place, held)
@@ -534,14 +538,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_item_that_is_handed_out_again_keeps_what_came_with_it_when_its_first_time_ends() {
+        let data = tempfile::tempdir().expect("a directory");
+        let (places, place, held) = place_of_the_first(&data);
+        let again = HeldLease { work: "work_2".to_owned(), handout: "again".to_owned(), ..held };
+        let (kept, there) = (again.clone(), place.clone());
+        let remote = saying(move |_, _| {
+            there.keep_coming("again", Vec::new()).expect("written");
+            there.remember(&kept).expect("written");
+            (412, b"{}".to_vec())
+        });
+        let shared = shared(remote, &places);
+        let _first = shared.serving.turn("sesn_1").await;
+        run(&shared, item(), true).await;
+        assert_eq!(places.leases(), [again]);
+        place.take_coming("again").expect("written");
+        assert!(!data.path().join("perimeter/work/sesn_1/coming").exists(), "it was there, and is taken");
+    }
+
+    #[tokio::test]
+    async fn an_item_whose_variables_cannot_be_kept_is_refused_and_not_served_with_another_s() {
+        let data = Arc::new(tempfile::tempdir().expect("a directory"));
+        let (places, ..) = place_of_the_first(&data);
+        std::fs::create_dir(data.path().join("perimeter/work/sesn_1/coming.new")).expect("made");
+        let (remote, mut asked) = lease_keeper(&data);
+        run(&shared(remote, &places), item(), true).await;
+        let (stop, _) = asked.recv().await.expect("asked");
+        assert!(stop.contains("/stop"), "{stop}");
+    }
+
+    #[tokio::test]
     async fn an_item_whose_worker_was_killed_before_its_turn_has_what_came_with_it_when_it_is_resumed() {
         let data = Arc::new(tempfile::tempdir().expect("a directory"));
         let (places, place, held) = place_of_the_first(&data);
         place.forget_variables();
-        place.keep_coming("work_2", Vec::new()).expect("written");
+        place.keep_coming("second", Vec::new()).expect("written");
         let (remote, mut asked) = lease_keeper(&data);
         let shared = shared(remote, &places);
-        resume(&shared, HeldLease { work: "work_2".to_owned(), ..held }).await;
+        resume(&shared, HeldLease { work: "work_2".to_owned(), handout: "second".to_owned(), ..held }).await;
         let all: Vec<_> = std::iter::from_fn(|| asked.try_recv().ok()).collect();
         assert!(all.iter().any(|(asked, there)| asked.contains("sessions/sesn_1") && *there), "{all:?}");
         assert!(!variables(&data) && !data.path().join("perimeter/work/sesn_1/coming").exists());

@@ -66,7 +66,8 @@ pub(crate) struct Place {
 /// What came with an item that waits for its turn.
 #[derive(Serialize, Deserialize)]
 struct Coming {
-    work: String,
+    #[serde(default)]
+    handout: String,
     variables: Vec<SealedVariable>,
 }
 
@@ -92,6 +93,9 @@ impl Mark {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct HeldLease {
     pub(crate) work: String,
+    /// Which time it was handed out, as this worker calls it: the same item may come again while its first time is taken down.
+    #[serde(default)]
+    pub(crate) handout: String,
     pub(crate) session: String,
     /// Of the last heartbeat that was answered.
     pub(crate) last_heartbeat: String,
@@ -176,20 +180,20 @@ impl Place {
     /// The same, said later than what came with any item, one that waits for its turn included. Blocks.
     pub(crate) fn renew_variables(&self, sealed: &[SealedVariable]) -> io::Result<()> {
         if let Some(coming) = self.read_coming()? {
-            self.keep_coming(&coming.work, sealed.to_vec())?;
+            self.keep_coming(&coming.handout, sealed.to_vec())?;
         }
         self.keep_variables(sealed)
     }
 
     /// The same of an item that waits for its turn. Blocks.
-    pub(crate) fn keep_coming(&self, work: &str, variables: Vec<SealedVariable>) -> io::Result<()> {
-        replace(&self.coming, &serde_json::to_vec(&Coming { work: work.to_owned(), variables })?)
+    pub(crate) fn keep_coming(&self, handout: &str, variables: Vec<SealedVariable>) -> io::Result<()> {
+        replace(&self.coming, &serde_json::to_vec(&Coming { handout: handout.to_owned(), variables })?)
     }
 
     /// It is this item's turn: what came with it takes the place of what was kept before. What it had already taken, before its worker was killed,
     /// stays. Blocks.
-    pub(crate) fn take_coming(&self, work: &str) -> io::Result<()> {
-        if let Some(coming) = self.coming(work)? {
+    pub(crate) fn take_coming(&self, handout: &str) -> io::Result<()> {
+        if let Some(coming) = self.coming(handout)? {
             self.keep_variables(&coming.variables)?;
             forget(&self.coming);
         }
@@ -197,14 +201,14 @@ impl Place {
     }
 
     /// Forgets what came with an item that never had its turn.
-    pub(crate) fn forget_coming(&self, work: &str) {
-        if !matches!(self.coming(work), Ok(None)) {
+    pub(crate) fn forget_coming(&self, handout: &str) {
+        if !matches!(self.coming(handout), Ok(None)) {
             forget(&self.coming);
         }
     }
 
-    fn coming(&self, work: &str) -> io::Result<Option<Coming>> {
-        Ok(self.read_coming()?.filter(|coming| coming.work == work))
+    fn coming(&self, handout: &str) -> io::Result<Option<Coming>> {
+        Ok(self.read_coming()?.filter(|coming| coming.handout == handout))
     }
 
     fn read_coming(&self) -> io::Result<Option<Coming>> {
@@ -225,9 +229,9 @@ impl Place {
     }
 
     /// Forgets the lease, where it is this item's: an item of the session that waits for its turn remembers its own.
-    pub(crate) fn forget_lease(&self, work: &str) {
+    pub(crate) fn forget_lease(&self, handout: &str) {
         let held = fs::read(&self.lease).ok().and_then(|text| serde_json::from_slice::<HeldLease>(&text).ok());
-        if held.is_none_or(|held| held.work == work) {
+        if held.is_none_or(|held| held.handout == handout) {
             forget(&self.lease);
         }
     }
@@ -426,15 +430,15 @@ mod tests {
             vec![serde_json::from_value(one).expect("a sealed value")]
         };
         place.keep_variables(&sealed("first")).expect("written");
-        place.keep_coming("work_2", sealed("second")).expect("written");
-        place.take_coming("work_1").expect("it is another's");
-        place.forget_coming("work_1");
+        place.keep_coming("second", sealed("second")).expect("written");
+        place.take_coming("first").expect("it is another's");
+        place.forget_coming("first");
         assert_eq!(place.variables().expect("read"), sealed("first"));
         place.renew_variables(&sealed("later")).expect("written");
-        place.take_coming("work_2").expect("written");
+        place.take_coming("second").expect("written");
         assert_eq!(place.variables().expect("read"), sealed("later"));
         place.renew_variables(&sealed("last")).expect("written");
-        place.take_coming("work_2").expect("it was taken, and stays");
+        place.take_coming("second").expect("it was taken, and stays");
         assert_eq!(place.variables().expect("read"), sealed("last"));
     }
 
@@ -443,17 +447,23 @@ mod tests {
         let (directory, places) = places(KernelUids::Ours);
         let place = places.of("sesn_1").expect("made");
         assert_eq!(places.leases(), []);
-        let held = HeldLease { work: "w".into(), session: "sesn_1".into(), last_heartbeat: "t".into(), ours: true };
+        let held = HeldLease {
+            work: "w".into(),
+            handout: "h".into(),
+            session: "sesn_1".into(),
+            last_heartbeat: "t".into(),
+            ours: true,
+        };
         place.remember(&held).expect("written");
         assert_eq!(Places::new(directory.path()).leases(), std::slice::from_ref(&held));
         let mode = fs::metadata(&place.lease).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(place.variables().expect("none is no error"), []);
         place.keep_variables(&[]).expect("written");
-        place.forget_lease("another");
+        place.forget_lease("w");
         assert_eq!(places.leases(), [held], "it is not that item's");
         for _ in 0..2 {
-            place.forget_lease("w");
+            place.forget_lease("h");
             place.forget_variables();
         }
         assert_eq!(places.leases(), []);

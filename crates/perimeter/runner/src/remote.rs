@@ -146,6 +146,11 @@ impl RemoteError {
         }
     }
 
+    /// Whether it is the asker that is refused: the next item has another credential.
+    pub(crate) fn is_of_the_credential(&self) -> bool {
+        matches!(self, Self::Credential) || matches!(self.status(), Some(401 | 403))
+    }
+
     /// Whether the server answered, with something that is no answer.
     pub(crate) fn is_garbled(&self) -> bool {
         matches!(self, Self::Garbled { .. } | Self::Stream(_))

@@ -156,10 +156,10 @@ impl Pump {
                         self.missing.extend(not_there);
                     }
                     let mut done = self.alongside(execute(&call, hands, journal)).await?;
-                    std::mem::take(&mut self.missing).iter().for_each(|line| done.append(line));
+                    few(std::mem::take(&mut self.missing)).iter().for_each(|line| done.append(line));
                     if let Some(parcels) = self.parcels.clone() {
                         let not_kept = self.alongside(parcels.take(subject, hands)).await?;
-                        not_kept.iter().for_each(|line| done.append(line));
+                        few(not_kept).iter().for_each(|line| done.append(line));
                     }
                     outcome = Some(done);
                     Input::Ran { id: call.id }
@@ -188,7 +188,11 @@ impl Pump {
             }
             if let Some(parcels) = self.parcels.clone() {
                 let brought = self.alongside(parcels.bring(subject, &session, hands)).await?;
-                self.missing = brought.map_err(Served::Unprovided)?;
+                for line in brought.map_err(Served::Unprovided)? {
+                    if !self.missing.contains(&line) {
+                        self.missing.push(line);
+                    }
+                }
             }
         }
         Ok(())
@@ -285,6 +289,9 @@ async fn journaled(call: &ToolCall, journal: &mut Journal) -> Result<(), Outcome
 pub(crate) const JOURNAL_FULL: &str =
     "look whether the worker reaches the server with its results; if it does, start a new session";
 
+/// Lines that a result says of what is not there or not kept.
+const LINES: usize = 20;
+
 /// What a model can do about a call whose outcome nobody knows.
 const CHECK: &str = "Check first what it already did (files in the workspace, state of the services it called), then decide whether to repeat it.";
 
@@ -293,7 +300,15 @@ enum Delivery {
     Taken,
     /// For good: answered already, or the session takes none.
     Refused,
+    /// It is we who are refused: with another credential it may be taken.
+    NotOurs,
     Failed,
+}
+
+impl Delivery {
+    fn refused(by: &RemoteError) -> Self {
+        if by.is_of_the_credential() { Self::NotOurs } else { Self::Refused }
+    }
 }
 
 /// Posts an outcome. One that the server does not take as it is (too long, say) is answered for by its reason: a tool use without any answer would hold
@@ -305,9 +320,9 @@ async fn deliver(subject: Subject<'_>, id: &str, outcome: &Outcome, lease: &watc
             let instead = Outcome::failed(format!(
                 "[postern] the tool use ran and its result was refused reason=result_refused status={status} next=ask for less at a time, or write it to a file ({message})"
             ));
-            deliver_as_is(subject, id, &instead, lease).await.unwrap_or(Delivery::Refused)
+            deliver_as_is(subject, id, &instead, lease).await.unwrap_or_else(|error| Delivery::refused(&error))
         }
-        Err(_) => Delivery::Refused,
+        Err(error) => Delivery::refused(&error),
     }
 }
 
@@ -356,15 +371,26 @@ async fn deliver_as_is(
     Ok(Delivery::Failed)
 }
 
+/// So many lines as a model reads, and how many more there are.
+fn few(mut lines: Vec<String>) -> Vec<String> {
+    let more = lines.len().saturating_sub(LINES);
+    lines.truncate(LINES);
+    if more > 0 {
+        lines.push(format!("[postern] {more} more of these are not said one by one"));
+    }
+    lines
+}
+
 fn settle(id: &str, delivery: Delivery, journal: &mut Journal) -> Input {
     match delivery {
-        Delivery::Taken => {
+        // What is refused for good is not kept either: it would fill the journal.
+        Delivery::Taken | Delivery::Refused => {
             if let Err(error) = journal.posted(id) {
                 tracing::warn!(tool_use = id, error = chain(&error), "a delivered result could not be journaled");
             }
             Input::Settled { id: id.to_owned() }
         }
-        Delivery::Refused => Input::Settled { id: id.to_owned() },
+        Delivery::NotOurs => Input::Settled { id: id.to_owned() },
         Delivery::Failed => Input::Undelivered { id: id.to_owned() },
     }
 }

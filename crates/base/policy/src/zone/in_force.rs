@@ -3,8 +3,8 @@
 //! widening when the session is opened anew, and where no zone covers it any more nothing is allowed.
 
 use super::{AuditMode, Zone, shadow};
-use crate::permit::{ConnectPermit, PassPermit, Permit, ToolPermit};
-use crate::reason::Denial;
+use crate::permit::{ConnectPermit, Injection, PassPermit, Permit, ToolPermit};
+use crate::reason::{Denial, Reason};
 use crate::repository::RepositoryToken;
 use crate::request::{Connect, Request, ToolUse};
 use crate::{Host, Port};
@@ -84,7 +84,8 @@ impl ZoneInForce {
             Some(later) => {
                 // The later zone's refusal is what holds from now on, so it is the one to hear.
                 let narrower = later.request_of(request, &self.repositories)?;
-                self.opened.request_of(request, &self.repositories)?.narrowed_by(narrower)
+                let permit = self.opened.request_of(request, &self.repositories)?.narrowed_by(narrower)?;
+                self.same_secrets(later, &permit).map(|()| permit)
             }
         }
     }
@@ -124,6 +125,17 @@ impl ZoneInForce {
             self.opened.tool_use(tool)
         });
         shadow::beside(decided, self.candidate.as_deref(), |candidate| candidate.tool_use(tool))
+    }
+
+    /// A credential that has its secret from elsewhere now is another one, whatever its name: custody would give the former.
+    fn same_secrets(&self, later: &Zone, permit: &Permit) -> Result<(), Denial> {
+        let source = |zone: &Zone, name| zone.credential(name).map(|credential| credential.source.clone());
+        let mut used = permit.injections().iter().map(Injection::credential).chain(permit.client_certificate());
+        if used.all(|name| source(&self.opened, name) == source(later, name)) {
+            return Ok(());
+        }
+        let step = "the zone has this credential's secret from elsewhere now; a new turn goes by it";
+        Err(Denial::advising(Reason::CustodyDenied, step).by(permit.rule()))
     }
 
     fn later(&self) -> Result<Option<&Zone>, Denial> {

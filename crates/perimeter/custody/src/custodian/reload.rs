@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use postern_audit::{Decision, Kind, Record};
+use postern_audit::{Decision, Durability, Kind, Record};
+use postern_policy::AuditMode;
 
 use super::{CallerKind, Custodian, Refusal, blocking, lock};
 use crate::generation::Generation;
@@ -10,6 +11,16 @@ use crate::message::Reload;
 use crate::source::{files, out_of_reach, outside, route_files};
 
 impl Custodian {
+    /// As safe as the zone that a session was opened with wants its records, and as the one of that name in force does.
+    pub(super) fn as_promised(&self, mut record: Record) -> Record {
+        let now = lock(&self.generations).now();
+        let in_force = record.zone.as_deref().and_then(|name| now.zones.named(name));
+        if in_force.is_some_and(|zone| zone.audit() == AuditMode::Disk) {
+            record.durability = Durability::Disk;
+        }
+        record
+    }
+
     /// Takes up a document for worker or gateway; answers what is wrong with it, and the former stays then.
     pub(crate) async fn reload(&self, caller: CallerKind, reload: Reload) -> Result<Vec<String>, Refusal> {
         super::holding::require_holder(caller)?;

@@ -77,8 +77,9 @@ async fn carry(
         session.perimeter.dialer.look_up_early(&asked.named.host.to_string(), asked.named.port.number()).await;
     });
     // Decided once on the head alone: a refused request is not asked for its body.
+    let under = session.changes();
     let first = match decide::decide(session, &recogniser, &asked, &parts, &[], &Form::None) {
-        Ok(permit) => permit,
+        Ok(permit) => First { permit, under },
         Err(denial) => return Err(refused(denial, destination, None, Some(Unread::Body(incoming)))),
     };
     let kind = BodyKind::stated(&parts.headers).filter(|kind| session.zone.injects_into(&asked.named.host, *kind));
@@ -165,13 +166,30 @@ fn refused(denial: Denial, destination: Destination, caused_by: Option<u64>, unr
     Box::new(Refused { denial, destination, caused_by, unread })
 }
 
-/// Decides again with what the body holds, where that can change anything.
+/// The word on a request's head.
+struct First {
+    permit: Permit,
+    /// After how many changes of the zone it was given. A body can be a long time on its way.
+    under: u64,
+}
+
+impl First {
+    /// The same, if the zone is still the one that gave it; otherwise the word of the one that is in force.
+    fn still(self, line: &Line, recogniser: &Recogniser, asked: &Asked, parts: &Parts) -> Result<Permit, Denial> {
+        if line.session.changes() == self.under {
+            return Ok(self.permit);
+        }
+        decide::decide(&line.session, recogniser, asked, parts, &[], &Form::None)
+    }
+}
+
+/// Decides again with what the body holds, where that can change anything, and where the zone has changed meanwhile.
 fn with_body(
     line: &Line,
     recogniser: &Recogniser,
     asked: &Asked,
     parts: &Parts,
-    first: Permit,
+    first: First,
     preview: Preview,
 ) -> Result<(Permit, Upload), (Denial, Option<Incoming>)> {
     match preview {
@@ -182,19 +200,21 @@ fn with_body(
                 Err(denial) => Err((denial, inspection.into_unread())),
             }
         }
-        Preview::Begun(bytes, inspection) => Ok((first, Upload::Begun(bytes, inspection))),
+        Preview::Begun(bytes, inspection) => match first.still(line, recogniser, asked, parts) {
+            Ok(permit) => Ok((permit, Upload::Begun(bytes, inspection))),
+            Err(denial) => Err((denial, inspection.into_unread())),
+        },
         Preview::Held(bytes, trailers, found) => {
             let form = inspect::form(&parts.headers, &bytes);
             let permit = decide::decide(&line.session, recogniser, asked, parts, &found, &form);
             permit.map(|permit| (permit, Upload::Whole(bytes, trailers))).map_err(|denial| (denial, None))
         }
         Preview::Whole(bytes, trailers) => match inspect::form(&parts.headers, &bytes) {
-            Form::None => Ok((first, Upload::Whole(bytes, trailers))),
-            form => {
-                let again = decide::decide(&line.session, recogniser, asked, parts, &[], &form);
-                again.map(|permit| (permit, Upload::Whole(bytes, trailers))).map_err(|denial| (denial, None))
-            }
-        },
+            Form::None => first.still(line, recogniser, asked, parts),
+            form => decide::decide(&line.session, recogniser, asked, parts, &[], &form),
+        }
+        .map(|permit| (permit, Upload::Whole(bytes, trailers)))
+        .map_err(|denial| (denial, None)),
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use postern_audit::{Durability, Kind};
 use postern_policy::{Document, Zones, document::DocumentText};
 
-use super::stand::{SESSION, Stand, WAYS, Way, bearer};
+use tokio::io::AsyncWriteExt;
+
+use super::stand::{SESSION, Stand, WAYS, Way, bearer, read_head, read_response};
 use crate::message::{Answer, Question, Selected};
 
 /// Has the stand's egress take up its configuration with something replaced; answers what is wrong with it.
@@ -54,6 +57,43 @@ async fn a_narrowing_counts_at_the_next_request_and_a_widening_does_not() {
     }
     assert_eq!(reload(&stand, str::to_owned, Covered::Yes).await, Vec::<String>::new());
     assert_eq!(reason(&stand, Way::Redirect, "api.test", "/v1/more").await, None, "as it was opened");
+}
+
+#[tokio::test]
+async fn a_request_whose_body_was_on_its_way_is_asked_again_when_the_zone_has_changed_meanwhile() {
+    let stand = Stand::start().await;
+    let without_posts = |text: &str| text.replace("\"GET\", \"POST\", \"PUT\", \"HEAD\"", "\"GET\"");
+    // Within what is looked at first, and longer than that.
+    for length in [5, 1_000_000] {
+        assert_eq!(reload(&stand, str::to_owned, Covered::Yes).await, Vec::<String>::new());
+        let stream = stand.towards(Way::Redirect, "api.test", 443).await;
+        let mut stream = stand.tls(stream, "api.test").await.unwrap();
+        let placeholder = bearer(&stand);
+        let head = format!(
+            "POST /v1/x HTTP/1.1\r\nhost: api.test\r\nauthorization: {placeholder}\r\ncontent-length: {length}\r\nexpect: 100-continue\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        assert!(read_head(&mut stream).await.contains("100"), "its head was allowed");
+        assert_eq!(reload(&stand, without_posts, Covered::Yes).await, Vec::<String>::new());
+        // The answer may come before the whole body is taken.
+        let _early = stream.write_all(&vec![b'a'; length]).await;
+        assert_eq!(read_response(&mut stream).await.reason().as_deref(), Some("method_not_allowed"), "{length}");
+    }
+    assert!(stand.upstream.received().is_empty());
+}
+
+#[tokio::test]
+async fn records_are_as_safe_as_the_zone_in_force_wants_them() {
+    let stand = Stand::start().await;
+    let on_disk = |text: &str| text.replacen("[zone.t]\n", "[zone.t]\naudit = \"disk\"\n", 1);
+    for (replace, expected) in
+        [(&str::to_owned as &dyn Fn(&str) -> String, Durability::Written), (&on_disk, Durability::Disk)]
+    {
+        assert_eq!(reload(&stand, replace, Covered::Yes).await, Vec::<String>::new());
+        let at = stand.audit.records().len();
+        assert_eq!(reason(&stand, Way::Redirect, "api.test", "/v1/data").await, None);
+        assert_eq!(stand.record(Kind::EgressRequest, at).unwrap().durability, expected);
+    }
 }
 
 #[tokio::test]

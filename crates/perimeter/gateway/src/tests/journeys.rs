@@ -1,9 +1,10 @@
 //! What an honest caller gets.
 
-use postern_audit::{Decision, Kind};
+use postern_audit::{Decision, Durability, Kind};
 use serde_json::json;
 
-use super::stand::{Call, DOMAIN, Reply, SECRET, SSE, Stand, chunks, event, ok, result, whole};
+use super::stand::{Call, DOMAIN, Reply, SECRET, SSE, Stand, chunks, document, event, ok, order, result, whole};
+use crate::process;
 
 #[tokio::test]
 async fn a_call_reaches_the_server_with_the_secret_and_nothing_of_ours_and_is_on_record_before() {
@@ -54,6 +55,18 @@ async fn a_call_and_its_outcome_are_one_story_in_the_log() {
     let outcome = stand.records(Kind::McpOutcome).remove(0);
     assert_eq!((outcome.outcome.as_deref(), outcome.caused_by), (Some("answered"), Some(1)));
     assert_eq!(outcome.counts["status"], 200);
+}
+
+#[tokio::test]
+async fn records_are_as_safe_as_the_zone_of_the_caller_wants_them() {
+    let stand = Stand::answering().await;
+    let mut on_disk = document(stand.port);
+    on_disk.text = on_disk.text.replacen("[zone.docs]\n", "[zone.docs]\naudit = \"disk\"\n", 1);
+    stand.send(Call::tool("search", &json!({}))).await;
+    assert!(process::reload(&stand.gateway, order(on_disk)).await.is_empty());
+    stand.send(Call::tool("search", &json!({}))).await;
+    let safe: Vec<_> = stand.records(Kind::McpCall).iter().map(|record| record.durability).collect();
+    assert_eq!(safe, [Durability::Written, Durability::Disk]);
 }
 
 #[tokio::test]

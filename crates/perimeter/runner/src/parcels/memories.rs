@@ -29,7 +29,7 @@ pub(crate) struct Store {
     pub(crate) access: Access,
     /// By path below its directory.
     memories: BTreeMap<String, Known>,
-    /// What the server does not take, as it was: it is not sent again until it changes.
+    /// What the server does not take, as it was: it is not sent again until it changes, or with the next item. A store that is full may have room then.
     left: BTreeMap<String, Version>,
 }
 
@@ -79,7 +79,8 @@ impl Parcels {
             });
             self.make_directory(store).map_err(|error| no_room(&error))?;
             if !is_new {
-                // What an earlier turn left unsent.
+                // What an earlier turn left unsent, or the server did not take then.
+                store.left.clear();
                 lines.extend(self.push(subject, hands, &id, store).await);
             }
             let pulled = self.pull(subject, hands, &id, store).await;
@@ -138,8 +139,9 @@ impl Parcels {
         let passage = Passage { way: Way::In, path: format!("/mnt/memory/{}", store.directory), digest: None, bytes };
         hands.passes(passage).await.map_err(|why| not_on_record(id, &why))?;
         let (there, nowhere): (Vec<_>, Vec<_>) = there.into_iter().partition(|memory| relative(&memory.path).is_some());
-        for memory in nowhere {
-            tracing::warn!(session = subject.session, memory = memory.id, "a memory's path is none; it is left out");
+        if let Some(memory) = nowhere.first() {
+            let (session, count) = (subject.session, nowhere.len());
+            tracing::warn!(session, first = memory.id, count, "memories whose path is none are left out");
         }
         let there: BTreeMap<&str, &Memory> =
             there.iter().filter_map(|memory| Some((relative(&memory.path)?, memory))).collect();
@@ -159,7 +161,10 @@ impl Parcels {
             match self.place(store, memory, path) {
                 Ok(()) => {}
                 Err(error) if walk::is_of_the_path(&error) => {
-                    tracing::warn!(session = subject.session, memory = memory.id, %error, "a memory is left out");
+                    if lines.is_empty() {
+                        let (session, first) = (subject.session, &memory.id);
+                        tracing::warn!(session, first, %error, "memories without a place are left out");
+                    }
                     lines.push(line(store, path, &format!("its path has no place among the others here ({error})")));
                 }
                 Err(error) => return Err(no_room(&error)),
@@ -250,7 +255,7 @@ impl Parcels {
             }
             Err(error) => {
                 tracing::warn!(session = subject.session, error = chain(&error), "a memory could not be sent");
-                Err(NotSent { why: error.to_string(), is_final: error.is_fatal() && !of_the_credential(&error) })
+                Err(NotSent { why: error.to_string(), is_final: error.is_fatal() && !error.is_of_the_credential() })
             }
         }
     }
@@ -322,11 +327,6 @@ impl NotSent {
     fn of_file(error: &io::Error) -> Self {
         Self { why: error.to_string(), is_final: error.raw_os_error().is_none() }
     }
-}
-
-/// Whether it is the asker that is refused: the next item has another credential.
-fn of_the_credential(error: &RemoteError) -> bool {
-    matches!(error, RemoteError::Credential) || matches!(error.status(), Some(401 | 403))
 }
 
 /// A memory's path below its store's directory.

@@ -147,10 +147,19 @@ pub(super) fn put(directory: &Path, path: &str, bytes: &[u8], owner: Option<u32>
     Ok(Version { inode: about.st_ino, size: bytes.len() as u64, seconds, nanoseconds })
 }
 
-/// Whether it is this path that has no place, and not the disk: something else lies there, or on the way.
+/// Whether it is this path that has no place, and not the disk: something else lies there, or on the way, or the way is closed.
 pub(super) fn is_of_the_path(error: &io::Error) -> bool {
-    const OF_THE_PATH: [Errno; 6] =
-        [Errno::NOTDIR, Errno::ISDIR, Errno::NOTEMPTY, Errno::EXIST, Errno::LOOP, Errno::NAMETOOLONG];
+    const OF_THE_PATH: [Errno; 8] = [
+        Errno::NOTDIR,
+        Errno::ISDIR,
+        Errno::NOTEMPTY,
+        Errno::EXIST,
+        Errno::LOOP,
+        Errno::NAMETOOLONG,
+        // A directory that the session closed, where it runs as the worker's own user.
+        Errno::ACCESS,
+        Errno::PERM,
+    ];
     error.raw_os_error().is_some_and(|number| OF_THE_PATH.contains(&Errno::from_raw_os_error(number)))
 }
 
@@ -216,7 +225,7 @@ fn plain(name: &[u8]) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
 
@@ -321,6 +330,10 @@ mod tests {
             assert!(is_of_the_path(&error), "{path}: {error}");
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing is left over");
+        fs::set_permissions(directory.path().join("a"), fs::Permissions::from_mode(0o500)).unwrap();
+        let closed = put(directory.path(), "a/c", b"text", None).map_err(|error| is_of_the_path(&error));
+        // To root nothing is closed.
+        assert_eq!(closed.err(), (!rustix::process::geteuid().is_root()).then_some(true));
         let gone = put(&directory.path().join("none"), "a", b"text", None).unwrap_err();
         assert!(!is_of_the_path(&gone), "{gone}");
     }

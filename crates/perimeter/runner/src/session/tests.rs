@@ -13,3 +13,32 @@ async fn a_history_whose_pages_do_not_end_is_given_up() {
     assert_eq!(asked.load(Ordering::SeqCst), 20);
     assert_eq!(PAGES, 10_000, "of a thousand events each");
 }
+
+#[tokio::test]
+async fn a_result_that_the_server_refuses_for_good_is_kept_no_longer_and_one_whose_asker_is_refused_is() {
+    for (status, is_kept) in [("400 Bad Request", false), ("401 Unauthorized", true)] {
+        let (remote, _asked) = server(move |_| (status, br#"{"error":{"message":"no"}}"#.to_vec()));
+        let key = Bearer::new("key".into());
+        let subject = Subject { remote: &remote, key: &key, session: "sesn_1" };
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut journal = Journal::open(&directory.path().join("journal")).expect("opened");
+        let outcome = Outcome::failed("a long answer".to_owned());
+        journal.started("sevt_1", "read").await.expect("noted");
+        journal.done("sevt_1", &outcome).expect("noted");
+        let (_told, lease) =
+            watch::channel(LeaseView { send_window: Duration::from_secs(20), confirmed: true, end: None });
+        let delivered = deliver(subject, "sevt_1", &outcome, &lease).await;
+        assert!(matches!(settle("sevt_1", delivered, &mut journal), Input::Settled { .. }), "{status}");
+        let kept = matches!(journal.standing("sevt_1"), Some(crate::journal::Standing::Done(_)));
+        assert_eq!(kept, is_kept, "{status}");
+    }
+}
+
+#[test]
+fn a_result_says_of_few_things_that_they_are_not_there_and_how_many_more_there_are() {
+    let lines = |count: usize| (0..count).map(|at| at.to_string()).collect::<Vec<_>>();
+    assert_eq!(few(lines(20)), lines(20));
+    let said = few(lines(2_000));
+    assert_eq!((said.len(), &said[..20]), (21, &lines(20)[..]));
+    assert!(said[20].contains("1980 more"), "{}", said[20]);
+}

@@ -39,6 +39,18 @@ fn a_narrowing_counts_at_once_and_a_widening_does_not() {
 }
 
 #[test]
+fn a_credential_that_has_its_secret_from_elsewhere_now_is_not_used_by_its_name() {
+    let with = || holding("GET https://api.ledger.internal/v1/x", authorization());
+    let moved = LEDGER.replacen("source = \"store:ledger-api\"", "source = \"store:ledger-readonly\"", 1);
+    assert_ne!(moved, LEDGER);
+    let running = ZoneInForce::new(Arc::clone(&OPENED)).succeeded(Ok(zone(&moved)));
+    let denied = running.request(&with()).unwrap_err();
+    assert_eq!((denied.reason, denied.rule.is_some()), (Reason::CustodyDenied, true), "{denied:?}");
+    assert!(running.request(&request("GET https://api.ledger.internal/v1/x")).is_ok(), "without it as before");
+    assert!(ZoneInForce::new(zone(&moved)).request(&with()).is_ok(), "a new session uses it");
+}
+
+#[test]
 fn what_either_zone_promises_about_records_is_kept() {
     let on_disk = LEDGER.replacen("[zone.ledger]\n", "[zone.ledger]\naudit = \"disk\"\n", 1);
     assert_ne!(on_disk, LEDGER);

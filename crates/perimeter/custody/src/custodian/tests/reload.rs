@@ -165,3 +165,15 @@ async fn an_egress_connection_may_not_reload_nor_ask_for_documents() {
     assert!(fixture.custodian.documents(CallerKind::Egress).is_err());
     assert!(fixture.custodian.documents(CallerKind::Gateway).is_err());
 }
+
+#[tokio::test]
+async fn records_of_a_session_are_as_safe_as_the_zone_in_force_wants_them() {
+    let fixture = fixture();
+    fixture.open("sesn_1").await;
+    let last = || fixture.recorder.records().pop().unwrap().durability;
+    assert_eq!(last(), postern_audit::Durability::Written);
+    let on_disk = read(CONFIGURATION.replacen("[zone.ledger]\n", "[zone.ledger]\naudit = \"disk\"\n", 1));
+    fixture.reloads(CallerKind::Worker, &on_disk, &[("UNUSED", OTHER)]).await;
+    fixture.grant("sesn_1", "ledger-api").await.unwrap();
+    assert_eq!(last(), postern_audit::Durability::Disk);
+}
