@@ -63,11 +63,11 @@ def test_a_session_pauses_at_its_budget_and_goes_on_when_it_is_raised(new_stack)
     assert events[-1].stop_reason.type == "end_turn"
     assert [event.content[0].text for event in events if event.type == "agent.message"][-1] == "done"
 
-    client.beta.sessions.update(session, budget=None)
+    client.beta.sessions.update(session, budget=None)  # After which it says again that it rests.
     with pytest.raises(BadRequestError, match="budget_create_only"):
         client.beta.sessions.update(session, budget=limit(10**6))
     client.beta.sessions.events.send(session, events=[say({"text": "free"})])
-    assert idle(client, session, 3)[-1].stop_reason.type == "end_turn"
+    assert idle(client, session, 4)[-1].stop_reason.type == "end_turn"
 
 
 def test_a_model_without_a_price_has_no_budget(new_stack):

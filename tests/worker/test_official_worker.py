@@ -42,6 +42,32 @@ def test_it_serves_three_tool_uses_and_a_follow_up_gives_it_a_new_work_item(new_
     reader.close()
 
 
+def test_it_leaves_a_session_that_is_interrupted_and_renamed_after_its_turn(new_stack):
+    stack: Stack = new_stack(arguments=["--no-worker"])
+    client = Anthropic(base_url=stack.base_url, api_key=stack.api_key)
+    agent = client.beta.agents.create(name="official", model="rehearsal-1", tools=[TOOLSET])
+    session = client.beta.sessions.create(agent=agent.id, environment_id=stack.environment_id).id
+    reader = Reader(client, session)
+    client.beta.sessions.events.send(session, events=[{"type": "user.message", "content": script(
+        {"tool_uses": [tool("bash", command="echo once")]}, {"text": "done"})}])
+
+    def disturb() -> None:
+        until(lambda: ended_turns(reader) == 1)
+        client.beta.sessions.events.send(session, events=[{"type": "user.interrupt"}])
+        client.beta.sessions.update(session, title="later")
+
+    async def disturbed() -> None:
+        # Long enough that the worker is still there, which was at rest before.
+        await asyncio.gather(serve_one_item(stack, max_idle=5.0), asyncio.to_thread(disturb))
+
+    asyncio.run(disturbed())
+    kinds = [event.type for event in client.beta.sessions.events.list(session)]
+    after = kinds[kinds.index("user.interrupt"):]
+    rests = ["session.usage", "session.status_idle"]
+    assert after == ["user.interrupt", *rests, "session.updated", *rests]
+    reader.close()
+
+
 def test_it_keeps_the_memory_stores_of_a_session_in_step(new_stack):
     stack: Stack = new_stack(arguments=["--no-worker"])
     client = Anthropic(base_url=stack.base_url, api_key=stack.api_key)
@@ -140,13 +166,13 @@ def ended_turns(reader: Reader) -> int:
     return len([event for event in reader.of("session.status_idle") if event.stop_reason.type == "end_turn"])
 
 
-async def serve_one_item(stack: Stack) -> None:
+async def serve_one_item(stack: Stack, max_idle: float = 1.0) -> None:
     """Polls until one item was served to its end, then stops the worker."""
     async with AsyncAnthropic(base_url=stack.base_url, api_key="unused") as client:
         with tempfile.TemporaryDirectory() as workdir:
             worker = client.beta.environments.work.worker(
                 environment_id=stack.environment_id, environment_key=stack.environment_key,
-                workdir=workdir, max_idle=1.0)
+                workdir=workdir, max_idle=max_idle)
             running = asyncio.create_task(worker.run())
             try:
                 await all_served(stack, lambda: not running.done())

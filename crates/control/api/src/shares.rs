@@ -1,5 +1,5 @@
-//! What holds a connection for long, counted by credential: a stream, a download, a body that still arrives. There are so
-//! many connections, and no caller has them all.
+//! What holds a connection for long, counted by credential: a stream, a download, a body that still arrives, and, apart from
+//! these, a poll that waits for work. There are so many connections, and no caller has them all.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,11 +18,15 @@ pub struct Lasting {
     pub of_key: usize,
     /// Of all.
     pub of_all: usize,
+    /// Polls of one environment key.
+    pub polls_of_key: usize,
+    /// Of all, and polls.
+    pub with_polls: usize,
 }
 
 impl Default for Lasting {
     fn default() -> Self {
-        Self { of_session: 32, of_key: 384, of_all: 768 }
+        Self { of_session: 32, of_key: 384, of_all: 768, polls_of_key: 256, with_polls: 960 }
     }
 }
 
@@ -36,13 +40,30 @@ pub(crate) struct Shares {
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    by_credential: HashMap<String, usize>,
+    polls: usize,
+    by_credential: HashMap<(String, Of), usize>,
+}
+
+/// What a share is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Of {
+    Lasting,
+    Poll,
+}
+
+impl Taken {
+    fn count(&mut self, of: Of) -> &mut usize {
+        match of {
+            Of::Lasting => &mut self.all,
+            Of::Poll => &mut self.polls,
+        }
+    }
 }
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
-    credential: String,
+    credential: (String, Of),
     taken: Arc<Mutex<Taken>>,
 }
 
@@ -61,29 +82,48 @@ impl Shares {
             Caller::Session(_) => self.most.of_session,
             Caller::ApiKey(_) | Caller::Environment(_) | Caller::Tunnel(_) => self.most.of_key,
         };
-        self.take_of(caller.log_name(), most).map(Some)
+        self.take_of((caller.log_name(), Of::Lasting), most).map(Some)
     }
 
-    fn take_of(&self, credential: String, most: usize) -> Result<Share, Problem> {
+    /// One more poll of this caller's.
+    ///
+    /// # Errors
+    /// 429, as above.
+    pub(crate) fn take_poll(&self, caller: &Caller) -> Result<Share, Problem> {
+        self.take_of((caller.log_name(), Of::Poll), self.most.polls_of_key)
+    }
+
+    fn take_of(&self, credential: (String, Of), most: usize) -> Result<Share, Problem> {
+        let of = credential.1;
         let mut taken = lock(&self.taken);
-        if taken.all >= self.most.of_all {
-            return Err(full("The server's callers have", self.most.of_all));
+        if of == Of::Lasting && taken.all >= self.most.of_all {
+            return Err(full("The server's callers have", self.most.of_all, LASTING));
+        }
+        if taken.all + taken.polls >= self.most.with_polls {
+            return Err(full(
+                "The server's callers have",
+                self.most.with_polls,
+                "streams, downloads, bodies and polls",
+            ));
         }
         let own = taken.by_credential.get(&credential).copied().unwrap_or_default();
         if own >= most {
-            return Err(full("This credential has", most));
+            return Err(full("This credential has", most, if of == Of::Poll { "polls" } else { LASTING }));
         }
         taken.by_credential.insert(credential.clone(), own + 1);
-        taken.all += 1;
+        *taken.count(of) += 1;
         drop(taken);
         Ok(Share { credential, taken: Arc::clone(&self.taken) })
     }
 }
 
+const LASTING: &str = "streams, downloads and bodies";
+
 impl Drop for Share {
     fn drop(&mut self) {
         let mut taken = lock(&self.taken);
-        taken.all = taken.all.saturating_sub(1);
+        let count = taken.count(self.credential.1);
+        *count = count.saturating_sub(1);
         match taken.by_credential.get_mut(&self.credential) {
             Some(own) if *own > 1 => *own -= 1,
             Some(_) | None => {
@@ -93,11 +133,9 @@ impl Drop for Share {
     }
 }
 
-fn full(who: &str, most: usize) -> Problem {
-    let message = format!(
-        "{who} {most} streams, downloads and bodies under way, the most that may be. Close one that is not needed, then \
-         ask again."
-    );
+fn full(who: &str, most: usize, what: &str) -> Problem {
+    let message =
+        format!("{who} {most} {what} under way, the most that may be. Close one that is not needed, then ask again.");
     Problem::new(Kind::RateLimited, message).with_code("limit_requests_under_way")
 }
 
@@ -153,5 +191,25 @@ mod tests {
         held.clear();
         assert_eq!(all_of(&shares, &session("work_1")).len(), 32, "what is dropped is free again");
         assert!(lock(&shares.taken).by_credential.is_empty(), "nothing is kept of who has none");
+    }
+    #[test]
+    fn polls_have_a_share_of_their_own_and_one_key_has_not_all_of_it() {
+        let shares = Shares::new(Lasting::default());
+        let (first, second) = (environment(), environment());
+        let polls = |of: &Caller| std::iter::from_fn(|| shares.take_poll(of).ok()).take(2000).collect::<Vec<_>>();
+        let held = polls(&first);
+        assert_eq!(held.len(), 256);
+        let refused = shares.take_poll(&first).unwrap_err();
+        assert_eq!((refused.status(), refused.error_code), (429, Some("limit_requests_under_way")));
+        assert!(refused.message.contains("256 polls"), "{refused}");
+        let streams = all_of(&shares, &first);
+        assert_eq!(streams.len(), 384, "what lasts is counted apart");
+        assert_eq!(polls(&second).len(), 256, "another key has its own");
+        let (own, others) = (polls(&second), polls(&environment()));
+        assert_eq!(own.len() + others.len(), 960 - 256 - 384, "and all together leave room for the rest");
+        assert_eq!(shares.take(&second).unwrap_err().status(), 429);
+        drop((held, streams, own, others));
+        assert!(lock(&shares.taken).by_credential.is_empty());
+        assert_eq!(polls(&first).len(), 256, "what is dropped is free again");
     }
 }

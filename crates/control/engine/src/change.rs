@@ -62,7 +62,6 @@ impl Actor {
         work::stop_all(&mut tx, &self.record.id).await.map_err(problem)?;
         sessions::delete(&mut tx, &self.record.workspace_id, &self.record.id, now()).await.map_err(problem)?;
         tx.commit().await.map_err(problem)?;
-        self.shared.told.forget(&self.record.id);
         self.shared.litter.notify_one();
         let event = Event { id: EventId::generate(), processed_at: Some(now()), body: EventBody::SessionDeleted {} };
         self.subscribers.show_all(&event);

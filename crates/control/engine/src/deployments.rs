@@ -210,16 +210,32 @@ async fn run(
             let kind = RunErrorType::of(&refused);
             tracing::warn!(deployment = %id, reason = %refused, "a deployment's run began no session");
             let run = new(None, Some(RunError { kind, message: refused.message }));
-            let Some((mut tx, _)) = claimed(shared, which, trigger).await? else { return Ok(None) };
-            runs::create(&mut tx, workspace, &run).await.map_err(problem)?;
+            let Some(mut tx) = note_failed(shared, &record, &run).await? else { return Ok(None) };
             create::remember(&mut tx, once, &run).await?;
-            if kind.pauses() && trigger != Trigger::Manual {
-                pause_for(&mut tx, &record, kind).await?;
-            }
             tx.commit().await.map_err(problem)?;
             Ok(Some(run))
         }
     }
+}
+
+/// Notes that a run of this deployment began no session; the transaction is the caller's to commit. Where no later run could
+/// better, the deployment is paused: as it was then, and not as somebody has corrected it since.
+pub(crate) async fn note_failed(
+    shared: &Arc<Shared>,
+    record: &Record,
+    run: &DeploymentRun,
+) -> Result<Option<Tx>, Problem> {
+    let which = (&record.workspace_id, &run.deployment_id);
+    let Some((mut tx, present)) = claimed(shared, which, run.trigger_context).await? else { return Ok(None) };
+    runs::create(&mut tx, &record.workspace_id, run).await.map_err(problem)?;
+    let kind = run.error.as_ref().map(|error| error.kind).filter(|kind| kind.pauses());
+    if let Some(kind) = kind
+        && run.trigger_context != Trigger::Manual
+        && present.deployment == record.deployment
+    {
+        pause_for(&mut tx, record, kind).await?;
+    }
+    Ok(Some(tx))
 }
 
 /// A transaction in which the scheduled time is this caller's, and the deployment as it is then: whatever change of it was

@@ -31,7 +31,6 @@ mod subscribers;
 mod sweep;
 #[cfg(test)]
 mod tests;
-mod told;
 mod under_way;
 mod web;
 mod webhooks;
@@ -475,19 +474,15 @@ impl Engine {
         lost::settle(&self.shared, Some(environment)).await
     }
 
-    /// Tells a session of what it was given and its sandbox does not get, each once as long as this engine lives, and of so
-    /// many things.
+    /// Tells a session of what it was given and its sandbox does not get: each once, and of so many things.
     ///
     /// # Errors
     /// 404.
     pub async fn missing(&self, id: &SessionId, missing: Vec<Missing>) -> Result<(), Problem> {
-        let fresh = self.shared.told.not_yet(id, missing);
-        if fresh.is_empty() {
+        if missing.is_empty() {
             return Ok(());
         }
-        let missing = fresh.clone();
-        let told = self.shared.ask(None, id, |reply| Command::Missing { missing, reply }).await;
-        told.inspect_err(|_| self.shared.told.take_back(id, &fresh))
+        self.shared.ask(None, id, |reply| Command::Missing { missing, reply }).await
     }
 
     /// Creates a deployment.

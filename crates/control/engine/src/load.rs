@@ -8,7 +8,7 @@ use postern_session::FOLD;
 use postern_store::events::{self, WAITING};
 use postern_store::snapshots::{self, Found, Snapshot};
 use postern_store::{Connection, StoreError, mcp_calls, sessions};
-use tracing::{debug, warn};
+use tracing::{info, warn};
 
 use crate::actor::Actor;
 use crate::shared::Shared;
@@ -67,7 +67,7 @@ impl Actor {
         }
         self.folded = place;
         let Some(state) = self.session.snapshot() else {
-            debug!(session = %self.id(), "the session is too large for a snapshot");
+            info!(session = %self.id(), "the session is too large for a snapshot: its whole log is read when it is loaded");
             return;
         };
         let snapshot = Snapshot { fold: FOLD.to_owned(), place, state };

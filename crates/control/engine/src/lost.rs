@@ -6,8 +6,9 @@ use std::sync::Arc;
 use postern_model::Problem;
 use postern_model::ids::{EnvironmentId, SessionId, WorkId};
 use postern_model::work::{Work, WorkError, WorkState};
+use postern_store::sessions::{self, Overdue};
 use postern_store::work::{self, Lost, LostCause};
-use postern_store::{Jump, StoreError, sessions};
+use postern_store::{Jump, StoreError};
 use tracing::{error, warn};
 
 use crate::command::Command;
@@ -21,6 +22,7 @@ const OVERDUE_AT_ONCE: u32 = 50;
 /// Settles what is lost anywhere until the engine drains, and says when the wall clock was set.
 pub(crate) async fn keep_settled(shared: Arc<Shared>) {
     let drain = shared.drain.clone();
+    let mut woken = None;
     loop {
         if let Some(jump) = shared.store.clock().jump() {
             say_jump(jump);
@@ -31,7 +33,7 @@ pub(crate) async fn keep_settled(shared: Arc<Shared>) {
         if let Err(problem) = settle(&shared, None).await {
             warn!(%problem, "lost work items could not be settled; it is tried again");
         }
-        if let Err(error) = wake_overdue(&shared).await {
+        if let Err(error) = wake_overdue(&shared, &mut woken).await {
             warn!(
                 error = &error as &dyn std::error::Error,
                 "sessions with overdue runs were not woken; it is tried again"
@@ -45,12 +47,14 @@ pub(crate) async fn keep_settled(shared: Arc<Shared>) {
     }
 }
 
-/// Wakes the sessions with a run of a workflow whose lifetime is over: one in which nothing goes on is in nobody's memory.
-async fn wake_overdue(shared: &Arc<Shared>) -> Result<(), StoreError> {
+/// Wakes sessions with a run of a workflow whose lifetime is over: one in which nothing goes on is in nobody's memory. A look
+/// goes on behind those that the one before it woke: some stay, because their logs do not read, and hold up no other.
+async fn wake_overdue(shared: &Arc<Shared>, woken: &mut Option<Overdue>) -> Result<(), StoreError> {
     let mut reader = shared.store.read().await?;
-    let overdue = sessions::overdue(&mut reader, now(), OVERDUE_AT_ONCE).await?;
+    let overdue = sessions::overdue(&mut reader, now(), woken.as_ref(), OVERDUE_AT_ONCE).await?;
     drop(reader);
-    overdue.iter().for_each(|session| shared.wake(session));
+    overdue.iter().for_each(|overdue| shared.wake(&overdue.session));
+    *woken = overdue.into_iter().nth(OVERDUE_AT_ONCE as usize - 1);
     Ok(())
 }
 

@@ -16,7 +16,6 @@ use tokio_util::task::TaskTracker;
 use crate::actor::{self, Actor};
 use crate::command::{Command, Envelope, Reply};
 use crate::oauth::Renewing;
-use crate::told::Told;
 use crate::{Settings, Surroundings};
 
 /// How many commands may wait for one session; whoever sends more waits.
@@ -36,8 +35,6 @@ pub(crate) struct Shared {
     sessions: Mutex<HashMap<SessionId, mpsc::Sender<Envelope>>>,
     /// OAuth credentials whose tokens are being renewed.
     pub(crate) renewing: Renewing,
-    /// What sessions were told that they do not get.
-    pub(crate) told: Told,
     /// Lets a test end everything right after the n-th commit, as a crash would.
     #[cfg(test)]
     pub(crate) fuse: Mutex<Option<u32>>,
@@ -58,7 +55,6 @@ impl Shared {
             litter: Notify::new(),
             sessions: Mutex::default(),
             renewing: Renewing::default(),
-            told: Told::default(),
             #[cfg(test)]
             fuse: Mutex::new(None),
         }
@@ -171,7 +167,7 @@ impl Shared {
         Problem::internal()
     }
 
-    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, mpsc::Sender<Envelope>>> {
+    pub(crate) fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, mpsc::Sender<Envelope>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

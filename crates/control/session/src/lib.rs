@@ -18,6 +18,7 @@ mod limits;
 mod machine;
 mod marks;
 mod mcp;
+mod missing;
 mod origin;
 mod outcome;
 mod overall;

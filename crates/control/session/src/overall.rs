@@ -1,12 +1,17 @@
 //! What the threads of a session come to: its status, why it rests, its times. A fold over the session's own events.
 
+use std::collections::BTreeSet;
+
 use postern_model::Timestamp;
-use postern_model::event::{Event, EventBody, StopDetails, StopReason};
+use postern_model::event::{Audience, Event, EventBody, StopDetails, StopReason};
 use postern_model::session::{SessionStatus, Usage};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::input::Effect;
 use crate::machine::Step;
+use crate::marks::Mark;
+use crate::missing;
 use crate::session::Session;
 use crate::spending::Spending;
 
@@ -22,6 +27,8 @@ pub struct Overall {
     /// Since when it runs, if it does.
     pub running_since: Option<Timestamp>,
     active_seconds: f64,
+    /// Fingerprints of what the session was told that it goes without.
+    pub(crate) told: BTreeSet<u64>,
     /// The last time in the log; the next event is not earlier.
     pub(crate) last_at: Timestamp,
 }
@@ -34,13 +41,14 @@ impl Default for Overall {
             has_run: false,
             running_since: None,
             active_seconds: 0.0,
+            told: BTreeSet::new(),
             last_at: Timestamp::UNIX_EPOCH,
         }
     }
 }
 
 impl Overall {
-    pub(crate) fn apply(&mut self, event: &Event) {
+    pub(crate) fn apply(&mut self, event: &Event, kept: Option<&[Value]>) {
         if let Some(at) = event.processed_at {
             self.last_at = self.last_at.max(at);
         }
@@ -54,6 +62,9 @@ impl Overall {
             EventBody::StatusIdle { stop_reason, .. } => {
                 self.stop = Some(stop_reason.clone());
                 self.become_status(SessionStatus::Idle);
+            }
+            EventBody::SessionError { error } if Mark::read(kept) == Some(Mark::Missing) => {
+                self.told.insert(missing::fingerprint(error));
             }
             _ => {}
         }
@@ -182,9 +193,21 @@ impl Step<'_> {
     pub(crate) fn session_still_rests(&mut self) {
         let overall = &self.session.overall;
         let is_over = !matches!(overall.stop, None | Some(StopReason::RequiresAction { .. }));
-        if overall.status == SessionStatus::Idle && is_over {
+        if overall.status == SessionStatus::Idle && is_over && self.was_said_after_idle() {
             self.session_rests();
         }
+    }
+
+    /// Whether this step has said something to those who watch the session, and not that it rests after it. The end of a
+    /// thread and a confirmation are none of that: workers leave also when these come last.
+    fn was_said_after_idle(&self) -> bool {
+        let said = self.deeds.iter().rev().filter_map(|deed| match &deed.effect {
+            Effect::Append(event, Audience::Session) => Some(&event.body),
+            _ => None,
+        });
+        said.take_while(|body| !matches!(body, EventBody::StatusIdle { .. })).any(|body| {
+            !matches!(body, EventBody::ThreadStatusTerminated { .. } | EventBody::UserToolConfirmation { .. })
+        })
     }
 
     /// Appends an event of the session itself, which the primary thread's log holds.

@@ -3,19 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use postern_model::event::{ClientEvent, Event, EventBody, RetryStatus, SessionError, SessionErrorKind};
+use postern_model::event::{ClientEvent, Event, EventBody};
 use postern_model::ids::{EventId, ThreadId};
 use postern_model::money::BudgetLimit;
-use postern_model::resource::RepositoryFault;
 use postern_model::session::{SessionAgent, SessionStatus};
 use postern_model::{Problem, Timestamp};
 use serde_json::Value;
 
 use crate::accept;
-use crate::input::{Author, Chance, Deed, Input, Lacking};
+use crate::input::{Author, Chance, Deed, Input};
 use crate::limits::Limits;
 use crate::machine::Step;
-use crate::marks::Mark;
 use crate::overall::Overall;
 use crate::sightings::Sightings;
 use crate::spending::Prices;
@@ -121,7 +119,7 @@ impl Session {
         if let EventBody::ThreadCreated { agent_name, session_thread_id, .. } = &event.body {
             self.begin_thread(agent_name, session_thread_id, event.processed_at, kept.as_deref());
         }
-        self.overall.apply(event);
+        self.overall.apply(event, kept.as_deref());
         self.sightings.apply(event);
         self.apply_to_runs(at, event, kept.as_deref());
         self.threads[at].state.apply(event, kept);
@@ -142,20 +140,27 @@ impl Session {
         let now = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now).max(self.overall.last_at);
         let mut step = Step { session: self, at: 0, now, chance, deeds: Vec::new() };
         step.take(input);
+        step.session_still_rests();
         step.deeds
     }
 
     /// The thread with this open call.
     pub(crate) fn thread_of_call(&self, call: &EventId) -> Option<usize> {
-        self.threads.iter().position(|thread| thread.state.calls.find(call).is_some())
+        self.seek(|thread| thread.state.calls.find(call).is_some())
     }
 
     fn thread_of_request(&self, start: &EventId) -> Option<usize> {
-        self.threads.iter().position(|thread| thread.state.request.as_ref() == Some(start))
+        self.seek(|thread| thread.state.request.as_ref() == Some(start))
     }
 
     fn thread_of_consultation(&self, start: &EventId) -> Option<usize> {
-        self.threads.iter().position(|thread| thread.consults(start))
+        self.seek(|thread| thread.consults(start))
+    }
+
+    /// The one thread of which this is so. The newest are looked at first: thousands may have ended, and each piece of an
+    /// answer is asked for.
+    fn seek(&self, is_it: impl Fn(&Thread) -> bool) -> Option<usize> {
+        if is_it(&self.threads[0]) { Some(0) } else { self.threads.iter().rposition(is_it) }
     }
 }
 
@@ -250,41 +255,5 @@ impl Step<'_> {
                 self.session.threads[at].servers.forget();
             }
         }
-    }
-
-    /// The session goes on without something that it was promised.
-    pub(crate) fn missing(&mut self, code: &str, message: &str, lacking: Lacking) {
-        let kind = match &lacking {
-            Lacking::Something => SessionErrorKind::UnknownError,
-            Lacking::Host(..) => SessionErrorKind::CredentialHostUnreachableError,
-            Lacking::Repository(fault, _) => of_repository(*fault),
-        };
-        let (unreachable, repository_url) = match lacking {
-            Lacking::Something => (None, None),
-            Lacking::Host(credential, vault) => (Some((credential, vault)), None),
-            Lacking::Repository(_, url) => (None, Some(url)),
-        };
-        let (credential_id, vault_id) = unreachable.unzip();
-        let error = SessionError {
-            kind,
-            repository_url,
-            mcp_server_name: None,
-            credential_id,
-            vault_id,
-            message: format!("{code}: {message}"),
-            retry_status: RetryStatus::Retrying {},
-        };
-        self.append_with(EventBody::SessionError { error }, Mark::Missing.kept());
-        self.session_still_rests();
-    }
-}
-
-fn of_repository(fault: RepositoryFault) -> SessionErrorKind {
-    match fault {
-        RepositoryFault::RepositoryAuthenticationError => SessionErrorKind::RepositoryAuthenticationError,
-        RepositoryFault::RepositoryForbiddenError => SessionErrorKind::RepositoryForbiddenError,
-        RepositoryFault::RepositoryNotFoundError => SessionErrorKind::RepositoryNotFoundError,
-        RepositoryFault::RepositoryCheckoutError => SessionErrorKind::RepositoryCheckoutError,
-        RepositoryFault::RepositoryCloneError => SessionErrorKind::RepositoryCloneError,
     }
 }

@@ -48,6 +48,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (83, "webhook_backlog", include_str!("../migrations/sqlite/0083_webhook_backlog.sql")),
     (84, "gone_sessions", include_str!("../migrations/sqlite/0084_gone_sessions.sql")),
     (85, "memory_bytes", include_str!("../migrations/sqlite/0085_memory_bytes.sql")),
+    (86, "erased_workspaces", include_str!("../migrations/sqlite/0086_erased_workspaces.sql")),
 ];
 
 const READERS: u32 = 8;
@@ -89,7 +90,7 @@ pub enum StoreError {
     Refused(Problem),
     /// The database failed.
     #[error("query the database")]
-    Database(#[from] sqlx::Error),
+    Database(#[source] sqlx::Error),
     /// The schema could not be brought up to date; a database of a newer build is refused here.
     #[error("migrate the database")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -114,6 +115,20 @@ pub enum StoreError {
         /// Table and column.
         what: &'static str,
     },
+}
+
+/// What the trigger of every table says that belongs to workspaces.
+const WORKSPACE_ERASED: &str = "workspace_erased";
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match error.as_database_error() {
+            Some(said) if said.message() == WORKSPACE_ERASED => {
+                Problem::not_found("The workspace was not found: it was erased.").into()
+            }
+            _ => Self::Database(error),
+        }
+    }
 }
 
 impl From<Problem> for StoreError {

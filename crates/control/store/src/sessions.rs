@@ -300,17 +300,40 @@ pub async fn save_lapse(tx: &mut Tx, id: &SessionId, at: Option<Timestamp>) -> R
     Ok(())
 }
 
-/// Sessions with a run of a workflow whose lifetime is over, the longest overdue first, this many at most.
+/// A session with a run of a workflow whose lifetime is over, and its place among these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overdue {
+    /// Which one.
+    pub session: SessionId,
+    lapses_at: i64,
+}
+
+/// Sessions with a run of a workflow whose lifetime is over, the longest overdue first, this many at most; those behind this
+/// one, or from the first on.
 ///
 /// # Errors
 /// The database failed.
-pub async fn overdue(connection: &mut Connection, now: Timestamp, most: u32) -> Result<Vec<SessionId>, StoreError> {
-    let rows = sqlx::query("SELECT id FROM sessions WHERE lapses_at <= ?1 ORDER BY lapses_at, id LIMIT ?2")
-        .bind(micros(now))
-        .bind(i64::from(most))
-        .fetch_all(connection)
-        .await?;
-    rows.iter().map(|row| parsed(SessionId::parse(row.try_get("id")?), "sessions.id")).collect()
+pub async fn overdue(
+    connection: &mut Connection,
+    now: Timestamp,
+    behind: Option<&Overdue>,
+    most: u32,
+) -> Result<Vec<Overdue>, StoreError> {
+    let (lapses_at, id) = behind.map_or((i64::MIN, ""), |behind| (behind.lapses_at, behind.session.as_str()));
+    let rows = sqlx::query(
+        "SELECT id, lapses_at FROM sessions WHERE lapses_at <= ?1 AND (lapses_at, id) > (?2, ?3) ORDER BY lapses_at, id LIMIT ?4",
+    )
+    .bind(micros(now))
+    .bind(lapses_at)
+    .bind(id)
+    .bind(i64::from(most))
+    .fetch_all(connection)
+    .await?;
+    let overdue = |row: &SqliteRow| {
+        let session = parsed(SessionId::parse(row.try_get("id")?), "sessions.id")?;
+        Ok(Overdue { session, lapses_at: row.try_get("lapses_at")? })
+    };
+    rows.iter().map(overdue).collect()
 }
 
 /// Stores what a caller may change, and the archival.

@@ -18,6 +18,7 @@ pub use read::{HandedOut, ended_in_vain, find, handed_out, list, live, stats};
 
 use std::time::Duration;
 
+use postern_model::Problem;
 use postern_model::ids::{EnvironmentId, EnvironmentKeyId, SessionId, WorkId, WorkspaceId};
 use postern_model::metadata::MetadataPatch;
 use postern_model::work::{Work, WorkError, WorkState};
@@ -288,7 +289,7 @@ pub async fn claim(tx: &mut Tx, claim: &Claim<'_>) -> Result<Option<Claimed>, St
 /// Merges pairs into an item's metadata.
 ///
 /// # Errors
-/// Refused with 404 or 400; or the database failed.
+/// Refused with 404, with 400, with 409 when the item's session was deleted; or the database failed.
 pub async fn update(
     tx: &mut Tx,
     environment: &EnvironmentId,
@@ -297,11 +298,15 @@ pub async fn update(
 ) -> Result<Work, StoreError> {
     let mut work = read::required(tx, environment, id).await?;
     work.metadata = work.metadata.merged(patch)?;
-    sqlx::query("UPDATE work SET metadata = ?2 WHERE id = ?1")
+    let updated = sqlx::query("UPDATE work SET metadata = ?2 WHERE id = ?1 AND gone_at IS NULL")
         .bind(id.as_str())
         .bind(json(&work.metadata))
         .execute(&mut **tx)
         .await?;
+    if updated.rows_affected() == 0 {
+        let message = format!("The session of work item {id} was deleted. Nothing is written about it any more.");
+        return Err(Problem::conflict(message).into());
+    }
     Ok(work)
 }
 

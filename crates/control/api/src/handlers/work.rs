@@ -41,6 +41,7 @@ pub(crate) async fn poll(mut call: Call) -> Result<Reply, Problem> {
     let block = call.query.number("block_ms", 1, 999)?;
     let reclaim = call.query.number("reclaim_older_than_ms", 0, MAX_RECLAIM_MS)?.unwrap_or(DEFAULT_RECLAIM_MS);
     call.query.finish()?;
+    let _share = call.app.shares.take_poll(&call.caller)?;
     let brings = Brings::of(&call.headers);
     let worker = call.headers.get("anthropic-worker-id").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let worker = call.app.pollers.note(&environment, worker, Instant::now().into_std());

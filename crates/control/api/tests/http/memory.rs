@@ -214,6 +214,10 @@ async fn a_path_is_taken_once_and_the_conflict_says_by_whom() {
         assert_eq!((&details["conflicting_memory_id"], text(details, "conflicting_path")), (&first["id"], "/a"));
     }
     assert_eq!(server.get(&second_path).await.ok()["path"], "/A");
+    // What no directory has a place for beside the first is taken all the same.
+    for path in ["/a/b", &format!("/{}", "x".repeat(256))] {
+        assert_eq!(memory(&server, &store, path, "3").await["path"], path);
+    }
     delete(&server, &format!("{store}/memories/{}", text(&first, "id"))).await.ok();
     assert_eq!(server.post(&second_path, json!({"path": "/a"})).await.ok()["path"], "/a", "it is free again");
 }

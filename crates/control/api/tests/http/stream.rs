@@ -178,7 +178,7 @@ fn answered(socket: &mut std::net::TcpStream) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_has_its_share_of_what_lasts_and_gets_it_back() {
-    let lasting = Lasting { of_session: 3, of_key: 4, of_all: 6 };
+    let lasting = Lasting { of_session: 3, of_key: 4, of_all: 6, ..Lasting::default() };
     let server = Server::start_with(Limits { lasting, ..short() }).await;
     let (environment, key) = server.environment("e").await;
     let item = crate::work::polled(&server, &environment, &key).await;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use postern_api::{Lasting, Limits};
 use serde_json::{Value, json};
 
 use crate::support::{Server, issue_foreign_key, short};
@@ -387,4 +388,28 @@ async fn a_session_waits_for_its_worker_and_goes_to_another_once_that_is_gone_wh
         });
         assert_eq!(told, is_told, "{agent}: ours looks for the files and says so itself");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn polls_of_one_key_leave_room_for_those_of_others() {
+    let lasting = Lasting { polls_of_key: 1, ..Lasting::default() };
+    let server = Server::start_with(Limits { lasting, ..short() }).await;
+    let (environment, key) = server.environment("e").await;
+    let (elsewhere, other) = server.environment("f").await;
+    let poll = |key: &str, environment: &str| {
+        server.send(server.request_as(key, "GET", &format!("/v1/environments/{environment}/work/poll?block_ms=999")))
+    };
+    let refused = async {
+        loop {
+            let (first, second) = tokio::join!(poll(&key, &environment), poll(&key, &environment));
+            if let Some(refused) = [first, second].into_iter().find(|answer| answer.status != 200) {
+                return refused;
+            }
+        }
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(20), refused).await.expect("two at once are too many");
+    assert_eq!(refused.body["error"]["details"]["error_code"], "limit_requests_under_way", "{}", refused.text);
+    refused.refused(429, "rate_limit_error");
+    let (own, others) = tokio::join!(poll(&key, &environment), poll(&other, &elsewhere));
+    assert_eq!((own.ok(), others.ok()), (Value::Null, Value::Null), "what ended is free again, and others have theirs");
 }

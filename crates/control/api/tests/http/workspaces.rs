@@ -1,5 +1,8 @@
 //! Workspaces: apart from each other, and erased whole.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use postern_edge::TunnelEntry;
 use postern_secret::seal;
 use postern_store::list::ListQuery;
@@ -7,7 +10,7 @@ use postern_store::workspaces;
 use serde_json::json;
 
 use crate::credentials::bearer;
-use crate::support::{Request, Server, hex};
+use crate::support::{Request, Response, Server, connect, exchange, hex};
 
 #[tokio::test]
 async fn a_key_of_a_new_workspace_sees_that_alone_until_it_is_erased() {
@@ -119,4 +122,45 @@ async fn the_tunnels_of_an_erased_workspace_carry_nothing_and_those_of_others_st
     server.operator(Request::new("DELETE", &format!("/v1/workspaces/{workspace}"))).await.ok();
     assert!(directory.by_host(&host(&theirs)).is_none());
     assert_eq!(directory.by_id(&revoked.id), Some(revoked), "the directory never goes back to an older state");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_for_before_a_workspace_was_erased_does_not_come_to_be_after_it() {
+    let server = Server::start().await;
+    let made = server.operator_post("/v1/workspaces", json!({"name": "legal"})).await.ok();
+    let workspace = made["id"].as_str().unwrap();
+    let body = json!({"name": "k", "workspace_id": workspace});
+    let key = server.operator_post("/v1/api_keys", body).await.ok()["key"].as_str().unwrap().to_owned();
+    let creations = [
+        ("/v1/agents", json!({"name": "a", "model": "m"})),
+        ("/v1/environments", json!({"name": "e"})),
+        ("/v1/vaults", json!({"display_name": "v"})),
+        ("/v1/memory_stores", json!({"name": "m"})),
+        ("/v1/tunnels", json!({})),
+    ];
+    let begun = creations.map(|(path, body)| {
+        let body = body.to_string();
+        let request = server.request_as(&key, "POST", path).header("anthropic-beta", EVERY_BETA);
+        let length = body.len().to_string();
+        (path, admitted(&server, request.header("content-length", &length)), body)
+    });
+    server.operator(Request::new("DELETE", &format!("/v1/workspaces/{workspace}"))).await.ok();
+    for (path, stream, body) in begun {
+        let answer = tokio::task::spawn_blocking(move || exchange(stream, body.as_bytes())).await.unwrap();
+        let refusal = Response::parse(&answer).refused(404, "not_found_error");
+        assert!(refusal.contains("erased"), "{path}: {refusal}");
+    }
+}
+
+const EVERY_BETA: &str = "managed-agents-2026-04-01,mcp-tunnels-2026-06-22,agent-memory-2026-07-22";
+
+/// A connection whose request the server knows who made, and wants the body of.
+fn admitted(server: &Server, request: Request) -> TcpStream {
+    let mut stream = connect(server.address);
+    let request = request.header("content-type", "application/json").header("expect", "100-continue");
+    stream.write_all(&request.bytes()).unwrap();
+    let mut answer = [0; 25];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream
 }

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use postern_model::event::{EventBody, Previewable};
-use postern_model::ids::SessionId;
+use postern_model::Timestamp;
+use postern_model::event::{Audience, Event, EventBody, Previewable};
+use postern_model::ids::{EventId, SessionId};
 use postern_session::{FailureKind, Lacking};
+use postern_store::events::{self, Log, Placed};
+use postern_store::sessions;
 use serde_json::json;
 
 use super::judge;
 use super::outcomes::{outcome, shown};
-use super::stage::{Call, PATIENCE, Stage};
+use super::stage::{Call, PATIENCE, Stage, kinds};
 use crate::Missing;
 
 /// Lets so much time pass at once, up to which the model is waited for and no longer.
@@ -70,57 +73,17 @@ async fn a_grader_is_tried_four_times() {
 }
 
 #[tokio::test]
-async fn what_sessions_were_told_is_remembered_of_so_many() {
-    let stage = Stage::new().await;
-    let told = |id: &SessionId| is_told(&stage, id);
-    let first = SessionId::generate();
-    assert!(told(&first) && !told(&first), "it is told once");
-    for _ in 1..4096 {
-        told(&SessionId::generate());
-    }
-    assert!(!told(&first), "of so many it is remembered");
-    told(&SessionId::generate());
-    assert!(told(&first), "what is remembered has an end");
-}
-
-fn thing(n: usize) -> Missing {
-    Missing { code: "c", message: format!("thing {n}"), lacking: Lacking::Something }
-}
-
-/// Whether the session would be told this now.
-fn is_told(stage: &Stage, id: &SessionId) -> bool {
-    !stage.engine.shared.told.not_yet(id, vec![thing(0)]).is_empty()
-}
-
-#[tokio::test]
-async fn a_session_is_told_of_so_many_things_that_it_lacks_and_then_once_that_there_are_more() {
-    let stage = Stage::new().await;
+async fn what_a_session_was_told_that_it_lacks_counts_also_after_a_restart() {
+    let mut stage = Stage::new().await;
     let id = stage.session().await;
-    for n in 0..100 {
-        stage.engine.missing(&id, vec![thing(n), thing(n)]).await.unwrap();
+    let thing = |n: usize| Missing { code: "c", message: format!("thing {n}"), lacking: Lacking::Something };
+    for from in [0, 40] {
+        stage.engine.missing(&id, (from..from + 40).map(thing).collect()).await.unwrap();
+        stage.restart().await;
     }
     stage.engine.missing(&id, vec![thing(0), thing(99)]).await.unwrap();
     let log = stage.log(&id).await;
-    let errors: Vec<_> = log
-        .iter()
-        .filter_map(|event| match &event.body {
-            EventBody::SessionError { error } => Some(error.message.as_str()),
-            _ => None,
-        })
-        .collect();
-    assert_eq!((errors.len(), errors[63]), (65, "c: thing 63"));
-    assert!(errors[64].starts_with("limit_session_notices: ") && errors[64].contains("Next step"), "{}", errors[64]);
-    assert!(!is_told(&stage, &id));
-    stage.engine.delete_session(&stage.workspace, &id).await.unwrap();
-    assert!(is_told(&stage, &id), "nothing is remembered of a session that is gone");
-}
-
-#[tokio::test]
-async fn what_could_not_be_told_does_not_count_as_told() {
-    let stage = Stage::new().await;
-    let nobody = SessionId::generate();
-    assert_eq!(stage.engine.missing(&nobody, vec![thing(0)]).await.unwrap_err().status(), 404);
-    assert!(is_told(&stage, &nobody));
+    assert_eq!(kinds(&log).iter().filter(|kind| **kind == "session.error").count(), 65);
 }
 
 #[tokio::test]
@@ -188,4 +151,45 @@ async fn sixty_four_commands_wait_for_a_session() {
     for id in [id, SessionId::generate()] {
         assert_eq!(shared.task(&id).max_capacity(), 64, "one that was just made, and one that is looked for");
     }
+}
+
+#[tokio::test]
+async fn a_session_whose_log_could_not_be_written_rests_for_ten_seconds_and_is_loaded_anew() {
+    let stage = Stage::new().await;
+    let (id, shared) = (stage.session().await, &stage.engine.shared);
+    let mut watch = stage.watch(&id, &[]).await;
+    stage.say(&id, "go").await;
+    let call = stage.script.call().await;
+    // Somebody else has written where its log goes on.
+    let place = i64::try_from(stage.log(&id).await.len()).unwrap() + 1;
+    let mut tx = shared.store.write().await.unwrap();
+    let record = sessions::find(&mut tx, &id).await.unwrap().unwrap();
+    let log = Log { workspace: record.workspace_id, session: id.clone(), thread: record.thread_id, parent: None };
+    let body = EventBody::SessionError {
+        error: serde_json::from_value(json!({
+        "type": "unknown_error", "message": "theirs", "retry_status": {"type": "retrying"}}))
+        .unwrap(),
+    };
+    let event = Event { id: EventId::generate(), processed_at: Some(Timestamp::now()), body };
+    let theirs = Placed { log, seq: place, event: &event, audience: Audience::Session };
+    events::append(&mut tx, &[theirs], Timestamp::now()).await.unwrap();
+    tx.commit().await.unwrap();
+    call.says("lost").await;
+    while watch.next().await.is_some() {}
+    let is_loaded = || shared.sessions().contains_key(&id);
+    let passes = async |time| {
+        tokio::time::advance(Duration::from_secs(time)).await;
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::pause();
+    passes(0).await;
+    assert!(!is_loaded());
+    passes(9).await;
+    assert!(!is_loaded(), "too soon");
+    passes(1).await;
+    assert!(is_loaded(), "it is time");
+    tokio::time::resume();
+    stage.script.call().await.says("done").await;
 }

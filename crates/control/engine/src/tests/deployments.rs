@@ -5,9 +5,10 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use postern_model::Timestamp;
 use postern_model::deployment::{
-    CreateDeployment, Deployment, DeploymentRun, DeploymentStatus, PausedReason, RunErrorType, Trigger,
+    CreateDeployment, Deployment, DeploymentRun, DeploymentRunTag, DeploymentStatus, PausedReason, RunError,
+    RunErrorType, Trigger,
 };
-use postern_model::ids::AgentId;
+use postern_model::ids::{AgentId, DeploymentRunId};
 use postern_model::webhook::Happening;
 use postern_store::deployments::{self, Next, Record, runs};
 use postern_store::list::ListQuery;
@@ -16,7 +17,7 @@ use postern_upstream::Model;
 use serde_json::{Value, json};
 
 use super::stage::{PATIENCE, Stage, settings};
-use crate::deployments::fire;
+use crate::deployments::{fire, note_failed};
 use crate::{Engine, Turn};
 
 async fn deploy(stage: &Stage, more: Value) -> Deployment {
@@ -147,6 +148,35 @@ async fn a_run_that_no_later_one_could_better_pauses_the_deployment() {
     assert!(matches!(record.deployment.paused_reason, Some(PausedReason::Error { error })
         if error.kind == RunErrorType::EnvironmentArchived));
     assert!(!stage.script.is_called().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_that_was_corrected_while_a_run_failed_goes_on() {
+    for is_corrected in [true, false] {
+        let stage = Stage::new().await;
+        let deployment = deploy(&stage, json!({})).await;
+        let read = stored(&stage.engine.shared.store, &stage, &deployment).await;
+        if is_corrected {
+            let changed = serde_json::from_value(json!({"description": "with another environment"})).unwrap();
+            stage.engine.update_deployment(&stage.workspace, &deployment.id, changed).await.unwrap();
+        }
+        let run = DeploymentRun {
+            id: DeploymentRunId::generate(),
+            kind: DeploymentRunTag::DeploymentRun,
+            deployment_id: deployment.id.clone(),
+            agent: deployment.agent.clone(),
+            trigger_context: Trigger::Schedule { scheduled_at: read.next.unwrap().scheduled_at },
+            session_id: None,
+            error: Some(RunError { kind: RunErrorType::EnvironmentArchived, message: "It is archived.".into() }),
+            created_at: Timestamp::now(),
+        };
+        let noted = note_failed(&stage.engine.shared, &read, &run).await.unwrap().unwrap();
+        noted.commit().await.unwrap();
+        let record = stored(&stage.engine.shared.store, &stage, &deployment).await;
+        let status = if is_corrected { DeploymentStatus::Active } else { DeploymentStatus::Paused };
+        assert_eq!((record.deployment.status, record.next.is_some()), (status, is_corrected));
+        assert_eq!(runs_of(&stage).await.len(), 1, "what failed is on record");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use postern_model::Timestamp;
 use postern_model::ids::SessionId;
 use postern_model::session::SessionStatus;
 use postern_session::{ResponseBlock, Stop};
+use postern_store::sessions;
 use serde_json::{Value, json};
 
 use super::stage::{Call, PATIENCE, Stage, kinds, settings};
@@ -136,6 +138,16 @@ async fn a_run_s_threads_are_archived_when_it_is_done_with_them_and_whatever_the
 
 #[tokio::test]
 async fn an_overdue_run_ends_also_where_nobody_asks_for_its_session() {
+    overdue_run_ends(0).await;
+}
+
+#[tokio::test]
+async fn overdue_sessions_that_stay_so_hold_up_no_other() {
+    overdue_run_ends(50).await;
+}
+
+/// A run's lifetime is over beside so many sessions that are overdue for longer and stay so, as those whose logs do not read.
+async fn overdue_run_ends(stuck: usize) {
     let mut stage = Stage::new().await;
     let lookup = json!({"type": "custom", "name": "lookup", "description": "d", "input_schema": {"type": "object"}});
     let parts = json!({"type": "multiagent_20261001", "subagents": {"type": "disabled"}});
@@ -157,6 +169,12 @@ async fn an_overdue_run_ends_also_where_nobody_asks_for_its_session() {
         }
     }
     logged(&stage, &id, "session.status_idle").await;
+    for _ in 0..stuck {
+        let other = stage.session().await;
+        let mut tx = stage.engine.shared.store.write().await.unwrap();
+        sessions::save_lapse(&mut tx, &other, Some(Timestamp::UNIX_EPOCH)).await.unwrap();
+        tx.commit().await.unwrap();
+    }
     // Another process: nothing of the session goes on, so nobody reads its log.
     stage.restart().await;
     logged(&stage, &id, "workflow_run.status_ended").await;

@@ -59,7 +59,7 @@ fn at_the_cap_only_what_settles_is_taken() {
     let shown = world.send(json!([{"type": "user.interrupt"}])).unwrap();
     assert_eq!(
         (shown, world.last_stop()),
-        (vec!["user.interrupt"], StopReason::BudgetReached {}),
+        (vec!["user.interrupt", "session.usage", "session.status_idle"], StopReason::BudgetReached {}),
         "and changes nothing"
     );
 }
@@ -81,9 +81,9 @@ fn a_raised_budget_and_a_removed_one_go_on_with_the_turn_that_was_paused() {
 fn a_budget_that_is_raised_too_little_resumes_nothing_after_a_restart_either() {
     let mut world = paused(11);
     assert_eq!(world.crash(), Vec::<&str>::new());
-    assert_eq!(world.rebudget(Some(11)), ["session.updated"]);
+    assert_eq!(world.rebudget(Some(11)), ["session.updated", "session.usage", "session.status_idle"]);
     assert_eq!(world.crash(), Vec::<&str>::new());
-    assert!(world.rebudget(Some(12)).len() > 1);
+    assert!(world.rebudget(Some(12)).contains(&"session.status_running"));
 }
 
 #[test]

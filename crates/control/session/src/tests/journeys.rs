@@ -210,11 +210,18 @@ fn an_interrupt_goes_ahead_of_messages_that_wait() {
 }
 
 #[test]
-fn an_interrupt_of_an_idle_session_does_nothing() {
+fn an_interrupt_or_a_new_title_changes_nothing_of_an_idle_session_which_says_again_that_it_rests() {
     let mut world = World::new();
-    world.say("hi");
-    world.answer(vec![text("t")], Stop::EndTurn);
     assert_eq!(world.send(json!([{"type": "user.interrupt"}])).unwrap(), ["user.interrupt"]);
+    assert_eq!(world.rename(), ["session.updated"], "it did not rest before");
+    world.say("hi");
+    assert_eq!(world.rename(), ["session.updated"], "it runs");
+    world.answer(vec![text("t")], Stop::EndTurn);
+    let stop = world.last_stop();
+    let interrupted = world.send(json!([{"type": "user.interrupt"}])).unwrap();
+    assert_eq!(interrupted, ["user.interrupt", "session.usage", "session.status_idle"]);
+    assert_eq!(world.rename(), ["session.updated", "session.usage", "session.status_idle"]);
+    assert_eq!(world.last_stop(), stop);
 }
 
 #[test]
@@ -417,12 +424,38 @@ fn a_session_that_is_told_what_it_lacks_after_its_turn_says_again_that_it_rests_
 }
 
 #[test]
+fn a_session_is_told_each_thing_once_in_its_life_and_after_sixty_four_only_that_there_are_more() {
+    let thing = |n: usize| {
+        let message = format!("thing {n}");
+        Input::Missing { code: "c".into(), message, lacking: Lacking::Something }
+    };
+    let mut world = World::new();
+    for n in 0..70 {
+        world.input(thing(n));
+        world.input(thing(n));
+        world.crash();
+    }
+    world.input(thing(0));
+    let errors: Vec<_> = world
+        .log
+        .iter()
+        .filter_map(|event| match &event.body {
+            EventBody::SessionError { error } => Some(error.message.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!((errors.len(), errors[63]), (65, "c: thing 63"));
+    assert!(errors[64].starts_with("limit_session_notices: ") && errors[64].contains("Next step"), "{}", errors[64]);
+}
+
+#[test]
 fn whoever_is_waited_for_is_not_asked_again_for_what_a_session_lacks() {
     let mut world = World::new();
     world.say("hi");
     world.answer(vec![call("write")], Stop::ToolUse);
     assert!(matches!(world.last_stop(), StopReason::RequiresAction { .. }));
     assert_eq!(world.input(missing()), ["session.error"]);
+    assert_eq!(world.rename(), ["session.updated"]);
 }
 
 #[test]

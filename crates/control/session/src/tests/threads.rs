@@ -252,7 +252,7 @@ fn an_interrupt_ends_one_thread_or_all_and_nobody_is_told() {
     // A second one finds it at rest; what is unknown is refused.
     assert_eq!(
         world.send(json!([{"type": "user.interrupt", "session_thread_id": thread}])).unwrap(),
-        ["user.interrupt"]
+        ["user.interrupt", "session.usage", "session.status_idle"]
     );
     let refused = world.send(json!([{"type": "user.interrupt", "session_thread_id": "sthr_none"}])).unwrap_err();
     assert_eq!(refused.error_code, Some("thread_not_found"));

@@ -211,6 +211,10 @@ impl World {
         self.input(Input::Updated { agent: None, budget, metadata: None, title: None })
     }
 
+    pub(super) fn rename(&mut self) -> Vec<&'static str> {
+        self.input(Input::Updated { agent: None, budget: Field::Absent, metadata: None, title: Some("t".into()) })
+    }
+
     /// Hands in an input and does what follows. Returns the types of the events that were shown.
     pub(super) fn input(&mut self, input: Input) -> Vec<&'static str> {
         self.seconds += 1;

@@ -156,13 +156,10 @@ async fn an_upload_to_a_workspace_that_is_erased_meanwhile_is_refused_and_remove
     let mut tx = shelf.store.write().await.unwrap();
     workspaces::erase(&mut tx, &shelf.workspace).await.unwrap();
     tx.commit().await.unwrap();
-    // Begun by a request that came in time, too.
-    let late = shelf.writer().await.finish().await.unwrap();
-    for blob in [blob, late] {
-        let refused = shelf.file(&blob).await.unwrap_err();
+    // Asked for by a request that came in time, too.
+    let late = Writer::begin(&shelf.store, &shelf.workspace, QUOTA, shelf.began).await.err().unwrap();
+    for refused in [late, shelf.file(&blob).await.unwrap_err(), half.write(PIECE_BYTES).await.unwrap_err()] {
         assert!(matches!(refused, StoreError::Refused(problem) if problem.status() == 404));
     }
-    let refused = half.write(PIECE_BYTES).await.unwrap_err();
-    assert!(matches!(refused, StoreError::Refused(problem) if problem.status() == 404));
     assert_eq!(shelf.swept(SignedDuration::ZERO).await.last(), Some(&0), "their bytes go at the next look");
 }

@@ -94,8 +94,9 @@ async fn an_event_is_noted_for_those_who_want_it_and_with_what_happened_or_not_a
     let mut tx = place.store.write().await.unwrap();
     announce(&mut tx, &place.workspace, Subject::new(Happening::AgentUpdated, "x_1"), place.now).await.unwrap();
     drop(tx);
-    let elsewhere = WorkspaceId::parse("wrkspc_other").unwrap();
     let mut tx = place.store.write().await.unwrap();
+    let body = serde_json::from_value(serde_json::json!({"name": "other"})).unwrap();
+    let elsewhere = crate::workspaces::create(&mut tx, body, place.now).await.unwrap().id;
     announce(&mut tx, &elsewhere, Subject::new(Happening::AgentCreated, "x_1"), place.now).await.unwrap();
     tx.commit().await.unwrap();
     let kinds = |told: Vec<Delivery>| told.into_iter().map(|one| one.event.data.kind).collect::<BTreeSet<_>>();

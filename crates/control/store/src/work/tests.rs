@@ -522,8 +522,10 @@ async fn what_a_deleted_session_leaves_in_the_queue_says_nothing_and_is_gone_aft
     let queue = Queue::new().await;
     let (gone, stays) = (SessionId::generate(), SessionId::generate());
     let failure = WorkError { code: "e".into(), message: "the plan".into() };
+    let mut items = Vec::new();
     for session in [&gone, &stays] {
         let item = queue.enqueue(session).await;
+        items.push(item.clone());
         queue.claim_as("host-1", Some(&[]), session.as_str()).await.unwrap();
         queue.acknowledge(&item).await.unwrap();
         let mut tx = queue.store.write().await.unwrap();
@@ -535,6 +537,11 @@ async fn what_a_deleted_session_leaves_in_the_queue_says_nothing_and_is_gone_aft
     }
     let mut tx = queue.store.write().await.unwrap();
     crate::sessions::delete(&mut tx, &WorkspaceId::default(), &gone, queue.now()).await.unwrap();
+    let late = serde_json::from_str(r#"{"late":"v"}"#).unwrap();
+    for (item, is_refused) in items.iter().zip([true, false]) {
+        let written = work::update(&mut tx, &queue.environment, item, &late).await;
+        assert_eq!(written.is_err(), is_refused, "{written:?}");
+    }
     tx.commit().await.unwrap();
     let said =
         "SELECT session_id, metadata || COALESCE(failure, '') || COALESCE(worker, '') || COALESCE(home, '') FROM work";

@@ -55,3 +55,17 @@ async fn an_erased_workspace_is_gone_and_the_others_stay() {
         sqlx::query_scalar("SELECT workspace_id FROM vaults").fetch_all(&mut *reader).await.unwrap();
     assert_eq!(left, ["wrkspc_default"]);
 }
+
+#[tokio::test]
+async fn nothing_comes_into_a_workspace_that_was_erased() {
+    let (store, _directory) = store().await;
+    let mut tx = store.write().await.unwrap();
+    for table in ERASED.iter().copied().chain(["blobs"]) {
+        let late = format!("INSERT INTO {table} (workspace_id) VALUES ('wrkspc_gone')");
+        let refused = sqlx::query(sqlx::AssertSqlSafe(late)).execute(&mut **tx).await.unwrap_err();
+        match StoreError::from(refused) {
+            StoreError::Refused(problem) => assert_eq!(problem.status(), 404, "{table}"),
+            other => panic!("{table}: {other:?}"),
+        }
+    }
+}

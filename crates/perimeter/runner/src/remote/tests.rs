@@ -70,3 +70,17 @@ async fn the_memories_of_a_store_are_read_to_a_bounded_number_of_pages() {
     assert!(error.is_garbled(), "{error:?}");
     assert_eq!(asked.load(Ordering::SeqCst), 200);
 }
+
+#[tokio::test]
+async fn a_page_of_events_is_longer_than_other_answers_and_not_endless() {
+    for (length, is_read) in [(ANSWER_LIMIT + 1, true), (PAGE_LIMIT + 1, false)] {
+        let (remote, _asked) = server(move |_| {
+            let mut page = br#"{"data":[],"next_page":null}"#.to_vec();
+            page.resize(length, b' ');
+            ("200 OK", page)
+        });
+        let page = remote.events(&Bearer::new("key".into()), "sesn_1", None).await;
+        assert_eq!(page.is_ok(), is_read, "{length} bytes: {:?}", page.err());
+    }
+    assert_eq!(PAGE_LIMIT, 256 << 20);
+}
