@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, State};
 use axum::routing::{MethodFilter, on};
@@ -163,8 +163,9 @@ async fn answer(
     let result = result.and_then(|reply| {
         let Some(caller) = caller.as_ref().filter(|_| reply.lasts()) else { return Ok((reply, None)) };
         let share = shares.take(caller);
-        // What was done is said in any case.
-        let share = if method == http::Method::GET { share? } else { share.unwrap_or_default() };
+        // What was done is said in any case, a poll's item too.
+        let only_reads = method == http::Method::GET && !table.ends_with("/work/poll");
+        let share = if only_reads { share? } else { share.unwrap_or_default() };
         Ok((reply, share))
     });
     let mut response = match result {
@@ -209,10 +210,12 @@ async fn serve(
     let workspace = check_workspace(&caller, &parts.headers)?;
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
     let parameters = path_parameters(parameters)?;
-    // Whoever sends a body slowly holds a connection as well.
+    // Whoever sends a body slowly holds a connection as well. What has none holds nothing: it may always be asked.
     let arriving = match route.method {
         Method::Get => None,
-        Method::Upload | Method::Post | Method::Patch | Method::Delete => app.shares.take(&caller)?,
+        Method::Upload => app.shares.take(&caller)?,
+        Method::Post | Method::Patch | Method::Delete if stream.is_end_stream() => None,
+        Method::Post | Method::Patch | Method::Delete => app.shares.take_body(&caller)?,
     };
     // Only now: nobody unknown makes the server hold a body.
     let (body, upload) = match route.method {

@@ -1,11 +1,13 @@
-//! What holds a connection for long, counted by credential: a stream, a download, a body that still arrives, and, apart from
-//! these, a poll that waits for work. There are so many connections, and no caller has them all.
+//! What holds a connection for long, counted by credential: a stream, a download, an upload; apart from these a poll that
+//! waits for work, and apart from both a body that still arrives, for whoever has no more streams must still be able to stop
+//! a session. There are so many connections, and no caller has them all.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use postern_model::Problem;
 use postern_model::problem::Kind;
+use postern_store::keys::Lease;
 
 use crate::caller::Caller;
 
@@ -22,11 +24,26 @@ pub struct Lasting {
     pub polls_of_key: usize,
     /// Of all, and polls.
     pub with_polls: usize,
+    /// Bodies of one session token.
+    pub bodies_of_session: usize,
+    /// Bodies of one key of any other kind.
+    pub bodies_of_key: usize,
+    /// Bodies of all.
+    pub bodies_of_all: usize,
 }
 
 impl Default for Lasting {
     fn default() -> Self {
-        Self { of_session: 32, of_key: 384, of_all: 768, polls_of_key: 256, with_polls: 960 }
+        Self {
+            of_session: 32,
+            of_key: 384,
+            of_all: 768,
+            polls_of_key: 256,
+            with_polls: 896,
+            bodies_of_session: 16,
+            bodies_of_key: 48,
+            bodies_of_all: 96,
+        }
     }
 }
 
@@ -41,6 +58,7 @@ pub(crate) struct Shares {
 struct Taken {
     all: usize,
     polls: usize,
+    bodies: usize,
     by_credential: HashMap<(String, Of), usize>,
 }
 
@@ -49,6 +67,17 @@ struct Taken {
 enum Of {
     Lasting,
     Poll,
+    Body,
+}
+
+impl Of {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Lasting => "streams, downloads and uploads",
+            Self::Poll => "polls",
+            Self::Body => "bodies on their way",
+        }
+    }
 }
 
 impl Taken {
@@ -56,6 +85,7 @@ impl Taken {
         match of {
             Of::Lasting => &mut self.all,
             Of::Poll => &mut self.polls,
+            Of::Body => &mut self.bodies,
         }
     }
 }
@@ -77,12 +107,15 @@ impl Shares {
     /// # Errors
     /// 429 when the caller, or all callers together, have as many as there may be.
     pub(crate) fn take(&self, caller: &Caller) -> Result<Option<Share>, Problem> {
-        let most = match caller {
-            Caller::Operator(_) => return Ok(None),
-            Caller::Session(_) => self.most.of_session,
-            Caller::ApiKey(_) | Caller::Environment(_) | Caller::Tunnel(_) => self.most.of_key,
-        };
-        self.take_of((caller.log_name(), Of::Lasting), most).map(Some)
+        self.take_either(caller, Of::Lasting, self.most.of_session, self.most.of_key)
+    }
+
+    /// One more body of this caller's.
+    ///
+    /// # Errors
+    /// 429, as above.
+    pub(crate) fn take_body(&self, caller: &Caller) -> Result<Option<Share>, Problem> {
+        self.take_either(caller, Of::Body, self.most.bodies_of_session, self.most.bodies_of_key)
     }
 
     /// One more poll of this caller's.
@@ -90,25 +123,35 @@ impl Shares {
     /// # Errors
     /// 429, as above.
     pub(crate) fn take_poll(&self, caller: &Caller) -> Result<Share, Problem> {
-        self.take_of((caller.log_name(), Of::Poll), self.most.polls_of_key)
+        self.take_of((named(caller), Of::Poll), self.most.polls_of_key)
+    }
+
+    fn take_either(&self, caller: &Caller, of: Of, of_session: usize, of_key: usize) -> Result<Option<Share>, Problem> {
+        let most = match caller {
+            Caller::Operator(_) => return Ok(None),
+            Caller::Session(_) => of_session,
+            Caller::ApiKey(_) | Caller::Environment(_) | Caller::Tunnel(_) => of_key,
+        };
+        self.take_of((named(caller), of), most).map(Some)
     }
 
     fn take_of(&self, credential: (String, Of), most: usize) -> Result<Share, Problem> {
         let of = credential.1;
         let mut taken = lock(&self.taken);
-        if of == Of::Lasting && taken.all >= self.most.of_all {
-            return Err(full("The server's callers have", self.most.of_all, LASTING));
-        }
-        if taken.all + taken.polls >= self.most.with_polls {
-            return Err(full(
-                "The server's callers have",
-                self.most.with_polls,
-                "streams, downloads, bodies and polls",
-            ));
+        let with_polls = (taken.all + taken.polls, self.most.with_polls, "streams, downloads, uploads and polls");
+        let bounds = match of {
+            Of::Lasting => vec![(taken.all, self.most.of_all, of.words()), with_polls],
+            Of::Poll => vec![with_polls],
+            Of::Body => vec![(taken.bodies, self.most.bodies_of_all, of.words())],
+        };
+        for (has, most, what) in bounds {
+            if has >= most {
+                return Err(full("The server's callers have", most, what));
+            }
         }
         let own = taken.by_credential.get(&credential).copied().unwrap_or_default();
         if own >= most {
-            return Err(full("This credential has", most, if of == Of::Poll { "polls" } else { LASTING }));
+            return Err(full("This credential has", most, of.words()));
         }
         taken.by_credential.insert(credential.clone(), own + 1);
         *taken.count(of) += 1;
@@ -117,7 +160,13 @@ impl Shares {
     }
 }
 
-const LASTING: &str = "streams, downloads and bodies";
+/// Whose. Tokens that open nothing any more have one share for all: they take nothing from whoever holds their item now.
+fn named(caller: &Caller) -> String {
+    match caller {
+        Caller::Session(grant) if grant.lease != Lease::Alive => "ended tokens".to_owned(),
+        caller => caller.log_name(),
+    }
+}
 
 impl Drop for Share {
     fn drop(&mut self) {
@@ -206,10 +255,41 @@ mod tests {
         assert_eq!(streams.len(), 384, "what lasts is counted apart");
         assert_eq!(polls(&second).len(), 256, "another key has its own");
         let (own, others) = (polls(&second), polls(&environment()));
-        assert_eq!(own.len() + others.len(), 960 - 256 - 384, "and all together leave room for the rest");
+        assert_eq!(own.len() + others.len(), 896 - 256 - 384, "and all together leave room for the rest");
         assert_eq!(shares.take(&second).unwrap_err().status(), 429);
         drop((held, streams, own, others));
         assert!(lock(&shares.taken).by_credential.is_empty());
         assert_eq!(polls(&first).len(), 256, "what is dropped is free again");
+    }
+
+    #[test]
+    fn who_has_all_that_lasts_leaves_bodies_to_others_and_of_bodies_too_nobody_has_all() {
+        let shares = Shares::new(Lasting::default());
+        let streams: Vec<_> = (0..2).map(|_| all_of(&shares, &environment())).collect();
+        assert_eq!(streams.iter().map(Vec::len).sum::<usize>(), 768);
+        let bodies = |of: &Caller| std::iter::from_fn(|| shares.take_body(of).ok()).take(2000).collect::<Vec<_>>();
+        let (first, second) = (bodies(&environment()), bodies(&session("work_1")));
+        assert_eq!((first.len(), second.len()), (48, 16));
+        assert!(shares.take_body(&session("work_1")).unwrap_err().message.contains("16 bodies"));
+        let rest = bodies(&environment());
+        assert_eq!(rest.len(), 96 - 48 - 16);
+        assert_eq!(shares.take_body(&environment()).unwrap_err().status(), 429);
+        assert!(shares.take_body(&Caller::Operator(WorkspaceId::default())).unwrap().is_none());
+        drop((streams, first, second, rest));
+        assert!(lock(&shares.taken).by_credential.is_empty());
+    }
+
+    #[test]
+    fn a_token_that_has_ended_takes_nothing_from_who_holds_its_item_now() {
+        let shares = Shares::new(Lasting::default());
+        let ended = |work: &str, lease: Lease| match session(work) {
+            Caller::Session(grant) => Caller::Session(postern_store::keys::SessionGrant { lease, ..grant }),
+            other => other,
+        };
+        let take = |of: &Caller| std::iter::from_fn(|| shares.take_body(of).ok()).take(2000).collect::<Vec<_>>();
+        let held = take(&ended("work_1", Lease::Superseded));
+        assert_eq!(held.len(), 16);
+        assert_eq!(take(&ended("work_2", Lease::Revoked)).len(), 0, "they share one");
+        assert_eq!(take(&session("work_1")).len(), 16);
     }
 }

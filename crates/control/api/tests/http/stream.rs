@@ -178,7 +178,7 @@ fn answered(socket: &mut std::net::TcpStream) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_has_its_share_of_what_lasts_and_gets_it_back() {
-    let lasting = Lasting { of_session: 3, of_key: 4, of_all: 6, ..Lasting::default() };
+    let lasting = Lasting { of_session: 2, of_key: 4, of_all: 5, bodies_of_session: 1, ..Lasting::default() };
     let server = Server::start_with(Limits { lasting, ..short() }).await;
     let (environment, key) = server.environment("e").await;
     let item = crate::work::polled(&server, &environment, &key).await;
@@ -206,11 +206,19 @@ async fn a_credential_has_its_share_of_what_lasts_and_gets_it_back() {
     refused(&item.token).await;
     let more = server.request_as(&item.token, "POST", &outputs).body(b"a");
     server.send(more.header("content-type", "application/octet-stream")).await.refused(429, "rate_limit_error");
+    let events = format!("/v1/sessions/{}/events", item.session);
+    let second = server.request_as(&item.token, "POST", &events).header("content-type", "application/json");
+    server.send(second.body(b"{}")).await.refused(429, "rate_limit_error");
     server.send(server.request_as(&item.token, "GET", &format!("/v1/sessions/{}", item.session))).await.ok();
     let of_key = [(); 3].map(|()| open(&key));
     refused(&key).await;
     refused(&server.key).await;
     server.get("/v1/agents").await.ok();
+    // With nothing left that lasts, what is answered at once is asked all the same, with a body or without one.
+    server.post("/v1/agents", json!({"name": "a", "model": "m-1"})).await.ok();
+    let beat =
+        format!("/v1/environments/{environment}/work/{}/heartbeat?expected_last_heartbeat=NO_HEARTBEAT", item.work);
+    server.send(server.request_as(&item.token, "POST", &beat)).await.ok();
     assert_eq!(server.operator(Request::new("GET", "/v1/agents")).await.status, 200);
 
     drop((stream, bodies));
