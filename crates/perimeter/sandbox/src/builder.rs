@@ -23,6 +23,7 @@ use crate::sandbox::{Exit, Network};
 use crate::spec::{Access, Spec};
 use crate::stub::{Stub, Stubs};
 use crate::system::System;
+use crate::watchdog::unseen::Unseen;
 use postern_confine::seccomp::Filter;
 
 /// The namespaces that a stub is cloned into; the cgroup namespace follows when the group was entered.
@@ -61,6 +62,8 @@ pub(crate) struct Running {
     pub(crate) group: Option<Group>,
     pub(crate) kernel_uid: u32,
     pub(crate) memory_bytes: u64,
+    /// Where no group holds memory: what shows that of no process.
+    pub(crate) unseen: Option<Unseen>,
     /// What its disk limit counts: the workspace and the layer of packages.
     pub(crate) counted: Vec<PathBuf>,
     pub(crate) disk_bytes: u64,
@@ -71,6 +74,8 @@ pub(crate) struct Running {
 pub(crate) struct Handed {
     pub(crate) tools: OwnedFd,
     pub(crate) sockets: Vec<OwnedFd>,
+    /// What stays with the spawner.
+    unseen: Option<Unseen>,
     /// Where it shows something lent to be read that could not be closed to writing as a whole.
     pub(crate) open: Vec<PathBuf>,
 }
@@ -162,7 +167,7 @@ pub(crate) fn build(
 fn build_in(tools: &Tools, stub: Stub, pool: &mut Pool, request: &Request) -> Result<(Running, Handed), BuildError> {
     let built = serve(tools, &stub, pool, request);
     match built {
-        Ok((last_words, handed)) => {
+        Ok((last_words, mut handed)) => {
             let Stub { process, group, .. } = stub;
             let spec = &request.spec;
             let running = Running {
@@ -170,6 +175,7 @@ fn build_in(tools: &Tools, stub: Stub, pool: &mut Pool, request: &Request) -> Re
                 group,
                 kernel_uid: request.kernel_uid,
                 memory_bytes: spec.memory_bytes,
+                unseen: handed.unseen.take(),
                 counted: spec.counted().cloned().collect(),
                 disk_bytes: spec.disk_bytes,
                 last_words,
@@ -212,9 +218,12 @@ fn serve(tools: &Tools, stub: &Stub, pool: &Pool, request: &Request) -> Result<(
     drop((tools_theirs, words_theirs));
     // The stub builds meanwhile.
     limit(stub, pool, request)?;
-    let (sockets, open) = wait_for_report(&stub.channel, &request.spec)?;
+    let (sockets, open, unseen) = wait_for_report(&stub.channel, &request.spec)?;
     ordered.map_err(|error| BuildError::refused("order the build", error.to_string(), "report this as a defect"))?;
-    Ok((words_ours, Handed { tools: tools_ours, sockets, open }))
+    if !memory_held && unseen.is_none() {
+        return Err(BuildError::refused("hear from the child", "it shows no memory", "report this as a defect"));
+    }
+    Ok((words_ours, Handed { tools: tools_ours, sockets, open, unseen }))
 }
 
 /// A process id as files of the kernel want it.
@@ -231,11 +240,11 @@ fn no_sockets(errno: Errno) -> BuildError {
     BuildError::system("make the sockets", "make a socket pair or pipe", errno, "raise the limit of open files")
 }
 
-/// Waits until the child is process 1, or says why not. With its sockets comes what was lent and stays open.
-fn wait_for_report(child: &Channel, spec: &Spec) -> Result<(Vec<OwnedFd>, Vec<PathBuf>), BuildError> {
+/// Waits until the child is process 1, or says why not. With its sockets comes what was lent and stays open, and what shows memory that no process does.
+fn wait_for_report(child: &Channel, spec: &Spec) -> Result<(Vec<OwnedFd>, Vec<PathBuf>, Option<Unseen>), BuildError> {
     let until = Instant::now() + PATIENCE;
     let mut read = spec.mounts.iter().filter(|mount| mount.access != Access::Write);
-    let mut open = Vec::new();
+    let (mut open, mut unseen) = (Vec::new(), None);
     loop {
         match receive(child, until)? {
             Some((Report::Lent, mounts)) => {
@@ -244,7 +253,8 @@ fn wait_for_report(child: &Channel, spec: &Spec) -> Result<(Vec<OwnedFd>, Vec<Pa
                 // A child that is gone by now is met by the next look.
                 let _gone = child.send(&Order::Closed, &[]);
             }
-            Some((Report::Ready, sockets)) if sockets.len() >= Network::SOCKETS => return Ok((sockets, open)),
+            Some((Report::Memory, shown)) => unseen = Unseen::from_descriptors(shown),
+            Some((Report::Ready, sockets)) if sockets.len() >= Network::SOCKETS => return Ok((sockets, open, unseen)),
             Some((Report::Failed(error), _)) => return Err(error),
             Some((Report::Ready, _)) | None => return Err(died()),
         }

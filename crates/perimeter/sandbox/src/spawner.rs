@@ -26,6 +26,7 @@ use crate::spec::{Settings, Spec};
 use crate::stub::Stubs;
 use crate::system::{self, System};
 use crate::watchdog::disk::{Gauge, Subject};
+use crate::watchdog::unseen::Unseen;
 use crate::watchdog::{self, Census};
 use crate::wire::{Answer, Ask, Asked, MESSAGE_LIMIT, Ready, Told};
 use crate::{check, image, pause};
@@ -78,14 +79,14 @@ impl<'a> Spawner<'a> {
                 BuildError::system(STEP, "drop supplementary groups", errno, "report this as a defect")
             })?;
         }
-        let filter = seccomp::inside()
+        let groups = cgroup::detect();
+        let memory_held = groups.as_ref().is_some_and(|groups| groups.controllers().contains(&Controller::Memory));
+        let filter = seccomp::inside(memory_held)
             .map_err(|error| BuildError::refused(STEP, error.to_string(), "report this as a defect"))?;
         let image = image::copy_of_ourselves().map_err(|error| {
             BuildError::refused(STEP, format!("copy this program to memory: {error}"), "free some memory")
         })?;
-        let groups = cgroup::detect();
         let statuses = check::statuses(groups.as_deref(), builder);
-        let memory_held = groups.as_ref().is_some_and(|groups| groups.controllers().contains(&Controller::Memory));
         let nothing = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| BuildError::system(STEP, "open /dev/null", errno, "mount /dev with its usual devices"))?;
         let clocks = Clocks::promised(&statuses);
@@ -263,7 +264,7 @@ impl<'a> Spawner<'a> {
         let (running, handed) = builder::build(&self.tools, &mut self.stubs, &mut self.pool, &request)?;
         let pid = builder::number(running.process.id);
         self.running.insert(request.spec.session, running);
-        let Handed { tools, sockets, open } = handed;
+        let Handed { tools, sockets, open, .. } = handed;
         let descriptors = std::iter::once(tools).chain(sockets).collect();
         Ok(Built { pid, controls, open, descriptors })
     }
@@ -303,8 +304,11 @@ impl<'a> Spawner<'a> {
         }
         self.counted = Some(now);
         let census = Census::take();
-        let over =
-            |running: &Running| census.resident_bytes(builder::number(running.process.id)) > running.memory_bytes;
+        let over = |running: &Running| {
+            let resident = census.resident_bytes(builder::number(running.process.id));
+            let unseen = running.unseen.as_ref().map_or(0, Unseen::bytes);
+            resident.saturating_add(unseen) > running.memory_bytes
+        };
         self.running.iter().filter(|(_, running)| over(running)).map(|(session, _)| session.clone()).collect()
     }
 

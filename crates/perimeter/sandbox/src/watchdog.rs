@@ -1,6 +1,7 @@
 //! Measuring memory where no group holds it: the resident pages of every process below a sandbox's first one, from the host's /proc.
 
 pub(crate) mod disk;
+pub(crate) mod unseen;
 
 use std::collections::HashMap;
 use std::fs;
