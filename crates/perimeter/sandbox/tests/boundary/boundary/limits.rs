@@ -134,6 +134,26 @@ fn many_files_together_do_not_pass_the_disk_limit_for_long() {
 }
 
 #[test]
+fn a_flood_of_questions_does_not_keep_the_watchdog_from_looking() {
+    const ASKING: usize = 16;
+    let stand = Stand::with(|spec, _| spec.disk_bytes = 8 << 20);
+    let written = stand.bash("for i in 1 2 3; do head -c 4000000 /dev/zero > $i; done; echo written");
+    assert_eq!(written.text, "written\n");
+    let mut ending = stand.sandbox.ending();
+    let exit = stand.runtime.block_on(async {
+        let flood = (0..ASKING).map(|_| {
+            let spawner = stand.spawner.clone();
+            tokio::spawn(async move { while spawner.controls().await.is_ok() {} })
+        });
+        let flood: Vec<_> = flood.collect();
+        let exit = tokio::time::timeout(std::time::Duration::from_secs(20), ending.wait()).await;
+        flood.iter().for_each(tokio::task::JoinHandle::abort);
+        exit
+    });
+    assert_eq!(exit.expect("the watchdog ends it").passed, Some(Limit::Disk));
+}
+
+#[test]
 fn there_are_no_core_files_and_open_files_end() {
     let stand = Stand::new();
     assert_eq!(
