@@ -238,7 +238,7 @@ fn serve(
     drop((tools_theirs, words_theirs));
     // The stub builds meanwhile.
     limit(stub, pool, request)?;
-    let (sockets, open, unseen) = wait_for_report(&stub.channel, &request.spec, meanwhile)?;
+    let Reported { sockets, open, unseen } = wait_for_report(&stub.channel, &request.spec, meanwhile)?;
     ordered.map_err(|error| BuildError::refused("order the build", error.to_string(), "report this as a defect"))?;
     if !memory_held && unseen.is_none() {
         return Err(BuildError::refused("hear from the child", "it shows no memory", "report this as a defect"));
@@ -260,12 +260,16 @@ fn no_sockets(errno: Errno) -> BuildError {
     BuildError::system("make the sockets", "make a socket pair or pipe", errno, "raise the limit of open files")
 }
 
-/// Waits until the child is process 1, or says why not. With its sockets comes what was lent and stays open, and what shows memory that no process does.
-fn wait_for_report(
-    child: &Channel,
-    spec: &Spec,
-    meanwhile: &mut dyn FnMut(),
-) -> Result<(Vec<OwnedFd>, Vec<PathBuf>, Option<Unseen>), BuildError> {
+/// What came from the child until it was process 1.
+struct Reported {
+    sockets: Vec<OwnedFd>,
+    /// Where what was lent stays open.
+    open: Vec<PathBuf>,
+    unseen: Option<Unseen>,
+}
+
+/// Waits until the child is process 1, or says why not.
+fn wait_for_report(child: &Channel, spec: &Spec, meanwhile: &mut dyn FnMut()) -> Result<Reported, BuildError> {
     let until = Instant::now() + PATIENCE;
     let mut read = spec.mounts.iter().filter(|mount| mount.access != Access::Write);
     let (mut open, mut unseen) = (Vec::new(), None);
@@ -278,7 +282,9 @@ fn wait_for_report(
                 let _gone = child.send(&Order::Closed, &[]);
             }
             Some((Report::Memory, shown)) => unseen = Unseen::from_descriptors(shown),
-            Some((Report::Ready, sockets)) if sockets.len() >= Network::SOCKETS => return Ok((sockets, open, unseen)),
+            Some((Report::Ready, sockets)) if sockets.len() >= Network::SOCKETS => {
+                return Ok(Reported { sockets, open, unseen });
+            }
             Some((Report::Failed(error), _)) => return Err(error),
             Some((Report::Ready, _)) | None => return Err(died()),
         }
