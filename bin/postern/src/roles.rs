@@ -12,7 +12,7 @@ use postern_exec::WireBytes;
 use postern_exec::role::{First, Roles, STARTER, Starter};
 use postern_gateway::GatewayConfig;
 use postern_policy::{Endpoint, Zones, configured};
-use postern_runner::WorkerConfig;
+use postern_runner::{KernelUsers, WorkerConfig};
 use serde::de::DeserializeOwned;
 use tracing::level_filters::LevelFilter;
 
@@ -149,6 +149,11 @@ fn worker() -> Result<ExitCode, ExitCode> {
     let mut first = received::<WorkerConfig>(Role::Worker)?;
     let threads = threads(Role::Worker);
     let starter = beside(&first.configuration.exe)?;
+    // While it still reads the host's files.
+    first.configuration.kernel_users = KernelUsers::of_this_host().map_err(|error| {
+        tracing::error!(%error, "nobody knows which kernel users sandboxes may be given");
+        ExitCode::from(2)
+    })?;
     let confinement = confine(Role::Worker, &reach::worker(&first.configuration))?;
     first.configuration.degraded.extend(lacking(&confinement));
     let endpoint: Endpoint = first.configuration.server_url.parse().map_err(|error| {
@@ -284,6 +289,7 @@ pub(crate) fn worker_configuration(
         document: configuration.document.text().clone(),
         names: None,
         degraded: Vec::new(),
+        kernel_users: KernelUsers::default(),
         variables: variables(configuration, &environments)?,
         environments,
         data_dir: data.root().to_owned(),

@@ -10,6 +10,8 @@ use postern_policy::document::DocumentText;
 use postern_sandbox::ControlStatus;
 use serde::{Deserialize, Serialize};
 
+use crate::kernel_users::KernelUsers;
+
 /// The worker's whole configuration: the first frame to the role.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct WorkerConfig {
@@ -48,6 +50,9 @@ pub struct WorkerConfig {
     /// What its own process protects less than it could.
     #[serde(default)]
     pub degraded: Vec<String>,
+    /// Which kernel users it may give to sandboxes.
+    #[serde(default)]
+    pub kernel_users: KernelUsers,
 }
 
 /// How many sessions a worker serves unless told otherwise.

@@ -13,6 +13,7 @@ pub mod fuzzing;
 mod hands;
 mod item;
 mod journal;
+mod kernel_users;
 mod lease;
 mod parcels;
 mod perimeter;
@@ -28,6 +29,7 @@ mod worker;
 
 pub use config::{Order, Report, SESSIONS, WorkerConfig};
 pub use hands::{Hands, Outcome, Passage, Perimeter, Refused, SessionFacts, ToolCall, Way};
+pub use kernel_users::KernelUsers;
 pub use place::Places;
 pub use postern_policy::canonical::{canonical_json, definition_digest};
 pub use remote::{Bearer, Remote, RemoteError};

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use postern_model::resource::{MAX_REPOSITORIES, MAX_RESOURCES, MemoryStoreResource, Resource};
+use postern_model::resource::{MAX_REPOSITORIES, MAX_RESOURCES, MemoryStoreResource, MountPath, Resource};
 use postern_net::Backoff;
 use postern_sandbox::GIVEN;
 use serde::Serialize;
@@ -211,11 +211,19 @@ fn wanted(session: &Value) -> Result<Wanted, Refused> {
     if sent.len() > MAX_RESOURCES {
         return Err(unsupported(&format!("more than {MAX_RESOURCES} resources")));
     }
-    let mut wanted = Wanted::default();
+    let (mut wanted, mut places) = (Wanted::default(), Vec::<MountPath>::new());
     for resource in sent {
         match serde_json::from_value(resource.clone()) {
             Ok(Resource::File(file)) => {
-                wanted.files.insert(file.mount_path.relative().to_owned(), file.file_id.to_string());
+                let at = file.mount_path;
+                if let Some(other) = places.iter().find(|other| at.collides(other)) {
+                    let (at, other) = (at.as_str(), other.as_str());
+                    return Err(unsupported(&format!(
+                        "files of which one lies where the other does: {other} and {at}"
+                    )));
+                }
+                wanted.files.insert(at.relative().to_owned(), file.file_id.to_string());
+                places.push(at);
             }
             Ok(Resource::MemoryStore(store)) if names_a_store(&store.mount_path) => wanted.stores.push(store),
             Ok(Resource::GithubRepository(repository)) if wanted.repositories.len() < MAX_REPOSITORIES => {

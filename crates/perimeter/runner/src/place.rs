@@ -12,6 +12,7 @@ use postern_sandbox::LOWEST_KERNEL_UID;
 use postern_secret::seal::SealedVariable;
 use serde::{Deserialize, Serialize};
 
+use crate::kernel_users::KernelUsers;
 use crate::session::random;
 
 /// The directory of all sessions.
@@ -19,6 +20,7 @@ use crate::session::random;
 pub struct Places {
     root: PathBuf,
     kernel_uids: KernelUids,
+    users: KernelUsers,
     allocating: Mutex<()>,
 }
 
@@ -120,7 +122,7 @@ impl Place {
             sent: directory.join("sent"),
             memory: directory.join("memory"),
             stores: directory.join("stores"),
-            kernel_uid: directory.join("kernel_uid"),
+            kernel_uid: directory.join(KERNEL_UID),
             lease: directory.join("lease"),
             variables: directory.join("variables"),
             coming: directory.join("coming"),
@@ -258,13 +260,23 @@ pub(crate) enum PlaceError {
     Make { path: PathBuf, source: io::Error },
     #[error("{} does not hold a kernel user: remove the session's directory to start it anew", path.display())]
     KernelUid { path: PathBuf },
+    #[error(
+        "no kernel user is left for a sandbox: each was given once, or /etc/subuid, /etc/subgid and the map of this user namespace leave none"
+    )]
+    NoKernelUser,
 }
 
 impl Places {
     /// Sessions below `<data>/perimeter/work`.
     pub fn new(data_dir: &Path) -> Self {
         let kernel_uids = if rustix::process::geteuid().is_root() { KernelUids::PerSession } else { KernelUids::Ours };
-        Self { root: data_dir.join("perimeter").join("work"), kernel_uids, allocating: Mutex::new(()) }
+        let (root, users) = (data_dir.join("perimeter").join("work"), KernelUsers::default());
+        Self { root, kernel_uids, users, allocating: Mutex::new(()) }
+    }
+
+    /// The same, whose sandboxes get these kernel users.
+    pub(crate) fn giving(self, users: KernelUsers) -> Self {
+        Self { users, ..self }
     }
 
     /// The session's directory, made when it is not there.
@@ -302,9 +314,7 @@ impl Places {
     /// The random part of the worker's name. It stays for as long as the sessions' directory does: a server with several
     /// workers keeps a session for the one that has its files.
     pub(crate) fn name(&self) -> io::Result<String> {
-        // No session is called like this.
-        let directory = self.root.join(".worker");
-        let path = directory.join("name");
+        let path = self.own()?.join("name");
         let is_name = |text: &String| text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         match fs::read_to_string(&path) {
             Ok(text) if is_name(&text) => return Ok(text),
@@ -313,7 +323,6 @@ impl Places {
             Err(error) => return Err(error),
         }
         let name = format!("{:012x}", random() & 0xffff_ffff_ffff);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
         replace(&path, name.as_bytes())?;
         Ok(name)
     }
@@ -325,7 +334,7 @@ impl Places {
         texts.filter_map(|text| serde_json::from_slice(&text).ok()).collect()
     }
 
-    /// The session's kernel user: the same for as long as its directory stands, nobody else's. None for an ordinary user.
+    /// The session's kernel user: the same for as long as its directory stands, nobody else's before or after. None for an ordinary user. Blocks.
     pub(crate) fn kernel_uid(&self, place: &Place) -> Result<Option<u32>, PlaceError> {
         if self.kernel_uids == KernelUids::Ours {
             return Ok(None);
@@ -335,22 +344,48 @@ impl Places {
             return Ok(Some(known));
         }
         let failed = |source| PlaceError::Make { path: place.kernel_uid.clone(), source };
-        let mut next = LOWEST_KERNEL_UID;
+        let mut highest = None;
         let others = fs::read_dir(&self.root).map_err(failed)?.flatten();
         for entry in others.filter(|_| !postern_danger::off!("distinct-uid")) {
-            let taken = read_uid(&entry.path().join("kernel_uid"))?;
-            next = next.max(taken.map_or(next, |taken| taken.saturating_add(1)));
+            // Of the worker's own directory too: what it remembers of sessions that are gone.
+            highest = highest.max(read_uid(&entry.path().join(KERNEL_UID))?);
         }
-        replace(&place.kernel_uid, next.to_string().as_bytes()).map_err(failed)?;
+        let next = self.users.after(highest).ok_or(PlaceError::NoKernelUser)?;
+        let own = self.own().map_err(failed)?;
+        for directory in [&own, &place.directory] {
+            replace_for_good(directory, KERNEL_UID, next.to_string().as_bytes()).map_err(failed)?;
+        }
         Ok(Some(next))
+    }
+
+    /// The worker's own directory. No session is called like this.
+    fn own(&self) -> io::Result<PathBuf> {
+        let own = self.root.join(".worker");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&own)?;
+        Ok(own)
     }
 }
 
 /// Puts a whole file in the place of another, readable by us alone.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let (written, _) = written(path, content)?;
+    fs::rename(written, path)
+}
+
+fn written(path: &Path, content: &[u8]) -> io::Result<(PathBuf, fs::File)> {
     let written = path.with_extension("new");
-    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&written)?.write_all(content)?;
-    fs::rename(&written, path)
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&written)?;
+    file.write_all(content)?;
+    Ok((written, file))
+}
+
+/// The same, on disk when this returns.
+fn replace_for_good(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let path = directory.join(name);
+    let (written, file) = written(&path, content)?;
+    file.sync_all()?;
+    fs::rename(written, path)?;
+    fs::File::open(directory)?.sync_all()
 }
 
 fn read_uid(path: &Path) -> Result<Option<u32>, PlaceError> {
@@ -364,6 +399,9 @@ fn read_uid(path: &Path) -> Result<Option<u32>, PlaceError> {
         Err(_) => Err(broken()),
     }
 }
+
+/// The name of the file with a session's kernel user, and of the worker's with the last that it gave.
+const KERNEL_UID: &str = "kernel_uid";
 
 fn names_a_directory(session: &str) -> bool {
     (1..=128).contains(&session.len())
@@ -409,12 +447,30 @@ mod tests {
         let (directory, places) = places(KernelUids::PerSession);
         let uid =
             |places: &Places, session: &str| places.kernel_uid(&places.of(session).expect("made")).expect("allocated");
-        assert_eq!(uid(&places, "a"), Some(100_000));
-        assert_eq!(uid(&places, "b"), Some(100_001));
-        assert_eq!(uid(&places, "a"), Some(100_000));
+        assert_eq!(uid(&places, "a"), Some(2_100_000_000));
+        assert_eq!(uid(&places, "b"), Some(2_100_000_001));
+        assert_eq!(uid(&places, "a"), Some(2_100_000_000));
         let after_restart = Places { kernel_uids: KernelUids::PerSession, ..Places::new(directory.path()) };
-        assert_eq!(uid(&after_restart, "b"), Some(100_001));
-        assert_eq!(uid(&after_restart, "c"), Some(100_002));
+        assert_eq!(uid(&after_restart, "b"), Some(2_100_000_001));
+        assert_eq!(uid(&after_restart, "c"), Some(2_100_000_002));
+    }
+
+    #[test]
+    fn the_kernel_user_of_a_session_that_is_gone_is_given_to_no_other() {
+        let (directory, places) = places(KernelUids::PerSession);
+        let uid = |places: &Places, session: &str| places.kernel_uid(&places.of(session).expect("made"));
+        assert_eq!(uid(&places, "a").expect("allocated"), Some(2_100_000_000));
+        fs::remove_dir_all(directory.path().join("perimeter/work/a")).expect("removed");
+        let after_restart = Places { kernel_uids: KernelUids::PerSession, ..Places::new(directory.path()) };
+        assert_eq!(uid(&after_restart, "a").expect("allocated"), Some(2_100_000_001));
+        // Of an earlier version, which began elsewhere.
+        let older = places.of("older").expect("made");
+        fs::write(&older.kernel_uid, "100007").expect("written");
+        assert_eq!(uid(&after_restart, "older").expect("kept"), Some(100_007));
+        assert_eq!(uid(&after_restart, "b").expect("allocated"), Some(2_100_000_002));
+        let none: KernelUsers = serde_json::from_str("[]").expect("a list");
+        let error = uid(&after_restart.giving(none), "c").expect_err("nothing is left");
+        assert!(matches!(error, PlaceError::NoKernelUser), "{error}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::boundary::{Boundary, SandboxHands};
 use crate::config::{Report, WorkerConfig};
 use crate::control;
 use crate::hands::{Hands, Outcome, Perimeter, Refused, SessionFacts, ToolCall};
+use crate::kernel_users::KernelUsers;
 use crate::perimeter::{self, Children, Started};
 use crate::place::Places;
 
@@ -35,7 +36,8 @@ impl Standing {
     /// # Errors
     /// Every reason found, in words for the operator.
     pub async fn start(config: WorkerConfig) -> Result<Self, Vec<String>> {
-        let places = Arc::new(Places::new(&config.data_dir));
+        let users = KernelUsers::of_this_host().map_err(|error| vec![format!("no kernel users: {error}")])?;
+        let places = Arc::new(Places::new(&config.data_dir).giving(users));
         // As the worker's: spawner and sandboxes are under the starter's filter and in its domain.
         let starter = Starter::beside(config.exe.clone()).map_err(|error| vec![format!("no starter: {error}")])?;
         let Started { perimeter, children, report, .. } = perimeter::start(config, &starter, places.clone()).await?;

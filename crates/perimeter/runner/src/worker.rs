@@ -187,7 +187,7 @@ pub async fn worker_main(
     server: ConfiguredPermit,
     mut supervisor: Option<Channel>,
 ) -> ExitCode {
-    let places = Arc::new(Places::new(&config.data_dir));
+    let places = Arc::new(Places::new(&config.data_dir).giving(config.kernel_users.clone()));
     let http = match http(&config, server) {
         Ok(http) => http,
         Err(problem) => return refuse(vec![problem], supervisor).await,

@@ -23,6 +23,8 @@ use crate::sandbox::{Exit, Network};
 use crate::spec::{Access, Spec};
 use crate::stub::{Stub, Stubs};
 use crate::system::System;
+use crate::watchdog::INTERVAL;
+use crate::watchdog::unseen::Unseen;
 use postern_confine::seccomp::Filter;
 
 /// The namespaces that a stub is cloned into; the cgroup namespace follows when the group was entered.
@@ -61,6 +63,8 @@ pub(crate) struct Running {
     pub(crate) group: Option<Group>,
     pub(crate) kernel_uid: u32,
     pub(crate) memory_bytes: u64,
+    /// Where no group holds memory: what shows that of no process.
+    pub(crate) unseen: Option<Unseen>,
     /// What its disk limit counts: the workspace and the layer of packages.
     pub(crate) counted: Vec<PathBuf>,
     pub(crate) disk_bytes: u64,
@@ -71,6 +75,8 @@ pub(crate) struct Running {
 pub(crate) struct Handed {
     pub(crate) tools: OwnedFd,
     pub(crate) sockets: Vec<OwnedFd>,
+    /// What stays with the spawner.
+    unseen: Option<Unseen>,
     /// Where it shows something lent to be read that could not be closed to writing as a whole.
     pub(crate) open: Vec<PathBuf>,
 }
@@ -93,6 +99,11 @@ impl Process {
         Self { id, pidfd, waited: false }
     }
 
+    /// Kills it and everything in its namespace; whoever waits for it comes later.
+    pub(crate) fn kill(&self) {
+        let _ended_already = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
     /// Kills it, waits, and says how it ended when it had ended before.
     fn end(&mut self) -> String {
         if self.waited {
@@ -100,7 +111,7 @@ impl Process {
         }
         self.waited = true;
         // Its namespace dies with its first process; the wait returns when the last process of it is gone.
-        let _ended_already = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+        self.kill();
         loop {
             match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
                 Err(Errno::INTR) => {}
@@ -144,25 +155,33 @@ impl Running {
     }
 }
 
-/// Builds one sandbox: in a stub that was prepared, or in a fresh one when there is none or the prepared one is of no use.
+/// Builds one sandbox: in a stub that was prepared, or in a fresh one when there is none or the prepared one is of no use. `meanwhile` is called again and
+/// again while nothing comes from it.
 pub(crate) fn build(
     tools: &Tools,
     stubs: &mut Stubs,
     pool: &mut Pool,
     request: &Request,
+    meanwhile: &mut dyn FnMut(),
 ) -> Result<(Running, Handed), BuildError> {
     while let Some(stub) = stubs.take(pool) {
-        if let Ok(built) = build_in(tools, stub, pool, request) {
+        if let Ok(built) = build_in(tools, stub, pool, request, meanwhile) {
             return Ok(built);
         }
     }
-    build_in(tools, Stub::start(tools, pool)?, pool, request)
+    build_in(tools, Stub::start(tools, pool)?, pool, request, meanwhile)
 }
 
-fn build_in(tools: &Tools, stub: Stub, pool: &mut Pool, request: &Request) -> Result<(Running, Handed), BuildError> {
-    let built = serve(tools, &stub, pool, request);
+fn build_in(
+    tools: &Tools,
+    stub: Stub,
+    pool: &mut Pool,
+    request: &Request,
+    meanwhile: &mut dyn FnMut(),
+) -> Result<(Running, Handed), BuildError> {
+    let built = serve(tools, &stub, pool, request, meanwhile);
     match built {
-        Ok((last_words, handed)) => {
+        Ok((last_words, mut handed)) => {
             let Stub { process, group, .. } = stub;
             let spec = &request.spec;
             let running = Running {
@@ -170,6 +189,7 @@ fn build_in(tools: &Tools, stub: Stub, pool: &mut Pool, request: &Request) -> Re
                 group,
                 kernel_uid: request.kernel_uid,
                 memory_bytes: spec.memory_bytes,
+                unseen: handed.unseen.take(),
                 counted: spec.counted().cloned().collect(),
                 disk_bytes: spec.disk_bytes,
                 last_words,
@@ -197,7 +217,13 @@ fn limit(stub: &Stub, pool: &Pool, request: &Request) -> Result<(), BuildError> 
     })
 }
 
-fn serve(tools: &Tools, stub: &Stub, pool: &Pool, request: &Request) -> Result<(OwnedFd, Handed), BuildError> {
+fn serve(
+    tools: &Tools,
+    stub: &Stub,
+    pool: &Pool,
+    request: &Request,
+    meanwhile: &mut dyn FnMut(),
+) -> Result<(OwnedFd, Handed), BuildError> {
     let (tools_ours, tools_theirs) = stream_pair()?;
     let (words_ours, words_theirs) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(no_sockets)?;
@@ -212,9 +238,12 @@ fn serve(tools: &Tools, stub: &Stub, pool: &Pool, request: &Request) -> Result<(
     drop((tools_theirs, words_theirs));
     // The stub builds meanwhile.
     limit(stub, pool, request)?;
-    let (sockets, open) = wait_for_report(&stub.channel, &request.spec)?;
+    let Reported { sockets, open, unseen } = wait_for_report(&stub.channel, &request.spec, meanwhile)?;
     ordered.map_err(|error| BuildError::refused("order the build", error.to_string(), "report this as a defect"))?;
-    Ok((words_ours, Handed { tools: tools_ours, sockets, open }))
+    if !memory_held && unseen.is_none() {
+        return Err(BuildError::refused("hear from the child", "it shows no memory", "report this as a defect"));
+    }
+    Ok((words_ours, Handed { tools: tools_ours, sockets, open, unseen }))
 }
 
 /// A process id as files of the kernel want it.
@@ -231,41 +260,63 @@ fn no_sockets(errno: Errno) -> BuildError {
     BuildError::system("make the sockets", "make a socket pair or pipe", errno, "raise the limit of open files")
 }
 
-/// Waits until the child is process 1, or says why not. With its sockets comes what was lent and stays open.
-fn wait_for_report(child: &Channel, spec: &Spec) -> Result<(Vec<OwnedFd>, Vec<PathBuf>), BuildError> {
+/// What came from the child until it was process 1.
+struct Reported {
+    sockets: Vec<OwnedFd>,
+    /// Where what was lent stays open.
+    open: Vec<PathBuf>,
+    unseen: Option<Unseen>,
+}
+
+/// Waits until the child is process 1, or says why not.
+fn wait_for_report(child: &Channel, spec: &Spec, meanwhile: &mut dyn FnMut()) -> Result<Reported, BuildError> {
     let until = Instant::now() + PATIENCE;
     let mut read = spec.mounts.iter().filter(|mount| mount.access != Access::Write);
-    let mut open = Vec::new();
+    let (mut open, mut unseen) = (Vec::new(), None);
     loop {
-        match receive(child, until)? {
+        match receive(child, until, meanwhile)? {
             Some((Report::Lent, mounts)) => {
                 let closed = nobody::own(&mounts)?;
                 open.extend(closed.iter().zip(&mut read).filter(|(is, _)| !**is).map(|(_, mount)| mount.at.clone()));
                 // A child that is gone by now is met by the next look.
                 let _gone = child.send(&Order::Closed, &[]);
             }
-            Some((Report::Ready, sockets)) if sockets.len() >= Network::SOCKETS => return Ok((sockets, open)),
+            Some((Report::Memory, shown)) => unseen = Unseen::from_descriptors(shown),
+            Some((Report::Ready, sockets)) if sockets.len() >= Network::SOCKETS => {
+                return Ok(Reported { sockets, open, unseen });
+            }
             Some((Report::Failed(error), _)) => return Err(error),
             Some((Report::Ready, _)) | None => return Err(died()),
         }
     }
 }
 
-fn receive(child: &Channel, until: Instant) -> Result<Option<(Report, Vec<OwnedFd>)>, BuildError> {
+fn receive(
+    child: &Channel,
+    until: Instant,
+    meanwhile: &mut dyn FnMut(),
+) -> Result<Option<(Report, Vec<OwnedFd>)>, BuildError> {
     const STEP: &str = "hear from the child";
-    let left = until.saturating_duration_since(Instant::now());
-    let timeout = Timespec::try_from(left).map_err(|_| died())?;
-    let mut polled = [PollFd::new(child, PollFlags::IN)];
-    match rustix::event::poll(&mut polled, Some(&timeout)) {
-        Ok(0) => Err(BuildError::refused(
-            STEP,
-            format!("nothing came for {} s", PATIENCE.as_secs()),
-            "look for a file system of the host that does not answer",
-        )),
-        Ok(_) | Err(Errno::INTR) => child
-            .receive(REPORT_LIMIT)
-            .map_err(|error| BuildError::refused(STEP, error.to_string(), "report this as a defect")),
-        Err(errno) => Err(BuildError::system(STEP, "poll", errno, "report this as a defect")),
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left.min(INTERVAL)).map_err(|_| died())?;
+        let mut polled = [PollFd::new(child, PollFlags::IN)];
+        match rustix::event::poll(&mut polled, Some(&timeout)) {
+            Ok(0) if left <= INTERVAL => {
+                return Err(BuildError::refused(
+                    STEP,
+                    format!("nothing came for {} s", PATIENCE.as_secs()),
+                    "look for a file system of the host that does not answer",
+                ));
+            }
+            Ok(0) => meanwhile(),
+            Ok(_) | Err(Errno::INTR) => {
+                return child
+                    .receive(REPORT_LIMIT)
+                    .map_err(|error| BuildError::refused(STEP, error.to_string(), "report this as a defect"));
+            }
+            Err(errno) => return Err(BuildError::system(STEP, "poll", errno, "report this as a defect")),
+        }
     }
 }
 
@@ -284,7 +335,11 @@ mod tests {
     #[test]
     fn a_child_that_says_nothing_is_given_up_when_its_time_is_over() {
         let (ours, _theirs) = Channel::pair().expect("a pair");
-        let Err(given_up) = receive(&ours, Instant::now()) else { panic!("nothing came") };
+        let mut looks = 0;
+        let Err(given_up) = receive(&ours, Instant::now() + INTERVAL * 5 / 2, &mut || looks += 1) else {
+            panic!("nothing came")
+        };
+        assert_eq!(looks, 2, "the others are watched meanwhile");
         assert!(given_up.cause.contains("nothing came for 20 s") && !given_up.fix.is_empty(), "{given_up:?}");
     }
 }

@@ -77,6 +77,8 @@ impl Etc {
         let copied = look();
         let made = self.made + 1;
         let etc = self.ours.join(format!("etc-{made}"));
+        // Of an attempt that failed half-way. Nobody was ever shown it.
+        remove_if_there(&etc)?;
         directory(&etc)?;
         for Copied { path, .. } in copied.iter().filter(|copied| copied.state.is_some()) {
             if let Some(contents) = contents(path) {
@@ -174,12 +176,16 @@ fn remove_what_nobody_holds(shared: &Path) -> io::Result<()> {
         if rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive).is_err() {
             continue;
         }
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove_if_there(&path)?;
     }
     Ok(())
+}
+
+fn remove_if_there(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -243,6 +249,19 @@ mod tests {
         assert!(etc.renew().expect("made"));
         assert_ne!(etc.directory(), first);
         assert!(first.join("passwd").exists(), "sandboxes that started with it still look at it");
+    }
+
+    #[test]
+    fn what_an_attempt_left_that_failed_half_way_is_in_nobodys_way() {
+        let shared = tempfile::tempdir().expect("a directory");
+        let mut etc = Etc::prepare(shared.path()).expect("made");
+        let half = etc.ours.join("etc-2");
+        directory(&half).expect("made");
+        fs::write(half.join("left"), "").expect("written");
+        etc.copied[0].state = None;
+        assert!(etc.renew().expect("made"));
+        assert_eq!(etc.directory(), half);
+        assert!(half.join("passwd").exists() && !half.join("left").exists());
     }
 
     #[test]

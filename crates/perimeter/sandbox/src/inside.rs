@@ -82,6 +82,8 @@ pub(crate) enum Order<'a> {
 pub(crate) enum Report {
     /// As root: mounts come with this that are lent to be read, and are to be closed to writing before anything of the session runs.
     Lent,
+    /// Where no group holds memory: what shows that of no process comes with this (see [`crate::watchdog::unseen`]).
+    Memory,
     /// Everything stands, and this is process 1; the sockets come with this, in the order of `Network`.
     Ready,
     Failed(BuildError),
@@ -246,6 +248,12 @@ const STEPS: &[Step<Run>] = &[
         reason: "of the new process namespace, so that no other process can be named; the kernel wants to see the host's, so it comes before that is gone",
         fix: check::PROC_FIX,
         run: filesystem::make_proc,
+    },
+    Step {
+        name: "show what lies in memory",
+        reason: "where no group holds memory the spawner counts it, and neither files in memory nor shared segments are any process's; nothing of the session runs yet that could show something else",
+        fix: OWN_DEFECT,
+        run: filesystem::show_memory,
     },
     Step {
         name: "enter the new root",

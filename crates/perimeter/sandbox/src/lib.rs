@@ -68,6 +68,15 @@ pub fn tool_channel() -> Option<std::os::fd::OwnedFd> {
     sys::take_inherited(SPAWNER_DESCRIPTOR).map(inside::first_process)
 }
 
+/// Has the kernel refuse whoever sends descriptors to this end of a tool channel: the last close of a socket that comes from a sandbox may wait for as long as
+/// its sender likes, in whichever thread receives it or closes the channel.
+///
+/// # Errors
+/// The kernel's, where it cannot (before Linux 6.16).
+pub fn refuse_descriptors(channel: std::os::fd::BorrowedFd<'_>) -> std::io::Result<()> {
+    Ok(sys::refuse_descriptors(channel)?)
+}
+
 /// For a tool server that has nothing to do: gives back what memory it can do without. The next call is a little slower.
 pub fn rest() {
     // What is not given back is only kept.

@@ -25,8 +25,7 @@ use crate::seccomp;
 use crate::spec::{Settings, Spec};
 use crate::stub::Stubs;
 use crate::system::{self, System};
-use crate::watchdog::disk::{Gauge, Subject};
-use crate::watchdog::{self, Census};
+use crate::watchdog::Watchdog;
 use crate::wire::{Answer, Ask, Asked, MESSAGE_LIMIT, Ready, Told};
 use crate::{check, image, pause};
 
@@ -58,13 +57,10 @@ struct Spawner<'a> {
     stubs: Stubs,
     pool: Pool,
     statuses: Vec<ControlStatus>,
-    memory_held: bool,
     running: BTreeMap<String, Running>,
     /// Which sandboxes are stopped, each with those of its processes that were stopped before.
     paused: BTreeMap<String, HashSet<pause::Member>>,
-    gauge: Gauge,
-    /// When the memory of all was last counted.
-    counted: Option<Instant>,
+    watchdog: Watchdog,
 }
 
 impl<'a> Spawner<'a> {
@@ -78,14 +74,14 @@ impl<'a> Spawner<'a> {
                 BuildError::system(STEP, "drop supplementary groups", errno, "report this as a defect")
             })?;
         }
-        let filter = seccomp::inside()
+        let groups = cgroup::detect();
+        let memory_held = groups.as_ref().is_some_and(|groups| groups.controllers().contains(&Controller::Memory));
+        let filter = seccomp::inside(memory_held)
             .map_err(|error| BuildError::refused(STEP, error.to_string(), "report this as a defect"))?;
         let image = image::copy_of_ourselves().map_err(|error| {
             BuildError::refused(STEP, format!("copy this program to memory: {error}"), "free some memory")
         })?;
-        let groups = cgroup::detect();
         let statuses = check::statuses(groups.as_deref(), builder);
-        let memory_held = groups.as_ref().is_some_and(|groups| groups.controllers().contains(&Controller::Memory));
         let nothing = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| BuildError::system(STEP, "open /dev/null", errno, "mount /dev with its usual devices"))?;
         let clocks = Clocks::promised(&statuses);
@@ -110,11 +106,9 @@ impl<'a> Spawner<'a> {
             stubs,
             pool,
             statuses,
-            memory_held,
             running: BTreeMap::new(),
             paused: BTreeMap::new(),
-            gauge: Gauge::default(),
-            counted: None,
+            watchdog: Watchdog::new(memory_held),
         })
     }
 
@@ -138,9 +132,9 @@ impl<'a> Spawner<'a> {
                     Ok(None) => return ExitCode::SUCCESS,
                     Err(_) => return ExitCode::FAILURE,
                 }
-            } else {
-                self.watch();
             }
+            // Whatever is asked, and however often.
+            self.watch();
         }
     }
 
@@ -151,12 +145,14 @@ impl<'a> Spawner<'a> {
             let ahead = self.pool.wanted() || self.stubs.wanted();
             let watched = !self.running.is_empty();
             let timeout = match (ahead, watched) {
-                (true, _) => Some(QUIET),
-                (false, true) => Some(self.gauge.pause()),
+                (true, true) => Some(QUIET.min(self.watchdog.pause(Instant::now()))),
+                (true, false) => Some(QUIET),
+                (false, true) => Some(self.watchdog.pause(Instant::now())),
                 (false, false) => None,
             };
             let woken = self.poll(timeout)?;
-            if !ahead || woken.asked || !woken.ended.is_empty() {
+            let due = watched && self.watchdog.pause(Instant::now()).is_zero();
+            if !ahead || due || woken.asked || !woken.ended.is_empty() {
                 return Ok(woken);
             }
             if self.stubs.wanted() {
@@ -260,12 +256,28 @@ impl<'a> Spawner<'a> {
             let cause = format!("the kernel user {} has a sandbox already", request.kernel_uid);
             return Err(BuildError::refused("find a free kernel user", cause, "give each session its own"));
         }
-        let (running, handed) = builder::build(&self.tools, &mut self.stubs, &mut self.pool, &request)?;
+        let (running, handed) = self.build_and_watch(&request)?;
         let pid = builder::number(running.process.id);
         self.running.insert(request.spec.session, running);
-        let Handed { tools, sockets, open } = handed;
+        let Handed { tools, sockets, open, .. } = handed;
         let descriptors = std::iter::once(tools).chain(sockets).collect();
         Ok(Built { pid, controls, open, descriptors })
+    }
+
+    /// A build may wait for a file system that does not answer; the other sandboxes are watched meanwhile.
+    fn build_and_watch(&mut self, request: &Request) -> Result<(Running, Handed), BuildError> {
+        let Self { tools, stubs, pool, running, watchdog, .. } = self;
+        let mut over = Vec::new();
+        let mut meanwhile = || {
+            let found = watchdog.look(running, Instant::now());
+            found.iter().filter_map(|(session, _)| running.get(session)).for_each(|running| running.process.kill());
+            over.extend(found);
+        };
+        let built = builder::build(tools, stubs, pool, request, &mut meanwhile);
+        for (session, limit) in over {
+            self.end_because(&session, Ending::Over(limit));
+        }
+        built
     }
 
     /// Ends a sandbox, or buries one that ended, and tells.
@@ -286,35 +298,11 @@ impl<'a> Spawner<'a> {
         let _gone = self.worker.send(&Told::Ended { session: session.to_owned(), exit }, &[]);
     }
 
-    /// Ends what is over a limit that the kernel does not hold here.
+    /// Ends what is over a limit that the kernel does not hold here, once it is time to look.
     fn watch(&mut self) {
-        for session in self.over_memory(Instant::now()) {
-            self.end_because(&session, Ending::Over(Limit::Memory));
+        for (session, limit) in self.watchdog.look(&self.running, Instant::now()) {
+            self.end_because(&session, Ending::Over(limit));
         }
-        if let Some(session) = self.over_disk().filter(|_| !postern_danger::off!("disk-watchdog")) {
-            self.end_because(&session, Ending::Over(Limit::Disk));
-        }
-    }
-
-    fn over_memory(&mut self, now: Instant) -> Vec<String> {
-        let is_early = self.counted.is_some_and(|last| now.duration_since(last) < watchdog::INTERVAL);
-        if self.memory_held || is_early {
-            return Vec::new();
-        }
-        self.counted = Some(now);
-        let census = Census::take();
-        let over =
-            |running: &Running| census.resident_bytes(builder::number(running.process.id)) > running.memory_bytes;
-        self.running.iter().filter(|(_, running)| over(running)).map(|(session, _)| session.clone()).collect()
-    }
-
-    fn over_disk(&mut self) -> Option<String> {
-        let subjects = self.running.iter().map(|(session, running)| Subject {
-            session,
-            directories: &running.counted,
-            limit_bytes: running.disk_bytes,
-        });
-        self.gauge.look(subjects, Instant::now())
     }
 }
 

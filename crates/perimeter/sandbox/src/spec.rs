@@ -9,7 +9,8 @@ use crate::control::Control;
 /// The user and group inside, whatever they are outside.
 pub const AGENT_UID: u32 = 1000;
 
-/// The lowest kernel user that root may give to a sandbox: below lie people and services.
+/// The lowest kernel user that root may give to a sandbox: below lie people and services. Which of those above nobody else has is for whoever gives it to
+/// know.
 pub const LOWEST_KERNEL_UID: u32 = 100_000;
 
 /// One sandbox, described whole.

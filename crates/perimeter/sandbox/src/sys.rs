@@ -311,6 +311,18 @@ fn last_errno() -> Errno {
     Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL)
 }
 
+/// Has the kernel refuse whoever sends descriptors to this Unix socket (Linux 6.16): they are neither queued nor ever closed here.
+pub(crate) fn refuse_descriptors(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    /// The same number on all architectures that we run on.
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let no: libc::c_int = 0;
+    let size = libc::socklen_t::try_from(size_of_val(&no)).expect("four bytes");
+    // SAFETY: the kernel reads exactly the size we state of a number that lives until after the call.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const no).cast(), size) };
+    outcome(result.into())
+}
+
 /// Makes a C string of text that cannot hold a null byte after [`crate::spec`] was checked; cut at the first one otherwise.
 pub(crate) fn c_string(text: &str) -> CString {
     CString::new(text).unwrap_or_else(|error| {

@@ -2,13 +2,14 @@
 //! a peer that breaks a rule is not spoken to again. Never reads a file or runs a program.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use postern_exec::ChannelError;
 use postern_exec::asynchronous::Channel;
 use serde_json::{Map, Value};
 
+use crate::relay;
 use crate::wire::{Block, CALL_DEADLINE_MS, CallTool, Configuration, FRAME_LIMIT_BYTES, Request, Source, ToolOutcome};
 
 /// How long one call may take (contract section 4.5).
@@ -50,11 +51,16 @@ pub enum CallError {
 }
 
 impl ToolClient {
-    /// Takes over the worker's end of a tool channel.
+    /// Takes over the worker's end of a tool channel. No descriptor from inside arrives in the runtime: the kernel refuses whoever sends one, or threads of
+    /// their own close it.
     ///
     /// # Errors
     /// The socket cannot be used with this runtime.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        let socket = match postern_sandbox::refuse_descriptors(socket.as_fd()) {
+            Ok(()) => socket,
+            Err(_older_kernel) => relay::of(socket)?,
+        };
         Ok(Self { channel: Some(Channel::new(socket)?), grace: GRACE })
     }
 

@@ -12,6 +12,7 @@ mod grep;
 mod paths;
 mod pattern;
 mod python;
+mod relay;
 pub mod server;
 mod shell;
 mod toolbox;

@@ -16,7 +16,7 @@ use postern_exec::program::Running;
 use postern_exec::role::STARTER;
 use postern_model::ids::SessionId;
 use postern_policy::document::DocumentText;
-use postern_runner::{OpenSession, Outcome as Told, SessionFacts, Standing, ToolCall, WorkerConfig};
+use postern_runner::{KernelUsers, OpenSession, Outcome as Told, SessionFacts, Standing, ToolCall, WorkerConfig};
 use postern_sandbox::ControlStatus;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::{Map, Value, json};
@@ -316,6 +316,7 @@ fn configuration(settings: &Settings, directory: &Path, document: &DocumentText,
         variables: BTreeMap::new(),
         names: Some(names),
         degraded: Vec::new(),
+        kernel_users: KernelUsers::default(),
     }
 }
 

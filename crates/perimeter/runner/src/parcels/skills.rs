@@ -123,7 +123,19 @@ impl Parcels {
                 }
             }
         }
+        self.sweep(&installed).map_err(|error| no_room(&error))?;
         Ok(lines)
+    }
+
+    /// Takes away what lies there and is no skill of the session's: one that has another name by now lies at that too.
+    fn sweep(&self, installed: &Installed) -> io::Result<()> {
+        for entry in fs::read_dir(self.place.given.join(GIVEN[1].0))? {
+            let entry = entry?;
+            if !installed.values().any(|lies| entry.file_name() == lies.name.as_str()) {
+                remove(&entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Brings one skill; none where it is there already.

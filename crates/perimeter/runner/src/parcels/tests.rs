@@ -46,6 +46,21 @@ fn files_are_wanted_by_where_they_go_and_anything_else_is_not_passed_over() {
 }
 
 #[test]
+fn files_of_which_one_lies_where_the_other_does_are_refused_and_both_are_named() {
+    for (one, other) in [("data", "data/x"), ("data/x/y", "data"), ("data", "data")] {
+        let resources = [one, other].map(|path| file(&format!("/mnt/session/uploads/{path}")));
+        let refused = wanted(&json!({"resources": resources})).unwrap_err();
+        assert_eq!(refused.code, "resource_unsupported");
+        for path in [one, other] {
+            let named = format!("/mnt/session/uploads/{path} ");
+            assert!(refused.message.replace('.', " ").contains(&named), "{path}: {}", refused.message);
+        }
+    }
+    let apart = ["data/x", "data/xy", "data-x"].map(|path| file(&format!("/mnt/session/uploads/{path}")));
+    assert_eq!(wanted(&json!({"resources": apart})).unwrap().files.len(), 3);
+}
+
+#[test]
 fn a_server_whose_files_cannot_be_fetched_may_give_none() {
     assert!(nothing_given(&json!({"resources": []})).is_ok());
     assert_eq!(
@@ -169,6 +184,32 @@ async fn a_skill_is_on_record_before_it_is_shown_and_goes_with_its_agent() {
         parcels.bring(subject, &of_skills(&[]), &mut hands).await.unwrap();
         assert!(!at.exists(), "it goes with the agent that had it");
     }
+}
+
+#[tokio::test]
+async fn a_skill_that_has_another_name_by_now_lies_there_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Places::new(directory.path()).of("sesn_1").unwrap();
+    let parcels = Parcels::new(place.clone(), None, true, Server::Ours).unwrap();
+    let archive = archive(&[("x/SKILL.md", "read me")]);
+    let (remote, _) = server(move |path| match path {
+        "/v1/skills/skill_1/versions/1" => ("200 OK", br#"{"id":"skillver_1","name":"pdf"}"#.to_vec()),
+        "/v1/skills/skill_1/versions/2" => ("200 OK", br#"{"id":"skillver_2","name":"paper"}"#.to_vec()),
+        _ => ("200 OK", archive.clone()),
+    });
+    let key = Bearer::new("key".into());
+    let subject = Subject { remote: &remote, key: &key, session: "sesn_1" };
+    let skills = place.given.join("skills");
+    for (version, name) in [("1", "pdf"), ("2", "paper"), ("1", "pdf")] {
+        let mut hands = Noting { at: skills.join(name), passed: Vec::new() };
+        parcels.bring(subject, &of_skills(&[("skill_1", version)]), &mut hands).await.unwrap();
+        let there: Vec<_> = fs::read_dir(&skills).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(there, [name]);
+    }
+    // Shown, and its worker was killed before it could note it.
+    fs::create_dir(skills.join("paper")).unwrap();
+    parcels.bring(subject, &of_skills(&[("skill_1", "1")]), &mut Unrecorded).await.unwrap();
+    assert!(skills.join("pdf/SKILL.md").exists() && !skills.join("paper").exists());
 }
 
 #[tokio::test]

@@ -84,13 +84,38 @@ fn look_through(directory: &OwnedFd, path: &mut Vec<String>, bounds: Bounds, fou
             continue;
         };
         path.push(text.to_owned());
-        // What went away or was swapped meanwhile is for the next look.
-        if let Ok(opened) = open(directory, OsStr::from_bytes(name), OFlags::empty()) {
-            look_at(&opened, path, bounds, found)?;
+        match open(directory, OsStr::from_bytes(name), OFlags::empty()) {
+            Ok(opened) => look_at(&opened, path, bounds, found)?,
+            Err(error) => match Unopened::of(&error) {
+                Unopened::NoFile => {}
+                Unopened::Closed => found.refused.push((path.join("/"), "the worker may not read it".to_owned())),
+                Unopened::Trouble => return Err(error),
+            },
         }
         path.pop();
     }
     Ok(())
+}
+
+/// What it is that could not be opened.
+#[derive(Debug, PartialEq, Eq)]
+enum Unopened {
+    /// It went away or was swapped meanwhile, which is for the next look; or it is a link, a socket or a device.
+    NoFile,
+    /// It is there, and closed to us.
+    Closed,
+    /// Nothing is known of it: whoever takes it for gone would have the server forget it.
+    Trouble,
+}
+
+impl Unopened {
+    fn of(error: &io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::NODEV) => Self::NoFile,
+            Some(Errno::ACCESS | Errno::PERM) => Self::Closed,
+            _ => Self::Trouble,
+        }
+    }
 }
 
 fn look_at(opened: &OwnedFd, path: &mut Vec<String>, bounds: Bounds, found: &mut Found) -> io::Result<()> {
@@ -304,6 +329,42 @@ mod tests {
         assert!(found.files.len() <= BOUNDS.entries);
         assert!(found.refused.iter().any(|(_, why)| why.contains("at most 100")), "{:?}", found.refused);
         assert!(contents(root, "large", BOUNDS.bytes).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_what_it_is_and_never_taken_for_gone() {
+        for (errno, what) in [
+            (Errno::NOENT, Unopened::NoFile),
+            (Errno::LOOP, Unopened::NoFile),
+            (Errno::NXIO, Unopened::NoFile),
+            (Errno::ACCESS, Unopened::Closed),
+            (Errno::MFILE, Unopened::Trouble),
+            (Errno::NFILE, Unopened::Trouble),
+            (Errno::NOMEM, Unopened::Trouble),
+            (Errno::IO, Unopened::Trouble),
+        ] {
+            assert_eq!(Unopened::of(&errno.into()), what, "{errno}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["open", "closed"] {
+            fs::write(directory.path().join(name), "text").unwrap();
+        }
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        mode(directory.path(), 0o755);
+        mode(&directory.path().join("open"), 0o644);
+        mode(&directory.path().join("closed"), 0o000);
+        let root = directory.path().to_owned();
+        let as_an_ordinary_user = move || {
+            if rustix::process::geteuid().is_root() {
+                // Of this thread alone.
+                let nobody = Uid::from_raw(65534);
+                rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            }
+            look(&root, BOUNDS).unwrap()
+        };
+        let found = std::thread::spawn(as_an_ordinary_user).join().unwrap();
+        assert_eq!(found.files.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), ["open"]);
+        assert_eq!(found.refused, [("closed".to_owned(), "the worker may not read it".to_owned())]);
     }
 
     #[test]

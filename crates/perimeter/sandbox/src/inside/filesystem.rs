@@ -7,11 +7,13 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, UnmountFlags};
 
 use super::mounts::{self, Use};
 use super::sources::Kind;
-use super::{Doing, Failure, Inside};
+use super::{Doing, Failure, Inside, Report};
 use crate::environment::{BUNDLE, SESSION_CA};
 use crate::etc;
 use crate::spec::Trust;
@@ -25,6 +27,9 @@ const ASSEMBLY: &str = "/usr";
 /// An empty directory and an empty file, which lie over what is hidden.
 const EMPTY_DIRECTORY: &str = "/.empty/directory";
 const EMPTY_FILE: &str = "/.empty/file";
+
+/// Below /proc: the shared segments of a namespace.
+const SEGMENTS: &str = "sysvipc/shm";
 
 /// The most that the root, /tmp and /dev/shm take together, whatever the memory limit.
 const IN_MEMORY_AT_MOST: u64 = 1 << 30;
@@ -205,6 +210,23 @@ pub(super) fn make_proc(inside: &mut Inside) -> Result<(), Failure> {
         mounts::create("proc", &[], quiet() | MountAttrFlags::MOUNT_ATTR_NOEXEC)?
     });
     Ok(())
+}
+
+/// Step: what the spawner looks at to count memory that no process shows. Its list of segments is opened here: it tells of the namespace of whoever opens it.
+pub(super) fn show_memory(inside: &mut Inside) -> Result<(), Failure> {
+    if inside.memory_held {
+        return Ok(());
+    }
+    let (Some(proc), Some(files)) = (&inside.proc, &inside.tmp) else {
+        return Err(Failure::other("neither /proc nor /tmp was made"));
+    };
+    let segments = match rustix::fs::openat(proc, SEGMENTS, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        Err(Errno::NOENT) => None,
+        opened => Some(opened.doing(|| format!("open /proc/{SEGMENTS}"))?),
+    };
+    let shown: Vec<_> = std::iter::once(files).chain(&segments).map(AsFd::as_fd).collect();
+    let sent = inside.ahead.spawner.send(&Report::Memory, &shown);
+    sent.map_err(|error| Failure::other(error.to_string()))
 }
 
 /// Step: the new root becomes the root, and the old one is gone.

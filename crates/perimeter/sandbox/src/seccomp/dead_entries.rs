@@ -3,7 +3,7 @@
 
 use postern_confine::list::entries;
 
-use super::{INSIDE, NEVER};
+use super::{COUNTED, INSIDE, NEVER};
 
 /// What the filter says to a call.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ struct Rule<'a> {
 
 fn rules() -> Vec<Rule<'static>> {
     let mut rules = Vec::new();
-    for entry in [INSIDE, NEVER].into_iter().flat_map(entries) {
+    for entry in [INSIDE, COUNTED, NEVER].into_iter().flat_map(entries) {
         let (conditions, calls): (Vec<&str>, Vec<&str>) = entry.words[1..].iter().partition(|word| word.contains('='));
         for call in calls {
             rules.push(Rule { action: entry.words[0], call, conditions: conditions.clone() });

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use postern_exec::Channel;
 use postern_exec::role::Starter;
-use postern_sandbox::{BuildError, LOWEST_KERNEL_UID, Root, Sandbox, Settings, Spawner, Spec, Trust};
+use postern_sandbox::{BuildError, Control, LOWEST_KERNEL_UID, Root, Sandbox, Settings, Spawner, Spec, State, Trust};
 
 use crate::probe::{Ask, Told};
 
@@ -26,6 +26,12 @@ pub(crate) fn probe_program() -> PathBuf {
 
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Whether the kernel holds something for this sandbox.
+pub(crate) fn is_held(stand: &Stand, control: Control) -> bool {
+    let status = stand.sandbox.controls.iter().find(|status| status.control == control);
+    status.expect("each control has a status").state == State::Active
 }
 
 /// A kernel user that no other test of any process uses at the same time.

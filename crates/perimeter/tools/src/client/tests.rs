@@ -153,6 +153,72 @@ async fn a_descriptor_with_an_answer_is_closed_and_the_channel_not_used_again() 
     assert!(matches!(client.call("a", "read", Map::new(), CALL_DEADLINE).await, Err(CallError::Gone)));
 }
 
+/// A socket whose last close takes this long: what was sent over it is not read by anybody.
+fn lingering(seconds: Duration) -> (std::net::TcpStream, impl Sized) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    #[expect(clippy::disallowed_methods, reason = "stands for a connection that code in a sandbox has")]
+    let socket = std::net::TcpStream::connect(address).expect("connects");
+    let (unread, _) = listener.accept().expect("accepts");
+    rustix::net::sockopt::set_socket_linger(&socket, Some(seconds)).expect("set");
+    socket.set_nonblocking(true).expect("set");
+    while io::Write::write(&mut &socket, &[0; 1 << 16]).is_ok() {}
+    (socket, unread)
+}
+
+#[tokio::test]
+async fn a_socket_that_lingers_holds_up_no_thread_of_the_runtime() {
+    const LINGERS: Duration = Duration::from_secs(15);
+    type Taken = fn(OwnedFd) -> ToolClient;
+    let of = |ours: OwnedFd| ToolClient::new(ours).expect("a client");
+    let older_kernel = |ours: OwnedFd| {
+        let carried = relay::of(ours).expect("two threads");
+        ToolClient { channel: Some(Channel::new(carried).expect("a channel")), grace: GRACE }
+    };
+    for (taken, read) in [(of as Taken, true), (of, false), (older_kernel, true), (older_kernel, false)] {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+        let mut client = taken(ours.into());
+        let (socket, unread) = lingering(LINGERS);
+        let send = move || {
+            let channel = postern_exec::Channel::new(theirs.into());
+            let _refused = channel.send(&saying("take this"), &[AsFd::as_fd(&socket)]);
+            // The last of it, where the kernel refused it.
+            std::thread::spawn(move || drop(socket));
+        };
+        tokio::task::spawn_blocking(send).await.expect("sent");
+        let began = std::time::Instant::now();
+        if read {
+            // A thread of the relay may be held up, and with it the answer; not whoever waits for it.
+            let call = client.call("a", "read", Map::new(), CALL_DEADLINE);
+            let answer = tokio::time::timeout(Duration::from_secs(1), call).await;
+            assert!(!matches!(answer, Ok(Ok(_))), "{answer:?}");
+        }
+        drop(client);
+        assert!(began.elapsed() < LINGERS / 2, "{:?}, read: {read}", began.elapsed());
+        drop(unread);
+    }
+}
+
+#[tokio::test]
+async fn a_kernel_that_can_refuses_descriptors_before_they_are_on_their_way() {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+    let (another, _) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+    if postern_sandbox::refuse_descriptors(another.as_fd()).is_err() {
+        let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+        let mut release = text.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        assert!((release.next(), release.next()) < (Some(6), Some(16)), "{text}");
+        return;
+    }
+    let mut client = ToolClient::new(ours.into()).expect("a client");
+    let channel = postern_exec::Channel::new(theirs.into());
+    let null = std::fs::File::open("/dev/null").expect("opens");
+    let refused = channel.send(&saying("take this"), &[null.as_fd()]).expect_err("the kernel refuses it");
+    let ChannelError::Io(refused) = refused else { panic!("{refused:?}") };
+    assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+    drop(channel);
+    assert!(matches!(client.call("a", "read", Map::new(), CALL_DEADLINE).await, Err(CallError::Gone)));
+}
+
 #[tokio::test]
 async fn a_peer_that_dies_within_a_frame_is_gone() {
     for kept in [1, 3, 4, 9] {

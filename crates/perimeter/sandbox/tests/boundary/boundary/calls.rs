@@ -1,6 +1,8 @@
 //! Which system calls are answered, and how.
 
-use crate::stand::Stand;
+use postern_sandbox::Control;
+
+use crate::stand::{Stand, is_held};
 
 /// Python that makes calls by number and prints the error of each: `name number arguments...`.
 fn errors(stand: &Stand, calls: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -28,10 +30,16 @@ struct Call {
 
 /// A sandbox's own list, and what is refused everywhere.
 const LISTS: [&str; 2] = [include_str!("../../../data/seccomp.list"), postern_confine::seccomp::NEVER];
+/// What a sandbox may besides whose memory a group holds.
+const COUNTED: &str = include_str!("../../../data/counted.list");
 
 /// Every call of every line, where this architecture has it.
 fn listed() -> Vec<Call> {
-    let lines = LISTS.into_iter().flat_map(str::lines).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    listed_in(&LISTS)
+}
+
+fn listed_in(lists: &[&'static str]) -> Vec<Call> {
+    let lines = lists.iter().copied().flat_map(str::lines).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let mut calls = Vec::new();
     for line in lines {
         let mut words = line.split(" -- ").next().expect("a line has words").split(' ');
@@ -133,7 +141,8 @@ fn every_denied_call_of_the_list_is_answered_eperm_in_a_sandbox() {
 #[test]
 fn every_allowed_call_of_the_list_is_made_where_the_kernel_has_it() {
     let stand = Stand::new();
-    let allowed = listed().into_iter().filter(|call| call.action == "allow");
+    let counted = if is_held(&stand, Control::MemoryHard) { listed_in(&[COUNTED]) } else { Vec::new() };
+    let allowed = listed().into_iter().chain(counted).filter(|call| call.action == "allow");
     // Arguments that no call can do anything with.
     let calls: Vec<_> = allowed.map(|call| (call.name, number_of(call.name), [-1; 6])).collect();
     let mut unknown = Vec::new();
@@ -176,6 +185,10 @@ fn dangerous_calls_answer_eperm_and_unknown_ones_enosys() {
     for (name, error) in errors(&stand, &denied) {
         assert_eq!(error, "1", "{name} must answer EPERM");
     }
+    if !is_held(&stand, Control::MemoryHard) {
+        let memory = errors(&stand, &[("memfd_create", "319, 0, 0")]);
+        assert_eq!(memory, [("memfd_create".to_owned(), "38".to_owned())], "nobody counts its memory here");
+    }
     for (name, error) in errors(&stand, &[("clone3", "435, 0, 0"), ("unknown", "1000"), ("x32", "0x40000001, 1, 0, 0")])
     {
         assert_eq!(error, "38", "{name}");
@@ -186,7 +199,7 @@ fn dangerous_calls_answer_eperm_and_unknown_ones_enosys() {
 fn what_programs_need_is_made() {
     let stand = Stand::new();
     let told = stand.python(
-        "import socket, subprocess, threading, multiprocessing, os\nsocket.socket(socket.AF_UNIX); socket.socket(socket.AF_INET); socket.socket(socket.AF_INET6); socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)\nt = threading.Thread(target=lambda: None); t.start(); t.join()\nprint(subprocess.check_output(['/bin/echo', 'sub']).decode().strip())\nwith multiprocessing.Pool(2) as p: print(sum(p.map(abs, [-1, -2])))\nos.memfd_create('x'); print(socket.if_nameindex())",
+        "import socket, subprocess, threading, multiprocessing, os\nsocket.socket(socket.AF_UNIX); socket.socket(socket.AF_INET); socket.socket(socket.AF_INET6); socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)\nt = threading.Thread(target=lambda: None); t.start(); t.join()\nprint(subprocess.check_output(['/bin/echo', 'sub']).decode().strip())\nwith multiprocessing.Pool(2) as p: print(sum(p.map(abs, [-1, -2])))\nprint(socket.if_nameindex())",
     );
     assert_eq!(told.text, "sub\n3\n[(1, 'lo')]\n");
     assert_eq!(told.code, 0);

@@ -2,7 +2,7 @@
 
 use postern_sandbox::{Control, Limit, State};
 
-use crate::stand::{Stand, is_root};
+use crate::stand::{Stand, is_held, is_root};
 
 fn state(stand: &Stand, control: Control) -> State {
     stand.sandbox.controls.iter().find(|status| status.control == control).expect("each control has a status").state
@@ -24,7 +24,7 @@ fn memory_over_the_limit_kills_the_command_and_not_the_tool_server() {
 fn many_processes_together_do_not_pass_the_memory_limit_either() {
     let stand = Stand::with(|spec, _| spec.memory_bytes = 128 << 20);
     stand.channel.send(&crate::probe::Ask::Run(["/usr/bin/python3", "-c", "import os, time\nfor i in range(8):\n if os.fork() == 0:\n  x = bytearray(48 << 20)\n  for i in range(0, len(x), 4096): x[i] = 1\n  time.sleep(15); os._exit(0)\nfails = sum(os.waitstatus_to_exitcode(os.wait()[1]) != 0 for i in range(8))\nprint('killed', fails)"].map(str::to_owned).to_vec()), &[]).expect("sends");
-    if state(&stand, Control::MemoryHard) == State::Active {
+    if is_held(&stand, Control::MemoryHard) {
         let (told, _) = stand.channel.receive::<crate::probe::Told>(1 << 20).expect("answers").expect("lives");
         assert!(told.code == -9 || (told.text.starts_with("killed") && told.text != "killed 0\n"), "{told:?}");
     } else {
@@ -36,6 +36,49 @@ fn many_processes_together_do_not_pass_the_memory_limit_either() {
     }
     // Not moved before: the sandbox lives until here.
     drop(stand);
+}
+
+/// Fills memory that no process shows, beside what one does, and waits.
+fn fills(memory: &str) -> Stand {
+    let stand = Stand::with(|spec, _| spec.memory_bytes = 256 << 20);
+    let filling = format!("import ctypes, os, time\n{memory}\nprint('has it', flush=True)\ntime.sleep(15)");
+    let words = ["/usr/bin/python3", "-c", &filling].map(str::to_owned).to_vec();
+    stand.channel.send(&crate::probe::Ask::Run(words), &[]).expect("sends");
+    stand
+}
+
+#[test]
+fn memory_that_no_process_shows_does_not_pass_the_limit_either() {
+    const FILES: &str = "\
+        held = [os.open(f'/dev/shm/{i}', os.O_RDWR | os.O_CREAT) for i in range(2)]\n\
+        for i in range(2): os.unlink(f'/dev/shm/{i}')\n\
+        for i in range(110): os.write(held[i % 2], bytes(1 << 20))\n\
+        mine = bytearray(160 << 20)\nfor i in range(0, len(mine), 4096): mine[i] = 1";
+    const SEGMENTS: &str = "\
+        libc = ctypes.CDLL(None, use_errno=True)\nlibc.shmat.restype = ctypes.c_void_p\n\
+        for i in range(8):\n\
+        \x20at = libc.shmat(libc.shmget(0, ctypes.c_size_t(48 << 20), 0o1600), None, 0)\n\
+        \x20ctypes.memset(at, 1, 48 << 20)\n libc.shmdt(ctypes.c_void_p(at))";
+    for memory in [FILES, SEGMENTS] {
+        let stand = fills(memory);
+        if is_held(&stand, Control::MemoryHard) {
+            let (told, _) = stand.channel.receive::<crate::probe::Told>(1 << 20).expect("answers").expect("lives");
+            assert_eq!((told.code, told.text.as_str()), (-9, ""), "{memory}");
+            continue;
+        }
+        let mut ending = stand.sandbox.ending();
+        let limit = std::time::Duration::from_secs(10);
+        let exit = stand.runtime.block_on(async { tokio::time::timeout(limit, ending.wait()).await });
+        assert_eq!(exit.unwrap_or_else(|_| panic!("the watchdog ends it: {memory}")).passed, Some(Limit::Memory));
+    }
+}
+
+#[test]
+fn memory_without_a_place_is_there_only_where_it_is_counted() {
+    let stand = Stand::new();
+    let made = "import os\ntry: os.memfd_create('x'); print(0)\nexcept OSError as error: print(error.errno)";
+    let expected = if is_held(&stand, Control::MemoryHard) { "0\n" } else { "38\n" };
+    assert_eq!(stand.python(made).text, expected);
 }
 
 #[test]
@@ -54,7 +97,7 @@ fn a_fork_bomb_is_stopped_and_the_sandbox_still_answers() {
 #[test]
 fn processor_time_is_shared_as_told() {
     let stand = Stand::with(|spec, _| spec.cpus = 0.2);
-    if state(&stand, Control::CpuHard) != State::Active {
+    if !is_held(&stand, Control::CpuHard) {
         assert!(!is_root() || std::fs::metadata("/sys/fs/cgroup").is_err(), "root with control groups must hold it");
         return;
     }
@@ -88,6 +131,26 @@ fn many_files_together_do_not_pass_the_disk_limit_for_long() {
     assert_eq!(exit.passed, Some(Limit::Disk), "{exit:?}");
     assert!(exit.how.contains("disk"), "{exit:?}");
     assert!(stand.directory.path().join("sesn_test/deep/er/3").exists(), "the files stay for whoever looks");
+}
+
+#[test]
+fn a_flood_of_questions_does_not_keep_the_watchdog_from_looking() {
+    const ASKING: usize = 16;
+    let stand = Stand::with(|spec, _| spec.disk_bytes = 8 << 20);
+    let written = stand.bash("for i in 1 2 3; do head -c 4000000 /dev/zero > $i; done; echo written");
+    assert_eq!(written.text, "written\n");
+    let mut ending = stand.sandbox.ending();
+    let exit = stand.runtime.block_on(async {
+        let flood = (0..ASKING).map(|_| {
+            let spawner = stand.spawner.clone();
+            tokio::spawn(async move { while spawner.controls().await.is_ok() {} })
+        });
+        let flood: Vec<_> = flood.collect();
+        let exit = tokio::time::timeout(std::time::Duration::from_secs(20), ending.wait()).await;
+        flood.iter().for_each(tokio::task::JoinHandle::abort);
+        exit
+    });
+    assert_eq!(exit.expect("the watchdog ends it").passed, Some(Limit::Disk));
 }
 
 #[test]
