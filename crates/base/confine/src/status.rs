@@ -81,6 +81,10 @@ pub(crate) fn lacking(ruleset: &RulesetStatus, landlock: &LandlockStatus) -> Res
         _ => 0,
     };
     match ruleset {
+        // Of all that was asked for there was nothing: no files were, then.
+        RulesetStatus::NotEnforced if version > 0 => {
+            Err(format!("the kernel's Landlock, version {version}, confines no signals"))
+        }
         RulesetStatus::NotEnforced => Err("the kernel has no Landlock, or it is not enabled".to_owned()),
         _ if version >= WHOLE => Ok(""),
         RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced if version >= 4 => {
@@ -128,7 +132,8 @@ mod tests {
             (RulesetStatus::PartiallyEnforced, kernel(ABI::V6), Ok("")),
             (RulesetStatus::PartiallyEnforced, kernel(ABI::V5), Ok("files and TCP ports, not signals")),
             (RulesetStatus::PartiallyEnforced, kernel(ABI::V1), Ok("files, neither TCP ports nor signals")),
-            (RulesetStatus::NotEnforced, LandlockStatus::NotEnabled, Err("no Landlock")),
+            (RulesetStatus::NotEnforced, kernel(ABI::V2), Err("version 2, confines no signals")),
+            (RulesetStatus::NotEnforced, LandlockStatus::NotEnabled, Err("has no Landlock")),
         ];
         for (ruleset, landlock, expected) in table {
             match (lacking(&ruleset, &landlock), expected) {

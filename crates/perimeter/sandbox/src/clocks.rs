@@ -1,8 +1,10 @@
 //! Clocks of a sandbox's own: a time namespace in which the machine seems to have started with the sandbox. The time of day is the machine's.
 
+use std::os::fd::AsFd;
+
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::thread::ClockId;
+use rustix::thread::{ClockId, LinkNameSpaceType};
 
 use crate::control::{Control, ControlStatus, State};
 use crate::sys;
@@ -24,7 +26,7 @@ impl Clocks {
     }
 }
 
-/// Makes the namespace and sets both of its clocks back to zero. Only system calls, for the child of a process with threads.
+/// Makes the namespace, sets both of its clocks back to zero and enters it. Only system calls, for the child of a process with threads.
 pub(crate) fn begin_now() -> Result<(), Errno> {
     sys::new_time_namespace()?;
     let offsets = rustix::fs::open(c"/proc/self/timens_offsets", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
@@ -35,7 +37,14 @@ pub(crate) fn begin_now() -> Result<(), Errno> {
         line.push(b" 0\n");
         rustix::io::write(&offsets, line.written())?;
     }
-    Ok(())
+    enter()
+}
+
+/// Made, it is the children's alone. Before Linux 6.3 an exec does not enter it either, and whoever stays outside may start no thread.
+fn enter() -> Result<(), Errno> {
+    let of_children = c"/proc/self/ns/time_for_children";
+    let made = rustix::fs::open(of_children, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::thread::move_into_link_name_space(made.as_fd(), Some(LinkNameSpaceType::Time))
 }
 
 /// A short line, written without memory of its own.
@@ -69,6 +78,17 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_makes_clocks_is_in_them_at_once_and_may_start_threads_on_every_kernel() {
+        let inside = sys::try_in_child(libc::CLONE_NEWUSER, || {
+            begin_now()?;
+            let namespace = |path| rustix::fs::stat(path).map(|found| found.st_ino);
+            let is_inside = namespace(c"/proc/self/ns/time")? == namespace(c"/proc/self/ns/time_for_children")?;
+            is_inside.then_some(()).ok_or(Errno::XDEV)
+        });
+        assert_eq!(inside, Ok(()));
+    }
 
     #[test]
     fn a_line_is_written_digit_by_digit_and_never_past_its_end() {

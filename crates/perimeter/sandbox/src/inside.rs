@@ -470,7 +470,7 @@ mod tests {
         assert!(at("take what the request names") < at("become the agent"));
         assert!(at("become the agent") < at("still die with the spawner"), "a change of user clears the death signal");
         assert!(at("become the agent") < at("still be unreadable"), "and may make the process readable");
-        assert!(at("own the clocks") < at("become the image"), "a process gets its own clocks by an exec");
+        assert!(at("own the clocks") < at("become the image"), "what the loader reads of clocks is the sandbox's");
         assert!(at("keep capabilities") < at("become the image"), "an exec takes them away");
         assert!(at("make /proc") < at("enter the new root"), "the kernel compares it with the host's");
         for step in ["lay out directories", "mount the system", "mount the workspace", "mount what the zone lends"] {

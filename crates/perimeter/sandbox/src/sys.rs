@@ -169,7 +169,7 @@ pub(crate) fn new_cgroup_namespace() -> Result<(), Errno> {
     outcome(result.into())
 }
 
-/// A time namespace that this process's children, and on kernels from 6.3 on this process itself after exec, are in. Its clocks are not set yet.
+/// A time namespace that this process's children will be in, and itself once it enters. Its clocks are not set yet.
 pub(crate) fn new_time_namespace() -> Result<(), Errno> {
     // SAFETY: CLONE_NEWTIME changes what later processes see of two clocks; descriptors and memory stay as they are.
     let result = unsafe { libc::unshare(libc::CLONE_NEWTIME) };

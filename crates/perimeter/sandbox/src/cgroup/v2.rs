@@ -23,7 +23,7 @@ pub(super) fn detect(own: &str, mounts: &str) -> Option<V2> {
     let here = directory(path, root, point)?;
     // A second spawner, or one started again, finds itself in the leaf already.
     let parent = if here.ends_with(OURSELVES) { here.parent()?.to_owned() } else { here };
-    if !writable(&parent) {
+    if !writable(&parent) || is_kept_by_the_service_manager(&parent, marked) {
         return None;
     }
     let offered = fs::read_to_string(parent.join("cgroup.controllers")).ok()?;
@@ -33,6 +33,24 @@ pub(super) fn detect(own: &str, mounts: &str) -> Option<V2> {
         .collect();
     let v2 = V2 { parent, controllers };
     (!v2.controllers.is_empty()).then_some(v2)
+}
+
+/// Whether systemd keeps this group for itself. It takes from a group that it did not delegate whatever it did not put there, limits too, the next time
+/// that it looks: after `systemctl daemon-reload` at the latest. It marks its units, and those that it delegated; what is made below one is like it.
+fn is_kept_by_the_service_manager(group: &Path, marked: impl Fn(&Path, &str) -> bool) -> bool {
+    let unit =
+        group.ancestors().find(|path| path.extension().is_some_and(|kind| UNITS.iter().any(|unit| kind == *unit)));
+    unit.is_some_and(|unit| marked(unit, "invocation_id") && !marked(unit, "delegate"))
+}
+
+/// As which units processes run.
+const UNITS: [&str; 3] = ["service", "scope", "slice"];
+
+/// Whether systemd put a mark on a group: for everybody since version 251, before that for root alone.
+fn marked(group: &Path, mark: &str) -> bool {
+    ["user", "trusted"].iter().any(|space| {
+        rustix::fs::getxattr(group, format!("{space}.{mark}"), &mut [0; 64]).is_ok_and(|length| length > 0)
+    })
 }
 
 impl V2 {
@@ -123,6 +141,20 @@ mod tests {
         assert_eq!(read("postern-7-1/memory.swap.max"), "0");
         assert_eq!(read("postern-7-1/pids.max"), "9");
         assert_eq!(read("postern-7-1/cpu.max"), "50000 100000");
+    }
+
+    #[test]
+    fn a_group_that_the_service_manager_did_not_delegate_is_not_ours() {
+        let service = Path::new("/sys/fs/cgroup/system.slice/agents.service");
+        let kept = |group: &Path, marks: &[&str]| {
+            is_kept_by_the_service_manager(group, |unit, mark| unit == service && marks.contains(&mark))
+        };
+        for group in [service, &service.join("supervised")] {
+            assert!(kept(group, &["invocation_id"]), "{group:?}");
+            assert!(!kept(group, &["invocation_id", "delegate"]), "{group:?}");
+            assert!(!kept(group, &[]), "{group:?}: it marks nothing, so that nobody can tell");
+        }
+        assert!(!kept(Path::new("/sys/fs/cgroup/agents"), &["invocation_id"]), "no unit");
     }
 
     #[test]
