@@ -315,6 +315,5 @@ const RESERVED: &[&str] = &[
     "USER",
     "_JAVA_OPTIONS",
 ];
-const RESERVED_BEGINNINGS: &[&str] =
-    &["BASH_FUNC_", "GIT_CONFIG", "LC_", "LD_", "PERL5", "SSL_CERT_"];
+const RESERVED_BEGINNINGS: &[&str] = &["BASH_FUNC_", "GIT_CONFIG", "LC_", "LD_", "PERL5", "SSL_CERT_"];
 const RESERVED_ENDS: &[&str] = &["_CA_BUNDLE", "_EXTRA_CA_CERTS", "_PROXY"];

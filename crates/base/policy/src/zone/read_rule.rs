@@ -252,7 +252,8 @@ fn read_net(table: &Table<'_>, key: &str, item: Item<&str>) -> Option<IpNet> {
     };
     let net = net.trunc();
     if MAPPED.contains(&net) {
-        let message = format!("{key}: {net} is IPv4 in the form of IPv6, which nothing is dialled in; write it as IPv4");
+        let message =
+            format!("{key}: {net} is IPv4 in the form of IPv6, which nothing is dialled in; write it as IPv4");
         table.reader().error(item.at, message);
         return None;
     }

@@ -122,7 +122,8 @@ impl<'z> Side<'z> {
         let of_rule = |rule: &&Rule| {
             let foreign = foreign_policy(rule, self.for_host.iter().copied());
             let named = rule.credentials().filter_map(|name| self.zone.credential(name));
-            let used: Vec<_> = named.map(|Credential { name, source, inject, env: _ }| (name, source, inject)).collect();
+            let used: Vec<_> =
+                named.map(|Credential { name, source, inject, env: _ }| (name, source, inject)).collect();
             format!("{:?} {foreign:?} {used:?}", Rule { id: String::new(), ..(*rule).clone() })
         };
         self.here.iter().map(of_rule).collect()

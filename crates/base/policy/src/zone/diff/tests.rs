@@ -132,17 +132,24 @@ fn a_destination_that_leads_elsewhere_is_wider() {
 
 #[test]
 fn what_is_loose_about_a_new_reach_is_said_beside_it() {
-    let certificate = "[[zone.a.credential]]\nname = \"c\"\nsource = \"store:c\"\ninject = [{ client_certificate = true }]\n";
+    let certificate =
+        "[[zone.a.credential]]\nname = \"c\"\nsource = \"store:c\"\ninject = [{ client_certificate = true }]\n";
     let base = format!("{KEY}{certificate}{}", rules(&["host = 'a.example'; methods = ['GET']; credential = 'k'"]));
     let table = [
         ("host = 'b.example'; addresses = ['93.184.216.0/24']", vec!["host"]),
         ("host = 'b.example'; addresses = ['169.254.169.254/32']", vec!["host", "addresses"]),
         ("host = 'b.example'; connect = '93.184.216.34:22'", vec!["host", "addresses"]),
         ("host = 'b.example'; client_certificate = 'c'", vec!["host", "credential"]),
-        ("host = 'b.example'; client_certificate = 'c'; foreign_credentials = 'allow'", vec!["host", "foreign_credentials", "credential"]),
+        (
+            "host = 'b.example'; client_certificate = 'c'; foreign_credentials = 'allow'",
+            vec!["host", "foreign_credentials", "credential"],
+        ),
         ("host = 'b.example'; foreign_credentials = 'allow'", vec!["host"]),
         ("host = 'b.example'; inspect = false; addresses = ['10.3.0.0/24']", vec!["host", "addresses"]),
-        ("host = 'a.example'; methods = ['POST']; foreign_credentials = 'allow'", vec!["method", "foreign_credentials"]),
+        (
+            "host = 'a.example'; methods = ['POST']; foreign_credentials = 'allow'",
+            vec!["method", "foreign_credentials"],
+        ),
         ("host = 'a.example'; methods = ['POST']; websocket = true", vec!["method", "websocket"]),
     ];
     for (more, mut kinds) in table {
@@ -316,10 +323,12 @@ fn what_is_too_complex_to_compare_is_possibly_wider_and_never_silent() {
 
 #[test]
 fn where_paths_cannot_be_compared_all_that_decides_about_their_requests_is() {
-    let globs: Vec<String> = (0..10).map(|n| format!("'/*{}*{}*q*/x'", char::from(b'a' + n), char::from(b'z' - n))).collect();
+    let globs: Vec<String> =
+        (0..10).map(|n| format!("'/*{}*{}*q*/x'", char::from(b'a' + n), char::from(b'z' - n))).collect();
     let tangled = format!("host = 'a.example'; paths = [{}]", globs.join(", "));
     let used = format!("{KEY}{}", rule(&format!("{tangled}; credential = 'k'")));
-    let elsewhere = |more: &str| format!("{KEY}{}{}", rule(&tangled), rule(&format!("host = 'a.example'; ports = [8443]{more}")));
+    let elsewhere =
+        |more: &str| format!("{KEY}{}{}", rule(&tangled), rule(&format!("host = 'a.example'; ports = [8443]{more}")));
     let table = [
         (used.clone(), used.replace("\"authorization\" }", "\"authorization\" }, { query = \"key\" }")),
         (used.clone(), used.replace("store:k", "env:ADMIN_TOKEN")),

@@ -44,7 +44,9 @@ pub(super) fn read_mounts(table: &mut Table<'_>, system: &System) -> Vec<Mount> 
         let mut others = mounts.iter().map(|other| &other.at).chain(directories);
         if let Some(other) = others.find(|other| meet(other, &mount.at)) {
             let (at, other) = (mount.at.display(), other.display());
-            let message = format!("at: {at} and {other} lie in each other, so one would hide what the other shows; set them apart");
+            let message = format!(
+                "at: {at} and {other} lie in each other, so one would hide what the other shows; set them apart"
+            );
             table.reader().error(table.at(), message);
         }
         mounts.push(mount);

@@ -352,6 +352,35 @@ fn a_policy_file_that_permits_or_speaks_of_what_is_not_there_does_not_load() {
 }
 
 #[test]
+fn a_forbid_of_something_that_never_is_does_not_load() {
+    let of = |action: &str, condition: &str| {
+        format!("forbid (principal, action == Postern::Action::\"{action}\", resource) when {{ {condition} }};")
+    };
+    let request = |condition: &str| of("egress.request", condition);
+    let vain = [
+        ("forbid (principal == Postern::Zone::\"typo\", action, resource);".to_owned(), "no zone is named \"typo\""),
+        (request("resource == Postern::Host::\"A.example.\""), "\"a.example\" in its one form"),
+        (request("context.host == \"10.0.0.01\""), "is no host"),
+        (request("context.method == \"delete\""), "methods are upper-case"),
+        (request("context.port == 443 && [\"GET\", \"Delete\"].contains(context.method)"), "methods are upper-case"),
+        (request("\"HTTPS\" == context.scheme"), "scheme is never"),
+        (of("egress.connect", "context.transport == \"websocket\""), "transport is never"),
+    ];
+    for (policy, message) in vain {
+        let errors = with_policy(&policy).map(|_| ()).unwrap_err();
+        let told = super::listed(&errors);
+        assert!(told.contains("can never forbid") && told.contains(message), "{policy}: {told}");
+    }
+    for sound in [
+        "forbid (principal == Postern::Zone::\"ledger\", action, resource == Postern::Host::\"a.example\");".to_owned(),
+        request("context.method == \"DELETE\" && context.host == \"a.example\" && context.path == \"delete\""),
+        of("mcp.call", "context.method == \"tools/call\""),
+    ] {
+        with_policy(&sound).map_or_else(|errors| panic!("{sound}: {}", super::listed(&errors)), drop);
+    }
+}
+
+#[test]
 fn a_policy_file_that_was_not_attached_does_not_load() {
     let errors = load(&LEDGER.replace("mode = \"enforce\"", "policy_file = \"x.cedar\"")).unwrap_err();
     assert!(errors[0].message.contains("x.cedar cannot be read"));

@@ -78,7 +78,9 @@ fn keys_and_values_that_say_nothing_known_are_errors() {
         let errors = load(&sandboxes(&[text])).map(|_| ()).unwrap_err();
         assert!(errors.len() == 1 && errors[0].message.contains(message), "{text}: {}", super::listed(&errors));
     }
-    for (key, entry, most) in [("mounts", r#"{ host = "/srv/x", at = "/data/N" }"#, 64), ("devices", r#""/dev/kvm""#, 32)] {
+    for (key, entry, most) in
+        [("mounts", r#"{ host = "/srv/x", at = "/data/N" }"#, 64), ("devices", r#""/dev/kvm""#, 32)]
+    {
         let entries = |count: usize| (0..count).map(|number| entry.replace('N', &number.to_string()));
         let list = |count: usize| format!("{key} = [{}]", entries(count).collect::<Vec<_>>().join(", "));
         assert!(load(&sandboxes(&[&list(most)])).is_ok(), "{key}");
@@ -144,7 +146,18 @@ fn a_sandbox_has_memory_and_disk_that_it_can_be_built_with() {
 #[test]
 fn nothing_is_lent_where_a_sandbox_has_directories_of_its_own() {
     let mount = |at: &str| format!(r#"mounts = [{{ host = "/srv/x", at = "{at}" }}]"#);
-    for at in ["/", "/proc", "/etc", "/usr/bin", "/lib64", "/workspace", "/workspace/x", "/mnt", "/mnt/memory/x", "/mnt/session"] {
+    for at in [
+        "/",
+        "/proc",
+        "/etc",
+        "/usr/bin",
+        "/lib64",
+        "/workspace",
+        "/workspace/x",
+        "/mnt",
+        "/mnt/memory/x",
+        "/mnt/session",
+    ] {
         let errors = load(&sandboxes(&[&mount(at)])).map(|_| ()).unwrap_err();
         assert!(errors.len() == 1 && errors[0].message.contains("own directories"), "{at}: {}", super::listed(&errors));
     }
