@@ -112,7 +112,19 @@ pub(crate) fn place(destination: &Destination) -> String {
     // A path begins with a slash; the name of a tool does not.
     let path = destination.path.as_deref().unwrap_or_default();
     let gap = if path.is_empty() || path.starts_with('/') { "" } else { "/" };
-    format!("{method}{scheme}{host}{port}{gap}{path}")
+    harmless(&format!("{method}{scheme}{host}{port}{gap}{path}"))
+}
+
+/// Text of a log as a terminal may have it: what would move the cursor or turn the reading around stands as an escape.
+pub(crate) fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '"' | '\'' | '\\' => shown.push(letter),
+            _ => shown.extend(letter.escape_debug()),
+        }
+    }
+    shown
 }
 
 /// One record on one line: when, what, where, and why not.
@@ -134,7 +146,7 @@ pub(crate) fn line(entry: &Entry) -> String {
         record.reason.as_ref().map(|reason| format!("reason={reason}")),
         record.outcome.clone(),
     ];
-    parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    harmless(&parts.into_iter().flatten().collect::<Vec<_>>().join(" "))
 }
 
 /// The kind as the log spells it.
@@ -181,5 +193,24 @@ mod tests {
         let misused = noted(Some("nothing"), None).unwrap_err();
         assert!(matches!(&misused, Failure::Misused(text) if text.contains("64 hexadecimal digits")), "{misused}");
         assert!(matches!(noted(None, Some("x")).unwrap_err(), Failure::Misused(_)));
+    }
+
+    #[test]
+    fn what_an_agent_wrote_moves_no_cursor_and_turns_no_reading_around() {
+        let mut record = postern_audit::Record::new(Kind::McpCall, Decision::Deny);
+        record.session = Some("sesn_1\r".to_owned());
+        record.destination = Some(Destination {
+            scheme: Some("mcp".to_owned()),
+            host: Some("wiki".to_owned()),
+            path: Some("\u{202e}gnp.exe\nall is well\u{1b}[2J \u{200b}\"caf\u{e9}\"".to_owned()),
+            ..Destination::default()
+        });
+        let shown = place(record.destination.as_ref().unwrap());
+        assert_eq!(shown, r#"mcp://wiki/\u{202e}gnp.exe\nall is well\u{1b}[2J \u{200b}"café""#);
+        let (ts, text) = ("2026-01-02T03:04:05Z".parse().unwrap(), String::new);
+        let entry =
+            Entry { seq: 1, ts, previous: text(), class_uid: 0, activity_id: 0, severity_id: 0, record, hash: text() };
+        let line = line(&entry);
+        assert!(line.contains(&shown) && line.contains(r"sesn_1\r"), "{line}");
     }
 }

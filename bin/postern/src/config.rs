@@ -334,7 +334,7 @@ mod tests {
             let said = refused(&mount(below)).unwrap_or_else(|| panic!("{below} is lent"));
             assert!(said.contains("postern.toml:7:") && said.contains("is never lent"), "{below}: {said}");
         }
-        let system = format!("system = {{ directories = [\"{}\"] }}", directory.join("keys").display());
+        let system = format!("system = {{ image = \"{}\" }}", directory.join("keys").display());
         assert!(refused(&system).is_some_and(|said| said.contains("is never lent")));
     }
 

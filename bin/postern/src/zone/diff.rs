@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use postern_policy::zone::diff::{Certainty, Change, Difference, RoutesDifference, Scope};
+use postern_policy::zone::diff::{Certainty, Change, Difference, Roles, RoutesDifference, Scope};
 use serde_json::{Value, json};
 
-use crate::config::{self, ANY_ENVIRONMENT, DEFAULT_ENVIRONMENT};
+use crate::config::{self, ANY_ENVIRONMENT, Configuration, DEFAULT_ENVIRONMENT};
 use crate::failure::Failure;
 
 /// Runs the verb.
@@ -17,17 +17,24 @@ pub(crate) fn run(old: &Path, new: &Path, as_json: bool) -> Result<(), Failure> 
     let (before, after) = (config::read_file(old)?, config::read_file(new)?);
     let differences = before.zones.diff(&after.zones);
     let routes = before.routes.diff(&after.routes);
+    let roles = roles_of(&before).diff(roles_of(&after));
+    let wider = [&routes.wider, &roles.wider].into_iter().chain(differences.iter().map(|one| &one.wider));
+    let wider = wider.map(Vec::len).sum::<usize>();
     if as_json {
         let all: Vec<Value> = differences.iter().map(json_of).collect();
-        let wider = !routes.wider.is_empty() || differences.iter().any(|one| !one.wider.is_empty());
         println!(
             "{}",
-            json!({"wider": wider, "differences": all, "routes": both_json(&routes.wider, &routes.narrower)})
+            json!({
+                "wider": wider > 0,
+                "differences": all,
+                "routes": both_json(&routes.wider, &routes.narrower),
+                "roles": both_json(&roles.wider, &roles.narrower),
+            })
         );
     } else {
-        print!("{}{}", text(&differences, old, new), of_routes(&routes, old, new));
+        let routes = besides("routes of the gateway", &routes, old, new);
+        print!("{}{routes}{}", text(&differences, old, new), besides("server and gateway", &roles, old, new));
     }
-    let wider = routes.wider.len() + differences.iter().map(|difference| difference.wider.len()).sum::<usize>();
     match wider {
         0 => Ok(()),
         1 => Err(Failure::NotHeld("wider in 1 thing".to_owned())),
@@ -51,12 +58,16 @@ fn text(differences: &[Difference], old: &Path, new: &Path) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Nothing where there is no route on either side, or none differs.
-fn of_routes(routes: &RoutesDifference, old: &Path, new: &Path) -> String {
-    let wider = routes.wider.iter().map(|change| line("WIDER   ", change, new));
+/// Nothing where nothing differs.
+fn besides(of: &str, difference: &RoutesDifference, old: &Path, new: &Path) -> String {
+    let wider = difference.wider.iter().map(|change| line("WIDER   ", change, new));
     let lines: Vec<String> =
-        wider.chain(routes.narrower.iter().map(|change| line("narrower", &reversed(change), old))).collect();
-    if lines.is_empty() { String::new() } else { format!("routes of the gateway:\n{}\n", lines.join("\n")) }
+        wider.chain(difference.narrower.iter().map(|change| line("narrower", &reversed(change), old))).collect();
+    if lines.is_empty() { String::new() } else { format!("{of}:\n{}\n", lines.join("\n")) }
+}
+
+fn roles_of(configuration: &Configuration) -> Roles<'_> {
+    Roles { server: &configuration.server, web: &configuration.web, gateway: &configuration.gateway }
 }
 
 fn sessions(difference: &Difference) -> String {
@@ -65,7 +76,7 @@ fn sessions(difference: &Difference) -> String {
 }
 
 /// The environment `default` has an id of its own only where a server is.
-fn environment(id: &str) -> &str {
+pub(super) fn environment(id: &str) -> &str {
     if id == ANY_ENVIRONMENT { DEFAULT_ENVIRONMENT } else { id }
 }
 

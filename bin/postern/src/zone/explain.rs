@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use postern_policy::zone::{Account, CedarWord, Explanation};
-use postern_policy::{Denial, McpCall, PassPermit, Permit, Scheme, Target, Zone};
+use postern_policy::{
+    Connect, ConnectPermit, Denial, DialPermit, McpCall, PassPermit, Permit, Scheme, Target, Transport, Zone,
+};
 use serde_json::{Value, json};
 
 use super::question::{self, Question};
@@ -81,9 +83,7 @@ impl Answer {
 
     fn of(zone: &Zone, question: &Question, address: Option<IpAddr>) -> Self {
         match question {
-            Question::Connect(connect) => {
-                Self::built(zone, zone.explain_connect(connect), |permit| permit.rule().into()).0
-            }
+            Question::Connect(connect) => Self::built(zone, connected(zone, connect), |permit| permit.rule().into()).0,
             Question::Tool(tool) => Self::built(zone, zone.explain_tool(tool), |permit| permit.rule().into()).0,
             Question::Grant(name) => {
                 let explained = zone.explain_grant(name);
@@ -109,7 +109,7 @@ impl Answer {
             Question::Request(request) => {
                 let unseen = (request.scheme == Scheme::Https).then(|| zone.explain_pass(&request.host, request.port));
                 if let Some(explained) = unseen.flatten() {
-                    return Self::unseen(zone, explained);
+                    return Self::unseen(zone, explained, address);
                 }
                 let (mut answer, permit) =
                     Self::built(zone, zone.explain_request(request), |permit| permit.rule().into());
@@ -122,12 +122,13 @@ impl Answer {
     }
 
     /// Name and address are decided, and nothing else of the request is looked at.
-    fn unseen(zone: &Zone, explained: Explanation<PassPermit>) -> Self {
+    fn unseen(zone: &Zone, explained: Explanation<PassPermit>, given: Option<IpAddr>) -> Self {
         let (mut answer, permit) = Self::built(zone, explained, |permit| permit.rule().into());
-        answer.dialled = permit.map(|permit| {
-            let (host, port) = (permit.host(), permit.port());
-            format!("{host}:{port}, uninspected: nothing in it is decided, injected or scrubbed")
-        });
+        if let Some(permit) = permit {
+            answer.judged(permit.target(), given, |address| permit.dial(address));
+            let unseen = "uninspected: nothing in it is decided, injected or scrubbed";
+            answer.dialled = answer.dialled.map(|dialled| format!("{dialled}; {unseen}"));
+        }
         answer
     }
 
@@ -167,12 +168,22 @@ impl Answer {
             .iter()
             .map(|injection| format!("{} at {}", injection.credential(), injection.location()))
             .collect();
-        let (address, what) = match (permit.target(), given) {
+        self.judged(permit.target(), given, |address| permit.dial(address));
+    }
+
+    /// Where it would be dialled, and whether it may be, as far as that is known.
+    fn judged(
+        &mut self,
+        target: Target,
+        given: Option<IpAddr>,
+        dial: impl FnOnce(IpAddr) -> Result<DialPermit, Denial>,
+    ) {
+        let (address, what) = match (target, given) {
             (Target::Address(fixed), _) => (Some(fixed.ip()), fixed.to_string()),
             (Target::Resolve(host, port), Some(given)) => (Some(given), format!("{host}:{port} at {given}")),
             (Target::Resolve(host, port), None) => (None, format!("{host}:{port}")),
         };
-        self.dialled = Some(match address.map(|address| permit.dial(address)) {
+        self.dialled = Some(match address.map(dial) {
             None => format!("{what}; each address it resolves to is judged then (try --address)"),
             Some(Ok(_)) => format!("{what}; the address is allowed"),
             Some(Err(denial)) => {
@@ -253,6 +264,22 @@ impl Answer {
     }
 }
 
+/// The answer before anything is read; where that is yes, the one to what would be read then, if none of it may pass.
+fn connected(zone: &Zone, connect: &Connect) -> Explanation<ConnectPermit> {
+    let unread = zone.explain_connect(connect);
+    let Ok(permit) = &unread.decided else { return unread };
+    let read = permit.schemes().iter().map(|scheme| {
+        let transport = match scheme {
+            Scheme::Https => Transport::Tls,
+            Scheme::Http => Transport::Http,
+        };
+        zone.explain_connect(&Connect { transport, ..connect.clone() })
+    });
+    let read: Vec<_> = read.collect();
+    let refused = read.iter().all(|explained| explained.decided.is_err());
+    read.into_iter().next().filter(|_| refused).unwrap_or(unread)
+}
+
 fn one_rule(account: &Account, decided: Option<&str>) -> String {
     let line = account.line.map(|line| format!(" line {line}")).unwrap_or_default();
     let said: Vec<String> = account
@@ -282,3 +309,6 @@ fn word_json(cedar: &CedarWord) -> Value {
         CedarWord::Failed => json!({"word": "failed"}),
     }
 }
+
+#[cfg(test)]
+mod tests;

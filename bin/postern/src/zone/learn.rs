@@ -9,8 +9,10 @@ use jiff::Timestamp;
 use postern_audit::{Decision, Entry, Kind};
 use postern_policy::{CanonicalPath, Host, Method, Port, Reason, Scheme, Zones, minting, zone};
 
+use super::diff::environment;
 use super::record::{self, Recorded};
-use crate::config;
+use crate::audit::harmless;
+use crate::config::{self, DEFAULT_ENVIRONMENT};
 use crate::failure::Failure;
 
 /// Runs the verb.
@@ -87,8 +89,20 @@ struct Proposal {
 enum ForZone {
     /// The zone covers this agent alone.
     Own(String),
-    /// The zone covers others too, or is not known: a zone of the agent's own.
-    Apart(Option<String>),
+    /// A zone of the agent's own, in this environment.
+    Apart(Why, String),
+}
+
+/// Why an agent gets a zone of its own.
+enum Why {
+    /// The log does not say which zone it had.
+    Unknown,
+    /// It had the one of environments without any.
+    DenyAll,
+    /// The zone it had is not in the file.
+    Elsewhere(String),
+    /// The zone it had covers these.
+    Shared(String, Vec<String>),
 }
 
 impl Proposal {
@@ -160,7 +174,7 @@ impl Proposal {
 
     fn text(&self) -> String {
         let mut lines: Vec<String> =
-            self.doubt.iter().map(|doubt| format!("# WARNING: the log does not hold: {}", one_line(doubt))).collect();
+            self.doubt.iter().map(|doubt| format!("# WARNING: the log does not hold: {}", harmless(doubt))).collect();
         lines.push(format!(
             "# What {} was refused, as rules. Nothing is applied: read each, narrow it, take what is meant.",
             self.agent
@@ -189,31 +203,50 @@ impl Proposal {
     fn head(&self) -> Vec<String> {
         match &self.zone {
             ForZone::Own(zone) => vec![format!("# For zone {zone}, which covers this agent alone.")],
-            ForZone::Apart(zone) => {
-                let mut lines = vec![match zone {
-                    Some(zone) => format!(
-                        "# Zone {zone} covers other agents too, so nothing is proposed for it. This is a zone for this agent alone:\n# it needs the rules of {zone} that the agent is to keep, and {zone} must name its other agents in `agents`."
-                    ),
-                    None => "# The log does not say which zone the agent had. This is a zone for this agent alone."
-                        .to_owned(),
-                }];
-                lines.push(format!(
-                    "config = 1\n\n[zone.{}]\nenvironment = \"default\"\nagents = [{}]",
+            ForZone::Apart(why, environment) => vec![
+                format!("{} This is a zone for this agent alone{}", why.words(), why.advice()),
+                format!(
+                    "config = 1\n\n[zone.{}]\nenvironment = {}\nagents = [{}]",
                     self.zone_name(),
+                    quoted(environment),
                     quoted(&self.agent)
-                ));
-                lines
-            }
+                ),
+            ],
         }
     }
 
     fn zone_name(&self) -> String {
         match &self.zone {
             ForZone::Own(zone) => zone.clone(),
-            ForZone::Apart(_) => {
+            ForZone::Apart(..) => {
                 let tail: String = self.agent.chars().filter(char::is_ascii_alphanumeric).collect();
                 format!("only-{}", tail.to_ascii_lowercase().chars().take(48).collect::<String>())
             }
+        }
+    }
+}
+
+impl Why {
+    fn words(&self) -> String {
+        match self {
+            Self::Unknown => "# The log does not say which zone the agent had.".to_owned(),
+            Self::DenyAll => "# The agent's environment had no zone.".to_owned(),
+            Self::Elsewhere(zone) => format!("# Zone {} is not in this file.", harmless(zone)),
+            Self::Shared(zone, agents) => {
+                format!("# Zone {zone} covers others too ({}), so nothing is proposed for it.", agents.join(", "))
+            }
+        }
+    }
+
+    fn advice(&self) -> String {
+        match self {
+            Self::Unknown | Self::Elsewhere(_) => ":\n# correct `environment` where the agent's is another.".to_owned(),
+            Self::DenyAll => {
+                ":\n# correct `environment` where the agent's is another. Once an environment has a zone, agents that none covers start no session there.".to_owned()
+            }
+            Self::Shared(zone, _) => format!(
+                ":\n# it needs the rules of {zone} that the agent is to keep, and `agents` of {zone} must name the others alone."
+            ),
         }
     }
 }
@@ -260,7 +293,19 @@ fn for_zone(agent: &str, zone: Option<&str>, zones: &Zones) -> ForZone {
     };
     match zone.filter(covers_it_alone) {
         Some(name) => ForZone::Own(name.to_owned()),
-        None => ForZone::Apart(zone.map(str::to_owned)),
+        None => {
+            let id = zone.and_then(|name| zones.environment_of(name)).map_or(DEFAULT_ENVIRONMENT, environment);
+            ForZone::Apart(why(zone, zones), id.to_owned())
+        }
+    }
+}
+
+fn why(zone: Option<&str>, zones: &Zones) -> Why {
+    let Some(zone) = zone else { return Why::Unknown };
+    match zones.agents_of(zone) {
+        _ if zone == zone::DENY_ALL => Why::DenyAll,
+        agents if agents.is_empty() => Why::Elsewhere(zone.to_owned()),
+        agents => Why::Shared(zone.to_owned(), agents),
     }
 }
 
@@ -279,10 +324,6 @@ fn when(seen: Seen) -> String {
 /// A basic string of TOML. Everything that comes here is ASCII without control characters: it was parsed.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-}
-
-fn one_line(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
 #[cfg(test)]

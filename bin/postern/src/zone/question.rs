@@ -1,14 +1,14 @@
 //! A request in words, as the question that the zone is asked. What the proxy would refuse before it asks is refused
 //! here with the same reason.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use postern_policy::{
     BasicPart, CanonicalPath, Connect, CredentialName, Denial, Found, FoundValue, Host, Issued, Location, Place, Port,
     Reason, RepositoryUrl, Request, Scheme, ToolUse, Transport, Upgrade, foreign, overrides,
 };
 use serde_json::{Map, Value};
 
-use postern_policy::location::Segment;
+use postern_policy::location::{JsonPlaces, Segment};
 
 use crate::cli::ExplainArguments;
 use crate::failure::{Failure, Or};
@@ -56,8 +56,10 @@ pub(crate) fn read(arguments: &ExplainArguments) -> Result<Result<Question, Deni
         ["tool", name] => Ok(Ok(Question::Tool(ToolUse { name: (*name).to_owned() }))),
         ["mcp", server, tool] => Ok(Ok(call(server, tool, None))),
         ["mcp", server, tool, arguments] => {
-            let arguments = serde_json::from_str(arguments).or_misused("read the tool's arguments as a JSON object")?;
-            Ok(Ok(call(server, tool, Some(arguments))))
+            let read = serde_json::from_str(arguments).or_misused("read the tool's arguments as a JSON object")?;
+            // What two parsers could read differently the gateway refuses.
+            let one_reading = JsonPlaces::of(arguments.as_bytes(), b"").is_ok();
+            Ok(if one_reading { Ok(call(server, tool, Some(read))) } else { Err(Denial::new(Reason::RequestMalformed)) })
         }
         ["mcp-method", server, method] => Ok(Ok(Question::Mcp {
             server: (*server).to_owned(),
@@ -112,6 +114,9 @@ fn parsed(
     let (stated, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let (userinfo, stated) = stated.rsplit_once('@').map_or((false, stated), |(_, stated)| (true, stated));
     let (host, port) = authority(stated, Some(scheme))?;
+    hosted(headers, scheme, &host, port)?;
+    framed(headers)?;
+    let upgrade = upgrade(method, headers)?;
     let raw_query = query.as_deref().map(str::as_bytes);
     let evidence = foreign::Evidence {
         headers,
@@ -129,22 +134,65 @@ fn parsed(
         path: if path.is_empty() { "/" } else { path }.parse().map_err(|_| Denial::new(Reason::PathAmbiguous))?,
         foreign: foreign::find(&evidence),
         overrides: overrides::find(headers, raw_query),
-        upgrade: match headers.contains_key(http::header::UPGRADE) {
-            true => Upgrade::WebSocket,
-            false => Upgrade::None,
-        },
+        upgrade,
         query,
         credentials_present,
     })))
 }
 
+/// A Host header must say what the URL says.
+fn hosted(headers: &HeaderMap, scheme: Scheme, host: &Host, port: Port) -> Result<(), Denial> {
+    let mut said = headers.get_all(header::HOST).iter();
+    match (said.next(), said.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) => {
+            let only = only.to_str().map_err(|_| Denial::new(Reason::RequestMalformed))?;
+            let agrees = authority(only, Some(scheme))? == (host.clone(), port);
+            if agrees { Ok(()) } else { Err(Denial::new(Reason::AuthorityMismatch)) }
+        }
+        (Some(_), Some(_)) => Err(Denial::new(Reason::RequestMalformed)),
+    }
+}
+
+/// A body ends in one way: by its length or by chunks.
+fn framed(headers: &HeaderMap) -> Result<(), Denial> {
+    let mut transfers = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
+    match (transfers.next(), transfers.next()) {
+        (None, _) if lengths <= 1 => Ok(()),
+        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") && lengths == 0 => Ok(()),
+        _ => Err(Denial::new(Reason::RequestMalformed)),
+    }
+}
+
+/// What the connection is to become. `Upgrade: websocket` alone stands for the whole handshake.
+fn upgrade(method: &str, headers: &HeaderMap) -> Result<Upgrade, Denial> {
+    let upgrades: Vec<_> = headers.get_all(header::UPGRADE).iter().collect();
+    let words = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let asks = words.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
+    let h2c = headers.contains_key("http2-settings");
+    let closes = headers.contains_key(header::CONNECTION) && !asks;
+    match upgrades.as_slice() {
+        [] if !asks && !h2c => Ok(Upgrade::None),
+        [only] if only.as_bytes().eq_ignore_ascii_case(b"websocket") && method == "GET" && !h2c && !closes => {
+            Ok(Upgrade::WebSocket)
+        }
+        _ => Err(Denial::new(Reason::UpgradeRefused)),
+    }
+}
+
 fn authority(text: &str, scheme: Option<Scheme>) -> Result<(Host, Port), Denial> {
     let malformed = || Denial::new(Reason::RequestMalformed);
     let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok().and_then(Port::new)),
+        Some((host, port)) if !port.ends_with(']') => (host, number(port)),
         _ => (text, scheme.map(Scheme::default_port)),
     };
     Ok((host.parse().map_err(|_| Denial::new(Reason::HostMalformed))?, port.ok_or_else(malformed)?))
+}
+
+/// Digits alone.
+fn number(port: &str) -> Option<Port> {
+    port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok()).flatten().and_then(Port::new)
 }
 
 fn headers(written: &[String]) -> Result<HeaderMap, Failure> {

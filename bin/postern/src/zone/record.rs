@@ -1,7 +1,7 @@
 //! What the audit log says of decisions, as far as zones can be asked about it: payload-free, so without arguments,
 //! queries and the places of placeholders.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use postern_audit::{Decision, Entry, Kind};
@@ -14,6 +14,8 @@ pub(crate) struct Recorded {
     pub(crate) entries: Vec<Entry>,
     /// The zone that each session was opened with.
     zones: BTreeMap<String, String>,
+    /// The records of requests after which another protocol was spoken.
+    upgraded: BTreeSet<u64>,
     /// What is wrong with the log, if anything.
     pub(crate) doubt: Option<String>,
 }
@@ -44,7 +46,15 @@ impl Recorded {
                 .flatten()
         };
         let zones = entries.iter().filter_map(opened).collect();
-        Self { entries, zones, doubt }
+        let switched = |entry: &&Entry| entry.record.counts.get("status") == Some(&101);
+        let outcomes = entries.iter().filter(|entry| entry.record.kind == Kind::EgressOutcome);
+        let upgraded = outcomes.filter(switched).filter_map(|entry| entry.record.caused_by).collect();
+        Self { entries, zones, upgraded, doubt }
+    }
+
+    /// What the connection of a request became.
+    pub(crate) fn upgrade_of(&self, entry: &Entry) -> Upgrade {
+        if self.upgraded.contains(&entry.seq) { Upgrade::WebSocket } else { Upgrade::None }
     }
 
     /// The zone that decided: as recorded, or the one of the session.
@@ -156,7 +166,13 @@ pub(crate) mod examples {
 
     /// A configuration's zones.
     pub(crate) fn zones(text: &str) -> postern_policy::Zones {
-        let document = postern_policy::Document::parse("postern.toml", text).unwrap();
+        with_policy(text, "")
+    }
+
+    /// The same, with `a.cedar` beside the configuration.
+    pub(crate) fn with_policy(text: &str, policy: &str) -> postern_policy::Zones {
+        let mut document = postern_policy::Document::parse("postern.toml", text).unwrap();
+        document.attach("a.cedar", policy);
         let names = BTreeMap::from([("default".to_owned(), "env_1".to_owned())]);
         postern_policy::Zones::load(&document, &names).unwrap_or_else(|errors| panic!("{errors:?}\n{text}"))
     }

@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use postern_audit::{Decision, Entry, Kind};
-use postern_policy::{CredentialName, Denial, Found, FoundValue, Issued, McpCall, Place, Reason, ToolUse, Zone, Zones};
+use postern_policy::{
+    Credential, CredentialName, Denial, Found, FoundValue, Issued, McpCall, Place, Reason, RepositoryToken, Request,
+    Scheme, ToolUse, Zone, Zones,
+};
 use serde_json::{Value, json};
 
 use super::record::{self, Recorded};
+use crate::audit::harmless;
 use crate::config;
 use crate::failure::Failure;
 
@@ -65,7 +69,7 @@ impl Replay {
 
     fn text(&self, recorded: &Recorded) -> String {
         let mut lines: Vec<String> =
-            recorded.doubt.iter().map(|doubt| format!("warning: the log does not hold: {doubt}")).collect();
+            recorded.doubt.iter().map(|doubt| format!("warning: the log does not hold: {}", harmless(doubt))).collect();
         for ((now, what), count) in &self.changed {
             lines.push(match now {
                 Now::Refused(reason, rule) => format!("allow -> DENY   {count}x  {what}  {reason} {rule}"),
@@ -122,7 +126,7 @@ fn again(recorded: &Recorded, entry: &Entry, zones: &Zones) -> Now {
             None => Now::Unjudged("the tool's name is not in the record"),
         },
         Kind::McpCall => mcp(entry, &zone),
-        _ => egress(entry, &zone),
+        _ => egress(recorded, entry, &zone),
     }
 }
 
@@ -132,19 +136,28 @@ fn tool_use(zone: &Zone, tool: &str) -> Result<String, Denial> {
 
 /// A request as its record has it. A credential that was injected stands at a place which the record does not name: the
 /// answer is yes where one of the zone's places makes it so.
-fn egress(entry: &Entry, zone: &Zone) -> Now {
+fn egress(recorded: &Recorded, entry: &Entry, zone: &Zone) -> Now {
+    if let Some((Scheme::Https, host, port)) = record::place(entry)
+        && let Some(unseen) = zone.pass(&host, port).transpose()
+    {
+        return plain(entry, unseen.map(|permit| permit.rule().to_owned()));
+    }
     let Some(bare) = record::request(entry) else {
         return Now::Unjudged("method or path is not in the record, or was cut or withheld");
     };
-    let Some(name) = entry.record.credential.as_deref() else {
+    let bare = Request { upgrade: recorded.upgrade_of(entry), ..bare };
+    let presented = |name: &CredentialName| zone.credential(name).is_some_and(Credential::is_client_certificate);
+    let Some(name) = entry.record.credential.as_deref().map(CredentialName::new).filter(|name| !presented(name)) else {
         return plain(entry, zone.request(&bare).map(|permit| permit.rule().to_owned()));
     };
-    let name = CredentialName::new(name);
+    if name.as_str().starts_with(RepositoryToken::NAMES) {
+        return Now::Unjudged("it carried the token of a session's repository, whose URL the log does not hold");
+    }
     let places = zone.credential(&name).map(|credential| credential.inject.clone()).unwrap_or_default();
     let answers = places.into_iter().map(|location| {
         let value = FoundValue::Placeholder(Issued::ThisSession);
         let found = Found { credential: name.clone(), value, place: Place::At(location) };
-        zone.request(&postern_policy::Request { credentials_present: vec![found], ..bare.clone() })
+        zone.request(&Request { credentials_present: vec![found], ..bare.clone() })
     });
     let mut refused = Denial::new(Reason::PlaceholderUnresolved);
     for answer in answers {
@@ -168,12 +181,10 @@ fn mcp(entry: &Entry, zone: &Zone) -> Now {
         return Now::Unjudged("the call is not in the record");
     };
     let call = McpCall { route, method, tool: destination.path.as_deref(), arguments: None };
-    match zone.mcp(&call) {
-        Err(denial) if denial.reason == Reason::ArgumentNotAllowed => {
-            Now::Unjudged("a rule asks for arguments, which the log does not hold")
-        }
-        answer => plain(entry, answer.map(|permit| permit.rule().to_owned())),
+    if zone.asks_for_arguments(&call) {
+        return Now::Unjudged("a rule asks for arguments, which the log does not hold");
     }
+    plain(entry, zone.mcp(&call).map(|permit| permit.rule().to_owned()))
 }
 
 /// A refusal for something that the log does not hold stays one unless the rules refuse now.
@@ -217,7 +228,7 @@ fn by_rules(reason: Reason) -> bool {
 /// The decision in words, with nothing of a request but what the log shows.
 fn words(entry: &Entry) -> String {
     match (record::tool(entry), &entry.record.destination) {
-        (Some(tool), _) => format!("tool {tool}"),
+        (Some(tool), _) => harmless(&format!("tool {tool}")),
         (None, Some(destination)) => crate::audit::place(destination),
         (None, None) => "a decision without a destination".to_owned(),
     }

@@ -33,6 +33,11 @@ pub fn find(headers: &http::HeaderMap, query: Option<&[u8]>) -> Vec<Override> {
     in_headers.chain(in_query).collect()
 }
 
+/// Whether a header is one of them.
+pub(crate) fn is_header(name: &http::HeaderName) -> bool {
+    LIST.iter().any(|(kind, listed, _)| *kind == Kind::Header && same_header(name.as_str(), listed))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -55,7 +55,7 @@ fn nothing_is_learned_from_another_agent() {
 fn a_zone_that_covers_others_gets_no_rule_and_the_agent_a_zone_of_its_own() {
     let refused = vec![egress(A, "GET https://api.example:443/", Some(Reason::HostNotAllowed))];
     let text = learned(refused, SHARED);
-    assert!(text.contains("covers other agents too") && !text.contains("[[zone.ops."), "{text}");
+    assert!(text.contains("# Zone ops covers others too (*)") && !text.contains("[[zone.ops."), "{text}");
     let apart = zones(&text);
     assert_eq!(apart.agents_of(apart.iter().next().unwrap().name()), ["agent_a"]);
 }
@@ -100,4 +100,31 @@ fn what_a_candidate_would_have_refused_becomes_rules_for_it_and_what_was_refused
     zones(&format!("{configuration}{text}"));
     let text = Proposal::of("agent_a", Whose::Enforced, &recorded, &zones(&configuration)).text();
     assert!(text.contains("[[zone.ops.egress]]\nhost = \"other.example\"") && !text.contains("api.example"), "{text}");
+}
+
+/// What is proposed where the log says that the agent had this zone.
+fn having(zone: &str, configuration: &str) -> String {
+    let mut refused = egress(A, "GET https://api.example:443/", Some(Reason::HostNotAllowed));
+    refused.record.zone = Some(zone.to_owned());
+    Proposal::of("agent_a", Whose::Enforced, &Recorded::of(vec![refused], None), &zones(configuration)).text()
+}
+
+#[test]
+fn a_zone_of_the_agents_own_stands_in_the_environment_of_the_one_it_had() {
+    let text = having("prod", "config = 1\n[zone.prod]\nenvironment = \"env_prod1\"\n");
+    assert!(text.contains("environment = \"env_prod1\""), "{text}");
+    for (zone, said) in [("deny-all", "had no zone"), ("gone", "Zone gone is not in this file")] {
+        let text = having(zone, SHARED);
+        assert!(text.contains(said) && !text.contains("covers others"), "{text}");
+        assert!(text.contains("correct `environment`") && text.contains("environment = \"default\""), "{text}");
+        zones(&text);
+    }
+}
+
+#[test]
+fn a_zones_name_in_a_forged_log_becomes_no_line_of_the_proposal() {
+    let forged = "x\n[zone.evil]\nenvironment = \"env_2\"\n[[zone.evil.egress]]\nhost = \"evil.example\"\n#";
+    let text = having(forged, SHARED);
+    let proposed = zones(&text);
+    assert_eq!(proposed.iter().map(|zone| zone.name()).collect::<Vec<_>>(), ["only-agenta"], "{text}");
 }

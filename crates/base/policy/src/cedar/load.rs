@@ -1,9 +1,9 @@
 //! Compiling a zone's policies: the generated permits and the zone's own file, all validated against the schema.
 
-use super::Policies;
 use super::generate::{egress_permit, mcp_permit, passing_permit, tools_permit};
+use super::{Policies, vain};
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::sync::LazyLock;
 
@@ -55,8 +55,8 @@ impl Builder {
         self.set.add(policy).expect("rule ids are numbered, so each is new");
     }
 
-    /// Adds the zone's own policies: `forbid` only. The messages say which policy and why.
-    pub(crate) fn add_file(&mut self, text: &str) -> Result<(), Vec<String>> {
+    /// Adds the zone's own policies: `forbid` only. `zones` are all that the configuration names. The messages say which policy and why.
+    pub(crate) fn add_file(&mut self, text: &str, zones: &BTreeSet<String>) -> Result<(), Vec<String>> {
         let set =
             PolicySet::from_str(text).map_err(|errors| vec![format!("is not Cedar: {}", with_details(&errors))])?;
         if let Some(template) = set.templates().next() {
@@ -64,7 +64,7 @@ impl Builder {
         }
         let mut errors = Vec::new();
         for policy in set.policies() {
-            match self.check(policy) {
+            match self.check(policy, zones) {
                 Ok(named) => {
                     if self.set.add(named).is_err() {
                         errors.push(format!("policy {} has the @id of another policy", label(policy)));
@@ -76,13 +76,16 @@ impl Builder {
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    fn check(&self, policy: &Policy) -> Result<Policy, String> {
+    fn check(&self, policy: &Policy, zones: &BTreeSet<String>) -> Result<Policy, String> {
         let label = label(policy);
         if policy.effect() == Effect::Permit {
             return Err(format!(
                 "policy {label} is a permit; a policy file adds `forbid` only, permits come from [[zone.{0}.egress]] and [[zone.{0}.mcp]]",
                 self.zone
             ));
+        }
+        if let Some(word) = vain::word(policy, zones) {
+            return Err(format!("policy {label} can never forbid what it says: {word}"));
         }
         Ok(policy.new_id(PolicyId::new(format!("{}/policy/{label}", self.zone))))
     }

@@ -5,6 +5,7 @@
 mod generate;
 mod load;
 mod settled;
+mod vain;
 
 pub(crate) use generate::fact;
 pub(crate) use load::{Builder, tools_rule};

@@ -1,5 +1,7 @@
 use super::load::Builder;
 use super::{Action, Attribute, Policies, fact};
+use std::collections::BTreeSet;
+
 use cedar_policy::{Schema, ValidationMode, Validator};
 
 #[test]
@@ -38,7 +40,7 @@ fn policies(own: &str) -> Policies {
     let mut builder = Builder::new("z");
     builder.add_rule("z/egress/1", &["key"]);
     builder.add_rule("z/egress/2", &["other"]);
-    builder.add_file(own).unwrap();
+    builder.add_file(own, &BTreeSet::new()).unwrap();
     builder.finish().unwrap()
 }
 

@@ -12,7 +12,7 @@ use super::{DENY_ALL, Zone};
 use crate::cedar::Builder;
 use crate::document::{At, ConfigError, Document, Item, Reader, Table};
 use crate::zone::rule::{Inspection, Repositories, Rule};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -235,7 +235,7 @@ fn read_policies(
             table.reader().error(file.at, format!("policy_file: {} cannot be read", file.value));
             return None;
         };
-        if let Err(messages) = builder.add_file(text) {
+        if let Err(messages) = builder.add_file(text, &names(document)) {
             report(file.at, messages);
             return None;
         }
@@ -247,6 +247,18 @@ fn read_policies(
             None
         }
     }
+}
+
+/// The names of all zones of the file.
+fn names(document: &Document) -> BTreeSet<String> {
+    let reader = document.reader();
+    let mut root = reader.root();
+    root.leave_rest();
+    let tables = root.named_tables("zone").into_iter().map(|(name, mut table)| {
+        table.leave_rest();
+        name.value.to_owned()
+    });
+    tables.collect()
 }
 
 fn refuse_overlaps(reader: &Reader<'_>, zones: &[Read]) {

@@ -30,6 +30,12 @@ pub(super) fn decide(zone: &Zone, call: &McpCall<'_>) -> Result<McpPermit, Denia
     })
 }
 
+pub(super) fn asks_for_arguments(zone: &Zone, call: &McpCall<'_>) -> bool {
+    let covers = |rule: &&McpRule| rule.covers_server(call) && rule.covers_method(call) && rule.covers_tool(call);
+    let mut covering = zone.mcp_rules.iter().filter(covers).peekable();
+    call.method == CALL && covering.peek().is_some() && covering.all(|rule| !rule.arguments.is_empty())
+}
+
 pub(super) fn servers(zone: &Zone) -> Vec<&str> {
     let mut servers: Vec<&str> = Vec::new();
     for rule in &zone.mcp_rules {

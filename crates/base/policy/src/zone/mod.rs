@@ -236,6 +236,12 @@ impl Zone {
         shadow::beside(mcp::decide(self, call), self.candidate.as_deref(), |candidate| mcp::decide(candidate, call))
     }
 
+    /// Whether the zone's answer to a call hangs on its arguments: rules for the tool ask for some, each of them.
+    #[must_use]
+    pub fn asks_for_arguments(&self, call: &McpCall<'_>) -> bool {
+        mcp::asks_for_arguments(self, call)
+    }
+
     /// The routes that its `mcp` rules name, each once, in the order of the file. They may live in another file.
     #[must_use]
     pub fn mcp_servers(&self) -> Vec<&str> {

@@ -2,6 +2,7 @@
 
 use crate::credential::{BasicPart, Credential, CredentialName, Location, Source};
 use crate::document::{Item, Table};
+use crate::overrides;
 use crate::reach::Reach;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -149,15 +150,9 @@ fn read_variable(table: &mut Table<'_>) -> Option<Option<String>> {
 
 /// Variables that programs obey: a random text in them breaks the sandbox or the proxy settings.
 fn is_reserved(name: &str) -> bool {
-    const RESERVED: &[&str] =
-        &["PATH", "HOME", "LANG", "SHELL", "USER", "TERM", "PWD", "IFS", "ENV", "BASH_ENV", "TMPDIR"];
     RESERVED.contains(&name)
-        || name.starts_with("LD_")
-        || name.starts_with("LC_")
-        || name.starts_with("SSL_CERT_")
-        || name.ends_with("_PROXY")
-        || name.ends_with("_CA_BUNDLE")
-        || name.ends_with("_EXTRA_CA_CERTS")
+        || RESERVED_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
+        || RESERVED_ENDS.iter().any(|end| name.ends_with(end))
 }
 
 fn read_inject(table: &mut Table<'_>) -> Option<Vec<Location>> {
@@ -230,7 +225,7 @@ fn read_header(table: &Table<'_>, item: Item<&str>) -> Option<Location> {
 
 /// Whether a header is not for a credential.
 pub(crate) fn reserved_header(name: &http::HeaderName) -> bool {
-    FRAMING.contains(&name.as_str())
+    FRAMING.contains(&name.as_str()) || overrides::is_header(name)
 }
 
 /// What an entry of `inject` names.
@@ -254,9 +249,71 @@ const FRAMING: &[&str] = &[
     "content-encoding",
     "content-type",
     "proxy-authorization",
+    "proxy-authenticate",
     "proxy-connection",
     "keep-alive",
     "date",
     "via",
     "forwarded",
 ];
+
+/// Variables that a shell, a loader or an interpreter obeys.
+const RESERVED: &[&str] = &[
+    "_",
+    "BASHOPTS",
+    "BASH_ENV",
+    "CDPATH",
+    "CURL_HOME",
+    "DENO_CERT",
+    "ENV",
+    "GIT_ASKPASS",
+    "GIT_EXEC_PATH",
+    "GIT_PROXY_COMMAND",
+    "GIT_SSH",
+    "GIT_SSH_COMMAND",
+    "GIT_SSL_CAINFO",
+    "GIT_SSL_NO_VERIFY",
+    "GLIBC_TUNABLES",
+    "HOME",
+    "HOSTALIASES",
+    "IFS",
+    "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "LANG",
+    "LANGUAGE",
+    "LOCALDOMAIN",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "NODE_TLS_REJECT_UNAUTHORIZED",
+    "OPENSSL_CONF",
+    "OPENSSL_MODULES",
+    "PATH",
+    "PGSSLROOTCERT",
+    "POSIXLY_CORRECT",
+    "PROMPT_COMMAND",
+    "PS0",
+    "PS1",
+    "PS2",
+    "PS4",
+    "PWD",
+    "PYTHONBREAKPOINT",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "PYTHONSTARTUP",
+    "PYTHONUSERBASE",
+    "PYTHONWARNINGS",
+    "RES_OPTIONS",
+    "RUBYLIB",
+    "RUBYOPT",
+    "SHELL",
+    "SHELLOPTS",
+    "SSLKEYLOGFILE",
+    "TERM",
+    "TMPDIR",
+    "TZ",
+    "UID",
+    "USER",
+    "_JAVA_OPTIONS",
+];
+const RESERVED_BEGINNINGS: &[&str] = &["BASH_FUNC_", "GIT_CONFIG", "LC_", "LD_", "PERL5", "SSL_CERT_"];
+const RESERVED_ENDS: &[&str] = &["_CA_BUNDLE", "_EXTRA_CA_CERTS", "_PROXY"];

@@ -251,6 +251,12 @@ fn read_net(table: &Table<'_>, key: &str, item: Item<&str>) -> Option<IpNet> {
         return None;
     };
     let net = net.trunc();
+    if MAPPED.contains(&net) {
+        let message =
+            format!("{key}: {net} is IPv4 in the form of IPv6, which nothing is dialled in; write it as IPv4");
+        table.reader().error(item.at, message);
+        return None;
+    }
     let whole = class_of_net(&net).is_some();
     if !whole {
         table.reader().error(
@@ -399,6 +405,9 @@ const OF_REQUESTS: &[&str] = &[
     "ca_file",
     "websocket",
 ];
+
+/// Addresses are judged in their one form, which for these is IPv4.
+static MAPPED: LazyLock<IpNet> = LazyLock::new(|| "::ffff:0:0/96".parse().expect("a range"));
 
 /// Why strangers may have names beside this one, where they may.
 #[must_use]

@@ -90,7 +90,7 @@ impl FromStr for Control {
 
 impl SandboxLimits {
     pub(super) fn read(table: &mut Table<'_>) -> Self {
-        let memory_bytes = table.parsed::<ByteCount>("memory").map(|item| item.value.0);
+        let memory_bytes = bytes(table, "memory", LEAST_MEMORY);
         let cpus = table.number("cpus").and_then(|item| {
             let sensible = (0.01..=1024.0).contains(&item.value);
             if !sensible {
@@ -100,13 +100,22 @@ impl SandboxLimits {
         });
         let processes =
             table.bounded("processes", FEWEST_PROCESSES..=1_000_000).and_then(|item| u32::try_from(item.value).ok());
-        let disk_bytes = table.parsed::<ByteCount>("disk").map(|item| item.value.0);
+        let disk_bytes = bytes(table, "disk", LEAST_DISK);
         let (system, packages) = (System::read(table), Packages::read(table));
-        let (mounts, devices) = (lent::read_mounts(table), lent::read_devices(table));
+        let (mounts, devices) = (lent::read_mounts(table, &system), lent::read_devices(table));
         let require =
             table.parsed_all::<Control>("require").map(|items| items.into_iter().map(|item| item.value).collect());
         Self { memory_bytes, cpus, processes, disk_bytes, system, packages, mounts, devices, require }
     }
+}
+
+fn bytes(table: &mut Table<'_>, key: &str, least: u64) -> Option<u64> {
+    let item = table.parsed::<ByteCount>(key)?;
+    let sensible = (least..=MOST_BYTES).contains(&item.value.0);
+    if !sensible {
+        table.reader().error(item.at, format!("{key} must be from {}MiB to 1024TiB", least >> 20));
+    }
+    sensible.then_some(item.value.0)
 }
 
 /// An absolute path as it is written, without `..` and without a second spelling of itself.
@@ -121,3 +130,9 @@ fn absolute(table: &Table<'_>, key: &str, item: Item<&str>) -> Option<PathBuf> {
 
 /// The tool server, a shell and what they start; the builder refuses fewer.
 const FEWEST_PROCESSES: i64 = 8;
+/// With less no shell starts; the builder refuses less.
+const LEAST_MEMORY: u64 = 32 << 20;
+/// The builder refuses less.
+const LEAST_DISK: u64 = 1 << 20;
+/// More than any machine has.
+const MOST_BYTES: u64 = 1024 << 40;

@@ -62,7 +62,9 @@ impl FromStr for AgentSelector {
         match version {
             None => Ok(Self::Id(id.to_owned())),
             Some(version) => {
-                version.parse().map(|version| Self::Version(id.to_owned(), version)).map_err(|_| BadSelector)
+                let number: u64 = version.parse().map_err(|_| BadSelector)?;
+                // One spelling each, so that two selectors of one agent are seen to be.
+                (number.to_string() == version).then(|| Self::Version(id.to_owned(), number)).ok_or(BadSelector)
             }
         }
     }
@@ -161,9 +163,18 @@ impl Zones {
     /// The agents that a zone covers, as it names them; `*` for all. A zone in shadow covers those of the zone it is a candidate of.
     #[must_use]
     pub fn agents_of(&self, zone: &str) -> Vec<String> {
+        self.covering(zone).into_iter().flat_map(|covering| &covering.agents).map(ToString::to_string).collect()
+    }
+
+    /// The id of a zone's environment; of a zone in shadow, that of the zone it is a candidate of.
+    #[must_use]
+    pub fn environment_of(&self, zone: &str) -> Option<&str> {
+        self.covering(zone).map(|covering| covering.environment_id.as_str())
+    }
+
+    fn covering(&self, zone: &str) -> Option<&Covering> {
         let is_it = |named: &Zone| named.name() == zone || named.candidate().is_some_and(|one| one.name() == zone);
-        let named = self.zones.iter().find(|covering| is_it(&covering.zone));
-        named.into_iter().flat_map(|covering| &covering.agents).map(ToString::to_string).collect()
+        self.zones.iter().find(|covering| is_it(&covering.zone))
     }
 
     /// The zones of the file that decide, in its order.

@@ -8,6 +8,7 @@ use crate::address::{AddressClass, class_of_net};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// A rule that decides, and what it makes of credentials that are not ours.
 #[derive(Clone, Copy)]
@@ -35,12 +36,20 @@ pub(super) fn looser(from: Deciding<'_>, to: Deciding<'_>, hosts: &Hosts, port: 
     [foreign, addresses, authority, certificate].into_iter().flatten().collect()
 }
 
+/// The same rule, if it said nothing of where it is dialled, whom it trusts and what it lets through.
+pub(super) fn unsaid(rule: &Rule) -> Rule {
+    let nothing = Rule { connect: None, addresses: Arc::new([]), ca_pem: None, foreign: None, ..rule.clone() };
+    Rule { client_certificate: None, ..nothing }
+}
+
 /// Whether whatever the second rule dials, the first would.
 fn dials_within(from: &Rule, to: &Rule, hosts: &Hosts, port: Port) -> bool {
     let allowed = |rule: &Rule, address: IpAddr| rule.destination(&address.into(), port).allows(address);
     match (from.connect, to.connect, hosts) {
         (Some(before), Some(after), _) => before == after,
-        (None, Some(after), Hosts::One(host)) if host.address().is_some() => host.address() == Some(after.ip()),
+        (None, Some(after), Hosts::One(host)) if host.address().is_some() => {
+            host.address() == Some(after.ip()) && after.port() == port.number()
+        }
         (None, Some(after), _) => after.port() == port.number() && allowed(from, after.ip()),
         (Some(before), None, Hosts::One(host)) if host.address().is_some() => {
             host.address() == Some(before.ip()) && before.port() == port.number()

@@ -3,7 +3,7 @@
 use super::super::request::{chosen, foreign_policy};
 use super::super::rule::{Carried, ForeignCredentials, Inspection, Repositories, Rule};
 use super::cells::{Hosts, Methods, Paths};
-use super::destination::{Deciding, looser};
+use super::destination::{Deciding, looser, unsaid};
 use super::{Change, ChangeKind, Scope};
 use crate::credential::{Credential, CredentialName, Location, Source};
 use crate::zone::Zone;
@@ -104,6 +104,31 @@ impl<'z> Side<'z> {
         Some(Deciding { rule, foreign: foreign_policy(rule, self.for_host.iter().copied()) })
     }
 
+    /// What the rule makes of a request here that it would not if it said no more than which requests it is about.
+    fn looseness(&self, rule: Deciding<'_>, carrying: &Carrying, hosts: &Hosts, port: Port) -> Vec<Change> {
+        let bare = unsaid(rule.rule);
+        let foreign = match carrying {
+            // Nothing there is looked at, and that is said.
+            Carrying::Uninspected => ForeignCredentials::Allow,
+            Carrying::Nothing | Carrying::Placeholder(..) | Carrying::Repository => {
+                foreign_policy(&bare, self.for_host.iter().copied())
+            }
+        };
+        looser(Deciding { rule: &bare, foreign }, rule, hosts, port)
+    }
+
+    /// All that decides about requests here, without the names of the rules.
+    fn decisive(&self) -> Vec<String> {
+        let of_rule = |rule: &&Rule| {
+            let foreign = foreign_policy(rule, self.for_host.iter().copied());
+            let named = rule.credentials().filter_map(|name| self.zone.credential(name));
+            let used: Vec<_> =
+                named.map(|Credential { name, source, inject, env: _ }| (name, source, inject)).collect();
+            format!("{:?} {foreign:?} {used:?}", Rule { id: String::new(), ..(*rule).clone() })
+        };
+        self.here.iter().map(of_rule).collect()
+    }
+
     /// The rule by which connections pass through unseen; then no other rule for the place inspects them.
     fn passing(&self) -> Option<&'z Rule> {
         self.here.iter().copied().find(|rule| rule.inspection == Inspection::None)
@@ -155,15 +180,18 @@ impl Place<'_> {
 
     fn compare(&self, methods: &Methods, paths: &Paths, asked: &Asked, merged: &mut Merged) {
         let Some(after) = self.to.deciding(methods, paths, asked) else { return };
-        let plain = Asked { upgrade: Upgrade::None, ..asked.clone() };
         let found = match self.from.deciding(methods, paths, asked) {
             Some(before) => looser(before, after, self.hosts, self.port),
-            None if asked.upgrade == Upgrade::None => vec![self.new_reach(methods, paths, &asked.carrying)],
-            None if self.from.deciding(methods, paths, &plain).is_some() => {
-                vec![Change::shown(ChangeKind::WebSocket, "as a WebSocket")]
+            None => {
+                let reach = match asked.upgrade {
+                    Upgrade::None => self.new_reach(methods, paths, &asked.carrying),
+                    // Everything passes unseen, and that is said.
+                    Upgrade::WebSocket if asked.carrying == Carrying::Uninspected => return,
+                    Upgrade::WebSocket => Change::shown(ChangeKind::WebSocket, "as a WebSocket"),
+                };
+                let looseness = self.to.looseness(after, &asked.carrying, self.hosts, self.port);
+                [reach].into_iter().chain(looseness).collect()
             }
-            // New without an upgrade as well, and reported so.
-            None => Vec::new(),
         };
         for mut change in found {
             let scope = self.scope(after.rule, paths, &asked.carrying);
@@ -218,9 +246,7 @@ impl Place<'_> {
 
     /// Where the paths cannot be compared, any difference of the rules may be a widening.
     fn possible(&self) -> Vec<Change> {
-        let same =
-            self.from.here.iter().map(|rule| without_id(rule)).eq(self.to.here.iter().map(|rule| without_id(rule)));
-        if same {
+        if self.from.decisive() == self.to.decisive() {
             return Vec::new();
         }
         let what = format!("{}://{}:{} (too many paths to compare)", self.scheme, self.hosts, self.port);
@@ -235,10 +261,6 @@ fn with_methods(mut change: Change, methods: BTreeSet<Methods>) -> Change {
         scope.methods = methods;
     }
     change
-}
-
-fn without_id(rule: &Rule) -> String {
-    format!("{:?}", Rule { id: String::new(), ..rule.clone() })
 }
 
 /// A sandbox that sees a placeholder can use the credential.

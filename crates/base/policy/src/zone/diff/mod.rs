@@ -11,9 +11,11 @@ mod destination;
 mod egress;
 mod mcp;
 mod policies;
+mod roles;
 mod routes;
 mod sandbox;
 
+pub use roles::Roles;
 pub use routes::RoutesDifference;
 
 use super::select::Zones;
@@ -159,6 +161,8 @@ kinds! {
     Route = "gateway_route";
     /// Where refresh tokens may go.
     TokenEndpoint = "token_endpoint";
+    /// Pages and searches of the server's own.
+    Web = "web";
     /// How much a route carries.
     RouteLimit = "gateway_limit";
 }

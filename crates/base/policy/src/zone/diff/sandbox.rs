@@ -23,6 +23,7 @@ pub(super) fn widenings(from: &SandboxLimits, to: &SandboxLimits) -> Vec<Change>
         new_devices.map(|device| Change::shown(ChangeKind::SandboxMount, format!("the device {}", device.display()))),
     );
     changes.extend(mounts.iter().filter_map(|mount| shown(mount, &from.mounts)));
+    changes.extend(uncovered(&from.mounts, mounts, system));
     changes.extend(dropped(from.require.as_deref(), require.as_deref()));
     changes
 }
@@ -69,6 +70,14 @@ fn shown(mount: &Mount, before: &[Mount]) -> Option<Change> {
     }
     let what = format!("{} at {}, to {}", host.display(), at.display(), words(*access));
     Some(Change::shown(ChangeKind::SandboxMount, what))
+}
+
+/// What an image has where something was mounted over it; mounts themselves stand apart from each other.
+fn uncovered(from: &[Mount], to: &[Mount], system: &System) -> Vec<Change> {
+    let System::Image(image) = system else { return Vec::new() };
+    let gone = from.iter().filter(|mount| !to.iter().any(|other| mount.at.starts_with(&other.at)));
+    let what = |mount: &Mount| format!("what {} has at {}", image.display(), mount.at.display());
+    gone.map(|mount| Change::possible(ChangeKind::SandboxSystem, what(mount))).collect()
 }
 
 fn words(access: MountAccess) -> &'static str {

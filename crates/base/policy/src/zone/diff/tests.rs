@@ -124,6 +124,42 @@ fn a_destination_that_leads_elsewhere_is_wider() {
     for (old, new, wider, narrower) in table {
         assert_eq!(both(&to(old), &to(new)), (wider, narrower), "{old} {new}");
     }
+    let address = rules(&["host = '93.184.216.34'"]);
+    let at = |port: u16| rules(&[&format!("host = '93.184.216.34'; connect = '93.184.216.34:{port}'")]);
+    assert_eq!(both(&address, &at(443)), (vec![], vec![]));
+    assert_eq!(both(&address, &at(22)), (vec!["addresses"], vec!["addresses"]));
+}
+
+#[test]
+fn what_is_loose_about_a_new_reach_is_said_beside_it() {
+    let certificate =
+        "[[zone.a.credential]]\nname = \"c\"\nsource = \"store:c\"\ninject = [{ client_certificate = true }]\n";
+    let base = format!("{KEY}{certificate}{}", rules(&["host = 'a.example'; methods = ['GET']; credential = 'k'"]));
+    let table = [
+        ("host = 'b.example'; addresses = ['93.184.216.0/24']", vec!["host"]),
+        ("host = 'b.example'; addresses = ['169.254.169.254/32']", vec!["host", "addresses"]),
+        ("host = 'b.example'; connect = '93.184.216.34:22'", vec!["host", "addresses"]),
+        ("host = 'b.example'; client_certificate = 'c'", vec!["host", "credential"]),
+        (
+            "host = 'b.example'; client_certificate = 'c'; foreign_credentials = 'allow'",
+            vec!["host", "foreign_credentials", "credential"],
+        ),
+        ("host = 'b.example'; foreign_credentials = 'allow'", vec!["host"]),
+        ("host = 'b.example'; inspect = false; addresses = ['10.3.0.0/24']", vec!["host", "addresses"]),
+        (
+            "host = 'a.example'; methods = ['POST']; foreign_credentials = 'allow'",
+            vec!["method", "foreign_credentials"],
+        ),
+        ("host = 'a.example'; methods = ['POST']; websocket = true", vec!["method", "websocket"]),
+    ];
+    for (more, mut kinds) in table {
+        let (mut wider, narrower) = both(&base, &format!("{base}{}", rule(more)));
+        wider.sort_unstable();
+        kinds.sort_unstable();
+        assert_eq!((wider, narrower), (kinds, vec![]), "{more}");
+    }
+    let trusting = |row: &str| keys::changes("{zone}", row).iter().map(|change| change.kind.code()).collect::<Vec<_>>();
+    assert_eq!(trusting("{host}ca_file = 'ca.pem'"), ["authority", "host"]);
 }
 
 #[test]
@@ -147,7 +183,7 @@ fn what_passes_through_unseen_is_wider_than_anything_that_is_looked_at() {
 fn a_request_that_may_become_a_websocket_is_wider() {
     let (plain, socket) = (rules(&["host = 'a.example'"]), rules(&["host = 'a.example'; websocket = true"]));
     assert_eq!(both(&plain, &socket), (vec!["websocket"], vec![]));
-    assert_eq!(both("", &socket), (vec!["host"], vec![]));
+    assert_eq!(both("", &socket), (vec!["host", "websocket"], vec![]));
 }
 
 #[test]
@@ -221,6 +257,12 @@ fn a_looser_sandbox_is_wider() {
             vec!["sandbox_mount"],
             vec![],
         ),
+        (
+            "system = { image = '/srv/i' }\nmounts = [{ host = '/srv/d', at = '/d' }]",
+            "system = { image = '/srv/i' }",
+            vec!["sandbox_system"],
+            vec!["sandbox_mount"],
+        ),
     ];
     for (old, new, wider, narrower) in table {
         assert_eq!(both(&sandbox(old), &sandbox(new)), (wider, narrower), "{old} | {new}");
@@ -277,6 +319,28 @@ fn what_is_too_complex_to_compare_is_possibly_wider_and_never_silent() {
     let difference = &with(&tangled('q')).diff(&with(&tangled('w')))[0];
     assert!(difference.wider.iter().any(|change| change.certainty == Certainty::Possible), "{difference:?}");
     assert!(with(&tangled('q')).diff(&with(&tangled('q')))[0].wider.is_empty());
+}
+
+#[test]
+fn where_paths_cannot_be_compared_all_that_decides_about_their_requests_is() {
+    let globs: Vec<String> =
+        (0..10).map(|n| format!("'/*{}*{}*q*/x'", char::from(b'a' + n), char::from(b'z' - n))).collect();
+    let tangled = format!("host = 'a.example'; paths = [{}]", globs.join(", "));
+    let used = format!("{KEY}{}", rule(&format!("{tangled}; credential = 'k'")));
+    let elsewhere =
+        |more: &str| format!("{KEY}{}{}", rule(&tangled), rule(&format!("host = 'a.example'; ports = [8443]{more}")));
+    let table = [
+        (used.clone(), used.replace("\"authorization\" }", "\"authorization\" }, { query = \"key\" }")),
+        (used.clone(), used.replace("store:k", "env:ADMIN_TOKEN")),
+        // Only because of the other rule are keys from elsewhere refused.
+        (elsewhere("; credential = 'k'"), elsewhere("")),
+    ];
+    for (old, new) in table {
+        let wider = with(&old).diff(&with(&new)).remove(0).wider;
+        assert!(wider.iter().any(|change| change.certainty == Certainty::Possible), "{new}: {wider:?}");
+        let same = with(&new).diff(&with(&new)).remove(0).wider;
+        assert_eq!(same, [], "{new}");
+    }
 }
 
 #[test]

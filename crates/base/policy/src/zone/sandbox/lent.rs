@@ -4,7 +4,7 @@ use super::system::lendable;
 use super::{SandboxLimits, System, absolute, sensitive};
 use crate::document::{At, Item, Reader, Table};
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A directory or file of the host, shown inside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,13 +28,48 @@ pub enum MountAccess {
     Cache,
 }
 
-/// `mounts`, each with the place where it stands.
-pub(super) fn read_mounts(table: &mut Table<'_>) -> Vec<Mount> {
+/// `mounts`. Each stands apart from the others and from the system's directories, so that none hides what another shows.
+pub(super) fn read_mounts(table: &mut Table<'_>, system: &System) -> Vec<Mount> {
     let mut tables = table.tables("mounts");
     if tables.len() > MOST_MOUNTS {
         table.reader().error(tables[MOST_MOUNTS].at(), format!("mounts has more than {MOST_MOUNTS} entries"));
     }
-    tables.iter_mut().filter_map(read_mount).collect()
+    let directories = match system {
+        System::Host { directories } => directories.as_slice(),
+        System::Image(_) => &[],
+    };
+    let mut mounts: Vec<Mount> = Vec::new();
+    for table in &mut tables {
+        let Some(mount) = read_mount(table) else { continue };
+        let mut others = mounts.iter().map(|other| &other.at).chain(directories);
+        if let Some(other) = others.find(|other| meet(other, &mount.at)) {
+            let (at, other) = (mount.at.display(), other.display());
+            let message = format!(
+                "at: {at} and {other} lie in each other, so one would hide what the other shows; set them apart"
+            );
+            table.reader().error(table.at(), message);
+        }
+        mounts.push(mount);
+    }
+    mounts
+}
+
+/// Whether one is, holds or lies in the other.
+fn meet(one: &Path, other: &Path) -> bool {
+    one.starts_with(other) || other.starts_with(one)
+}
+
+/// A place inside that is not the sandbox's own; the builder refuses those.
+pub(super) fn apart(table: &Table<'_>, key: &str, place: Item<&str>, path: PathBuf) -> Option<PathBuf> {
+    let ours = OURS.iter().any(|ours| meet(Path::new(ours), &path));
+    if ours {
+        let message = format!(
+            "{key}: {} would cover the sandbox's own directories; choose /data, or a place below /srv or /mnt",
+            place.value
+        );
+        table.reader().error(place.at, message);
+    }
+    (!ours).then_some(path)
 }
 
 fn read_mount(table: &mut Table<'_>) -> Option<Mount> {
@@ -50,7 +85,7 @@ fn read_mount(table: &mut Table<'_>) -> Option<Mount> {
         }
     };
     let host = table.required("host", host).and_then(|host| lendable(table, "host", host));
-    let at = table.required("at", at).and_then(|at| absolute(table, "at", at));
+    let at = table.required("at", at).and_then(|at| apart(table, "at", at, absolute(table, "at", at)?));
     Some(Mount { host: host?, at: at?, access: access? })
 }
 
@@ -61,8 +96,7 @@ pub(in crate::zone) fn refuse_written_caches(reader: &Reader<'_>, zones: &[(At, 
     for shared in zones.iter().flat_map(|(_, limits)| shared(limits)) {
         for (at, limits) in zones {
             for written in limits.mounts.iter().filter(|mount| mount.access == MountAccess::Write) {
-                let meet = written.host.starts_with(shared) || shared.starts_with(&written.host);
-                if meet && told.insert((&written.host, shared)) {
+                if meet(&written.host, shared) && told.insert((&written.host, shared)) {
                     let (written, shared) = (written.host.display(), shared.display());
                     let message = format!(
                         "mounts: {written} is lent for writing, and other sandboxes run from {shared}; separate them"
@@ -77,7 +111,7 @@ pub(in crate::zone) fn refuse_written_caches(reader: &Reader<'_>, zones: &[(At, 
 /// Nothing of ours is lent: keys, secrets, the configuration. As far as names tell; what lies there is looked at when a sandbox is built.
 pub(in crate::zone) fn refuse_ours(reader: &Reader<'_>, at: At, limits: &SandboxLimits, ours: &[PathBuf]) {
     for lent in limits.mounts.iter().map(|mount| &mount.host).chain(shared(limits)) {
-        if let Some(ours) = ours.iter().find(|ours| ours.starts_with(lent) || lent.starts_with(ours)) {
+        if let Some(ours) = ours.iter().find(|ours| meet(ours, lent)) {
             let (lent, ours) = (lent.display(), ours.display());
             let message = format!(
                 "{lent} is never lent: it is, holds or lies in {ours}, which is Postern's own; lend a directory apart from it"
@@ -123,3 +157,23 @@ fn read_device(table: &Table<'_>, item: Item<&str>) -> Option<PathBuf> {
 
 const MOST_MOUNTS: usize = 64;
 const MOST_DEVICES: usize = 32;
+/// Where a sandbox has directories of its own.
+const OURS: &[&str] = &[
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/etc",
+    "/proc",
+    "/dev",
+    "/sys",
+    "/tmp",
+    "/run",
+    "/var",
+    "/workspace",
+    "/mnt/session",
+    "/mnt/memory",
+];

@@ -1,5 +1,6 @@
 //! Where a sandbox's read-only system comes from, and whether packages can be installed over it for the session.
 
+use super::lent::apart;
 use super::{absolute, sensitive};
 use crate::document::{Item, Table};
 use std::path::PathBuf;
@@ -48,8 +49,8 @@ impl System {
             let message = format!("directories has more than {MOST_DIRECTORIES} entries");
             system.reader().error(system.at(), message);
         }
-        let directories = directories.into_iter().filter_map(|item| lendable(&system, "directories", item));
-        let directories: Vec<PathBuf> = directories.collect();
+        let shown = |item| apart(&system, "directories", item, lendable(&system, "directories", item)?);
+        let directories: Vec<PathBuf> = directories.into_iter().filter_map(shown).collect();
         image.map_or(Self::Host { directories }, Self::Image)
     }
 }

@@ -196,6 +196,15 @@ fn each_mistake_in_a_rule_or_credential_is_refused_where_it_stands() {
         ("mode = \"enforce\"", "mode = \"learn\"", "mode must be"),
         ("agents = [\"*\"]", "agents = []", "agents is empty"),
         ("agents = [\"*\"]", "agents = \"*\"", "agents must be an array of strings, not a string"),
+        ("agents = [\"*\"]", "agents = [\"agent_a@+1\"]", "not an agent"),
+        ("agents = [\"*\"]", "agents = [\"agent_a@01\"]", "not an agent"),
+        ("addresses = [\"10.3.0.0/24\"]", "addresses = [\"::ffff:10.3.0.0/120\"]", "write it as IPv4"),
+        ("header = \"authorization\"", "header = \"x-http-method-override\"", "cannot hold a credential"),
+        ("header = \"authorization\"", "header = \"x_original_url\"", "cannot hold a credential"),
+        ("header = \"authorization\"", "header = \"proxy-authenticate\"", "cannot hold a credential"),
+        ("env = \"LEDGER_API_KEY\"", "env = \"NODE_OPTIONS\"", "meaning of its own"),
+        ("env = \"LEDGER_API_KEY\"", "env = \"GIT_CONFIG_COUNT\"", "meaning of its own"),
+        ("env = \"LEDGER_API_KEY\"", "env = \"SSLKEYLOGFILE\"", "meaning of its own"),
         ("memory = \"2GiB\"", "memory = 2", "memory must be a string"),
         ("require = [\"seccomp\"", "require = [\"magic\"", "no such control"),
         ("access = \"read\"", "access = \"all\"", "access must be"),
@@ -339,6 +348,35 @@ fn a_policy_file_that_permits_or_speaks_of_what_is_not_there_does_not_load() {
         let errors = with_policy(policy).map(|_| ()).unwrap_err();
         assert!(errors.iter().all(|error| error.line == 6), "{policy}: {}", super::listed(&errors));
         assert!(super::listed(&errors).contains(message), "{policy}: {}", super::listed(&errors));
+    }
+}
+
+#[test]
+fn a_forbid_of_something_that_never_is_does_not_load() {
+    let of = |action: &str, condition: &str| {
+        format!("forbid (principal, action == Postern::Action::\"{action}\", resource) when {{ {condition} }};")
+    };
+    let request = |condition: &str| of("egress.request", condition);
+    let vain = [
+        ("forbid (principal == Postern::Zone::\"typo\", action, resource);".to_owned(), "no zone is named \"typo\""),
+        (request("resource == Postern::Host::\"A.example.\""), "\"a.example\" in its one form"),
+        (request("context.host == \"10.0.0.01\""), "is no host"),
+        (request("context.method == \"delete\""), "methods are upper-case"),
+        (request("context.port == 443 && [\"GET\", \"Delete\"].contains(context.method)"), "methods are upper-case"),
+        (request("\"HTTPS\" == context.scheme"), "scheme is never"),
+        (of("egress.connect", "context.transport == \"websocket\""), "transport is never"),
+    ];
+    for (policy, message) in vain {
+        let errors = with_policy(&policy).map(|_| ()).unwrap_err();
+        let told = super::listed(&errors);
+        assert!(told.contains("can never forbid") && told.contains(message), "{policy}: {told}");
+    }
+    for sound in [
+        "forbid (principal == Postern::Zone::\"ledger\", action, resource == Postern::Host::\"a.example\");".to_owned(),
+        request("context.method == \"DELETE\" && context.host == \"a.example\" && context.path == \"delete\""),
+        of("mcp.call", "context.method == \"tools/call\""),
+    ] {
+        with_policy(&sound).map_or_else(|errors| panic!("{sound}: {}", super::listed(&errors)), drop);
     }
 }
 

@@ -78,9 +78,11 @@ fn keys_and_values_that_say_nothing_known_are_errors() {
         let errors = load(&sandboxes(&[text])).map(|_| ()).unwrap_err();
         assert!(errors.len() == 1 && errors[0].message.contains(message), "{text}: {}", super::listed(&errors));
     }
-    for (key, entry, most) in [("mounts", r#"{ host = "/srv/x", at = "/data" }"#, 64), ("devices", r#""/dev/kvm""#, 32)]
+    for (key, entry, most) in
+        [("mounts", r#"{ host = "/srv/x", at = "/data/N" }"#, 64), ("devices", r#""/dev/kvm""#, 32)]
     {
-        let list = |count: usize| format!("{key} = [{}]", vec![entry; count].join(", "));
+        let entries = |count: usize| (0..count).map(|number| entry.replace('N', &number.to_string()));
+        let list = |count: usize| format!("{key} = [{}]", entries(count).collect::<Vec<_>>().join(", "));
         assert!(load(&sandboxes(&[&list(most)])).is_ok(), "{key}");
         let errors = load(&sandboxes(&[&list(most + 1)])).map(|_| ()).unwrap_err();
         assert!(errors[0].message.contains(&format!("more than {most}")), "{}", super::listed(&errors));
@@ -124,5 +126,66 @@ fn a_sandbox_has_eight_to_a_million_processes() {
     for processes in [7, 1_000_001] {
         let errors = read(processes).map(|_| ()).unwrap_err();
         assert!(errors[0].to_string().contains("processes must be from 8 to 1000000"), "{errors:?}");
+    }
+}
+
+#[test]
+fn a_sandbox_has_memory_and_disk_that_it_can_be_built_with() {
+    let read = |key: &str, size: &str| load(&sandboxes(&[&format!("{key} = \"{size}\"")]));
+    for (key, least, less) in [("memory", "32MiB", "31MiB"), ("disk", "1MiB", "1023KiB")] {
+        for sound in [least, "1024TiB"] {
+            assert!(read(key, sound).is_ok(), "{key} {sound}");
+        }
+        for unsound in ["0B", less, "1025TiB"] {
+            let errors = read(key, unsound).map(|_| ()).unwrap_err();
+            assert!(errors[0].message.contains(&format!("{key} must be from {least} to 1024TiB")), "{errors:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_lent_where_a_sandbox_has_directories_of_its_own() {
+    let mount = |at: &str| format!(r#"mounts = [{{ host = "/srv/x", at = "{at}" }}]"#);
+    for at in [
+        "/",
+        "/proc",
+        "/etc",
+        "/usr/bin",
+        "/lib64",
+        "/workspace",
+        "/workspace/x",
+        "/mnt",
+        "/mnt/memory/x",
+        "/mnt/session",
+    ] {
+        let errors = load(&sandboxes(&[&mount(at)])).map(|_| ()).unwrap_err();
+        assert!(errors.len() == 1 && errors[0].message.contains("own directories"), "{at}: {}", super::listed(&errors));
+    }
+    for at in ["/data", "/mnt/x", "/srv", "/opt/x", "/home/agent", "/procession"] {
+        assert!(load(&sandboxes(&[&mount(at)])).is_ok(), "{at}");
+    }
+    let directory = |path: &str| format!(r#"system = {{ directories = ["{path}"] }}"#);
+    assert!(load(&sandboxes(&[&directory("/opt/conda")])).is_ok());
+    let errors = load(&sandboxes(&[&directory("/usr/local")])).map(|_| ()).unwrap_err();
+    assert!(errors[0].message.contains("own directories"), "{}", super::listed(&errors));
+}
+
+#[test]
+fn no_mount_hides_what_another_or_the_system_shows() {
+    let text = |places: [&str; 2], directories: &str| {
+        let mounts = places.map(|at| format!(r#"{{ host = "/srv/x", at = "{at}" }}"#)).join(", ");
+        sandboxes(&[&format!("system = {{ directories = [{directories}] }}\nmounts = [{mounts}]")])
+    };
+    for (places, directories, refused) in [
+        (["/data", "/data"], "", 1),
+        (["/data", "/data/private"], "", 1),
+        (["/data/private", "/data"], "", 1),
+        (["/data", "/srv/tools/secret"], r#""/srv/tools""#, 1),
+        (["/data", "/srv"], r#""/srv/tools""#, 1),
+        (["/data", "/database"], r#""/srv/tools""#, 0),
+    ] {
+        let errors = load(&text(places, directories)).map_or_else(|errors| errors, |_| Vec::new());
+        let told = errors.iter().filter(|error| error.message.contains("set them apart")).count();
+        assert_eq!((told, errors.len()), (refused, refused), "{places:?} {directories}");
     }
 }
