@@ -119,6 +119,8 @@ def test_boundary_verify_tests_the_zone_that_is_named_without_its_secrets(tmp_pa
     done = verify("--zone", "a", "--only", "credentials/honest", "--only", "own/left-behind", "--json", "--strict", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
+    assert report["deployed_digest"].startswith("sha256:") and report["deployed_digest"] != report["zone_digest"]
+    assert report["only"] == ["credentials/honest", "own/left-behind"] and report["catalogue"] > 700
     assert report["zone"] == "a" and [finding["id"] for finding in report["findings"]] == ["credentials/honest", "own/left-behind"]
 
 
@@ -149,6 +151,13 @@ def words_of(pid: int) -> list[str]:
 def attacks(pid: int) -> bool:
     """Whether a process is the attack program with a plan, inside."""
     return any('"side":"inside"' in word for word in words_of(pid))
+
+
+def ended_within(run: subprocess.Popen, seconds: float) -> int | None:
+    try:
+        return run.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 @pytest.fixture
@@ -190,6 +199,29 @@ def test_boundary_verify_ends_with_a_part_of_its_perimeter_and_reports_what_it_s
     os.kill(pid, signal.SIGKILL)
     broken_off(attacking, tmp_path, f"{role} ended")
     assert not {name for name in left_over() - before if f"-{attacking.pid}-" in name}
+
+
+def test_boundary_verify_is_no_success_where_its_sandboxes_die_and_takes_no_death_for_a_refusal(tmp_path):
+    command = [BINARY, "verify", "--log", "error", "--only", "tools", "--json"]
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=log, text=True)
+    killed, deadline = 0, time.monotonic() + 200
+    while ended_within(run, 0.05) is None and time.monotonic() < deadline:
+        # The neighbour is settled: what is killed from now on is a sandbox that attacks.
+        spawners = [pid for pid in descendants(run.pid) if words_of(pid)[1:2] == ["spawner"]]
+        if killed or any(attacks(pid) or "swap" in words_of(pid) for pid in descendants(run.pid)):
+            for pid in (pid for spawner in spawners for pid in descendants(spawner)):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                    killed += 1
+                except ProcessLookupError:
+                    pass
+    run.kill()
+    found = json.loads(run.stdout.read())["findings"]
+    assert killed and run.returncode == 1, (tmp_path / "log").read_text()[-2000:]
+    held = {finding["id"] for finding in found if finding["verdict"] == "held"}
+    dead = {finding["id"] for finding in found if finding["inside"] == "ended"}
+    assert not held & dead and not held & {"tools/race", "tools/race-write"}, found
 
 
 def test_boundary_verify_that_is_told_to_end_reports_what_it_saw_and_leaves_nothing(attacking, tmp_path):

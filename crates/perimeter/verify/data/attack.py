@@ -790,6 +790,8 @@ def filled(text):
         "{repository_basic}": repository(),
         "{repository}": base64.b64decode(repository()).decode().rpartition(":")[2],
         "{neighbour}": PLAN.get("neighbour", ""),
+        "{real_basic}": base64.b64encode(f"reporting:{PLAN.get('real', '')[::-1]}".encode()).decode(),
+        "{real}": PLAN.get("real", "")[::-1],
         "{foreign}": "attackers-own-key-0123456789",
         "{side}": PLAN["side"],
     }

@@ -301,7 +301,10 @@ impl Catalogue {
             rule(probe.inside.contains(&Outcome::new("made")), "expects its attack to succeed")?;
             let any = ["error", "timed out"].map(Outcome::new).iter().any(|one| probe.inside.contains(one));
             rule(any, "takes any error for a refusal")?;
-            rule(!probe.alone && probe.inside.contains(&Outcome::new("ended")), "takes the end of its sandbox for a refusal")?;
+            rule(
+                !probe.alone && probe.inside.contains(&Outcome::new("ended")),
+                "takes the end of its sandbox for a refusal",
+            )?;
             let same = probe.outside.iter().any(|one| probe.inside.contains(one));
             rule(probe.against != Against::Nowhere && same, "expects the same outside")?;
             rule(

@@ -291,7 +291,8 @@ mod tests {
             Verdict::NotRun { kind, .. } => Some(kind),
             Verdict::Held | Verdict::NotHeld { .. } => None,
         };
-        let broken_off = |inside, outside| Evidence { broken_off: Some("egress ended".into()), ..seen(inside, outside, &[]) };
+        let broken_off =
+            |inside, outside| Evidence { broken_off: Some("egress ended".into()), ..seen(inside, outside, &[]) };
         assert_eq!(kind(&seen("skip not here: no such call", "made", &[])), Some(Cause::NotHere));
         assert_eq!(kind(&seen(refused, "skip not here: no such call", &[])), Some(Cause::NotHere));
         assert_eq!(kind(&seen(refused, "ENOSYS", &[])), Some(Cause::NotHere));

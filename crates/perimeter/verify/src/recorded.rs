@@ -14,9 +14,8 @@ pub(crate) fn records(audit: &Path) -> Vec<Entry> {
 
 /// Adds what the log says of the tool use of this id.
 pub(crate) fn note(records: &[Entry], tool_use: &str, evidence: &mut Evidence) {
-    let of_it = || {
-        records.iter().map(|entry| &entry.record).filter(|record| record.tool_use.as_deref() == Some(tool_use))
-    };
+    let of_it =
+        || records.iter().map(|entry| &entry.record).filter(|record| record.tool_use.as_deref() == Some(tool_use));
     evidence.reasons.extend(of_it().filter_map(reason));
     evidence.alarms.extend(of_it().filter_map(|record| alarm(record).map(str::to_owned)));
 }
@@ -49,8 +48,11 @@ mod tests {
     use super::*;
 
     fn entry(kind: Kind, decision: Decision, reason: Option<&str>, tool_use: &str) -> Entry {
-        let record =
-            Record { tool_use: Some(tool_use.into()), reason: reason.map(str::to_owned), ..Record::new(kind, decision) };
+        let record = Record {
+            tool_use: Some(tool_use.into()),
+            reason: reason.map(str::to_owned),
+            ..Record::new(kind, decision)
+        };
         let (ts, hash) = (jiff::Timestamp::UNIX_EPOCH, String::new());
         Entry { seq: 1, ts, previous: hash.clone(), class_uid: 0, activity_id: 0, severity_id: 0, record, hash }
     }

@@ -220,6 +220,7 @@ pub(crate) fn plan<'a>(stand: &Stand, namespace: bool, probes: Vec<Planned<'a>>)
         names: String::new(),
         outer_uid: rustix::process::geteuid().as_raw().to_string(),
         neighbour: stand.stolen.clone(),
+        real: stand.secrets.last().map(|secret| secret.chars().rev().collect()).unwrap_or_default(),
         probes,
     }
 }

@@ -31,7 +31,8 @@ use crate::run::{Settings, VerifyError};
 use crate::upstreams::{Hosts, Keys};
 use crate::vault::{self, Given};
 use crate::zone::{
-    self, API_HOST, BARE_HOST, CERTIFIED_HOST, ENVIRONMENT, GIT_HOST, MEMORY_MIB, OTHER_HOST, UnderTest, VAULT_HOST,
+    self, API_HOST, BARE_HOST, CERTIFIED_HOST, ENVIRONMENT, GIT_HOST, IMPOSTOR_HOST, MEMORY_MIB, OTHER_HOST, UnderTest,
+    VAULT_HOST,
 };
 
 /// The session that attacks.
@@ -222,6 +223,7 @@ impl Ground {
         names.put("bare", BARE_HOST);
         names.put("vault", VAULT_HOST);
         names.put("git", GIT_HOST);
+        names.put("impostor", IMPOSTOR_HOST);
         names.put("names_port", hosts.names.address.port());
         let (head, tail) = keys.client.key_line().split_at(keys.client.key_line().len() / 2);
         names.put("certificate_head", head);

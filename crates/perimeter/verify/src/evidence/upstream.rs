@@ -10,7 +10,8 @@ use crate::stand::Ended;
 
 /// Whether a placeholder reached an upstream, in any rendering; the honest request's credential did.
 pub(super) fn placeholder_upstream(ended: &Ended) -> Pair {
-    let placeholders: Vec<&[u8]> = ended.placeholders.iter().map(String::as_bytes).filter(|one| one.len() > 8).collect();
+    let placeholders: Vec<&[u8]> =
+        ended.placeholders.iter().map(String::as_bytes).filter(|one| one.len() > 8).collect();
     let inside: Vec<Seen> = ended.hosts.seen().into_iter().filter(from_inside).collect();
     let arrived = inside.iter().any(|seen| carries(seen, &placeholders) || said(seen).contains("pstn"));
     let at_home = ended.hosts.api.seen().iter().any(|seen| from_inside(seen) && seen.authorized);
