@@ -57,11 +57,14 @@ def test_boundary_processes_of_the_perimeter_do_not_exist_inside(postern: Stack)
 
 
 def test_boundary_memory_of_our_processes_is_closed_to_their_user(postern: Stack):
+    seen = set()
     for pid in postern.pids():
         limits = Path(f"/proc/{pid}/limits").read_text()
         role = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1].decode()
-        if role in ("server", "edge", "worker", "gateway", "connector", "egress", "custody", "audit", "up"):
+        if role in ("server", "edge", "worker", "gateway", "connector", "egress", "custody", "audit", "starter", "up"):
+            seen.add(role)
             core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
             assert core.split()[4:6] == ["0", "0"], f"{role} may write a core file"
             # The kernel gives what lies in /proc of an undumpable process to root.
             assert Path(f"/proc/{pid}/environ").stat().st_uid == 0, f"{role} is readable by its user"
+    assert {"worker", "egress", "custody", "audit", "starter"} <= seen, seen

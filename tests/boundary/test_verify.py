@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from conftest import BINARY
+import pytest
+from conftest import BINARY, descendants, until
 
 def processor_seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -31,7 +34,7 @@ def not_everywhere() -> set[str]:
     if os.geteuid() == 0:
         return lacking | loaded | families
     root = {"kernel/bpf", "kernel/open-by-handle", "kernel/swapon", "kernel/swapoff", "kernel/settimeofday", "kernel/syslog", "files/device-node",
-            "proc/keys", "proc/hostname", "processes/user", "processes/user-neighbour", "resources/locked-memory", "resources/real-time", "roles/powers"}
+            "own/listens", "proc/keys", "proc/hostname", "processes/user", "processes/user-neighbour", "resources/locked-memory", "resources/real-time", "roles/powers"}
     roles = ("server", "edge", "worker", "gateway", "connector", "egress", "custody", "audit", "starter")
     powers = {f"roles/{role}-{name}" for role in roles for name in ("bpf", "userfault", "raw", "packet", "netfilter")}
     return lacking | loaded | families | root | powers
@@ -116,6 +119,8 @@ def test_boundary_verify_tests_the_zone_that_is_named_without_its_secrets(tmp_pa
     done = verify("--zone", "a", "--only", "credentials/honest", "--only", "own/left-behind", "--json", "--strict", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
+    assert report["deployed_digest"].startswith("sha256:") and report["deployed_digest"] != report["zone_digest"]
+    assert report["only"] == ["credentials/honest", "own/left-behind"] and report["catalogue"] > 700
     assert report["zone"] == "a" and [finding["id"] for finding in report["findings"]] == ["credentials/honest", "own/left-behind"]
 
 
@@ -134,6 +139,115 @@ def test_boundary_verify_turns_red_when_a_zone_gives_what_must_not_be_given(tmp_
     done = verify("--only", "network/name-http", cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "network/name-http" in done.stdout and "not held" in done.stdout and "1 NOT HELD" in done.stdout
+
+
+def words_of(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def attacks(pid: int) -> bool:
+    """Whether a process is the attack program with a plan, inside."""
+    return any('"side":"inside"' in word for word in words_of(pid))
+
+
+def ended_within(run: subprocess.Popen, seconds: float) -> int | None:
+    try:
+        return run.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+@pytest.fixture
+def attacking(tmp_path):
+    """A run that has begun to attack, and is ended whatever becomes of it."""
+    command = [BINARY, "verify", "--log", "error", "--only", "network", "--only", "own/listens", "--json", "--junit", "report.xml"]
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
+    try:
+        until(lambda: any(attacks(pid) for pid in descendants(run.pid)), 120, "an attack from inside")
+        yield run
+    finally:
+        ours = [run.pid, *descendants(run.pid)]
+        if run.poll() is None:
+            for pid in ours:
+                os.kill(pid, signal.SIGKILL)
+            run.wait()
+
+
+def broken_off(run: subprocess.Popen, directory: Path, what: str) -> None:
+    """The run ends soon, is no success, and has a report of what was seen until then."""
+    began = time.monotonic()
+    out, _ = run.communicate(timeout=60)
+    assert time.monotonic() - began < 50
+    report = json.loads(out)
+    assert run.returncode == 1 and report["broken_off"] == what, (directory / "log").read_text()[-2000:]
+    rest = [finding for finding in report["findings"] if finding.get("kind") == "broken_off"]
+    assert rest and all(what in finding["cause"] for finding in rest)
+    assert not [finding for finding in report["findings"] if finding["verdict"] == "not_held"], report["findings"]
+    assert "own/listens" in {finding["id"] for finding in rest}, "what is looked at afterwards is looked at of a whole run alone"
+    suites = ElementTree.parse(directory / "report.xml").getroot()
+    assert what in suites.get("name") and int(suites.get("skipped")) >= len(rest)
+
+
+@pytest.mark.parametrize("role", ["egress", "custody", "audit", "spawner"])
+def test_boundary_verify_ends_with_a_part_of_its_perimeter_and_reports_what_it_saw(attacking, tmp_path, role):
+    before = left_over() - {name for name in left_over() if f"-{attacking.pid}-" in name}
+    pid, = (pid for pid in descendants(attacking.pid) if role in words_of(pid)[1:2])
+    os.kill(pid, signal.SIGKILL)
+    broken_off(attacking, tmp_path, f"{role} ended")
+    assert not {name for name in left_over() - before if f"-{attacking.pid}-" in name}
+
+
+def test_boundary_verify_is_no_success_where_its_sandboxes_die_and_takes_no_death_for_a_refusal(tmp_path):
+    command = [BINARY, "verify", "--log", "error", "--only", "tools", "--json"]
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=log, text=True)
+    killed, deadline = 0, time.monotonic() + 200
+    while ended_within(run, 0.05) is None and time.monotonic() < deadline:
+        # The neighbour is settled: what is killed from now on is a sandbox that attacks.
+        spawners = [pid for pid in descendants(run.pid) if words_of(pid)[1:2] == ["spawner"]]
+        if killed or any(attacks(pid) or "swap" in words_of(pid) for pid in descendants(run.pid)):
+            for pid in (pid for spawner in spawners for pid in descendants(spawner)):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                    killed += 1
+                except ProcessLookupError:
+                    pass
+    run.kill()
+    found = json.loads(run.stdout.read())["findings"]
+    assert killed and run.returncode == 1, (tmp_path / "log").read_text()[-2000:]
+    held = {finding["id"] for finding in found if finding["verdict"] == "held"}
+    dead = {finding["id"] for finding in found if finding["inside"] == "ended"}
+    assert not held & dead and not held & {"tools/race", "tools/race-write"}, found
+
+
+def test_boundary_verify_that_is_told_to_end_reports_what_it_saw_and_leaves_nothing(attacking, tmp_path):
+    os.kill(attacking.pid, signal.SIGTERM)
+    broken_off(attacking, tmp_path, "it was told to end")
+    assert not [name for name in left_over() if f"-{attacking.pid}-" in name]
+
+
+def test_boundary_verify_says_what_a_part_of_the_catalogue_is_a_part_of_and_leaves_no_report_of_an_earlier_run(tmp_path):
+    (tmp_path / "report.html").write_text("all held")
+    done = verify("--only", "credentials/honest", "--junit", "report.xml", "--html", "report.html", cwd=tmp_path)
+    assert done.returncode == 0 and "1 of " in done.stdout and "(credentials/honest)" in done.stdout, done.stdout + done.stderr
+    (tmp_path / "postern.toml").write_text(ZONES)
+    done = verify("--only", "credentials/honest", "--junit", "report.xml", "--html", "report.html", cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert not (tmp_path / "report.xml").exists() and not (tmp_path / "report.html").exists()
+
+
+def test_boundary_verify_says_that_nothing_was_shown_of_what_its_user_may_not_look_at(tmp_path):
+    done = verify("--only", "own/listens", "--json", cwd=tmp_path)
+    [found] = json.loads(done.stdout)["findings"]
+    if os.geteuid() == 0:
+        assert (done.returncode, found["verdict"], found["inside"], found["outside"]) == (0, "held", "none", "made")
+        return
+    assert found["verdict"] == "not_run" and found["kind"] == "not_here", found
+    assert done.returncode == 1 and "nothing was shown" in done.stderr
 
 
 def test_boundary_verify_keeps_what_is_logged_out_of_its_table_and_says_where_it_is_when_it_fails(tmp_path):

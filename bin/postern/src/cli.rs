@@ -571,7 +571,7 @@ pub(crate) struct VerifyArguments {
     /// A line for each probe.
     #[arg(long, short)]
     pub(crate) verbose: bool,
-    /// Also fail when a probe could not be run.
+    /// Also fail for what this machine, this user or this zone has nothing to test with.
     #[arg(long)]
     pub(crate) strict: bool,
     /// Print the report as one JSON object.

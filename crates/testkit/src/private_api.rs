@@ -7,6 +7,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
@@ -17,6 +18,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http_body_util::BodyExt;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
@@ -24,6 +26,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::certificate::{Asks, CertificateError, make};
@@ -54,6 +57,13 @@ pub const BASIC_USER: &str = "reporting";
 /// The user name with which git brings the token of a repository.
 pub const GIT_USER: &str = "x-access-token";
 
+/// Of each body that is remembered.
+const KEPT_BYTES: usize = 64 << 10;
+/// More than any body that is taken.
+const MOST_BYTES: usize = 2 << 20;
+/// How long the body of a request is read that is refused in any case.
+const REFUSED_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A running private API.
 pub struct PrivateApi {
     /// Loopback address it listens on.
@@ -72,6 +82,8 @@ pub struct Seen {
     pub authorized: bool,
     /// The whole header section, as text.
     pub headers: String,
+    /// The beginning of its body, 64 KiB at most.
+    pub body: Vec<u8>,
 }
 
 /// Why the API could not start.
@@ -161,14 +173,38 @@ async fn authorize(State(shared): State<Shared>, request: Request, next: Next) -
         .is_some_and(|value| shared.authorizations.iter().any(|right| value == right.as_str()));
     let path = request.uri().path_and_query().map_or("", |path| path.as_str());
     let line = format!("{} {path}", request.method());
+    let (head, body) = request.into_parts();
+    // Whoever is refused is not waited for.
+    let patience = if authorized { Duration::MAX } else { REFUSED_PATIENCE };
+    let mut read = Vec::new();
+    let whole = timeout(patience, take(body, &mut read)).await.unwrap_or(true);
     if let Ok(mut seen) = shared.seen.lock() {
-        seen.push(Seen { line, authorized, headers: text_of(request.headers()) });
+        let body = read[..read.len().min(KEPT_BYTES)].to_vec();
+        seen.push(Seen { line, authorized, headers: text_of(&head.headers), body });
     }
+    if !whole {
+        return StatusCode::BAD_REQUEST.into_response();
+    }
+    let request = Request::from_parts(head, Body::from(read));
     if !authorized {
         let body = json!({"error": "the bearer token is missing or wrong"}).to_string();
         return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response();
     }
     next.run(request).await
+}
+
+/// Reads a body, or as much as whoever takes bodies would take. Whether it came as it should.
+async fn take(mut body: Body, into: &mut Vec<u8>) -> bool {
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return false };
+        if let Ok(data) = frame.into_data() {
+            into.extend_from_slice(&data);
+        }
+        if into.len() > MOST_BYTES {
+            break;
+        }
+    }
+    true
 }
 
 /// Whether a connection began with a client certificate.

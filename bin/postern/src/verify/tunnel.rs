@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request};
 use http_body_util::Full;
-use postern_audit::{Decision, Record};
+use postern_audit::{Decision, Kind, Record};
 use postern_custody::store::Store;
 use postern_net::client::HttpClient;
 use postern_net::tls::TlsRoots;
@@ -40,7 +41,26 @@ use crate::rig::{self, Rig, message};
 /// Makes the calls over a rig that stands for as long as they take.
 pub(crate) struct Rigged {
     /// Where its directory is made.
-    pub(crate) scratch: PathBuf,
+    scratch: PathBuf,
+    left: LeftOver,
+}
+
+/// The directory of a rig. One that was broken off still writes to it while it ends.
+#[derive(Clone, Default)]
+pub(crate) struct LeftOver(Arc<Mutex<Option<PathBuf>>>);
+
+impl LeftOver {
+    fn note(&self, directory: &Path) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.to_owned());
+    }
+
+    /// Removes it, if anything of it is left.
+    pub(crate) async fn removed(&self) {
+        let directory = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(directory) = directory {
+            remove(&directory).await;
+        }
+    }
 }
 
 impl Tunnel for Rigged {
@@ -50,8 +70,18 @@ impl Tunnel for Rigged {
 }
 
 impl Rigged {
+    /// One whose directory is made there.
+    pub(crate) fn new(scratch: PathBuf) -> Self {
+        Self { scratch, left: LeftOver::default() }
+    }
+
+    /// What may be left of it.
+    pub(crate) fn left(&self) -> LeftOver {
+        self.left.clone()
+    }
+
     async fn all(&self, attempts: Vec<Attempted>, own: OwnRules) -> Result<BTreeMap<String, Called>, Failure> {
-        let stand = Stand::set(&self.scratch, own).await?;
+        let stand = Stand::set(&self.scratch, &self.left, own).await?;
         let audit = stand.audit();
         let renewals = stand.login.renewals(&stand.rig, &audit, &attempts);
         let (mut called, renewed) = tokio::join!(stand.calls(&attempts), renewals);
@@ -63,18 +93,18 @@ impl Rigged {
             Ask::Aftermath(looked) => Some((attempt.id.clone(), left.seen(looked))),
             Ask::Call(_) | Ask::Renewal(_) => None,
         }));
-        directory.removed().await;
+        remove(&directory.0).await;
         Ok(called)
     }
 }
 
 struct Stand {
-    directory: Directory,
     rig: Rig,
     token: String,
     own: OwnRules,
     login: Login,
     places: Places,
+    directory: Directory,
 }
 
 /// A private directory that goes away.
@@ -87,14 +117,12 @@ impl Drop for Directory {
     }
 }
 
-impl Directory {
-    /// Removes it. The gateway's own processes end after it, and the audit log's writes a last checkpoint: what is half removed then is removed again.
-    async fn removed(self) {
-        for _ in 0..REMOVALS {
-            match fs::remove_dir_all(&self.0) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => tokio::time::sleep(PAUSE).await,
-                Ok(()) | Err(_) => return,
-            }
+/// Removes it. The gateway's own processes end after it, and the audit log's writes a last checkpoint: what is half removed then is removed again.
+async fn remove(directory: &Path) {
+    for _ in 0..REMOVALS {
+        match fs::remove_dir_all(directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => tokio::time::sleep(PAUSE).await,
+            Ok(()) | Err(_) => return,
         }
     }
 }
@@ -106,8 +134,9 @@ struct Answer {
 }
 
 impl Stand {
-    async fn set(scratch: &Path, own: OwnRules) -> Result<Self, Failure> {
+    async fn set(scratch: &Path, left: &LeftOver, own: OwnRules) -> Result<Self, Failure> {
         let directory = Directory(scratch.join(format!("postern-verify-tunnel-{}", random()?)));
+        left.note(&directory.0);
         let data = Data::open(&directory.0)?;
         let token = canary()?;
         let store = Store::open(&data.perimeter().join("custody")).or_misused("open a store")?;
@@ -148,14 +177,14 @@ impl Stand {
     }
 
     async fn one(&self, attempt: &Attempted, call: &Call) -> Result<Called, Failure> {
-        let before = self.reasons().len();
-        let inside = match self.nothing_to_try(call) {
-            Some(cause) => Outcome::new(format!("skip {cause}")),
+        let (inside, records) = match self.nothing_to_try(call) {
+            Some(cause) => (Outcome::new(format!("skip not here: {cause}")), Vec::new()),
             None => self.through(attempt, call).await?,
         };
-        let reasons = self.reasons().split_off(before);
         let outside = self.direct(attempt, call).await?;
-        Ok(Called { inside, outside, reasons })
+        let alarms = records.iter().filter_map(postern_verify::alarm).map(str::to_owned).collect();
+        let reasons = records.iter().filter(|record| is_of(record, call)).filter_map(reason).collect();
+        Ok(Called { inside, outside, reasons, alarms })
     }
 
     /// Why a call that the zone's own rules are to refuse would be allowed by them.
@@ -172,8 +201,8 @@ impl Stand {
         }
     }
 
-    /// Through edge, connector and gateway, in the name that the attempt says.
-    async fn through(&self, attempt: &Attempted, call: &Call) -> Result<Outcome, Failure> {
+    /// Through edge, connector and gateway, in the name that the attempt says; and what the log gained of the message itself, after those that prepare it.
+    async fn through(&self, attempt: &Attempted, call: &Call) -> Result<(Outcome, Vec<Record>), Failure> {
         let session = format!("sesn_{}", attempt.id.replace(['/', '-'], "_"));
         let client = self.rig.client(self.name(call.route), Lane::Interactive);
         let whose = match call.caller {
@@ -193,7 +222,9 @@ impl Stand {
         if call.caller == Caller::Again {
             self.answer(&client, request()?, attempt).await?;
         }
-        Ok(self.answer(&client, request()?, attempt).await?.outcome)
+        let before = self.records().len();
+        let outcome = self.answer(&client, request()?, attempt).await?.outcome;
+        Ok((outcome, self.records().split_off(before)))
     }
 
     /// What of the vault credential goes along.
@@ -287,10 +318,10 @@ impl Stand {
         call.host.map(|route| format!("{}.{}", self.name(route), self.rig.domain())).unwrap_or_default()
     }
 
-    /// What the gateway refused of calls so far, and why, and what it allowed. Renewals are asked for meanwhile.
-    fn reasons(&self) -> Vec<String> {
+    /// What the gateway has on record of calls so far. Renewals are asked for meanwhile.
+    fn records(&self) -> Vec<Record> {
         let entries = postern_audit::entries(&self.audit()).into_iter().flatten().flatten();
-        entries.filter(|entry| !is_a_renewals(entry)).filter_map(|entry| reason(entry.record)).collect()
+        entries.filter(|entry| !is_a_renewals(entry)).map(|entry| entry.record).collect()
     }
 
     fn audit(&self) -> PathBuf {
@@ -299,9 +330,19 @@ impl Stand {
 }
 
 /// What a record says of a decision.
-fn reason(record: Record) -> Option<String> {
+fn reason(record: &Record) -> Option<String> {
     let allowed = || (record.decision == Decision::Allow).then(|| ALLOWED.to_owned());
-    record.reason.clone().or_else(allowed)
+    record.reason.clone().filter(|_| record.decision == Decision::Deny).or_else(allowed)
+}
+
+/// Whether what a record allows is this message, and not another one or the use of a credential for it. A refusal is whatever it came to.
+fn is_of(record: &Record, call: &Call) -> bool {
+    let asked = match &call.tool {
+        Some(_) => "tools/call",
+        None => call.method.as_deref().unwrap_or_default(),
+    };
+    let method = record.destination.as_ref().and_then(|destination| destination.method.as_deref());
+    record.decision != Decision::Allow || record.kind == Kind::McpCall && method == Some(asked)
 }
 
 fn calls_a_tool(call: &Call) -> bool {

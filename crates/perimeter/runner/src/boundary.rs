@@ -54,8 +54,8 @@ struct Parts {
     openings: Serving,
 }
 
-/// Tells when a part of the perimeter is gone.
-pub(crate) struct Watch {
+/// Tells when a part of the perimeter is gone. Holds connections to all of them: it is dropped before they are to end.
+pub struct Watch {
     spawner: Spawner,
     audit: postern_audit::Client,
     custody: postern_custody::Client,
@@ -64,7 +64,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Waits for the first part that ends, and names it.
-    pub(crate) async fn gone(&self) -> &'static str {
+    pub async fn gone(&self) -> &'static str {
         tokio::select! {
             () = self.spawner.gone() => "spawner",
             () = self.audit.gone() => "audit",

@@ -27,6 +27,7 @@ mod stand_in;
 mod standing;
 mod worker;
 
+pub use boundary::Watch;
 pub use config::{Order, Report, SESSIONS, WorkerConfig};
 pub use hands::{Hands, Outcome, Passage, Perimeter, Refused, SessionFacts, ToolCall, Way};
 pub use kernel_users::KernelUsers;

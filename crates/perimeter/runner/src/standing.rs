@@ -10,7 +10,7 @@ use postern_model::ids::SessionId;
 use postern_sandbox::ControlStatus;
 use postern_secret::seal::SealedVariable;
 
-use crate::boundary::{Boundary, SandboxHands};
+use crate::boundary::{Boundary, SandboxHands, Watch};
 use crate::config::{Report, WorkerConfig};
 use crate::control;
 use crate::hands::{Hands, Outcome, Perimeter, Refused, SessionFacts, ToolCall};
@@ -58,6 +58,12 @@ impl Standing {
     #[must_use]
     pub fn degraded(&self) -> &[String] {
         &self.degraded
+    }
+
+    /// Tells when a part of it is gone. What is asked of it from then on may never be answered: a worker ends then, and so does whoever else watches.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        self.perimeter.watch()
     }
 
     /// Brings what the vaults of a session have, sealed, as a work item would: for a session that is opened after it. Blocks.

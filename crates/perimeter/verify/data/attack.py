@@ -26,6 +26,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 DEADLINE_SECONDS = 15
 # Who serves ends by itself, should nobody end it.
 LONGEST_RUN_SECONDS = 600
+LONGEST_SWAP_SECONDS = 60
 # Processes that take processors: enough to get the most of them beside others. And how much more than a share counts as more, because shares are given
 # out by the tenth of a second.
 BUSY = 16
@@ -71,7 +72,7 @@ def attempt(function):
 def syscall(name, *arguments):
     """Makes one call by number. A text is a pointer to it, "buffer" to a zeroed page."""
     if platform.machine() != "x86_64":
-        return f"skip system calls are known by number for x86_64, not {platform.machine()}"
+        return f"skip not here: system calls are known by number for x86_64, not {platform.machine()}"
     page = ctypes.create_string_buffer(4096)
     kept = []
 
@@ -230,7 +231,7 @@ def shown(variable):
 def inherited(names):
     """Whether the environment has one of these variables, which somebody else's has."""
     if not names:
-        return "skip the environment of this command has no variable of its own"
+        return "skip not here: the environment of this command has no variable of its own"
     return "made" if any(name in os.environ for name in names.split(" ")) else "none"
 
 
@@ -789,6 +790,8 @@ def filled(text):
         "{repository_basic}": repository(),
         "{repository}": base64.b64decode(repository()).decode().rpartition(":")[2],
         "{neighbour}": PLAN.get("neighbour", ""),
+        "{real_basic}": base64.b64encode(f"reporting:{PLAN.get('real', '')[::-1]}".encode()).decode(),
+        "{real}": PLAN.get("real", "")[::-1],
         "{foreign}": "attackers-own-key-0123456789",
         "{side}": PLAN["side"],
     }
@@ -1128,6 +1131,14 @@ def hold(host):
     print("second", ask(), flush=True)
 
 
+def swap(one, other):
+    """Exchanges what lies at two paths, as fast as it can, until somebody has had enough."""
+    one, other, at_once, until_then = one.encode(), other.encode(), 2, time.monotonic() + LONGEST_SWAP_SECONDS
+    while not os.path.exists("/workspace/.swapped-enough") and time.monotonic() < until_then:
+        for _ in range(200):
+            LIBC.renameat2(-100, one, -100, other, at_once)
+
+
 def run_one(probe, out):
     signal.alarm(DEADLINE_SECONDS)
     try:
@@ -1183,6 +1194,8 @@ def main():
     global PLAN
     if sys.argv[1] == "serve":
         serve(*sys.argv[2:])
+    if sys.argv[1] == "swap":
+        return swap(*sys.argv[2:])
     if sys.argv[1] == "hold":
         PLAN = json.loads(sys.argv[2])
         return hold(sys.argv[3])

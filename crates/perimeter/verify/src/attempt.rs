@@ -36,6 +36,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) outer_uid: String,
     /// The neighbour's placeholder.
     pub(crate) neighbour: String,
+    /// The canary of the API's credential, backwards: whoever searches what lies inside does not find it here.
+    pub(crate) real: String,
     pub(crate) probes: Vec<Planned<'a>>,
 }
 
@@ -248,6 +250,7 @@ mod tests {
             names: String::new(),
             outer_uid: String::new(),
             neighbour: String::new(),
+            real: String::new(),
             probes,
         };
         assert!(command(&plan).contains(r#""it'\''s""#));

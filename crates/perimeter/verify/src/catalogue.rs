@@ -299,6 +299,12 @@ impl Catalogue {
             rule(unknown.is_some(), &format!("names the control {unknown:?}, which is none"))?;
             rule(probe.attempt.0.is_empty() || probe.inside.is_empty(), "attempts or expects nothing")?;
             rule(probe.inside.contains(&Outcome::new("made")), "expects its attack to succeed")?;
+            let any = ["error", "timed out"].map(Outcome::new).iter().any(|one| probe.inside.contains(one));
+            rule(any, "takes any error for a refusal")?;
+            rule(
+                !probe.alone && probe.inside.contains(&Outcome::new("ended")),
+                "takes the end of its sandbox for a refusal",
+            )?;
             let same = probe.outside.iter().any(|one| probe.inside.contains(one));
             rule(probe.against != Against::Nowhere && same, "expects the same outside")?;
             rule(

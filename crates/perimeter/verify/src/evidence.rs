@@ -2,34 +2,35 @@
 //! the upstreams' view and every byte that is left. Each check has its control: the same check where it must find something.
 
 mod chain;
+mod upstream;
 mod worn;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use postern_audit::{Decision, Entry, Kind};
 use postern_runner::Outcome as Told;
-use postern_testkit::private_api::{GIT_USER, Seen};
 
-use chain::{chain, one_letter, one_line_less, one_line_twice, two_lines_swapped};
+use chain::{chain, cut_back, keep_earlier, no_end, one_letter, one_line_less, one_line_twice, two_lines_swapped};
 
 use crate::attempt::check;
 use crate::catalogue::{Outcome, Probe};
 use crate::judge::Evidence;
+use crate::run::SANDBOX_ENDED;
 use crate::stand::{Ended, Stand, processes, text};
 use crate::zone;
 
-/// The outcome of a tool's use, in one word. Of the shell's, whether all it printed came back.
+/// The outcome of a tool's use, in one word: what it says it was refused for, so that a sandbox that ended or a deadline is taken for no refusal. Of the
+/// shell's, whether what it printed was cut, and is said to be.
 pub(crate) fn of_tool(name: &str, told: &Told) -> Outcome {
     let text = text(told);
+    let said = |words: &&(&str, &str)| text.contains(words.0);
     Outcome::new(match told.is_error {
-        true if text.contains("outside the session's working directory") => "outside",
-        true => "error",
-        false if name == "bash" && text.len() <= LONG => "bounded",
-        false => "made",
+        true => REFUSALS.iter().find(said).map_or("error", |(_, word)| word),
+        false if name != "bash" || text.len() > LONG => "made",
+        false if text.starts_with(CUT) => "bounded",
+        false => "short",
     })
 }
 
@@ -49,7 +50,10 @@ type Pair = (&'static str, &'static str);
 
 /// The checks that need the perimeter's processes.
 pub(crate) fn while_it_stands(stand: &Stand, probes: &[Probe], seen: &mut BTreeMap<String, Evidence>) {
+    keep_earlier(&stand.directory().join("perimeter/audit"));
+    let all_there = processes().len() >= ROLES_THAT_RUN;
     note(probes, seen, |name| match name {
+        "listeners" | "dumpable" | "filtered" | "capabilities" if !all_there => Some((FEWER, FEWER)),
         "listeners" => Some(listeners()),
         "dumpable" => Some(memory_is_closed()),
         "filtered" => Some(worn::filtered()),
@@ -72,16 +76,18 @@ pub(crate) fn afterwards(
         "chain-removed" => Some(chain(&ended.audit(), "removed", one_line_less)),
         "chain-swapped" => Some(chain(&ended.audit(), "swapped", two_lines_swapped)),
         "chain-doubled" => Some(chain(&ended.audit(), "doubled", one_line_twice)),
+        "chain-cut" => Some(chain(&ended.audit(), "cut", no_end)),
+        "chain-cut-back" => Some(cut_back(&ended.audit())),
         "outcomes-recorded" => Some(outcomes_recorded(records)),
         "left-behind" => Some(left_behind(ended, printed)),
-        "placeholder-upstream" => Some(placeholder_upstream(ended)),
-        "foreign-key-upstream" => Some(foreign_key_upstream(ended)),
-        "outside-rule" => Some(outside_rule(ended)),
+        "placeholder-upstream" => Some(upstream::placeholder_upstream(ended)),
+        "foreign-key-upstream" => Some(upstream::foreign_key_upstream(ended)),
+        "outside-rule" => Some(upstream::outside_rule(ended)),
         "names-early" => Some(names_early(ended)),
         "names-collected" => Some(names_collected(ended)),
-        "vault-granted" => Some(vault_granted(ended)),
-        "injected" => Some(injected(ended)),
-        "repository-sent" => Some(repository_sent(ended)),
+        "vault-granted" => Some(upstream::vault_granted(ended)),
+        "injected" => Some(upstream::injected(ended)),
+        "repository-sent" => Some(upstream::repository_sent(ended)),
         "collector" => Some(collected(ended)),
         "record-before-act" => Some(record_before_act(records)),
         "denials-explained" => Some(denials_explained(records)),
@@ -106,8 +112,9 @@ fn word(found: bool, yes: &'static str, no: &'static str) -> &'static str {
 /// Whether a process of the perimeter listens on TCP. This process does: its upstreams and listener.
 fn listeners() -> Pair {
     let listening = listening_inodes();
-    let roles = processes().into_values().any(|pid| has_socket(pid, &listening));
-    (word(roles, "made", "none"), word(has_socket(std::process::id(), &listening), "made", "none"))
+    let outside = word(has_socket(std::process::id(), &listening) == Some(true), "made", "none");
+    let each = processes().into_values().map(|pid| has_socket(pid, &listening)).collect::<Option<Vec<_>>>();
+    (each.map_or(CLOSED, |each| word(each.contains(&true), "made", "none")), outside)
 }
 
 fn listening_inodes() -> Vec<String> {
@@ -120,10 +127,18 @@ fn listening_inodes() -> Vec<String> {
     listening.collect()
 }
 
-fn has_socket(pid: u32, sockets: &[String]) -> bool {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let mut links = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
-    links.any(|link| sockets.iter().any(|socket| link.as_os_str() == socket.as_str()))
+/// Nothing where what the process holds open cannot be looked at.
+fn has_socket(pid: u32, sockets: &[String]) -> Option<bool> {
+    let mut links = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).ok()? {
+        match fs::read_link(entry.ok()?.path()) {
+            Ok(link) => links.push(link),
+            // Closed since.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(_) => return None,
+        }
+    }
+    Some(links.iter().any(|link| sockets.iter().any(|socket| link.as_os_str() == socket.as_str())))
 }
 
 /// Whether the processes that hold secrets belong to root in /proc, which is how an undumpable one looks, and leave no core file.
@@ -141,17 +156,24 @@ fn memory_is_closed() -> Pair {
 
 /// Whether others than their owner may read a file of the perimeter's.
 fn files_are_private(directory: &Path) -> Pair {
-    use std::os::unix::fs::PermissionsExt;
-    let open = |path: &Path| fs::metadata(path).is_ok_and(|about| about.permissions().mode() & 0o077 != 0);
     let perimeter = directory.join("perimeter");
-    let ours = below(&perimeter).into_iter().filter(|path| !path.components().any(is_shown));
-    let any = ours.into_iter().any(|path| open(&path)) || open(&perimeter.join("shared"));
-    (word(any, "made", "none"), word(open(&directory.join("attack.py")) || open(Path::new("/usr")), "made", "none"))
+    let any = shows_a_file(&perimeter) || open_to_others(&perimeter.join("shared"));
+    let outside = open_to_others(&directory.join("attack.py")) || open_to_others(Path::new("/usr"));
+    (word(any, "made", "none"), word(outside, "made", "none"))
 }
 
-/// What lies in them is for sandboxes to see, behind a directory that is closed to others.
-fn is_shown(part: std::path::Component<'_>) -> bool {
-    part.as_os_str() == "workspace" || part.as_os_str() == "shared"
+fn open_to_others(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).is_ok_and(|about| about.permissions().mode() & 0o077 != 0)
+}
+
+/// Whether a file below is open to others, without those that are for sandboxes to see, behind a directory that is closed to others.
+fn shows_a_file(perimeter: &Path) -> bool {
+    let shown = |path: &Path| {
+        let within = path.strip_prefix(perimeter).unwrap_or(path);
+        within.components().any(|part| part.as_os_str() == "workspace" || part.as_os_str() == "shared")
+    };
+    below(perimeter).iter().any(|path| !shown(path) && open_to_others(path))
 }
 
 /// Whether each tool use on record that was allowed has its outcome there.
@@ -176,71 +198,6 @@ fn left_behind(ended: &Ended, printed: &str) -> Pair {
     let found = files.iter().any(|path| fs::read(path).is_ok_and(|bytes| holds(&bytes))) || holds(printed.as_bytes());
     let planted = ended.secrets.first().is_some_and(|secret| holds(format!("before {secret} after").as_bytes()));
     (word(found, "leaked", "clean"), word(planted, "leaked", "clean"))
-}
-
-/// Whether a placeholder reached an upstream; the honest request's credential did.
-fn placeholder_upstream(ended: &Ended) -> Pair {
-    let seen = ended.hosts.seen().into_iter().filter(|seen| from_inside(&seen.headers));
-    let placeholder = seen.into_iter().any(|seen| seen.headers.contains("pstn") || seen.line.contains("pstn"));
-    (word(placeholder, "made", "none"), word(arrived(ended, "authorization"), "made", "none"))
-}
-
-/// Whether the attacker's own key reached an upstream: the control runs sent it without the boundary, and marked themselves.
-fn foreign_key_upstream(ended: &Ended) -> Pair {
-    let carried = |inside: bool| {
-        ended.hosts.api.seen().iter().any(|seen| {
-            let key = seen.headers.contains("attackers-own-key") || seen.line.contains("attackers-own-key");
-            key && from_inside(&seen.headers) == inside
-        })
-    };
-    (word(carried(true), "made", "none"), word(carried(false), "made", "none"))
-}
-
-/// Whether a request that no rule covers reached an upstream from inside; from outside some did.
-fn outside_rule(ended: &Ended) -> Pair {
-    let seen = || ended.hosts.seen().into_iter();
-    let covered = |line: &str| line.starts_with("GET /v1/") || line.starts_with("POST /v1/");
-    let reached = |inside: bool| seen().any(|seen| from_inside(&seen.headers) == inside && !covered(&seen.line));
-    (word(reached(true), "made", "none"), word(reached(false), "made", "none"))
-}
-
-/// Requests of the control runs say of themselves that they come from outside; a smuggled one says nothing.
-fn from_inside(headers: &str) -> bool {
-    !headers.contains("x-side: outside")
-}
-
-fn arrived(ended: &Ended, header: &str) -> bool {
-    ended.hosts.api.seen().iter().any(|seen| seen.headers.contains(header))
-}
-
-/// Whether what the neighbour's vaults have was sent for the attacker; for the neighbour it was.
-fn vault_granted(ended: &Ended) -> Pair {
-    let sent_for =
-        |who: &str| ended.hosts.vault.seen().iter().any(|seen| seen.authorized && seen.headers.contains(who));
-    (word(sent_for("x-note: another-session"), "made", "none"), word(sent_for("x-note: own-session"), "made", "none"))
-}
-
-/// Whether the credential reached the host it is for, and no other.
-fn injected(ended: &Ended) -> Pair {
-    let secret = ended.secrets.last().map(String::as_str).unwrap_or_default();
-    let other = ended.hosts.other.seen();
-    let elsewhere = other.iter().any(|seen| from_inside(&seen.headers) && seen.headers.contains(secret));
-    let at_home = ended.hosts.api.seen().iter().any(|seen| from_inside(&seen.headers) && seen.authorized);
-    (word(elsewhere, "made", "none"), word(at_home, "made", "none"))
-}
-
-/// Whether a repository's token was sent elsewhere than to its own URL, or for another session; to its own URL it was.
-fn repository_sent(ended: &Ended) -> Pair {
-    let basic = |token: &String| STANDARD.encode(format!("{GIT_USER}:{token}"));
-    let carried = |seen: &Seen| ended.tokens.iter().any(|token| holds(seen, token) || holds(seen, &basic(token)));
-    let own = |seen: &Seen| seen.authorized && seen.line.starts_with("GET /v1/repository/info/refs");
-    let home = ended.hosts.git.seen();
-    let elsewhere = ended.hosts.seen().iter().any(|seen| carried(seen) && !own(seen));
-    (word(elsewhere, "made", "none"), word(home.iter().any(|seen| own(seen) && carried(seen)), "made", "none"))
-}
-
-fn holds(seen: &Seen, text: &str) -> bool {
-    seen.headers.contains(text) || seen.line.contains(text)
 }
 
 /// Whether anything from inside reached a listener on the host; the control runs did.
@@ -294,11 +251,18 @@ fn denials_explained(records: &[Entry]) -> Pair {
     (word(all, "all", "some"), word(explained(&None, &None), "all", "some"))
 }
 
-/// Whether the log holds a payload: what the attacks sent and wrote has words of its own.
+/// Whether the log holds what was sent, printed and written as a payload; the upstream and the workspace have it.
 fn payload_free(ended: &Ended) -> Pair {
-    let log: Vec<u8> = below(&ended.audit()).iter().filter_map(|path| fs::read(path).ok()).flatten().collect();
-    let log = String::from_utf8_lossy(&log).into_owned();
-    (word(log.contains("stolen-payload"), "made", "none"), word(log.contains("tool_use"), "made", "none"))
+    let payload = ended.payload.as_bytes();
+    let in_workspace = ended.directory().join("perimeter/work");
+    let arrived = upstream::has(&ended.hosts.api.seen(), payload) && holds(&in_workspace, payload);
+    (word(holds(&ended.audit(), payload), "made", "none"), word(arrived, "made", "none"))
+}
+
+/// Whether a file below holds these bytes, in any rendering.
+fn holds(directory: &Path, needle: &[u8]) -> bool {
+    let found = |bytes: Vec<u8>| !postern_secret::canary::search(&bytes, &[needle]).is_empty();
+    below(directory).iter().any(|path| fs::read(path).is_ok_and(found))
 }
 
 /// Whether the sandbox's controls are on record.
@@ -325,3 +289,21 @@ fn below(directory: &Path) -> Vec<std::path::PathBuf> {
 const STRANGERS: &str = "collector.example";
 /// A tool's text that is longer than a shell's output may be.
 const LONG: usize = 200 * 1024;
+/// What a shell's output begins with of which not all came back.
+const CUT: &str = "[output truncated]\n";
+/// What tools say of what they do not do, and what is no refusal, each with its word.
+const REFUSALS: [(&str, &str); 5] = [
+    ("outside the session's working directory", "outside"),
+    ("not a regular file", "not regular"),
+    ("not a tool of this sandbox", "no such tool"),
+    (SANDBOX_ENDED, "ended"),
+    ("timed out", "timed out"),
+];
+/// Starter, spawner, custody, egress, audit.
+const ROLES_THAT_RUN: usize = 5;
+const FEWER: &str = "skip fewer processes of the perimeter are to be found than it has";
+const CLOSED: &str =
+    "skip not here: what the perimeter's processes hold open is closed to this user; a run as root shows it";
+
+#[cfg(test)]
+mod tests;

@@ -51,6 +51,8 @@ pub struct Called {
     pub outside: Outcome,
     /// The reasons that the gateway's log gained meanwhile, and [`crate::ALLOWED`] for what it may do.
     pub reasons: Vec<String>,
+    /// The reasons of the alarms that it gained.
+    pub alarms: Vec<String>,
 }
 
 /// A message to a route, and in whose name it comes.
@@ -202,8 +204,9 @@ pub(crate) async fn attack(
         let evidence = seen.entry(id.clone()).or_default();
         match &mut called {
             Ok(called) => {
-                if let Some(Called { inside, outside, reasons }) = called.remove(&id) {
-                    (evidence.inside, evidence.outside, evidence.reasons) = (Some(inside), Some(outside), reasons);
+                if let Some(Called { inside, outside, reasons, alarms }) = called.remove(&id) {
+                    (evidence.inside, evidence.outside) = (Some(inside), Some(outside));
+                    (evidence.reasons, evidence.alarms) = (reasons, alarms);
                 }
             }
             Err(cause) => evidence.hindrance = Some(cause.clone()),

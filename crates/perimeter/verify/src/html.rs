@@ -1,7 +1,7 @@
 //! The report as one page for an auditor: the verdict first, then each promise with its probes, each with what was tried, what was seen inside, what the
 //! same attempt did without the boundary, and what is on record. Nothing is loaded from elsewhere, nothing runs, and it prints.
 
-use crate::catalogue::{Outcome, Promise};
+use crate::catalogue::{Against, Outcome, Promise};
 use crate::junit::escaped;
 use crate::report::{Counts, Finding, Report, Verdict};
 
@@ -16,21 +16,26 @@ pub(crate) fn page(report: &Report) -> String {
     page += &summary(report);
     page += &not_passed(report);
     page += &controls(report);
-    page += READING;
+    page += &reading(report);
     page.extend(Promise::ALL.iter().map(|promise| section(report, *promise)));
     page + "</main>\n</body>\n</html>\n"
 }
 
 fn head(report: &Report, title: &str) -> String {
-    let Counts { held, not_held, not_run } = report.counts();
+    let Counts { held, not_held, not_run, .. } = report.counts();
+    let rest = |text: &str| if not_run > 0 { format!("{text}, {not_run} did not run") } else { text.to_owned() };
     let (class, verdict) = match (not_held, not_run) {
         (0, 0) => ("held", format!("All {held} probes held")),
-        (0, _) => ("not-run", format!("{held} probes held, {not_run} did not run")),
-        (1, _) => ("not-held", "1 probe did not hold".to_owned()),
-        _ => ("not-held", format!("{not_held} probes did not hold")),
+        (0, _) => ("not-run", rest(&format!("{held} probes held"))),
+        (1, _) => ("not-held", rest(&format!("1 probe did not hold, {held} held"))),
+        _ => ("not-held", rest(&format!("{not_held} probes did not hold, {held} held"))),
     };
+    let part = if report.only.is_empty() { String::new() } else { format!(" ({})", escaped(&report.extent())) };
+    let broken = report.broken_off.iter().map(|what| format!("; the run was broken off: {}", escaped(what)));
+    let verdict = format!("{verdict}{part}{}", broken.collect::<String>());
     let facts = [
         ("Zone", report.zone.clone()),
+        ("Digest as deployed", report.deployed_digest.clone()),
         ("Digest as it ran", report.zone_digest.clone()),
         ("Begun", report.started.clone()),
         ("Took", format!("{:.1} s", report.took_ms as f64 / 1000.0)),
@@ -177,7 +182,21 @@ fn sentence(text: &str) -> String {
     escaped(&(first + characters.as_str()))
 }
 
-const READING: &str = "<section>\n<h2>How to read this</h2>\n<p>Each attempt was made twice in the same way: where the boundary is (in a real sandbox of this zone, as one of our own confined processes, through a tunnel and its gateway), and once more where it is not. It <b>held</b> when it failed inside in the way that the catalogue expects, worked or got further without the boundary, and, where a decision was due, its refusal is in the audit log with this reason. An attempt that fails everywhere proves nothing and is <b>not run</b>, which is not a pass. </p>\n<p><code>made</code> means that the attack did what it is for; <code>refused</code> and a reason is the answer of our own policy, a word in capitals is the kernel's error. <code>reached</code>: the kernel looked at the call, so nothing had stopped it. <code>clean</code> and <code>leaked</code>: whether a secret planted for the run was in what came back. <code>none</code>, <code>whole</code>, <code>before</code> and the like answer the question that the attempt asks.</p>\n</section>\n";
+/// How to read it, and of how many attempts there is no control run.
+fn reading(report: &Report) -> String {
+    let once = report.findings.iter().filter(|finding| finding.against == Against::Nowhere).count();
+    let twice = if once == 0 { "Each attempt was" } else { "Most attempts were" };
+    let once = match once {
+        0 => String::new(),
+        once => format!(
+            " {once} of {} were made once: a control run would harm a machine or shows nothing on one, and what shows them instead stands beside them.",
+            report.findings.len()
+        ),
+    };
+    format!(
+        "<section>\n<h2>How to read this</h2>\n<p>{twice} made twice in the same way: where the boundary is (in a real sandbox of this zone, as one of our own confined processes, through a tunnel and its gateway), and once more where it is not. It <b>held</b> when it failed inside in the way that the catalogue expects, worked or got further without the boundary, and, where a decision was due, its refusal is in the audit log with this reason. An attempt that fails everywhere proves nothing and is <b>not run</b>, which is not a pass. An attempt is <b>open</b> where the control that should stop it is missing here, and it succeeded.{once}</p>\n<p><code>made</code> means that the attack did what it is for; <code>refused</code> and a reason is the answer of our own policy, a word in capitals is the kernel's error. <code>reached</code>: the kernel looked at the call, so nothing had stopped it. <code>clean</code> and <code>leaked</code>: whether a secret planted for the run was in what came back. <code>none</code>, <code>whole</code>, <code>before</code> and the like answer the question that the attempt asks.</p>\n</section>\n"
+    )
+}
 
 const STYLE: &str = "
 :root { --ink: #1b1f24; --soft: #5b6470; --line: #d9dee4; --ground: #fff; --tint: #f5f7f9; --held: #14683c; --bad: #a4161a; --open: #8a5a00; }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::catalogue::{Against, Outcome, Probe};
-use crate::report::Verdict;
+use crate::recorded;
+use crate::report::{Cause, Verdict};
 
 /// Who runs the perimeter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +22,23 @@ pub(crate) struct Evidence {
     pub(crate) outside: Option<Outcome>,
     /// The reasons of the refusals on record for its tool use.
     pub(crate) reasons: Vec<String>,
+    /// The reasons of the alarms on record for it.
+    pub(crate) alarms: Vec<String>,
     /// Why it could not be attempted.
     pub(crate) hindrance: Option<String>,
+    /// What ended the run before it came to this.
+    pub(crate) broken_off: Option<String>,
+}
+
+impl Evidence {
+    /// Why there is no answer of this attempt, or of its control run.
+    fn missing(&self, what: &str) -> Verdict {
+        match (&self.broken_off, &self.hindrance) {
+            (Some(what), _) => not_run(Cause::BrokenOff, &format!("the run was broken off before: {what}")),
+            (None, Some(hindrance)) => not_run(Cause::NoAnswer, hindrance),
+            (None, None) => not_run(Cause::NoAnswer, what),
+        }
+    }
 }
 
 /// The controls that this machine and this user cannot have, and why.
@@ -48,76 +64,110 @@ impl Lacking {
 pub(crate) fn judge(probe: &Probe, evidence: &Evidence, user: User, lacking: &Lacking) -> Verdict {
     let why = |control: &String| lacking.why(control, probe.whole);
     if let Some(causes) = probe.controls.iter().map(why).collect::<Option<Vec<_>>>() {
-        return not_run(&not_here(&causes.join("; ")));
+        return without_controls(probe, evidence, &causes.join("; "));
     }
     let Some(inside) = &evidence.inside else {
-        return not_run(evidence.hindrance.as_deref().unwrap_or("the attempt inside brought no answer"));
+        return evidence.missing("the attempt inside brought no answer");
     };
     if let Some(cause) = inside.skipped() {
-        return not_run(cause);
+        return skipped(cause, cause);
     }
     if !probe.inside.contains(inside) {
         return Verdict::NotHeld {
             why: format!("inside it ended with \"{inside}\", not with {}", either(&probe.inside)),
         };
     }
-    if !probe.record.is_empty() && !probe.record.iter().any(|reason| evidence.reasons.contains(reason)) {
-        return Verdict::NotHeld {
-            why: format!(
-                "what came of it is not on record as {}; on record: {}",
-                probe.record.join(" or "),
-                evidence.reasons.join(", ")
-            ),
-        };
+    if let Err(why) = on_record(probe, evidence) {
+        return Verdict::NotHeld { why };
     }
-    match control_run(probe, evidence, user) {
-        Ok(()) => Verdict::Held,
-        Err(cause) => not_run(&cause),
+    control_run(probe, evidence, user).unwrap_or(Verdict::Held)
+}
+
+/// What is to be said where no control of a probe is there: whether its attack succeeded, which is then nobody's failure.
+fn without_controls(probe: &Probe, evidence: &Evidence, causes: &str) -> Verdict {
+    match evidence.inside.as_ref().filter(|inside| inside.skipped().is_none() && !probe.inside.contains(inside)) {
+        Some(inside) => not_run(
+            Cause::Open,
+            &not_here(&format!("{causes}; nothing stands in its way, and the attempt ended with \"{inside}\"")),
+        ),
+        None => not_run(Cause::NotHere, &not_here(causes)),
     }
 }
 
-/// Whether the control run shows that the attempt works where the boundary is not.
-fn control_run(probe: &Probe, evidence: &Evidence, user: User) -> Result<(), String> {
-    if probe.against == Against::Nowhere {
+/// Whether one of the right reasons is on record, and where that is an alarm, the alarm too.
+fn on_record(probe: &Probe, evidence: &Evidence) -> Result<(), String> {
+    if probe.record.is_empty() {
         return Ok(());
+    }
+    let mut recorded = probe.record.iter().filter(|reason| evidence.reasons.contains(reason)).peekable();
+    if recorded.peek().is_none() {
+        return Err(format!(
+            "what came of it is not on record as {}; on record: {}",
+            probe.record.join(" or "),
+            evidence.reasons.join(", ")
+        ));
+    }
+    let mut silent = recorded.filter(|reason| recorded::is_alarming(reason) && !evidence.alarms.contains(reason));
+    match silent.next() {
+        Some(reason) => Err(format!("{reason} is on record and raised no alarm")),
+        None => Ok(()),
+    }
+}
+
+/// What is wrong with the control run, unless it shows that the attempt works where the boundary is not.
+fn control_run(probe: &Probe, evidence: &Evidence, user: User) -> Option<Verdict> {
+    if probe.against == Against::Nowhere {
+        return None;
     }
     let Some(outside) = &evidence.outside else {
-        return Err(evidence.hindrance.clone().unwrap_or_else(|| "the control run brought no answer".to_owned()));
+        return Some(evidence.missing("the control run brought no answer"));
     };
     if let Some(cause) = outside.skipped() {
-        return Err(format!("the control run: {cause}"));
+        return Some(skipped(cause, &format!("the control run: {cause}")));
     }
     if probe.outside.contains(outside) {
-        return Ok(());
+        return None;
     }
     if probe.absent.contains(outside) {
-        return Err(not_here(&format!(
-            "this machine has nothing of the kind, the control run ended with \"{outside}\""
-        )));
+        let cause = format!("this machine has nothing of the kind, the control run ended with \"{outside}\"");
+        return Some(not_run(Cause::NotHere, &not_here(&cause)));
     }
     if probe.root_only && user == User::Ordinary {
-        return Err(not_here(&format!(
+        let cause = format!(
             "this user is refused it outside as well, the control run ended with \"{outside}\"; a run as root shows it"
-        )));
+        );
+        return Some(not_run(Cause::NotHere, &not_here(&cause)));
     }
-    Err(format!(
+    let cause = format!(
         "the control run ended with \"{outside}\", so what was seen inside proves nothing; it should be {}",
         either(&probe.outside)
-    ))
+    );
+    Some(not_run(Cause::NotShown, &cause))
+}
+
+/// An attempt that says itself that it could not be made, and whether that is the machine's or the user's.
+fn skipped(said: &str, cause: &str) -> Verdict {
+    match said.starts_with(NOT_HERE) {
+        true => not_run(Cause::NotHere, said),
+        false => not_run(Cause::NoAnswer, cause),
+    }
 }
 
 /// The machine, or the user, has nothing to test with. Not a pass, and not a run that went wrong.
 fn not_here(cause: &str) -> String {
-    format!("not here: {cause}")
+    format!("{NOT_HERE}{cause}")
 }
 
-fn not_run(cause: &str) -> Verdict {
-    Verdict::NotRun { cause: cause.to_owned() }
+fn not_run(kind: Cause, cause: &str) -> Verdict {
+    Verdict::NotRun { kind, cause: cause.to_owned() }
 }
 
 fn either(outcomes: &[Outcome]) -> String {
     outcomes.iter().map(|outcome| format!("\"{outcome}\"")).collect::<Vec<_>>().join(" or ")
 }
+
+/// What the causes begin with that are the machine's or the user's.
+const NOT_HERE: &str = "not here: ";
 
 #[cfg(test)]
 mod tests {
@@ -153,7 +203,7 @@ mod tests {
             inside: outcome(inside),
             outside: outcome(outside),
             reasons: reasons.iter().map(ToString::to_string).collect(),
-            hindrance: None,
+            ..Evidence::default()
         }
     }
 
@@ -201,6 +251,58 @@ mod tests {
         assert_eq!(verdict.why(), Some("not here: netns is missing: no namespaces"));
         let two = Probe { controls: vec!["netns".into(), "seccomp".into()], ..probe() };
         assert_eq!(judge(&two, &evidence, User::Root, &missing).word(), "held");
+    }
+
+    #[test]
+    fn an_attack_that_succeeds_where_its_control_is_missing_is_said_to_be_open() {
+        let missing = BTreeMap::from([("netns".to_owned(), "no namespaces".to_owned())]);
+        let missing = Lacking { missing, ..Lacking::default() };
+        let kind = |inside: &str| match judge(&probe(), &seen(inside, "made", &[]), User::Root, &missing) {
+            Verdict::NotRun { kind, cause } => (kind, cause),
+            other => panic!("{other:?}"),
+        };
+        let (open, why) = kind("made");
+        assert_eq!(open, Cause::Open);
+        assert!(why.starts_with("not here: netns is missing: no namespaces; ") && why.contains("\"made\""), "{why}");
+        for inside in ["refused raw_address", "skip no python", ""] {
+            assert_eq!(kind(inside).0, Cause::NotHere, "{inside}");
+        }
+    }
+
+    #[test]
+    fn a_reason_that_is_an_alarm_wants_the_alarm_on_record_too() {
+        let refused = "refused real_secret_seen";
+        let probe = Probe { record: vec!["real_secret_seen".into()], inside: vec![Outcome::new(refused)], ..probe() };
+        let word = |alarms: &[&str]| {
+            let alarms = alarms.iter().map(ToString::to_string).collect();
+            let evidence = Evidence { alarms, ..seen(refused, "made", &["real_secret_seen"]) };
+            judge(&probe, &evidence, User::Root, &Lacking::default()).word()
+        };
+        assert_eq!(word(&["real_secret_seen"]), "held");
+        assert_eq!(word(&[]), "not held");
+        assert_eq!(word(&["placeholder_wrong_host"]), "not held");
+    }
+
+    #[test]
+    fn what_did_not_run_says_whether_that_is_the_machines() {
+        let probe = Probe { record: Vec::new(), ..probe() };
+        let refused = "refused raw_address";
+        let kind = |evidence: &Evidence| match judge(&probe, evidence, User::Root, &Lacking::default()) {
+            Verdict::NotRun { kind, .. } => Some(kind),
+            Verdict::Held | Verdict::NotHeld { .. } => None,
+        };
+        let broken_off =
+            |inside, outside| Evidence { broken_off: Some("egress ended".into()), ..seen(inside, outside, &[]) };
+        assert_eq!(kind(&seen("skip not here: no such call", "made", &[])), Some(Cause::NotHere));
+        assert_eq!(kind(&seen(refused, "skip not here: no such call", &[])), Some(Cause::NotHere));
+        assert_eq!(kind(&seen(refused, "ENOSYS", &[])), Some(Cause::NotHere));
+        assert_eq!(kind(&seen("skip no python", "made", &[])), Some(Cause::NoAnswer));
+        assert_eq!(kind(&seen("", "made", &[])), Some(Cause::NoAnswer));
+        assert_eq!(kind(&seen(refused, "", &[])), Some(Cause::NoAnswer));
+        assert_eq!(kind(&seen(refused, "ETIMEDOUT", &[])), Some(Cause::NotShown));
+        assert_eq!(kind(&broken_off("", "made")), Some(Cause::BrokenOff));
+        assert_eq!(kind(&broken_off(refused, "")), Some(Cause::BrokenOff));
+        assert_eq!(kind(&broken_off(refused, "made")), None);
     }
 
     #[test]

@@ -9,13 +9,14 @@ pub(crate) fn suites(report: &Report) -> String {
     let counts = report.counts();
     let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     text += &format!(
-        "<testsuites name=\"postern verify\" tests=\"{}\" failures=\"{}\" skipped=\"{}\" time=\"{seconds:.3}\">\n",
+        "<testsuites name=\"{}\" tests=\"{}\" failures=\"{}\" skipped=\"{}\" time=\"{seconds:.3}\">\n",
+        escaped(&name(report)),
         report.findings.len(),
         counts.not_held,
         counts.not_run
     );
     for promise in Promise::ALL {
-        let Counts { held, not_held, not_run } = Counts::of(report.of(promise));
+        let Counts { held, not_held, not_run, .. } = Counts::of(report.of(promise));
         let all = held + not_held + not_run;
         if all == 0 {
             continue;
@@ -31,6 +32,13 @@ pub(crate) fn suites(report: &Report) -> String {
     text + "</testsuites>\n"
 }
 
+/// What the whole is called: a part of the catalogue says so, and a run that was broken off.
+fn name(report: &Report) -> String {
+    let part = if report.only.is_empty() { String::new() } else { format!(": {}", report.extent()) };
+    let broken = report.broken_off.iter().map(|what| format!(", broken off: {what}")).collect::<String>();
+    format!("postern verify{part}{broken}")
+}
+
 fn case(finding: &Finding) -> String {
     let head = format!("    <testcase classname=\"{}\" name=\"{}\"", finding.promise, escaped(&finding.id));
     let tries = escaped(&finding.tries);
@@ -39,7 +47,7 @@ fn case(finding: &Finding) -> String {
         Verdict::NotHeld { why } => {
             format!("{head}><failure message=\"{}\">{tries}</failure></testcase>\n", escaped(why))
         }
-        Verdict::NotRun { cause } => format!("{head}><skipped message=\"{}\"/></testcase>\n", escaped(cause)),
+        Verdict::NotRun { cause, .. } => format!("{head}><skipped message=\"{}\"/></testcase>\n", escaped(cause)),
     }
 }
 

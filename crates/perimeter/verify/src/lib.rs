@@ -6,6 +6,7 @@ mod attempt;
 pub mod catalogue;
 mod evidence;
 pub mod gateway;
+mod going;
 mod holds;
 mod html;
 mod judge;
@@ -13,6 +14,8 @@ mod junit;
 mod lends;
 mod outside;
 mod own_rules;
+mod race;
+mod recorded;
 mod report;
 mod roles;
 mod run;
@@ -25,8 +28,9 @@ mod vault;
 mod zone;
 
 pub use own_rules::OwnRules;
-pub use report::{ControlRow, Finding, Report, Verdict};
-pub use run::{ALLOWED, Settings, VerifyError, run};
+pub use recorded::{ALLOWED, alarm};
+pub use report::{Cause, ControlRow, Finding, Report, Verdict};
+pub use run::{Settings, VerifyError, run};
 pub use table::Detail;
 pub use zone::Selection;
 

@@ -15,6 +15,8 @@ pub struct Report {
     pub took_ms: u64,
     /// The zone that was tested.
     pub zone: String,
+    /// Digest of the zone as it is deployed, as records name it; empty for the built-in one.
+    pub deployed_digest: String,
     /// Digest of the zone as it ran, canaries included.
     pub zone_digest: String,
     /// `root`, or the user id.
@@ -29,7 +31,13 @@ pub struct Report {
     pub degraded: Vec<String>,
     /// What was changed for the run and what the run cannot say.
     pub notes: Vec<String>,
-    /// One for each probe.
+    /// Ids, areas, promises or controls that were asked for; empty where every probe was.
+    pub only: Vec<String>,
+    /// How many probes the catalogue has.
+    pub catalogue: usize,
+    /// What ended the run before it was over.
+    pub broken_off: Option<String>,
+    /// One for each probe that was asked for.
     pub findings: Vec<Finding>,
 }
 
@@ -87,9 +95,35 @@ pub enum Verdict {
     },
     /// It could not be tried, or what was seen proves nothing. Not a pass.
     NotRun {
+        /// What kind of cause.
+        kind: Cause,
         /// The cause.
         cause: String,
     },
+}
+
+/// Why something did not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// This machine, this user or this zone has nothing to test with.
+    NotHere,
+    /// No control of the probe is here, and the attack succeeded.
+    Open,
+    /// It could not be attempted, or brought no answer.
+    NoAnswer,
+    /// The control run did not work, so nothing was shown.
+    NotShown,
+    /// The run ended before.
+    BrokenOff,
+}
+
+impl Cause {
+    /// Whether it is the machine's, the user's or the zone's, and not that of a run that went wrong.
+    #[must_use]
+    pub fn is_not_here(self) -> bool {
+        matches!(self, Self::NotHere | Self::Open)
+    }
 }
 
 impl Verdict {
@@ -99,6 +133,7 @@ impl Verdict {
         match self {
             Self::Held => "held",
             Self::NotHeld { .. } => "not held",
+            Self::NotRun { kind: Cause::Open, .. } => "open",
             Self::NotRun { .. } => "not run",
         }
     }
@@ -109,7 +144,7 @@ impl Verdict {
         match self {
             Self::Held => None,
             Self::NotHeld { why } => Some(why),
-            Self::NotRun { cause } => Some(cause),
+            Self::NotRun { cause, .. } => Some(cause),
         }
     }
 }
@@ -123,6 +158,8 @@ pub struct Counts {
     pub not_held: usize,
     /// Neither.
     pub not_run: usize,
+    /// Of these, those that this machine, this user or this zone has nothing for.
+    pub not_here: usize,
 }
 
 impl Counts {
@@ -132,7 +169,10 @@ impl Counts {
             match finding.verdict {
                 Verdict::Held => counts.held += 1,
                 Verdict::NotHeld { .. } => counts.not_held += 1,
-                Verdict::NotRun { .. } => counts.not_run += 1,
+                Verdict::NotRun { kind, .. } => {
+                    counts.not_run += 1;
+                    counts.not_here += usize::from(kind.is_not_here());
+                }
             }
             counts
         })
@@ -144,6 +184,15 @@ impl Report {
     #[must_use]
     pub fn counts(&self) -> Counts {
         Counts::of(&self.findings)
+    }
+
+    /// How many probes were looked at, and of how many where that is a choice.
+    #[must_use]
+    pub fn extent(&self) -> String {
+        match &self.only[..] {
+            [] => self.findings.len().to_string(),
+            only => format!("{} of {} ({})", self.findings.len(), self.catalogue, only.join(", ")),
+        }
     }
 
     /// The findings of a promise.

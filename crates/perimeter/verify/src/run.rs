@@ -1,25 +1,30 @@
 //! A run: the stand, the attempts inside, the control runs, the records, the judgement. Bounded in time, and nothing of it is left.
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use postern_audit::{Decision, Entry, Kind, Record};
 use postern_policy::document::DocumentText;
 use postern_runner::OpenSession;
 use postern_sandbox::State;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::attempt::{self, Ended, Plan, Planned, command, race, tool};
-use crate::catalogue::{Against, Catalogue, CatalogueError, Outcome, Probe};
+use crate::catalogue::{Against, Attempt, Catalogue, CatalogueError, Outcome, Probe};
 use crate::evidence;
 use crate::gateway::{self, Tunnel};
+use crate::going::Going;
 use crate::holds;
 use crate::judge::{Evidence, Lacking, User, judge};
 use crate::lends;
 use crate::outside;
 use crate::own_rules::OwnRules;
+use crate::race;
+use crate::recorded;
 use crate::report::{ControlRow, Finding, Report};
 use crate::roles;
 use crate::shares;
@@ -42,6 +47,8 @@ pub struct Settings {
     pub variables: Vec<String>,
     /// Who calls MCP servers through a tunnel.
     pub tunnel: Box<dyn Tunnel>,
+    /// Notified where the run is to end before it is over.
+    pub stop: Arc<Notify>,
 }
 
 /// Why there is no report.
@@ -64,7 +71,7 @@ pub enum VerifyError {
         /// The chain of causes.
         cause: String,
     },
-    /// The perimeter did not start or did not open a session.
+    /// The perimeter did not start, did not open a session, or ended before there was anything to report.
     #[error("the perimeter does not stand: {0}")]
     Perimeter(String),
 }
@@ -81,42 +88,69 @@ impl VerifyError {
     }
 }
 
-/// Runs the catalogue, or a part of it.
+/// Runs the catalogue, or a part of it. Where it is broken off, there is a report of what was seen until then.
 ///
 /// # Errors
 /// [`VerifyError`]: there is no report then.
 pub async fn run(settings: &Settings) -> Result<Report, VerifyError> {
     let (began, started) = (Instant::now(), Timestamp::now());
-    let (probes, companions) = chosen(settings)?;
+    let going = Going::begin(&settings.stop);
+    let Chosen { probes, companions, catalogue } = chosen(settings)?;
     let attempted: Vec<Probe> = probes.iter().chain(&companions).cloned().collect();
-    let mut stand = Stand::set(settings, &attempted).await?;
+    let stand = going.on(pending(), Stand::set(settings, &attempted)).await;
+    let mut stand = stand.map_err(VerifyError::Perimeter)??;
     let mut seen: BTreeMap<String, Evidence> =
         attempted.iter().map(|probe| (probe.id.clone(), Evidence::default())).collect();
-    let control = control_runs(&stand, &attempted).await?;
-    attack(&mut stand, &attempted, &mut seen).await;
-    for probe in &probes {
-        if let (Some(ended), Some(evidence)) = (control.get(&probe.id), seen.get_mut(&probe.id)) {
-            evidence.outside = Some(outcome(probe, ended, &stand.secrets));
-        }
+    let watch = stand.perimeter.watch();
+    let made = going.on(watch.gone(), make(settings, &mut stand, &attempted, &mut seen)).await;
+    // It would hold open what is to end.
+    drop(watch);
+    let broken_off = match made {
+        Ok(made) => made.map(|()| None)?,
+        Err(what) => Some(what),
+    };
+    let mut report = begun(settings, &stand, started);
+    if broken_off.is_none() {
+        evidence::while_it_stands(&stand, &probes, &mut seen);
     }
-    gateway::attack(&*settings.tunnel, OwnRules::of(&stand.document), &attempted, &mut seen).await;
-    roles::attack(&settings.exe, &stand, &attempted, &mut seen).await;
-    lends::attack(&stand, &attempted, &mut seen).await;
-    holds::attack(&mut stand, &attempted, &mut seen).await;
-    let mut report = begun(&stand, started);
-    evidence::while_it_stands(&stand, &probes, &mut seen);
     let ended = stand.end().await;
-    let records = records(&ended.audit());
+    let records = recorded::records(&ended.audit());
     let printed: String =
         seen.values().filter_map(|evidence| evidence.inside.as_ref()).map(Outcome::to_string).collect();
-    evidence::afterwards(&ended, &records, &printed, &probes, &mut seen);
-    for (id, evidence) in &mut seen {
-        evidence.reasons.extend(reasons(&records, id));
+    if broken_off.is_none() {
+        evidence::afterwards(&ended, &records, &printed, &probes, &mut seen);
     }
+    for (id, evidence) in &mut seen {
+        recorded::note(&records, id, evidence);
+        evidence.broken_off.clone_from(&broken_off);
+    }
+    ended.removed().await;
     let lacking = lacking(&report);
     report.findings = probes.iter().map(|probe| finding(probe, &seen[&probe.id], &lacking)).collect();
+    (report.only, report.catalogue, report.broken_off) = (settings.only.clone(), catalogue, broken_off);
     report.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(report)
+}
+
+/// Every attempt and every control run.
+async fn make(
+    settings: &Settings,
+    stand: &mut Stand,
+    attempted: &[Probe],
+    seen: &mut BTreeMap<String, Evidence>,
+) -> Result<(), VerifyError> {
+    for (id, ended) in control_runs(stand, attempted).await? {
+        let probe = attempted.iter().find(|probe| probe.id == id);
+        if let (Some(probe), Some(evidence)) = (probe, seen.get_mut(&id)) {
+            evidence.outside = Some(outcome(probe, &ended, &stand.secrets));
+        }
+    }
+    attack(stand, attempted, seen).await;
+    gateway::attack(&*settings.tunnel, OwnRules::of(&stand.document), attempted, seen).await;
+    roles::attack(&settings.exe, stand, attempted, seen).await;
+    lends::attack(stand, attempted, seen).await;
+    holds::attack(stand, attempted, seen).await;
+    Ok(())
 }
 
 fn lacking(report: &Report) -> Lacking {
@@ -127,17 +161,26 @@ fn lacking(report: &Report) -> Lacking {
     Lacking { missing: of("missing"), weaker: of("degraded") }
 }
 
-/// The probes that are meant, and those that must be attempted besides because a check looks at what they leave.
-fn chosen(settings: &Settings) -> Result<(Vec<Probe>, Vec<Probe>), VerifyError> {
+struct Chosen {
+    /// Those that are meant.
+    probes: Vec<Probe>,
+    /// Those that must be attempted besides because a check looks at what they leave.
+    companions: Vec<Probe>,
+    /// How many there are in all.
+    catalogue: usize,
+}
+
+fn chosen(settings: &Settings) -> Result<Chosen, VerifyError> {
     let probes = Catalogue::shipped()?.probes;
     if let Some(word) = settings.only.iter().find(|word| !probes.iter().any(|probe| probe.is_meant_by(word))) {
         return Err(VerifyError::NoSuchProbe(word.clone()));
     }
+    let catalogue = probes.len();
     let meant = |probe: &Probe| settings.only.is_empty() || settings.only.iter().any(|word| probe.is_meant_by(word));
     let (meant, others): (Vec<Probe>, Vec<Probe>) = probes.into_iter().partition(meant);
     let checks = meant.iter().any(|probe| attempt::check(probe).is_some());
     let companions = others.into_iter().filter(|probe| checks && COMPANIONS.contains(&probe.id.as_str())).collect();
-    Ok((meant, companions))
+    Ok(Chosen { probes: meant, companions, catalogue })
 }
 
 /// Every control run that is made outside, together.
@@ -177,6 +220,7 @@ pub(crate) fn plan<'a>(stand: &Stand, namespace: bool, probes: Vec<Planned<'a>>)
         names: String::new(),
         outer_uid: rustix::process::geteuid().as_raw().to_string(),
         neighbour: stand.stolen.clone(),
+        real: stand.secrets.last().map(|secret| secret.chars().rev().collect()).unwrap_or_default(),
         probes,
     }
 }
@@ -194,7 +238,23 @@ async fn attack(stand: &mut Stand, probes: &[Probe], seen: &mut BTreeMap<String,
     for probe in alone {
         alone_inside(stand, probe, seen).await;
     }
+    if probes.iter().any(|probe| attempt::check(probe) == Some("payload-free")) {
+        bring_payload(stand).await;
+    }
     twins(stand, probes, seen).await;
+}
+
+/// Sends and writes a word that is nobody's: in a body, in a query, in a command and in a file.
+async fn bring_payload(stand: &mut Stand) {
+    let exchange = json!(["http", "https", "{api}", 443, PAYLOAD_HEAD, "note={payload}"]);
+    let Value::Array(attempt) = exchange else { return };
+    let attempt = stand.names.fill(&Attempt(attempt));
+    let sent = plan(stand, false, vec![Planned { id: "payload", attempt }]);
+    bash(&mut stand.attacker, "payload-sent", command(&sent)).await;
+    let command = stand.names.fill_text("echo {payload} > payload; cat payload");
+    bash(&mut stand.attacker, "payload-printed", command).await;
+    let input = json!({"file_path": "payload-written", "content": stand.names.fill_text("{payload}\n")});
+    call(&mut stand.attacker, "payload-written", "write", input).await;
 }
 
 /// Its records are found by the tool use, or it is one, or what prepares it or it itself would disturb others.
@@ -216,7 +276,7 @@ async fn alone_inside(stand: &mut Stand, probe: &Probe, seen: &mut BTreeMap<Stri
         return;
     }
     if let Some((tool, path)) = race(&attempt) {
-        let outcome = run_race(stand, &probe.id, tool, path).await;
+        let outcome = race::run(stand, &probe.id, tool, path).await;
         seen.entry(probe.id.clone()).or_default().inside = Some(outcome);
         return;
     }
@@ -244,20 +304,6 @@ fn taken_down(printed: &str) -> Option<&'static str> {
         return Some("ended");
     }
     printed.lines().any(killed).then_some("killed SIGKILL")
-}
-
-/// Uses a file tool on a path while the sandbox swaps what lies there; did it ever lead outside?
-async fn run_race(stand: &mut Stand, id: &str, tool: &str, path: &str) -> Outcome {
-    let input = match tool {
-        "write" => json!({"file_path": path, "content": "raced"}),
-        _ => json!({"file_path": path}),
-    };
-    let mut led_outside = false;
-    for _ in 0..RACES {
-        led_outside |= text(&call(&mut stand.attacker, id, tool, input.clone()).await).contains("root:");
-    }
-    led_outside |= bash(&mut stand.attacker, id, format!("ls {RACE_TARGET}")).await.contains("raced");
-    Outcome::new(if led_outside { "made" } else { "stayed" })
 }
 
 /// The control runs in the sandbox itself and in the neighbour's.
@@ -313,26 +359,11 @@ fn outcome(probe: &Probe, ended: &Ended, secrets: &[String]) -> Outcome {
     Outcome::new(if leaked { "leaked" } else { "clean" })
 }
 
-fn records(audit: &std::path::Path) -> Vec<Entry> {
-    postern_audit::entries(audit).into_iter().flatten().flatten().collect()
-}
-
-/// The reasons of what was refused, and [`ALLOWED`] for what was sent; that the tool use itself may run is on record for each.
-fn reasons(records: &[Entry], tool_use: &str) -> Vec<String> {
-    let of_it = records.iter().map(|entry| &entry.record).filter(|record| record.tool_use.as_deref() == Some(tool_use));
-    let word = |record: &Record| match record.decision {
-        Decision::Deny => record.reason.clone(),
-        Decision::Allow => (record.kind != Kind::ToolUse).then(|| ALLOWED.to_owned()),
-        Decision::Info => None,
-    };
-    of_it.filter_map(word).collect()
-}
-
 fn user() -> User {
     if rustix::process::geteuid().is_root() { User::Root } else { User::Ordinary }
 }
 
-fn begun(stand: &Stand, started: Timestamp) -> Report {
+fn begun(settings: &Settings, stand: &Stand, started: Timestamp) -> Report {
     let known = Catalogue::shipped().map(|catalogue| catalogue.controls).unwrap_or_default();
     let does = |name: &str| known.iter().find(|control| control.name == name).map(|control| control.does.clone());
     // The run's own directory is gone when somebody reads of it.
@@ -358,7 +389,8 @@ fn begun(stand: &Stand, started: Timestamp) -> Report {
         started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         took_ms: 0,
         zone: stand.zone.clone(),
-        zone_digest: zone_digest(stand),
+        deployed_digest: zone_digest(&settings.document, &stand.zone),
+        zone_digest: zone_digest(&stand.document, &stand.zone),
         user: match user() {
             User::Root => "root".to_owned(),
             User::Ordinary => format!("user {}", rustix::process::geteuid().as_raw()),
@@ -368,14 +400,21 @@ fn begun(stand: &Stand, started: Timestamp) -> Report {
         controls: controls.collect(),
         degraded: degraded.collect(),
         notes: NOTES.iter().map(ToString::to_string).collect(),
+        only: Vec::new(),
+        catalogue: 0,
+        broken_off: None,
         findings: Vec::new(),
     }
 }
 
-fn zone_digest(stand: &Stand) -> String {
-    let document = postern_policy::Document::from_text(stand.document.clone());
+/// The digest of the zone of this name, or of the only one.
+fn zone_digest(document: &DocumentText, name: &str) -> String {
+    let document = postern_policy::Document::from_text(document.clone());
     let zones = document.and_then(|document| postern_policy::Zones::load(&document, &zone::environments()));
-    zones.ok().and_then(|zones| zones.iter().next().map(|zone| zone.digest().to_owned())).unwrap_or_default()
+    let Ok(zones) = zones else { return String::new() };
+    let mut all = zones.iter();
+    let found = zones.iter().find(|zone| zone.name() == name).or_else(|| all.next().filter(|_| all.next().is_none()));
+    found.map(|zone| zone.digest().to_owned()).unwrap_or_default()
 }
 
 fn finding(probe: &Probe, evidence: &Evidence, lacking: &Lacking) -> Finding {
@@ -395,9 +434,6 @@ fn finding(probe: &Probe, evidence: &Evidence, lacking: &Lacking) -> Finding {
     }
 }
 
-/// What stands for a record of what may be done, beside the reasons of refusals.
-pub const ALLOWED: &str = "allowed";
-
 /// What leaves a record of each kind, and something at each upstream and listener.
 const COMPANIONS: &[&str] = &[
     "credentials/honest",
@@ -413,12 +449,10 @@ const COMPANIONS: &[&str] = &[
 ];
 
 /// What the worker says of a tool use whose sandbox was taken down.
-const SANDBOX_ENDED: &str = "the sandbox ended during the call";
+pub(crate) const SANDBOX_ENDED: &str = "the sandbox ended during the call";
 
-/// Tool uses of a race: enough that some meet each order of its steps.
-const RACES: usize = 150;
-/// Where a link of a race leads that is written through.
-const RACE_TARGET: &str = "/tmp/target";
+/// How a payload is sent to the host that has the canary credential.
+const PAYLOAD_HEAD: &str = "POST /v1/entries?note={payload} HTTP/1.1\nhost: {api}\nauthorization: Bearer {key}\ncontent-type: text/plain\ncontent-length: {length}\nx-side: {side}\nconnection: close";
 
 /// Attempts in one tool use; each is at most some seconds, and a tool use two minutes.
 const BATCH: usize = 24;

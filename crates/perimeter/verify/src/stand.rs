@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,6 +19,7 @@ use postern_model::ids::SessionId;
 use postern_policy::document::DocumentText;
 use postern_runner::{KernelUsers, OpenSession, Outcome as Told, SessionFacts, Standing, ToolCall, WorkerConfig};
 use postern_sandbox::ControlStatus;
+use postern_testkit::private_api::GIT_USER;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::{Map, Value, json};
 
@@ -29,7 +31,8 @@ use crate::run::{Settings, VerifyError};
 use crate::upstreams::{Hosts, Keys};
 use crate::vault::{self, Given};
 use crate::zone::{
-    self, API_HOST, BARE_HOST, CERTIFIED_HOST, ENVIRONMENT, GIT_HOST, MEMORY_MIB, OTHER_HOST, UnderTest, VAULT_HOST,
+    self, API_HOST, BARE_HOST, CERTIFIED_HOST, ENVIRONMENT, GIT_HOST, IMPOSTOR_HOST, MEMORY_MIB, OTHER_HOST, UnderTest,
+    VAULT_HOST,
 };
 
 /// The session that attacks.
@@ -50,10 +53,16 @@ pub(crate) struct Stand {
     pub(crate) hosts: Hosts,
     /// The canary of the API's credential, last, and all others: of the zone's own credentials, of the client certificate, of the vaults.
     pub(crate) secrets: Vec<String>,
+    /// What the vaults of the attacker have, and those of the neighbour: both are among the secrets.
+    pub(crate) vaults: [String; 2],
     /// The token of the attacker's repository, and that of the neighbour's: both are among the secrets.
     pub(crate) tokens: [String; 2],
     /// The neighbour's placeholder of the API's credential.
     pub(crate) stolen: String,
+    /// Every placeholder that the two sandboxes were shown.
+    pub(crate) placeholders: Vec<String>,
+    /// A word that is nobody's secret, and that no record is to hold.
+    pub(crate) payload: String,
     pub(crate) names: Names,
     pub(crate) lends: Lends,
     /// The share of processor time that the zone gives.
@@ -96,7 +105,7 @@ impl Stand {
         let hosts = Hosts::start(&keys).await?;
         let chosen = zone::choose(&settings.document, &settings.selection)?;
         let under_test = zone::rewrite(chosen, &settings.document, &hosts.in_zone());
-        let (store, mut secrets) = fill_store(&directory.0, &under_test, &keys)?;
+        let (store, secrets) = fill_store(&directory.0, &under_test, &keys)?;
         let program = directory.0.join("attack.py");
         fs::write(&program, PROGRAM).map_err(|error| doing("write the attack program")(&error))?;
         let perimeter = Standing::start(configuration(
@@ -107,59 +116,19 @@ impl Stand {
         ))
         .await;
         let perimeter = perimeter.map_err(|problems| VerifyError::Perimeter(problems.join("; ")))?;
-        let (own, refresh) = (canary()?, canary()?);
-        let sessions = [(ATTACKER, &own), (NEIGHBOUR, &keys.vault)];
-        for ((session, variable), token) in sessions.into_iter().zip(&keys.repositories) {
-            vault::bring(&perimeter, &store, session, &Given { variable, token, refresh: &refresh })?;
+        let watch = perimeter.watch();
+        let ground = Ground { directory, lends, keys, hosts, under_test, store, secrets, program, perimeter };
+        let (variables, place) = (own_variables(&settings.variables), ground.directory.0.clone());
+        let opened = tokio::select! {
+            biased;
+            part = watch.gone() => Err(VerifyError::Perimeter(format!("{part} ended"))),
+            stand = ground.opened(variables) => stand,
+        };
+        if opened.is_err() {
+            drop(watch);
+            remove(&place).await;
         }
-        let tokens = keys.repositories.clone();
-        let ours = [keys.client.key_line().to_owned(), own, refresh, keys.vault.clone()];
-        secrets.splice(..0, ours.into_iter().chain(tokens));
-        let mut attacker = open_in(&perimeter, ATTACKER, ENVIRONMENT).await?;
-        let mut neighbour = open_in(&perimeter, NEIGHBOUR, ENVIRONMENT).await?;
-        for session in [&mut attacker, &mut neighbour] {
-            let input = json!({"file_path": INSIDE_PATH, "content": PROGRAM});
-            call(session, "setup", "write", input).await;
-        }
-        let controls = attacker.controls().unwrap_or(perimeter.controls()).to_vec();
-        plant_keys(&directory.0, &keys)?;
-        let (mut names, served) = serve_on_host(&directory.0, &program).await?;
-        names.put("collector", hosts.collector.address.port());
-        names.put("changing", hosts.changing.port());
-        names.put("api", API_HOST);
-        names.put("other", OTHER_HOST);
-        names.put("certified", CERTIFIED_HOST);
-        names.put("bare", BARE_HOST);
-        names.put("vault", VAULT_HOST);
-        names.put("git", GIT_HOST);
-        names.put("names_port", hosts.names.address.port());
-        let (head, tail) = keys.client.key_line().split_at(keys.client.key_line().len() / 2);
-        names.put("certificate_head", head);
-        names.put("certificate_tail", tail);
-        names.put("memory", MEMORY_MIB + 64);
-        names.put("cpus", under_test.cpus);
-        let variables = own_variables(&settings.variables);
-        names.put("variables", variables.join(" "));
-        names.put("devices", under_test.devices.join(" "));
-        let stolen = settle_neighbour(&mut neighbour, &mut names).await;
-        Ok(Self {
-            directory,
-            perimeter,
-            controls,
-            zone: under_test.name,
-            document: under_test.document,
-            attacker,
-            neighbour,
-            hosts,
-            secrets,
-            tokens: keys.repositories,
-            stolen,
-            names,
-            lends,
-            cpus: under_test.cpus,
-            variables,
-            served,
-        })
+        opened
     }
 
     /// The run's directory.
@@ -194,14 +163,100 @@ impl Stand {
         }
     }
 
-    /// Closes the sessions and ends the processes; the directory stays until this is dropped.
+    /// Closes the sessions and ends the processes, of which some may have ended already; the directory stays until this is dropped.
     pub(crate) async fn end(self) -> Ended {
-        let Self { directory, perimeter, attacker, neighbour, served, secrets, tokens, hosts, .. } = self;
-        attacker.close().await;
-        neighbour.close().await;
-        perimeter.end().await;
+        let Self { directory, perimeter, attacker, neighbour, served, secrets, vaults, tokens, hosts, .. } = self;
+        let (placeholders, payload) = (self.placeholders, self.payload);
+        let in_order = async {
+            attacker.close().await;
+            neighbour.close().await;
+            perimeter.end().await;
+        };
+        if tokio::time::timeout(END_PATIENCE, in_order).await.is_err() {
+            tracing::warn!("the perimeter of the run did not end in order");
+        }
         outside::end(served).await;
-        Ended { directory, secrets, tokens, hosts }
+        Ended { directory, secrets, vaults, tokens, hosts, placeholders, payload }
+    }
+}
+
+/// What stands before a session is opened.
+struct Ground {
+    directory: Directory,
+    lends: Lends,
+    keys: Keys,
+    hosts: Hosts,
+    under_test: UnderTest,
+    store: Store,
+    secrets: Vec<String>,
+    program: PathBuf,
+    perimeter: Standing,
+}
+
+impl Ground {
+    /// Opens the sessions and plants what is to be found nowhere.
+    async fn opened(self, variables: Vec<String>) -> Result<Stand, VerifyError> {
+        let Self { directory, lends, keys, hosts, under_test, store, mut secrets, program, perimeter } = self;
+        let (own, refresh) = (canary()?, canary()?);
+        let sessions = [(ATTACKER, &own), (NEIGHBOUR, &keys.vault)];
+        for ((session, variable), token) in sessions.into_iter().zip(&keys.repositories) {
+            vault::bring(&perimeter, &store, session, &Given { variable, token, refresh: &refresh })?;
+        }
+        let tokens = keys.repositories.clone();
+        let vaults = [own.clone(), keys.vault.clone()];
+        let ours = [keys.client.key_line().to_owned(), own, refresh, keys.vault.clone()];
+        secrets.splice(..0, ours.into_iter().chain(tokens));
+        let mut attacker = open_in(&perimeter, ATTACKER, ENVIRONMENT).await?;
+        let mut neighbour = open_in(&perimeter, NEIGHBOUR, ENVIRONMENT).await?;
+        for session in [&mut attacker, &mut neighbour] {
+            let input = json!({"file_path": INSIDE_PATH, "content": PROGRAM});
+            call(session, "setup", "write", input).await;
+        }
+        let controls = attacker.controls().unwrap_or(perimeter.controls()).to_vec();
+        plant_keys(&directory.0, &keys)?;
+        let (mut names, served) = serve_on_host(&directory.0, &program).await?;
+        names.put("collector", hosts.collector.address.port());
+        names.put("changing", hosts.changing.port());
+        names.put("api", API_HOST);
+        names.put("other", OTHER_HOST);
+        names.put("certified", CERTIFIED_HOST);
+        names.put("bare", BARE_HOST);
+        names.put("vault", VAULT_HOST);
+        names.put("git", GIT_HOST);
+        names.put("impostor", IMPOSTOR_HOST);
+        names.put("names_port", hosts.names.address.port());
+        let (head, tail) = keys.client.key_line().split_at(keys.client.key_line().len() / 2);
+        names.put("certificate_head", head);
+        names.put("certificate_tail", tail);
+        names.put("memory", MEMORY_MIB + 64);
+        names.put("cpus", under_test.cpus);
+        names.put("variables", variables.join(" "));
+        names.put("devices", under_test.devices.join(" "));
+        let payload = format!("payload-{}", random()?);
+        names.put("payload", &payload);
+        let settled = settle_neighbour(&mut neighbour, &mut names).await;
+        let placeholders = shown_to(&mut attacker).await.into_iter().chain(settled.placeholders).collect();
+        Ok(Stand {
+            directory,
+            perimeter,
+            controls,
+            zone: under_test.name,
+            document: under_test.document,
+            attacker,
+            neighbour,
+            hosts,
+            secrets,
+            vaults,
+            tokens: keys.repositories,
+            stolen: settled.stolen,
+            placeholders,
+            payload,
+            names,
+            lends,
+            cpus: under_test.cpus,
+            variables,
+            served,
+        })
     }
 }
 
@@ -209,17 +264,35 @@ impl Stand {
 pub(crate) struct Ended {
     directory: Directory,
     pub(crate) secrets: Vec<String>,
+    pub(crate) vaults: [String; 2],
     pub(crate) tokens: [String; 2],
     pub(crate) hosts: Hosts,
+    pub(crate) placeholders: Vec<String>,
+    pub(crate) payload: String,
 }
 
 impl Ended {
+    /// Removes what is left, for good.
+    pub(crate) async fn removed(self) {
+        remove(self.directory()).await;
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         &self.directory.0
     }
 
     pub(crate) fn audit(&self) -> PathBuf {
         self.directory.0.join("perimeter/audit")
+    }
+}
+
+/// Removes a directory. What ended just now may write a last word meanwhile: what is half removed then is removed again.
+pub(crate) async fn remove(directory: &Path) {
+    for _ in 0..REMOVALS {
+        match fs::remove_dir_all(directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => tokio::time::sleep(PAUSE).await,
+            Ok(()) | Err(_) => return,
+        }
     }
 }
 
@@ -402,27 +475,53 @@ fn own_variables(all: &[String]) -> Vec<String> {
     all.iter().filter(plain).filter(others).take(OWN_VARIABLES).cloned().collect()
 }
 
+/// What a neighbour shows of itself.
+struct Settled {
+    stolen: String,
+    placeholders: Vec<String>,
+}
+
 /// The neighbour shows its placeholder, and listens in the background.
-async fn settle_neighbour(neighbour: &mut OpenSession, names: &mut Names) -> String {
+async fn settle_neighbour(neighbour: &mut OpenSession, names: &mut Names) -> Settled {
     let (socket, port, key) = ("neighbours-socket", 8099, 0x5150_0001u32);
     let script = format!(
-        "echo neighbours-own > /workspace/own; setsid {} -I -S {INSIDE_PATH} serve {socket} {port} {key} neighbours-word > /tmp/served 2>&1 & for i in $(seq 100); do grep -q listening /tmp/served && break; sleep 0.05; done; echo \"placeholder=${}\"; echo \"vault=${}\"; echo \"repository=$GIT_CONFIG_VALUE_0\"; while read -r inside outside count; do echo \"user=$outside\"; done < /proc/self/uid_map",
+        "echo neighbours-own > /workspace/own; setsid {} -I -S {INSIDE_PATH} serve {socket} {port} {key} neighbours-word > /tmp/served 2>&1 & for i in $(seq 100); do grep -q listening /tmp/served && break; sleep 0.05; done; while read -r inside outside count; do echo \"user=$outside\"; done < /proc/self/uid_map",
         crate::attempt::INTERPRETER,
-        zone::VARIABLE,
-        zone::VAULT_VARIABLE
     );
     let told = text(&call(neighbour, "setup-neighbour", "bash", json!({"command": script})).await);
     names.put("neighbour_socket", socket);
     names.put("neighbour_port", port);
     names.put("neighbour_memory", key);
-    let said = |word: &str| told.lines().find_map(|line| line.strip_prefix(word)).unwrap_or_default().to_owned();
-    names.put("neighbour_user", said("user="));
-    let vault = said("vault=");
+    names.put("neighbour_user", told.lines().find_map(|line| line.strip_prefix("user=")).unwrap_or_default());
+    let [stolen, vault, repository] = shown_to(neighbour).await;
     names.put("neighbour_vault_basic", STANDARD.encode(format!("reporting:{vault}")));
-    names.put("neighbour_vault", vault);
-    names.put("neighbour_repository_basic", said("repository=").rsplit(' ').next().unwrap_or_default());
-    said("placeholder=")
+    names.put("neighbour_vault", &vault);
+    names.put("neighbour_repository_basic", STANDARD.encode(format!("{GIT_USER}:{repository}")));
+    Settled { stolen: stolen.clone(), placeholders: vec![stolen, vault, repository] }
 }
+
+/// The placeholders that a session's sandbox shows: of the API's credential, of its vaults, of its repository's token.
+async fn shown_to(session: &mut OpenSession) -> [String; 3] {
+    let script = format!(
+        "echo \"placeholder=${}\"; echo \"vault=${}\"; echo \"repository=$GIT_CONFIG_VALUE_0\"",
+        zone::VARIABLE,
+        zone::VAULT_VARIABLE
+    );
+    let told = text(&call(session, "setup-shown", "bash", json!({"command": script})).await);
+    let said = |word: &str| told.lines().find_map(|line| line.strip_prefix(word)).unwrap_or_default().to_owned();
+    // As git sends it: Basic, with the placeholder as the password.
+    let repository = said("repository=");
+    let pair = STANDARD.decode(repository.rsplit(' ').next().unwrap_or_default()).unwrap_or_default();
+    let pair = String::from_utf8_lossy(&pair).into_owned();
+    let password = pair.split_once(':').map(|(_, password)| password.to_owned()).unwrap_or_default();
+    [said("placeholder="), said("vault="), password]
+}
+
+/// How long sessions and processes may take to end.
+const END_PATIENCE: Duration = Duration::from_secs(30);
+/// How often a directory is removed in which somebody still writes, and how long after.
+const REMOVALS: usize = 60;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The client certificate with its key, as an operator would have brought it.
 const CERTIFICATE: &str = "certificate.pem";

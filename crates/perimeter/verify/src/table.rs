@@ -14,8 +14,12 @@ pub enum Detail {
 
 /// The lines.
 pub(crate) fn lines(report: &Report, detail: Detail) -> String {
-    let mut lines =
-        vec![format!("zone {}, as {}, kernel {}", printable(&report.zone), report.user, report.kernel), String::new()];
+    let digest = match report.deployed_digest.as_str() {
+        "" => String::new(),
+        digest => format!(", {digest}"),
+    };
+    let zone = printable(&report.zone);
+    let mut lines = vec![format!("zone {zone}{digest}, as {}, kernel {}", report.user, report.kernel), String::new()];
     for promise in Promise::ALL {
         let counts = Counts::of(report.of(promise));
         if counts == Counts::default() {
@@ -35,18 +39,22 @@ pub(crate) fn lines(report: &Report, detail: Detail) -> String {
     lines.extend(report.degraded.iter().map(|what| format!("degraded: {}", printable(what))));
     lines.extend(report.notes.iter().map(|note| format!("note: {}", printable(note))));
     let seconds = report.took_ms as f64 / 1000.0;
-    lines.push(format!("{} probes in {seconds:.1} s: {}", report.findings.len(), told(report.counts())));
+    lines.extend(report.broken_off.iter().map(|what| format!("the run was broken off: {what}")));
+    lines.push(format!("{} probes in {seconds:.1} s: {}", report.extent(), told(report.counts())));
     lines.join("\n") + "\n"
 }
 
 fn told(counts: Counts) -> String {
-    let Counts { held, not_held, not_run } = counts;
+    let Counts { held, not_held, not_run, not_here } = counts;
     let mut text = format!("{held} held");
     if not_held > 0 {
         text += &format!(", {not_held} NOT HELD");
     }
     if not_run > 0 {
         text += &format!(", {not_run} not run");
+    }
+    if not_here > 0 {
+        text += &format!(" ({not_here} not here)");
     }
     text
 }

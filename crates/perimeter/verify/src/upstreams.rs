@@ -17,7 +17,8 @@ use tokio::time::timeout;
 
 use crate::run::VerifyError;
 use crate::zone::{
-    API_HOST, BARE_HOST, CERTIFIED_HOST, GIT_HOST, OTHER_HOST, REBOUND_HOST, Upstream, Upstreams, VAULT_HOST,
+    API_HOST, BARE_HOST, CERTIFIED_HOST, GIT_HOST, IMPOSTOR_HOST, OTHER_HOST, REBOUND_HOST, Upstream, Upstreams,
+    VAULT_HOST,
 };
 
 /// Everybody to be reached.
@@ -105,6 +106,7 @@ impl Hosts {
             bare: at(&self.bare),
             vault: at(&self.vault),
             git: at(&self.git),
+            impostor: Upstream { address: self.other.address, ca: &self.api.ca_pem },
             collector: self.collector.address,
             changing: self.changing.port(),
         }
@@ -119,6 +121,7 @@ impl Hosts {
             (BARE_HOST, &self.bare),
             (VAULT_HOST, &self.vault),
             (GIT_HOST, &self.git),
+            (IMPOSTOR_HOST, &self.other),
         ];
         played.into_iter().map(|(host, api)| (host.to_owned(), api.address.to_string())).collect()
     }

@@ -17,6 +17,8 @@ pub(crate) const OTHER_HOST: &str = "other.postern-verify.internal";
 pub(crate) const CERTIFIED_HOST: &str = "certified.postern-verify.internal";
 /// A host that wants a client certificate which no rule presents there.
 pub(crate) const BARE_HOST: &str = "bare.postern-verify.internal";
+/// A host that another one answers for, with a certificate of an authority that its rule does not name.
+pub(crate) const IMPOSTOR_HOST: &str = "impostor.postern-verify.internal";
 /// The host whose credential comes from the vaults of a session.
 pub(crate) const VAULT_HOST: &str = "vault.postern-verify.internal";
 /// The host of the repositories that the sessions were given.
@@ -90,6 +92,7 @@ pub(crate) struct Upstreams<'a> {
     pub(crate) bare: Upstream<'a>,
     pub(crate) vault: Upstream<'a>,
     pub(crate) git: Upstream<'a>,
+    pub(crate) impostor: Upstream<'a>,
     pub(crate) collector: SocketAddr,
     /// The port of whom [`CHANGING_HOSTS`] lead to.
     pub(crate) changing: u16,
@@ -106,7 +109,7 @@ type Members = Vec<(&'static str, Value)>;
 
 impl<'a> Upstreams<'a> {
     /// Those of HTTPS: name, place, and what their rule says besides where they are.
-    fn by_name(&self) -> [(&'static str, &Upstream<'a>, Members); 7] {
+    fn by_name(&self) -> [(&'static str, &Upstream<'a>, Members); 8] {
         [
             (API_HOST, &self.api, vec![("credential", CREDENTIAL.into())]),
             (OTHER_HOST, &self.other, vec![("websocket", true.into())]),
@@ -115,6 +118,7 @@ impl<'a> Upstreams<'a> {
             (VAULT_HOST, &self.vault, vec![("credential", VAULT_CREDENTIAL.into())]),
             (REFRESH_HOST, &self.vault, vec![("credential", REFRESH_CREDENTIAL.into())]),
             (GIT_HOST, &self.git, vec![("repositories", true.into())]),
+            (IMPOSTOR_HOST, &self.impostor, vec![("credential", CREDENTIAL.into())]),
         ]
     }
 }
@@ -348,6 +352,7 @@ mod tests {
             bare: at(),
             vault: at(),
             git: at(),
+            impostor: at(),
             collector: address,
             changing: 9,
         };

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::LOCATION;
 use http::{Request, StatusCode};
 use http_body_util::Full;
-use postern_audit::Entry;
+use postern_audit::{Entry, Record};
 use postern_engine::control::CommandFailure;
 use postern_model::control::{CommandBody, OauthParts, OauthRefreshParts, Reply};
 use postern_net::client::HttpClient;
@@ -60,7 +60,10 @@ impl Login {
                 tokio::join!(self.asked(rig, &name, renewal, attempt.leak), self.by_hand(renewal, attempt.leak));
             match inside.and_then(|inside| Ok((inside, outside?))) {
                 Ok((inside, outside)) => {
-                    called.push((attempt.id.clone(), Called { inside, outside, reasons: reasons(audit, &name) }));
+                    let records = records(audit, &name);
+                    let reasons = records.iter().filter_map(super::reason).collect();
+                    let alarms = records.iter().filter_map(postern_verify::alarm).map(str::to_owned).collect();
+                    called.push((attempt.id.clone(), Called { inside, outside, reasons, alarms }));
                 }
                 Err(failure) => tracing::warn!(probe = attempt.id, %failure, "a renewal was not made"),
             }
@@ -232,7 +235,7 @@ impl Left<'_> {
                 (self.holds_a_token(self.directory), word(self.login.is_in(planted.as_bytes()), "leaked", "clean"))
             }
         };
-        Called { inside, outside, reasons: Vec::new() }
+        Called { inside, outside, reasons: Vec::new(), alarms: Vec::new() }
     }
 
     fn elsewhere(&self, client: &str) -> Outcome {
@@ -266,11 +269,10 @@ pub(super) fn is_a_renewals(entry: &Entry) -> bool {
     entry.record.credential.as_deref().is_some_and(|name| name.starts_with(OURS))
 }
 
-/// Why renewals of credentials with this name were refused, and which were allowed.
-fn reasons(audit: &Path, name: &str) -> Vec<String> {
+/// What is on record of renewals of credentials with this name.
+fn records(audit: &Path, name: &str) -> Vec<Record> {
     let entries = postern_audit::entries(audit).into_iter().flatten().flatten().map(|entry| entry.record);
-    let of_it = entries.filter(|record| record.credential.as_deref().is_some_and(|of| of.starts_with(name)));
-    of_it.filter_map(super::reason).collect()
+    entries.filter(|record| record.credential.as_deref().is_some_and(|of| of.starts_with(name))).collect()
 }
 
 /// The manners that the gateway's file lists.

@@ -114,7 +114,7 @@ fn every_changed_field_of_the_binding_makes_it_unopenable() {
     let pair = pair();
     let opener = Opener::new(&pair);
     let good = sealed(VALUE, binding(), &[recipient("pmtr_1", &pair)]);
-    let changes: [fn(&mut Binding); 20] = [
+    let changes: [fn(&mut Binding); 23] = [
         |binding| binding.client_id = None,
         |binding| binding.client_id = Some("another".to_owned()),
         |binding| binding.secret_name = None,
@@ -134,6 +134,9 @@ fn every_changed_field_of_the_binding_makes_it_unopenable() {
         |binding| binding.mcp_url = Some("https://evil.example/mcp".to_owned()),
         |binding| binding.token_endpoint = None,
         |binding| binding.token_endpoint = Some("https://evil.example/token".to_owned()),
+        |binding| binding.refresh = None,
+        |binding| binding.refresh = Some(RefreshTerms { auth: "none".to_owned(), ..terms() }),
+        |binding| binding.refresh = Some(RefreshTerms { resource: Some("https://evil.example".to_owned()), ..terms() }),
         |binding| std::mem::swap(&mut binding.vault, &mut binding.credential),
     ];
     for change in changes {

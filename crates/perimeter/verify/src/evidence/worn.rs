@@ -16,7 +16,7 @@ pub(super) fn filtered() -> Pair {
         !threads.is_empty() && threads.iter().all(|worn| worn.is_some_and(|filters| filters > before))
     };
     let running = processes();
-    let all = running.len() >= ROLES_THAT_RUN && running.values().all(|pid| worn(&filters(&pid.to_string())));
+    let all = running.values().all(|pid| worn(&filters(&pid.to_string())));
     (word(all, "filtered", "bare"), word(worn(&ours), "filtered", "bare"))
 }
 
@@ -61,7 +61,5 @@ fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
-/// Starter, spawner, custody, egress, audit.
-const ROLES_THAT_RUN: usize = 5;
-/// The last three.
+/// Custody, egress, audit.
 const ROLES_WITH_POWERS: usize = 3;

@@ -182,6 +182,11 @@ fn programs_that_follow_proxy_variables_reach_the_proxy() {
 #[test]
 fn nobody_inside_can_take_the_exits_ports_or_change_the_rules() {
     let stand = Stand::new();
-    let told = stand.python("import socket\nfor a, p, t in [('127.0.0.1', 15001, socket.SOCK_STREAM), ('0.0.0.0', 15001, socket.SOCK_STREAM), ('0.0.0.0', 53, socket.SOCK_DGRAM), ('127.0.0.1', 3128, socket.SOCK_STREAM)]:\n s = socket.socket(socket.AF_INET, t); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n try: s.bind((a, p)); s.listen(); print('took', a, p)\n except OSError as e: pass\nn = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0); n.bind((0, 0))\nimport struct\n# RTM_NEWROUTE, unicast default\nm = struct.pack('IHHII', 28, 24, 0x405, 1, 0) + bytes([2, 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0])\nn.send(m); print(struct.unpack('i', n.recv(100)[16:20])[0])");
-    assert_eq!(told.text, "-1\n", "only EPERM from the routing socket");
+    let told = stand.python("import socket\nfor a, p, t in [('127.0.0.1', 15001, socket.SOCK_STREAM), ('0.0.0.0', 15001, socket.SOCK_STREAM), ('0.0.0.0', 53, socket.SOCK_DGRAM), ('127.0.0.1', 3128, socket.SOCK_STREAM), ('127.0.0.1', 15099, socket.SOCK_DGRAM), ('127.0.0.1', 15099, socket.SOCK_STREAM)]:\n s = socket.socket(socket.AF_INET, t); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n try: s.bind((a, p)); t == socket.SOCK_STREAM and s.listen(); print('took', p)\n except OSError as e: pass\nn = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0); n.bind((0, 0))\nimport struct\n# RTM_NEWROUTE, unicast default\nm = struct.pack('IHHII', 28, 24, 0x405, 1, 0) + bytes([2, 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0])\nn.send(m); print(struct.unpack('i', n.recv(100)[16:20])[0])");
+    let free = "took 15099\ntook 15099\n";
+    assert_eq!(
+        told.text,
+        format!("{free}-1\n"),
+        "what is free is taken, and nothing else; only EPERM from the routing socket"
+    );
 }
