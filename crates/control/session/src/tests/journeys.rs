@@ -405,19 +405,19 @@ fn a_work_item_that_failed_answers_its_calls_and_says_why() {
     assert_eq!(world.work, work + 1, "an interrupt queues work again");
 }
 
-fn missing() -> Input {
-    Input::Missing { code: "c".into(), message: "m".into(), lacking: Lacking::Something }
+fn missing(thing: usize) -> Input {
+    Input::Missing { code: "c".into(), message: format!("thing {thing}"), lacking: Lacking::Something }
 }
 
 #[test]
 fn a_session_that_is_told_what_it_lacks_after_its_turn_says_again_that_it_rests_or_its_worker_would_stay() {
     let mut world = World::new();
-    assert_eq!(world.input(missing()), ["session.error"], "it did not rest before: nobody waits for that");
+    assert_eq!(world.input(missing(1)), ["session.error"], "it did not rest before: nobody waits for that");
     world.say("hi");
-    assert_eq!(world.input(missing()), ["session.error"], "it runs");
+    assert_eq!(world.input(missing(2)), ["session.error"], "it runs");
     world.answer(vec![text("t")], Stop::EndTurn);
     let stop = world.last_stop();
-    assert_eq!(world.input(missing()), ["session.error", "session.usage", "session.status_idle"]);
+    assert_eq!(world.input(missing(3)), ["session.error", "session.usage", "session.status_idle"]);
     assert_eq!(world.last_stop(), stop);
     world.say("again");
     assert!(world.request.is_some(), "and goes on with what comes next");
@@ -425,17 +425,13 @@ fn a_session_that_is_told_what_it_lacks_after_its_turn_says_again_that_it_rests_
 
 #[test]
 fn a_session_is_told_each_thing_once_in_its_life_and_after_sixty_four_only_that_there_are_more() {
-    let thing = |n: usize| {
-        let message = format!("thing {n}");
-        Input::Missing { code: "c".into(), message, lacking: Lacking::Something }
-    };
     let mut world = World::new();
     for n in 0..70 {
-        world.input(thing(n));
-        world.input(thing(n));
+        world.input(missing(n));
+        world.input(missing(n));
         world.crash();
     }
-    world.input(thing(0));
+    world.input(missing(0));
     let errors: Vec<_> = world
         .log
         .iter()
@@ -454,7 +450,7 @@ fn whoever_is_waited_for_is_not_asked_again_for_what_a_session_lacks() {
     world.say("hi");
     world.answer(vec![call("write")], Stop::ToolUse);
     assert!(matches!(world.last_stop(), StopReason::RequiresAction { .. }));
-    assert_eq!(world.input(missing()), ["session.error"]);
+    assert_eq!(world.input(missing(4)), ["session.error"]);
     assert_eq!(world.rename(), ["session.updated"]);
 }
 

@@ -145,7 +145,8 @@ fn play(world: &mut World, act: &Act) {
         }
         Act::Missing => {
             let lacking = Lacking::Something;
-            drop(world.input(Input::Missing { code: "c".into(), message: "m".into(), lacking }));
+            let message = world.log.len().to_string();
+            drop(world.input(Input::Missing { code: "c".into(), message, lacking }));
         }
         Act::Rename => drop(world.rename()),
         Act::StaleNews => {
