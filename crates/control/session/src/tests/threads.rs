@@ -368,7 +368,8 @@ fn all_threads_spend_one_budget_and_pause_at_it_and_go_on_together() {
     assert!(matches!(world.last_stop(), StopReason::RequiresAction { .. }), "an answer comes before money");
     world.send(json!([{"type": "user.custom_tool_result", "custom_tool_use_id": custom}])).unwrap();
     assert_eq!((status(&world), world.last_stop()), (SessionStatus::Idle, StopReason::BudgetReached {}));
-    assert_eq!(world.send(json!([{"type": "user.interrupt"}])).unwrap(), ["user.interrupt"], "no effect at the cap");
+    let shown = world.send(json!([{"type": "user.interrupt"}])).unwrap();
+    assert_eq!(shown, ["user.interrupt", "session.usage", "session.status_idle"], "no effect at the cap");
     world.rebudget(None);
     assert!(world.request.is_some() && world.children.len() == 1, "both go on");
 }
