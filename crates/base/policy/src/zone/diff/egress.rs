@@ -104,17 +104,14 @@ impl<'z> Side<'z> {
         Some(Deciding { rule, foreign: foreign_policy(rule, self.for_host.iter().copied()) })
     }
 
-    /// What the rule makes of a request here that it would not if it said no more than which requests it is about.
-    fn looseness(&self, rule: Deciding<'_>, carrying: &Carrying, hosts: &Hosts, port: Port) -> Vec<Change> {
-        let bare = unsaid(rule.rule);
-        let foreign = match carrying {
+    /// A rule for the place, and what it makes of keys from elsewhere.
+    fn of<'r>(&self, rule: &'r Rule) -> Deciding<'r> {
+        let foreign = match rule.inspection {
             // Nothing there is looked at, and that is said.
-            Carrying::Uninspected => ForeignCredentials::Allow,
-            Carrying::Nothing | Carrying::Placeholder(..) | Carrying::Repository => {
-                foreign_policy(&bare, self.for_host.iter().copied())
-            }
+            Inspection::None => ForeignCredentials::Allow,
+            Inspection::Requests => foreign_policy(rule, self.for_host.iter().copied()),
         };
-        looser(Deciding { rule: &bare, foreign }, rule, hosts, port)
+        Deciding { rule, foreign }
     }
 
     /// All that decides about requests here, without the names of the rules.
@@ -189,8 +186,7 @@ impl Place<'_> {
                     Upgrade::WebSocket if asked.carrying == Carrying::Uninspected => return,
                     Upgrade::WebSocket => Change::shown(ChangeKind::WebSocket, "as a WebSocket"),
                 };
-                let looseness = self.to.looseness(after, &asked.carrying, self.hosts, self.port);
-                [reach].into_iter().chain(looseness).collect()
+                [reach].into_iter().chain(self.looseness(after)).collect()
             }
         };
         for mut change in found {
@@ -201,6 +197,18 @@ impl Place<'_> {
             let key = format!("{}\0{}\0{:?}\0{:?}", change.kind, change.what, change.rule, change.values);
             merged.entry(key).or_insert_with(|| (change, BTreeSet::new())).1.insert(methods.clone());
         }
+    }
+
+    /// What is loose about a rule that permits what nothing did, and not about any of the first zone's for the place: more than that it permits it.
+    fn looseness(&self, after: Deciding<'_>) -> Vec<Change> {
+        let bare = unsaid(after.rule);
+        let looser_than = |before: Deciding<'_>| looser(before, after, self.hosts, self.port);
+        let mut loose = looser_than(self.to.of(&bare));
+        for rule in &self.from.here {
+            let also: Vec<ChangeKind> = looser_than(self.from.of(rule)).iter().map(|change| change.kind).collect();
+            loose.retain(|change| also.contains(&change.kind));
+        }
+        loose
     }
 
     /// The first of the first zone's matchers that did not agree with any rule is what is new.

@@ -158,6 +158,9 @@ fn what_is_loose_about_a_new_reach_is_said_beside_it() {
         kinds.sort_unstable();
         assert_eq!((wider, narrower), (kinds, vec![]), "{more}");
     }
+    let private =
+        |methods: &str| rules(&[&format!("host = 'a.example'; methods = [{methods}]; addresses = ['10.3.0.0/24']")]);
+    assert_eq!(both(&private("'GET'"), &private("'GET', 'POST'")), (vec!["method"], vec![]), "it was so there before");
     let trusting = |row: &str| keys::changes("{zone}", row).iter().map(|change| change.kind.code()).collect::<Vec<_>>();
     assert_eq!(trusting("{host}ca_file = 'ca.pem'"), ["authority", "host"]);
 }
