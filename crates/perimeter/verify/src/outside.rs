@@ -87,6 +87,7 @@ mod tests {
             names: String::new(),
             outer_uid: String::new(),
             neighbour: String::new(),
+            real: String::new(),
             probes,
         };
         run(&program, &plan, Vec::new()).await.unwrap()
