@@ -199,10 +199,13 @@ mod tests {
 
     fn seen(inside: &str, outside: &str, reasons: &[&str]) -> Evidence {
         let outcome = |word: &str| (!word.is_empty()).then(|| Outcome::new(word));
+        let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
         Evidence {
             inside: outcome(inside),
             outside: outcome(outside),
-            reasons: reasons.iter().map(ToString::to_string).collect(),
+            // Whatever of them is an alarm raised it.
+            alarms: reasons.clone(),
+            reasons,
             ..Evidence::default()
         }
     }

@@ -135,7 +135,7 @@ fn every_changed_field_of_the_binding_makes_it_unopenable() {
         |binding| binding.token_endpoint = None,
         |binding| binding.token_endpoint = Some("https://evil.example/token".to_owned()),
         |binding| binding.refresh = None,
-        |binding| binding.refresh = Some(RefreshTerms { auth: "none".to_owned(), ..terms() }),
+        |binding| binding.refresh = Some(RefreshTerms { auth: "client_secret_basic".to_owned(), ..terms() }),
         |binding| binding.refresh = Some(RefreshTerms { resource: Some("https://evil.example".to_owned()), ..terms() }),
         |binding| std::mem::swap(&mut binding.vault, &mut binding.credential),
     ];
