@@ -161,15 +161,19 @@ mod tests {
     #[test]
     fn a_group_into_which_processes_still_come_is_emptied_again_up_to_a_bound() {
         let busy = || Err(io::ErrorKind::ResourceBusy.into());
-        let (mut left, mut rounds) = (3, 0);
+        let (mut left, rounds) = (3, Cell::new(0));
+        let aside = || {
+            rounds.set(rounds.get() + 1);
+            Ok(())
+        };
         let attempt = || {
             left -= 1;
             if left == 0 { Ok(()) } else { busy() }
         };
-        assert!(while_busy(attempt, || Ok(rounds += 1)).is_ok());
-        assert_eq!(rounds, 2);
-        assert!(while_busy(busy, || Ok(rounds += 1)).is_err());
-        assert_eq!(rounds, 2 + ROUNDS);
+        assert!(while_busy(attempt, aside).is_ok());
+        assert_eq!(rounds.get(), 2);
+        assert!(while_busy(busy, aside).is_err());
+        assert_eq!(rounds.get(), 2 + ROUNDS);
     }
 
     #[test]
