@@ -12,6 +12,9 @@ pub(crate) struct Mounts {
     /// Polling it tells that something was mounted or unmounted since it was polled last.
     table: File,
     known: Option<Table>,
+    /// How many are told apart.
+    most: usize,
+    asked: bool,
 }
 
 /// What happened to the mounts.
@@ -35,17 +38,22 @@ struct Table {
 impl Mounts {
     /// None where this process cannot see them.
     pub(crate) fn of_this_process() -> Option<Self> {
+        Self::up_to(MOST_MOUNTS)
+    }
+
+    fn up_to(most: usize) -> Option<Self> {
         let table = File::open("/proc/self/mountinfo").ok()?;
-        let mut mounts = Self { table, known: None };
+        let mut mounts = Self { table, known: None, most, asked: false };
         mounts.moved();
         Some(mounts)
     }
 
-    /// What happened since this was asked last. What cannot be told counts as others.
+    /// What happened since this was asked last. Where they cannot be told apart, as before Linux 6.8, those that stirred are others.
     pub(crate) fn moved(&mut self) -> Moved {
-        if self.known.is_some() && !self.stirred() {
+        if self.asked && !self.stirred() {
             return Moved::No;
         }
+        self.asked = true;
         let now = self.read().ok();
         let same = now.is_some() && now == self.known;
         self.known = now;
@@ -62,7 +70,7 @@ impl Mounts {
 
     fn read(&mut self) -> io::Result<Table> {
         // A change while it is read is told by the next poll.
-        let numbers = sys::mount_numbers(MOST_MOUNTS)?;
+        let numbers = sys::mount_numbers(self.most)?;
         let mut described = String::new();
         self.table.rewind()?;
         self.table.read_to_string(&mut described)?;
@@ -76,6 +84,14 @@ const MOST_MOUNTS: usize = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_mounts_are_not_told_apart_those_that_did_not_stir_have_not_moved() {
+        let mut mounts = Mounts::up_to(1).expect("sees them");
+        assert!(mounts.known.is_none(), "one is too few for a host");
+        // Something else on this machine may mount now and then, but not each time.
+        assert!((0..100).any(|_| mounts.moved() == Moved::No));
+    }
 
     #[test]
     fn a_host_with_more_mounts_than_are_told_apart_tells_none() {

@@ -1,6 +1,7 @@
 //! Control groups, version 2: one hierarchy, whose controllers must be delegated to us. A group with processes cannot give controllers to its
 //! children, so the spawner's own processes first move into a leaf beside the sandboxes.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,8 @@ use super::{Backend, Controller, Group, Limits, PERIOD_US, directory, mounted, o
 pub(super) struct V2 {
     parent: PathBuf,
     controllers: Vec<Controller>,
+    /// Whether the groups below have their controllers.
+    handed_down: Cell<bool>,
 }
 
 /// The leaf for processes that are not in a sandbox.
@@ -31,7 +34,7 @@ pub(super) fn detect(own: &str, mounts: &str) -> Option<V2> {
         .into_iter()
         .filter(|controller| offered.split_whitespace().any(|name| name == controller.name()))
         .collect();
-    let v2 = V2 { parent, controllers };
+    let v2 = V2 { parent, controllers, handed_down: Cell::new(false) };
     (!v2.controllers.is_empty()).then_some(v2)
 }
 
@@ -58,15 +61,26 @@ impl V2 {
         let wanted =
             self.controllers.iter().map(|controller| format!("+{}", controller.name())).collect::<Vec<_>>().join(" ");
         let control = self.parent.join("cgroup.subtree_control");
-        match fs::write(&control, &wanted) {
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                move_aside(&self.parent)?;
-                fs::write(&control, &wanted)
-            }
-            other => other,
-        }
+        while_busy(|| fs::write(&control, &wanted), || move_aside(&self.parent))
     }
 }
+
+/// Moves aside and tries again while the group is busy: a process that is moved may have started another just before.
+fn while_busy(
+    mut attempt: impl FnMut() -> io::Result<()>,
+    mut move_aside: impl FnMut() -> io::Result<()>,
+) -> io::Result<()> {
+    for _ in 0..ROUNDS {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => move_aside()?,
+            other => return other,
+        }
+    }
+    attempt()
+}
+
+/// How often processes are moved aside before the group counts as taken by others.
+const ROUNDS: u32 = 20;
 
 /// Moves every process of a group into the leaf below it.
 fn move_aside(parent: &Path) -> io::Result<()> {
@@ -91,9 +105,10 @@ impl Backend for V2 {
     }
 
     fn create(&self, name: &str) -> io::Result<Group> {
-        if name.ends_with("-1") {
+        if !self.handed_down.get() {
             remove_leftovers(&self.parent);
             self.hand_down_controllers()?;
+            self.handed_down.set(true);
         }
         let path = self.parent.join(name);
         fs::create_dir(&path)?;
@@ -121,7 +136,7 @@ impl Backend for V2 {
 /// The back end over a directory that is no hierarchy, for tests.
 #[cfg(test)]
 pub(super) fn over(parent: &Path) -> V2 {
-    V2 { parent: parent.to_owned(), controllers: Controller::ALL.to_vec() }
+    V2 { parent: parent.to_owned(), controllers: Controller::ALL.to_vec(), handed_down: Cell::new(false) }
 }
 
 #[cfg(test)]
@@ -132,7 +147,7 @@ mod tests {
     fn limits_are_written_to_the_files_of_version_2() {
         let parent = tempfile::tempdir().expect("makes a directory");
         fs::write(parent.path().join("cgroup.subtree_control"), "").expect("writes");
-        let v2 = V2 { parent: parent.path().to_owned(), controllers: Controller::ALL.to_vec() };
+        let v2 = over(parent.path());
         let group = v2.create("postern-7-1").expect("creates");
         v2.limit(&group, &Limits { memory_bytes: 64 << 20, processes: 9, cpus: 0.5 }).expect("limits");
         let read = |path: &str| fs::read_to_string(parent.path().join(path)).expect("was written");
@@ -141,6 +156,39 @@ mod tests {
         assert_eq!(read("postern-7-1/memory.swap.max"), "0");
         assert_eq!(read("postern-7-1/pids.max"), "9");
         assert_eq!(read("postern-7-1/cpu.max"), "50000 100000");
+    }
+
+    #[test]
+    fn a_group_into_which_processes_still_come_is_emptied_again_up_to_a_bound() {
+        let busy = || Err(io::ErrorKind::ResourceBusy.into());
+        let (mut left, rounds) = (3, Cell::new(0));
+        let aside = || {
+            rounds.set(rounds.get() + 1);
+            Ok(())
+        };
+        let attempt = || {
+            left -= 1;
+            if left == 0 { Ok(()) } else { busy() }
+        };
+        assert!(while_busy(attempt, aside).is_ok());
+        assert_eq!(rounds.get(), 2);
+        assert!(while_busy(busy, aside).is_err());
+        assert_eq!(rounds.get(), 2 + ROUNDS);
+    }
+
+    #[test]
+    fn controllers_that_could_not_be_handed_down_are_tried_again_with_the_next_group() {
+        let parent = tempfile::tempdir().expect("makes a directory");
+        let control = parent.path().join("cgroup.subtree_control");
+        fs::create_dir(&control).expect("stands in the way");
+        let v2 = over(parent.path());
+        assert!(v2.create("postern-7-1").is_err());
+        fs::remove_dir(&control).expect("goes away");
+        v2.create("postern-7-2").expect("creates");
+        assert_eq!(fs::read_to_string(&control).expect("was written"), "+memory +pids +cpu");
+        fs::remove_file(&control).expect("removes");
+        v2.create("postern-7-3").expect("creates");
+        assert!(!control.exists(), "once is enough");
     }
 
     #[test]

@@ -134,10 +134,10 @@ fn a_required_control_that_is_not_whole_stops_the_build() {
     ];
     let stand = Stand::with(|spec, _| spec.require = always.to_vec());
     for control in always {
-        assert!(
-            stand.sandbox.controls.iter().any(|status| status.control == control && status.state == State::Active),
-            "{control}"
-        );
+        let status = stand.sandbox.controls.iter().find(|status| status.control == control).expect("each has one");
+        // Before Linux 6.12 there is less of it, and that is said.
+        let is_older = control == Control::Landlock && status.cause.starts_with("the kernel's Landlock is version");
+        assert!(status.state == State::Active || is_older, "{status:?}");
     }
     let distinct =
         stand.sandbox.controls.iter().find(|status| status.control == Control::DistinctUid).expect("has a status");
