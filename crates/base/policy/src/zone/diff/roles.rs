@@ -69,7 +69,7 @@ fn searches(from: Option<&Search>, to: Option<&Search>) -> Option<Change> {
 fn named(key: &str, from: &[IpNet], to: &[IpNet]) -> Option<Change> {
     let wider = !to.is_empty() && (from.is_empty() || !within(to, from));
     let list = |nets: &[IpNet]| match nets {
-        [] => "public addresses".to_owned(),
+        [] => "none besides public ones".to_owned(),
         nets => nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
     };
     wider.then(|| Change::shown(ChangeKind::Addresses, key).between(list(from), list(to)))
