@@ -394,7 +394,10 @@ fn usage_comes_right_before_idle_and_the_thread_before_it(shown: &[Event]) {
         if matches!(event.body, EventBody::StatusIdle { .. }) {
             let before: Vec<_> = shown[index - 2..index].iter().map(|event| event.body.kind()).collect();
             // Said again after what came later than the thread's end.
-            let is_again = matches!(before[0], "session.error" | "session.updated" | "user.interrupt");
+            let is_again = matches!(
+                before[0],
+                "session.error" | "session.updated" | "user.interrupt" | "span.outcome_evaluation_end"
+            );
             assert!(
                 before[1] == "session.usage" && (is_again || before[0] == "session.thread_status_idle"),
                 "{before:?}"
