@@ -24,6 +24,8 @@ class GitServer:
         self.asked: list[str] = []
         # What is shown to whoever asks without a word of who they are.
         self.public = "/public/"
+        # Paths that lead to others, whoever asks.
+        self.moved: dict[str, str] = {}
         self.listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler(self))
         if tls:
             certificate(self.directory, host)
@@ -97,6 +99,10 @@ def handler(server: GitServer) -> type[http.server.BaseHTTPRequestHandler]:
             wanted = "Basic " + base64.b64encode(f"{server.user}:{server.token}".encode()).decode()
             given = self.headers.get("authorization", "")
             server.asked.append(f"{self.command} {self.path} {given}")
+            for begins, elsewhere in server.moved.items():
+                if self.path.startswith(begins):
+                    self.reply(301, {"location": self.path.replace(begins, elsewhere, 1)}, b"")
+                    return
             if server.public in self.path and not given:
                 given = wanted
             if given != wanted:

@@ -287,6 +287,19 @@ def test_boundary_what_cannot_be_brought_is_a_typed_error_and_the_session_goes_o
     assert found == kind and words in message and "Next step" in message, message
 
 
+def test_boundary_a_redirect_to_another_path_takes_the_token_nowhere(stack: Stack, known: GitServer):
+    known.moved = {"/team/moved.git/": "/team/payroll.git/"}
+    try:
+        before = len(known.asked)
+        found, message = failure(given(stack, repository(f"https://{HOST}/team/moved.git")))
+    finally:
+        known.moved = {}
+    assert found == "repository_forbidden_error" and "path_not_allowed" in message, (found, message)
+    asked = known.asked[before:]
+    assert any("/team/moved.git/" in one and "Basic" in one for one in asked), asked
+    assert not any("payroll" in one and "Basic" in one for one in asked), asked
+
+
 def test_boundary_what_the_agent_changed_is_not_cloned_over_after_a_restart(new_stack, known: GitServer):
     stack = new_stack(zone(known))
     journey = given(stack, repository())
