@@ -109,6 +109,18 @@ async fn an_item_whose_variables_cannot_be_kept_is_refused_and_not_served_with_a
 }
 
 #[tokio::test]
+async fn an_item_of_which_what_came_with_it_does_not_read_is_not_served_with_what_came_with_another() {
+    let data = Arc::new(tempfile::tempdir().expect("a directory"));
+    let (places, _, held) = place_of_the_first(&data);
+    std::fs::write(data.path().join("perimeter/work/sesn_1/coming"), "{").expect("written");
+    let (remote, mut asked) = lease_keeper(&data);
+    resume(&shared(remote, &places), held).await;
+    let all: Vec<_> = std::iter::from_fn(|| asked.try_recv().ok()).map(|(asked, _)| asked).collect();
+    assert!(all.last().is_some_and(|last| last.contains("/stop")), "{all:?}");
+    assert!(!all.iter().any(|asked| asked.contains("sessions/sesn_1")), "{all:?}");
+}
+
+#[tokio::test]
 async fn an_item_whose_worker_was_killed_before_its_turn_has_what_came_with_it_when_it_is_resumed() {
     let data = Arc::new(tempfile::tempdir().expect("a directory"));
     let (places, place, held) = place_of_the_first(&data);
