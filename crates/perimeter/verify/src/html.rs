@@ -33,9 +33,13 @@ fn head(report: &Report, title: &str) -> String {
     let part = if report.only.is_empty() { String::new() } else { format!(" ({})", escaped(&report.extent())) };
     let broken = report.broken_off.iter().map(|what| format!("; the run was broken off: {}", escaped(what)));
     let verdict = format!("{verdict}{part}{}", broken.collect::<String>());
+    let deployed = match report.deployed_digest.as_str() {
+        "" => "none: the configuration names no such zone",
+        digest => digest,
+    };
     let facts = [
         ("Zone", report.zone.clone()),
-        ("Digest as deployed", report.deployed_digest.clone()),
+        ("Digest as deployed", deployed.to_owned()),
         ("Digest as it ran", report.zone_digest.clone()),
         ("Begun", report.started.clone()),
         ("Took", format!("{:.1} s", report.took_ms as f64 / 1000.0)),
