@@ -273,6 +273,10 @@ async fn alone_inside(stand: &mut Stand, probe: &Probe, seen: &mut BTreeMap<Stri
         let told = call(&mut stand.attacker, &probe.id, name, input.clone()).await;
         let outcome = evidence::of_tool(name, &told);
         seen.entry(probe.id.clone()).or_default().inside = Some(outcome);
+        if input["command"].as_str().is_some_and(|command| command.contains(" & sleep")) {
+            // What it left running prints into no other answer.
+            bash(&mut stand.attacker, &format!("{}-settled", probe.id), "wait".to_owned()).await;
+        }
         return;
     }
     if let Some((tool, path)) = race(&attempt) {
@@ -282,7 +286,12 @@ async fn alone_inside(stand: &mut Stand, probe: &Probe, seen: &mut BTreeMap<Stri
     }
     let takes_processors = attempt.0.first().and_then(Value::as_str) == Some("take_processors");
     let plan = plan(stand, false, vec![Planned { id: &probe.id, attempt }]);
-    let printed = bash(&mut stand.attacker, &probe.id, command(&plan)).await;
+    let command = command(&plan);
+    let mut printed = bash(&mut stand.attacker, &probe.id, command.clone()).await;
+    if attempt::read(&printed).is_empty() && taken_down(&printed).is_none() {
+        // What an earlier command still printed may have taken its answer's place.
+        printed = bash(&mut stand.attacker, &format!("{}-again", probe.id), command).await;
+    }
     if probe.alone
         && let Some(word) = taken_down(&printed)
     {
