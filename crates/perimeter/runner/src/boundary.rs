@@ -63,8 +63,16 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Waits for the first part that ends, and names it.
+    /// Waits for the first part that ends, and names it. Custody ends because audit did, and its end may be seen first: audit is named then.
     pub async fn gone(&self) -> &'static str {
+        let part = self.first_gone().await;
+        match tokio::time::timeout(GONE_PATIENCE, self.audit.gone()).await {
+            Ok(()) => "audit",
+            Err(_) => part,
+        }
+    }
+
+    async fn first_gone(&self) -> &'static str {
         tokio::select! {
             () = self.spawner.gone() => "spawner",
             () = self.audit.gone() => "audit",
@@ -148,7 +156,7 @@ impl Parts {
     /// Returns when every part of the perimeter is there. When one is gone the worker is about to end, and the next one goes on with the session:
     /// a failure that is only that end must not be told as the session's.
     async fn still_stands(&self) {
-        if tokio::time::timeout(GONE_PATIENCE, self.watch().gone()).await.is_ok() {
+        if tokio::time::timeout(GONE_PATIENCE, self.watch().first_gone()).await.is_ok() {
             std::future::pending().await
         }
     }

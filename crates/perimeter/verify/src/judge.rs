@@ -72,6 +72,12 @@ pub(crate) fn judge(probe: &Probe, evidence: &Evidence, user: User, lacking: &La
     if let Some(cause) = inside.skipped() {
         return skipped(cause, cause);
     }
+    if let Some(what) = &evidence.broken_off
+        && !probe.outside.contains(inside)
+        && (!probe.inside.contains(inside) || on_record(probe, evidence).is_err())
+    {
+        return cut_short(what, inside);
+    }
     if !probe.inside.contains(inside) {
         return Verdict::NotHeld {
             why: format!("inside it ended with \"{inside}\", not with {}", either(&probe.inside)),
@@ -81,6 +87,11 @@ pub(crate) fn judge(probe: &Probe, evidence: &Evidence, user: User, lacking: &La
         return Verdict::NotHeld { why };
     }
     control_run(probe, evidence, user).unwrap_or(Verdict::Held)
+}
+
+/// An attempt that did not get through and did not end as it should either, when a part of the perimeter ended: that end may be what it saw.
+fn cut_short(what: &str, inside: &Outcome) -> Verdict {
+    not_run(Cause::BrokenOff, &format!("the run was broken off: {what}; inside it ended with \"{inside}\""))
 }
 
 /// What is to be said where no control of a probe is there: whether its attack succeeded, which is then nobody's failure.
@@ -306,6 +317,9 @@ mod tests {
         assert_eq!(kind(&broken_off("", "made")), Some(Cause::BrokenOff));
         assert_eq!(kind(&broken_off(refused, "")), Some(Cause::BrokenOff));
         assert_eq!(kind(&broken_off(refused, "made")), None);
+        assert_eq!(kind(&broken_off("ECONNREFUSED", "made")), Some(Cause::BrokenOff));
+        assert_eq!(kind(&broken_off("made", "made")), None, "what got through is no cut attempt");
+        assert_eq!(kind(&seen("ECONNREFUSED", "made", &[])), None);
     }
 
     #[test]
