@@ -39,6 +39,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("rg", "ripgrep"),
     ("runc", "runc"),
     ("slowhttptest", "slowhttptest"),
+    ("h2load", "nghttp2-client"),
+    ("testssl", "testssl.sh"),
     ("stress-ng", "stress-ng"),
 ];
 
