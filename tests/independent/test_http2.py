@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import ssl
 import subprocess
 import tempfile
@@ -16,8 +14,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import BINARY, first_json_line, model_section, port_to_keep, results_of, tool
+from conftest import results_of, tool
 from hosts import certificate
+from listeners import listeners_with_tls
 
 HOST = "load.streams.internal"
 BETA = "managed-agents-2026-04-01"
@@ -138,34 +137,14 @@ def test_the_settings_that_a_client_is_told_are_the_bounds(loaded):
     assert ":status: 200" in said and loaded.seen() == [("GET", "/settings", 0)]
 
 
-@pytest.fixture(scope="module")
-def listeners(rehearsal):
-    """A server whose API and edge have TLS."""
-    directory = Path(tempfile.mkdtemp(prefix="postern-http2-"))
-    certificate(directory / "tls", "127.0.0.1")
-    api, edge = port_to_keep(), port_to_keep()
-    tls = f'tls = {{ cert = "{directory}/tls/cert.pem", key = "{directory}/tls/key.pem" }}\n'
-    (directory / "postern.toml").write_text(
-        model_section(rehearsal) + f'[server]\nlisten = "127.0.0.1:{api}"\n{tls}'
-        f'[edge]\nlisten = "127.0.0.1:{edge}"\n{tls}domain = "tunnel.journey.example"\n')
-    log = directory / "log"
-    process = subprocess.Popen([BINARY, "server", "--config", "postern.toml", "--data-dir", "data", "--json"], cwd=directory,
-                               stdout=subprocess.PIPE, stderr=log.open("wb"), env=os.environ | {"ANTHROPIC_API_KEY": "none"})
-    try:
-        ready = first_json_line(process, log)
-        yield SimpleNamespace(api=f"https://127.0.0.1:{api}", edge=f"https://127.0.0.1:{edge}", key=ready["api_key"])
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def test_api_and_edge_agree_to_http1_alone_and_requests_that_wait_in_a_row_are_all_answered(listeners):
-    h2load = ["h2load", "-n", "600", "-c", "10", "-m", "4", "-H", f"authorization: Bearer {listeners.key}", "-H", f"anthropic-beta: {BETA}"]
-    done = subprocess.run([*h2load, f"{listeners.api}/v1/agents"], capture_output=True, text=True, timeout=60)
-    assert "Application protocol: http/1.1" in done.stdout, done.stdout
-    assert told(done.stdout) == all_answered(600), done.stdout
-    for listener in (listeners.api, listeners.edge):
-        spoken = subprocess.run(["nghttp", "-nvy", f"{listener}/"], capture_output=True, text=True, timeout=30)
-        assert "recv SETTINGS" not in spoken.stdout and "processed=0" in spoken.stdout + spoken.stderr, spoken
+def test_api_and_edge_agree_to_http1_alone_and_requests_that_wait_in_a_row_are_all_answered(rehearsal):
+    with listeners_with_tls(rehearsal) as listeners:
+        who = ["-H", f"authorization: Bearer {listeners.api_key}", "-H", f"anthropic-beta: {BETA}"]
+        done = subprocess.run(["h2load", "-n", "600", "-c", "10", "-m", "4", *who, f"https://{listeners.api}/v1/agents"],
+                              capture_output=True, text=True, timeout=60)
+        assert "Application protocol: http/1.1" in done.stdout, done.stdout
+        assert told(done.stdout) == all_answered(600), done.stdout
+        for listener in (listeners.api, listeners.edge):
+            spoken = subprocess.run(["nghttp", "-nvy", f"https://{listener}/"], capture_output=True, text=True, timeout=30)
+            said = spoken.stdout + spoken.stderr
+            assert "Connected" in said and "processed=0" in said and "recv SETTINGS" not in said, said
