@@ -179,6 +179,10 @@ def test_every_case_ends_as_it_does_without_us_and_its_messages_arrive_as_they_w
         assert failed == {}
     changed = {number: (result, run.through[number]) for number, result in run.direct.items() if result["close"] != run.through[number]["close"]}
     assert changed == {}
+    # A close right behind a message may come before it was sent back, and the server then asks for no more.
+    early = "7_1_6"
+    directly, through = run.seen_directly.pop(early), run.seen_through.pop(early)
+    assert directly[:1] == through[:1] != []
     assert run.seen_through == run.seen_directly
     assert sum(len(messages) for messages in run.seen_through.values()) > 2000
 
