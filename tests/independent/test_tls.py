@@ -14,8 +14,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import API_HOST, BINARY, first_json_line, model_section, port_to_keep, results_of, tool
-from hosts import certificate
+from conftest import API_HOST, results_of, tool
+from listeners import NAME, listeners_with_tls
 
 CHECKERS = Path(os.environ.get("POSTERN_CHECKERS", Path(__file__).parents[2] / "target/checkers"))
 # By the names that sslyze gives to what it tries.
@@ -76,30 +76,13 @@ SCANS = [*VERSIONS, "--early_data", "--heartbleed", "--openssl_ccs", "--robot", 
 
 @pytest.fixture(scope="module")
 def listeners(rehearsal):
-    """The addresses of a server's API and edge, both with TLS."""
-    directory = Path(tempfile.mkdtemp(prefix="postern-tls-"))
-    certificate(directory / "tls", "127.0.0.1", "listener.journey.example")
-    api, edge = port_to_keep(), port_to_keep()
-    tls = f'tls = {{ cert = "{directory}/tls/cert.pem", key = "{directory}/tls/key.pem" }}\n'
-    (directory / "postern.toml").write_text(
-        model_section(rehearsal) + f'[server]\nlisten = "127.0.0.1:{api}"\n{tls}'
-        f'[edge]\nlisten = "127.0.0.1:{edge}"\n{tls}domain = "tunnel.journey.example"\n')
-    log = directory / "log"
-    process = subprocess.Popen([BINARY, "server", "--config", "postern.toml", "--data-dir", "data", "--json"], cwd=directory,
-                               stdout=subprocess.PIPE, stderr=log.open("wb"), env=os.environ | {"ANTHROPIC_API_KEY": "none"})
-    try:
-        first_json_line(process, log)
-        yield {"api": f"127.0.0.1:{api}", "edge": f"127.0.0.1:{edge}"}
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        shutil.rmtree(directory, ignore_errors=True)
+    with listeners_with_tls(rehearsal) as both:
+        yield both
 
 
 @pytest.mark.parametrize("listener", ["api", "edge"])
 def test_a_listener_speaks_tls_13_alone_and_no_weakness_with_a_name_is_found(listeners, listener):
-    judged(examine(listeners[listener], "listener.journey.example", SCANS), tls_12=False)
+    judged(examine(getattr(listeners, listener), NAME, SCANS), tls_12=False)
 
 
 class Weak(socketserver.ThreadingTCPServer):

@@ -21,8 +21,9 @@ const PEERS: &[&str] = &["websockets==17.4", "grpcio==1.85.3", "standardwebhooks
 /// Sends the API what its description allows and what it does not.
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 
-/// Looks at TLS listeners from outside, and at what a run leaves behind, with rules that are not ours.
-const CHECKERS: &[&str] = &["sslyze==6.3.1", "detect-secrets==1.5.0"];
+/// Look at TLS listeners from outside, and at what a run leaves behind, with rules that are not ours. Of the last, which is for Python 2,
+/// the cases are read.
+const CHECKERS: &[&str] = &["sslyze==6.3.1", "detect-secrets==1.5.0", "autobahntestsuite==25.10.1"];
 
 /// A program the tests call, and the Debian package that brings it.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -39,6 +40,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("rg", "ripgrep"),
     ("runc", "runc"),
     ("slowhttptest", "slowhttptest"),
+    ("h2load", "nghttp2-client"),
+    ("testssl", "testssl.sh"),
     ("stress-ng", "stress-ng"),
 ];
 
