@@ -202,6 +202,7 @@ def test_no_invalid_frame_reaches_a_server_that_would_take_it(played):
             assert through == directly[:len(through)] and len(through) < len(directly), (number, through, directly)
         else:
             assert through == directly, number
+            assert run.through[number]["close"] == run.direct[number]["close"], (number, run.direct[number], run.through[number])
         for first, payload in run.seen_through[number]:
             control = first & 0x8 != 0
             assert first & 0x70 == 0 and first & 0xF in (0, 1, 2, 8, 9, 10) and (not control or first >> 7 and len(payload) <= 125), (number, first)

@@ -32,6 +32,9 @@ use crate::{
     },
 };
 
+/// How long an upstream thinks.
+const A_WHILE: Duration = Duration::from_millis(300);
+
 pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire for S {}
 
@@ -238,6 +241,26 @@ async fn a_websocket_has_the_secret_in_its_handshake_one_record_and_no_compressi
         let allowed = stand.audit.records().iter().skip(at).filter(|record| record.kind == Kind::EgressRequest).count();
         assert_eq!(allowed, 1, "the permit is the handshake's");
     }
+}
+
+#[tokio::test]
+async fn a_sandbox_that_closes_hears_an_upstream_that_takes_its_time_to_answer() {
+    let stand = Stand::start().await;
+    stand.upstream.websocket.speaks(|mut wire| {
+        Box::pin(async move {
+            let mut buffer = Vec::new();
+            let (opcode, ..) = next_frame(&mut wire, &mut buffer).await.unwrap();
+            assert_eq!(opcode, Opcode::Close);
+            // Who finds the connection ended does not answer any more.
+            if timeout(A_WHILE, wire.read_u8()).await.is_err() {
+                wire.write_all(&frame::render(Opcode::Close, true, None, &1001_u16.to_be_bytes())).await.unwrap();
+                wire.flush().await.unwrap();
+            }
+        })
+    });
+    let mut agent = Agent::open(&stand).await;
+    agent.send(Opcode::Close, true, &1000_u16.to_be_bytes()).await;
+    assert_eq!(agent.next().await, Some((Opcode::Close, true, 1001_u16.to_be_bytes().to_vec())));
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ pub(crate) async fn relay<A: Stream, U: Stream>(
     let talking = async {
         let mut up = Up::new(session.clone());
         let most = bounds.websocket_message_bytes;
-        // Each owns its queue: who writes is done once who reads is.
+        // Each owns its queue: who writes is done once who reads is, or where the last it read was a close, once both are.
         let downwards = down.run(Reader::new(upstream_in, Side::Server, most), to_agent_too, &heard);
         let upwards = up.run(Reader::new(agent_in, Side::Client, most), to_upstream, &heard);
         until_either_is_done(Box::pin(downwards), Box::pin(upwards), hears, &bounds).await
@@ -238,6 +238,8 @@ struct Up {
     controls: InspectedParts,
     begins: Opcode,
     recent: Vec<u8>,
+    /// The queue to the upstream once the sandbox said its last: the connection is not ended on our side before the upstream answered that.
+    answered: Option<Outbox>,
 }
 
 impl Up {
@@ -248,6 +250,7 @@ impl Up {
             controls: InspectedParts::new(&recogniser),
             begins: Opcode::Continuation,
             recent: Vec::new(),
+            answered: None,
             session,
         }
     }
@@ -274,6 +277,7 @@ impl Up {
                 return Ok(());
             }
             if closes {
+                self.answered = Some(to_upstream);
                 return Ok(());
             }
         }
