@@ -6,7 +6,9 @@ use postern_model::Timestamp;
 use postern_model::event::{Audience, Event, EventBody, ModelUsage};
 use postern_model::ids::{EventId, ThreadId};
 use postern_model::session::SessionStatus;
-use postern_session::{Chance, Conversation, Deed, Effect, FailureKind, Input, ModelEvent, ModelFailure, Thread};
+use postern_session::{
+    Chance, Conversation, Deed, Effect, FailureKind, Input, ModelEvent, ModelFailure, Thread, is_said_again,
+};
 use postern_store::events::{Log, Placed};
 use postern_store::sessions::{self, Progress};
 use postern_store::{StoreError, Tx, events, mcp_calls, threads, work};
@@ -56,11 +58,14 @@ impl Actor {
         let now = Timestamp::now();
         // What is new in the log goes there together.
         let mut appended = Vec::new();
-        for Deed { thread, effect } in deeds {
+        for (at, Deed { thread, effect }) in deeds.iter().enumerate() {
             match effect {
                 Effect::Append(event, audience) => {
                     self.create_thread_of(tx, thread, event, now).await?;
-                    appended.push(self.place(thread, event, *audience));
+                    let kept = deeds.get(at + 1).map(|next| &next.effect);
+                    let is_news =
+                        !matches!(kept, Some(Effect::Keep(of, kept)) if of == &event.id && is_said_again(kept));
+                    appended.push(self.place(thread, event, *audience, is_news));
                 }
                 Effect::Process(event) => {
                     // It may be one of them.
@@ -96,12 +101,12 @@ impl Actor {
     }
 
     /// The next place of an event, of those that took effect or of those that wait.
-    fn place<'a>(&mut self, thread: &ThreadId, event: &'a Event, audience: Audience) -> Placed<'a> {
+    fn place<'a>(&mut self, thread: &ThreadId, event: &'a Event, audience: Audience, is_news: bool) -> Placed<'a> {
         let log = self.log(thread);
         let next = if event.processed_at.is_some() { &mut self.next } else { &mut self.next_waiting };
         let seq = *next;
         *next += 1;
-        Placed { log, seq, event, audience }
+        Placed { log, seq, event, audience, is_news }
     }
 
     /// Stores the thread that an event says was created.

@@ -50,6 +50,7 @@ pub use input::{
 };
 pub use judge::Counsellor;
 pub use limits::Limits;
+pub use marks::is_said_again;
 pub use mcp::McpTool;
 pub use overall::Overall;
 pub use session::Session;

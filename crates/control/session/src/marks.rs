@@ -24,6 +24,8 @@ pub(crate) enum Mark {
     Missing,
     /// Beside the end of a turn that a budget paused: what comes next is the grader.
     Ungraded,
+    /// Beside the idle event of a session that rested before as well: workers need it, and webhooks have heard it.
+    Again,
     /// Beside the end of a turn: an interrupt ended it. Beside a run that became idle: an interrupt paused it.
     Interrupted,
 }
@@ -38,6 +40,7 @@ impl Mark {
             Self::Outgrown => json!({"mark": "outgrown"}),
             Self::Missing => json!({"mark": "missing"}),
             Self::Ungraded => json!({"mark": "ungraded"}),
+            Self::Again => json!({"mark": "again"}),
             Self::Interrupted => json!({"mark": "interrupted"}),
         }]
     }
@@ -52,10 +55,16 @@ impl Mark {
             "outgrown" => Some(Self::Outgrown),
             "missing" => Some(Self::Missing),
             "ungraded" => Some(Self::Ungraded),
+            "again" => Some(Self::Again),
             "interrupted" => Some(Self::Interrupted),
             _ => None,
         }
     }
+}
+
+/// Whether what is kept beside an event says that nothing happened: a session that rested still does.
+pub fn is_said_again(kept: &[Value]) -> bool {
+    Mark::read(Some(kept)) == Some(Mark::Again)
 }
 
 /// The note beside a thread's beginning of which call it answers.

@@ -157,6 +157,10 @@ impl Step<'_> {
     /// Says what the session does now that a thread has come to rest. Its idle event is the last of a turn: workers leave
     /// when it stays so.
     pub(crate) fn session_rests(&mut self) {
+        self.session_rests_with(None);
+    }
+
+    fn session_rests_with(&mut self, mark: Option<Mark>) {
         match self.session.aggregate() {
             SessionStatus::Rescheduling if self.session.overall.status != SessionStatus::Rescheduling => {
                 self.append_to_session(EventBody::StatusRescheduled {});
@@ -166,7 +170,13 @@ impl Step<'_> {
                 let usage = self.session.usage(self.now);
                 let budget = self.session.budget;
                 self.append_to_session(EventBody::SessionUsage { usage, budget });
-                self.append_to_session(EventBody::StatusIdle { stop_reason, stop_details });
+                let idle = EventBody::StatusIdle { stop_reason, stop_details };
+                self.on(0, |step| {
+                    match mark {
+                        Some(mark) => step.append_with(idle, mark.kept()),
+                        None => step.append(idle),
+                    };
+                });
             }
             SessionStatus::Running | SessionStatus::Rescheduling | SessionStatus::Terminated => {}
         }
@@ -194,7 +204,7 @@ impl Step<'_> {
         let overall = &self.session.overall;
         let is_over = !matches!(overall.stop, None | Some(StopReason::RequiresAction { .. }));
         if overall.status == SessionStatus::Idle && is_over && self.was_said_after_idle() {
-            self.session_rests();
+            self.session_rests_with(Some(Mark::Again));
         }
     }
 

@@ -342,9 +342,15 @@ impl State {
         self.purpose = match mark {
             Some(Mark::Compacting) => Purpose::Summary,
             Some(Mark::Aside) => Purpose::Aside,
-            Some(Mark::Cleared { .. } | Mark::Outgrown | Mark::Missing | Mark::Ungraded | Mark::Interrupted) | None => {
-                Purpose::Turn
-            }
+            Some(
+                Mark::Cleared { .. }
+                | Mark::Again
+                | Mark::Outgrown
+                | Mark::Missing
+                | Mark::Ungraded
+                | Mark::Interrupted,
+            )
+            | None => Purpose::Turn,
         };
         if self.purpose != Purpose::Aside {
             self.empty_inbox();

@@ -100,6 +100,8 @@ pub struct Placed<'a> {
     pub event: &'a Event,
     /// Who is shown it.
     pub audience: Audience,
+    /// Whether webhooks are told of it, where they have a word for it.
+    pub is_news: bool,
 }
 
 /// How many events one statement stores: a database takes so many values and no more.
@@ -129,7 +131,7 @@ async fn insert(tx: &mut Tx, events: &[Placed<'_>], now: Timestamp) -> Result<bo
         "INSERT INTO session_events (workspace_id, session_id, thread_id, seq, id, type, body, accepted_at, processed_at, \
            in_session) ",
     );
-    sql.push_values(events.iter().zip(bodies), |mut row, (Placed { log, seq, event, audience }, body)| {
+    sql.push_values(events.iter().zip(bodies), |mut row, (Placed { log, seq, event, audience, .. }, body)| {
         row.push_bind(log.workspace.as_str())
             .push_bind(log.session.as_str())
             .push_bind(log.thread.as_str())

@@ -14,6 +14,8 @@ const FIRST_CHOICE: RangeInclusive<u32> = 2_100_000_000..=2_147_352_575;
 /// Where none of those is mapped, as in a container with users of its own: numbers that neither people nor systemd have.
 const SECOND_CHOICE: RangeInclusive<u32> = LOWEST_KERNEL_UID..=524_287;
 
+const NONE: &str = "no user is free for sandboxes: of 100,000 to 524,287 and 2,100,000,000 to 2,147,352,575 none is both mapped in this user namespace (/proc/self/uid_map, gid_map) and nobody's in /etc/subuid and /etc/subgid. Next step: map such users into the container, or run the worker as an ordinary user";
+
 /// The numbers that may be given, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelUsers(Vec<RangeInclusive<u32>>);
@@ -30,7 +32,7 @@ impl KernelUsers {
     /// subordinate users is not seen.
     ///
     /// # Errors
-    /// A file that is there cannot be read: then nobody knows whose numbers they are.
+    /// A file that is there cannot be read: then nobody knows whose numbers they are. Or there is no such number: then no sandbox could be built.
     pub fn of_this_host() -> io::Result<Self> {
         if !rustix::process::geteuid().is_root() {
             // It gives none.
@@ -38,7 +40,7 @@ impl KernelUsers {
         }
         let maps = [read("/proc/self/uid_map")?, read("/proc/self/gid_map")?];
         let subordinate = [read("/etc/subuid")?, read("/etc/subgid")?];
-        Ok(Self::among(&maps, &subordinate))
+        Self::among(&maps, &subordinate).not_none()
     }
 
     fn among(maps: &[Option<String>], subordinate: &[Option<String>]) -> Self {
@@ -54,6 +56,10 @@ impl KernelUsers {
         let mut numbers = [FIRST_CHOICE, SECOND_CHOICE].map(free).into_iter().find(|free| !free.is_empty());
         numbers.iter_mut().for_each(|free| free.sort_unstable_by_key(|range| *range.start()));
         Self(numbers.unwrap_or_default())
+    }
+
+    fn not_none(self) -> io::Result<Self> {
+        if self.0.is_empty() { Err(io::Error::other(NONE)) } else { Ok(self) }
     }
 
     /// The number after the highest that was ever given. One of another choice was given elsewhere, or by an earlier version.
@@ -153,6 +159,9 @@ mod tests {
         let other_groups = KernelUsers::among(&[Some(ALL.into()), Some("0 0 65536".into())], &[]);
         assert_eq!(other_groups.0, []);
         assert_eq!(KernelUsers::among(&[None, None], &[None, None]), KernelUsers::default());
+        let refused = other_groups.not_none().expect_err("a worker that could build no sandbox takes no work");
+        assert!(refused.to_string().contains("Next step: "), "{refused}");
+        assert!(KernelUsers::default().not_none().is_ok());
     }
 
     #[test]

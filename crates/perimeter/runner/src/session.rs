@@ -298,16 +298,17 @@ const CHECK: &str = "Check first what it already did (files in the workspace, st
 /// How the posting of a result went.
 enum Delivery {
     Taken,
-    /// For good: answered already, or the session takes none.
+    /// For good: it was answered already, or the session takes no answer, not even a short one.
     Refused,
-    /// It is we who are refused: with another credential it may be taken.
+    /// It is we who are refused, or nobody knows by whom: with another item it may be taken.
     NotOurs,
     Failed,
 }
 
 impl Delivery {
     fn refused(by: &RemoteError) -> Self {
-        if by.is_of_the_credential() { Self::NotOurs } else { Self::Refused }
+        // Who else says 404 may stand between: a way in whose server is being replaced.
+        if matches!(by.status(), Some(400 | 413 | 422)) { Self::Refused } else { Self::NotOurs }
     }
 }
 
@@ -374,6 +375,9 @@ async fn deliver_as_is(
 /// So many lines as a model reads, and how many more there are.
 fn few(mut lines: Vec<String>) -> Vec<String> {
     let more = lines.len().saturating_sub(LINES);
+    if let Some(first) = lines.get(LINES) {
+        tracing::warn!(more, first, "a result says no more of what is not there or not kept");
+    }
     lines.truncate(LINES);
     if more > 0 {
         lines.push(format!("[postern] {more} more of these are not said one by one"));

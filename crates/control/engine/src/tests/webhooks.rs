@@ -112,6 +112,31 @@ async fn a_session_tells_its_turns_in_the_words_of_webhooks_and_nothing_of_what_
 }
 
 #[tokio::test]
+async fn a_session_that_says_again_that_it_rests_is_no_news_to_webhooks() {
+    let post = Post::new().await;
+    let id = post.stage.session().await;
+    let mut watch = post.stage.watch(&id, &[]).await;
+    let webhook = post.webhook(&["*"]).await;
+    post.stage.say(&id, "hi").await;
+    post.stage.script.call().await.says("done").await;
+    watch.until("session.status_idle").await;
+    // As an endpoint might that keeps in mind when a session last rested: it would be told of that for ever.
+    for title in ["at one", "at two"] {
+        let change = serde_json::from_value(json!({"title": title})).unwrap();
+        post.stage.engine.update_session(&post.stage.workspace, &id, change).await.unwrap();
+        watch.until("session.status_idle").await;
+    }
+    post.stage.send(&id, json!([{"type": "user.interrupt"}])).await.unwrap();
+    watch.until("session.status_idle").await;
+    let mut kinds = BTreeMap::new();
+    for delivery in post.told(&webhook).await {
+        *kinds.entry(delivery.event.data.kind).or_insert(0) += 1;
+    }
+    let expected = [("idled", 1), ("running", 1), ("status_idled", 1), ("status_run_started", 1), ("updated", 2)];
+    assert_eq!(kinds, expected.map(|(word, count)| (format!("session.{word}"), count)).into());
+}
+
+#[tokio::test]
 async fn an_endpoint_that_never_answers_holds_up_no_other_and_a_refusal_is_tried_again() {
     let post = Post::new().await;
     let (slow, quick) = (post.webhook(&["session.created"]).await, post.webhook(&["session.created"]).await);

@@ -64,7 +64,7 @@ fn agent() -> String {
 async fn say(store: &Store, seq: i64) {
     let (log, event) = (log(), message(&format!("sevt_{seq}")));
     let mut tx = store.write().await.unwrap();
-    let placed = Placed { log: log.clone(), seq, event: &event, audience: Audience::Session };
+    let placed = Placed { log: log.clone(), seq, event: &event, audience: Audience::Session, is_news: true };
     events::append(&mut tx, &[placed], Timestamp::UNIX_EPOCH).await.unwrap();
     events::keep(&mut tx, &log, &event.id, &[json!({"type": "thinking", "thinking": CANARY})]).await.unwrap();
     let snapshot = snapshots::Snapshot { fold: "this".into(), place: seq, state: CANARY.into() };

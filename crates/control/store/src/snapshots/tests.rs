@@ -49,7 +49,7 @@ impl Stage {
         let event =
             Event { id: EventId::parse(id).unwrap(), processed_at: Some(at), body: EventBody::StatusRunning {} };
         let mut tx = self.store.write().await.unwrap();
-        let placed = Placed { log: self.log.clone(), seq, event: &event, audience: Audience::Session };
+        let placed = Placed { log: self.log.clone(), seq, event: &event, audience: Audience::Session, is_news: true };
         events::append(&mut tx, &[placed], at).await.unwrap();
         tx.commit().await.unwrap();
     }

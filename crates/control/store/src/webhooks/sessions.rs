@@ -14,7 +14,7 @@ use crate::{StoreError, Tx};
 /// # Errors
 /// The database failed.
 pub(crate) async fn announce_events(tx: &mut Tx, events: &[Placed<'_>]) -> Result<(), StoreError> {
-    for (workspace, subject, at) in events.iter().flat_map(subjects) {
+    for (workspace, subject, at) in events.iter().filter(|placed| placed.is_news).flat_map(subjects) {
         announce(tx, workspace, subject, at).await?;
     }
     Ok(())

@@ -16,7 +16,15 @@ async fn a_history_whose_pages_do_not_end_is_given_up() {
 
 #[tokio::test]
 async fn a_result_that_the_server_refuses_for_good_is_kept_no_longer_and_one_whose_asker_is_refused_is() {
-    for (status, is_kept) in [("400 Bad Request", false), ("401 Unauthorized", true)] {
+    let statuses = [
+        ("400 Bad Request", false),
+        ("413 Content Too Large", false),
+        ("401 Unauthorized", true),
+        // Of somebody between, perhaps, while the server was not there.
+        ("404 Not Found", true),
+        ("405 Method Not Allowed", true),
+    ];
+    for (status, is_kept) in statuses {
         let (remote, _asked) = server(move |_| (status, br#"{"error":{"message":"no"}}"#.to_vec()));
         let key = Bearer::new("key".into());
         let subject = Subject { remote: &remote, key: &key, session: "sesn_1" };
