@@ -79,10 +79,13 @@ fn to_note(report: &Report) -> [String; 2] {
     ]
 }
 
+const DOES_NOT_HOLD: &str = "what is shown is not the whole log as it was written (next step: `postern audit verify` with the key that was noted elsewhere)";
+
 #[expect(clippy::print_stdout, reason = "the records are the command's result")]
 fn show(path: &std::path::Path, session: Option<&str>, json: bool) -> Result<(), Failure> {
-    for entry in postern_audit::entries(path).or_misused("read the audit log")? {
-        let entry = entry.or_misused("read the audit log")?;
+    let doing = format!("read the audit log {}", path.display());
+    for entry in postern_audit::entries(path).or_misused(&doing)? {
+        let entry = entry.or_misused(&doing)?;
         if session.is_some() && session != entry.record.session.as_deref() {
             continue;
         }
@@ -92,7 +95,8 @@ fn show(path: &std::path::Path, session: Option<&str>, json: bool) -> Result<(),
             println!("{}", line(&entry));
         }
     }
-    Ok(())
+    // What was taken out of it cannot be shown: silence would say that nothing was.
+    postern_audit::verify(path).map(drop).map_err(|broken| Failure::NotHeld(chain(DOES_NOT_HOLD, &broken)))
 }
 
 fn as_json(entry: &Entry) -> Result<String, Failure> {
@@ -170,6 +174,33 @@ mod tests {
             let place = Place { config: Some(config.clone()), data_dir: data_dir.clone() };
             assert_eq!(log_of(&place).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn a_log_that_lacks_something_is_not_shown_as_if_it_were_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let now = jiff::Timestamp::now();
+        let mut writer = postern_audit::Log::open(&log, now).unwrap();
+        for session in ["sesn_1", "sesn_2", "sesn_3"] {
+            let mut record = postern_audit::Record::new(Kind::SessionOpened, Decision::Allow);
+            record.session = Some(session.to_owned());
+            writer.append(record, now).unwrap();
+        }
+        writer.close(now).unwrap();
+        show(&log, None, false).unwrap();
+        let mut files = std::fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path());
+        let file = files.find(|path| path.extension().is_some_and(|end| end == "jsonl")).unwrap();
+        let whole = std::fs::read_to_string(&file).unwrap();
+        let without: String =
+            whole.lines().filter(|line| !line.contains("sesn_2")).map(|line| format!("{line}\n")).collect();
+        for damaged in [without.as_str(), ""] {
+            std::fs::write(&file, damaged).unwrap();
+            let refused = show(&log, Some("sesn_3"), true).unwrap_err();
+            assert!(matches!(&refused, Failure::NotHeld(text) if text.contains("postern audit verify")), "{refused}");
+        }
+        let missing = show(&directory.path().join("none"), None, false).unwrap_err();
+        assert!(matches!(&missing, Failure::Misused(text) if text.contains("/none")), "{missing}");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(crate) fn run(agent: &str, whose: Whose, log: &Path, file: &Path) -> Result<
     let configuration = config::read_file(file)?;
     let recorded = Recorded::read(log)?;
     print!("{}", Proposal::of(agent, whose, &recorded, &configuration.zones).text());
-    Ok(())
+    recorded.held()
 }
 
 /// Whose refusals.

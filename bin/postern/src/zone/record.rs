@@ -7,6 +7,7 @@ use std::path::Path;
 use postern_audit::{Decision, Entry, Kind};
 use postern_policy::{Host, Method, Port, Reason, Request, Scheme, Upgrade};
 
+use crate::audit::harmless;
 use crate::failure::{Failure, Or};
 
 /// The log's entries, and what only several of them together say.
@@ -24,7 +25,7 @@ impl Recorded {
     /// Reads a directory or a file. One that does not hold is read all the same, and said not to hold.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// It cannot be read, or is no log.
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
         let mut entries = Vec::new();
         let mut doubt = postern_audit::verify(path).err().map(|broken| broken.to_string());
@@ -34,7 +35,21 @@ impl Recorded {
                 Err(error) => doubt = doubt.or_else(|| Some(error.to_string())),
             }
         }
-        Ok(Self::of(entries, doubt))
+        match doubt {
+            Some(doubt) if entries.is_empty() => {
+                Err(Failure::Misused(format!("{} has no audit log that could be read: {doubt}", path.display())))
+            }
+            doubt => Ok(Self::of(entries, doubt)),
+        }
+    }
+
+    /// Nothing, where the log holds. What was read of one that does not has been said by then, and is not the whole.
+    ///
+    /// # Errors
+    /// [`Failure::NotHeld`].
+    pub(crate) fn held(&self) -> Result<(), Failure> {
+        let failure = |doubt: &String| Failure::NotHeld(format!("the audit log does not hold: {}", harmless(doubt)));
+        self.doubt.as_ref().map_or(Ok(()), |doubt| Err(failure(doubt)))
     }
 
     /// Entries that were read.

@@ -19,7 +19,7 @@ use crate::failure::Failure;
 /// Runs the verb.
 ///
 /// # Errors
-/// Log or configuration cannot be read.
+/// Log or configuration cannot be read, or the log does not hold.
 #[expect(clippy::print_stdout, reason = "what would change is the command's result")]
 pub(crate) fn run(log: &Path, new: &Path, as_json: bool) -> Result<(), Failure> {
     let configuration = config::read_file(new)?;
@@ -30,7 +30,7 @@ pub(crate) fn run(log: &Path, new: &Path, as_json: bool) -> Result<(), Failure> 
     } else {
         print!("{}", replay.text(&recorded));
     }
-    Ok(())
+    recorded.held()
 }
 
 /// How a decision comes out now.

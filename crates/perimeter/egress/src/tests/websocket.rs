@@ -535,18 +535,25 @@ async fn a_freeze_cuts_a_websocket() {
 
 #[tokio::test]
 async fn a_secret_that_was_granted_after_the_handshake_is_scrubbed_and_recognised_too() {
+    // Where nothing but control frames is said, too.
+    for opcode in [Opcode::Text, Opcode::Ping] {
+        granted_later(opcode).await;
+    }
+}
+
+async fn granted_later(opcode: Opcode) {
     let (later, shown) = ("another-secret-0123456789abcd", "pstn-the-later-placeholder-ab");
     let stand = Stand::start().await;
     // Says it whenever it hears something.
     stand.upstream.websocket.speaks(move |mut wire| {
         Box::pin(async move {
             let mut buffer = Vec::new();
-            let said = frame::render(Opcode::Text, true, None, later.as_bytes());
+            let said = frame::render(opcode, true, None, later.as_bytes());
             while next_frame(&mut wire, &mut buffer).await.is_some() && wire.write_all(&said).await.is_ok() {}
         })
     });
     let mut agent = Agent::open(&stand).await;
-    agent.send(Opcode::Text, true, b"go").await;
+    agent.send(opcode, true, b"go").await;
     assert_eq!(agent.next().await.unwrap().2, later.as_bytes(), "nobody's yet");
     stand.session().remember(crate::recognise::Key {
         credential: postern_policy::CredentialName::new("later"),
@@ -554,10 +561,10 @@ async fn a_secret_that_was_granted_after_the_handshake_is_scrubbed_and_recognise
         secret: postern_secret::SecretBytes::new(later.as_bytes().to_vec()),
         vault: None,
     });
-    agent.send(Opcode::Text, true, b"go").await;
-    assert_eq!(agent.next().await.unwrap().2, shown.as_bytes());
-    agent.send(Opcode::Text, true, later.as_bytes()).await;
-    assert_eq!(agent.all().await.1, Some((1008, "postern: real_secret_seen".to_owned())));
+    agent.send(opcode, true, b"go").await;
+    assert_eq!(agent.next().await.unwrap().2, shown.as_bytes(), "{opcode:?}");
+    agent.send(opcode, true, later.as_bytes()).await;
+    assert_eq!(agent.all().await.1, Some((1008, "postern: real_secret_seen".to_owned())), "{opcode:?}");
 }
 
 #[tokio::test]

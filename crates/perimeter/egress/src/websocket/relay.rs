@@ -142,6 +142,8 @@ struct Down {
     /// What the secrets were when the parts were begun.
     keyring: Arc<Keyring>,
     messages: ScrubbedParts,
+    /// Those of the controls, which come between messages and within them.
+    controls_keyring: Arc<Keyring>,
     controls: ScrubbedParts,
     /// What the message begins with, until some of it was sent.
     begins: Opcode,
@@ -155,6 +157,7 @@ impl Down {
             messages: ScrubbedParts::new(keyring.scrub()),
             controls: ScrubbedParts::new(keyring.scrub()),
             begins: Opcode::Continuation,
+            controls_keyring: Arc::clone(&keyring),
             keyring,
             session,
             received_bytes: 0,
@@ -207,6 +210,12 @@ impl Down {
     }
 
     fn control(&mut self, opcode: Opcode, payload: &[u8]) -> Result<Bytes, Denial> {
+        let keyring = self.session.keyring();
+        if !Arc::ptr_eq(&keyring, &self.controls_keyring) && !keyring.is_empty() {
+            // Nothing of a control frame is ever held back.
+            self.controls.follow(keyring.scrub()).map_err(|Split| scrub::split())?;
+            self.controls_keyring = keyring;
+        }
         let mut clean = self.controls.push(payload).map_err(|Split| scrub::split())?;
         clean.extend(self.controls.end());
         Ok(frame::render(opcode, true, None, &clean))
@@ -219,8 +228,6 @@ impl Down {
         if Arc::ptr_eq(&keyring, &self.keyring) || keyring.is_empty() {
             return Ok(Vec::new());
         }
-        // Nothing of a control frame is ever held back.
-        self.controls.follow(keyring.scrub())?;
         let clean = self.messages.follow(keyring.scrub())?;
         self.keyring = keyring;
         Ok(clean)
@@ -298,6 +305,7 @@ impl Up {
 
     fn control(&mut self, opcode: Opcode, payload: &[u8]) -> Result<Bytes, Denial> {
         self.remember(payload);
+        self.controls.follow(&self.session.recogniser()).map_err(|Recognised| self.recognised())?;
         let passed = self.controls.push(payload).and_then(|_| self.controls.end());
         passed.map_err(|Recognised| self.recognised())?;
         masked(opcode, true, payload)
@@ -306,7 +314,6 @@ impl Up {
     /// What may go on by now of a message, with placeholders and secrets that came since.
     fn pass(&mut self, bytes: &[u8], last: bool) -> Result<Vec<u8>, Recognised> {
         let recogniser = self.session.recogniser();
-        self.controls.follow(&recogniser)?;
         let mut passed = self.messages.follow(&recogniser)?;
         passed.extend(self.messages.push(bytes)?);
         if last {
