@@ -11,11 +11,12 @@ use crate::message::Reload;
 use crate::source::{files, out_of_reach, outside, route_files};
 
 impl Custodian {
-    /// As safe as the zone that a session was opened with wants its records, and as the one of that name in force does.
+    /// As safe as the zone that a session was opened with wants its records, and as the one of that name in force does. Where there is none of that name
+    /// any more, another took its place: that may want them on the disk.
     pub(super) fn as_promised(&self, mut record: Record) -> Record {
         let now = lock(&self.generations).now();
-        let in_force = record.zone.as_deref().and_then(|name| now.zones.named(name));
-        if in_force.is_some_and(|zone| zone.audit() == AuditMode::Disk) {
+        let on_disk = |name| now.zones.named(name).is_none_or(|zone| zone.audit() == AuditMode::Disk);
+        if record.zone.as_deref().is_some_and(on_disk) {
             record.durability = Durability::Disk;
         }
         record

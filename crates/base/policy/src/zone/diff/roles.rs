@@ -3,6 +3,7 @@
 
 use super::destination::within;
 use super::{Change, ChangeKind, RoutesDifference};
+use crate::Endpoint;
 use crate::deployment::{Gateway, Search, Server, Web};
 use ipnet::IpNet;
 use std::ffi::OsStr;
@@ -34,7 +35,7 @@ fn widenings(from: Roles<'_>, to: Roles<'_>) -> Vec<Change> {
     let Gateway {
         server: _,
         ca_file: server_ca_file,
-        edge: _,
+        edge,
         edge_ca_file,
         proxy: _,
         proxy_credentials_file: _,
@@ -53,6 +54,7 @@ fn widenings(from: Roles<'_>, to: Roles<'_>) -> Vec<Change> {
         trusted("server.ca_file", from.server.ca_file.as_ref(), ca_file.as_ref()),
         trusted("gateway.ca_file", from.gateway.ca_file.as_ref(), server_ca_file.as_ref()),
         another("gateway.edge_ca_file", from.gateway.edge_ca_file.as_ref(), edge_ca_file.as_ref()),
+        elsewhere(from.gateway, edge.as_ref(), identity_key_file.as_ref()),
         unpinned(from.gateway.identity_key_file.as_ref(), identity_key_file.as_ref()),
     ];
     all.into_iter().flatten().collect()
@@ -83,6 +85,13 @@ fn trusted(key: &str, from: Option<&PathBuf>, to: Option<&PathBuf>) -> Option<Ch
 /// Trusted instead of others.
 fn another(key: &str, from: Option<&PathBuf>, to: Option<&PathBuf>) -> Option<Change> {
     (!same(from, to)).then(|| authority(key, from, to))
+}
+
+/// Without a pin the edge says whose word counts for callers.
+fn elsewhere(from: &Gateway, to: Option<&Endpoint>, pin: Option<&PathBuf>) -> Option<Change> {
+    let words = |edge: Option<&Endpoint>| edge.map_or("the server's".to_owned(), ToString::to_string);
+    let change = Change::shown(ChangeKind::Authority, "gateway.edge").between(words(from.edge.as_ref()), words(to));
+    (pin.is_none() && from.edge.as_ref() != to).then_some(change)
 }
 
 /// Without a pin whoever signs is believed.
@@ -140,6 +149,8 @@ mod tests {
             ("", "[gateway]\nca_file = 'ca.pem'", Authority),
             ("[gateway]\nedge_ca_file = 'ca.pem'", "", Authority),
             ("[gateway]\nidentity_key_file = 'k.pub'", "", Authority),
+            ("", "[gateway]\nedge = 'https://edge.evil.example'", Authority),
+            ("[gateway]\nedge = 'https://edge.example'", "[gateway]\nedge = 'https://edge.evil.example'", Authority),
             ("[gateway]\nidentity_key_file = 'k.pub'", "[gateway]\nidentity_key_file = 'j.pub'", Authority),
         ];
         for (from, to, kind) in table {
@@ -155,6 +166,10 @@ mod tests {
             ("[server]\nmcp_addresses = ['10.0.0.0/8']", "[server]\nmcp_addresses = ['10.1.0.0/16']"),
             ("[server]\nca_file = 'ca.pem'", ""),
             ("", "[gateway]\nidentity_key_file = 'k.pub'"),
+            (
+                "[gateway]\nedge = 'https://edge.example'\nidentity_key_file = 'k.pub'",
+                "[gateway]\nedge = 'https://other.example'\nidentity_key_file = 'k.pub'",
+            ),
         ];
         for (from, to) in table {
             assert_eq!(kinds(from, to), [], "{from}");

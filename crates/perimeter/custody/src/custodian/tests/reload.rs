@@ -177,3 +177,17 @@ async fn records_of_a_session_are_as_safe_as_the_zone_in_force_wants_them() {
     fixture.grant("sesn_1", "ledger-api").await.unwrap();
     assert_eq!(last(), postern_audit::Durability::Disk);
 }
+
+#[tokio::test]
+async fn records_of_a_session_whose_zone_is_gone_are_on_the_disk() {
+    let fixture = fixture();
+    fixture.open("sesn_1").await;
+    let renamed =
+        Read { text: CONFIGURATION.replace("[zone.ledger", "[zone.renamed"), ..read(CONFIGURATION.to_owned()) };
+    let renamed = Read { text: renamed.text.replace("[[zone.ledger", "[[zone.renamed"), ..renamed };
+    fixture.reloads(CallerKind::Worker, &renamed, &[]).await;
+    let before = fixture.recorder.records().len();
+    let _whatever = fixture.grant("sesn_1", "ledger-api").await;
+    let records = fixture.recorder.records();
+    assert!(records.len() > before && records.last().unwrap().durability == postern_audit::Durability::Disk);
+}
