@@ -85,7 +85,7 @@ impl Builder {
             ));
         }
         if let Some(word) = vain::word(policy, zones) {
-            return Err(format!("policy {label} can never forbid what it says: {word}"));
+            return Err(format!("policy {label} compares with something that never is: {word}"));
         }
         Ok(policy.new_id(PolicyId::new(format!("{}/policy/{label}", self.zone))))
     }

@@ -17,8 +17,9 @@ pub(super) fn word(policy: &Policy, zones: &BTreeSet<String>) -> Option<String> 
         }
     };
     let mut compared = Vec::new();
-    if let Ok(written) = policy.to_json() {
-        walk(&written, &mut compared);
+    match policy.to_json() {
+        Ok(written) => walk(&written, &mut compared),
+        Err(error) => return Some(format!("it cannot be looked through: {error}")),
     }
     let of_requests = !acts_on(policy, "mcp.call");
     let of_attribute = |(attribute, text): (String, String)| match attribute.as_str() {
@@ -61,7 +62,7 @@ fn walk(expression: &Value, found: &mut Vec<(String, String)>) {
             for (operator, operands) in members {
                 let (left, right) = (&operands["left"], &operands["right"]);
                 match operator.as_str() {
-                    "==" => found.extend(pair(left, right).or_else(|| pair(right, left))),
+                    "==" | "!=" => found.extend(pair(left, right).or_else(|| pair(right, left))),
                     "contains" => {
                         let listed = left["Set"].as_array().into_iter().flatten();
                         found.extend(listed.filter_map(|text| pair(right, text)));
