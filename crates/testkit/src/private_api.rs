@@ -296,3 +296,45 @@ fn redirected(headers: &HeaderMap) -> Response {
 fn text_of(headers: &HeaderMap) -> String {
     headers.iter().map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes()))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Channel;
+    use hyper::service::Service as _;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    async fn answered(authorization: &str, body: Body) -> (StatusCode, Seen) {
+        let seen = Arc::<Mutex<Vec<Seen>>>::default();
+        let shared = Shared { authorizations: ["Bearer right".to_owned()].into(), seen: Arc::clone(&seen) };
+        let request = Request::post("/v1/entries").header(header::AUTHORIZATION, authorization).body(body).unwrap();
+        let response = TowerToHyperService::new(router(shared)).call(request).await.unwrap();
+        let seen = seen.lock().unwrap().remove(0);
+        (response.status(), seen)
+    }
+
+    #[tokio::test]
+    async fn of_a_body_the_first_64_kib_are_kept() {
+        let body: Vec<u8> = (0..100_000).map(|at| (at / 1000) as u8).collect();
+        let (status, seen) = answered("Bearer right", body.clone().into()).await;
+        assert_eq!(status, StatusCode::CREATED);
+        assert!(seen.body == body[..64 << 10], "{} bytes", seen.body.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_refused_request_is_kept_what_comes_within_a_second() {
+        let (mut sender, body) = Channel::<Bytes>::new(8);
+        tokio::spawn(async move {
+            for part in ["at once, ", "in time, ", "late"] {
+                sender.send_data(Bytes::from(part)).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(700)).await;
+            }
+            std::future::pending::<()>().await;
+        });
+        let begun = Instant::now();
+        let (status, seen) = answered("Bearer wrong", Body::new(body)).await;
+        assert_eq!((status, begun.elapsed()), (StatusCode::UNAUTHORIZED, Duration::from_secs(1)));
+        assert_eq!(seen.body, b"at once, in time, ");
+    }
+}

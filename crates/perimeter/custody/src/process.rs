@@ -89,7 +89,7 @@ fn begin(configuration: Configuration, audit: Option<OwnedFd>) -> Result<(Custod
 }
 
 async fn run(channel: Channel, custodian: Arc<Custodian>, audit: Audit) -> ExitCode {
-    let (attached, attachments) = mpsc::channel(ATTACHMENTS);
+    let (attached, attachments) = untaken();
     let mut attending = JoinSet::new();
     attending.spawn(attend(attachments, Arc::clone(&custodian)));
     attending.spawn(forget_idle(Arc::clone(&custodian)));
@@ -117,6 +117,11 @@ async fn run(channel: Channel, custodian: Arc<Custodian>, audit: Audit) -> ExitC
             ExitCode::FAILURE
         }
     }
+}
+
+/// Where connections wait that custody was told of and has not taken.
+fn untaken() -> (mpsc::Sender<(CallerKind, OwnedFd)>, mpsc::Receiver<(CallerKind, OwnedFd)>) {
+    mpsc::channel(ATTACHMENTS)
 }
 
 async fn attach(
@@ -269,6 +274,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
+/// Attached connections that wait to be taken; whoever attaches one more waits.
 const ATTACHMENTS: usize = 16;
 /// Attached connections served at one time; further ones are closed.
 const CONNECTIONS: usize = 64;
@@ -276,3 +282,25 @@ const CONNECTIONS: usize = 64;
 const REQUEST_LIMIT: usize = 512 << 10;
 /// A whole document fits, with what it attaches.
 const DOCUMENT_LIMIT: usize = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn sixteen_connections_wait_to_be_taken_and_whoever_attaches_another_waits() {
+        let (attached, mut attachments) = untaken();
+        let attaching = || async {
+            let (_ours, theirs) = Channel::pair().expect("a pair");
+            attach(CallerKind::Egress, vec![theirs], &attached).await
+        };
+        for number in 0..16 {
+            let at_once = tokio::time::timeout(Duration::from_secs(1), attaching()).await;
+            assert!(matches!(at_once, Ok(Answer::Attached)), "{number}");
+        }
+        let mut one_more = std::pin::pin!(attaching());
+        assert!(tokio::time::timeout(Duration::from_secs(3600), &mut one_more).await.is_err());
+        attachments.recv().await.expect("the first");
+        assert!(matches!(one_more.await, Answer::Attached));
+    }
+}

@@ -119,4 +119,40 @@ mod tests {
             done = tokio::time::timeout(Duration::from_secs(30), unread) => done.expect("the order is heard"),
         }
     }
+
+    #[tokio::test]
+    async fn every_order_is_obeyed_and_sixteen_answers_wait_for_a_starter_that_reads_nothing() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let mut starter = Channel::new(theirs).unwrap();
+        let (state, connected) = watch::channel(false);
+        let (obeyed, mut heard) = mpsc::unbounded_channel();
+        let answer = Report::Reloaded { problems: Vec::new() };
+        let obey = async |_order| {
+            obeyed.send(()).unwrap();
+            Some(answer.clone())
+        };
+        let unread = async {
+            // More than any socket takes.
+            for change in 0..20_000 {
+                state.send_replace(change % 2 == 0);
+                tokio::task::yield_now().await;
+            }
+            for _ in 0..40 {
+                starter.send(&Order::Drain, &[]).await.unwrap();
+                heard.recv().await.unwrap();
+            }
+            state.send_replace(true);
+            // Answers go before the state, so that the first state behind an answer is behind all of them.
+            let (mut answers, mut last) = (0, answer.clone());
+            while answers == 0 || last == answer {
+                last = starter.receive::<Report>(1 << 20).await.unwrap().unwrap().0;
+                answers += usize::from(last == answer);
+            }
+            assert_eq!(answers, 16);
+        };
+        tokio::select! {
+            code = take(Some(ours), connected, obey) => panic!("it ended: {code:?}"),
+            done = tokio::time::timeout(Duration::from_secs(30), unread) => done.expect("the orders are heard"),
+        }
+    }
 }

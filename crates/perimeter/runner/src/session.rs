@@ -81,7 +81,7 @@ pub(crate) async fn serve<H: Hands>(
 ) -> Served {
     let Kept { journal, judged, parcels, missing } = kept;
     let Patience { drain, max_idle, crowded } = patience;
-    let (inputs, received) = mpsc::channel(INPUTS);
+    let (inputs, received) = waiting();
     let pump = Pump {
         dispatch: Dispatch::new(postern_tools::owns, max_idle),
         began: Instant::now(),
@@ -99,6 +99,11 @@ pub(crate) async fn serve<H: Hands>(
         served = pump.run(subject, hands, journal, lease) => served,
         error = feed(subject, inputs) => Served::Refused(error),
     }
+}
+
+/// Where inputs wait for the session's worker.
+fn waiting() -> (mpsc::Sender<Input>, mpsc::Receiver<Input>) {
+    mpsc::channel(INPUTS)
 }
 
 /// Takes inputs from everywhere and hands out the state machine's effects.

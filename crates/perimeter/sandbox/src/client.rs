@@ -356,6 +356,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn sixty_four_questions_wait_to_be_sent_and_whoever_asks_another_waits() {
+        let (ours, theirs) = Channel::pair().expect("a pair");
+        let shared = Shared::over(ours);
+        // More than the socket takes: it is on its way, and all others are behind it.
+        give_up(shared.build(spec("sesn_long", 2 << 20))).await;
+        tokio::task::yield_now().await;
+        for _ in 0..64 {
+            give_up(shared.ask(Ask::Controls)).await;
+        }
+        let asked = || shared.waiting().answers.len();
+        assert_eq!(asked(), 65);
+        let mut one_more = pin!(shared.ask(Ask::Controls));
+        give_up(one_more.as_mut()).await;
+        assert_eq!(asked(), 65, "it is not a question yet");
+        tokio::spawn(refuse_all(Channel::new(theirs).expect("registered")));
+        assert!(matches!(one_more.await, Ok((Answer::NotBuilt(_), _))), "it is asked when there is room");
+    }
+
+    #[tokio::test]
     async fn a_spawner_that_takes_no_questions_is_gone() {
         let (ours, theirs) = Channel::pair().expect("a pair");
         let shared = Shared::over(ours);

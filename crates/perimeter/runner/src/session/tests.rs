@@ -6,12 +6,37 @@ use crate::stand_in::server;
 #[tokio::test]
 async fn a_history_whose_pages_do_not_end_is_given_up() {
     let (remote, asked) = server(|_| ("200 OK", br#"{"data":[],"next_page":"again"}"#.to_vec()));
-    let (key, (inputs, _taken)) = (Bearer::new("key".into()), mpsc::channel(INPUTS));
+    let (key, (inputs, _taken)) = (Bearer::new("key".into()), waiting());
     let subject = Subject { remote: &remote, key: &key, session: "sesn_1" };
     let reading = tokio::time::timeout(Duration::from_secs(20), history(subject, &inputs, 20));
     assert!(reading.await.expect("it ends").unwrap_err().is_garbled());
     assert_eq!(asked.load(Ordering::SeqCst), 20);
     assert_eq!(PAGES, 10_000, "of a thousand events each");
+}
+
+#[tokio::test]
+async fn so_much_waits_for_the_worker_of_a_session_and_the_reader_of_its_history_waits_with_more() {
+    let page = serde_json::json!({"data": vec![serde_json::json!({"id": "sevt_1", "type": "user.message"}); 300]});
+    let (remote, _asked) = server(move |_| ("200 OK", page.to_string().into_bytes()));
+    let (key, (inputs, mut taken)) = (Bearer::new("key".into()), waiting());
+    let subject = Subject { remote: &remote, key: &key, session: "sesn_1" };
+    let mut reading = std::pin::pin!(history(subject, &inputs, 20));
+    let until_it_is_full = async {
+        while inputs.capacity() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        read = &mut reading => panic!("there is room for all of it: {read:?}"),
+        () = until_it_is_full => {}
+    }
+    assert_eq!(taken.len(), 256);
+    let drained = async {
+        for _ in 0..300 {
+            assert!(matches!(taken.recv().await, Some(Input::History(_))));
+        }
+    };
+    assert!(tokio::join!(reading, drained).0.is_ok());
 }
 
 #[tokio::test]

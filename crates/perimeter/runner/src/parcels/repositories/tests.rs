@@ -122,6 +122,69 @@ async fn a_clone_that_does_not_end_is_waited_for_ten_minutes_and_given_up() {
     assert_eq!(WAIT * WAITS, Duration::from_secs(600));
 }
 
+/// A host's shell, in which `/workspace` is a directory of the test's and git comes from another one.
+struct Shell {
+    directory: std::path::PathBuf,
+    url: String,
+}
+
+impl Hands for Shell {
+    #[expect(clippy::disallowed_methods, reason = "the script runs as it does inside")]
+    async fn run(&mut self, call: &ToolCall, _: impl Future<Output = Result<(), Outcome>> + Send) -> Outcome {
+        let place = |name: &str| self.directory.join(name).display().to_string();
+        let script = call.input["command"].as_str().unwrap();
+        let script = script.replace("/workspace", &place("workspace")).replace("/tmp/", &place("tmp/"));
+        let path = format!("{}:{}", place("bin"), std::env::var("PATH").unwrap());
+        let header = format!("http.{}.extraHeader", self.url);
+        let configured = [("COUNT", "1"), ("KEY_0", &header), ("VALUE_0", "Authorization: Basic dG9rZW4=")];
+        let ran = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .envs(configured.map(|(name, value)| (format!("GIT_CONFIG_{name}"), value)))
+            .env("PATH", path)
+            .output();
+        let said = String::from_utf8_lossy(&ran.unwrap().stdout).into_owned();
+        Outcome { is_error: false, content: vec![Block::text(said)] }
+    }
+
+    async fn passes(&mut self, _: crate::hands::Passage) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn close(self) {}
+}
+
+#[tokio::test]
+async fn a_git_that_does_not_know_its_variables_sends_no_token_and_that_is_an_authentication_error() {
+    use std::io::{BufRead as _, Write as _};
+    use std::os::unix::fs::PermissionsExt as _;
+    // What git learned with 2.31.
+    let old = "unset GIT_CONFIG_COUNT";
+    for (forgotten, sent) in [(old, false), (":", true)] {
+        let host = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/x", host.local_addr().unwrap());
+        let (asked, heads) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for stream in host.incoming() {
+                let mut stream = stream.unwrap();
+                let lines = std::io::BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+                asked.send(head.iter().any(|line| line.contains("Basic dG9rZW4="))).unwrap();
+                let more = "www-authenticate: Basic\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+                write!(stream, "HTTP/1.1 401 Unauthorized\r\n{more}").unwrap();
+            }
+        });
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("bin")).unwrap();
+        let git = directory.path().join("bin/git");
+        std::fs::write(&git, format!("#!/bin/sh\n{forgotten}\nPATH=${{PATH#*:}}\nexec git \"$@\"\n")).unwrap();
+        std::fs::set_permissions(&git, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let wanted = Wanted { url: url.parse().unwrap(), ..wanted(None) };
+        let fault = run(&wanted, &mut Shell { directory: directory.path().to_owned(), url }).await.unwrap_err();
+        assert_eq!(fault.kind, RepositoryAuthenticationError, "{}", fault.message);
+        assert_eq!(heads.recv(), Ok(sent), "{forgotten}");
+    }
+}
+
 #[test]
 fn of_what_git_said_the_end_is_told() {
     let fault = fault::of(&wanted(None), Some(10), &format!("{}the end", "#".repeat(5_000)));
