@@ -119,16 +119,15 @@ async fn run(channel: Channel, custodian: Arc<Custodian>, audit: Audit) -> ExitC
     }
 }
 
+/// Who is at the other end of a connection, and the connection.
+type Attachment = (CallerKind, OwnedFd);
+
 /// Where connections wait that custody was told of and has not taken.
-fn untaken() -> (mpsc::Sender<(CallerKind, OwnedFd)>, mpsc::Receiver<(CallerKind, OwnedFd)>) {
+fn untaken() -> (mpsc::Sender<Attachment>, mpsc::Receiver<Attachment>) {
     mpsc::channel(ATTACHMENTS)
 }
 
-async fn attach(
-    caller: CallerKind,
-    mut descriptors: Vec<OwnedFd>,
-    attached: &mpsc::Sender<(CallerKind, OwnedFd)>,
-) -> Answer {
+async fn attach(caller: CallerKind, mut descriptors: Vec<OwnedFd>, attached: &mpsc::Sender<Attachment>) -> Answer {
     let Some(socket) = descriptors.pop() else {
         return Answer::Refused(Refusal::new(RefusalReason::WrongConnection, "attach with one connected socket"));
     };
@@ -139,7 +138,7 @@ async fn attach(
 }
 
 /// Serves the attached connections, each as what it was attached as.
-async fn attend(mut attachments: mpsc::Receiver<(CallerKind, OwnedFd)>, custodian: Arc<Custodian>) {
+async fn attend(mut attachments: mpsc::Receiver<Attachment>, custodian: Arc<Custodian>) {
     let mut connections = JoinSet::new();
     let mut connection = 0;
     loop {

@@ -16,6 +16,7 @@ async fn a_history_whose_pages_do_not_end_is_given_up() {
 
 #[tokio::test]
 async fn so_much_waits_for_the_worker_of_a_session_and_the_reader_of_its_history_waits_with_more() {
+    assert_eq!(INPUTS, 256);
     let page = serde_json::json!({"data": vec![serde_json::json!({"id": "sevt_1", "type": "user.message"}); 300]});
     let (remote, _asked) = server(move |_| ("200 OK", page.to_string().into_bytes()));
     let (key, (inputs, mut taken)) = (Bearer::new("key".into()), waiting());
