@@ -36,9 +36,11 @@ impl Recorded {
             }
         }
         match doubt {
-            Some(doubt) if entries.is_empty() => {
-                Err(Failure::Misused(format!("{} has no audit log that could be read: {doubt}", path.display())))
-            }
+            Some(doubt) if entries.is_empty() => Err(Failure::Misused(format!(
+                "{} has no audit log that could be read: {}",
+                path.display(),
+                harmless(&doubt)
+            ))),
             doubt => Ok(Self::of(entries, doubt)),
         }
     }
