@@ -49,7 +49,7 @@ def verify(binary: Path, directory: Path, off: str, only: str, around: list[str]
     """Runs the probes of a control with a binary beside which another control is named."""
     binary = placed(binary, directory)
     (directory / FILE).write_text(off)
-    command = [*(around or []), binary, "verify", "--log", "error", "--json", "--only", only]
+    command = [*(around or []), binary, "verify", "--log", "info", "--json", "--only", only]
     return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300)
 
 

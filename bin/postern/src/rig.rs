@@ -46,6 +46,8 @@ const TUNNEL: &str = "tnl_rehearsal";
 const WORKSPACE: &str = "wrkspc_rehearsal";
 const DOMAIN: &str = "rehearsal.tunnel.localhost";
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the tunnel may take to stand. One dial may take 20 s: where it came to nothing, the next one has its time too.
+const STANDS: Duration = Duration::from_secs(45);
 /// How long one request through the rig may take until its head.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(180);
 /// How long the gateway may take over one command.
@@ -222,10 +224,10 @@ async fn start_gateway(configuration: GatewayConfig) -> Result<Running, Failure>
     let mut supervisor = Supervisor::new("gateway", Starter::itself(exe), configuration, vec![]);
     let (mut running, report) = supervisor.start::<postern_gateway::Report>().await.or_misused("start the gateway")?;
     gateway::stands(report)?;
-    if gateway::connected(&mut running, PATIENCE).await {
+    if gateway::connected(&mut running, STANDS).await {
         Ok(running)
     } else {
-        Err(Failure::Unreachable("the tunnel does not stand".into()))
+        Err(Failure::Unreachable("the tunnel does not stand; with `--log info` its connector says why".into()))
     }
 }
 

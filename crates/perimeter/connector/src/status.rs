@@ -1,9 +1,10 @@
 //! How the connections stand, told to the gateway at each change.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use postern_tunnel::handover::{ConnectionStatus, ConnectorStatus, FromConnector};
 use postern_tunnel::wire::Lane;
+use tokio::sync::Mutex;
 
 use crate::failure::Failure;
 use crate::gateway::Gateway;
@@ -28,15 +29,13 @@ impl Board {
     }
 
     async fn change(&self, index: usize, how: impl FnOnce(&mut ConnectionStatus)) {
-        let status = {
-            let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(one) = status.connections.get_mut(index) {
-                how(one);
-            }
-            status.clone()
-        };
+        // Held until it is said: what is said last is how they stand.
+        let mut status = self.status.lock().await;
+        if let Some(one) = status.connections.get_mut(index) {
+            how(one);
+        }
         // A gateway that is gone ends this process; nobody is left to tell.
-        let _gone = self.gateway.tell(FromConnector::Status(status)).await;
+        let _gone = self.gateway.tell(FromConnector::Status(status.clone())).await;
     }
 }
 
@@ -66,5 +65,37 @@ impl Place {
             one.last_error = Some(error);
         };
         self.board.change(self.index, fails).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postern_exec::asynchronous::Channel;
+    use postern_tunnel::handover::MESSAGE_BYTES;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn of_connections_that_stand_at_once_the_last_word_names_all() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let mut peer = Channel::new(theirs).unwrap();
+        let (gateway, writing) = Gateway::new(ours.split().0);
+        let writing = tokio::spawn(writing);
+        for _ in 0..2_000 {
+            let board = Board::new(&[Lane::Interactive, Lane::Bulk], gateway.clone());
+            let both = [0, 1].map(|index| {
+                let place = board.place(index);
+                tokio::spawn(async move { place.connected().await })
+            });
+            let mut last = ConnectorStatus::default();
+            for _ in 0..both.len() {
+                let (said, _) = peer.receive::<FromConnector>(MESSAGE_BYTES).await.unwrap().unwrap();
+                let FromConnector::Status(status) = said else { panic!("{said:?}") };
+                last = status;
+            }
+            assert!(last.is_connected(), "{last:?}");
+        }
+        drop(gateway);
+        writing.abort();
     }
 }
