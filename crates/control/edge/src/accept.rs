@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use postern_net::Place;
-use postern_tunnel::wire::{self, Welcome};
+use postern_tunnel::wire;
 use rustls::{ProtocolVersion, ServerConfig};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -149,8 +149,8 @@ fn refused(refusal: Refusal) -> Response<Full<Bytes>> {
 
 async fn carry(edge: &Edge, entrance: Entrance, peer: SocketAddr, cut: CancellationToken, executor: Tracked) {
     let Entrance { knock, entry, io } = entrance;
-    let welcome = edge.welcome(&entry);
-    let entrant = Entrant { id: edge.next_id(), tunnel: entry.id, connector: knock.connector, lane: knock.lane, peer };
+    let tunnel = entry.id.clone();
+    let entrant = Entrant { id: edge.next_id(), tunnel, connector: knock.connector, lane: knock.lane, peer };
     let (link, driver) = match Link::begin(io, entrant, cut, executor).await {
         Ok(begun) => begun,
         Err(error) => return tracing::debug!(%peer, %error, "the connection ended before it carried anything"),
@@ -163,15 +163,8 @@ async fn carry(edge: &Edge, entrance: Entrance, peer: SocketAddr, cut: Cancellat
         return;
     }
     tracing::info!(tunnel = link.entrant.tunnel, connection = link.entrant.id, lane = %link.entrant.lane, %peer, "connector connected");
-    let (ended, ()) = tokio::join!(driver, confirm(&link, &welcome));
+    let (ended, ()) = tokio::join!(driver, edge.tell(&link, &entry));
     edge.unlist(&link);
     link.cut.cancel();
     edge.note_end(&link, ended.err());
-}
-
-/// Tells the connector that streams may come from now on; one that does not take the word is no connector.
-async fn confirm(link: &Link, welcome: &Welcome) {
-    if !matches!(timeout(limits::WELCOME, link.tell(welcome)).await, Ok(Ok(()))) {
-        link.cut.cancel();
-    }
 }

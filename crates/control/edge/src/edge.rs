@@ -101,14 +101,22 @@ impl Edge {
         let mut telling = JoinSet::new();
         for link in links {
             let Some(entry) = self.directory().by_id(&link.entrant.tunnel) else { continue };
-            let welcome = self.welcome(&entry);
-            telling.spawn(async move {
-                if !matches!(timeout(limits::WELCOME, link.tell(&welcome)).await, Ok(Ok(()))) {
-                    link.cut.cancel();
-                }
-            });
+            let edge = self.clone();
+            telling.spawn(async move { edge.tell(&link, &entry).await });
         }
         telling.join_all().await;
+    }
+
+    /// Tells a connector that streams may come, and how its tunnel is now; one that does not take the word is no connector. What is told is
+    /// read when its turn comes: of two words on a connection the later is never the older.
+    pub(crate) async fn tell(&self, link: &Link, entry: &TunnelEntry) {
+        let told = async {
+            let _turn = link.turn.lock().await;
+            link.tell(&self.welcome(entry)).await
+        };
+        if !matches!(timeout(limits::WELCOME, told).await, Ok(Ok(()))) {
+            link.cut.cancel();
+        }
     }
 
     pub(crate) fn notes(&self) -> &Notes {

@@ -12,7 +12,7 @@ use hyper::client::conn::http2::{self, Connection, SendRequest};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioTimer;
 use postern_tunnel::wire::{self, Lane, Welcome};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits;
@@ -33,6 +33,8 @@ pub(crate) struct Entrant {
 pub(crate) struct Link {
     pub(crate) entrant: Entrant,
     pub(crate) cut: CancellationToken,
+    /// Held while the connector is told something.
+    pub(crate) turn: Mutex<()>,
     since: SystemTime,
     sender: SendRequest<Full<Bytes>>,
     slots: Arc<Semaphore>,
@@ -79,6 +81,7 @@ impl Link {
         let link = Self {
             entrant,
             cut,
+            turn: Mutex::new(()),
             since: SystemTime::now(),
             sender,
             slots: Arc::new(Semaphore::new(lane.streams())),
@@ -102,7 +105,7 @@ impl Link {
         Ok(Carried::new(upgraded, Arc::clone(self), slot))
     }
 
-    /// Tells the connector a changed welcome.
+    /// Tells the connector a welcome.
     pub(crate) async fn tell(&self, welcome: &Welcome) -> Result<(), OpenError> {
         let request =
             request(Method::POST, Uri::from_static("https://connector/welcome"), Bytes::from(welcome.to_json()));

@@ -170,6 +170,34 @@ async fn connectors_hear_of_changed_keys() {
     assert_eq!(world.edge.status(&tunnel.id).connections.len(), 2);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_keys_that_change_while_a_connector_is_let_in_it_hears_the_newest_last() {
+    let world = World::new().await;
+    for round in 0..200 {
+        let tunnel = world.tunnel(&format!("round{round}"));
+        let mut connector = Connector::start(&tunnel.id, world.configuration(&tunnel.token)).await;
+        let mut changes = 0..;
+        let newest = loop {
+            let kid = format!("{round}-{}", changes.next().unwrap());
+            let key = IdentityKey { kid: kid.clone(), public_key: "BBBB".to_owned() };
+            world.edge.set_identity_keys(vec![key]).await;
+            if world.edge.status(&tunnel.id).connections.len() == 2 {
+                break kid;
+            }
+        };
+        connector.connected().await;
+        let last = || connector.welcomes.lock().unwrap().last().map(|welcome| welcome.identity_keys[0].kid.clone());
+        let heard = async {
+            while last().as_ref() != Some(&newest) {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("the newest key", heard).await;
+        connector.role.abort();
+        connector.gateway.abort();
+    }
+}
+
 #[tokio::test]
 async fn a_stream_that_is_dropped_gives_its_place_back_and_the_gateway_hears_an_end() {
     let world = World::new().await;
