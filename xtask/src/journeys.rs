@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Map, Value};
 
 use crate::prepare;
 use crate::run::{BUILD, Outcome, command, output, root, run};
@@ -25,16 +28,51 @@ fn noted(journeys: &[&str]) -> Outcome<String> {
     let (python, foreign) = prepare::journeys()?;
     let notes = root().join("target/conformance");
     emptied(&notes).map_err(|cause| format!("empty {}: {cause}", notes.display()))?;
-    run(command(&python)
-        .env("POSTERN_BINARY", root().join("target/debug/postern"))
-        .env("POSTERN_FOREIGN", foreign)
-        .env("POSTERN_CHECKERS", prepare::checkers()?)
-        .env("POSTERN_CONFORMANCE", &notes)
-        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
-        .args(journeys))?;
+    let checkers = prepare::checkers()?;
+    let pytest = || {
+        let mut pytest = command(&python);
+        pytest
+            .env("POSTERN_BINARY", root().join("target/debug/postern"))
+            .env("POSTERN_FOREIGN", &foreign)
+            .env("POSTERN_CHECKERS", &checkers)
+            .env("POSTERN_CONFORMANCE", &notes)
+            .args(["-m", "pytest", "-q", "-o"])
+            .arg(format!("cache_dir={}", root().join(MEMORY).display()))
+            .args(journeys);
+        pytest
+    };
+    passed(pytest)?;
     let report = output(command(&python).arg("tests/conformance/report.py").arg(&notes))?;
     fs::write(notes.join("report.md"), &report).map_err(|cause| format!("write {}: {cause}", notes.display()))?;
     Ok(report)
+}
+
+/// Runs journeys. A few that failed are run once more, each by itself, and named in any case; one that judges what an attack came to is not:
+/// an attack that succeeded once has succeeded.
+fn passed(pytest: impl Fn() -> Command) -> Outcome {
+    emptied(&root().join(MEMORY)).map_err(|cause| format!("empty {MEMORY}: {cause}"))?;
+    let Err(failure) = run(&mut pytest()) else { return Ok(()) };
+    let failed = failed()?;
+    let judges = |journey: &String| JUDGES.iter().any(|directory| journey.contains(directory));
+    if failed.is_empty() || failed.len() > AGAIN || failed.iter().any(judges) {
+        return Err(failure);
+    }
+    println!("xtask: run once more: {}", failed.join(", "));
+    run(pytest().args(["--last-failed", "--last-failed-no-failures", "none"]))?;
+    println!("xtask: FAILED ONCE, passed when run again, to be mended: {}", failed.join(", "));
+    Ok(())
+}
+
+/// Which journeys failed, as pytest remembers it.
+fn failed() -> Outcome<Vec<String>> {
+    let path = root().join(MEMORY).join("v/cache/lastfailed");
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = fs::read_to_string(&path).map_err(|cause| format!("read {}: {cause}", path.display()))?;
+    let failed: Map<String, Value> =
+        serde_json::from_str(&text).map_err(|cause| format!("read {}: {cause}", path.display()))?;
+    Ok(failed.into_iter().map(|(journey, _)| journey).collect())
 }
 
 fn emptied(directory: &Path) -> std::io::Result<()> {
@@ -43,3 +81,10 @@ fn emptied(directory: &Path) -> std::io::Result<()> {
     }
     fs::create_dir_all(directory)
 }
+
+/// Where pytest remembers what failed.
+const MEMORY: &str = "target/journeys";
+/// More journeys that fail are no chance.
+const AGAIN: usize = 3;
+/// Journeys that judge attacks.
+const JUDGES: &[&str] = &["boundary/", "independent/"];

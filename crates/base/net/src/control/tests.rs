@@ -43,7 +43,17 @@ struct Stand {
     running: JoinHandle<()>,
 }
 
+/// A stand whose streams do not end by silence.
 async fn stand() -> Stand {
+    stand_of(Duration::from_secs(60)).await
+}
+
+/// A stand whose streams end soon where nothing is heard.
+async fn impatient() -> Stand {
+    stand_of(Duration::from_millis(300)).await
+}
+
+async fn stand_of(silence: Duration) -> Stand {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let client = HttpClient::new(configured(&endpoint), &TlsRoots::platform_and_file(None).unwrap()).unwrap();
@@ -51,7 +61,7 @@ async fn stand() -> Stand {
     let (link, seen) = watch::channel(Link::Connecting);
     let settings = Settings {
         ping: Duration::from_millis(30),
-        silence: Duration::from_millis(300),
+        silence,
         backoff: Backoff { base: Duration::from_millis(5), cap: Duration::from_millis(20), ..Backoff::default() },
         again: Duration::from_millis(30),
         ..Settings::default()
@@ -162,7 +172,7 @@ fn it_is_dialled_again_soon_and_never_more_seldom_than_every_two_seconds() {
 
 #[tokio::test]
 async fn a_half_open_stream_is_given_up_and_dialled_again() {
-    let stand = stand().await;
+    let stand = impatient().await;
     let _mute = switched(&stand.listener).await;
     let _again = switched(&stand.listener).await;
     assert_eq!(stand.handler.obeyed.load(Ordering::Relaxed), 0);
@@ -242,7 +252,7 @@ fn a_quiet_time_makes_room_and_never_more_than_so_much() {
 
 #[tokio::test]
 async fn a_server_that_sends_and_never_reads_is_given_up() {
-    let stand = stand().await;
+    let stand = impatient().await;
     let mut stream = switched(&stand.listener).await;
     let frame = serde_json::to_vec(&FromServer::Command(Command { id: 1, body: CommandBody::Status })).unwrap();
     let frame = [&u32::try_from(frame.len()).unwrap().to_le_bytes()[..], &frame].concat();
@@ -262,7 +272,7 @@ async fn a_server_that_sends_and_never_reads_is_given_up() {
 
 #[tokio::test]
 async fn half_a_frame_holds_up_nothing_but_its_stream() {
-    let stand = stand().await;
+    let stand = impatient().await;
     let (mut reader, writer) = greeted(&stand).await;
     drop(writer);
     let mut first = switched_half(&stand).await;

@@ -130,7 +130,7 @@ async fn a_freeze_that_nobody_heard_holds_work_back_and_reaches_whoever_takes_th
     worker.report(&[&session]);
     worker.obeys("freeze", &session);
     worker.obeys("revoke_grants", &session);
-    assert!(taken.elapsed() < Duration::from_secs(1), "{:?}", taken.elapsed());
+    assert!(taken.elapsed() < Duration::from_secs(10), "{:?}", taken.elapsed());
     worker.report(&[&session]);
 
     let thawing = tokio::spawn({
@@ -212,7 +212,7 @@ async fn a_gateway_is_told_of_every_held_session_when_it_comes_and_says_how_it_s
 
     let asked = Instant::now();
     assert_eq!(server.get(&status).await.ok()["gateway"], Value::Null, "a gateway that says nothing");
-    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -377,7 +377,8 @@ async fn polls_of_b(server: &Server, environment: &str, key: &str, agent: &str) 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_waits_for_its_worker_and_goes_to_another_once_that_is_gone_which_it_is_told() {
     for (agent, is_told) in [("anthropic-python/1", true), ("postern/1", false)] {
-        let server = Server::start().await;
+        let limits = Limits { worker_present: Duration::from_secs(2), ..short() };
+        let server = Server::start_with(limits).await;
         let (environment, key) = server.environment("e").await;
         let session = session_left_by_a(&server, &environment, &key).await;
         assert!(polls_of_b(&server, &environment, &key, agent).await > 0, "`host-a` polled a moment ago");

@@ -23,12 +23,18 @@ struct Stand {
     environment: EnvironmentId,
 }
 
+/// A hub whose patience is longer than any stall: what ends a stream of it is not silence.
 fn stand() -> Stand {
-    let settings = ControlSettings {
-        ping: Duration::from_millis(40),
-        silence: Duration::from_millis(400),
-        hello: Duration::from_millis(200),
-    };
+    stand_of(Duration::from_secs(60), Duration::from_secs(60))
+}
+
+/// A hub that soon takes a stream for gone.
+fn impatient() -> Stand {
+    stand_of(Duration::from_millis(400), Duration::from_millis(200))
+}
+
+fn stand_of(silence: Duration, hello: Duration) -> Stand {
+    let settings = ControlSettings { ping: Duration::from_millis(40), silence, hello };
     let (workspace, environment) = (WorkspaceId::default_workspace(), EnvironmentId::generate());
     Stand { hub: ControlHub::new(settings), workspace, environment }
 }
@@ -66,10 +72,14 @@ impl Stand {
             task,
         };
         worker.say(FromPerimeter::Hello(hello(role, name, sessions))).await;
+        self.until_there(name).await;
+        worker
+    }
+
+    async fn until_there(&self, name: &str) {
         while !self.hub.peers(&self.workspace).iter().any(|peer| peer.name == name) {
             tokio::task::yield_now().await;
         }
-        worker
     }
 
     fn of(&self, session: &SessionId) -> Target {
@@ -235,24 +245,18 @@ async fn a_late_answer_is_nobodys_and_a_second_one_neither() {
 async fn so_many_commands_wait_and_no_more() {
     let stand = stand();
     let session = SessionId::generate();
-    let mut worker = stand.worker("w", std::slice::from_ref(&session)).await;
+    let _silent = stand.worker("w", std::slice::from_ref(&session)).await;
     let mut asking = JoinSet::new();
     for _ in 0..3 * OUTSTANDING {
         let (hub, target) = (stand.hub.clone(), stand.of(&session));
         let body = CommandBody::Freeze { session: session.clone() };
-        asking.spawn(async move { hub.command(&target, body, Duration::from_millis(300)).await });
+        asking.spawn(async move { hub.command(&target, body, Duration::from_secs(2)).await });
     }
-    let alive = tokio::spawn(async move {
-        while worker.writer.send(&FromPerimeter::Ping).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    });
     let codes: Vec<_> = asking.join_all().await.into_iter().map(code).collect();
     let busy = codes.iter().filter(|code| *code == "perimeter_busy").count();
     let late = codes.iter().filter(|code| *code == "perimeter_late").count();
     assert_eq!(busy + late, 3 * OUTSTANDING, "{codes:?}");
     assert!((OUTSTANDING..=2 * OUTSTANDING).contains(&late) && busy >= OUTSTANDING, "{busy} busy, {late} late");
-    alive.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,10 +287,7 @@ async fn hostile_first_words_and_hostile_words_end_the_stream() {
                 break;
             }
         }
-        tokio::time::timeout(Duration::from_millis(300), task)
-            .await
-            .unwrap_or_else(|_| panic!("{what} goes on"))
-            .unwrap();
+        tokio::time::timeout(PATIENCE, task).await.unwrap_or_else(|_| panic!("{what} goes on")).unwrap();
         let _rest = read.read_to_end(&mut Vec::new()).await;
         assert!(stand.hub.peers(&stand.workspace).is_empty(), "{what}");
         assert!(stand.hub.seat(&stand.workspace, &stand.owner()).is_some(), "{what}");
@@ -311,13 +312,13 @@ async fn oversized_torn_and_garbled_frames_end_the_stream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_says_nothing_is_gone_before_or_after_its_first_word() {
-    let stand = stand();
+    let stand = impatient();
     let (_mute, _end, task) = stand.attach(&stand.owner());
     let began = Instant::now();
     tokio::time::timeout(PATIENCE, task).await.expect("no first word").unwrap();
     let half_open = stand.worker("w", &[]).await;
     tokio::time::timeout(PATIENCE, half_open.task).await.expect("half open").unwrap();
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     assert!(stand.hub.peers(&stand.workspace).is_empty());
 }
 
@@ -325,18 +326,25 @@ async fn a_peer_that_says_nothing_is_gone_before_or_after_its_first_word() {
 async fn a_revoked_credential_ends_the_stream_at_once_even_of_a_peer_that_reads_nothing() {
     let stand = stand();
     let session = SessionId::generate();
-    let stuck = stand.worker("stuck", std::slice::from_ref(&session)).await;
+    let (mut stuck, end, task) = stand.attach(&stand.owner());
+    let word = FromPerimeter::Hello(hello(Role::Worker, "stuck", std::slice::from_ref(&session)));
+    FrameWriter::new(&mut stuck, FRAME_BYTES, PATIENCE).send(&word).await.unwrap();
+    stand.until_there("stuck").await;
     let bytes = Base64(vec![7; 1 << 20]);
     let path = "/workspace/.results/a".to_owned();
     let body = CommandBody::PutFile { session: session.clone(), path, bytes, mode: 0o644 };
     let (hub, target) = (stand.hub.clone(), stand.of(&session));
     let asking = tokio::spawn(async move { hub.command(&target, body, PATIENCE).await });
-    // The stream is full as soon as something was asked.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    // Of what was asked the head is read, behind pings; the stream is full of the rest.
+    while let length = stuck.read_u32_le().await.unwrap()
+        && length < 1 << 20
+    {
+        stuck.read_exact(&mut vec![0; usize::try_from(length).unwrap()]).await.unwrap();
+    }
     let began = Instant::now();
-    stuck.end.cancel();
-    stuck.task.await.unwrap();
-    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+    end.cancel();
+    task.await.unwrap();
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     assert_eq!(code(asking.await.unwrap()), "perimeter_gone");
 }
 

@@ -191,6 +191,6 @@ pub(super) fn definition() -> Value {
 
 /// Settings whose deadlines pass at once.
 pub(super) fn impatient() -> Settings {
-    let short = Duration::from_millis(50);
-    Settings { mcp: McpSettings { connect: short, call: short }, ..settings() }
+    let mcp = McpSettings { connect: Duration::from_secs(2), call: Duration::from_millis(50) };
+    Settings { mcp, ..settings() }
 }

@@ -32,7 +32,7 @@ async fn a_frozen_session_has_open_connections_cut_and_new_ones_closed_until_the
     let from = stand.audit.records().len();
     let began = Instant::now();
     assert!(matches!(stand.ask(freeze()).await, Answer::Done));
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     let cut = timeout(PATIENCE, open.read(&mut [0; 1])).await.expect("an end");
     assert!(matches!(cut, Ok(0) | Err(_)), "{cut:?}");
     let mut new = stand.towards(Way::Redirect, "open.test", 80).await;
