@@ -108,7 +108,7 @@ class Stack:
             )
         self.ready = first_json_line(self.process, self.log)
         self.keys.update({k: v for k, v in self.ready.items() if k.endswith("_key") and v})
-        if NOTES:
+        if NOTES and not (Path(NOTES) / "openapi.json").exists():
             keep_description(self)
         return self
 
@@ -163,17 +163,32 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def in_proc(path: Path | str) -> str:
+    """A file of a process or thread; nothing of one that has ended."""
+    try:
+        return Path("/proc", path).read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def role_of(pid: int) -> str:
+    """The role that a process of ours has."""
+    return (in_proc(f"{pid}/cmdline").split("\0") + [""])[1]
+
+
+def threads_of(pid: int) -> list[str]:
+    """Its threads' directories below /proc; none of a process that has ended."""
+    try:
+        return [f"{pid}/task/{thread.name}" for thread in Path(f"/proc/{pid}/task").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 def descendants(pid: int) -> list[int]:
     found = []
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        tasks = [p.name for p in Path(f"/proc/{pid}/task").iterdir() if p.name != str(pid)]
-        for task in tasks:
-            children += Path(f"/proc/{pid}/task/{task}/children").read_text().split()
-    except (FileNotFoundError, ProcessLookupError):
-        return found
-    for child in children:
-        found += [int(child), *descendants(int(child))]
+    for thread in threads_of(pid):
+        for child in in_proc(f"{thread}/children").split():
+            found += [int(child), *descendants(int(child))]
     return found
 
 
@@ -348,8 +363,8 @@ BARE = "env -u http_proxy -u https_proxy -u HTTP_PROXY -u HTTPS_PROXY -u ALL_PRO
 WAYS = pytest.mark.parametrize("way", ["", BARE], ids=["with proxy variables", "without"])
 
 
-def results_of(stack: Stack, *tool_uses: dict) -> list[str]:
-    """The texts that these tool uses of one session came to."""
+def results_of(stack: Stack, *tool_uses: dict, seconds: float = 60) -> list[str]:
+    """The texts that these tool uses of one session came to, within so many seconds."""
     from anthropic import Anthropic
 
     client = Anthropic(base_url=stack.base_url, api_key=stack.api_key)
@@ -357,7 +372,7 @@ def results_of(stack: Stack, *tool_uses: dict) -> list[str]:
     session = client.beta.sessions.create(agent=agent.id, environment_id=stack.environment_id).id
     turn = {"tool_uses": list(tool_uses)}
     client.beta.sessions.events.send(session, events=[{"type": "user.message", "content": script(turn, {"text": "done"})}])
-    until(lambda: client.beta.sessions.retrieve(session).status == "idle" and ended(client, session), 60, "the end of the turn")
+    until(lambda: client.beta.sessions.retrieve(session).status == "idle" and ended(client, session), seconds, "the end of the turn")
     events = list(client.beta.sessions.events.list(session, limit=1000))
     texts = {event.tool_use_id: "\n".join(block.text for block in event.content or [] if block.type == "text")
              for event in events if event.type == "user.tool_result"}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import BINARY, Stack
+from conftest import BINARY, Stack, in_proc, role_of, threads_of
 
 ROLES = ["server", "edge", "worker", "gateway", "connector", "egress", "custody", "audit"]
 DIALS = ["server", "worker", "gateway", "connector", "egress"]
@@ -123,12 +123,17 @@ def test_boundary_a_role_reaches_no_process_of_its_own_user(role):
 def test_boundary_every_process_of_a_running_stack_wears_its_filter(postern: Stack):
     seen = set()
     for pid in postern.pids()[1:]:
-        role = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1:2]
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            status = dict(line.split(":\t", 1) for line in (thread / "status").read_text().splitlines() if ":\t" in line)
+        role = role_of(pid)
+        for status in statuses(pid):
             assert (status["Seccomp"], status["NoNewPrivs"]) == ("2", "1"), (role, status["Name"])
-        seen.update(name.decode() for name in role)
+            seen.add(role)
     assert {*ROLES, "starter", "spawner"} <= seen, seen
+
+
+def statuses(pid: int) -> list[dict[str, str]]:
+    """What /proc says of each of its threads that goes on."""
+    texts = (in_proc(f"{thread}/status") for thread in threads_of(pid))
+    return [dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line) for text in texts if text]
 
 
 def capabilities(*names: str) -> int:
@@ -142,11 +147,10 @@ KEPT = {"worker": capabilities("CHOWN", "DAC_OVERRIDE", "FOWNER"), "custody": ca
 
 def test_boundary_no_role_keeps_a_capability_that_its_work_does_not_need(postern: Stack):
     for pid in postern.pids()[1:]:
-        role = (Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") + [b""])[1].decode()
+        role = role_of(pid)
         if role not in ROLES:
             continue
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            status = dict(line.split(":\t", 1) for line in (thread / "status").read_text().splitlines() if ":\t" in line)
+        for status in statuses(pid):
             sets = ["CapInh", "CapPrm", "CapEff", "CapAmb"] + (["CapBnd"] if os.geteuid() == 0 else [])
             for name in sets:
                 assert int(status[name], 16) & ~KEPT.get(role, 0) == 0, (role, status["Name"], name, status[name])

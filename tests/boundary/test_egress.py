@@ -58,7 +58,7 @@ ATTEMPTS = {
     "the placeholder for another port": (f'curl -sS -m 5 https://{API_HOST}:8443/v1/accounts -H "Authorization: Bearer $LEDGER_API_KEY"', "placeholder_wrong_port"),
     "the placeholder in clear text": (f'curl -sS -m 5 http://{API_HOST}:443/v1/accounts -H "Authorization: Bearer $LEDGER_API_KEY"', "placeholder_wrong_scheme"),
     "two names": (f"curl -sS -m 5 {URL} -H 'Host: elsewhere.example'", "authority_mismatch"),
-    "UDP": ("echo x > /dev/udp/203.0.113.7/4444; sleep 0.3", "udp_refused"),
+    "UDP": ("echo x > /dev/udp/203.0.113.7/4444; sleep 3", "udp_refused"),
 }
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
-from conftest import Stack, results_of, tool
+from conftest import Stack, in_proc, results_of, role_of, tool
 
 LISTENING = "0A"
 
@@ -23,7 +24,12 @@ def listening_inodes() -> set[str]:
 
 def sockets_of(pid: int) -> set[str]:
     """Inodes of the sockets that a process holds."""
-    links = (os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir())
+    links = set()
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            # One that was closed since is none.
+            with suppress(FileNotFoundError):
+                links.add(os.readlink(descriptor))
     return {link[8:-1] for link in links if link.startswith("socket:[")}
 
 
@@ -38,8 +44,7 @@ def test_boundary_nothing_in_the_perimeter_listens_for_the_server(new_stack):
         return
     listening = {}
     for pid in stack.pids():
-        role = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1].decode()
-        listening.setdefault(role, set()).update(listening_inodes() & sockets_of(pid))
+        listening.setdefault(role_of(pid), set()).update(listening_inodes() & sockets_of(pid))
     assert {"worker", "gateway", "connector", "egress", "custody", "audit"} <= set(listening), listening
     assert (len(listening["server"]), len(listening["edge"])) == (1, 1), "the API's listener and the edge's, each with its own process"
     assert not listening["server"] & listening["edge"]
@@ -59,8 +64,7 @@ def test_boundary_processes_of_the_perimeter_do_not_exist_inside(postern: Stack)
 def test_boundary_memory_of_our_processes_is_closed_to_their_user(postern: Stack):
     seen = set()
     for pid in postern.pids():
-        limits = Path(f"/proc/{pid}/limits").read_text()
-        role = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1].decode()
+        limits, role = in_proc(f"{pid}/limits"), role_of(pid)
         if role in ("server", "edge", "worker", "gateway", "connector", "egress", "custody", "audit", "starter", "up"):
             seen.add(role)
             core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 
-from conftest import API_HOST, API_TOKEN, BINARY, WAYS, Stack, results_of, secret_file, tool, until
+from conftest import API_HOST, API_TOKEN, BINARY, WAYS, Stack, results_of, role_of, secret_file, tool, until
 
 # Asks until the answer is not the first one any more, and prints what came then; bounded by the shell's own counting.
 ASK = f"""for i in $(seq 300); do
@@ -55,8 +55,7 @@ def reload(stack: Stack, zones: str) -> None:
 
 
 def worker_pids(stack: Stack) -> list[int]:
-    names = {pid: open(f"/proc/{pid}/cmdline").read().replace("\0", " ") for pid in stack.pids()[1:]}
-    return [pid for pid, name in names.items() if name.strip().endswith(" worker")]
+    return [pid for pid in stack.pids()[1:] if role_of(pid) == "worker"]
 
 
 @WAYS

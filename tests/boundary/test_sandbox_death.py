@@ -174,7 +174,7 @@ def test_boundary_a_follow_up_after_the_worker_was_killed_finds_its_files_or_hea
             over = events and events[-1].type == "session.status_idle" and events[-1].stop_reason.type != "requires_action"
             return events if over else None
 
-        return until(rested, 90, "the end of the turn")
+        return until(rested, 150, "the end of the turn")
 
     def result(events: list) -> str:
         return next(event.content[0].text for event in events if event.type == "user.tool_result")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from pathlib import Path
 
 import pytest
 from anthropic import Anthropic, BadRequestError
-from conftest import WAYS, Stack, descendants, ended, script, tool, until
+from conftest import WAYS, Stack, descendants, ended, in_proc, script, tool, until
 from vaults import (BEARER, CODE, HOST, OTHER_HOST, UNNAMED_HOST, VALUE, Journey, Upstream, curl, upstream,  # noqa: F401
                     variable, zone)
 
@@ -59,13 +58,13 @@ def test_boundary_neither_server_nor_worker_nor_sandbox_has_it_in_its_environmen
     journey.bash(curl(HOST, BEARER))
     pids, closed = stack.pids(), 0
     for pid in pids:
-        assert VALUE.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes(), pid
+        assert VALUE not in in_proc(f"{pid}/cmdline"), pid
         try:
-            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            environment = in_proc(f"{pid}/environ")
         except PermissionError:
             closed += 1
             continue
-        assert VALUE.encode() not in environment, pid
+        assert VALUE not in environment, pid
     assert len(pids) >= 6 and descendants(stack.process.pid)
     # The environment of our processes is closed to an ordinary user, whom it shows nothing; root sees that of each.
     assert (closed == 0) == (os.geteuid() == 0), f"{closed} of {len(pids)} are closed"

@@ -35,7 +35,7 @@ def examined(address: str, name: str, directory: Path, checks: str) -> subproces
 
 def findings(examination: subprocess.Popen, directory: Path) -> dict[str, tuple[str, str]]:
     """Each finding by its name: how grave, and what."""
-    said, _ = examination.communicate(timeout=120)
+    said, _ = examination.communicate(timeout=400)
     report = directory / "report.json"
     assert report.is_file(), said
     return {found["id"]: (found["severity"], found["finding"]) for found in json.loads(report.read_text())}

@@ -64,7 +64,7 @@ def judged(report: str, tls_12: bool) -> None:
 
 def examine(address: str, name: str, scans: list[str]) -> str:
     command = [CHECKERS / "bin/sslyze", "--json_out=-", "--mozilla_config=disable", "--sni", name, *scans, address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.stdout.startswith("{"), done.stderr[-2000:]
     return done.stdout
 

@@ -134,11 +134,12 @@ mounts = [{{ host = "{directory}/given", at = "/given", access = "read" }}]
         how = [",".join(categories), str(patience)]
         host, server = HOSTS[list(servers).index(which)], servers[which]
         to = ["127.0.0.1", str(server.port), host, directory / "tls/ca.pem"]
-        direct = subprocess.run([sys.executable, PLAYER, directory / "given/cases", *how, *to], capture_output=True, text=True, timeout=100)
+        direct = subprocess.run([sys.executable, PLAYER, directory / "given/cases", *how, *to], capture_output=True, text=True, timeout=240)
         assert direct.returncode == 0, direct.stderr[-3000:]
         seen_directly = server.taken()
         command = f"/usr/bin/python3 /given/websocket_cases.py /given/cases {' '.join(how)} {host} 443 {host}"
-        said, through = results_of(stack, tool("bash", command=f"{command} > results 2> said; tail -c 3000 said"), tool("bash", command="cat results"))
+        said, through = results_of(stack, tool("bash", command=f"{command} > results 2> said; tail -c 3000 said", timeout_ms=240_000),
+                                   tool("bash", command="cat results"), seconds=300)
         assert through.startswith("{"), said + through
         return SimpleNamespace(direct=json.loads(direct.stdout), through=json.loads(through.split("\n[postern]")[0]), stack=stack,
                                seen_directly=seen_directly, seen_through=server.taken())
@@ -188,7 +189,7 @@ def test_every_case_ends_as_it_does_without_us_and_its_messages_arrive_as_they_w
 
 
 def test_no_invalid_frame_reaches_a_server_that_would_take_it(played):
-    run = played("lax", {category: CATEGORIES[category] for category in FRAMING}, patience=2)
+    run = played("lax", {category: CATEGORIES[category] for category in FRAMING}, patience=6)
     assert set(run.through) == set(run.direct)
     # A server that judges nothing fails these: the client waits in vain for their refusal.
     taken = {number for number, result in run.direct.items() if result["close"] == "FAILED BY CLIENT"}

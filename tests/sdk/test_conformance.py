@@ -7,6 +7,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+from datetime import datetime
 
 import pytest
 from anthropic.types import beta as types
@@ -182,7 +183,7 @@ def test_every_kind_of_event_conforms_from_creation_to_deletion(http: Http, quie
     assert_order([kind for kind in before if not kind.startswith("event_")])
     ids = [e["id"] for e in json.loads(listed)["data"]]
     assert len(ids) == len(set(ids)), "an event that is shown twice is listed once"
-    times = [e["processed_at"] for e in json.loads(listed)["data"]]
+    times = [datetime.fromisoformat(e["processed_at"]) for e in json.loads(listed)["data"]]
     assert times == sorted(times)
 
 

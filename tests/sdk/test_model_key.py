@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from anthropic import Anthropic
-from conftest import Stack, script, until
+from conftest import Stack, in_proc, script, until
 
 KEY = b"rehearsal-key-not-a-secret"
 TOOLSET = {"type": "agent_toolset_20260401"}
@@ -36,7 +36,7 @@ def test_the_model_key_is_in_no_file_no_answer_and_no_command_line(postern: Stac
         if file.is_file():
             places[str(file)] = file.read_bytes()
     for pid in postern.pids():
-        places[f"command line of {pid}"] = Path(f"/proc/{pid}/cmdline").read_bytes()
+        places[f"command line of {pid}"] = in_proc(f"{pid}/cmdline").encode()
     assert any(name.endswith("postern.sqlite") for name in places), "the database was searched"
     for name, content in places.items():
         for needle in needles:

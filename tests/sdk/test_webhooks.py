@@ -52,8 +52,8 @@ class Receiver:
     def url(self) -> str:
         return f"https://127.0.0.1:{self.server.server_port}/in"
 
-    def next(self) -> tuple[dict, str]:
-        return self.got.get(timeout=30)
+    def next(self, seconds: float = 30) -> tuple[dict, str]:
+        return self.got.get(timeout=seconds)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_a_failed_attempt_is_repeated_with_the_same_event_across_a_restart(stack
     assert (failed["state"], failed["attempts"], failed["last_error"]["status"]) == ("pending", 1, 503)
     stack.kill()
     stack.start()
-    again, body = receiver.next()
+    again, body = receiver.next(90)
     assert again["webhook-id"] == first["webhook-id"]
     client.beta.webhooks.unwrap(body, headers=again, key=made["signing_secret"])
     until(lambda: deliveries(manage, made)[0]["state"] == "delivered", what="the answer")

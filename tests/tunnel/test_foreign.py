@@ -274,7 +274,7 @@ def conformance(url: str, prefix: list[str] | None = None) -> dict[tuple[str, st
     directory = Path(tempfile.mkdtemp(prefix="postern-conformance-"))
     try:
         command = [*(prefix or []), NODE, CONFORMANCE, "server", "--url", url, "--suite", "all", "-o", directory]
-        ran = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=120, cwd=directory)
+        ran = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300, cwd=directory)
         assert "=== SUMMARY ===" in ran.stdout, ran.stdout + ran.stderr
         checks = {}
         for file in sorted(directory.glob("server-*/checks.json")):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from conftest import (BINARY, WIKI_RULE, WIKI_TOKEN, mcp, mcp_session, secret_file, seen_by, start_wiki, until,
+from conftest import (BINARY, WIKI_RULE, WIKI_TOKEN, mcp, mcp_session, port_to_keep, secret_file, seen_by, start_wiki, until,
                       wiki_sections)
 
 
@@ -156,7 +156,7 @@ credential = {{ source = "file:{token}", header = "authorization", format = "Bea
 
 
 def test_a_server_that_comes_back_is_connected_at_the_next_turn(new_stack):
-    wiki = start_wiki()
+    wiki = start_wiki("--listen", f"127.0.0.1:{port_to_keep()}")
     url = wiki.ready["url"]
     stack = new_stack(wiki_sections(url, secret_file(WIKI_TOKEN)))
     wiki.kill()

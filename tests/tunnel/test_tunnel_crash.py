@@ -53,7 +53,7 @@ def keepers(new_stack, wiki: Process):
     stacks = {}
 
     def of(role: str) -> Stack:
-        kind = "worker" if role == "worker" else "its parts"
+        kind = role if role in ("worker", "edge") else "its parts"
         if kind not in stacks:
             stacks[kind] = new_stack(wiki_sections(wiki.ready["url"], secret_file(WIKI_TOKEN)))
         return stacks[kind]
@@ -109,17 +109,20 @@ def ended(session: McpSession) -> bool:
 
 @pytest.mark.parametrize("role, arrived", KILLS)
 def test_a_kill_during_50_calls_ends_each_once_and_the_tunnel_stands_again(stack: Stack, keepers, wiki: Process, role: str, arrived: int):
-    stack = keepers(role) if role in KEEPER_SECONDS else stack
+    stack = keepers(role) if role in KEEPER_SECONDS or role == "edge" else stack
     assert role != "worker" or pid_of(stack, "custody") in descendants(pid_of(stack, "worker")), "the worker is the keeper"
     until(lambda: sound(stack), what="a tunnel to break")
     prefix = f"{role}-{arrived}-{time.monotonic_ns()}-"
     with ThreadPoolExecutor(SESSIONS + 1) as pool:
         sessions = list(pool.map(lambda _: mcp_session(stack), range(SESSIONS)))
         assert works(pool, sessions, "before")
+        asked = time.monotonic()
         before = connections(stack)
+        # What one look takes here now: a machine that is busy has all times longer.
+        look = time.monotonic() - asked
         sent = [pool.submit(session.send, *some_calls(prefix, n)) for n, session in enumerate(sessions)]
         until(lambda: len(marks_seen(wiki, prefix)) >= arrived, what="calls that run")
-        os.kill(pid_of(stack, role), signal.SIGKILL)
+        kill(stack, role)
         killed = time.monotonic()
         watched = pool.submit(lambda: until(lambda: stands_anew(stack, before), 20, "the tunnel") and time.monotonic() - killed)
         for each in sent:
@@ -137,7 +140,7 @@ def test_a_kill_during_50_calls_ends_each_once_and_the_tunnel_stands_again(stack
         assert sum(outcomes.values()) == CALLS
         assert max(seen.values()) == 1, f"a call ran twice: {seen.most_common(3)}"
         assert works(pool, sessions, "after")
-    assert reconnected < (RECONNECTED_SECONDS | KEEPER_SECONDS)[role]
+    assert reconnected < (RECONNECTED_SECONDS | KEEPER_SECONDS)[role] + 10 * look
 
 
 def test_a_worker_that_hangs_at_its_start_holds_up_no_other(keepers):
@@ -147,7 +150,7 @@ def test_a_worker_that_hangs_at_its_start_holds_up_no_other(keepers):
     hanging = until(lambda: (new := pid_of(stack, "worker")) > 0 and new != former and new, 10, "a worker that starts")
     os.kill(hanging, signal.SIGSTOP)
     try:
-        os.kill(pid_of(stack, "server"), signal.SIGKILL)
+        kill(stack, "server")
         until(lambda: status(stack) is not None, 10, "the server")
     finally:
         os.kill(hanging, signal.SIGCONT)
@@ -156,12 +159,12 @@ def test_a_worker_that_hangs_at_its_start_holds_up_no_other(keepers):
 
 def test_an_edge_that_hangs_at_its_start_holds_up_no_server(stack: Stack):
     until(lambda: sound(stack), what="a tunnel to break")
-    former = pid_of(stack, "edge")
+    former = until(lambda: max(pid_of(stack, "edge"), 0), what="an edge")
     os.kill(former, signal.SIGKILL)
     hanging = until(lambda: (new := pid_of(stack, "edge")) > 0 and new != former and new, 10, "an edge that starts")
     os.kill(hanging, signal.SIGSTOP)
     try:
-        os.kill(pid_of(stack, "server"), signal.SIGKILL)
+        kill(stack, "server")
         until(lambda: status(stack) is not None, 10, "the server")
     finally:
         os.kill(hanging, signal.SIGCONT)
@@ -170,10 +173,14 @@ def test_an_edge_that_hangs_at_its_start_holds_up_no_server(stack: Stack):
 
 def test_an_edge_that_stops_answering_is_replaced(stack: Stack):
     until(lambda: sound(stack), what="a tunnel to break")
-    former = pid_of(stack, "edge")
+    former = until(lambda: max(pid_of(stack, "edge"), 0), what="an edge")
     os.kill(former, signal.SIGSTOP)
     until(lambda: pid_of(stack, "edge") not in (former, 0, -1), 40, "a successor")
     until(lambda: sound(stack), 30, "the whole path")
+
+
+def kill(stack: Stack, role: str) -> None:
+    os.kill(until(lambda: max(pid_of(stack, role), 0), what=f"a {role} to kill"), signal.SIGKILL)
 
 
 def some_calls(prefix: str, first: int) -> list[dict]:
@@ -315,16 +322,16 @@ def a_slow_call(stack: Stack, wiki: Process, milliseconds: int) -> Iterator[McpS
     until(lambda: marks_seen(wiki, mark), what="the slow call")
     yield session
     assert session.stop_reason() is None, "the slow call ended before what was to happen during it"
-    session.finish(30)
+    session.finish(60)
     assert session.results() == [(False, "awake")]
 
 
 def test_a_renewed_leaf_serves_new_calls_and_drops_no_running_one(stack: Stack, wiki: Process, tmp_path: Path):
     new = Authority(tls_of(stack)).leaf(stack, tmp_path / "new", 60.5)
     assert until(lambda: leaf_days(stack), 5, "the gateway's word") != 60
-    with a_slow_call(stack, wiki, 5000):
+    with a_slow_call(stack, wiki, 12_000):
         put(stack, new)
-        until(lambda: leaf_days(stack) == 60, 4, "the new leaf in use")
+        until(lambda: leaf_days(stack) == 60, 10, "the new leaf in use")
         assert sound(stack)
     with ThreadPoolExecutor(SESSIONS) as pool:
         assert works(pool, [mcp_session(stack) for _ in range(SESSIONS)], "renewed")
@@ -338,17 +345,17 @@ def test_a_wrong_leaf_is_a_named_error_and_the_right_one_heals(stack: Stack, wik
     (tmp_path / "ca").mkdir()
     authority = Authority(tls_of(stack)) if wrong == "expired" else Authority(tmp_path / "ca", "somebody else's")
     put(stack, authority.leaf(stack, tmp_path / "wrong", -1 if wrong == "expired" else 60))
-    until(lambda: failing_with(stack) == code, 5, f"a probe that fails with {code}")
+    until(lambda: failing_with(stack) == code, 15, f"a probe that fails with {code}")
     # What was verified before stands until its connection ends.
     before = connections(stack)
-    os.kill(pid_of(stack, "connector"), signal.SIGKILL)
+    kill(stack, "connector")
     until(lambda: stands_anew(stack, before), 10, "the tunnel")
     mark = f"wrong-{time.monotonic_ns()}"
     [(error, text)] = session.call(slow(mark, 0), seconds=15)
     assert error and f"{code}: " in text and NOT_RUN.search(text) and "Next step: " in text, text
     assert not marks_seen(wiki, mark)
     put(stack, right)
-    until(lambda: sound(stack), 5, "the right leaf in use")
+    until(lambda: sound(stack), 15, "the right leaf in use")
     [(error, text)] = session.call(mcp("search", query="after"))
     assert not error, text
 
@@ -365,13 +372,13 @@ def test_a_second_ca_is_registered_and_switched_to_without_a_dropped_call(stack:
         while not stop.is_set():
             results.extend(session.call(mcp("search", query="on and on")))
 
-    with ThreadPoolExecutor(1) as pool, a_slow_call(stack, wiki, 8000):
+    with ThreadPoolExecutor(1) as pool, a_slow_call(stack, wiki, 20_000):
         calling = pool.submit(call_again_and_again)
         try:
             registered = certificates.create(tunnel, ca_certificate_pem=second.pem.read_text())
             assert sound(stack)
             put(stack, second.leaf(stack, tmp_path / "new", 45.5))
-            until(lambda: leaf_days(stack) == 45, 4, "the new leaf in use")
+            until(lambda: leaf_days(stack) == 45, 10, "the new leaf in use")
             assert sound(stack)
             certificates.archive(first.id, tunnel_id=tunnel)
             assert sound(stack)
@@ -384,7 +391,7 @@ def test_a_second_ca_is_registered_and_switched_to_without_a_dropped_call(stack:
     # And back, as it was.
     certificates.create(tunnel, ca_certificate_pem=(tls_of(stack) / "ca.pem").read_text())
     put(stack, right)
-    until(lambda: leaf_days(stack) != 45, 4, "the first leaf in use")
+    until(lambda: leaf_days(stack) != 45, 15, "the first leaf in use")
     certificates.archive(registered.id, tunnel_id=tunnel)
     assert sound(stack)
 
@@ -413,11 +420,11 @@ def test_a_rotated_token_ends_no_connection_and_the_old_one_makes_no_new_one(sta
     """The last of this stack: it is restarted."""
     tunnel, session = stack.ready["tunnel_id"], mcp_session(stack)
     before = connections(stack)
-    with a_slow_call(stack, wiki, 1500):
+    with a_slow_call(stack, wiki, 8000):
         client_of(stack).beta.tunnels.rotate_token(tunnel)
         assert session.call(mcp("search", query="rotated"))[0][0] is False
     assert connections(stack) == before
-    os.kill(pid_of(stack, "connector"), signal.SIGKILL)
+    kill(stack, "connector")
     until(lambda: "token_refused" in codes(stack), 10, "the refusal of the old token, by name")
     assert connections(stack) == {}
     [(error, text)] = session.call(mcp("search", query="offline"), seconds=15)

@@ -19,7 +19,12 @@ fn bound(address: SocketAddr, until: Instant, mut pause: impl FnMut()) -> Result
     loop {
         match TcpListener::bind(address) {
             Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => pause(),
-            bound => return bound.or_misused(&format!("listen on {address}")),
+            Ok(listener) => {
+                // As many may wait to be taken as the system allows: the library's 128 are a burst of one busy client.
+                rustix::net::listen(&listener, WAITING).or_misused(&format!("listen on {address}"))?;
+                return Ok(listener);
+            }
+            Err(error) => return Err(error).or_misused(&format!("listen on {address}")),
         }
     }
 }
@@ -39,6 +44,8 @@ pub(crate) fn taken(socket: OwnedFd) -> Result<tokio::net::TcpListener, Failure>
     tokio::net::TcpListener::from_std(socket).or_misused("take the listening socket")
 }
 
+/// Connections that wait to be taken; the system's own bound, usually 4,096, may be lower.
+const WAITING: i32 = 4096;
 const PATIENCE: Duration = Duration::from_secs(3);
 const AGAIN: Duration = Duration::from_millis(20);
 

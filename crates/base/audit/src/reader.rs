@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::vec;
 
 use crate::line::{self, Entry, LONGEST_RECORD, Malformed};
@@ -119,13 +120,13 @@ impl Lines {
     }
 
     fn read_line(path: &Path, reader: &mut BufReader<File>, number: &mut u64) -> Option<Line> {
-        let mut bytes = Vec::new();
-        let read = reader.by_ref().take(LONGEST_RECORD as u64).read_until(b'\n', &mut bytes);
-        let content = match read {
-            Ok(0) => return None,
-            Ok(_) if bytes.pop_if(|byte| *byte == b'\n').is_some() => Ok(bytes),
-            Ok(count) if count == LONGEST_RECORD => Err(Problem::NotARecord),
-            Ok(_) => Err(Problem::Unterminated),
+        let content = match line_of(reader, pause) {
+            Ok(bytes) if bytes.is_empty() => return None,
+            Ok(mut bytes) => match bytes.pop() {
+                Some(b'\n') => Ok(bytes),
+                _ if bytes.len() == LONGEST_RECORD - 1 => Err(Problem::NotARecord),
+                _ => Err(Problem::Unterminated),
+            },
             Err(error) => Err(Problem::Unreadable(error.to_string())),
         };
         *number += 1;
@@ -158,5 +159,51 @@ impl Iterator for Lines {
     }
 }
 
+/// The next line with its end, or what there is of it. The end of a line that is being written is waited for: whoever reads beside the writer may come in
+/// the middle of a write.
+fn line_of(reader: &mut impl BufRead, mut pause: impl FnMut()) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for _ in 0..=LOOKS {
+        reader.by_ref().take((LONGEST_RECORD - bytes.len()) as u64).read_until(b'\n', &mut bytes)?;
+        if bytes.is_empty() || bytes.ends_with(b"\n") || bytes.len() == LONGEST_RECORD {
+            break;
+        }
+        pause();
+    }
+    Ok(bytes)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a file says nothing when more of it is written")]
+fn pause() {
+    std::thread::sleep(AGAIN);
+}
+
+/// How often more of a line is looked for, and how long after each look.
+const LOOKS: usize = 10;
+const AGAIN: Duration = Duration::from_millis(20);
 /// How far from a file's end a record near it is looked for first.
 const NEAR_BYTES: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_being_written_is_read_whole_and_one_that_stays_torn_is_given_as_it_is() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut writer = file.reopen().unwrap();
+        writer.write_all(b"whole\nha").unwrap();
+        let mut reader = BufReader::new(File::open(file.path()).unwrap());
+        let mut rest = [&b"lf"[..], b" and half\n"].into_iter();
+        let mut more = || writer.write_all(rest.next().unwrap_or_default()).unwrap();
+        assert_eq!(line_of(&mut reader, &mut more).unwrap(), b"whole\n");
+        assert_eq!(line_of(&mut reader, &mut more).unwrap(), b"half and half\n");
+        assert_eq!(line_of(&mut reader, &mut more).unwrap(), b"");
+        writer.write_all(b"torn").unwrap();
+        let mut waited = 0;
+        assert_eq!(line_of(&mut reader, || waited += 1).unwrap(), b"torn");
+        assert_eq!(waited, LOOKS + 1);
+    }
+}

@@ -63,12 +63,11 @@ impl Stand {
     }
 
     async fn peer(&self, owner: &Owner, role: Role, name: &str, sessions: &[SessionId]) -> Worker {
-        let (stream, end, task) = self.attach(owner);
+        let (stream, _end, task) = self.attach(owner);
         let (read, write) = tokio::io::split(stream);
         let mut worker = Worker {
             reader: FrameReader::new(read, FRAME_BYTES, PATIENCE),
             writer: FrameWriter::new(write, 4 * FRAME_BYTES, PATIENCE),
-            end,
             task,
         };
         worker.say(FromPerimeter::Hello(hello(role, name, sessions))).await;
@@ -94,7 +93,6 @@ impl Stand {
 struct Worker {
     reader: FrameReader<tokio::io::ReadHalf<UnixStream>>,
     writer: FrameWriter<tokio::io::WriteHalf<UnixStream>>,
-    end: CancellationToken,
     task: JoinHandle<()>,
 }
 
