@@ -70,4 +70,14 @@ mod tests {
         let refused = bound(address, Instant::now(), || panic!("the time is over")).unwrap_err();
         assert!(matches!(&refused, Failure::Misused(text) if text.contains(&address.to_string())), "{refused}");
     }
+
+    #[test]
+    fn a_burst_of_connections_waits_to_be_taken() {
+        let listening = tcp(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = listening.local_addr().unwrap();
+        // Nobody takes them; of 128 places the rest would be knocking in vain.
+        let waiting: Vec<_> =
+            (0..500).map(|_| std::net::TcpStream::connect_timeout(&address, Duration::from_secs(20))).collect();
+        assert!(waiting.iter().all(Result::is_ok));
+    }
 }

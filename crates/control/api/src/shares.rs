@@ -22,6 +22,8 @@ pub struct Lasting {
     pub of_all: usize,
     /// Polls of one environment key.
     pub polls_of_key: usize,
+    /// Polls of all.
+    pub polls_of_all: usize,
     /// Of all, and polls.
     pub with_polls: usize,
     /// Bodies of one session token.
@@ -39,6 +41,7 @@ impl Default for Lasting {
             of_key: 384,
             of_all: 768,
             polls_of_key: 256,
+            polls_of_all: 512,
             with_polls: 896,
             bodies_of_session: 16,
             bodies_of_key: 48,
@@ -141,7 +144,7 @@ impl Shares {
         let with_polls = (taken.all + taken.polls, self.most.with_polls, "streams, downloads, uploads and polls");
         let bounds = match of {
             Of::Lasting => vec![(taken.all, self.most.of_all, of.words()), with_polls],
-            Of::Poll => vec![with_polls],
+            Of::Poll => vec![(taken.polls, self.most.polls_of_all, of.words()), with_polls],
             Of::Body => vec![(taken.bodies, self.most.bodies_of_all, of.words())],
         };
         for (has, most, what) in bounds {
@@ -251,13 +254,17 @@ mod tests {
         let refused = shares.take_poll(&first).unwrap_err();
         assert_eq!((refused.status(), refused.error_code), (429, Some("limit_requests_under_way")));
         assert!(refused.message.contains("256 polls"), "{refused}");
+        let others = polls(&second);
+        assert_eq!(others.len(), 256, "another key has its own");
+        let refused = shares.take_poll(&environment()).unwrap_err();
+        assert!(refused.message.contains("512 polls"), "{refused}");
         let streams = all_of(&shares, &first);
-        assert_eq!(streams.len(), 384, "what lasts is counted apart");
-        assert_eq!(polls(&second).len(), 256, "another key has its own");
-        let (own, others) = (polls(&second), polls(&environment()));
-        assert_eq!(own.len() + others.len(), 896 - 256 - 384, "and all together leave room for the rest");
-        assert_eq!(shares.take(&second).unwrap_err().status(), 429);
-        drop((held, streams, own, others));
+        assert_eq!(streams.len(), 384, "polls leave room for what lasts");
+        assert_eq!(shares.take(&second).unwrap_err().status(), 429, "and all together for the rest");
+        drop(others);
+        let (lasting, again) = (all_of(&shares, &second), polls(&second));
+        assert_eq!((lasting.len(), again.len()), (896 - 256 - 384, 0));
+        drop((held, streams, lasting));
         assert!(lock(&shares.taken).by_credential.is_empty());
         assert_eq!(polls(&first).len(), 256, "what is dropped is free again");
     }

@@ -69,7 +69,7 @@ impl Peer {
 
     /// The next command, where one comes within a moment.
     pub(crate) fn command_if_any(&mut self) -> Option<(u64, CommandBody)> {
-        self.stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        self.stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let mut length = [0; 4];
         self.stream.read_exact(&mut length).ok()?;
         let mut body = vec![0; u32::from_le_bytes(length) as usize];

@@ -18,10 +18,10 @@ use crate::Missing;
 /// Lets so much time pass at once, up to which the model is waited for and no longer.
 async fn is_waited_for(asked: &Call, time: Duration) {
     tokio::time::pause();
-    tokio::time::advance(time - Duration::from_secs(1)).await;
+    tokio::time::advance(time - Duration::from_secs(10)).await;
     tokio::task::yield_now().await;
     assert!(!asked.news.is_closed(), "it is given up too soon");
-    tokio::time::advance(Duration::from_secs(1)).await;
+    tokio::time::advance(Duration::from_secs(10)).await;
     tokio::time::resume();
     tokio::time::timeout(PATIENCE, asked.news.closed()).await.expect("it is given up in time");
 }

@@ -43,7 +43,7 @@ async fn an_upstream_that_stalls_within_its_answer_is_cut_off_and_told() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_its_answer_is_given_up() {
-    let stand = Stand::with(Bounds { body_idle: SHORT, ..Bounds::default() }).await;
+    let stand = Stand::with(Bounds { body_idle: Duration::from_secs(2), ..Bounds::default() }).await;
     stand.upstream.replies(|_| vec![whole("200 OK", &[], &vec![b'a'; 64 << 20])]);
     let mut stream = stand.towards(Way::Redirect, "open.test", 80).await;
     stream.write_all(&get("http", "open.test", 80, "/", &[])).await.unwrap();

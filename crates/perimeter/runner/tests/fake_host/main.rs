@@ -92,7 +92,7 @@ async fn the_items_own_token_is_used_for_the_session_and_the_environments_key_fo
 async fn a_lost_lease_ends_the_work_without_a_stop() {
     let slow = Arc::new(tokio::sync::Notify::new());
     let script =
-        Script { history: vec![tool("sevt_1", "bash")], ttl_seconds: 2, conflict_after: Some(1), ..Script::default() };
+        Script { history: vec![tool("sevt_1", "bash")], ttl_seconds: 6, conflict_after: Some(1), ..Script::default() };
     let setting = Setting::with(script, Double { slow: Some(slow), ..Double::default() }).await;
     let worker = setting.worker();
     let drain = worker.drain();
@@ -110,7 +110,7 @@ async fn a_lost_lease_ends_the_work_without_a_stop() {
 async fn a_stop_from_the_server_ends_the_work_with_a_stop() {
     let slow = Arc::new(tokio::sync::Notify::new());
     let script =
-        Script { history: vec![tool("sevt_1", "bash")], ttl_seconds: 2, stopping_after: Some(1), ..Script::default() };
+        Script { history: vec![tool("sevt_1", "bash")], ttl_seconds: 6, stopping_after: Some(1), ..Script::default() };
     let setting = Setting::with(script, Double { slow: Some(slow), ..Double::default() }).await;
     setting.until_stopped(1).await;
     assert_eq!(setting.host.seen().results.len(), 0);
