@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 
 use crate::data::Data;
 use crate::failure::{Failure, Or};
-use crate::listening;
+use crate::{listening, secret_file};
 
 /// What `up`'s edge is called in its certificate.
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -105,7 +105,7 @@ pub(crate) fn tls(certificate: &Path, key: &Path, alpn: &[&[u8]]) -> Result<Arc<
         CertificateDer::pem_slice_iter(&fs::read(certificate).or_misused(&doing(certificate))?)
             .collect::<Result<_, _>>()
             .or_misused(&doing(certificate))?;
-    let key = PrivateKeyDer::from_pem_slice(&fs::read(key).or_misused(&doing(key))?).or_misused(&doing(key))?;
+    let key = PrivateKeyDer::from_pem_slice(&secret_file::bytes(key)?).or_misused(&doing(key))?;
     let versions = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .or_misused("prepare TLS")?;

@@ -21,6 +21,7 @@ use crate::config::{self, Configuration, DEFAULT_ENVIRONMENT};
 use crate::data::Data;
 use crate::failure::{Failure, Or};
 use crate::roles::{keep_memory_private, variables};
+use crate::secret_file;
 use crate::tunnel::{Files, Leaf};
 use crate::up::{Signals, stopping};
 
@@ -52,7 +53,7 @@ pub(crate) fn configuration(
 ) -> Result<GatewayConfig, Failure> {
     let environments: BTreeMap<_, _> =
         inner.environment_id.into_iter().map(|id| (DEFAULT_ENVIRONMENT.to_owned(), id)).collect();
-    let token = read(&inner.token)?;
+    let token = secret_file::text(&inner.token)?;
     Ok(GatewayConfig {
         exe: postern_exec::program::own_executable().or_misused("find this executable")?,
         server_url: inner.server_url,
@@ -80,7 +81,7 @@ pub(crate) fn configuration(
 }
 
 fn proxy((endpoint, credentials): (Endpoint, Option<PathBuf>)) -> Result<Proxy, Failure> {
-    let credentials = credentials.as_deref().map(read).transpose()?;
+    let credentials = credentials.as_deref().map(secret_file::text).transpose()?;
     let credentials = credentials.map(|text| WireBytes::new(text.trim().as_bytes().to_vec()));
     Ok(Proxy { url: endpoint.to_string(), credentials })
 }

@@ -20,7 +20,7 @@ use crate::cli::LogFormat;
 use crate::config::{Configuration, DEFAULT_ENVIRONMENT};
 use crate::data::Data;
 use crate::failure::{Failure, Or};
-use crate::{edge, logging, ours, reach, server};
+use crate::{edge, logging, ours, reach, secret_file, server};
 
 /// A role that this process was started as.
 #[derive(Clone, Copy)]
@@ -278,7 +278,7 @@ pub(crate) fn worker_configuration(
 ) -> Result<WorkerConfig, Failure> {
     let environments = BTreeMap::from([(DEFAULT_ENVIRONMENT.to_owned(), service.environment_id.clone())]);
     let key_file = &service.environment_key_file;
-    let key = std::fs::read_to_string(key_file).or_misused(&format!("read {}", key_file.display()))?;
+    let key = secret_file::text(key_file)?;
     let kept = configuration.ours.all().into_iter().chain(ours::names_of(key_file)).collect();
     Ok(WorkerConfig {
         exe: postern_exec::program::own_executable().or_misused("find this executable")?,
