@@ -22,6 +22,18 @@ pub(crate) fn text(path: &Path) -> Result<String, Failure> {
     String::from_utf8(bytes(path)?).map_err(|_| Failure::Misused(format!("{}: it is not text", doing(path))))
 }
 
+/// The key that stands in the file, without what is blank around it.
+///
+/// # Errors
+/// As [`text`], or nothing stands there: that is no way to say that there is no key.
+pub(crate) fn key(path: &Path) -> Result<String, Failure> {
+    let key = text(path)?.trim().to_owned();
+    if key.is_empty() {
+        return Err(Failure::Misused(format!("{0} holds no key; write it into {0}, or name no file", path.display())));
+    }
+    Ok(key)
+}
+
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut opened = File::open(path)?;
     postern_secret::guarded(&opened, path)?;
@@ -40,6 +52,23 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+
+    #[test]
+    fn a_file_in_which_no_key_stands_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("key");
+        for (written, is_key) in [(" a key \n", true), ("", false), (" \n\t\n", false)] {
+            fs::write(&file, written).unwrap();
+            fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+            match key(&file) {
+                Ok(key) => assert!(is_key && key == "a key", "{written:?}"),
+                Err(refused) => {
+                    assert!(!is_key && matches!(refused, Failure::Misused(_)), "{written:?}");
+                    assert!(refused.to_string().contains("write it into"), "{refused}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_secret_is_read_where_its_owner_alone_writes_it_and_not_everybody_reads_it() {

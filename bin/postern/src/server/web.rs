@@ -42,13 +42,7 @@ impl WebConfiguration {
     pub(crate) fn read(section: &deployment::Web) -> Result<Self, Failure> {
         let search = section.search.as_ref().map(|search| {
             let key = match &search.key_file {
-                Some(file) => {
-                    let text = secret_file::text(file)?.trim().to_owned();
-                    if text.is_empty() {
-                        return Err(Failure::Misused(format!("{} holds no key", file.display())));
-                    }
-                    Some(WireBytes::new(text.into_bytes()))
-                }
+                Some(file) => Some(WireBytes::new(secret_file::key(file)?.into_bytes())),
                 None => None,
             };
             Ok(SearchConfiguration { kind: search.kind, url: search.url.to_string(), key })
