@@ -50,3 +50,23 @@ def zones(tmp_path: Path) -> Path:
 def test_an_empty_key_of_the_model_is_refused(tmp_path: Path):
     key = secret_file(" \n")
     misused(run("up", "--listen", "127.0.0.1:0", "--model-key-file", str(key), cwd=tmp_path), str(key), "holds no key")
+
+
+def test_an_environment_that_no_zone_has_is_refused_with_those_that_there_are(zones: Path):
+    misused(run("zone", "explain", "GET", "https://api.ledger.internal/", "--environment", "nosuch", cwd=zones),
+            "no zone of the file has the environment nosuch", "default, env_01other")
+    asked = run("zone", "explain", "GET", "https://api.ledger.internal/", "--environment", "default", cwd=zones)
+    assert asked.returncode == 0, asked.stderr
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["connect", "api.ledger.internal"], "connect api.ledger.internal:443"),
+    (["connect", "[::1]"], "connect [::1]:443"),
+    (["connect", "api.ledger.internal:443", "--address", "10.0.0.1"], "--address is judged with a request"),
+    (["tool", "bash", "--header", "x: y"], "--header is judged with a request"),
+    (["--credential", "ledger-api", "--placeholder", "ledger-api@header:x"], "--placeholder is judged with a request"),
+    (["tool", "nosuch"], "no sandbox has a tool nosuch; ask about one of bash, read, write, edit, glob, grep"),
+    (["tool", "web_fetch"], "no sandbox has a tool web_fetch"),
+])
+def test_a_question_that_is_none_is_usage_and_no_refusal(zones: Path, words: list[str], said: str):
+    misused(run("zone", "explain", "--zone", "ledger", *words, cwd=zones), said)
