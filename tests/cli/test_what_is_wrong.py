@@ -70,3 +70,16 @@ def test_an_environment_that_no_zone_has_is_refused_with_those_that_there_are(zo
 ])
 def test_a_question_that_is_none_is_usage_and_no_refusal(zones: Path, words: list[str], said: str):
     misused(run("zone", "explain", "--zone", "ledger", *words, cwd=zones), said)
+
+
+def test_zone_check_takes_its_file_as_other_commands_do_and_says_each_error_once_at_its_place(tmp_path: Path):
+    file, policy = tmp_path / "zones.toml", tmp_path / "own.cedar"
+    file.write_text(ZONE)
+    assert run("zone", "check", "--config", file, cwd=tmp_path).returncode == 0
+    file.write_text(ZONE.replace('internal"\n', 'internal"\nports = ["443"]\n'))
+    wrong = run("zone", "check", "--config", file, cwd=tmp_path)
+    misused(wrong, "6:10: ports must be a whole number")
+    assert "ports is empty" not in wrong.stderr and wrong.stderr.count("ports") == 1
+    file.write_text(ZONE.replace('environment = "default"\n', 'environment = "default"\npolicy_file = "own.cedar"\n'))
+    policy.write_text('// What nobody may.\n\nforbid (principal, action, resource) when { context.nothing };\n')
+    misused(run("zone", "check", "--config", file, cwd=tmp_path), f"{file}:4:", "own.cedar:3:1")
