@@ -83,3 +83,12 @@ def test_zone_check_takes_its_file_as_other_commands_do_and_says_each_error_once
     file.write_text(ZONE.replace('environment = "default"\n', 'environment = "default"\npolicy_file = "own.cedar"\n'))
     policy.write_text('// What nobody may.\n\nforbid (principal, action, resource) when { context.nothing };\n')
     misused(run("zone", "check", "--config", file, cwd=tmp_path), f"{file}:4:", "own.cedar:3:1")
+
+
+def test_an_audit_log_that_is_not_there_is_said_to_be_so_by_each_verb_that_takes_one(postern: Stack, tmp_path: Path):
+    for verb in ("verify", "show"):
+        misused(run("audit", verb, "nosuch", cwd=tmp_path), "no audit log is at nosuch")
+        misused(run("audit", verb, cwd=tmp_path), "no audit log is at")
+    log = postern.data / "perimeter/audit"
+    shown = run("audit", "show", "--json", log, cwd=tmp_path)
+    assert shown.returncode == 0 and json.loads(shown.stdout.splitlines()[0])["seq"] == 1, shown.stderr
