@@ -92,3 +92,17 @@ def test_an_audit_log_that_is_not_there_is_said_to_be_so_by_each_verb_that_takes
     log = postern.data / "perimeter/audit"
     shown = run("audit", "show", "--json", log, cwd=tmp_path)
     assert shown.returncode == 0 and json.loads(shown.stdout.splitlines()[0])["seq"] == 1, shown.stderr
+
+
+def test_a_run_without_its_model_names_the_endpoint_to_the_operator_alone(new_stack, tmp_path: Path):
+    stack: Stack = new_stack(arguments=["--no-worker", "--no-gateway"])
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    assert stack.stop() == 0
+    stack.config = model_section({"url": url})
+    stack.start()
+    told = first_error("run", "hello", "--data-dir", stack.data, cwd=stack.directory)
+    assert told.startswith("! model_request_failed_error: ") and "Check that it runs" in told, told
+    assert told.endswith(f" `[model] url` is {url} here."), told
+    told = first_error("run", "hello", cwd=tmp_path, env={"POSTERN_URL": stack.base_url, "POSTERN_API_KEY": stack.api_key})
+    assert "Check that it runs" in told and url not in told, told
