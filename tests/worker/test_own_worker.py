@@ -40,3 +40,4 @@ def test_a_key_that_the_server_refuses_ends_it_with_three(new_stack, tmp_path):
         [BINARY, "worker", "--url", stack.base_url, "--environment", stack.environment_id, "--environment-key-file", str(key)],
         cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 3, done.stderr[-2000:]
+    assert "`postern up --new-keys`" in done.stderr and "`postern server --new-keys`" in done.stderr, done.stderr[-2000:]
