@@ -106,3 +106,10 @@ def test_a_run_without_its_model_names_the_endpoint_to_the_operator_alone(new_st
     assert told.endswith(f" `[model] url` is {url} here."), told
     told = first_error("run", "hello", cwd=tmp_path, env={"POSTERN_URL": stack.base_url, "POSTERN_API_KEY": stack.api_key})
     assert "Check that it runs" in told and url not in told, told
+
+
+def test_a_verify_that_did_not_begin_leaves_no_log(tmp_path: Path):
+    env = {"TMPDIR": str(tmp_path)}
+    misused(run("verify", "--only", "nosuch", cwd=tmp_path, env=env), "no probe is called nosuch")
+    misused(run("verify", "--zone", "nosuch", cwd=tmp_path, env=env), "no zone fits")
+    assert list(tmp_path.iterdir()) == []
