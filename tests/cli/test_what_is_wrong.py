@@ -113,3 +113,15 @@ def test_a_verify_that_did_not_begin_leaves_no_log(tmp_path: Path):
     misused(run("verify", "--only", "nosuch", cwd=tmp_path, env=env), "no probe is called nosuch")
     misused(run("verify", "--zone", "nosuch", cwd=tmp_path, env=env), "no zone fits")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_that_nobody_reads_leaves_no_directory(tmp_path: Path):
+    read, written = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run([BINARY, "demo"], cwd=tmp_path, env=os.environ | {"TMPDIR": str(tmp_path)}, stdout=written,
+                              stderr=subprocess.PIPE, text=True, timeout=240)
+    finally:
+        os.close(written)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert list(tmp_path.glob("postern-demo-*")) == []
