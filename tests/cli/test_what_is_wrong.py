@@ -94,6 +94,14 @@ def test_an_audit_log_that_is_not_there_is_said_to_be_so_by_each_verb_that_takes
     assert shown.returncode == 0 and json.loads(shown.stdout.splitlines()[0])["seq"] == 1, shown.stderr
 
 
+def test_a_data_directory_that_is_a_file_and_a_port_that_is_taken_are_named_with_what_to_do(tmp_path: Path):
+    (tmp_path / "data").write_text("")
+    misused(run("up", "--data-dir", "data", cwd=tmp_path), "data is no directory", "--data-dir")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        misused(run("up", "--listen", address, cwd=tmp_path), f"listen on {address}", "another port")
+
+
 def test_a_run_without_its_model_names_the_endpoint_to_the_operator_alone(new_stack, tmp_path: Path):
     stack: Stack = new_stack(arguments=["--no-worker", "--no-gateway"])
     with socket.create_server(("127.0.0.1", 0)) as nobody:

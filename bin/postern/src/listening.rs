@@ -19,6 +19,10 @@ fn bound(address: SocketAddr, until: Instant, mut pause: impl FnMut()) -> Result
     loop {
         match TcpListener::bind(address) {
             Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => pause(),
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                let next = "end what listens there (`ss -ltnp` names it), or listen on another port";
+                return Err(Failure::Misused(format!("listen on {address}: {error}; {next}")));
+            }
             bound => return bound.or_misused(&format!("listen on {address}")),
         }
     }
@@ -62,5 +66,6 @@ mod tests {
         let address = held.local_addr().unwrap();
         let refused = bound(address, Instant::now(), || panic!("the time is over")).unwrap_err();
         assert!(matches!(&refused, Failure::Misused(text) if text.contains(&address.to_string())), "{refused}");
+        assert!(refused.to_string().contains("another port"), "{refused}");
     }
 }
