@@ -143,6 +143,7 @@ def worker(stack: Stack, second: Stack, zones: str) -> Iterator[Path]:
     place = second.directory
     (place / "postern.toml").write_text("config = 1\n" + zones.replace('environment = "default"', f'environment = "{stack.environment_id}"'))
     (place / "environment.key").write_text(stack.environment_key)
+    (place / "environment.key").chmod(0o600)
     command = [BINARY, "worker", "--url", stack.base_url, "--environment", stack.environment_id,
                "--environment-key-file", str(place / "environment.key"), "--data-dir", str(second.data)]
     with (place / "log").open("wb") as log:

@@ -99,6 +99,7 @@ class Site:
 def site(tmp_path_factory) -> Site:
     site = Site(tmp_path_factory.mktemp("site"))
     (site.ca.parent / "search.key").write_text("search-key-of-the-server\n")
+    (site.ca.parent / "search.key").chmod(0o600)
     yield site
     site.close()
 

@@ -75,6 +75,7 @@ domain = "tunnel.journey.example"
     ready = json.loads(line)
     environment = ready["environment_id"]
     (directory / "key").write_text(ready["environment_key"])
+    (directory / "key").chmod(0o600)
 
     zone = f'[zone.ledger]\nenvironment = "{environment}"\n{WIKI_RULE}'
     launch(worker, "worker", f"""

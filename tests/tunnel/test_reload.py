@@ -39,6 +39,7 @@ def test_a_route_is_added_without_dropping_a_running_call(new_stack, wiki):
     until(lambda: any(event.type == "agent.mcp_tool_use" for event in slow.events()), 20, "the slow call")
     token = first.with_name("notes")
     token.write_text("journey-notes-token-0a1b2c3d4e5f6071")
+    token.chmod(0o600)
     reload(stack, stack.config + ROUTE.format(url=notes.ready["url"], token=token))
     until(lambda: said(stack, "took up its routes"), 20, "the reload")
     added = mcp_session(stack, "notes")

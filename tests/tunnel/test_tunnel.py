@@ -201,3 +201,10 @@ def test_revoking_the_token_ends_the_tunnel_within_a_second(new_stack, wiki):
     session.send()
     session.finish()
     assert "tunnel_offline" in session.errors()[0].message
+    # Who reads the log, or filters it for secrets, is told that these are ids.
+    records = [json.loads(line) for line in stack.log.read_text().splitlines() if line.startswith("{")]
+    fields = {record["message"]: record["fields"] for record in records}
+    revoked = fields["tunnel token revoked"]
+    assert revoked["token_id"] and "token" not in revoked
+    stood = [record["fields"]["owner"] for record in records if record["message"] == "a control stream stands"]
+    assert {stack.ready["tunnel_id"], stack.environment_id} <= set(stood), stood

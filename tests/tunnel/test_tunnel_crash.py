@@ -282,6 +282,7 @@ def put(stack: Stack, pair: Path) -> None:
     for name in ("leaf.key", "leaf.pem"):
         new = tls_of(stack) / f".{name}.new"
         new.write_bytes((pair / name).read_bytes())
+        new.chmod(0o600)
         new.rename(tls_of(stack) / name)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 
-from conftest import BINARY, Stack, results_of, tool
+from conftest import BINARY, Stack, results_of, secret_file, tool
 
 
 def test_it_serves_the_queue_of_a_server_elsewhere_and_drains(new_stack, tmp_path):
     stack: Stack = new_stack(arguments=["--no-worker"])
-    key = tmp_path / "environment.key"
-    key.write_text(stack.environment_key + "\n")
+    key = secret_file(stack.environment_key + "\n")
     command = [BINARY, "worker", "--url", stack.base_url, "--environment", stack.environment_id, "--environment-key-file", str(key)]
     with (tmp_path / "log").open("wb") as log:
         worker = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
@@ -36,9 +35,9 @@ def test_it_names_what_is_missing(tmp_path):
 
 def test_a_key_that_the_server_refuses_ends_it_with_three(new_stack, tmp_path):
     stack: Stack = new_stack(arguments=["--no-worker"])
-    key = tmp_path / "environment.key"
-    key.write_text("pst_env_wrong")
+    key = secret_file("pst_env_wrong")
     done = subprocess.run(
         [BINARY, "worker", "--url", stack.base_url, "--environment", stack.environment_id, "--environment-key-file", str(key)],
         cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 3, done.stderr[-2000:]
+    assert "`postern up --new-keys`" in done.stderr and "`postern server --new-keys`" in done.stderr, done.stderr[-2000:]

@@ -1,6 +1,6 @@
 //! `postern audit`: is the record whole, and what does it say.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use postern_audit::{BadKey, Decision, Destination, Entry, Kind, Noted, PublicKey, Report};
 
@@ -16,9 +16,24 @@ pub(crate) fn run(verb: &AuditVerb) -> Result<(), Failure> {
     match verb {
         AuditVerb::Verify { path, key, at_least, place } => {
             let noted = noted(key.as_deref(), at_least.as_deref())?;
-            verify(&path.clone().map_or_else(|| log_of(place), Ok)?, &noted)
+            verify(&there(path.as_deref(), place)?, &noted)
         }
-        AuditVerb::Show { session, json, place } => show(&log_of(place)?, session.as_deref(), *json),
+        AuditVerb::Show { path, session, json, place } => {
+            show(&there(path.as_deref(), place)?, session.as_deref(), *json)
+        }
+    }
+}
+
+/// The log that is meant, which has to be there: of one that is not, nothing is broken.
+fn there(path: Option<&Path>, place: &Place) -> Result<PathBuf, Failure> {
+    let path = path.map_or_else(|| log_of(place), |path| Ok(path.to_owned()))?;
+    match path.try_exists() {
+        Ok(true) => Ok(path),
+        Ok(false) => Err(Failure::Misused(format!(
+            "no audit log is at {}; name its directory or one of its files, or --data-dir or --config of the perimeter that writes it",
+            path.display()
+        ))),
+        Err(error) => Err(error).or_misused(&format!("look for the audit log {}", path.display())),
     }
 }
 
@@ -47,7 +62,7 @@ fn public_key(given: &str) -> Result<PublicKey, Failure> {
 }
 
 #[expect(clippy::print_stdout, reason = "the verdict is the command's result")]
-fn verify(path: &std::path::Path, noted: &Noted) -> Result<(), Failure> {
+fn verify(path: &Path, noted: &Noted) -> Result<(), Failure> {
     let report = postern_audit::verify_with(path, noted)
         .map_err(|broken| Failure::NotHeld(chain("the audit log does not hold", &broken)))?;
     println!("{} records, {} to {}, one unbroken chain", report.records, report.first_seq, report.last_seq);
@@ -82,7 +97,7 @@ fn to_note(report: &Report) -> [String; 2] {
 const DOES_NOT_HOLD: &str = "what is shown is not the whole log as it was written (next step: `postern audit verify` with the key that was noted elsewhere)";
 
 #[expect(clippy::print_stdout, reason = "the records are the command's result")]
-fn show(path: &std::path::Path, session: Option<&str>, json: bool) -> Result<(), Failure> {
+fn show(path: &Path, session: Option<&str>, json: bool) -> Result<(), Failure> {
     let doing = format!("read the audit log {}", path.display());
     for entry in postern_audit::entries(path).or_misused(&doing)? {
         let entry = entry.or_misused(&doing)?;

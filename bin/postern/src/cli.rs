@@ -224,6 +224,8 @@ pub(crate) enum AuditVerb {
     },
     /// Print the records, newest last.
     Show {
+        /// A directory or file; the audit log of the configuration or the data directory unless given.
+        path: Option<PathBuf>,
         /// Only this session's.
         #[arg(long, value_name = "ID")]
         session: Option<String>,

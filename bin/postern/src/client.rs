@@ -53,6 +53,11 @@ impl Client {
         Self { http: HttpClient::unix(socket), key: None, workspace: None }
     }
 
+    /// Whether it asks as the operator of this machine's server.
+    pub(crate) fn is_operators(&self) -> bool {
+        self.key.is_none()
+    }
+
     /// A server at a URL.
     pub(crate) fn at(url: &str, key: String, ca: Option<&Path>) -> Result<Self, Failure> {
         let endpoint: Endpoint = url.parse().or_misused("read the server's URL")?;

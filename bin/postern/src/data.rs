@@ -37,6 +37,12 @@ impl Data {
         }
         let root = root.canonicalize().or_misused(&format!("find {}", root.display()))?;
         let about = fs::metadata(&root).or_misused(&format!("look at {}", root.display()))?;
+        if !about.is_dir() {
+            return Err(Failure::Misused(format!(
+                "{} is no directory; name one with --data-dir, or a path where one can be made",
+                root.display()
+            )));
+        }
         if about.uid() != rustix::process::geteuid().as_raw() || about.mode() & 0o077 != 0 {
             let path = root.display();
             return Err(Failure::Misused(format!(
@@ -237,6 +243,17 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
         assert!(Data::open(place.path()).unwrap_err().to_string().contains("chmod 700"));
+    }
+
+    #[test]
+    fn a_file_is_no_directory() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("data");
+        fs::write(&file, "").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let refused = Data::open(&file).unwrap_err().to_string();
+        assert!(refused.contains("is no directory") && refused.contains("--data-dir"), "{refused}");
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
     }
 
     #[test]

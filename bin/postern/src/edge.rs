@@ -11,16 +11,17 @@ use postern_exec::role::First;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
 use crate::data::Data;
-use crate::failure::{Failure, Or};
-use crate::listening;
+use crate::failure::{Failure, Or, chain as chain_of};
+use crate::{listening, secret_file};
 
 /// What `up`'s edge is called in its certificate.
+const SWAPPED: &str = "`tls` is { cert, key }, each a PEM file: see that they are not swapped";
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 /// The first frame to the role; its listening socket comes with it.
@@ -105,7 +106,13 @@ pub(crate) fn tls(certificate: &Path, key: &Path, alpn: &[&[u8]]) -> Result<Arc<
         CertificateDer::pem_slice_iter(&fs::read(certificate).or_misused(&doing(certificate))?)
             .collect::<Result<_, _>>()
             .or_misused(&doing(certificate))?;
-    let key = PrivateKeyDer::from_pem_slice(&fs::read(key).or_misused(&doing(key))?).or_misused(&doing(key))?;
+    if chain.is_empty() {
+        return Err(Failure::Misused(format!("{} holds no certificate; {SWAPPED}", certificate.display())));
+    }
+    let key = PrivateKeyDer::from_pem_slice(&secret_file::bytes(key)?).map_err(|error| match error {
+        pem::Error::NoItemsFound => Failure::Misused(format!("{} holds no private key; {SWAPPED}", key.display())),
+        other => Failure::Misused(chain_of(&doing(key), &other)),
+    })?;
     let versions = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .or_misused("prepare TLS")?;
@@ -128,5 +135,21 @@ mod tests {
         assert_eq!(fs::read_to_string(directory.join("key.pem")).unwrap(), key);
         tls(&directory.join("cert.pem"), &directory.join("key.pem"), &[b"http/1.1"]).unwrap();
         assert!(tls(&directory.join("ca.pem"), &directory.join("key.pem"), &[]).is_err());
+    }
+
+    #[test]
+    fn a_certificate_and_a_key_in_each_others_place_are_named() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("edge");
+        own_certificate(&directory).unwrap();
+        let [cert, key] = ["cert.pem", "key.pem"].map(|name| directory.join(name));
+        for (certificate, private, said) in [
+            (&key, &cert, "key.pem holds no certificate"),
+            (&cert, &cert, "cert.pem holds no private key"),
+            (&key, &key, "key.pem holds no certificate"),
+        ] {
+            let refused = tls(certificate, private, &[]).unwrap_err().to_string();
+            assert!(refused.contains(said) && refused.contains("swapped"), "{refused}");
+        }
     }
 }

@@ -21,6 +21,7 @@ use crate::config::{self, Configuration, DEFAULT_ENVIRONMENT};
 use crate::data::Data;
 use crate::failure::{Failure, Or};
 use crate::roles::{keep_memory_private, variables};
+use crate::secret_file;
 use crate::tunnel::{Files, Leaf};
 use crate::up::{Signals, stopping};
 
@@ -52,7 +53,7 @@ pub(crate) fn configuration(
 ) -> Result<GatewayConfig, Failure> {
     let environments: BTreeMap<_, _> =
         inner.environment_id.into_iter().map(|id| (DEFAULT_ENVIRONMENT.to_owned(), id)).collect();
-    let token = read(&inner.token)?;
+    let token = secret_file::key(&inner.token)?;
     Ok(GatewayConfig {
         exe: postern_exec::program::own_executable().or_misused("find this executable")?,
         server_url: inner.server_url,
@@ -65,7 +66,7 @@ pub(crate) fn configuration(
             bulk: 0,
         },
         tunnel_id: inner.tunnel_id,
-        tunnel_token: WireBytes::new(token.trim().as_bytes().to_vec()),
+        tunnel_token: WireBytes::new(token.into_bytes()),
         tls_dir: inner.tls_dir,
         document: configuration.document.text().clone(),
         variables: variables(configuration, &environments)?,
@@ -80,8 +81,8 @@ pub(crate) fn configuration(
 }
 
 fn proxy((endpoint, credentials): (Endpoint, Option<PathBuf>)) -> Result<Proxy, Failure> {
-    let credentials = credentials.as_deref().map(read).transpose()?;
-    let credentials = credentials.map(|text| WireBytes::new(text.trim().as_bytes().to_vec()));
+    let credentials = credentials.as_deref().map(secret_file::key).transpose()?;
+    let credentials = credentials.map(|text| WireBytes::new(text.into_bytes()));
     Ok(Proxy { url: endpoint.to_string(), credentials })
 }
 

@@ -19,14 +19,19 @@ fn bound(address: SocketAddr, until: Instant, mut pause: impl FnMut()) -> Result
     loop {
         match TcpListener::bind(address) {
             Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => pause(),
-            Ok(listener) => {
-                // As many may wait to be taken as the system allows: the library's 128 are a burst of one busy client.
-                rustix::net::listen(&listener, WAITING).or_misused(&format!("listen on {address}"))?;
-                return Ok(listener);
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                let next = "end what listens there (`ss -ltnp` names it), or listen on another port";
+                return Err(Failure::Misused(format!("listen on {address}: {error}; {next}")));
             }
-            Err(error) => return Err(error).or_misused(&format!("listen on {address}")),
+            bound => return bound.and_then(waited_for).or_misused(&format!("listen on {address}")),
         }
     }
+}
+
+/// As many may wait to be taken as the system allows: the library's 128 are a burst of one busy client.
+fn waited_for(listener: TcpListener) -> std::io::Result<TcpListener> {
+    rustix::net::listen(&listener, WAITING)?;
+    Ok(listener)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a port says nothing when it becomes free")]
@@ -69,6 +74,7 @@ mod tests {
         let address = held.local_addr().unwrap();
         let refused = bound(address, Instant::now(), || panic!("the time is over")).unwrap_err();
         assert!(matches!(&refused, Failure::Misused(text) if text.contains(&address.to_string())), "{refused}");
+        assert!(refused.to_string().contains("another port"), "{refused}");
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod reload;
 mod rig;
 mod roles;
 mod run;
+mod secret_file;
 mod secrets;
 mod server;
 mod session;

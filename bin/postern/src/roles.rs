@@ -20,7 +20,7 @@ use crate::cli::LogFormat;
 use crate::config::{Configuration, DEFAULT_ENVIRONMENT};
 use crate::data::Data;
 use crate::failure::{Failure, Or};
-use crate::{edge, logging, ours, reach, server};
+use crate::{edge, logging, ours, reach, secret_file, server};
 
 /// A role that this process was started as.
 #[derive(Clone, Copy)]
@@ -278,14 +278,14 @@ pub(crate) fn worker_configuration(
 ) -> Result<WorkerConfig, Failure> {
     let environments = BTreeMap::from([(DEFAULT_ENVIRONMENT.to_owned(), service.environment_id.clone())]);
     let key_file = &service.environment_key_file;
-    let key = std::fs::read_to_string(key_file).or_misused(&format!("read {}", key_file.display()))?;
+    let key = secret_file::key(key_file)?;
     let kept = configuration.ours.all().into_iter().chain(ours::names_of(key_file)).collect();
     Ok(WorkerConfig {
         exe: postern_exec::program::own_executable().or_misused("find this executable")?,
         server_url: service.server_url,
         ca_file: service.ca_file,
         environment_id: service.environment_id,
-        environment_key: WireBytes::new(key.trim().as_bytes().to_vec()),
+        environment_key: WireBytes::new(key.into_bytes()),
         document: configuration.document.text().clone(),
         names: None,
         degraded: Vec::new(),

@@ -4,12 +4,13 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
-use crate::cli::RunArguments;
+use crate::cli::{Place, RunArguments};
 use crate::client::{Client, Events};
-use crate::config::DEFAULT_ENVIRONMENT;
+use crate::config::{self, DEFAULT_ENVIRONMENT};
 use crate::failure::{Failure, Or};
 
 const AGENT: &str = "postern-run";
+const MODEL_FAILED: &str = "model_request_failed_error";
 
 /// Runs one turn; Ctrl-C interrupts the agent and ends.
 ///
@@ -31,7 +32,7 @@ pub(crate) async fn run(arguments: &RunArguments) -> Result<(), Failure> {
     let message = json!({"type": "user.message", "content": [{"type": "text", "text": arguments.text}]});
     client.post(&path(&session), &json!({"events": [message]})).await?;
     tokio::select! {
-        ended = follow(&mut events) => ended,
+        ended = follow(&mut events, endpoint(&client, &arguments.server.place)) => ended,
         _ = tokio::signal::ctrl_c() => {
             client.post(&path(&session), &json!({"events": [{"type": "user.interrupt"}]})).await?;
             Err(Failure::NotHeld(format!("interrupted; session {session}")))
@@ -43,8 +44,14 @@ fn path(session: &str) -> String {
     format!("/v1/sessions/{session}/events")
 }
 
-async fn follow(events: &mut Events) -> Result<(), Failure> {
-    let mut screen = Screen::default();
+/// Where this directory's server has its model, as far as the configuration here says it. A server elsewhere tells no client.
+fn endpoint(client: &Client, place: &Place) -> Option<String> {
+    let configuration = client.is_operators().then(|| config::read(place).ok())??;
+    Some(configuration.model.endpoint.to_string())
+}
+
+async fn follow(events: &mut Events, endpoint: Option<String>) -> Result<(), Failure> {
+    let mut screen = Screen { endpoint, ..Screen::default() };
     while let Some(event) = events.next().await? {
         if let Some(ended) = screen.show(&event)? {
             return ended;
@@ -58,6 +65,8 @@ async fn follow(events: &mut Events) -> Result<(), Failure> {
 struct Screen {
     previewed: Option<String>,
     last_error: Option<String>,
+    /// Where the model is, for whoever may know.
+    endpoint: Option<String>,
 }
 
 impl Screen {
@@ -94,7 +103,11 @@ impl Screen {
     }
 
     fn error(&mut self, event: &Value) -> Result<(), Failure> {
-        let line = format!("{}: {}", text(&event["error"]["type"]), text(&event["error"]["message"]));
+        let kind = text(&event["error"]["type"]);
+        let mut line = format!("{kind}: {}", text(&event["error"]["message"]));
+        if let Some(endpoint) = self.endpoint.as_ref().filter(|_| kind == MODEL_FAILED) {
+            line.push_str(&format!(" `[model] url` is {endpoint} here."));
+        }
         self.last_error = Some(line.clone());
         write(&format!("\n! {line}\n"))
     }

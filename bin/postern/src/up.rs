@@ -28,7 +28,7 @@ use crate::server::{
     DEFAULT_TUNNEL_DOMAIN, EdgeFacts, EdgePart, Plane, ServerConfiguration, ServerReady, WebConfiguration,
 };
 use crate::tunnel::Files;
-use crate::{edge, gateway, listening, perimeter, reload};
+use crate::{edge, gateway, listening, perimeter, reload, secret_file};
 
 /// Runs until SIGTERM or Ctrl-C, then drains.
 ///
@@ -349,11 +349,11 @@ pub(crate) fn listen_operator(data: &Data) -> Result<UnixListener, Failure> {
 
 /// The model endpoint's key, from the file or the documented variable.
 pub(crate) fn model_key(file: Option<&Path>) -> Result<Option<String>, Failure> {
-    let text = match file {
-        Some(file) => Some(std::fs::read_to_string(file).or_misused(&format!("read {}", file.display()))?),
-        #[expect(clippy::disallowed_methods, reason = "the documented variable for the model endpoint's key")]
-        None => std::env::var("ANTHROPIC_API_KEY").ok(),
-    };
+    if let Some(file) = file {
+        return secret_file::key(file).map(Some);
+    }
+    #[expect(clippy::disallowed_methods, reason = "the documented variable for the model endpoint's key")]
+    let text = std::env::var("ANTHROPIC_API_KEY").ok();
     Ok(text.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()))
 }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use postern_verify::catalogue::Catalogue;
-use postern_verify::{Detail, Report, Selection, Settings, Verdict};
+use postern_verify::{Detail, Report, Selection, Settings, Verdict, VerifyError};
 use tokio::sync::Notify;
 use tracing::level_filters::LevelFilter;
 
@@ -57,8 +57,11 @@ pub(crate) async fn run(arguments: &VerifyArguments, log: Option<LevelFilter>) -
     let aside = if log.is_none() { Some(Aside::begin(&settings.scratch)?) } else { None };
     let report = told_to_end(&stop, postern_verify::run(&settings)).await?;
     left.removed().await;
-    let held = report.as_ref().is_ok_and(|report| verdict(report, arguments).is_ok());
-    let ended = if held { Ended::Held } else { Ended::Failed };
+    let ended = match &report {
+        Ok(report) if verdict(report, arguments).is_ok() => Ended::Held,
+        Err(VerifyError::NoSuchProbe(_) | VerifyError::Zone(_)) => Ended::NotBegun,
+        Ok(_) | Err(_) => Ended::Failed,
+    };
     aside.map_or(Ok(()), |aside| aside.end(ended))?;
     let report = report.or_misused("verify")?;
     write(arguments.junit.as_deref(), || postern_verify::junit(&report))?;

@@ -21,7 +21,9 @@ use crate::{audit, config};
 /// Every error of the file, and each verb's own verdict as an exit code.
 pub(crate) fn run(verb: &ZoneVerb) -> Result<(), Failure> {
     match verb {
-        ZoneVerb::Check { file } => check(file.as_deref().unwrap_or(Path::new("postern.toml"))),
+        ZoneVerb::Check { file, config } => {
+            check(file.as_deref().or(config.as_deref()).unwrap_or(Path::new("postern.toml")))
+        }
         ZoneVerb::Explain(arguments) => explain::run(arguments),
         ZoneVerb::Diff { old, new, json } => diff::run(old, new, *json),
         ZoneVerb::Learn { agent, shadow, path, place } => {

@@ -19,6 +19,9 @@ pub(crate) enum ZoneVerb {
     Check {
         /// The configuration file; ./postern.toml unless given.
         file: Option<PathBuf>,
+        /// The same, as other commands name it.
+        #[arg(long, value_name = "FILE", conflicts_with = "file")]
+        config: Option<PathBuf>,
     },
     /// Say what a zone decides about a request, by which rule and why. Exit code 5 when it refuses.
     Explain(ExplainArguments),

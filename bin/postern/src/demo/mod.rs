@@ -12,6 +12,7 @@ mod session;
 mod step;
 mod steps;
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use postern_testkit::private_api::RENDERINGS;
@@ -27,29 +28,33 @@ use step::{Intent, Step, refusals};
 ///
 /// # Errors
 /// [`Failure::NotHeld`] when honest work failed, an attack did not, or a canary was found.
-#[expect(clippy::print_stdout, reason = "the report is the command's result")]
 pub(crate) async fn run(arguments: &DemoArguments) -> Result<(), Failure> {
     scene::check_host()?;
     let started = Instant::now();
     let mut stage = Stage::set(arguments).await?;
-    println!("Postern demo: one session through the boundary, on this machine's loopback.\n");
-    println!(
+    say("Postern demo: one session through the boundary, on this machine's loopback.\n");
+    say(&format!(
         "  ready   {:>7.0} ms  server, worker, gateway, private API, private MCP servers, {}",
         milliseconds(started.elapsed()),
         stage.model_name()
-    );
+    ));
     let rows = match &arguments.prompt {
         Some(prompt) => with_real_model(&mut stage, prompt).await?,
         None => rehearse(&mut stage).await?,
     };
-    println!("{}", report::table(&rows));
-    println!("{}", after::audit_summary(&stage)?);
-    println!("{} in {:.1} s", report::summary(&rows), started.elapsed().as_secs_f64());
+    say(&report::table(&rows));
+    say(&after::audit_summary(&stage)?);
+    say(&format!("{} in {:.1} s", report::summary(&rows), started.elapsed().as_secs_f64()));
     stage.clear(arguments.keep).await;
     if rows.iter().any(|row| row.verdict == Verdict::Failed) {
         return Err(Failure::NotHeld("the boundary did not hold: see the rows marked FAILED".into()));
     }
     Ok(())
+}
+
+/// Prints a line. Who reads no further does not end the run in its midst: it has things to clear away.
+fn say(line: &str) {
+    let _nobody_reads = writeln!(std::io::stdout(), "{line}");
 }
 
 async fn rehearse(stage: &mut Stage) -> Result<Vec<Row>, Failure> {

@@ -159,12 +159,11 @@ impl Stage {
     }
 
     /// Removes the directory, or says where it is.
-    #[expect(clippy::print_stdout, reason = "the path is what --keep asks for")]
     pub(crate) async fn clear(mut self, keep: bool) {
         // Already ended in a rehearsal; a failure here has nothing left to break.
         let _ = self.end_stack().await;
         if keep {
-            println!("kept: {}", self.directory.display());
+            super::say(&format!("kept: {}", self.directory.display()));
         } else {
             let _ = fs::remove_dir_all(&self.directory);
         }

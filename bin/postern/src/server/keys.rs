@@ -1,7 +1,6 @@
 //! The server's own keys: the one that tunnel tokens are derived under, and the one that signs callers' identities.
 //! Files in the control plane's directory, 0600, made at the first start.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use postern_secret::{Secret, SecretBytes};
@@ -10,10 +9,9 @@ use postern_tunnel::identity::Signer;
 
 use crate::data::Data;
 use crate::failure::{Failure, Or};
+use crate::secret_file;
 
 const SERVER_KEY_BYTES: usize = 32;
-/// What a file's mode grants to group and others.
-const OTHERS: u32 = 0o077;
 
 /// The key that tunnel tokens are derived under.
 ///
@@ -42,15 +40,10 @@ pub(super) fn server_key(directory: &Path) -> Result<SecretBytes, Failure> {
 /// The keys that what sessions say is encrypted under, from the operator's file.
 ///
 /// # Errors
-/// The file cannot be read, others may read it too, or it holds something else.
+/// The file cannot be read, is not closed to others, or holds something else.
 pub(super) fn event_keys(file: &Path) -> Result<EventKeys, Failure> {
     let doing = format!("read {}", file.display());
-    let metadata = std::fs::metadata(file).or_misused(&doing)?;
-    if metadata.mode() & OTHERS != 0 {
-        return Err(Failure::Misused(format!("{doing}: others may read or change it; chmod 600 {}", file.display())));
-    }
-    let keys = Secret::new(std::fs::read(file).or_misused(&doing)?);
-    EventKeys::parse(&keys).or_misused(&doing)
+    EventKeys::parse(&Secret::new(secret_file::bytes(file)?)).or_misused(&doing)
 }
 
 /// The key that signs callers' identities.
@@ -88,13 +81,13 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_events_are_the_operators_alone() {
+    fn keys_of_events_are_closed_to_others() {
         use std::os::unix::fs::PermissionsExt;
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("events.key");
         assert!(event_keys(&file).is_err(), "none is made: whoever loses it loses what it opens");
         std::fs::write(&file, "ab".repeat(32)).unwrap();
-        for (mode, is_taken) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o620, false)] {
+        for (mode, is_taken) in [(0o600, true), (0o400, true), (0o640, true), (0o604, false), (0o620, false)] {
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(event_keys(&file).is_ok(), is_taken, "{mode:o}");
         }

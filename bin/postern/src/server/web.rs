@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::secret;
 use crate::failure::{Failure, Or};
+use crate::secret_file;
 
 /// What the role is told of them.
 #[derive(Serialize, Deserialize)]
@@ -37,20 +38,11 @@ impl WebConfiguration {
     /// Reads the provider's key, before the role gives up reading files.
     ///
     /// # Errors
-    /// The file cannot be read, or is empty.
+    /// The file cannot be read, is not closed to others, or is empty.
     pub(crate) fn read(section: &deployment::Web) -> Result<Self, Failure> {
         let search = section.search.as_ref().map(|search| {
             let key = match &search.key_file {
-                Some(file) => {
-                    let text = std::fs::read_to_string(file)
-                        .or_misused(&format!("read {}", file.display()))?
-                        .trim()
-                        .to_owned();
-                    if text.is_empty() {
-                        return Err(Failure::Misused(format!("{} holds no key", file.display())));
-                    }
-                    Some(WireBytes::new(text.into_bytes()))
-                }
+                Some(file) => Some(WireBytes::new(secret_file::key(file)?.into_bytes())),
                 None => None,
             };
             Ok(SearchConfiguration { kind: search.kind, url: search.url.to_string(), key })

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::data::Data;
 use crate::failure::{Failure, Or};
+use crate::secret_file;
 
 /// A directory with a tunnel's files.
 #[derive(Clone, Debug)]
@@ -103,7 +104,11 @@ impl Files {
         if left >= RENEW_DAYS {
             return Ok(Leaf::Good(left));
         }
-        let Ok(key_pem) = self.read("ca.key") else { return Ok(Leaf::Ends(left)) };
+        let key = self.directory.join("ca.key");
+        if !key.exists() {
+            return Ok(Leaf::Ends(left));
+        }
+        let key_pem = secret_file::text(&key)?;
         self.renew(&OwnCa { certificate_pem: self.read("ca.pem")?, key_pem: Secret::new(key_pem) })?;
         Ok(Leaf::Renewed)
     }

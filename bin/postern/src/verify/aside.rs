@@ -21,6 +21,8 @@ pub(crate) struct Aside {
 pub(crate) enum Ended {
     /// Every probe held or did not run.
     Held,
+    /// What it was asked for is not there, so it did not begin.
+    NotBegun,
     /// Something did not hold, or there is no report.
     Failed,
 }
@@ -39,18 +41,22 @@ impl Aside {
         Ok(Self { before, path })
     }
 
-    /// Puts it back. After a pass the file is removed, else its place is said.
+    /// Puts it back. After a failure the place of the file is said, else it is removed.
     ///
     /// # Errors
     /// Standard error cannot be put back.
     #[expect(clippy::print_stderr, reason = "where the log is, is for the person who typed the command")]
     pub(crate) fn end(self, ended: Ended) -> Result<(), Failure> {
         to(&self.before).or_misused("put standard error back")?;
-        if ended == Ended::Held {
-            return fs::remove_file(&self.path).or_misused(&format!("remove {}", self.path.display()));
+        match ended {
+            Ended::Held | Ended::NotBegun => {
+                fs::remove_file(&self.path).or_misused(&format!("remove {}", self.path.display()))
+            }
+            Ended::Failed => {
+                eprintln!("what was logged meanwhile: {}", self.path.display());
+                Ok(())
+            }
         }
-        eprintln!("what was logged meanwhile: {}", self.path.display());
-        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 //! here with the same reason.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use postern_model::tool::Builtin;
 use postern_policy::{
     BasicPart, CanonicalPath, Connect, CredentialName, Denial, Found, FoundValue, Host, Issued, Location, Place, Port,
     Reason, RepositoryUrl, Request, Scheme, ToolUse, Transport, Upgrade, foreign, overrides,
@@ -43,6 +44,9 @@ pub(crate) enum Question {
 /// # Errors
 /// The words are no question.
 pub(crate) fn read(arguments: &ExplainArguments) -> Result<Result<Question, Denial>, Failure> {
+    if arguments.credential.is_some() || arguments.repository.is_some() {
+        nothing_of_a_request(arguments)?;
+    }
     if let Some(name) = &arguments.credential {
         return Ok(Ok(Question::Grant(CredentialName::new(name.as_str()))));
     }
@@ -51,9 +55,15 @@ pub(crate) fn read(arguments: &ExplainArguments) -> Result<Result<Question, Deni
         return Ok(Ok(Question::Repository(url)));
     }
     let words: Vec<&str> = arguments.request.iter().flat_map(|word| split(word)).collect();
+    if !words.iter().any(|word| word.contains("://")) {
+        nothing_of_a_request(arguments)?;
+    }
     match words.as_slice() {
+        ["connect", authority] if !has_port(authority) => {
+            Err(Failure::Misused(format!("a connection has a port: ask about `connect {authority}:443`")))
+        }
         ["connect", authority] => Ok(connect(authority)),
-        ["tool", name] => Ok(Ok(Question::Tool(ToolUse { name: (*name).to_owned() }))),
+        ["tool", name] => tool(name).map(Ok),
         ["mcp", server, tool] => Ok(Ok(call(server, tool, None))),
         ["mcp", server, tool, arguments] => {
             let read = serde_json::from_str(arguments).or_misused("read the tool's arguments as a JSON object")?;
@@ -72,6 +82,30 @@ pub(crate) fn read(arguments: &ExplainArguments) -> Result<Result<Question, Deni
             "ask about `GET https://HOST/PATH`, `connect HOST:PORT`, `mcp SERVER TOOL [JSON]`, `mcp-method SERVER METHOD` or `tool NAME`".to_owned(),
         )),
     }
+}
+
+/// What is said of a request where none is asked about would have no part in the answer.
+fn nothing_of_a_request(arguments: &ExplainArguments) -> Result<(), Failure> {
+    let given = [
+        ("--address", arguments.address.is_some()),
+        ("--header", !arguments.header.is_empty()),
+        ("--placeholder", !arguments.placeholder.is_empty()),
+    ];
+    match given.into_iter().find(|(_, is_given)| *is_given) {
+        Some((option, _)) => {
+            Err(Failure::Misused(format!("{option} is judged with a request alone: ask about `GET https://HOST/PATH`")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A tool of the sandbox; of others no zone is asked.
+fn tool(name: &str) -> Result<Question, Failure> {
+    if Builtin::IN_SANDBOX.iter().any(|tool| tool.name() == name) {
+        return Ok(Question::Tool(ToolUse { name: name.to_owned() }));
+    }
+    let known = Builtin::IN_SANDBOX.map(Builtin::name).join(", ");
+    Err(Failure::Misused(format!("no sandbox has a tool {name}; ask about one of {known}, or `mcp SERVER TOOL`")))
 }
 
 /// A request may come as one quoted word or as several; a JSON object stays whole.
@@ -179,6 +213,10 @@ fn upgrade(method: &str, headers: &HeaderMap) -> Result<Upgrade, Denial> {
         }
         _ => Err(Denial::new(Reason::UpgradeRefused)),
     }
+}
+
+fn has_port(authority: &str) -> bool {
+    authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'))
 }
 
 fn authority(text: &str, scheme: Option<Scheme>) -> Result<(Host, Port), Denial> {

@@ -23,8 +23,25 @@ pub(crate) fn zone(zones: &Zones, which: &WhichSession) -> Result<Result<Arc<Zon
         (false, Some(_), Some(_)) => Err(Failure::Misused(
             "the file has several zones: say --zone, or --agent and --environment of the session".to_owned(),
         )),
-        (_, _, _) => Ok(zones.select(&facts(which)?)),
+        (_, None, _) => Ok(zones.select(&facts(which)?)),
+        (_, Some(_), _) => {
+            let facts = facts(which)?;
+            if !zones.cover_environment(&facts.environment_id) {
+                return Err(no_environment(zones, &facts.environment_id));
+            }
+            Ok(zones.select(&facts))
+        }
     }
+}
+
+/// What no zone names is mistyped more often than it is meant.
+fn no_environment(zones: &Zones, asked: &str) -> Failure {
+    let name = |id: &str| if id == ANY_ENVIRONMENT { DEFAULT_ENVIRONMENT.to_owned() } else { id.to_owned() };
+    let mut known: Vec<String> = zones.iter().filter_map(|zone| zones.environment_of(zone.name())).map(name).collect();
+    known.sort();
+    known.dedup();
+    let asked = name(asked);
+    Failure::Misused(format!("no zone of the file has the environment {asked}; say one of these: {}", known.join(", ")))
 }
 
 /// The session as the perimeter would be told. What is not said meets no zone that asks for it.

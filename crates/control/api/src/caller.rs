@@ -178,7 +178,7 @@ pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Calle
     caller.ok_or_else(|| {
         Problem::authentication(
             "The credential is not known to this server: it is mistyped, revoked, or another server's. \
-             `postern up --new-keys` issues new ones.",
+             `postern up --new-keys` issues new ones, `postern server --new-keys` where a server runs alone.",
         )
     })
 }

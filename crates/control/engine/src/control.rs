@@ -8,6 +8,7 @@ mod peer;
 mod tests;
 pub mod variables;
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -33,6 +34,16 @@ pub enum Owner {
     Environment(EnvironmentId),
     /// A gateway with a tunnel's token.
     Tunnel(TunnelId),
+}
+
+/// Its id, which says by itself of what it is.
+impl fmt::Display for Owner {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Environment(id) => fmt::Display::fmt(id, out),
+            Self::Tunnel(id) => fmt::Display::fmt(id, out),
+        }
+    }
 }
 
 impl Owner {
@@ -198,8 +209,8 @@ impl ControlHub {
         let had = lock(&self.shared.lines).extract_if(.., |line| line.id() == id).count();
         let (owner, name) = (&seat.owner, seat.owner.role().as_str());
         match ended {
-            Ok(()) => tracing::info!(?owner, role = name, had, "a control stream ended"),
-            Err(error) => tracing::warn!(?owner, role = name, had, error = error.chain(), "a control stream broke"),
+            Ok(()) => tracing::info!(%owner, role = name, had, "a control stream ended"),
+            Err(error) => tracing::warn!(%owner, role = name, had, error = error.chain(), "a control stream broke"),
         }
     }
 

@@ -62,7 +62,8 @@ pub(crate) fn of_event(endpoint: &str, data: &str, usage: ModelUsage) -> Failed 
 
 /// No answer began: worth another try.
 pub(crate) fn unreached(cause: String) -> Failed {
-    let message = "The model endpoint could not be reached or did not begin an answer in time.";
+    let message = "The model endpoint could not be reached or did not begin an answer in time. \
+                   Check that it runs and that the server reaches `[model] url`; the server's log says where it failed.";
     transient(message, cause, ModelUsage::default())
 }
 
@@ -185,6 +186,12 @@ mod tests {
     #[test]
     fn a_wrong_key_names_the_next_step() {
         assert!(of_status("http://m", 401, b"", None).failure.message.contains("ANTHROPIC_API_KEY"));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_not_reached_names_the_next_step() {
+        let told = unreached("connect to http://m: Connection refused".to_owned()).failure.message;
+        assert!(told.contains("Check that") && told.contains("`[model] url`"), "{told}");
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub enum RefusalReason {
     SourceMissing,
     /// The source is there and cannot be read.
     SourceUnreadable,
+    /// The source is a file that others than its owner can read or change.
+    SourceExposed,
     /// The secret is too weak to be scrubbed safely.
     SecretWeak,
     /// A row of the local store does not open: it was edited or swapped.
@@ -90,6 +92,7 @@ impl RefusalReason {
             | Self::NotGranted
             | Self::SourceMissing
             | Self::SourceUnreadable
+            | Self::SourceExposed
             | Self::SecretWeak
             | Self::StoreUnusable
             | Self::AuditUnavailable
@@ -114,6 +117,7 @@ impl RefusalReason {
             Self::NotGranted => "not_granted",
             Self::SourceMissing => "source_missing",
             Self::SourceUnreadable => "source_unreadable",
+            Self::SourceExposed => "source_exposed",
             Self::SecretWeak => "secret_weak",
             Self::StoreRowChanged => "store_row_changed",
             Self::StoreUnusable => "store_unusable",

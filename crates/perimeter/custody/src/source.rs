@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use postern_policy::{Credential, Routes, Source, Zones};
-use postern_secret::{Secret, SecretBytes, admit};
+use postern_secret::{Exposed, Secret, SecretBytes, admit, guarded};
 use zeroize::Zeroizing;
 
 use crate::refusal::{Refusal, RefusalReason};
@@ -123,11 +123,15 @@ pub(crate) fn in_no_vault(name: &str) -> Refusal {
 /// A whole file, without one line end at its end. Waits for nothing: a pipe in its place is refused.
 fn in_file(path: &Path) -> Result<SecretBytes, Refusal> {
     read_file(path).map(Secret::new).map_err(|error| {
+        let exposed = error.get_ref().and_then(|cause| cause.downcast_ref::<Exposed>());
         let reason = match error.kind() {
             io::ErrorKind::NotFound => RefusalReason::SourceMissing,
+            _ if exposed.is_some() => RefusalReason::SourceExposed,
             _ => RefusalReason::SourceUnreadable,
         };
-        let next = if out_of_reach(path) {
+        let next = if let Some(exposed) = exposed {
+            exposed.to_string()
+        } else if out_of_reach(path) {
             outside(path)
         } else {
             format!(
@@ -159,6 +163,7 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     if !file.metadata()?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
+    guarded(&file, path)?;
     let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_FILE + 1));
     file.take(LARGEST_FILE as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > LARGEST_FILE {

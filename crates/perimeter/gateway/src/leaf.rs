@@ -11,6 +11,7 @@ use std::{
 
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use zeroize::Zeroizing;
 
 use crate::limits;
 
@@ -94,7 +95,7 @@ fn load(certificate: &Path, key: &Path) -> Result<Current, LeafError> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|_| no_pem(certificate, "certificate"))?;
-    let private = PrivateKeyDer::from_pem_slice(read(key)?.as_bytes()).map_err(|_| no_pem(key, "private key"))?;
+    let private = PrivateKeyDer::from_pem_slice(read_key(key)?.as_bytes()).map_err(|_| no_pem(key, "private key"))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut settings = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -108,10 +109,19 @@ fn load(certificate: &Path, key: &Path) -> Result<Current, LeafError> {
     Ok(Current { settings: Arc::new(settings), pem: pem.as_str().into(), seen })
 }
 
-fn read(path: &Path) -> Result<zeroize::Zeroizing<String>, LeafError> {
-    let mut text = zeroize::Zeroizing::new(String::new());
-    let read = File::open(path).and_then(|file| file.take(limits::PEM_BYTES).read_to_string(&mut text));
-    read.map_err(|source| LeafError::Read { path: path.to_owned(), source })?;
+fn read(path: &Path) -> Result<Zeroizing<String>, LeafError> {
+    File::open(path).and_then(whole).map_err(|source| LeafError::Read { path: path.to_owned(), source })
+}
+
+/// The same, of a file that keeps others out.
+fn read_key(path: &Path) -> Result<Zeroizing<String>, LeafError> {
+    let opened = File::open(path).and_then(|file| postern_secret::guarded(&file, path).map(|()| file));
+    opened.and_then(whole).map_err(|source| LeafError::Read { path: path.to_owned(), source })
+}
+
+fn whole(file: File) -> io::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
+    file.take(limits::PEM_BYTES).read_to_string(&mut text)?;
     Ok(text)
 }
 
@@ -140,5 +150,24 @@ mod tests {
         assert!(Arc::ptr_eq(&former, &leaf.settings()));
         std::fs::write(&file, padded(limits::PEM_BYTES / 2)).unwrap();
         assert!(leaf.look().unwrap());
+    }
+
+    #[test]
+    fn a_leafs_key_that_others_can_read_is_not_used() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let ca = certificate::new_ca("t1.tunnel.localhost", SystemTime::now()).unwrap();
+        crate::tests::write_leaf(directory.path(), &ca);
+        let key = directory.path().join("leaf.key");
+        for (mode, is_used) in [(0o600, true), (0o440, true), (0o644, false), (0o660, false)] {
+            std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+            match Leaf::open(directory.path()) {
+                Ok(_) => assert!(is_used, "{mode:o}"),
+                Err(error) => {
+                    let why = std::error::Error::source(&error).unwrap().to_string();
+                    assert!(!is_used && why.contains("chmod 600"), "{mode:o}: {why}");
+                }
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::generate::{egress_permit, mcp_permit, passing_permit, tools_permit};
 use super::{Policies, vain};
+use cedar_policy::ffi::DetailedError;
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
@@ -22,12 +23,14 @@ pub(crate) fn tools_rule(zone: &str) -> String {
 pub(crate) struct Builder {
     zone: String,
     set: PolicySet,
+    /// The zone's own policies, each with where it stands.
+    places: BTreeMap<PolicyId, String>,
 }
 
 impl Builder {
     /// The policies every zone has.
     pub(crate) fn new(zone: &str) -> Self {
-        let mut builder = Self { zone: zone.to_owned(), set: PolicySet::new() };
+        let mut builder = Self { zone: zone.to_owned(), set: PolicySet::new(), places: BTreeMap::new() };
         builder.add_generated(&tools_rule(zone), &tools_permit(zone));
         builder
     }
@@ -55,22 +58,29 @@ impl Builder {
         self.set.add(policy).expect("rule ids are numbered, so each is new");
     }
 
-    /// Adds the zone's own policies: `forbid` only. `zones` are all that the configuration names. The messages say which policy and why.
-    pub(crate) fn add_file(&mut self, text: &str, zones: &BTreeSet<String>) -> Result<(), Vec<String>> {
-        let set =
-            PolicySet::from_str(text).map_err(|errors| vec![format!("is not Cedar: {}", with_details(&errors))])?;
+    /// Adds the zone's own policies: `forbid` only. `zones` are all that the configuration names. The messages say where in the file which policy stands,
+    /// and what is wrong with it.
+    pub(crate) fn add_file(&mut self, file: PolicyFile<'_>, zones: &BTreeSet<String>) -> Result<(), Vec<String>> {
+        let set = PolicySet::from_str(file.text).map_err(|errors| {
+            let at = DetailedError::from(&errors).source_locations.first().map_or(0, |label| label.loc.start);
+            vec![format!("{}: is not Cedar: {}", file.place(at), with_details(&errors))]
+        })?;
         if let Some(template) = set.templates().next() {
-            return Err(vec![format!("policy {} is a template; zones have none", template.id())]);
+            let place = file.place_of(Some(&template.to_cedar()));
+            return Err(vec![format!("{place}: policy {} is a template; zones have none", template.id())]);
         }
         let mut errors = Vec::new();
         for policy in set.policies() {
+            let place = file.place_of(policy.to_cedar().as_deref());
             match self.check(policy, zones) {
                 Ok(named) => {
+                    let id = named.id().clone();
                     if self.set.add(named).is_err() {
-                        errors.push(format!("policy {} has the @id of another policy", label(policy)));
+                        errors.push(format!("{place}: policy {} has the @id of another policy", label(policy)));
                     }
+                    self.places.insert(id, place);
                 }
-                Err(message) => errors.push(message),
+                Err(message) => errors.push(format!("{place}: {message}")),
             }
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
@@ -93,9 +103,14 @@ impl Builder {
     /// Validates everything strictly: a condition on something that does not exist at its decision point is an error.
     pub(crate) fn finish(self) -> Result<Policies, Vec<String>> {
         let result = Validator::new(SCHEMA.clone()).validate(&self.set, ValidationMode::Strict);
-        let mut errors: Vec<String> = result.validation_errors().map(|error| with_details(error)).collect();
+        let placed = |policy: &PolicyId, message: String| match self.places.get(policy) {
+            Some(place) => format!("{place}: {message}"),
+            None => message,
+        };
+        let mut errors: Vec<String> =
+            result.validation_errors().map(|error| placed(error.policy_id(), with_details(error))).collect();
         // A policy that can never apply is a forbid that someone relies on in vain.
-        errors.extend(result.validation_warnings().map(|warning| with_details(warning)));
+        errors.extend(result.validation_warnings().map(|warning| placed(warning.policy_id(), with_details(warning))));
         if errors.is_empty() { Ok(Policies::new(&self.zone, self.sets())) } else { Err(errors) }
     }
 
@@ -108,6 +123,30 @@ impl Builder {
             PolicySet::from_policies(policies).expect("ids were distinct in the whole set already")
         };
         permits.into_iter().map(|permit| (permit.id().to_string(), set(permit))).collect()
+    }
+}
+
+/// A zone's own policies as they are written.
+#[derive(Clone, Copy)]
+pub(crate) struct PolicyFile<'a> {
+    /// As the zone names it.
+    pub(crate) name: &'a str,
+    /// What stands in it.
+    pub(crate) text: &'a str,
+}
+
+impl PolicyFile<'_> {
+    /// `NAME:LINE:COLUMN`, both from 1, of so many bytes from the beginning.
+    fn place(&self, offset: usize) -> String {
+        let before = self.text.get(..offset).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|letter| *letter != '\n').count() + 1;
+        format!("{}:{line}:{column}", self.name)
+    }
+
+    /// The same of a policy as it is written there; of several that read alike, of the first.
+    fn place_of(&self, policy: Option<&str>) -> String {
+        self.place(policy.and_then(|policy| self.text.find(policy)).unwrap_or(0))
     }
 }
 

@@ -8,7 +8,7 @@ mod settled;
 mod vain;
 
 pub(crate) use generate::fact;
-pub(crate) use load::{Builder, tools_rule};
+pub(crate) use load::{Builder, PolicyFile, tools_rule};
 use settled::Settled;
 
 use crate::reason::{Denial, Reason};

@@ -1,4 +1,4 @@
-use super::load::Builder;
+use super::load::{Builder, PolicyFile};
 use super::{Action, Attribute, Policies, fact};
 use std::collections::BTreeSet;
 
@@ -40,7 +40,7 @@ fn policies(own: &str) -> Policies {
     let mut builder = Builder::new("z");
     builder.add_rule("z/egress/1", &["key"]);
     builder.add_rule("z/egress/2", &["other"]);
-    builder.add_file(own, &BTreeSet::new()).unwrap();
+    builder.add_file(PolicyFile { name: "own.cedar", text: own }, &BTreeSet::new()).unwrap();
     builder.finish().unwrap()
 }
 

@@ -160,6 +160,12 @@ impl<'r> Table<'r> {
         self.entry(key).is_some()
     }
 
+    /// Whether the key is written as an array in which nothing stands.
+    pub(crate) fn is_empty_array(&self, key: &str) -> bool {
+        let written = self.entries.iter().find(|entry| entry.key == key);
+        written.is_some_and(|entry| matches!(&entry.node.value, Value::Array(items) if items.is_empty()))
+    }
+
     /// A key that must be there: `None` is recorded as missing (unless the key is there and was wrong).
     pub fn required<T>(&mut self, key: &str, value: Option<T>) -> Option<T> {
         if value.is_none() && self.entry(key).is_none() {

@@ -9,7 +9,7 @@ use super::read_rule::read_rules;
 use super::sandbox::{SandboxLimits, refuse_ours, refuse_written_caches};
 use super::select::{AgentSelector, Covering};
 use super::{DENY_ALL, Zone};
-use crate::cedar::Builder;
+use crate::cedar::{Builder, PolicyFile};
 use crate::document::{At, ConfigError, Document, Item, Reader, Table};
 use crate::zone::rule::{Inspection, Repositories, Rule};
 use std::collections::{BTreeMap, BTreeSet};
@@ -235,7 +235,7 @@ fn read_policies(
             table.reader().error(file.at, format!("policy_file: {} cannot be read", file.value));
             return None;
         };
-        if let Err(messages) = builder.add_file(text, &names(document)) {
+        if let Err(messages) = builder.add_file(PolicyFile { name: file.value, text }, &names(document)) {
             report(file.at, messages);
             return None;
         }

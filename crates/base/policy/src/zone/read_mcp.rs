@@ -63,7 +63,7 @@ fn read_methods(table: &mut Table<'_>) -> Option<Vec<MethodPattern>> {
 }
 
 fn not_empty(table: &Table<'_>, key: &str, length: usize) -> Option<()> {
-    if length == 0 {
+    if table.is_empty_array(key) {
         table.reader().error(table.at(), format!("{key} is empty; leave it out or name some"));
     }
     (length > 0).then_some(())

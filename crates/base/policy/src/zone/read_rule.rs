@@ -151,8 +151,9 @@ fn read_list<T: FromStr<Err: std::fmt::Display>>(table: &mut Table<'_>, key: &st
     (parsed.len() == given).then_some(Some(parsed))
 }
 
+/// What is wrong in it was said already, where it stands.
 fn not_empty(table: &Table<'_>, key: &str, length: usize) -> Option<()> {
-    if length == 0 {
+    if table.is_empty_array(key) {
         table
             .reader()
             .error(table.at(), format!("{key} is empty, so the rule would allow nothing; leave it out or name some"));

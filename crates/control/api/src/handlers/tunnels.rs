@@ -96,7 +96,7 @@ pub(crate) async fn reveal_token(call: Call) -> Result<Reply, Problem> {
     tunnels::active(&mut connection, &workspace, &id).await.map_err(problem)?;
     let record = tunnels::token(&mut connection, &id).await.map_err(problem)?;
     let token = live_token(service, &id, &record)?;
-    tracing::info!(tunnel = %id, token = %record.id, who, "tunnel token revealed");
+    tracing::info!(tunnel = %id, token_id = %record.id, who, "tunnel token revealed");
     shown(&record, &token)
 }
 
@@ -114,7 +114,7 @@ pub(crate) async fn rotate_token(call: Call) -> Result<Reply, Problem> {
     let new = NewToken { generation, digest: digest.as_str(), reason: reason.as_deref(), now: app.now() };
     let record = tunnels::rotate_token(&mut change.tx, &workspace, &id, &new).await.map_err(problem)?;
     change.commit(&id).await?;
-    tracing::info!(tunnel = %id, token = %record.id, generation, who, ?reason, "tunnel token rotated");
+    tracing::info!(tunnel = %id, token_id = %record.id, generation, who, ?reason, "tunnel token rotated");
     shown(&record, &token)
 }
 
@@ -125,7 +125,7 @@ pub(crate) async fn revoke_token(call: Call) -> Result<Reply, Problem> {
     let mut change = app.change_tunnel().await?;
     let revoked = tunnels::revoke_token(&mut change.tx, &workspace, &id, app.now()).await.map_err(problem)?;
     change.commit_and_sever(&id).await?;
-    tracing::info!(tunnel = %id, token = %revoked.id, who, "tunnel token revoked");
+    tracing::info!(tunnel = %id, token_id = %revoked.id, who, "tunnel token revoked");
     Reply::json(&revoked)
 }
 

@@ -173,7 +173,7 @@ where
     let line = Arc::new(line(id, seat, hello, asks));
     let outstanding = Mutex::default();
     hub.enter(Arc::clone(&line));
-    tracing::info!(owner = ?line.owner, name = line.hello.name, version = line.hello.version, "a control stream stands");
+    tracing::info!(owner = %line.owner, name = line.hello.name, version = line.hello.version, "a control stream stands");
     let goodbye = CancellationToken::new();
     let mut speaking = pin!(speak(writer, asked, &outstanding, settings.ping, &goodbye));
     tokio::select! {

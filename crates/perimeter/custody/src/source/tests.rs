@@ -1,3 +1,5 @@
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use postern_policy::CredentialName;
@@ -22,11 +24,14 @@ fn each_source_delivers_its_secret_or_a_typed_reason_with_the_next_step() {
     let sources = sources(directory.path());
     sources.store.set("good", VALUE.as_bytes().to_vec(), false).unwrap();
     sources.store.set("knowingly-weak", b"hunter2".to_vec(), true).unwrap();
-    let file = |name: &str, text: &[u8]| {
+    let with_mode = |name: &str, text: &[u8], mode: u32| {
         let path = directory.path().join(name);
         std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
         Source::File(path)
     };
+    let file = |name: &str, text: &[u8]| with_mode(name, text, 0o600);
+    let open = |name: &str, mode: u32| with_mode(name, VALUE.as_bytes(), mode);
     let pipe = directory.path().join("pipe");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
     let store = |name: &str| Source::Store(name.to_owned());
@@ -41,6 +46,9 @@ fn each_source_delivers_its_secret_or_a_typed_reason_with_the_next_step() {
         (env("ABSENT"), Err((RefusalReason::SourceMissing, "variable ABSENT"))),
         (env("WEAK"), Err((RefusalReason::SecretWeak, "postern secrets set ledger-api --danger-short"))),
         (file("good", format!("{VALUE}\r\n").as_bytes()), Ok(VALUE.len())),
+        (open("of-the-group", 0o440), Ok(VALUE.len())),
+        (open("of-everybody", 0o644), Err((RefusalReason::SourceExposed, "chmod 600"))),
+        (open("changed-by-the-group", 0o660), Err((RefusalReason::SourceExposed, "has mode 0660"))),
         (file("two-lines", format!("{VALUE}\n\n").as_bytes()), Ok(VALUE.len() + 1)),
         (file("empty", b""), Err((RefusalReason::SecretWeak, "--danger-short"))),
         (file("long", &long), Err((RefusalReason::SourceUnreadable, "cannot be read"))),

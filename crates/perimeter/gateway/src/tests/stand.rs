@@ -422,7 +422,9 @@ pub(super) fn environments() -> BTreeMap<String, String> {
 pub(crate) fn write_leaf(directory: &Path, ca: &OwnCa) {
     let leaf = certificate::new_leaf(ca, DOMAIN, SystemTime::now()).unwrap();
     std::fs::write(directory.join("leaf.pem"), &leaf.certificate_pem).unwrap();
-    std::fs::write(directory.join("leaf.key"), exposed(&leaf.key_pem)).unwrap();
+    let key = directory.join("leaf.key");
+    std::fs::write(&key, exposed(&leaf.key_pem)).unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 }
 
 #[expect(clippy::disallowed_methods, reason = "the test writes the leaf's key to its own directory")]

@@ -352,6 +352,36 @@ fn a_policy_file_that_permits_or_speaks_of_what_is_not_there_does_not_load() {
 }
 
 #[test]
+fn what_is_wrong_with_a_policy_is_said_with_its_place_in_the_policy_file() {
+    let sound = "// Höchstens lesen.\nforbid (principal, action == Postern::Action::\"tool.use\", resource);\n\n  ";
+    for wrong in [
+        "permit (principal, action, resource);",
+        "forbid (principal, action, resource) when { context.nothing };",
+        "forbid (principal == ?principal, action, resource);",
+        "forbid (principal == Postern::Zone::\"typo\", action, resource);",
+        ") is not Cedar",
+    ] {
+        let errors = with_policy(&format!("{sound}{wrong}")).map(|_| ()).unwrap_err();
+        let told = super::listed(&errors);
+        assert!(told.contains(":6:") && told.contains("policy_file: ledger.cedar:4:3: "), "{wrong}: {told}");
+    }
+}
+
+#[test]
+fn a_list_in_which_something_is_wrong_is_not_called_empty_as_well() {
+    for (right, wrong) in [
+        ("methods = [\"GET\", \"POST\"]", "methods = [5]"),
+        ("paths = [\"/v1/**\"]", "paths = [5]"),
+        ("ports = [443]", "ports = [\"443\"]"),
+        ("addresses = [\"10.3.0.0/24\"]", "addresses = [5]"),
+    ] {
+        assert!(LEDGER.contains(right), "{right}");
+        let errors = load(&LEDGER.replace(right, wrong)).unwrap_err();
+        assert_eq!(errors.len(), 1, "{}", super::listed(&errors));
+    }
+}
+
+#[test]
 fn a_forbid_of_something_that_never_is_does_not_load() {
     let of = |action: &str, condition: &str| {
         format!("forbid (principal, action == Postern::Action::\"{action}\", resource) when {{ {condition} }};")

@@ -1,5 +1,7 @@
 //! What the egress proxy may use again without asking, and what ends that.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 impl Fixture {
@@ -74,6 +76,7 @@ async fn a_variable_does_not_change_and_a_file_is_asked_for_at_each_use() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("token");
     std::fs::write(&file, VALUE).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     for (source, is_kept) in [("env:UNUSED".to_owned(), true), (format!("file:{}", file.display()), false)] {
         let fixture = fixture();
         let text = CONFIGURATION.replace("env:UNUSED", &source);
