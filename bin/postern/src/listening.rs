@@ -78,6 +78,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "the test is the clients")]
     fn a_burst_of_connections_waits_to_be_taken() {
         let listening = tcp(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listening.local_addr().unwrap();
