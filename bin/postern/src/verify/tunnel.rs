@@ -17,6 +17,7 @@ use http::{HeaderValue, Request};
 use http_body_util::Full;
 use postern_audit::{Decision, Kind, Record};
 use postern_custody::store::Store;
+use postern_model::control::CommandBody;
 use postern_net::client::HttpClient;
 use postern_net::tls::TlsRoots;
 use postern_policy::{Endpoint, configured};
@@ -222,9 +223,21 @@ impl Stand {
         if call.caller == Caller::Again {
             self.answer(&client, request()?, attempt).await?;
         }
+        self.hold(call.caller, &session).await?;
         let before = self.records().len();
         let outcome = self.answer(&client, request()?, attempt).await?.outcome;
         Ok((outcome, self.records().split_off(before)))
+    }
+
+    /// Has a session held whose calls are to be refused for it.
+    async fn hold(&self, caller: Caller, session: &str) -> Result<(), Failure> {
+        let session = session.parse().or_misused("name a session")?;
+        let command = match caller {
+            Caller::Frozen => CommandBody::Freeze { session },
+            Caller::Revoked => CommandBody::RevokeGrants { session },
+            _ => return Ok(()),
+        };
+        self.rig.command(command).await.map(drop).or_unreachable("hold a session")
     }
 
     /// What of the vault credential goes along.
@@ -239,7 +252,12 @@ impl Stand {
     fn identity(&self, caller: Caller, session: &str, body: &[u8]) -> Result<String, Failure> {
         let honest = self.rig.caller(session);
         match caller {
-            Caller::Honest | Caller::Nobody | Caller::Again | Caller::ForeignSession => honest.identity(body),
+            Caller::Honest
+            | Caller::Nobody
+            | Caller::Again
+            | Caller::ForeignSession
+            | Caller::Frozen
+            | Caller::Revoked => honest.identity(body),
             Caller::ForeignKey => {
                 let signer = Signer::generate().or_misused("make a key")?;
                 self.rig.caller_with(signer, session).identity(body)

@@ -183,6 +183,10 @@ pub enum Caller {
     Expired,
     /// A session's, for an hour.
     LongLived,
+    /// A session's that was frozen.
+    Frozen,
+    /// A session's whose grants were taken back.
+    Revoked,
 }
 
 /// Has the attempts made and notes what came of them.
