@@ -24,6 +24,7 @@ SWITCHED = [
     "gateway-identity", "gateway-decision", "gateway-tripwire", "renewal-endpoints", "renewal-parts", "renewal-bounds",
     "userns", "mountns", "mounts-private", "pidns", "netns", "distinct-uid", "cpu-hard", "disk-hard", "refusals-recorded",
     "late-names", "freezing", "revocation", "closed-environment", "own-capabilities", "lent-mounts", "lent-devices",
+    "egress-hosts", "upstream-identity", "egress-websockets", "gateway-redirects", "tool-descent", "alarms",
 ]
 # A control that acts in several places: with it off, each of these turns red, one or more for each place.
 EVERYWHERE = {
@@ -31,7 +32,12 @@ EVERYWHERE = {
                   "gateway/reflected", "renewals/refused-plain"},
     "audit-before-act": {"own/record-before-act", "credentials/honest", "gateway/honest", "renewals/honest"},
     "refusals-recorded": {"network/name-http", "network/udp-recorded", "credentials/foreign-bearer", "gateway/tool", "renewals/server"},
-    "freezing": {"holds/frozen-tool", "holds/frozen-processes", "holds/frozen-connection"},
+    "egress-hosts": {"names/unlisted"},
+    "upstream-identity": {"credentials/impostor", "gateway/impostor", "renewals/impostor"},
+    "egress-websockets": {"transports/websocket", "transports/websocket-frame"},
+    "alarms": {"credentials/other-host", "gateway/real-token"},
+    "freezing": {"holds/frozen-tool", "holds/frozen-processes", "holds/frozen-connection", "gateway/frozen"},
+    "revocation": {"holds/revoked-connection", "gateway/revoked"},
     "lent-mounts": {"lent/name-passwords", "lent/socket", "lent/keys", "lent/own", "lent/later-socket"},
     "lent-devices": {"lent/name-log", "lent/device-terminals", "lent/devices"},
     "gateway-identity": {"gateway/identity-forged", "gateway/identity-tunnel", "gateway/identity-body", "gateway/identity-expired",

@@ -17,6 +17,7 @@ use http::{HeaderValue, Request};
 use http_body_util::Full;
 use postern_audit::{Decision, Kind, Record};
 use postern_custody::store::Store;
+use postern_model::control::CommandBody;
 use postern_net::client::HttpClient;
 use postern_net::tls::TlsRoots;
 use postern_policy::{Endpoint, configured};
@@ -155,7 +156,7 @@ impl Stand {
             taker: server(&login.refresh, Manner::default()).await?,
         };
         let file = directory.0.join("postern.toml");
-        let text = configuration(&places, &own, &login.endpoint);
+        let text = configuration(&places, &own, &login);
         Data::write_private(&file, &text).or_misused("write a configuration")?;
         let ca = directory.0.join(messages::LOGIN_CA);
         Data::write_private(&ca, &login.endpoint.ca_pem).or_misused("write a certificate")?;
@@ -222,9 +223,21 @@ impl Stand {
         if call.caller == Caller::Again {
             self.answer(&client, request()?, attempt).await?;
         }
+        self.hold(call.caller, &session).await?;
         let before = self.records().len();
         let outcome = self.answer(&client, request()?, attempt).await?.outcome;
         Ok((outcome, self.records().split_off(before)))
+    }
+
+    /// Has a session held whose calls are to be refused for it.
+    async fn hold(&self, caller: Caller, session: &str) -> Result<(), Failure> {
+        let session = session.parse().or_misused("name a session")?;
+        let command = match caller {
+            Caller::Frozen => CommandBody::Freeze { session },
+            Caller::Revoked => CommandBody::RevokeGrants { session },
+            _ => return Ok(()),
+        };
+        self.rig.command(command).await.map(drop).or_unreachable("hold a session")
     }
 
     /// What of the vault credential goes along.
@@ -239,7 +252,12 @@ impl Stand {
     fn identity(&self, caller: Caller, session: &str, body: &[u8]) -> Result<String, Failure> {
         let honest = self.rig.caller(session);
         match caller {
-            Caller::Honest | Caller::Nobody | Caller::Again | Caller::ForeignSession => honest.identity(body),
+            Caller::Honest
+            | Caller::Nobody
+            | Caller::Again
+            | Caller::ForeignSession
+            | Caller::Frozen
+            | Caller::Revoked => honest.identity(body),
             Caller::ForeignKey => {
                 let signer = Signer::generate().or_misused("make a key")?;
                 self.rig.caller_with(signer, session).identity(body)
@@ -259,19 +277,22 @@ impl Stand {
 
     /// To the server itself, with its token.
     async fn direct(&self, attempt: &Attempted, call: &Call) -> Result<Outcome, Failure> {
-        let (address, token) = match call.route {
-            Route::Refusing => (self.places.refusing, &self.token),
-            Route::Moved => (self.places.moved, &self.token),
-            Route::Vault => (self.places.vault, &self.login.issued),
-            Route::Taker => (self.places.taker, &self.login.refresh),
+        let at = |address: SocketAddr| {
+            let endpoint: Endpoint = format!("http://{address}").parse().or_misused("read a server's address")?;
+            HttpClient::new(configured(&endpoint), &TlsRoots::Platform).or_misused("prepare a client")
+        };
+        let (client, token) = match call.route {
+            Route::Refusing => (at(self.places.refusing)?, &self.token),
+            Route::Moved => (at(self.places.moved)?, &self.token),
+            Route::Impostor => (renewals::client(&self.login.impostor)?, &self.token),
+            Route::Vault => (at(self.places.vault)?, &self.login.issued),
+            Route::Taker => (at(self.places.taker)?, &self.login.refresh),
             Route::Wiki | Route::Unnamed | Route::Own | Route::Rebound | Route::Nowhere => {
-                (self.places.wiki, &self.token)
+                (at(self.places.wiki)?, &self.token)
             }
         };
-        let endpoint: Endpoint = format!("http://{address}").parse().or_misused("read a server's address")?;
-        let client = HttpClient::new(configured(&endpoint), &TlsRoots::Platform).or_misused("prepare a client")?;
         let hello = authorized(message(&body(&hello()), "-")?, token)?;
-        let careful = [self.places.refusing, self.places.moved].contains(&address);
+        let careful = matches!(call.route, Route::Refusing | Route::Moved | Route::Impostor);
         let begins = !careful && call.method.as_deref() != Some("initialize");
         let begun = if begins { self.answer(&client, hello, attempt).await?.mcp_session } else { None };
         let request = dressed(message(&self.body_of(call), "-")?, call, "", begun.as_deref())?;

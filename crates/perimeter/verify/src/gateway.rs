@@ -146,6 +146,8 @@ pub enum Route {
     Refusing,
     /// A server that has moved, and says where to with its token.
     Moved,
+    /// Whoever answers in a server's place, with a certificate of another authority than the route's.
+    Impostor,
     /// A wiki that takes the access token of the run's vault credential.
     Vault,
     /// A wiki that takes its refresh token.
@@ -181,6 +183,10 @@ pub enum Caller {
     Expired,
     /// A session's, for an hour.
     LongLived,
+    /// A session's that was frozen.
+    Frozen,
+    /// A session's whose grants were taken back.
+    Revoked,
 }
 
 /// Has the attempts made and notes what came of them.

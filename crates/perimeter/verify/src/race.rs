@@ -10,7 +10,7 @@ use crate::stand::{Stand, call, text};
 /// Uses a file tool on a path while the sandbox swaps what lies there; did it ever lead outside? One that met only one of the two shows nothing.
 pub(crate) async fn run(stand: &mut Stand, id: &str, tool: &str, path: &str) -> Outcome {
     let input = match tool {
-        "write" => json!({"file_path": path, "content": "raced"}),
+        "write" => json!({"file_path": path, "content": WRITTEN}),
         _ => json!({"file_path": path}),
     };
     let mut met = Met::default();
@@ -30,9 +30,14 @@ pub(crate) async fn run(stand: &mut Stand, id: &str, tool: &str, path: &str) -> 
             break;
         }
     }
-    let there = bash(&mut stand.attacker, id, format!("touch {STOP}; ls {TARGET}")).await;
-    met.outside |= there.contains("raced");
+    let there = bash(&mut stand.attacker, id, format!("touch {STOP}; cat {TARGET}/{}/raced", deep())).await;
+    met.outside |= there.contains(WRITTEN);
     met.outcome()
+}
+
+/// Directories below the one that is exchanged: so many that it is exchanged while the tool still checks what lies below.
+pub(crate) fn deep() -> String {
+    ["d"; DEPTH].join("/")
 }
 
 /// What the calls of a race met.
@@ -66,6 +71,10 @@ const FEWEST: usize = 150;
 const MOST: usize = 1500;
 /// So often each of the two is to be met.
 const EACH: usize = 10;
+/// Fewer than a sandbox may have within each other.
+const DEPTH: usize = 240;
+/// What is written; no part of a path.
+const WRITTEN: &str = "written in a race";
 /// Where a link of a race leads that is written through.
 const TARGET: &str = "/tmp/target";
 /// Whoever exchanges them ends when this is there.

@@ -27,6 +27,7 @@ use crate::attempt::{INSIDE_PATH, Names, PROGRAM};
 use crate::catalogue::Probe;
 use crate::lends::Lends;
 use crate::outside;
+use crate::race;
 use crate::run::{Settings, VerifyError};
 use crate::upstreams::{Hosts, Keys};
 use crate::vault::{self, Given};
@@ -224,6 +225,7 @@ impl Ground {
         names.put("vault", VAULT_HOST);
         names.put("git", GIT_HOST);
         names.put("impostor", IMPOSTOR_HOST);
+        names.put("deep", race::deep());
         names.put("names_port", hosts.names.address.port());
         let (head, tail) = keys.client.key_line().split_at(keys.client.key_line().len() / 2);
         names.put("certificate_head", head);

@@ -175,6 +175,8 @@ fn table() -> Table {
         ("mapped.changing.postern-verify.internal", vec![at(&[mapped])]),
         ("translated.changing.postern-verify.internal", vec![at(&[translated])]),
         ("six.changing.postern-verify.internal", vec![at(&[Ipv6Addr::LOCALHOST.into()])]),
+        // Where a rule leads that does not name it.
+        ("unlisted.postern-verify.internal", vec![at(&[good])]),
         // What the operating system would say of it.
         (REBOUND_HOST, vec![at(&[good])]),
     ])

@@ -6,12 +6,11 @@ use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderName, HeaderValue, Request};
 use http_body_util::Full;
-use postern_testkit::token_endpoint::TokenEndpoint;
 use postern_verify::OwnRules;
 use postern_verify::gateway::{Call, Caller, Route};
 use serde_json::{Value, json};
 
-use super::renewals::MANNERS;
+use super::renewals::{IMPOSTOR, Login, MANNERS};
 use crate::failure::{Failure, Or};
 use crate::rig::Rig;
 
@@ -57,6 +56,7 @@ pub(super) fn name(route: Route) -> &'static str {
         Route::Rebound => "rebound",
         Route::Refusing => "refusing",
         Route::Moved => "moved",
+        Route::Impostor => "impostor",
         Route::Vault => "vault",
         Route::Taker => "taker",
         Route::Nowhere => "nowhere",
@@ -74,30 +74,31 @@ pub(super) const LOGIN_CA: &str = "login.pem";
 /// The environment of the zone that has the rules of the zone under test.
 pub(super) const OWN_ENVIRONMENT: &str = "env_own";
 
-pub(super) fn configuration(places: &Places, own: &OwnRules, login: &TokenEndpoint) -> String {
+pub(super) fn configuration(places: &Places, own: &OwnRules, login: &Login) -> String {
     let Places { wiki, refusing, moved, vault, taker } = places;
     let credential = r#"credential = { source = "store:token", header = "authorization", format = "Bearer {secret}" }"#;
-    let route = |host: &str, upstream: &str, more: &str| {
-        format!("[[gateway.route]]\nhost = \"{host}\"\nupstream = \"http://{upstream}/mcp\"\n{credential}\n{more}")
+    let route_to = |host: &str, upstream: &str, more: &str| {
+        format!("[[gateway.route]]\nhost = \"{host}\"\nupstream = \"{upstream}/mcp\"\n{credential}\n{more}")
     };
+    let route = |host: &str, upstream: &str, more: &str| route_to(host, &format!("http://{upstream}"), more);
     let loopback = "addresses = [\"127.0.0.0/8\"]\n";
     let of_vaults = |host: &str, upstream: &SocketAddr| {
         format!(
             "[[gateway.route]]\nhost = \"{host}\"\nupstream = \"http://{upstream}/mcp\"\ncredential = {{ source = \"api:\" }}\n{loopback}"
         )
     };
-    let listed = |manner: &str| {
-        let url = login.url(manner);
-        format!("[[gateway.token_endpoint]]\nurl = \"{url}\"\n{loopback}ca_file = \"{LOGIN_CA}\"\n")
-    };
+    let signed = format!("{loopback}ca_file = \"{LOGIN_CA}\"\n");
+    let listed = |url: String| format!("[[gateway.token_endpoint]]\nurl = \"{url}\"\n{signed}");
     let rule = |server: &str, more: &str| format!("[[zone.verify.mcp]]\nserver = \"{server}\"\n{more}\n");
-    let ours = ["wiki", "unnamed", "rebound", "refusing", "moved", "vault", "taker"];
+    let ours = ["wiki", "unnamed", "rebound", "refusing", "moved", "impostor", "vault", "taker"];
     let others = own.servers.iter().filter(|server| !ours.contains(&server.as_str()));
     [
         "config = 1\n[zone.verify]\nenvironment = \"default\"\n".to_owned(),
         rule("wiki", r#"tools = ["search", "server_info", "reflect_headers"]"#),
         rule("wiki", "tools = [\"read_page\"]\narguments = { path = { glob = \"/runbooks/**\" } }"),
-        ["rebound", "refusing", "moved", "vault", "taker"].map(|server| rule(server, r#"tools = ["*"]"#)).concat(),
+        ["rebound", "refusing", "moved", "impostor", "vault", "taker"]
+            .map(|server| rule(server, r#"tools = ["*"]"#))
+            .concat(),
         format!("[zone.own]\nenvironment = \"{OWN_ENVIRONMENT}\"\nmcp = {}\n", own.mcp),
         others.map(|server| route(server, &wiki.to_string(), loopback)).collect(),
         route("wiki", &wiki.to_string(), loopback),
@@ -105,9 +106,11 @@ pub(super) fn configuration(places: &Places, own: &OwnRules, login: &TokenEndpoi
         route("rebound", &format!("localhost:{}", wiki.port()), "addresses = [\"10.0.0.0/8\"]\n"),
         route("refusing", &refusing.to_string(), loopback),
         route("moved", &moved.to_string(), loopback),
+        route_to("impostor", &format!("https://{}", login.impostor.address), &signed),
         of_vaults("vault", vault),
         of_vaults("taker", taker),
-        MANNERS.map(listed).concat(),
+        MANNERS.map(|manner| listed(login.endpoint.url(manner))).concat(),
+        listed(login.impostor.url(IMPOSTOR)),
     ]
     .concat()
 }

@@ -28,6 +28,8 @@ use crate::rig::Rig;
 /// The token endpoint and what it deals in.
 pub(super) struct Login {
     pub(super) endpoint: TokenEndpoint,
+    /// Another one, with a certificate of another authority than the one that the gateway's file names for it.
+    pub(super) impostor: TokenEndpoint,
     /// The access token that the credential has.
     pub(super) access: String,
     /// The refresh token that it has.
@@ -41,8 +43,14 @@ pub(super) struct Login {
 impl Login {
     pub(super) async fn start() -> Result<Self, Failure> {
         let issued = canary()?;
-        let endpoint = TokenEndpoint::start(&issued).await.or_misused("start a token endpoint")?;
-        Ok(Self { endpoint, access: canary()?, refresh: canary()?, secret: canary()?, issued })
+        let start = async || TokenEndpoint::start(&issued).await.or_misused("start a token endpoint");
+        let (endpoint, impostor) = (start().await?, start().await?);
+        Ok(Self { endpoint, impostor, access: canary()?, refresh: canary()?, secret: canary()?, issued })
+    }
+
+    /// The endpoint that has this manner.
+    fn having(&self, manner: &str) -> &TokenEndpoint {
+        if manner == IMPOSTOR { &self.impostor } else { &self.endpoint }
     }
 
     /// Everything that nobody may see.
@@ -92,10 +100,8 @@ impl Login {
 
     /// At the endpoint itself, by a client that goes where it is sent and hears everything.
     async fn by_hand(&self, renewal: &Renewal, leak: bool) -> Result<Outcome, Failure> {
-        let endpoint: Endpoint =
-            format!("https://{}", self.endpoint.address).parse().or_misused("read an endpoint's address")?;
-        let roots = TlsRoots::only_pem(self.endpoint.ca_pem.as_bytes()).or_misused("trust an endpoint")?;
-        let client = HttpClient::new(configured(&endpoint), &roots).or_misused("prepare a client")?;
+        let endpoint = self.having(&renewal.endpoint);
+        let client = client(endpoint)?;
         let (manner, token) = match renewal.forged {
             Some(Forgery::Endpoint) => (SECOND, &self.refresh),
             Some(Forgery::AccessAsRefresh) => (renewal.endpoint.as_str(), &self.access),
@@ -110,7 +116,7 @@ impl Login {
             let (status, headers) = (answer.status(), answer.headers().clone());
             if let Some(to) = headers.get(LOCATION).and_then(|to| to.to_str().ok()).filter(|_| status.is_redirection())
             {
-                place = to.strip_prefix(&format!("https://{}", self.endpoint.address)).unwrap_or(to).to_owned();
+                place = to.strip_prefix(&format!("https://{}", endpoint.address)).unwrap_or(to).to_owned();
                 continue;
             }
             let mut said: Vec<u8> = headers.values().flat_map(|value| value.as_bytes().iter().copied()).collect();
@@ -143,7 +149,7 @@ impl Login {
             }),
             refresh: Some(terms()),
             secret_name: None,
-            token_endpoint: Some(self.endpoint.url(&renewal.endpoint)),
+            token_endpoint: Some(self.having(&renewal.endpoint).url(&renewal.endpoint)),
             vault: "vlt_verify".to_owned(),
             workspace: "wrkspc_rehearsal".to_owned(),
         };
@@ -206,6 +212,13 @@ impl Login {
         };
         Ok(sealed(binding, &self.refresh, &to)?.encode())
     }
+}
+
+/// A client of an endpoint, whoever signed its certificate.
+pub(super) fn client(endpoint: &TokenEndpoint) -> Result<HttpClient, Failure> {
+    let address: Endpoint = format!("https://{}", endpoint.address).parse().or_misused("read an endpoint's address")?;
+    let roots = TlsRoots::only_pem(endpoint.ca_pem.as_bytes()).or_misused("trust an endpoint")?;
+    HttpClient::new(configured(&address), &roots).or_misused("prepare a client")
 }
 
 /// As the token endpoint is asked for a credential of ours.
@@ -275,7 +288,7 @@ fn records(audit: &Path, name: &str) -> Vec<Record> {
     entries.filter(|record| record.credential.as_deref().is_some_and(|of| of.starts_with(name))).collect()
 }
 
-/// The manners that the gateway's file lists.
+/// The manners of the endpoint that the gateway's file lists.
 pub(super) const MANNERS: [&str; 11] = [
     LISTED,
     SECOND,
@@ -291,6 +304,7 @@ pub(super) const MANNERS: [&str; 11] = [
 ];
 const LISTED: &str = "listed";
 const SECOND: &str = "second";
+pub(super) const IMPOSTOR: &str = "impostor";
 /// What the names of credentials begin with that attempts renew.
 const OURS: &str = "vcrd_renewal_";
 const ACCESS: &str = "mcp_oauth";

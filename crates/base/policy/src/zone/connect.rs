@@ -13,7 +13,7 @@ pub(super) fn decide(zone: &Zone, connect: &Connect) -> Result<ConnectPermit, De
         Transport::Udp => return Err(Denial::new(Reason::UdpRefused)),
         Transport::Other | Transport::Unread | Transport::Tls | Transport::Http => connect.transport,
     };
-    let here: Vec<&Rule> = zone.rules.iter().filter(|rule| rule.host.covers(&connect.host)).collect();
+    let here: Vec<&Rule> = zone.rules.iter().filter(|rule| rule.names(&connect.host)).collect();
     let at_port: Vec<&Rule> = here.iter().copied().filter(|rule| rule.ports.contains(&connect.port)).collect();
     if at_port.is_empty() {
         return Err(unreachable(&connect.host, &here));
@@ -62,7 +62,7 @@ fn speaks(scheme: Scheme, transport: Transport) -> bool {
 /// Each typed matcher of a rule, and whether it agrees with the connection.
 pub(super) fn matchers(rule: &Rule, connect: &Connect) -> [(&'static str, bool); 3] {
     [
-        ("host", rule.host.covers(&connect.host)),
+        ("host", rule.names(&connect.host)),
         ("port", rule.ports.contains(&connect.port)),
         ("scheme", speaks(rule.scheme, connect.transport)),
     ]

@@ -312,7 +312,7 @@ fn ask(
 /// Each typed matcher of a rule, and whether it agrees with the request.
 pub(super) fn matchers(rule: &Rule, request: &Request) -> [(&'static str, bool); 5] {
     [
-        ("host", rule.host.covers(&request.host)),
+        ("host", rule.names(&request.host)),
         ("port", rule.ports.contains(&request.port)),
         ("scheme", rule.scheme == request.scheme),
         ("method", rule.covers_method(&request.method)),

@@ -313,6 +313,9 @@ impl Up {
 
     /// What may go on by now of a message, with placeholders and secrets that came since.
     fn pass(&mut self, bytes: &[u8], last: bool) -> Result<Vec<u8>, Recognised> {
+        if postern_danger::off!("egress-websockets") {
+            return Ok(bytes.to_vec());
+        }
         let recogniser = self.session.recogniser();
         let mut passed = self.messages.follow(&recogniser)?;
         passed.extend(self.messages.push(bytes)?);

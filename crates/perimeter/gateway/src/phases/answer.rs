@@ -79,7 +79,7 @@ impl Bringing<'_> {
     fn judge(&mut self, keyring: &Keyring, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<(), Denial> {
         let reason = match status {
             _ if status.is_informational() => Reason::UpstreamProtocol,
-            _ if status.is_redirection() => Reason::RedirectRefused,
+            _ if status.is_redirection() && !postern_danger::off!("gateway-redirects") => Reason::RedirectRefused,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
                 Reason::UpstreamUnauthorized
             }

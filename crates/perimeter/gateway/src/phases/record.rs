@@ -121,7 +121,7 @@ pub(crate) async fn refused(gateway: &Gateway, known: &Known, denial: &Denial) -
     record.caused_by = known.allowed;
     denied(&mut record, denial);
     let sequence = write(gateway, record).await?;
-    if denial.alarm {
+    if denial.alarm && !postern_danger::off!("alarms") {
         let mut alarm = base(gateway, known, Kind::Alarm, Decision::Info);
         alarm.caused_by = Some(sequence);
         denied(&mut alarm, denial);
