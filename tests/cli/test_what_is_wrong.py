@@ -89,6 +89,8 @@ def test_an_audit_log_that_is_not_there_is_said_to_be_so_by_each_verb_that_takes
     for verb in ("verify", "show"):
         misused(run("audit", verb, "nosuch", cwd=tmp_path), "no audit log is at nosuch")
         misused(run("audit", verb, cwd=tmp_path), "no audit log is at")
+    gone = run("audit", "verify", "nosuch", "--at-least", "7", cwd=tmp_path)
+    assert gone.returncode == 1 and "no audit log is at nosuch" in gone.stderr, "of which something was noted, that was there"
     log = postern.data / "perimeter/audit"
     shown = run("audit", "show", "--json", log, cwd=tmp_path)
     assert shown.returncode == 0 and json.loads(shown.stdout.splitlines()[0])["seq"] == 1, shown.stderr

@@ -1,7 +1,7 @@
 //! Running a program and saying what went wrong when it fails.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 /// What a step of ours ends with: nothing, or a sentence for the terminal.
 pub(crate) type Outcome<T = ()> = Result<T, String>;
@@ -17,14 +17,20 @@ pub(crate) fn root() -> PathBuf {
 /// A command that starts in the workspace root.
 pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
-    command.current_dir(root());
+    // What is compiled of the journeys stays out of the tree.
+    command.current_dir(root()).env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
 
 /// Runs it with this terminal; a failure names the command line.
 pub(crate) fn run(command: &mut Command) -> Outcome {
-    let status = command.stdin(Stdio::null()).status().map_err(|cause| format!("start {}: {cause}", line(command)))?;
+    let status = status(command)?;
     if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", line(command))) }
+}
+
+/// Runs it with this terminal, and gives how it ended.
+pub(crate) fn status(command: &mut Command) -> Outcome<ExitStatus> {
+    command.stdin(Stdio::null()).status().map_err(|cause| format!("start {}: {cause}", line(command)))
 }
 
 /// Runs it and shows what it printed only when it fails; otherwise its last line that is not blank.

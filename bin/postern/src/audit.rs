@@ -16,7 +16,11 @@ pub(crate) fn run(verb: &AuditVerb) -> Result<(), Failure> {
     match verb {
         AuditVerb::Verify { path, key, at_least, place } => {
             let noted = noted(key.as_deref(), at_least.as_deref())?;
-            verify(&there(path.as_deref(), place)?, &noted)
+            match there(path.as_deref(), place) {
+                // Whoever noted something of a log had one.
+                Err(Failure::Misused(gone)) if key.is_some() || at_least.is_some() => Err(Failure::NotHeld(gone)),
+                path => verify(&path?, &noted),
+            }
         }
         AuditVerb::Show { path, session, json, place } => {
             show(&there(path.as_deref(), place)?, session.as_deref(), *json)
@@ -24,7 +28,7 @@ pub(crate) fn run(verb: &AuditVerb) -> Result<(), Failure> {
     }
 }
 
-/// The log that is meant, which has to be there: of one that is not, nothing is broken.
+/// The log that is meant, which has to be there.
 fn there(path: Option<&Path>, place: &Place) -> Result<PathBuf, Failure> {
     let path = path.map_or_else(|| log_of(place), |path| Ok(path.to_owned()))?;
     match path.try_exists() {

@@ -21,8 +21,9 @@ use crate::failure::{Failure, Or, chain as chain_of};
 use crate::{listening, secret_file};
 
 /// What `up`'s edge is called in its certificate.
-const SWAPPED: &str = "`tls` is { cert, key }, each a PEM file: see that they are not swapped";
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+const SWAPPED: &str = "`tls` is { cert, key }, each a PEM file: see that they are not swapped";
 
 /// The first frame to the role; its listening socket comes with it.
 #[derive(Clone, Serialize, Deserialize)]

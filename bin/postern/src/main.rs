@@ -1,6 +1,10 @@
 //! The composition root: chooses a role or a command, reads configuration and environment, and wires the parts.
 //! Nothing is decided here about sessions, requests or secrets.
 
+// With switches there is the binary of the other name alone.
+#[cfg(feature = "danger-switches")]
+const _: () = assert!(env!("CARGO_BIN_NAME").len() > "postern".len(), "build with `--bin postern-danger`");
+
 mod agent;
 mod audit;
 mod check;

@@ -46,7 +46,8 @@ fn path(session: &str) -> String {
 
 /// Where this directory's server has its model, as far as the configuration here says it. A server elsewhere tells no client.
 fn endpoint(client: &Client, place: &Place) -> Option<String> {
-    let configuration = client.is_operators().then(|| config::read(place).ok())??;
+    let is_said_here = client.is_operators() && config::file(place.config.as_deref()).is_some();
+    let configuration = is_said_here.then(|| config::read(place).ok())??;
     Some(configuration.model.endpoint.to_string())
 }
 

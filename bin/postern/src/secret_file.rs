@@ -35,12 +35,15 @@ pub(crate) fn key(path: &Path) -> Result<String, Failure> {
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut opened = File::open(path)?;
+    let opened = File::open(path)?;
     postern_secret::guarded(&opened, path)?;
     let mut bytes = Vec::new();
-    opened.read_to_end(&mut bytes)?;
-    Ok(bytes)
+    opened.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
+
+/// A file with a key or a token in bytes; what goes on longer is neither.
+const LARGEST: u64 = 1 << 20;
 
 fn doing(path: &Path) -> String {
     format!("read {}", path.display())
@@ -52,6 +55,16 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+
+    #[test]
+    fn what_is_no_file_is_named_as_it_is_and_nobody_is_told_to_close_a_device() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = key(place.path()).unwrap_err().to_string();
+        assert!(directory.contains("is a directory; name the file in it"), "{directory}");
+        let nothing = key(Path::new("/dev/null")).unwrap_err().to_string();
+        assert!(nothing.contains("holds no key") && !nothing.contains("chmod"), "{nothing}");
+        assert!(key(Path::new("/dev/zero")).is_err(), "what has no end is not read to it");
+    }
 
     #[test]
     fn a_file_in_which_no_key_stands_is_refused() {
@@ -98,7 +111,7 @@ mod tests {
                         let (said, path) = (refused.to_string(), named.display());
                         assert!(!is_read && matches!(refused, Failure::Misused(_)), "{mode:o}");
                         assert!(said.contains(&format!("{path} has mode {mode:04o}")), "{said}");
-                        assert!(said.ends_with(&format!("run `chmod 600 {path}`")), "{said}");
+                        assert!(said.contains(&format!("run `chmod 600 {path}`")), "{said}");
                     }
                 }
             }

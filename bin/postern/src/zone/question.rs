@@ -55,7 +55,7 @@ pub(crate) fn read(arguments: &ExplainArguments) -> Result<Result<Question, Deni
         return Ok(Ok(Question::Repository(url)));
     }
     let words: Vec<&str> = arguments.request.iter().flat_map(|word| split(word)).collect();
-    if !words.iter().any(|word| word.contains("://")) {
+    if !matches!(words.as_slice(), [_, url] if url.contains("://")) {
         nothing_of_a_request(arguments)?;
     }
     match words.as_slice() {

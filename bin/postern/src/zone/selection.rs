@@ -41,7 +41,10 @@ fn no_environment(zones: &Zones, asked: &str) -> Failure {
     known.sort();
     known.dedup();
     let asked = name(asked);
-    Failure::Misused(format!("no zone of the file has the environment {asked}; say one of these: {}", known.join(", ")))
+    Failure::Misused(format!(
+        "no zone of the file has the environment {asked}, so its sessions would reach nothing; say one of these: {}",
+        known.join(", ")
+    ))
 }
 
 /// The session as the perimeter would be told. What is not said meets no zone that asks for it.

@@ -3,12 +3,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// A file with a secret that others than its owner can read or change.
 #[derive(Debug, thiserror::Error)]
-#[error("{} has mode {mode:04o}, so others than its owner can read or change it; run `chmod 600 {}`", file.display(), file.display())]
+#[error("{} has mode {mode:04o}, so others than its owner can read or change it; run `chmod 600 {}`, or mount it with mode 0440", file.display(), file.display())]
 pub struct Exposed {
     /// The file, as it was named.
     pub file: PathBuf,
@@ -20,10 +20,16 @@ pub struct Exposed {
 /// that runs under another user.
 ///
 /// # Errors
-/// [`Exposed`] within an [`io::Error`] of kind `PermissionDenied`; or the system's, when it says nothing of the file.
+/// [`Exposed`] within an [`io::Error`] of kind `PermissionDenied`; `IsADirectory`; or the system's, when it says nothing of the file.
 pub fn guarded(opened: &File, file: &Path) -> io::Result<()> {
-    let mode = opened.metadata()?.mode() & PERMISSIONS;
-    if mode & EXPOSING == 0 {
+    let metadata = opened.metadata()?;
+    if metadata.is_dir() {
+        let text = format!("{} is a directory; name the file in it", file.display());
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, text));
+    }
+    let mode = metadata.mode() & PERMISSIONS;
+    // A terminal or /dev/null keeps nothing that others could read afterwards.
+    if metadata.file_type().is_char_device() || mode & EXPOSING == 0 {
         return Ok(());
     }
     Err(io::Error::new(io::ErrorKind::PermissionDenied, Exposed { file: file.to_owned(), mode }))

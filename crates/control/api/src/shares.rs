@@ -22,8 +22,10 @@ pub struct Lasting {
     pub of_all: usize,
     /// Polls of one environment key.
     pub polls_of_key: usize,
-    /// Polls of all.
+    /// Polls of all, before who has a few already gets another.
     pub polls_of_all: usize,
+    /// Polls that a key gets in any case, while there is room for anything.
+    pub few_polls: usize,
     /// Of all, and polls.
     pub with_polls: usize,
     /// Bodies of one session token.
@@ -42,6 +44,7 @@ impl Default for Lasting {
             of_all: 768,
             polls_of_key: 256,
             polls_of_all: 512,
+            few_polls: 8,
             with_polls: 896,
             bodies_of_session: 16,
             bodies_of_key: 48,
@@ -142,8 +145,10 @@ impl Shares {
         let of = credential.1;
         let mut taken = lock(&self.taken);
         let with_polls = (taken.all + taken.polls, self.most.with_polls, "streams, downloads, uploads and polls");
+        let own = taken.by_credential.get(&credential).copied().unwrap_or_default();
         let bounds = match of {
             Of::Lasting => vec![(taken.all, self.most.of_all, of.words()), with_polls],
+            Of::Poll if own < self.most.few_polls => vec![with_polls],
             Of::Poll => vec![(taken.polls, self.most.polls_of_all, of.words()), with_polls],
             Of::Body => vec![(taken.bodies, self.most.bodies_of_all, of.words())],
         };
@@ -152,7 +157,6 @@ impl Shares {
                 return Err(full("The server's callers have", most, what));
             }
         }
-        let own = taken.by_credential.get(&credential).copied().unwrap_or_default();
         if own >= most {
             return Err(full("This credential has", most, of.words()));
         }
@@ -256,8 +260,11 @@ mod tests {
         assert!(refused.message.contains("256 polls"), "{refused}");
         let others = polls(&second);
         assert_eq!(others.len(), 256, "another key has its own");
-        let refused = shares.take_poll(&environment()).unwrap_err();
-        assert!(refused.message.contains("512 polls"), "{refused}");
+        let third = environment();
+        let few = polls(&third);
+        assert_eq!(few.len(), 8, "who has none gets a few, whatever others have");
+        assert!(shares.take_poll(&third).unwrap_err().message.contains("512 polls"));
+        drop(few);
         let streams = all_of(&shares, &first);
         assert_eq!(streams.len(), 384, "polls leave room for what lasts");
         assert_eq!(shares.take(&second).unwrap_err().status(), 429, "and all together for the rest");

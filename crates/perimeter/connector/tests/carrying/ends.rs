@@ -45,7 +45,7 @@ async fn a_revoked_token_ends_live_streams_within_a_second_and_opens_nothing_aga
         status.connections.iter().all(|one| one.last_error.as_ref().is_some_and(|error| error.code == "token_refused"))
     };
     soon("a refusal", connector.status.wait_for(refused)).await.unwrap();
-    assert!(since.elapsed() < Duration::from_secs(10));
+    assert!(since.elapsed() < Duration::from_secs(2));
     let offline = CarryError::Offline { tunnel: tunnel.id.clone() };
     assert_eq!(world.try_open(&tunnel.host("echo"), Lane::Interactive).await.err(), Some(offline));
     echoes(&mut elsewhere, b"the other tunnel lives").await;
@@ -97,7 +97,7 @@ async fn after_a_restart_of_the_edge_the_connector_is_back_within_two_seconds() 
     let since = Instant::now();
     world.start().await;
     connector.connected().await;
-    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
     let mut stream = world.open(&tunnel, "echo").await;
     echoes(&mut stream, b"again").await;
 }
@@ -167,7 +167,7 @@ async fn a_half_open_connection_dies_on_both_sides_within_ten_seconds() {
     );
     assert!(read.is_err());
     drop(noticed.unwrap());
-    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(11), "{:?}", since.elapsed());
     assert!(world.edge.status(&tunnel.id).last_errors.iter().any(|note| note.code == "connection_silent"));
 }
 
