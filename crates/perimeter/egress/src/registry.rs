@@ -16,7 +16,7 @@ use crate::{
     authority::SessionAuthority,
     limits,
     message::{Answer, Configuration, OpenSession, Opened, Question, Selected, Socket},
-    phases::{accept, counted, inject},
+    phases::{accept, counted, inject, reports},
     recognise::Catalogue,
     session::{Perimeter, Session},
 };
@@ -122,10 +122,14 @@ impl Registry {
                 Ok(Answer::Done)
             }
             Question::Refusals { session } => {
-                Ok(Answer::Refusals { refusals: self.session(&session)?.drain_refusals() })
+                let session = self.session(&session)?;
+                reports::by_now(&session).await;
+                Ok(Answer::Refusals { refusals: session.drain_refusals() })
             }
             Question::CurrentToolUse { session, tool_use } => {
-                self.session(&session)?.at_tool_use(tool_use);
+                let session = self.session(&session)?;
+                reports::by_now(&session).await;
+                session.at_tool_use(tool_use);
                 Ok(Answer::Done)
             }
             Question::Freeze { session } => {

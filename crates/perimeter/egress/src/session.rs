@@ -27,7 +27,7 @@ use crate::{
     limits,
     message::Refusal,
     names::NameTable,
-    phases::{accept::OriginSource, counted},
+    phases::{accept::OriginSource, counted, reports::Reports},
     pool::Pool,
     recognise::{Catalogue, Key, Keyring, Recogniser},
     refusals::Refusals,
@@ -90,6 +90,8 @@ pub(crate) struct Session {
     keyring: RwLock<Arc<Keyring>>,
     /// Client certificates granted so far.
     identities: Mutex<HashMap<CredentialName, Arc<Identity>>>,
+    /// Where the kernel reports its datagrams.
+    pub(crate) reports: Reports,
     refusals: Mutex<Refusals>,
     tool_use: Mutex<Option<String>>,
     cookies: Mutex<Cookies>,
@@ -126,6 +128,7 @@ impl Session {
             perimeter,
             keyring: RwLock::new(Keyring::empty()),
             identities: Mutex::default(),
+            reports: Reports::default(),
             refusals: Mutex::default(),
             tool_use: Mutex::default(),
             cookies: Mutex::default(),

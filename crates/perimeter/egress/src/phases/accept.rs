@@ -10,20 +10,19 @@ use std::{
     time::Duration,
 };
 
-use postern_audit::{Counted, Kind};
 use postern_policy::{Denial, Host, Port, Reason};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream, UdpSocket, UnixDatagram},
+    net::{TcpListener, TcpStream, UdpSocket},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
 use super::{
     identify::{self, Named},
-    intercept, refuse,
+    intercept, refuse, reports,
 };
-use crate::{datagram, dns, limits, message::Socket, session::Session};
+use crate::{dns, limits, message::Socket, session::Session};
 
 /// Tells where a redirected connection was going before it was redirected.
 pub(crate) trait OriginSource: Send + Sync {
@@ -67,12 +66,7 @@ pub(crate) fn serve(session: &Arc<Session>, socket: Socket, descriptor: OwnedFd)
             socket.set_nonblocking(true)?;
             session.drain.spawn_until_drain(dns_datagrams(session.clone(), UdpSocket::from_std(socket)?));
         }
-        Socket::RefusedUdp => {
-            // A netlink socket is read like any datagram socket: by recv(2), one message a read.
-            let socket = std::os::unix::net::UnixDatagram::from(descriptor);
-            socket.set_nonblocking(true)?;
-            session.drain.spawn_until_drain(refused_datagrams(session.clone(), UnixDatagram::from_std(socket)?));
-        }
+        Socket::RefusedUdp => reports::serve(session, descriptor)?,
     }
     Ok(())
 }
@@ -126,7 +120,7 @@ async fn next_connection(listener: &TcpListener) -> TcpStream {
             }
             Err(error) => {
                 tracing::warn!(%error, "accept from a sandbox");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }
@@ -172,7 +166,7 @@ async fn proxied(session: Arc<Session>, stream: TcpStream) {
     intercept::proxied(session, stream).await;
 }
 
-fn at(address: SocketAddr) -> Named {
+pub(crate) fn at(address: SocketAddr) -> Named {
     let port = Port::new(address.port()).unwrap_or_else(|| postern_policy::Scheme::Http.default_port());
     Named { host: Host::from(address.ip()), port }
 }
@@ -181,7 +175,7 @@ async fn dns_datagrams(session: Arc<Session>, socket: UdpSocket) {
     let mut question = vec![0; limits::DNS_MESSAGE_BYTES + 1];
     loop {
         let Ok((length, client)) = socket.recv_from(&mut question).await else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            tokio::time::sleep(PAUSE).await;
             continue;
         };
         if let Some(answer) = answer(&session, &question[..length]) {
@@ -226,34 +220,5 @@ fn answer(session: &Session, question: &[u8]) -> Option<Vec<u8>> {
     dns::answer(question, &mut session.names.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-async fn refused_datagrams(session: Arc<Session>, socket: UnixDatagram) {
-    let mut buffer = vec![0; NETLINK_BYTES];
-    loop {
-        match socket.recv(&mut buffer).await {
-            Ok(0) => return,
-            Ok(length) => {
-                for destination in datagram::destinations(&buffer[..length]) {
-                    refused_datagram(&session, destination).await;
-                }
-            }
-            // ENOBUFS: more was refused than there was room to report; how many, nobody knows.
-            Err(_) => {
-                session.ration.count(&UNREPORTED);
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn refused_datagram(session: &Arc<Session>, destination: SocketAddr) {
-    let named = identify::destination(session, destination).unwrap_or_else(|_| at(destination));
-    refuse::connection(session, &named, "udp", &Denial::new(Reason::UdpRefused)).await;
-}
-
-/// At least one datagram.
-const UNREPORTED: Counted<Reason> =
-    Counted { kind: Kind::EgressConnect, reason: Reason::UdpRefused, shadow: None, refusals: 1, alarms: 0 };
 /// Waiting time after a failed accept or read.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// One netlink read: packets are copied in part only.
-const NETLINK_BYTES: usize = 64 * 1024;
+pub(crate) const PAUSE: Duration = Duration::from_millis(50);

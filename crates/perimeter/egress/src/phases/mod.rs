@@ -17,6 +17,7 @@ pub(crate) mod places;
 pub(crate) mod record;
 pub(crate) mod refuse;
 pub(crate) mod render;
+pub(crate) mod reports;
 pub(crate) mod scrub;
 pub(crate) mod streams;
 pub(crate) mod trailers;

@@ -173,6 +173,28 @@ async fn refused_datagrams_are_told_and_those_beyond_the_bound_counted() {
     assert!(stand.audit.records().len() < many, "{}", stand.audit.records().len());
 }
 
+#[tokio::test]
+async fn a_datagram_that_was_refused_before_a_tool_use_ended_is_told_as_that_tool_uses() {
+    let stand = Stand::start().await;
+    let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let attach = Question::Attach { session: "sesn_one".to_owned(), sockets: vec![Socket::RefusedUdp] };
+    stand.registry.answer(attach, vec![OwnedFd::from(theirs)]).await;
+    let at = |tool_use: Option<&str>| {
+        stand.ask(Question::CurrentToolUse { session: "sesn_one".to_owned(), tool_use: tool_use.map(str::to_owned) })
+    };
+    for (port, tool_use) in [(443, "sevt_1"), (444, "sevt_2")] {
+        at(Some(tool_use)).await;
+        ours.send(&crate::datagram::sample("203.0.113.9", port)).unwrap();
+        // Nothing else runs between the report and the end.
+        at(None).await;
+        let told = stand.refusals().await;
+        assert_eq!(told.iter().map(|refusal| refusal.port).collect::<Vec<_>>(), [port]);
+        let records = stand.audit.records();
+        let mut of_datagrams = records.iter().filter(|record| record.reason.as_deref() == Some("udp_refused"));
+        assert_eq!(of_datagrams.next_back().and_then(|record| record.tool_use.as_deref()), Some(tool_use));
+    }
+}
+
 #[test]
 fn a_session_ca_signs_for_a_week_at_most_from_five_minutes_ago() {
     let now = SystemTime::now();
