@@ -12,9 +12,9 @@ from conftest import API_HOST, API_TOKEN, BINARY, WAYS, Stack, results_of, role_
 
 # Asks until the answer is not the first one any more, and prints what came then; bounded by the shell's own counting.
 ASK = f"""for i in $(seq 300); do
-  answer=$(curl -sS -m 5 https://{API_HOST}/v1/accounts -H "Authorization: Bearer $LEDGER_API_KEY")
+  answer=$(curl -sS -m 30 https://{API_HOST}/v1/accounts -H "Authorization: Bearer $LEDGER_API_KEY")
   case "$answer" in *Operations*) seen=$i; sleep 0.1;; *) break;; esac
-done; echo "after $seen: $answer"; curl -sS -m 5 https://wider.example/"""
+done; echo "after $seen: $answer"; curl -sS -m 30 https://wider.example/"""
 
 
 @functools.cache
@@ -76,8 +76,8 @@ def test_boundary_a_narrowed_zone_counts_at_the_next_request_of_a_running_sessio
     # The next session is opened by the new zone.
     refused, wider = results_of(
         stack,
-        tool("bash", command=f'{way}curl -sS -m 5 https://{API_HOST}/v1/accounts -H "Authorization: Bearer $LEDGER_API_KEY"'),
-        tool("bash", command=f"{way}curl -sS -m 5 https://wider.example/"))
+        tool("bash", command=f'{way}curl -sS -m 30 https://{API_HOST}/v1/accounts -H "Authorization: Bearer $LEDGER_API_KEY"'),
+        tool("bash", command=f"{way}curl -sS -m 30 https://wider.example/"))
     assert "path_not_allowed" in refused and "host_not_allowed" not in wider, (refused, wider)
 
 

@@ -10,9 +10,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import API_HOST, Stack, descendants, results_of, script, tool, until
+from conftest import API_HOST, Stack, descendants, results_of, script, tool, until, with_suppressed_kill
 
-FETCH = f"curl -sS -m 5 https://{API_HOST}/v1/accounts -H \"Authorization: Bearer $LEDGER_API_KEY\""
+FETCH = f"curl -sS -m 30 https://{API_HOST}/v1/accounts -H \"Authorization: Bearer $LEDGER_API_KEY\""
 
 
 def records(stack: Stack) -> list[dict]:
@@ -56,7 +56,7 @@ def test_boundary_a_sandbox_that_is_killed_from_outside_is_replaced_with_its_fil
             if flag is True:
                 return
             for pid in set(tool_servers(stack_with_api)) - before:
-                os.kill(pid, signal.SIGKILL)
+                with_suppressed_kill(pid)
 
     thread = threading.Thread(target=reaper)
     thread.start()
@@ -64,7 +64,7 @@ def test_boundary_a_sandbox_that_is_killed_from_outside_is_replaced_with_its_fil
         uses = [tool("bash", command="echo kept > kept")]
         for number in range(3):
             uses += [tool("bash", command=f"touch {marker}-{number}; sleep 60"), tool("bash", command=f"cat kept; {FETCH}")]
-        texts = results_of(stack_with_api, *uses)
+        texts = results_of(stack_with_api, *uses, seconds=180)
     finally:
         stop.set()
         thread.join()

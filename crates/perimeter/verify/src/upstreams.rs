@@ -185,6 +185,6 @@ fn table() -> Table {
 const PERMITTED: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// Another address of this machine, which no rule allows.
 const FORBIDDEN: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 const TRIES: usize = 10;
 const NOBODYS: &str = "nobody-has-this-token";

@@ -568,7 +568,7 @@ async fn a_client_that_will_not_hear_that_its_connection_ends_does_not_keep_it()
 
 #[tokio::test]
 async fn an_http2_connection_ends_with_its_total_time() {
-    let stand = with_bounds(Bounds { connection_total: Duration::from_secs(1), ..Bounds::default() }).await;
+    let stand = with_bounds(Bounds { connection_total: Duration::from_secs(3), ..Bounds::default() }).await;
     let mut raw = Raw::connect(&stand).await;
     raw.send(HEADERS, END_HEADERS, 1, &block(&get_with(&[("content-length", "10")]))).await;
     raw.closed().await;

@@ -422,7 +422,7 @@ async fn messages_are_bounded_in_length_and_connections_in_silence_and_in_all() 
     stand.upstream.websocket.says(Vec::new());
     let mut agent = Agent::open(&stand).await;
     assert_eq!(agent.all().await.1, Some((1008, "postern: limit_time".to_owned())));
-    let stand = Stand::with(Bounds { connection_total: Duration::from_secs(2), ..Bounds::default() }).await;
+    let stand = Stand::with(Bounds { connection_total: Duration::from_secs(5), ..Bounds::default() }).await;
     stand.upstream.websocket.says(Vec::new());
     let mut agent = Agent::open(&stand).await;
     assert_eq!(agent.all().await.1, None, "cut");

@@ -31,7 +31,7 @@ fn many_processes_together_do_not_pass_the_memory_limit_either() {
         let mut ending = stand.sandbox.ending();
         let exit = stand
             .runtime
-            .block_on(async { tokio::time::timeout(std::time::Duration::from_secs(10), ending.wait()).await });
+            .block_on(async { tokio::time::timeout(std::time::Duration::from_secs(40), ending.wait()).await });
         assert!(exit.expect("the watchdog ends it").how.contains("watchdog"));
     }
     // Not moved before: the sandbox lives until here.
@@ -41,7 +41,7 @@ fn many_processes_together_do_not_pass_the_memory_limit_either() {
 /// Fills memory that no process shows, beside what one does, and waits.
 fn fills(memory: &str) -> Stand {
     let stand = Stand::with(|spec, _| spec.memory_bytes = 256 << 20);
-    let filling = format!("import ctypes, os, time\n{memory}\nprint('has it', flush=True)\ntime.sleep(15)");
+    let filling = format!("import ctypes, os, time\n{memory}\nprint('has it', flush=True)\ntime.sleep(60)");
     let words = ["/usr/bin/python3", "-c", &filling].map(str::to_owned).to_vec();
     stand.channel.send(&crate::probe::Ask::Run(words), &[]).expect("sends");
     stand
@@ -67,7 +67,7 @@ fn memory_that_no_process_shows_does_not_pass_the_limit_either() {
             continue;
         }
         let mut ending = stand.sandbox.ending();
-        let limit = std::time::Duration::from_secs(10);
+        let limit = std::time::Duration::from_secs(40);
         let exit = stand.runtime.block_on(async { tokio::time::timeout(limit, ending.wait()).await });
         assert_eq!(exit.unwrap_or_else(|_| panic!("the watchdog ends it: {memory}")).passed, Some(Limit::Memory));
     }
