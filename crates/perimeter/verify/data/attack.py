@@ -26,6 +26,8 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 DEADLINE_SECONDS = 15
 # How long an answer may take: less, so that what stays silent is told from what does not end.
 PATIENCE = 9
+# The first byte of a frame that closes a WebSocket; what is said in one here is ASCII.
+CLOSE = b"\x88"
 # Who serves ends by itself, should nobody end it.
 LONGEST_RUN_SECONDS = 600
 LONGEST_SWAP_SECONDS = 60
@@ -970,10 +972,26 @@ def websocket(host, path, text):
             length = bytes([0x80 | len(said)]) if len(said) < 126 else b"\xfe" + struct.pack("!H", len(said))
             # A mask of zeros leaves the text as it is.
             stream.sendall(b"\x81" + length + bytes(4) + said)
-            answer = received(stream)
+            answer = heard(stream)
             reason = answer.partition(b"postern: ")[2].decode("latin-1")
             return f"refused {reason}" if reason else outcome_of(answer)
     return attempt(run)
+
+
+def heard(stream):
+    """What comes on a WebSocket up to the word that it was taken, the frame that closes it, or its end."""
+    data = b""
+    try:
+        while more := stream.recv(65536):
+            data += more
+            if complete(data) or b"collected" in data:
+                break
+            start = data.find(CLOSE)
+            if 0 <= start < len(data) - 1 and len(data) >= start + 2 + data[start + 1]:
+                break
+    except (TimeoutError, OSError):
+        pass
+    return data
 
 
 def until(stream, end):
