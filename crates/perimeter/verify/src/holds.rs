@@ -75,9 +75,7 @@ async fn round(stand: &mut Stand, hold: Option<Hold>, tool_use: &str) -> Result<
         Some(Hold::Revoke) => stand.perimeter.revoke_grants(&session).await?,
         None => {}
     }
-    let before = stand.marks();
-    tokio::time::sleep(A_WHILE).await;
-    let processes = if stand.marks() > before { "made" } else { "stopped" };
+    let processes = if grow(|| stand.marks()).await { "made" } else { "stopped" };
     let told = evidence::of_refusal(
         &crate::stand::call(&mut stand.attacker, tool_use, "bash", serde_json::json!({"command": "true"})).await,
     );
@@ -89,5 +87,26 @@ async fn round(stand: &mut Stand, hold: Option<Hold>, tool_use: &str) -> Result<
     Ok(Round { tool: told, processes: Outcome::new(processes), connection: Outcome::new(second) })
 }
 
+/// Whether there are more after a while.
+async fn grow<T: PartialOrd>(marks: impl Fn() -> T) -> bool {
+    let before = marks();
+    tokio::time::sleep(A_WHILE).await;
+    marks() > before
+}
+
 /// Long enough for many marks of a program that runs.
 const A_WHILE: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn marks_count_that_come_within_half_a_second() {
+        for (after, counts) in [(1, true), (500, true), (501, false)] {
+            let began = tokio::time::Instant::now();
+            let marked = grow(|| began.elapsed() >= Duration::from_millis(after)).await;
+            assert_eq!((marked, began.elapsed().as_millis()), (counts, 500), "{after}");
+        }
+    }
+}

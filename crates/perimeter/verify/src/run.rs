@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::path::PathBuf;
+use std::slice::Chunks;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -229,7 +230,7 @@ pub(crate) fn plan<'a>(stand: &Stand, namespace: bool, probes: Vec<Planned<'a>>)
 async fn attack(stand: &mut Stand, probes: &[Probe], seen: &mut BTreeMap<String, Evidence>) {
     let attempts = probes.iter().filter(|probe| attempt::made_inside(probe));
     let (alone, together): (Vec<&Probe>, Vec<&Probe>) = attempts.partition(|probe| needs_its_own_tool_use(probe));
-    for (number, batch) in together.chunks(BATCH).enumerate() {
+    for (number, batch) in batches(&together).enumerate() {
         let planned = batch.iter().map(|probe| Planned { id: &probe.id, attempt: stand.names.fill(&probe.attempt) });
         let plan = plan(stand, false, planned.collect());
         let printed = bash(&mut stand.attacker, &format!("batch-{number}"), command(&plan)).await;
@@ -320,7 +321,7 @@ async fn twins(stand: &mut Stand, probes: &[Probe], seen: &mut BTreeMap<String, 
     for against in [Against::Inside, Against::Neighbour] {
         let meant: Vec<&Probe> =
             probes.iter().filter(|probe| probe.against == against && attempt::check(probe).is_none()).collect();
-        for (number, batch) in meant.chunks(BATCH).enumerate() {
+        for (number, batch) in batches(&meant).enumerate() {
             let plan = plan(stand, false, batch.iter().map(|probe| planned_twin(stand, probe)).collect());
             let session = if against == Against::Inside { &mut stand.attacker } else { &mut stand.neighbour };
             let printed = bash(session, &format!("twins-{number}"), command(&plan)).await;
@@ -463,6 +464,10 @@ pub(crate) const SANDBOX_ENDED: &str = "the sandbox ended during the call";
 /// How a payload is sent to the host that has the canary credential.
 const PAYLOAD_HEAD: &str = "POST /v1/entries?note={payload} HTTP/1.1\nhost: {api}\nauthorization: Bearer {key}\ncontent-type: text/plain\ncontent-length: {length}\nx-side: {side}\nconnection: close";
 
+fn batches<T>(attempts: &[T]) -> Chunks<'_, T> {
+    attempts.chunks(BATCH)
+}
+
 /// Attempts in one tool use; each is at most some seconds, and a tool use two minutes.
 const BATCH: usize = 24;
 
@@ -472,3 +477,12 @@ const NOTES: &[&str] = &[
     "the gateway was attacked over a tunnel and routes of the run's own, by rules of the run's own and by the zone's mcp rules",
     "this command is the run's worker and makes the control runs as well, so it is not confined as a worker is; the probes roles/worker-... try what a worker's confinement forbids",
 ];
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn so_many_attempts_share_a_tool_use() {
+        let sizes: Vec<_> = super::batches(&[(); 49]).map(<[()]>::len).collect();
+        assert_eq!(sizes, [24, 24, 1]);
+    }
+}

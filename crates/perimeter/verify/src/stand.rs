@@ -173,9 +173,7 @@ impl Stand {
             neighbour.close().await;
             perimeter.end().await;
         };
-        if tokio::time::timeout(END_PATIENCE, in_order).await.is_err() {
-            tracing::warn!("the perimeter of the run did not end in order");
-        }
+        waited_for(in_order).await;
         outside::end(served).await;
         Ended { directory, secrets, vaults, tokens, hosts, placeholders, payload }
     }
@@ -295,6 +293,13 @@ pub(crate) async fn remove(directory: &Path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => tokio::time::sleep(PAUSE).await,
             Ok(()) | Err(_) => return,
         }
+    }
+}
+
+/// Waits until sessions and processes have ended, and no longer than [`END_PATIENCE`].
+async fn waited_for(ending: impl Future<Output = ()>) {
+    if tokio::time::timeout(END_PATIENCE, ending).await.is_err() {
+        tracing::warn!("the perimeter of the run did not end in order");
     }
 }
 
@@ -572,6 +577,15 @@ pub(crate) const CANARY_HEAD: &str = "postern-canary-";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_end_is_waited_for_thirty_seconds_and_what_cannot_be_removed_tried_for_three() {
+        let began = tokio::time::Instant::now();
+        waited_for(std::future::pending()).await;
+        assert_eq!(began.elapsed().as_secs(), 30);
+        remove(Path::new("/dev/null/nothing")).await;
+        assert_eq!(began.elapsed().as_secs(), 33);
+    }
 
     #[test]
     fn so_many_variables_are_looked_for_and_none_that_every_sandbox_has() {

@@ -94,3 +94,15 @@ fn every_role_of_ours_is_attacked_from_its_own_place() {
     }
     assert!(!catalogue.probes.iter().any(|probe| probe.id.contains("{each}") || probe.tries.contains("{each}")));
 }
+
+#[test]
+fn what_fills_a_disk_takes_so_much_of_it_and_for_so_long() {
+    let filling = shipped().probes.into_iter().filter(|probe| probe.attempt.0[0] == "take_files");
+    let taken: Vec<(u64, u64)> = filling
+        .map(|probe| {
+            let [files, mebibytes, seconds] = [2, 3, 4].map(|at| probe.attempt.0[at].as_u64().expect("a number"));
+            (files * mebibytes, seconds)
+        })
+        .collect();
+    assert_eq!(taken, [(120, 12), (90, 0)], "mebibytes, and seconds that they are held");
+}
