@@ -123,13 +123,13 @@ impl Registry {
             }
             Question::Refusals { session } => {
                 let session = self.session(&session)?;
-                reports::by_now(&session).await;
-                Ok(Answer::Refusals { refusals: session.drain_refusals() })
+                let mut refusals = Vec::new();
+                reports::by_now(&session, || refusals = session.drain_refusals()).await;
+                Ok(Answer::Refusals { refusals })
             }
             Question::CurrentToolUse { session, tool_use } => {
                 let session = self.session(&session)?;
-                reports::by_now(&session).await;
-                session.at_tool_use(tool_use);
+                reports::by_now(&session, || session.at_tool_use(tool_use)).await;
                 Ok(Answer::Done)
             }
             Question::Freeze { session } => {

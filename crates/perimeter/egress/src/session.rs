@@ -27,7 +27,11 @@ use crate::{
     limits,
     message::Refusal,
     names::NameTable,
-    phases::{accept::OriginSource, counted, reports::Reports},
+    phases::{
+        accept::OriginSource,
+        counted,
+        reports::{self, Reports},
+    },
     pool::Pool,
     recognise::{Catalogue, Key, Keyring, Recogniser},
     refusals::Refusals,
@@ -272,7 +276,8 @@ impl Session {
     }
 
     /// Stops the session's tasks, writes what they left to be told and forgets its secrets.
-    pub(crate) async fn end(&self) {
+    pub(crate) async fn end(self: &Arc<Self>) {
+        reports::by_now(self, || {}).await;
         self.drain.finish(DRAIN).await;
         counted::write(self).await;
         self.forget_secrets().await;

@@ -126,6 +126,16 @@ pub(crate) async fn connection(session: &Arc<Session>, named: &Named, scheme: &s
     unanswered(session, named, denial);
 }
 
+/// Tells of a refused datagram. Its record follows what is begun before and is waited for by nobody: nothing is done that it would have to come before.
+pub(crate) fn datagram(session: &Arc<Session>, named: &Named, denial: &Denial) {
+    let (recording, refused) = (session.clone(), denial.clone());
+    let destination = record::of_connection(named, "udp");
+    session.drain.begin(async move {
+        let _unrecorded = record::refused(&recording, Kind::EgressConnect, destination, &refused, None).await;
+    });
+    unanswered(session, named, denial);
+}
+
 /// Adds a refusal that no body carries to the list that the worker collects.
 pub(crate) fn unanswered(session: &Session, named: &Named, denial: &Denial) {
     session.refuse(Refusal {

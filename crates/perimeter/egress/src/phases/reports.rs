@@ -3,14 +3,13 @@
 
 use std::{
     io,
-    net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use postern_audit::{Counted, Kind};
 use postern_policy::{Denial, Reason};
-use rustix::net::RecvFlags;
+use rustix::{io::Errno, net::RecvFlags};
 use tokio::{io::Interest, net::UnixDatagram};
 
 use super::{
@@ -27,11 +26,16 @@ pub(crate) struct Reports {
     buffer: tokio::sync::Mutex<Vec<u8>>,
 }
 
-/// Whether there may be more.
+/// Why no more is read.
 enum Read {
+    /// There is no more by now.
     ForNow,
+    /// There may be more: others have their turn.
+    AtOnce,
     /// The socket was closed.
     ToTheEnd,
+    /// It cannot be read.
+    Failed,
 }
 
 /// Tells what is reported until the session ends.
@@ -49,58 +53,64 @@ pub(crate) fn serve(session: &Arc<Session>, descriptor: OwnedFd) -> io::Result<(
 }
 
 async fn follow(session: Arc<Session>, socket: Arc<UnixDatagram>) {
-    let read = |buffer: &mut [u8]| socket.try_io(Interest::READABLE, || receive(&socket, buffer));
     while socket.readable().await.is_ok() {
-        if let Read::ToTheEnd = tell(&session, read).await {
-            return;
+        let mut buffer = session.reports.buffer.lock().await;
+        let read = |buffer: &mut [u8]| socket.try_io(Interest::READABLE, || receive(&socket, buffer));
+        let ended = tell(&session, &mut buffer, read);
+        drop(buffer);
+        match ended {
+            Read::ForNow => {}
+            Read::AtOnce => tokio::task::yield_now().await,
+            Read::Failed => tokio::time::sleep(accept::PAUSE).await,
+            Read::ToTheEnd => return,
         }
     }
 }
 
-/// Tells what was reported by now; this and what follows from it is done when this ends.
-pub(crate) async fn by_now(session: &Arc<Session>) {
+/// Tells what was reported by now, and does `then` before anything that is reported later is told.
+pub(crate) async fn by_now(session: &Arc<Session>, then: impl FnOnce()) {
     let socket = session.reports.socket.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut buffer = session.reports.buffer.lock().await;
     if let Some(socket) = socket {
         // The runtime may not have heard yet that there is something.
-        tell(session, |buffer| receive(&socket, buffer)).await;
+        tell(session, &mut buffer, |buffer| receive(&socket, buffer));
     }
+    then();
 }
 
-async fn tell(session: &Arc<Session>, mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> Read {
-    let mut buffer = session.reports.buffer.lock().await;
-    buffer.resize(NETLINK_BYTES, 0);
+fn tell(session: &Arc<Session>, buffer: &mut Vec<u8>, mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> Read {
+    buffer.resize(REPORT_BYTES, 0);
     for _ in 0..AT_ONCE {
-        match read(&mut buffer) {
+        match read(buffer) {
             Ok(0) => return Read::ToTheEnd,
             Ok(length) => {
                 for destination in datagram::destinations(&buffer[..length]) {
-                    refused(session, destination).await;
+                    let named = identify::destination(session, destination).unwrap_or_else(|_| at(destination));
+                    refuse::datagram(session, &named, &Denial::new(Reason::UdpRefused));
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Read::ForNow,
-            // ENOBUFS: more was refused than there was room to report; how many, nobody knows.
+            // More was refused than there was room to report; how many, nobody knows.
+            Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
+                session.ration.count(&UNREPORTED);
+            }
             Err(_) => {
                 session.ration.count(&UNREPORTED);
-                tokio::time::sleep(accept::PAUSE).await;
+                return Read::Failed;
             }
         }
     }
-    Read::ForNow
+    Read::AtOnce
 }
 
 fn receive(socket: &UnixDatagram, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(rustix::net::recv(socket.as_fd(), buffer, RecvFlags::DONTWAIT)?.0)
 }
 
-async fn refused(session: &Arc<Session>, destination: SocketAddr) {
-    let named = identify::destination(session, destination).unwrap_or_else(|_| at(destination));
-    refuse::connection(session, &named, "udp", &Denial::new(Reason::UdpRefused)).await;
-}
-
 /// At least one datagram.
 const UNREPORTED: Counted<Reason> =
     Counted { kind: Kind::EgressConnect, reason: Reason::UdpRefused, shadow: None, refusals: 1, alarms: 0 };
 /// One netlink read: packets are copied in part only.
-const NETLINK_BYTES: usize = 64 * 1024;
-/// Reads after which others have their turn: who sends on and on keeps nobody waiting.
-const AT_ONCE: usize = 64;
+const REPORT_BYTES: usize = 64 * 1024;
+/// Reads after which others have their turn; more than a queue of the kernel's holds.
+const AT_ONCE: usize = 1024;

@@ -182,17 +182,29 @@ async fn a_datagram_that_was_refused_before_a_tool_use_ended_is_told_as_that_too
     let at = |tool_use: Option<&str>| {
         stand.ask(Question::CurrentToolUse { session: "sesn_one".to_owned(), tool_use: tool_use.map(str::to_owned) })
     };
+    // As many at a time as are recorded one by one, together.
+    let many = crate::limits::REFUSALS_RECORDED as usize / 2;
     for (port, tool_use) in [(443, "sevt_1"), (444, "sevt_2")] {
         at(Some(tool_use)).await;
-        ours.send(&crate::datagram::sample("203.0.113.9", port)).unwrap();
-        // Nothing else runs between the report and the end.
+        for _ in 0..many {
+            ours.send(&crate::datagram::sample("203.0.113.9", port)).unwrap();
+        }
+        // Nothing else runs between the reports and the end.
         at(None).await;
         let told = stand.refusals().await;
-        assert_eq!(told.iter().map(|refusal| refusal.port).collect::<Vec<_>>(), [port]);
-        let records = stand.audit.records();
-        let mut of_datagrams = records.iter().filter(|record| record.reason.as_deref() == Some("udp_refused"));
-        assert_eq!(of_datagrams.next_back().and_then(|record| record.tool_use.as_deref()), Some(tool_use));
+        assert!(!told.is_empty() && told.iter().all(|refusal| refusal.port == port), "{told:?}");
+        assert_eq!(stand.refusals().await.len(), 0);
     }
+    ours.send(&crate::datagram::sample("203.0.113.9", 445)).unwrap();
+    stand.ask(Question::Close { session: "sesn_one".to_owned() }).await;
+    let records = stand.audit.records();
+    let of = |port: u16, tool_use: Option<&str>| {
+        let at = |record: &&postern_audit::Record| record.destination.as_ref().and_then(|to| to.port) == Some(port);
+        records.iter().filter(at).filter(|record| record.tool_use.as_deref() == tool_use).count()
+    };
+    assert_eq!((of(443, Some("sevt_1")), of(444, Some("sevt_2"))), (many, many));
+    let counted = |record: &&postern_audit::Record| record.reason.as_deref() == Some("udp_refused");
+    assert_eq!(records.iter().filter(counted).count(), 2 * many + 1, "what is left at the end is counted");
 }
 
 #[test]
