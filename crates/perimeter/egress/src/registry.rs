@@ -12,6 +12,8 @@ use postern_custody::Purpose;
 use postern_policy::{CredentialName, Denial, Reason, Zone, ZoneInForce, Zones};
 use postern_secret::Placeholder;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     authority::SessionAuthority,
     limits,
@@ -118,7 +120,7 @@ impl Registry {
         match question {
             Question::Open(open) => self.open(open).await.map(Answer::Opened),
             Question::Attach { session, sockets } => {
-                self.attach(&session, &sockets, descriptors)?;
+                self.attach(&session, &sockets, descriptors).await?;
                 Ok(Answer::Done)
             }
             Question::Refusals { session } => {
@@ -236,13 +238,16 @@ impl Registry {
         }
     }
 
-    fn attach(&self, id: &str, sockets: &[Socket], descriptors: Vec<OwnedFd>) -> Result<(), Failure> {
+    async fn attach(&self, id: &str, sockets: &[Socket], descriptors: Vec<OwnedFd>) -> Result<(), Failure> {
         let session = self.session(id)?;
         if sockets.len() != descriptors.len() {
             return Err(Failure::Descriptors { sockets: sockets.len(), descriptors: descriptors.len() });
         }
+        // A sandbox that is gone holds nothing of this process: neither its sockets nor, by them, its network.
+        let mut attached = CancellationToken::new();
+        reports::by_now(&session, || attached = session.attach()).await;
         for (socket, descriptor) in sockets.iter().zip(descriptors) {
-            accept::serve(&session, *socket, descriptor)?;
+            accept::serve(&session, *socket, descriptor, &attached)?;
         }
         Ok(())
     }

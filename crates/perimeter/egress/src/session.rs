@@ -16,6 +16,7 @@ use postern_net::{Dialer, Drain};
 use postern_policy::{AuditMode, CredentialName, Denial, Host, Permit, Reason, Zone, ZoneInForce};
 use postern_secret::{Placeholder, SecretBytes};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     authority::SessionAuthority,
@@ -96,6 +97,8 @@ pub(crate) struct Session {
     identities: Mutex<HashMap<CredentialName, Arc<Identity>>>,
     /// Where the kernel reports its datagrams.
     pub(crate) reports: Reports,
+    /// Cancelled when its next sandbox is there.
+    attached: Mutex<CancellationToken>,
     refusals: Mutex<Refusals>,
     tool_use: Mutex<Option<String>>,
     cookies: Mutex<Cookies>,
@@ -133,6 +136,7 @@ impl Session {
             keyring: RwLock::new(Keyring::empty()),
             identities: Mutex::default(),
             reports: Reports::default(),
+            attached: Mutex::default(),
             refusals: Mutex::default(),
             tool_use: Mutex::default(),
             cookies: Mutex::default(),
@@ -214,6 +218,15 @@ impl Session {
     /// Takes the refusals collected so far.
     pub(crate) fn drain_refusals(&self) -> Vec<Refusal> {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner).drain()
+    }
+
+    /// It has a sandbox, in place of the one before: what served that ends.
+    pub(crate) fn attach(&self) -> CancellationToken {
+        let fresh = CancellationToken::new();
+        let former =
+            std::mem::replace(&mut *self.attached.lock().unwrap_or_else(PoisonError::into_inner), fresh.clone());
+        former.cancel();
+        fresh
     }
 
     /// The tool use that the session is at.

@@ -17,6 +17,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     identify::{self, Named},
@@ -43,32 +44,41 @@ impl OriginSource for Kernel {
     }
 }
 
-/// Serves one socket of the sandbox until the session ends.
+/// Serves one socket of the sandbox until the session ends, or its next sandbox is there.
 ///
 /// # Errors
 /// When the descriptor is not a socket of its kind.
-pub(crate) fn serve(session: &Arc<Session>, socket: Socket, descriptor: OwnedFd) -> io::Result<()> {
+pub(crate) fn serve(
+    session: &Arc<Session>,
+    socket: Socket,
+    descriptor: OwnedFd,
+    attached: &CancellationToken,
+) -> io::Result<()> {
     match socket {
         Socket::RedirectV4 | Socket::RedirectV6 => {
-            let listener = listener(descriptor)?;
-            session.drain.spawn_until_drain(accept(session.clone(), listener, redirected));
+            while_attached(session, attached, accept(session.clone(), listener(descriptor)?, redirected));
         }
         Socket::Proxy => {
-            let listener = listener(descriptor)?;
-            session.drain.spawn_until_drain(accept(session.clone(), listener, proxied));
+            while_attached(session, attached, accept(session.clone(), listener(descriptor)?, proxied));
         }
         Socket::DnsTcpV4 | Socket::DnsTcpV6 => {
-            let listener = listener(descriptor)?;
-            session.drain.spawn_until_drain(dns_connections(session.clone(), listener));
+            while_attached(session, attached, dns_connections(session.clone(), listener(descriptor)?));
         }
         Socket::DnsUdpV4 | Socket::DnsUdpV6 => {
             let socket = std::net::UdpSocket::from(descriptor);
             socket.set_nonblocking(true)?;
-            session.drain.spawn_until_drain(dns_datagrams(session.clone(), UdpSocket::from_std(socket)?));
+            while_attached(session, attached, dns_datagrams(session.clone(), UdpSocket::from_std(socket)?));
         }
-        Socket::RefusedUdp => reports::serve(session, descriptor)?,
+        Socket::RefusedUdp => while_attached(session, attached, reports::serve(session, descriptor)?),
     }
     Ok(())
+}
+
+fn while_attached<F>(session: &Session, attached: &CancellationToken, task: F)
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    session.drain.spawn_until_drain(attached.clone().run_until_cancelled_owned(task));
 }
 
 fn listener(descriptor: OwnedFd) -> io::Result<TcpListener> {

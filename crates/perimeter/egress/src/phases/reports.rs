@@ -38,18 +38,20 @@ enum Read {
     Failed,
 }
 
-/// Tells what is reported until the session ends.
+/// Tells what is reported, for as long as it is polled.
 ///
 /// # Errors
 /// When the descriptor is no socket.
-pub(crate) fn serve(session: &Arc<Session>, descriptor: OwnedFd) -> io::Result<()> {
+pub(crate) fn serve(
+    session: &Arc<Session>,
+    descriptor: OwnedFd,
+) -> io::Result<impl Future<Output = ()> + Send + use<>> {
     // A netlink socket is read like any datagram socket: by recv(2), one message a read.
     let socket = std::os::unix::net::UnixDatagram::from(descriptor);
     socket.set_nonblocking(true)?;
     let socket = Arc::new(UnixDatagram::from_std(socket)?);
     *session.reports.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&socket));
-    session.drain.spawn_until_drain(follow(session.clone(), socket));
-    Ok(())
+    Ok(follow(session.clone(), socket))
 }
 
 async fn follow(session: Arc<Session>, socket: Arc<UnixDatagram>) {

@@ -207,6 +207,24 @@ async fn a_datagram_that_was_refused_before_a_tool_use_ended_is_told_as_that_too
     assert_eq!(records.iter().filter(counted).count(), 2 * many + 1, "what is left at the end is counted");
 }
 
+#[tokio::test]
+async fn a_sandbox_that_another_took_the_place_of_is_served_no_more() {
+    let stand = Stand::start().await;
+    let attach = async |listener: std::net::TcpListener| {
+        let sockets = vec![Socket::Proxy];
+        let attach = Question::Attach { session: "sesn_one".to_owned(), sockets };
+        stand.registry.answer(attach, vec![OwnedFd::from(listener)]).await;
+    };
+    let [former, now] = [0; 2].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let [left, used] = [&former, &now].map(|listener| listener.local_addr().unwrap());
+    attach(former).await;
+    TcpStream::connect(left).await.unwrap();
+    attach(now).await;
+    let closed = async { while TcpStream::connect(left).await.is_ok() {} };
+    timeout(PATIENCE, closed).await.expect("nobody listens where it was");
+    TcpStream::connect(used).await.unwrap();
+}
+
 #[test]
 fn a_session_ca_signs_for_a_week_at_most_from_five_minutes_ago() {
     let now = SystemTime::now();
