@@ -27,6 +27,10 @@ pub fn guarded(opened: &File, file: &Path) -> io::Result<()> {
         let text = format!("{} is a directory; name the file in it", file.display());
         return Err(io::Error::new(io::ErrorKind::IsADirectory, text));
     }
+    if metadata.file_type().is_block_device() {
+        let text = format!("{} is a disk; name a file", file.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
     let mode = metadata.mode() & PERMISSIONS;
     // A terminal or /dev/null keeps nothing that others could read afterwards.
     if metadata.file_type().is_char_device() || mode & EXPOSING == 0 {

@@ -24,8 +24,10 @@ pub struct Lasting {
     pub polls_of_key: usize,
     /// Polls of all, before who has a few already gets another.
     pub polls_of_all: usize,
-    /// Polls that a key gets in any case, while there is room for anything.
+    /// Polls that a key gets beyond that.
     pub few_polls: usize,
+    /// Room for those.
+    pub for_few: usize,
     /// Of all, and polls.
     pub with_polls: usize,
     /// Bodies of one session token.
@@ -45,6 +47,7 @@ impl Default for Lasting {
             polls_of_key: 256,
             polls_of_all: 512,
             few_polls: 8,
+            for_few: 64,
             with_polls: 896,
             bodies_of_session: 16,
             bodies_of_key: 48,
@@ -148,8 +151,11 @@ impl Shares {
         let own = taken.by_credential.get(&credential).copied().unwrap_or_default();
         let bounds = match of {
             Of::Lasting => vec![(taken.all, self.most.of_all, of.words()), with_polls],
-            Of::Poll if own < self.most.few_polls => vec![with_polls],
-            Of::Poll => vec![(taken.polls, self.most.polls_of_all, of.words()), with_polls],
+            Of::Poll => {
+                let more = if own < self.most.few_polls { self.most.for_few } else { 0 };
+                let beyond = |(has, most, what): (usize, usize, &'static str)| (has, most + more, what);
+                vec![beyond((taken.polls, self.most.polls_of_all, of.words())), beyond(with_polls)]
+            }
             Of::Body => vec![(taken.bodies, self.most.bodies_of_all, of.words())],
         };
         for (has, most, what) in bounds {
@@ -267,11 +273,14 @@ mod tests {
         drop(few);
         let streams = all_of(&shares, &first);
         assert_eq!(streams.len(), 384, "polls leave room for what lasts");
+        let few: Vec<_> = (0..9).flat_map(|_| polls(&environment())).collect();
+        assert_eq!(few.len(), 64, "and there is some for the first of everybody");
+        drop(few);
         assert_eq!(shares.take(&second).unwrap_err().status(), 429, "and all together for the rest");
         drop(others);
         let (lasting, again) = (all_of(&shares, &second), polls(&second));
-        assert_eq!((lasting.len(), again.len()), (896 - 256 - 384, 0));
-        drop((held, streams, lasting));
+        assert_eq!((lasting.len(), again.len()), (896 - 256 - 384, 8));
+        drop((held, streams, lasting, again));
         assert!(lock(&shares.taken).by_credential.is_empty());
         assert_eq!(polls(&first).len(), 256, "what is dropped is free again");
     }

@@ -468,8 +468,8 @@ fn batches<T>(attempts: &[T]) -> Chunks<'_, T> {
     attempts.chunks(BATCH)
 }
 
-/// Attempts in one tool use; each is at most some seconds, and a tool use two minutes.
-const BATCH: usize = 24;
+/// Attempts in one tool use; each waits nine seconds for an answer, and a tool use has two minutes.
+const BATCH: usize = 12;
 
 const NOTES: &[&str] = &[
     "memory, processes, processor time and disk of the zone were lowered for the run, so that reaching their limits costs little",
@@ -482,7 +482,7 @@ const NOTES: &[&str] = &[
 mod tests {
     #[test]
     fn so_many_attempts_share_a_tool_use() {
-        let sizes: Vec<_> = super::batches(&[(); 49]).map(<[()]>::len).collect();
-        assert_eq!(sizes, [24, 24, 1]);
+        let sizes: Vec<_> = super::batches(&[(); 25]).map(<[()]>::len).collect();
+        assert_eq!(sizes, [12, 12, 1]);
     }
 }
